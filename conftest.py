@@ -1,0 +1,45 @@
+"""Settings that every test of the course shares."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Tiny tensors run many times faster on one thread than on two that wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).parent
+
+
+def _typed_modules() -> list[str]:
+    """Every module whose tensor shapes are checked while the tests run.
+
+    The stdlib engine and the references know no tensors of PyTorch, and a check on each of their
+    many small calls would only slow them down.
+    """
+    names = []
+    for top in ("shared", "data", "lessons"):
+        for file in sorted((ROOT / top).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            if "tests" in parts or "stdlib" in parts or "toybox" in parts or parts[-1] in ("reference", "__init__"):
+                continue
+            if "jaxtyping" in file.read_text(encoding="utf-8"):
+                names.append(".".join(parts))
+    return names
+
+
+if os.environ.get("JAXTYPING_DISABLE", "0") != "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook(_typed_modules(), "beartype.beartype")
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test starts from the same random state, in whatever order the tests run."""
+    torch.manual_seed(0)
