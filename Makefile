@@ -1,0 +1,60 @@
+# Multimodal from Scratch. `make` alone lists what can be done; every target sets up what it needs.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup doctor test lint bench clean
+
+# The first Python on this machine that the course can use; name another with PYTHON=…
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
+RUN := .venv/bin/python
+
+PRESET ?= cpu
+SEED ?= 0
+SEEDS ?= 0 1 2
+WORKERS ?= 2
+# An empty option is left out.
+OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RESUME),--resume)
+
+help: ## list what can be done
+	@echo "Multimodal from Scratch"
+	@echo
+	@sed -n 's/^\([a-zA-Z0-9%-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | sed 's/%/N/' | \
+		awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo "  Options: PRESET=smoke|cpu|full|gpu  SEED=0  DATA=name  DEVICE=cpu|cuda  RESUME=1   (make results-N: SEEDS=\"0 1 2\")"
+
+setup: ## make the environment .venv from the pinned requirements (every target does this by itself)
+	@$(PYTHON) -S shared/course/environment.py
+
+doctor: ## check this machine: Python, memory, disk, cores, GPU, PyTorch, Triton
+	@if [ -x $(RUN) ]; then $(RUN) -m shared.course.doctor; else $(PYTHON) -m shared.course.doctor; fi
+
+lesson-%: setup ## train lesson N, measure its claims, draw its figures
+	@$(RUN) -m shared.course.run $* --preset $(PRESET) --seeds $(SEED) $(OPTIONS)
+
+reference-%: ## run lesson N's pure-Python reference; needs nothing installed
+	@$(PYTHON) -S -m $$(ls -d lessons/lesson_$$(printf '%02d' $*)_*/ | tr / . | sed 's/\.$$//').reference
+
+notebook-%: setup ## open lesson N's notebook
+	@$(RUN) -m notebook $$(ls -d lessons/lesson_$$(printf '%02d' $*)_*)/lesson.ipynb
+
+results-%: setup ## measure lesson N over several seeds and write its results.json, figures and tables
+	@$(RUN) -m shared.course.results $* --preset $(PRESET) --seeds $(SEEDS) $(OPTIONS)
+
+test: setup lint ## run every test and every notebook
+	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env
+
+test-%: setup ## run lesson N's tests and notebook
+	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env $$(ls -d lessons/lesson_$$(printf '%02d' $*)_*)
+
+lint: setup ## check the code's style
+	@$(RUN) -m ruff check --quiet . && $(RUN) -m ruff format --quiet --check . || \
+		{ echo "style: run .venv/bin/ruff check --fix . && .venv/bin/ruff format ."; exit 1; }
+
+bench: setup ## measure the course's speed against others on this machine, into benchmarks/
+	@$(RUN) -m benchmarks
+
+clean: ## remove what runs and tests have left (not the environment, not downloaded data)
+	@rm -rf runs dist build .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
