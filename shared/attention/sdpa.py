@@ -1,0 +1,218 @@
+"""Attention through PyTorch's fused `scaled_dot_product_attention`, wherever it can express the mask.
+
+The fused function knows three masks: none, `is_causal` (aligned at the top left), and a dense matrix. Packed
+segments need none of the third kind: each segment is cut out and attends on its own, with the cheaper masks.
+What the fused function can't do at all, a softcap or a log-sum-exp, is computed as in `naive`, in float32.
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from shared.attention.mask import Mask
+from shared.attention.naive import attention_backward_naive, attention_naive
+
+# One more call of the fused function costs about as much as this many scores (pairs of query and key, over all
+# heads), measured by benchmarks/attention_cpu.py: below it, one call with a dense mask is the faster one.
+SCORES_PER_CALL = 16_384
+
+
+def attention_sdpa(
+    q: Float[Tensor, "batch heads q_len head_dim"],
+    k: Float[Tensor, "batch kv_heads k_len head_dim"],
+    v: Float[Tensor, "batch kv_heads k_len value_dim"],
+    mask: Mask,
+    *,
+    scale: float,
+    softcap: float | None = None,
+    bias: Float[Tensor, "#batch #heads #q_len #k_len"] | None = None,
+    return_lse: bool = False,
+) -> tuple[Float[Tensor, "batch heads q_len value_dim"], Float[Tensor, "batch heads q_len"] | None]:
+    """Attention by the cheapest fused calls that express the mask; the log-sum-exp only where it is asked for."""
+    if softcap is not None or return_lse:
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        return attention_naive(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, dtype=dtype)
+    # Cutting depends on the segments' values, which a traced program does not know.
+    if bias is None and not torch.compiler.is_compiling():
+        pieces = _pieces(mask, q.shape, k.shape)
+        if pieces is not None:
+            return _attend_by_segment(q, k, v, mask, pieces, scale), None
+    return _fused(q, k, v, mask, scale, bias), None
+
+
+def attention_backward_sdpa(
+    q: Float[Tensor, "batch heads q_len head_dim"],
+    k: Float[Tensor, "batch kv_heads k_len head_dim"],
+    v: Float[Tensor, "batch kv_heads k_len value_dim"],
+    out: Float[Tensor, "batch heads q_len value_dim"],
+    lse: Float[Tensor, "batch heads q_len"],
+    grad_out: Float[Tensor, "batch heads q_len value_dim"],
+    mask: Mask,
+    *,
+    scale: float,
+    softcap: float | None = None,
+) -> tuple[
+    Float[Tensor, "batch heads q_len head_dim"],
+    Float[Tensor, "batch kv_heads k_len head_dim"],
+    Float[Tensor, "batch kv_heads k_len value_dim"],
+]:
+    """The backward pass of `naive` in float32 or wider: the fused function takes no log-sum-exp from outside."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    return attention_backward_naive(q, k, v, out, lse, grad_out, mask, scale=scale, softcap=softcap, dtype=dtype)
+
+
+def _fused(
+    q: Float[Tensor, "batch heads q_len head_dim"],
+    k: Float[Tensor, "batch kv_heads k_len head_dim"],
+    v: Float[Tensor, "batch kv_heads k_len value_dim"],
+    mask: Mask,
+    scale: float,
+    bias: Float[Tensor, "#batch #heads #q_len #k_len"] | None = None,
+) -> Float[Tensor, "batch heads q_len value_dim"]:
+    """One call of the fused function, with no mask, `is_causal` or a dense matrix."""
+    q_len, k_len, value_dim = q.shape[2], k.shape[2], v.shape[3]
+    is_causal = bias is None and _is_causal_from_the_top_left(mask)
+    dense = None
+    if bias is not None or not (is_causal or _sees_everything(mask)):
+        dense = mask.visible(q_len, k_len, q.device)[:, None]
+        if bias is not None:
+            dense = bias.to(q.dtype).masked_fill(~dense, -torch.inf)
+    # Unequal widths would leave the fused path for one that is slower by half; zeros change no score and no sum.
+    width = max(q.shape[3], value_dim)
+    q, k, v = (F.pad(x, (0, width - x.shape[3])) if x.shape[3] < width else x for x in (q, k, v))
+    grouped = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=dense, is_causal=is_causal, scale=scale, enable_gqa=grouped)
+    return out[..., :value_dim]
+
+
+def _sees_everything(mask: Mask) -> bool:
+    return not mask.causal and mask.window is None and mask.segment_q is None and mask.segment_k is None
+
+
+def _is_causal_from_the_top_left(mask: Mask) -> bool:
+    """Whether key j is visible to query i exactly when j ≤ i; told from what is left out, not from values."""
+    return mask.causal and mask.window is None and not mask.tensors
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Queries [q_start, q_end) of one batch row (or of all) and the keys [k_start, k_end) of the same segment."""
+
+    q_start: int
+    q_end: int
+    k_start: int
+    k_end: int
+
+
+def _pieces(mask: Mask, q_shape: torch.Size, k_shape: torch.Size) -> list[list[_Piece]] | None:
+    """How to cut the batch by segments, one list for each row of the mask; None where cutting does not pay.
+
+    Queries may come in any order. The keys of a segment must lie in one run, or they are not a slice.
+    """
+    if mask.segment_q is None and mask.segment_k is None:
+        return None
+    (batch, heads, q_len, _), k_len = q_shape, k_shape[2]
+    filled = mask.filled(q_len, k_len)
+    rows = 1 if all(t.shape[0] == 1 for t in mask.tensors.values()) else batch
+    pieces = []
+    for segments_q, segments_k in zip(
+        filled.segment_q.expand(rows, -1).tolist(), filled.segment_k.expand(rows, -1).tolist(), strict=True
+    ):
+        key_runs = [run for run in _runs(segments_k) if run[0] >= 0]
+        keys_of = {segment: (start, end) for segment, start, end in key_runs}
+        if len(keys_of) < len(key_runs):
+            return None
+        pieces.append([_Piece(start, end, *keys_of.get(segment, (0, 0))) for segment, start, end in _runs(segments_q)])
+    if not any(piece.k_start < piece.k_end for row in pieces for piece in row):
+        return None
+    of_each_row = batch // rows * heads
+    cut = sum(
+        (p.q_end - p.q_start) * (p.k_end - p.k_start) * of_each_row + SCORES_PER_CALL for row in pieces for p in row
+    )
+    dense = batch * heads * q_len * k_len + SCORES_PER_CALL
+    return pieces if cut <= dense else None
+
+
+def _runs(segments: list[int]) -> list[tuple[int, int, int]]:
+    """Runs of equal numbers as (number, start, end): 0 0 0 1 1 gives (0, 0, 3) and (1, 3, 5)."""
+    runs, start = [], 0
+    for segment, members in itertools.groupby(segments):
+        end = start + sum(1 for _ in members)
+        runs.append((segment, start, end))
+        start = end
+    return runs
+
+
+def _attend_by_segment(
+    q: Float[Tensor, "batch heads q_len head_dim"],
+    k: Float[Tensor, "batch kv_heads k_len head_dim"],
+    v: Float[Tensor, "batch kv_heads k_len value_dim"],
+    mask: Mask,
+    pieces: list[list[_Piece]],
+    scale: float,
+) -> Float[Tensor, "batch heads q_len value_dim"]:
+    """Each segment attends on its own; the outputs are laid side by side again."""
+    per_row = q.shape[0] // len(pieces)
+    rows = []
+    # `split` sends all gradients back in one concatenation, where slices would each fill a tensor of zeros.
+    for row, (q_row, k_row, v_row) in enumerate(zip(q.split(per_row), k.split(per_row), v.split(per_row), strict=True)):
+        queries = q_row.split([piece.q_end - piece.q_start for piece in pieces[row]], dim=2)
+        keys, values = _split_at(k_row, pieces[row]), _split_at(v_row, pieces[row])
+        outs = []
+        for piece, q_piece in zip(pieces[row], queries, strict=True):
+            place = (piece.k_start, piece.k_end)
+            if piece.k_start == piece.k_end:
+                outs.append(v.new_zeros(*q_piece.shape[:3], v.shape[3]))
+                continue
+            outs.append(_fused(q_piece, keys[place], values[place], _mask_of(mask, row, piece), scale))
+        rows.append(torch.cat(outs, dim=2))
+    return torch.cat(rows)
+
+
+def _split_at(x: Float[Tensor, "batch heads length dim"], pieces: list[_Piece]) -> dict[tuple[int, int], Tensor]:
+    """The slices of `x` that the pieces look at, by (start, end)."""
+    cuts = sorted({0, x.shape[2]} | {end for piece in pieces for end in (piece.k_start, piece.k_end)})
+    places = list(itertools.pairwise(cuts))
+    return dict(zip(places, x.split([end - start for start, end in places], dim=2), strict=True))
+
+
+def _mask_of(mask: Mask, row: int, piece: _Piece) -> Mask:
+    """What is left of the mask inside one segment: no segments, and no positions where counting gives the same."""
+
+    def cut(tensor: Tensor | None, start: int, end: int) -> Tensor | None:
+        return None if tensor is None else tensor[min(row, tensor.shape[0] - 1)][None, start:end]
+
+    if not mask.causal and mask.window is None:
+        return Mask()
+    position_q = _position(mask.position_q, row, piece.q_start, piece.q_end)
+    position_k = _position(mask.position_k, row, piece.k_start, piece.k_end)
+    inside = replace(
+        mask,
+        position_q=position_q,
+        position_k=position_k,
+        segment_q=None,
+        segment_k=None,
+        span_q=cut(mask.span_q, piece.q_start, piece.q_end),
+        span_k=cut(mask.span_k, piece.k_start, piece.k_end),
+    )
+    if _count_alike(position_q, position_k):
+        inside = replace(inside, position_q=None, position_k=None)
+    if inside.window is not None and inside.window >= max(piece.q_end - piece.q_start, piece.k_end - piece.k_start):
+        inside = replace(inside, window=None) if inside.position_q is None else inside
+    return inside
+
+
+def _position(given: Tensor | None, row: int, start: int, end: int) -> Int[Tensor, "1 length"]:
+    if given is None:
+        return torch.arange(start, end)[None]
+    return given[min(row, given.shape[0] - 1)][None, start:end]
+
+
+def _count_alike(position_q: Int[Tensor, "1 q_len"], position_k: Int[Tensor, "1 k_len"]) -> bool:
+    """Whether queries and keys both count up by one from the same start, as they would with no positions given."""
+    starts_alike = bool(position_q[0, 0] == position_k[0, 0])
+    return starts_alike and all(bool((position.diff() == 1).all()) for position in (position_q, position_k))
