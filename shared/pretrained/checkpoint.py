@@ -1,0 +1,105 @@
+"""Reading a published folder: its settings, and its weights one by one, without ever unpickling."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from shared.errors import CourseError
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+# Formats that are Python pickles, or hold them: opening one runs whatever program its author put inside.
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CourseError(f"{file} does not exist; a model folder holds {CONFIG} and {WEIGHTS}") from None
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{file} cannot be read as JSON ({error}); download or save it again") from error
+    if not isinstance(content, dict):
+        raise CourseError(f"{file} holds a JSON {type(content).__name__}, expected an object of settings")
+    return content
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """The settings in a folder's `config.json`. Raises CourseError when there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CourseError(f"{folder} is not a folder; expected one with {CONFIG} and {WEIGHTS}")
+    return _read_json(folder / CONFIG)
+
+
+class Checkpoint:
+    """The weights of a folder under their public names, in one file or in shards with an index.
+
+    Opening reads the headers only: `shapes` and `kinds` know every tensor, and `checkpoint[name]` reads one.
+    Use it as a context manager. Raises CourseError for a folder without safetensors, for a missing shard and
+    for a truncated or corrupt file.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self._files: dict[str, Any] = {}  # public name → the open file that holds it
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.kinds: dict[str, str] = {}  # "F32", "BF16", "I64", …
+        for file in self._find_files():
+            self._open(file)
+
+    def _find_files(self) -> list[Path]:
+        if (self.folder / WEIGHTS).is_file():
+            return [self.folder / WEIGHTS]
+        if (self.folder / INDEX).is_file():
+            return self._shards()
+        pickles = sorted({file.name for pattern in PICKLES for file in self.folder.glob(pattern)})
+        if pickles:
+            raise CourseError(
+                f"{self.folder} has no {WEIGHTS}, only {', '.join(pickles)}: a Python pickle, which can run any "
+                f"program when it is opened, so it is never opened here. Take the {WEIGHTS} of the same model, or, "
+                "where you trust the file, convert it once with transformers: "
+                f"AutoModel.from_pretrained({str(self.folder)!r}).save_pretrained(new_folder)"
+            )
+        raise CourseError(f"{self.folder} holds no weights; expected {WEIGHTS} or {INDEX}")
+
+    def _shards(self) -> list[Path]:
+        placed = _read_json(self.folder / INDEX).get("weight_map")
+        if not isinstance(placed, dict) or not placed:
+            raise CourseError(f"{self.folder / INDEX} has no weight_map from names to files; download it again")
+        shards = sorted(set(map(str, placed.values())))
+        outside = [shard for shard in shards if Path(shard).name != shard]
+        if outside:
+            raise CourseError(f"{self.folder / INDEX} names files outside its folder ({', '.join(outside)}); refused")
+        missing = [shard for shard in shards if not (self.folder / shard).is_file()]
+        if missing:
+            raise CourseError(f"{self.folder} lacks {', '.join(missing)} of its {len(shards)} shards; download them")
+        return [self.folder / shard for shard in shards]
+
+    def _open(self, file: Path) -> None:
+        try:
+            opened = safe_open(file, framework="pt").__enter__()
+            for name in opened.keys():  # noqa: SIM118  (no mapping: it has only this method)
+                piece = opened.get_slice(name)
+                self._files[name], self.shapes[name] = opened, tuple(piece.get_shape())
+                self.kinds[name] = piece.get_dtype()
+        except (SafetensorError, OSError) as error:
+            raise CourseError(
+                f"{file} is not a whole safetensors file ({error}): {file.stat().st_size:,} bytes, "
+                "truncated or corrupt; download or save it again"
+            ) from error
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._files[name].get_tensor(name)
+
+    def __enter__(self) -> "Checkpoint":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for file in {id(file): file for file in self._files.values()}.values():
+            file.__exit__(None, None, None)
+        self._files.clear()
