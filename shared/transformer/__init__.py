@@ -1,0 +1,22 @@
+"""The parts that every transformer of the course is built of, and the Llama-style decoder made from them."""
+
+from shared.transformer.attention import Attention
+from shared.transformer.block import Block
+from shared.transformer.cache import KVCache, LayerCache
+from shared.transformer.feedforward import FeedForward, SwiGLU
+from shared.transformer.normalization import LayerNorm, RMSNorm
+from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
+
+__all__ = [
+    "Attention",
+    "Block",
+    "FeedForward",
+    "KVCache",
+    "LayerCache",
+    "LayerNorm",
+    "Llama3Scaling",
+    "RMSNorm",
+    "Rotary",
+    "SwiGLU",
+    "rotate",
+]

@@ -1,0 +1,115 @@
+"""Multi-head attention: the part of a block in which tokens look at each other."""
+
+from collections.abc import Callable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shared.attention import EVERYTHING, Mask, attention, attention_weights
+from shared.transformer.cache import LayerCache
+from shared.transformer.rotary import rotate
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention when a context is given, in several heads (arXiv:1706.03762, section 3.2.2).
+
+    kv_heads       fewer key heads than query heads share them in groups (arXiv:2305.13245)
+    head_dim       width of a head; width / heads when left out
+    context_width  width of what is looked at, when it differs from that of who looks
+    output_bias    as `bias` when left out
+    qk_norm        makes a norm over each head's queries and keys, which bounds the scores (arXiv:2302.05442,
+                   section 2); called with head_dim
+
+    Raises ValueError when the heads don't divide the width or the key heads don't divide the heads.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        kv_heads: int | None = None,
+        head_dim: int | None = None,
+        context_width: int | None = None,
+        bias: bool = True,
+        output_bias: bool | None = None,
+        qk_norm: Callable[[int], nn.Module] | None = None,
+    ):
+        super().__init__()
+        kv_heads = heads if kv_heads is None else kv_heads
+        if head_dim is None and width % heads:
+            raise ValueError(
+                f"a width of {width} does not divide into {heads} heads; give head_dim or change one of them"
+            )
+        if heads % kv_heads:
+            raise ValueError(
+                f"{heads} query heads can't share {kv_heads} key heads evenly; expected a divisor of {heads}"
+            )
+        head_dim = width // heads if head_dim is None else head_dim
+        context_width = width if context_width is None else context_width
+
+        self.width, self.heads, self.kv_heads, self.head_dim = width, heads, kv_heads, head_dim
+        self.query = nn.Linear(width, heads * head_dim, bias=bias)
+        self.key = nn.Linear(context_width, kv_heads * head_dim, bias=bias)
+        self.value = nn.Linear(context_width, kv_heads * head_dim, bias=bias)
+        self.output = nn.Linear(heads * head_dim, width, bias=bias if output_bias is None else output_bias)
+        self.query_norm = None if qk_norm is None else qk_norm(head_dim)
+        self.key_norm = None if qk_norm is None else qk_norm(head_dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        context: Float[Tensor, "batch context_tokens context_width"] | None = None,
+        *,
+        mask: Mask = EVERYTHING,
+        angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
+        cache: LayerCache | None = None,
+        bias: Float[Tensor, "#batch #heads #tokens #keys"] | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """What each token of `x` gathers from `context`, or from `x` itself.
+
+        angles  rotary positions of the tokens, for self-attention
+        cache   earlier keys and values: the new ones are written behind them, and `mask` speaks of all
+        bias    added to the scores
+        """
+        queries, keys = self._queries_and_keys(x, context, angles)
+        values = self._split(self.value(x if context is None else context), self.kv_heads)
+        if cache is not None:
+            keys, values = cache.extend(keys, values)
+        gathered = attention(queries, keys, values, mask, bias=bias)
+        return self.output(gathered.transpose(1, 2).flatten(2))
+
+    def weights(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        context: Float[Tensor, "batch context_tokens context_width"] | None = None,
+        *,
+        mask: Mask = EVERYTHING,
+        angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
+    ) -> Float[Tensor, "batch heads tokens keys"]:
+        """Where each head of each token looks: probabilities over the keys, for a picture."""
+        queries, keys = self._queries_and_keys(x, context, angles)
+        return attention_weights(queries, keys, mask)
+
+    def _queries_and_keys(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        context: Float[Tensor, "batch context_tokens context_width"] | None,
+        angles: Float[Tensor, "#batch tokens half_head_dim"] | None,
+    ) -> tuple[Float[Tensor, "batch heads tokens head_dim"], Float[Tensor, "batch kv_heads keys head_dim"]]:
+        if context is not None and angles is not None:
+            raise ValueError(
+                "angles were given together with a context; rotary positions place the tokens of self-attention only"
+            )
+        queries = self._split(self.query(x), self.heads)
+        keys = self._split(self.key(x if context is None else context), self.kv_heads)
+        if self.query_norm is not None:
+            queries, keys = self.query_norm(queries).to(queries.dtype), self.key_norm(keys).to(keys.dtype)
+        if angles is not None:
+            queries, keys = rotate(queries, angles), rotate(keys, angles)
+        return queries, keys
+
+    def _split(
+        self, x: Float[Tensor, "batch tokens inner"], heads: int
+    ) -> Float[Tensor, "batch {heads} tokens head_dim"]:
+        return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)

@@ -1,0 +1,66 @@
+"""The pre-norm transformer block: look around, then think, each added to what was there."""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shared.attention import EVERYTHING, Mask
+from shared.transformer.attention import Attention
+from shared.transformer.cache import LayerCache
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + feed_forward(norm(x)) (pre-norm: arXiv:2002.04745, figure 1b).
+
+    norm         makes a norm, called twice: `lambda: RMSNorm(width)`
+    layer_scale  when given, each part's output is multiplied by a learned vector that starts at this value
+                 (arXiv:2103.17239, eq. 4)
+    drop_path    chance by which a sample skips a part while training (stochastic depth, arXiv:1603.09382)
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        feed_forward: nn.Module,
+        norm: Callable[[], nn.Module],
+        *,
+        layer_scale: float | None = None,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        if not 0 <= drop_path < 1:
+            raise ValueError(f"drop_path is {drop_path}; expected a chance in [0, 1)")
+        self.attention_norm = norm()
+        self.attention = attention
+        self.feed_forward_norm = norm()
+        self.feed_forward = feed_forward
+        self.drop_path = drop_path
+        for name in ("attention_scale", "feed_forward_scale"):
+            scale = None if layer_scale is None else nn.Parameter(torch.full((attention.width,), layer_scale))
+            self.register_parameter(name, scale)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        *,
+        mask: Mask = EVERYTHING,
+        angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
+        cache: LayerCache | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        seen = self.attention(self.attention_norm(x), mask=mask, angles=angles, cache=cache)
+        x = x + self._finish(seen, self.attention_scale)
+        thought = self.feed_forward(self.feed_forward_norm(x))
+        return x + self._finish(thought, self.feed_forward_scale)
+
+    def _finish(
+        self, update: Float[Tensor, "batch tokens width"], scale: Float[Tensor, "width"] | None
+    ) -> Float[Tensor, "batch tokens width"]:
+        """Scale the update and, while training, drop it for some samples; the rest make up for those."""
+        if scale is not None:
+            update = update * scale
+        if self.drop_path == 0 or not self.training:
+            return update
+        kept = torch.rand(update.shape[0], 1, 1, device=update.device) >= self.drop_path
+        return update * kept / (1 - self.drop_path)

@@ -1,0 +1,43 @@
+"""The part of a block that thinks about each token by itself."""
+
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """down(activation(up(x))): two matrices and a bend between them (arXiv:1706.03762, section 3.3)."""
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        *,
+        activation: Callable[[Tensor], Tensor] = F.gelu,
+        bias: bool = True,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+        self.activation = activation
+        self.dropout = dropout
+
+    def forward(self, x: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch tokens width"]:
+        hidden = F.dropout(self.activation(self.up(x)), self.dropout, self.training)
+        return F.dropout(self.down(hidden), self.dropout, self.training)
+
+
+class SwiGLU(nn.Module):
+    """down(silu(gate(x)) · up(x)): one matrix opens and closes what the other says (arXiv:2002.05202, eq. 6)."""
+
+    def __init__(self, width: int, hidden: int, *, bias: bool = False):
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=bias)
+        self.up = nn.Linear(width, hidden, bias=bias)
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch tokens width"]:
+        return self.down(F.silu(self.gate(x)) * self.up(x))
