@@ -1,0 +1,138 @@
+"""Modules: parts of a network that own their parameters and know how to be applied.
+
+A module is a Python object whose attributes are tensors, modules, or lists of modules. That is enough to find every
+parameter and give it a name: the path of attributes that leads to it, such as `blocks.0.attention.query.weight`.
+The names and the layout of each weight are PyTorch's, so that the same weights fit both.
+"""
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+from shared.stdlib import functional
+from shared.stdlib.making import full, normal, uniform
+from shared.stdlib.tensor import Tensor
+
+
+class Module:
+    """A part of a network. Write `forward`; call the module."""
+
+    def forward(self, *inputs):
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is applied: write its forward")
+
+    def __call__(self, *inputs, **options):
+        return self.forward(*inputs, **options)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every tensor with `requires_grad` in this module and its parts, by the path of attributes that leads to it."""
+        found: dict[str, Tensor] = {}
+        for name, part in vars(self).items():
+            if isinstance(part, Tensor) and part.requires_grad:
+                found[name] = part
+            for label, module in _modules_in(name, part):
+                found.update({f"{label}.{inner}": tensor for inner, tensor in module.parameters().items()})
+        return found
+
+    def load(self, values: dict[str, Sequence[float]]) -> None:
+        """Set parameters from flat lists by name. Raises ValueError, listing them, when names or sizes do not fit."""
+        parameters = self.parameters()
+        wrong = [f"{name}: missing" for name in parameters.keys() - values.keys()]
+        wrong += [f"{name}: no such parameter" for name in values.keys() - parameters.keys()]
+        wrong += [
+            f"{name}: {len(values[name])} numbers for shape {parameter.shape}"
+            for name, parameter in parameters.items()
+            if name in values and len(values[name]) != len(parameter.data)
+        ]
+        if wrong:
+            raise ValueError("these weights do not fit this model: " + "; ".join(sorted(wrong)))
+        for name, parameter in parameters.items():
+            parameter.data = [float(value) for value in values[name]]
+
+
+def _modules_in(name: str, part: object) -> list[tuple[str, Module]]:
+    if isinstance(part, Module):
+        return [(name, part)]
+    if isinstance(part, list):
+        return [(f"{name}.{index}", item) for index, item in enumerate(part) if isinstance(item, Module)]
+    return []
+
+
+class Linear(Module):
+    """x · weightᵀ + bias: [..., in] → [..., out].
+
+    Weights start even between ±√(6 / (in + out)), so that neither signals nor gradients grow or fade
+    from layer to layer (Glorot & Bengio 2010, eq. 16).
+    """
+
+    def __init__(self, width_in: int, width_out: int, random: Random, bias: bool = True):
+        self.weight = uniform(
+            (width_out, width_in), math.sqrt(6.0 / (width_in + width_out)), random, requires_grad=True
+        )
+        self.bias = full((width_out,), 0.0, requires_grad=True) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight, self.bias)
+
+
+class Embedding(Module):
+    """A learned row for each of `entries` things: whole numbers → [count, width]."""
+
+    def __init__(self, entries: int, width: int, random: Random):
+        self.weight = normal((entries, width), 0.02, random, requires_grad=True)
+
+    def forward(self, indices: Sequence[int]) -> Tensor:
+        return functional.embedding(indices, self.weight)
+
+
+class LayerNorm(Module):
+    """Every row to mean 0 and variance 1, then a learned scale and shift (arXiv:1607.06450)."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        self.weight = full((width,), 1.0, requires_grad=True)
+        self.bias = full((width,), 0.0, requires_grad=True)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(Module):
+    """Every row to mean square 1, then a learned scale (arXiv:1910.07467)."""
+
+    def __init__(self, width: int, eps: float = 1e-6):
+        self.weight = full((width,), 1.0, requires_grad=True)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self.weight, self.eps)
+
+
+class MultiHeadAttention(Module):
+    """Several attentions side by side, each in its own slice of the width (arXiv:1706.03762, sec. 3.2.2).
+
+    x [batch, tokens, width] looks at `context` [batch, context_tokens, width], or at itself where none is given;
+    `mask` is added to the scores [batch, heads, tokens, context_tokens] and broadcasts.
+    Raises ValueError when the width does not divide by the number of heads.
+    """
+
+    def __init__(self, width: int, heads: int, random: Random):
+        if width % heads:
+            raise ValueError(f"a width of {width} does not divide into {heads} heads")
+        self.heads = heads
+        self.query = Linear(width, width, random)
+        self.key = Linear(width, width, random)
+        self.value = Linear(width, width, random)
+        self.output = Linear(width, width, random)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        query, key, value = self._split(self.query(x)), self._split(self.key(context)), self._split(self.value(context))
+        return self.output(self._merge(functional.attention(query, key, value, mask)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        return x.reshape(batch, tokens, self.heads, width // self.heads).permute(0, 2, 1, 3)
+
+    def _merge(self, x: Tensor) -> Tensor:
+        batch, heads, tokens, head_dim = x.shape
+        return x.permute(0, 2, 1, 3).reshape(batch, tokens, heads * head_dim)
