@@ -1,0 +1,24 @@
+"""One training loop for every lesson in PyTorch, and jobs that run side by side."""
+
+from shared.training.batches import Batches
+from shared.training.checkpoint import load_weights
+from shared.training.interruption import TrainingInterrupted
+from shared.training.jobs import Job, run_jobs
+from shared.training.loop import TrainingConfig, TrainingResult, train
+from shared.training.metrics import read_metrics
+from shared.training.not_finite import NotFinite
+from shared.training.stages import Stage
+
+__all__ = [
+    "Batches",
+    "Job",
+    "NotFinite",
+    "Stage",
+    "TrainingConfig",
+    "TrainingInterrupted",
+    "TrainingResult",
+    "load_weights",
+    "read_metrics",
+    "run_jobs",
+    "train",
+]

@@ -1,0 +1,49 @@
+"""Writing a file so that it is there whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from shared.errors import CourseError
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk may answer (full, read-only, gone) into one line for a person."""
+    try:
+        yield
+    except OSError as error:
+        raise CourseError(
+            f"cannot write {path}: {error.strerror or error}. "
+            "What was saved before is untouched: make room or set the permissions right, then go on with RESUME=1"
+        ) from error
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` to a temporary name, make sure that it is on the disk, and only then rename it to `path`.
+
+    Whatever happens at whatever moment, `path` holds either the old content or the new one.
+    Raises CourseError when the disk refuses; the temporary file is then removed.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with disk_errors(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is an entry in the folder, and must reach the disk as well to survive a power cut.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

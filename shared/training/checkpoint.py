@@ -1,0 +1,182 @@
+"""One file that holds a whole run: weights, their average, optimizers, random states, step.
+
+Everything is a named tensor or JSON in the header of a safetensors file. Nothing is pickled, so opening
+a stranger's checkpoint runs nothing of theirs; and one file means that one rename makes it whole.
+"""
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from shared.errors import CourseError
+from shared.training.atomic import write_atomically
+from shared.training.ema import ExponentialMovingAverage
+from shared.training.random_state import random_numbers, random_tensors, restore_random
+
+FILE_NAME = "checkpoint.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """What a run is made of between two steps. (The schedule and the data are functions of the step.)"""
+
+    model: nn.Module
+    optimizers: list[torch.optim.Optimizer]
+    ema: ExponentialMovingAverage | None
+    device: torch.device
+    settings: dict[str, Any]  # what must be equal for a run to go on: the configuration and the stages
+    step: int = 0  # steps done
+    seconds: float = 0.0  # spent on them, over all sittings
+    sums: dict[str, float] = field(default_factory=dict)  # metrics gathered since the last line of the log
+
+
+def save_checkpoint(path: Path, state: TrainingState) -> None:
+    """Write `state` to `path`, atomically. Raises CourseError when the disk refuses; the old file then stays."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state).items()}
+    header = {
+        "step": state.step,
+        "seconds": state.seconds,
+        "sums": state.sums,
+        "settings": state.settings,
+        "random": random_numbers(),
+        "checksum": _checksum(tensors),
+    }
+    write_atomically(path, safetensors.torch.save(tensors, metadata={"training": json.dumps(header)}))
+
+
+def load_checkpoint(path: Path, state: TrainingState) -> None:
+    """Bring `state`, freshly built, to where the run that wrote `path` was.
+
+    Raises CourseError when the file is damaged, is no checkpoint of a training run, belongs to other settings,
+    or holds another model's weights; the message lists what is missing, surplus or of another shape.
+    """
+    tensors, header = read_checkpoint(path)
+    _check_settings(path, header["settings"], state.settings)
+    _restore_module(path, state.model, tensors, "model.")
+    if state.ema is not None:
+        _restore_module(path, state.ema.average, tensors, "average.")
+    for optimizer in state.optimizers:
+        _restore_optimizer(optimizer, state.model, tensors)
+    restore_random(_under("random.", tensors), header["random"], state.device)
+    state.step, state.seconds, state.sums = header["step"], header["seconds"], header["sums"]
+
+
+def load_weights(model: nn.Module, path: Path, *, average: bool = False) -> nn.Module:
+    """Put the weights of a run's checkpoint into `model` and return it; with `average`, the averaged ones.
+
+    `path` is the checkpoint or the folder it lies in. Raises CourseError as `load_checkpoint` does.
+    """
+    path = Path(path)
+    path = path / FILE_NAME if path.is_dir() else path
+    tensors, _ = read_checkpoint(path)
+    if average and not _under("average.", tensors):
+        raise CourseError(f"{path} holds no averaged weights: it was trained without ema_decay")
+    _restore_module(path, model, tensors, "average." if average else "model.")
+    return model
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a checkpoint and its header, both verified. Raises CourseError."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – it is no dictionary
+    except FileNotFoundError as error:
+        raise CourseError(f"there is no checkpoint at {path}") from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CourseError(
+            f"{path} is damaged or no safetensors file ({error}); remove it and start without RESUME=1"
+        ) from error
+    if "training" not in metadata:
+        raise CourseError(f"{path} was not written by the training loop: its header says nothing of a run")
+    header = json.loads(metadata["training"])
+    if header["checksum"] != _checksum(tensors):
+        raise CourseError(f"{path} is damaged: its checksum is wrong; remove it and start without RESUME=1")
+    return tensors, header
+
+
+def _tensors(state: TrainingState) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": tensor for name, tensor in _named_tensors(state.model).items()}
+    if state.ema is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in _named_tensors(state.ema.average).items()}
+    names = {parameter: name for name, parameter in state.model.named_parameters()}
+    for optimizer in state.optimizers:
+        for parameter, values in optimizer.state.items():
+            tensors |= {f"optimizer.{names[parameter]}.{key}": v for key, v in values.items() if v is not None}
+    return tensors | {f"random.{name}": tensor for name, tensor in random_tensors(state.device).items()}
+
+
+def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers, each once: tied weights appear under their first name only."""
+    persistent = set(module.state_dict())
+    named = chain(module.named_parameters(), module.named_buffers())
+    return {name: tensor for name, tensor in named if name in persistent}
+
+
+def _restore_module(path: Path, module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
+    wanted, given = _named_tensors(module), _under(prefix, tensors)
+    misshapen = [
+        f"{name}: {tuple(given[name].shape)} {given[name].dtype} where the model has {tuple(want.shape)} {want.dtype}"
+        for name, want in wanted.items()
+        if name in given and (given[name].shape, given[name].dtype) != (want.shape, want.dtype)
+    ]
+    faults = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "surplus": sorted(given.keys() - wanted.keys()),
+        "of another shape": misshapen,
+    }
+    if any(faults.values()):
+        lines = [f"{len(names)} {fault}: {_shortened(names)}" for fault, names in faults.items() if names]
+        raise CourseError(f"{path} does not fit this model:\n  " + "\n  ".join(lines))
+    with torch.no_grad():
+        for name, want in wanted.items():
+            want.copy_(given[name])
+
+
+def _restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    values_of: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in _under("optimizer.", tensors).items():
+        parameter_name, key = name.rsplit(".", 1)
+        values_of.setdefault(parameter_name, {})[key] = tensor
+    # PyTorch counts parameters through the groups; a parameter that was frozen so far has no state yet.
+    state = {i: values_of[names[p]] for i, p in enumerate(parameters) if names[p] in values_of}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _check_settings(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = [
+        f"{name}: {saved.get(name)!r} there, {wanted.get(name)!r} here"
+        for name in sorted(saved.keys() | wanted.keys())
+        if saved.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise CourseError(
+            f"{path} belongs to a run with other settings ({'; '.join(differing)}); "
+            "set them back to go on, or start without RESUME=1"
+        )
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    """A safetensors file notices that it was cut short, but not that a byte in it has changed: this does."""
+    checksum = 0
+    for name in sorted(tensors):
+        checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), checksum)
+    return checksum
+
+
+def _shortened(names: list[str], limit: int = 8) -> str:
+    return ", ".join(names[:limit]) + (f", … and {len(names) - limit} more" if len(names) > limit else "")

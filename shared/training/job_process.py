@@ -1,0 +1,96 @@
+"""One job in its own process: `python -m shared.training.job_process FOLDER` (started by jobs.py).
+
+FOLDER/job.json says which function to call with which arguments. The function's measurements go to
+FOLDER/result.json, or the reason why there are none to FOLDER/error.txt.
+"""
+
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import torch
+
+from shared.errors import CourseError
+from shared.training.atomic import write_atomically
+from shared.training.interruption import TrainingInterrupted
+
+
+def main(folder: Path) -> int:
+    """Do the job that `folder` describes and return the status to exit with."""
+    torch.set_num_threads(1)
+    threading.Thread(target=_stop_with_parent, args=(os.getppid(),), daemon=True).start()
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    started = time.perf_counter()
+    try:
+        function = imported(job["function"])
+        result = function(**job["arguments"], folder=folder, resume=job["resume"])
+        record = _checked(job["function"], result) | {"job": _costs(job, started)}
+        write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
+        return 0
+    except (TrainingInterrupted, KeyboardInterrupt):
+        # The next sitting adds its own time to what this one has spent.
+        job["seconds"] += time.perf_counter() - started
+        write_atomically(folder / "job.json", json.dumps(job, indent=1).encode())
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        reason = str(error) if isinstance(error, CourseError) else traceback.format_exc()
+        (folder / "error.txt").write_text(reason.strip() + "\n", encoding="utf-8")
+        return 1
+
+
+def imported(function: str):
+    """Return the function called "package.module:name". Raises CourseError when there is none."""
+    module_name, _, name = function.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), name)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise CourseError(
+            f"cannot find the job's function {function!r} ({error}); write package.module:name"
+        ) from error
+
+
+def _checked(function: str, result: object) -> dict:
+    if not isinstance(result, dict) or "job" in result:
+        raise CourseError(
+            f"{function} must return a dictionary of measurements without a key 'job' of its own, not {result!r:.200}"
+        )
+    try:
+        # There and back, so that a fresh result is exactly what a cached one will be.
+        return json.loads(json.dumps(result))
+    except TypeError as error:
+        raise CourseError(f"{function} must return what JSON can hold: {error}") from error
+
+
+def _costs(job: dict, started: float) -> dict:
+    """Seconds over all sittings, peak memory in MB, and the device by name."""
+    # The one figure that kernels disagree on: Linux counts kilobytes here, macOS bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    costs = {
+        "seconds": round(job["seconds"] + time.perf_counter() - started, 2),
+        "peak_memory_mb": round(peak / 1e6, 1),
+        "device": job["arguments"].get("device", "cpu"),
+    }
+    if torch.cuda.is_initialized():
+        costs["device"] = torch.cuda.get_device_name()
+        costs["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    return costs
+
+
+def _stop_with_parent(parent: int) -> None:
+    """Ask this process to stop when its parent is gone: two runs must never write to one folder."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,201 @@
+"""Jobs: functions that train something, each in its own one-thread process, a few side by side, cached.
+
+Small models train faster in two processes of one thread than in one process of two. A job is named by
+a function and its arguments, and what it measured is kept under a fingerprint of both and of the source code.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared.errors import CourseError
+from shared.training.atomic import disk_errors, write_atomically
+from shared.training.interruption import Interruption, TrainingInterrupted
+from shared.training.job_display import open_job_display
+from shared.training.progress import REPORT_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+SECONDS_TO_SAVE = 60.0  # that a job is given to reach its next step and save, before it is killed
+
+
+@dataclass(frozen=True)
+class Job:
+    """Call `function` ("package.module:name") with `arguments`, which JSON can hold, and `folder` and `resume`.
+
+    It returns a dictionary of measurements that JSON can hold. All that it writes lies in `folder`.
+    """
+
+    name: str
+    function: str
+    arguments: dict[str, Any] = field(hash=False)
+    folder: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal function, arguments and source code: the result would be the same again."""
+        task = json.dumps([self.function, self.arguments, source_hash(self.function)], sort_keys=True)
+        return hashlib.sha256(task.encode()).hexdigest()
+
+
+def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dict[str, dict]:
+    """Do all jobs, `workers` at a time, and return by name what each measured.
+
+    To a job's own measurements comes a key "job": its seconds, peak_memory_mb, device.
+    With `resume`, a finished job of equal fingerprint is taken from its folder and one that was cut goes on from its
+    checkpoint; otherwise, and when the fingerprint differs, a job's old folder is replaced.
+
+    Raises CourseError when a job fails (the others are asked to stop and save first), and TrainingInterrupted
+    after Ctrl-C or SIGTERM, when all have saved.
+    """
+    _check(jobs)
+    results: dict[str, dict] = {}
+    waiting: list[Job] = []
+    for job in jobs:
+        cached = _prepare(job, resume)
+        if cached is None:
+            waiting.append(job)
+        else:
+            results[job.name] = cached
+    running: dict[Job, subprocess.Popen] = {}
+    with Interruption() as interruption, open_job_display(jobs, finished=set(results)) as display:
+        try:
+            while (waiting or running) and not interruption.wanted:
+                while waiting and len(running) < workers:
+                    job = waiting.pop(0)
+                    running[job] = _start(job)
+                    display.started(job)
+                for job, process in list(running.items()):
+                    if process.poll() is not None:
+                        del running[job]
+                        results[job.name] = _collect(job, process.returncode)
+                        display.finished(job, results[job.name]["job"]["seconds"])
+                display.refresh()
+                time.sleep(0.1)
+        finally:
+            if running:
+                display.stopping()
+                _stop(list(running.values()))
+    if interruption.wanted:
+        raise TrainingInterrupted(
+            f"stopped by {interruption.wanted} with {len(results)} of {len(jobs)} jobs finished and the others saved; "
+            "the same command with RESUME=1 goes on from here"
+        )
+    return {job.name: results[job.name] for job in jobs}
+
+
+def source_hash(function: str) -> str:
+    """Hash the Python sources that a job's function can stand on: shared, data, and its own and earlier lessons.
+
+    A lesson imports lower-numbered lessons only, so an edit to a later one changes nothing here. Tests don't count.
+    """
+    files = [file for top in ("shared", "data") for file in (ROOT / top).rglob("*.py")]
+    if own := re.match(r"lessons\.lesson_(\d+)", function):
+        for lesson in (ROOT / "lessons").glob("lesson_*"):
+            number = re.match(r"lesson_(\d+)", lesson.name)
+            if number and int(number[1]) <= int(own[1]):
+                files += lesson.rglob("*.py")
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        place = file.relative_to(ROOT)
+        if "tests" not in place.parts and "cache" not in place.parts:
+            digest.update(f"{place.as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    for what in ("name", "folder"):
+        values = [getattr(job, what) for job in jobs]
+        if len(set(values)) < len(values):
+            raise ValueError(f"two jobs have the same {what}; each needs its own: {', '.join(map(str, values))}")
+    for job in jobs:
+        try:
+            json.dumps(job.arguments)
+        except TypeError as error:
+            raise ValueError(f"the arguments of job {job.name!r} are not what JSON can hold: {error}") from error
+
+
+def _prepare(job: Job, resume: bool) -> dict | None:
+    """Return the cached result, or make the folder ready for a start or a continuation and return None."""
+    folder, ticket = Path(job.folder), Path(job.folder) / "job.json"
+    if folder.exists() and any(folder.iterdir()) and not ticket.exists():
+        raise CourseError(f"{folder} holds something, but no job.json, so it is not replaced; name another folder")
+    before = json.loads(ticket.read_text(encoding="utf-8")) if ticket.exists() else {}
+    goes_on = resume and before.get("fingerprint") == job.fingerprint
+    if goes_on and (folder / "result.json").exists():
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    with disk_errors(folder):
+        if not goes_on and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "error.txt").unlink(missing_ok=True)
+    order = {
+        "name": job.name,
+        "function": job.function,
+        "arguments": job.arguments,
+        "fingerprint": job.fingerprint,
+        "resume": goes_on,
+        "seconds": before.get("seconds", 0.0) if goes_on else 0.0,
+    }
+    write_atomically(ticket, json.dumps(order, indent=1).encode())
+    return None
+
+
+def _start(job: Job) -> subprocess.Popen:
+    one_thread = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    environment = os.environ | dict.fromkeys(one_thread, "1") | {REPORT_VARIABLE: str(_report(job))}
+    with disk_errors(job.folder), open(Path(job.folder) / "log.txt", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "shared.training.job_process", str(Path(job.folder).resolve())],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A Ctrl-C reaches every process of the terminal's group; out of the group, jobs hear of it from us alone.
+            start_new_session=True,
+        )
+
+
+def _report(job: Job) -> Path:
+    return Path(job.folder).resolve() / "progress.json"
+
+
+def _collect(job: Job, status: int) -> dict:
+    """Return what a finished job measured. Raises CourseError with the reason when it failed."""
+    folder = Path(job.folder)
+    if status == 0:
+        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    if (folder / "error.txt").exists():
+        reason = (folder / "error.txt").read_text(encoding="utf-8").strip()
+    elif status == -signal.SIGKILL:
+        reason = "its process was killed, as systems do when memory runs out"
+    else:
+        reason = f"its process ended with status {status}"
+    last_lines = "\n".join(reason.splitlines()[-8:])
+    raise CourseError(f"job {job.name} failed: {last_lines}\n(all it printed is in {folder / 'log.txt'})")
+
+
+def _stop(processes: list[subprocess.Popen]) -> None:
+    """Ask all to save and leave; kill those that haven't when the time is over, or when asked again."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + SECONDS_TO_SAVE
+    try:
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        pass
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

@@ -1,0 +1,98 @@
+"""What a run has to say of itself: a line of JSON every few steps, and the same for TensorBoard."""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from shared.training.atomic import disk_errors, write_atomically
+
+FILE_NAME = "metrics.jsonl"
+
+
+class MetricsLog:
+    """The lines of a run, in `history`, and in the folder's metrics.jsonl and tensorboard/ where there is a folder.
+
+    A run that goes on after `first_step` steps first drops the lines that were written later than its checkpoint:
+    they are about to be written again.
+    """
+
+    def __init__(self, folder: Path | None, first_step: int):
+        self.folder = folder
+        self.history: list[dict] = []
+        if folder is None:
+            return
+        self.path = folder / FILE_NAME
+        self.history = [line for line in read_metrics(self.path) if line["step"] <= first_step]
+        write_atomically(self.path, "".join(map(_as_line, self.history)).encode())
+        # Imported here, for it takes a moment and a run without a folder has no use for it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        with disk_errors(folder / "tensorboard"):
+            if first_step == 0:
+                shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 – closed by close()
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a line. JSON knows no NaN and no infinity: such a value is written as null."""
+        line = {"step": step} | {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self.history.append(line)
+        if self.folder is None:
+            return
+        with disk_errors(self.path):
+            self.file.write(_as_line(line))
+            self.file.flush()
+            for key, value in values.items():
+                self.board.add_scalar(key, value, step)
+
+    def sync(self) -> None:
+        """Make sure that the lines are on the disk, before a checkpoint claims that they are."""
+        if self.folder is not None:
+            with disk_errors(self.path):
+                os.fsync(self.file.fileno())
+
+    def close(self) -> None:
+        if self.folder is not None:
+            with disk_errors(self.path):
+                self.file.close()
+                self.board.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Return the lines of a metrics.jsonl, [] where there is none; a last line that was cut short is left out."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+class Window:
+    """Means of what was measured since the last line of the log.
+
+    The sums live in a dictionary that a checkpoint can hold, so that a run that is cut between two lines
+    goes on to write the very same next line.
+    """
+
+    def __init__(self, sums: dict[str, float]):
+        self.sums = sums
+
+    def add(self, values: Mapping[str, float]) -> None:
+        for key, value in values.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+            self.sums[f"{key}/count"] = self.sums.get(f"{key}/count", 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means and begin anew."""
+        means = {key: self.sums[key] / self.sums[f"{key}/count"] for key in self.sums if not key.endswith("/count")}
+        self.sums.clear()
+        return means
+
+
+def _as_line(values: dict) -> str:
+    return json.dumps(values) + "\n"

@@ -1,0 +1,152 @@
+"""A run seen from outside: a bar on a terminal, plain lines in a log, or a small file that a parent process reads."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+# A job's process finds here the file into which it should report, instead of printing (see jobs.py).
+REPORT_VARIABLE = "TRAINING_PROGRESS_FILE"
+
+
+class Display(Protocol):
+    """What shows a run: told after each step how far it is."""
+
+    def update(self, step: int, loss: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Pace:
+    """Steps per second over the last few seconds, so that a slow first step (compilation) is soon forgotten."""
+
+    def __init__(self, step: int):
+        self.marks = deque([(time.monotonic(), step)], maxlen=25)
+
+    def mark(self, step: int) -> None:
+        now = time.monotonic()
+        if now - self.marks[-1][0] >= 0.2:
+            self.marks.append((now, step))
+
+    @property
+    def steps_per_second(self) -> float:
+        (start, first), (end, last) = self.marks[0], self.marks[-1]
+        return (last - first) / (end - start) if end > start else 0.0
+
+
+def open_display(label: str, step: int, steps: int, unit: str, units_per_step: int) -> Display:
+    """Choose the display for where this process's output goes, and show the run's beginning at once."""
+    if report := os.environ.get(REPORT_VARIABLE):
+        return ReportFile(Path(report), label, step, steps)
+    if sys.stderr.isatty():
+        return TerminalBar(label, step, steps, unit, units_per_step)
+    return PlainLines(label, step, steps, unit, units_per_step)
+
+
+def pace_text(steps_per_second: float, steps_left: int, unit: str, units_per_step: int) -> str:
+    """Say how fast a run is and how long it has to go: "52.1 steps/s · 6,669 samples/s · 0:07 left"."""
+    if not steps_per_second:
+        return "starting"
+    parts = [f"{steps_per_second:.3g} steps/s" if steps_per_second < 100 else f"{steps_per_second:,.0f} steps/s"]
+    if units_per_step:
+        parts.append(f"{steps_per_second * units_per_step:,.0f} {unit}/s")
+    return " · ".join([*parts, f"{clock(steps_left / steps_per_second)} left"])
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as 0:07, 12:30 or 2:05:00."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class TerminalBar:
+    """A live bar: label, bar, step, loss, pace, time left."""
+
+    def __init__(self, label: str, step: int, steps: int, unit: str, units_per_step: int):
+        self.pace = Pace(step)
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("loss {task.fields[loss]}"),
+            _PaceColumn(self.pace, unit, units_per_step),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            refresh_per_second=4,
+        )
+        self.task = self.progress.add_task(label or "training", total=steps, completed=step, loss="–")
+        self.progress.start()
+
+    def update(self, step: int, loss: float) -> None:
+        self.pace.mark(step)
+        self.progress.update(self.task, completed=step, loss=f"{loss:.4f}")
+
+    def close(self) -> None:
+        self.progress.stop()
+
+
+class _PaceColumn(ProgressColumn):
+    def __init__(self, pace: Pace, unit: str, units_per_step: int):
+        super().__init__()
+        self.pace, self.unit, self.units_per_step = pace, unit, units_per_step
+
+    def render(self, task: Task) -> Text:
+        left = int((task.total or 0) - task.completed)
+        return Text(pace_text(self.pace.steps_per_second, left, self.unit, self.units_per_step))
+
+
+class PlainLines:
+    """A line now and then: at the start, after 2 s, then at ever longer intervals up to a minute, and at the end."""
+
+    def __init__(self, label: str, step: int, steps: int, unit: str, units_per_step: int):
+        self.label, self.steps, self.unit, self.units_per_step = label or "training", steps, unit, units_per_step
+        self.pace = Pace(step)
+        self.wait, self.due = 2.0, time.monotonic() + 2.0
+        self._print(f"step {step}/{steps}, starting")
+
+    def update(self, step: int, loss: float) -> None:
+        self.pace.mark(step)
+        if (now := time.monotonic()) >= self.due or step == self.steps:
+            self.wait = min(60.0, self.wait * 1.5)
+            self.due = now + self.wait
+            pace = pace_text(self.pace.steps_per_second, self.steps - step, self.unit, self.units_per_step)
+            self._print(f"step {step}/{self.steps}, loss {loss:.4f}, {pace}")
+
+    def close(self) -> None:
+        pass
+
+    def _print(self, text: str) -> None:
+        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+
+
+class ReportFile:
+    """A JSON file, renewed at most four times a second, from which the parent process draws this job's bar."""
+
+    def __init__(self, path: Path, label: str, step: int, steps: int):
+        self.path, self.label, self.steps = path, label, steps
+        self.due = 0.0
+        self._write(step, None)
+
+    def update(self, step: int, loss: float) -> None:
+        if time.monotonic() >= self.due or step == self.steps:
+            self._write(step, loss)
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, step: int, loss: float | None) -> None:
+        self.due = time.monotonic() + 0.25
+        report = {"label": self.label, "step": step, "steps": self.steps, "loss": loss}
+        temporary = self.path.with_name(self.path.name + ".part")
+        with contextlib.suppress(OSError):  # a display is never worth ending a run for; the checkpoint will complain
+            temporary.write_text(json.dumps(report), encoding="utf-8")
+            os.replace(temporary, self.path)

@@ -1,0 +1,48 @@
+"""What the jobs of test_jobs.py do, in processes of their own; a module, so that these can import it by name."""
+
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shared.errors import CourseError
+from shared.training import Batches, TrainingConfig, train
+
+
+def add(*, first: int, second: int, folder: Path, resume: bool) -> dict:
+    (folder / "calls").open("a").write("x")
+    return {"sum": first + second, "threads": torch.get_num_threads(), "resumed": resume}
+
+
+def fail_kindly(*, folder: Path, resume: bool) -> dict:
+    raise CourseError("no such flavour: vanilla; choose chocolate")
+
+
+def fail_with_a_bug(*, folder: Path, resume: bool) -> dict:
+    return {"value": [1, 2, 3][7]}
+
+
+def die(*, folder: Path, resume: bool) -> dict:
+    os.kill(os.getpid(), 9)
+    return {}
+
+
+def return_a_tensor(*, folder: Path, resume: bool) -> dict:
+    return {"value": torch.zeros(2)}
+
+
+def train_small(*, steps: int, pause: float, folder: Path, resume: bool) -> dict:
+    """Train a small network with dropout; `pause` seconds in each step leave time to interrupt it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 1))
+    inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))
+
+    def loss(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+        time.sleep(pause)
+        return (model(batch) - batch.sum(-1, keepdim=True)).square().mean()
+
+    config = TrainingConfig(steps, 1e-2, ema_decay=0.9, log_every=7, checkpoint_every=1000)
+    result = train(model, Batches(inputs, batch_size=16, seed=0), loss, config, folder=folder, resume=resume)
+    return {"weights": model[0].weight.flatten().tolist(), "lines": len(result.history)}
