@@ -1,0 +1,25 @@
+"""A curve in one line of text, from eight heights of block: ▇▆▄▃▂▂▁▁"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """Draw values, averaged in groups down to at most `width` characters; what is no number leaves a gap.
+
+    The lowest group is the lowest block and the highest the highest, so the line shows shape and not size.
+    """
+    count = min(width, len(values))
+    edges = [len(values) * group // count for group in range(count + 1)] if count else []
+    groups = [values[start:end] for start, end in pairwise(edges)]
+    means = [sum(group) / len(group) for group in groups]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    if not finite:
+        return " " * count
+    low, high = min(finite), max(finite)
+    # A flat curve has no spread to divide by; it stands on the lowest block.
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else " " for mean in means)
