@@ -1,0 +1,41 @@
+"""Pictures and labels of many scenes as arrays, for the lessons that train on them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from data.toybox.heldout import scene_at
+from data.toybox.picture import pictures
+from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene
+
+# What a label's number stands for: labels["colour"] == 2 is LABELS["colour"][2], yellow.
+LABELS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES, "place": PLACES}
+_NUMBER = {name: {value: number for number, value in enumerate(values)} for name, values in LABELS.items()}
+
+
+class Batch(NamedTuple):
+    """Scenes, their pictures and their things' labels.
+
+    pictures: uint8 RGB [scenes, height, width, 3]; labels: for each of `LABELS` int64 [scenes, most things],
+    things in reading order, −1 where a scene has fewer.
+    """
+
+    scenes: list[Scene]
+    pictures: np.ndarray
+    labels: dict[str, np.ndarray]
+
+
+def batch(split: str, seed: int, first: int, last: int, *, size: int = 64, things: tuple[int, int] = (1, 5)) -> Batch:
+    """Return scenes first … last − 1 of a split, `size` pixels wide, with `things` (least, most) things each.
+
+    Raises ValueError when last is not above first, or for what `scene_at` and `pictures` refuse.
+    """
+    if last <= first:
+        raise ValueError(f"scenes {first} to {last}: expected last above first, the scenes are [first, last)")
+    scenes = [scene_at(split, seed, number, things) for number in range(first, last)]
+    labels = {name: np.full((len(scenes), things[1]), -1, np.int64) for name in LABELS}
+    for row, scene in enumerate(scenes):
+        for column, thing in enumerate(scene.things):
+            for name, numbers in _NUMBER.items():
+                labels[name][row, column] = numbers[getattr(thing, name)]
+    return Batch(scenes, pictures(scenes, size), labels)

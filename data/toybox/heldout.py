@@ -1,0 +1,77 @@
+"""Which combinations of colour and shape no training set of the course ever holds.
+
+Every colour and every shape is seen in training, seven partners each; the eighth is held out. So a model that
+does well on the test scenes has put together what it learned apart: it cannot have remembered.
+The list holds for pictures and for text, in every lesson, and each checkpoint's provenance names `VERSION`.
+Change the list or the world, and change `VERSION` with it.
+"""
+
+import re
+
+from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Pair, Scene, make_scene
+
+VERSION = "toybox-1"
+
+# Each colour once and each shape once.
+HELD_OUT: frozenset[Pair] = frozenset(
+    {
+        ("purple", "triangle"),
+        ("red", "moon"),
+        ("orange", "star"),
+        ("yellow", "cross"),
+        ("green", "heart"),
+        ("blue", "diamond"),
+        ("pink", "square"),
+        ("black", "circle"),
+    }
+)
+ALL_PAIRS: tuple[Pair, ...] = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
+SEEN_PAIRS: tuple[Pair, ...] = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT)
+_REQUIRED = tuple(sorted(HELD_OUT))
+
+# "train" and "validation" scenes hold only seen combinations; each "test" scene holds at least one held-out one.
+SPLITS = ("train", "validation", "test")
+
+
+def scene_at(split: str, seed: int, number: int, things: tuple[int, int] = (1, 5)) -> Scene:
+    """Return scene `number` of a split: "train", "validation" (new scenes of seen combinations) or "test".
+
+    `things` is the least and the greatest number of things. The three splits of one seed share no random numbers.
+    Raises ValueError for another split, or what `make_scene` refuses.
+    """
+    check_split(split)
+    if split == "test":
+        return make_scene(seed, number, things=things, required=_REQUIRED, purpose=2)
+    return make_scene(seed, number, things=things, forbidden=HELD_OUT, purpose=SPLITS.index(split))
+
+
+def check_split(split: str) -> None:
+    """Raise ValueError when there is no such split."""
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}: choose one of {', '.join(SPLITS)}")
+
+
+def is_held_out(scene: Scene) -> bool:
+    """Whether any thing of the scene has a held-out combination."""
+    return any((thing.colour, thing.shape) in HELD_OUT for thing in scene.things)
+
+
+# A colour belongs to a shape when it stands before it ("purple striped triangle", "purple, large triangle"),
+# or is said of it ("the triangle is purple", "triangles that are small and purple").
+_ADJECTIVE = "|".join(COLOURS + SIZES + TEXTURES)
+_COLOUR, _SHAPE = "|".join(COLOURS), "|".join(SHAPES)
+_BEFORE = re.compile(rf"\b((?:(?:{_ADJECTIVE})(?:,? and |, ?| ))+)({_SHAPE})(?:e?s)?\b")
+_AFTER = re.compile(
+    rf"\b({_SHAPE})(?:e?s)?(?:,? (?:(?:that|which) )?(?:is|are|was|were|in))?"
+    rf" ((?:(?:not|all|both|{_ADJECTIVE})(?:,? and |,? or |, ?| |\b))+)"
+)
+
+
+def mentions_held_out(text: str) -> bool:
+    """Whether a text speaks of a held-out combination, such as "two small purple triangles".
+
+    Also where the sentence denies it or asks for it ("no purple triangle"): a model learns from the words.
+    """
+    text = " ".join(text.lower().split())
+    bound = _BEFORE.findall(text) + [(adjectives, shape) for shape, adjectives in _AFTER.findall(text)]
+    return any((colour, shape) in HELD_OUT for adjectives, shape in bound for colour in re.findall(_COLOUR, adjectives))

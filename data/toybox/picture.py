@@ -1,0 +1,48 @@
+"""Scenes as numpy pictures: the sprites of `raster`, laid by numpy; pixel for pixel the same picture, fast."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from data.toybox import raster
+from data.toybox.scene import Scene
+
+
+@cache
+def _sprite(shape: str, colour: str, texture: str, width: int) -> tuple[np.ndarray, np.ndarray]:
+    sprite = raster.sprite(shape, colour, texture, width)
+    keep = np.array(sprite.keep, np.uint16).reshape(width, width, 1)
+    return keep, np.array(sprite.ink, np.uint16).reshape(width, width, 3)
+
+
+@cache
+def _background(number: int, size: int) -> np.ndarray:
+    return np.frombuffer(raster.background(number, size), np.uint8).reshape(size, size, 3)
+
+
+def picture(scene: Scene, size: int = 64) -> np.ndarray:
+    """Return the picture of a scene: uint8 RGB [size, size, 3].
+
+    Raises ValueError when `size` is below 16.
+    """
+    return pictures([scene], size)[0]
+
+
+def pictures(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
+    """Return the pictures of several scenes: uint8 RGB [scenes, size, size, 3].
+
+    Raises ValueError when `size` is below 16.
+    """
+    raster.check_size(size)
+    canvases = np.empty((len(scenes), size, size, 3), np.uint8)
+    width_of = {name: raster.size_in_pixels(name, size) for name in ("small", "large")}
+    for canvas, scene in zip(canvases, scenes, strict=True):
+        canvas[:] = _background(scene.background, size)
+        for thing in scene.things:
+            left, top = raster.corner(thing, size)
+            width = width_of[thing.size]
+            keep, ink = _sprite(thing.shape, thing.colour, thing.texture, width)
+            region = canvas[top : top + width, left : left + width]
+            region[:] = (keep * region + ink) >> 4
+    return canvases

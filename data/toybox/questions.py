@@ -1,0 +1,225 @@
+"""Questions about a scene, with the answer: twelve kinds, drawn so that nobody answers well without looking.
+
+A blind guesser knows how often each answer comes, and which words come with it. So the answer is drawn first, each
+as often as the other, and then a question that has it; and no question's words give its answer away: the thing
+nearest to a thing is asked for its colour without a colour being named, the two sides of a comparison are
+exchangeable, and what is *not* there is something that is there in another scene.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import permutations
+from random import Random
+from typing import NamedTuple
+
+from data.toybox.heldout import SPLITS, check_split, scene_at
+from data.toybox.language import (
+    ATTRIBUTES,
+    NUMBERS,
+    OPENINGS,
+    VERBS,
+    WHERE,
+    Description,
+    describe,
+    phrase,
+    refer,
+    words,
+)
+from data.toybox.scene import (
+    COLOURS,
+    PLACES,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    Thing,
+    holds,
+    nearest,
+    pick,
+    same,
+    stream,
+)
+
+TEMPLATES = {
+    "colour": "what colour is the {thing}?",
+    "shape": "what shape is the {thing}?",
+    "size": "what size is the {thing}?",
+    "texture": "what texture is the {thing}?",
+    "place": "where is the {thing}?",
+    "count": "how many {things} are there?",
+    "existence": "is there {thing}?",
+    "relation": "is the {thing} {relation} the {other}?",
+    "nearest": "what {attribute} is the thing nearest to the {thing}?",
+    "same": "are the {thing} and the {other} of the same {attribute}?",
+    "larger": "is the {thing} larger than the {other}?",
+    "more": "are there more {things} than {others}?",
+}
+KINDS = tuple(TEMPLATES)
+_YES_NO = ("yes", "no")
+ANSWERS = {
+    "colour": COLOURS,
+    "shape": SHAPES,
+    "size": SIZES,
+    "texture": TEXTURES,
+    "place": PLACES,
+    "count": NUMBERS[:4],
+    "existence": _YES_NO,
+    "relation": _YES_NO,
+    "nearest": COLOURS + SHAPES,
+    "same": _YES_NO,
+    "larger": _YES_NO,
+    "more": _YES_NO,
+}
+
+
+class Question(NamedTuple):
+    """A question, its kind (one of `KINDS`) and its one right answer (one of `ANSWERS[kind]`)."""
+
+    kind: str
+    text: str
+    answer: str
+
+
+def ask(scene: Scene, kind: str, answer: str, rng: Random, elsewhere: Sequence[Thing] = ()) -> Question | None:
+    """Return a question of a kind that has this answer in this scene, or None when there is none.
+
+    `elsewhere` are things of other scenes of the same split: what is asked for when the answer is that it is
+    not there. A scene of the training split and things from its split give no held-out combination.
+
+    Raises ValueError for an unknown kind, or an answer the kind never has.
+    """
+    check_kind(kind)
+    if answer not in ANSWERS[kind]:
+        raise ValueError(f"a question of kind {kind!r} is never answered {answer!r}: {', '.join(ANSWERS[kind])}")
+    if kind in ("colour", "shape", "size", "texture", "place"):
+        text = _ask_attribute(scene, kind, answer, rng)
+    elif kind in ("count", "more"):
+        text = _ask_numbers(scene, kind, answer, rng)
+    elif kind == "existence":
+        text = _ask_existence(scene, answer, rng, elsewhere)
+    elif kind == "nearest":
+        text = _ask_nearest(scene, answer, rng)
+    else:
+        text = _ask_two(scene, kind, answer, rng)
+    return Question(kind, text, answer) if text else None
+
+
+def check_kind(kind: str) -> None:
+    """Raise ValueError when there is no such kind of question."""
+    if kind not in KINDS:
+        raise ValueError(f"no question kind {kind!r}: choose one of {', '.join(KINDS)}")
+
+
+def question_at(
+    split: str, seed: int, number: int, kind: str | None = None, things: tuple[int, int] = (2, 6)
+) -> tuple[Scene, Question]:
+    """Return question `number` of a split and seed, and its scene; of one kind, or of all kinds in equal parts.
+
+    Each answer of a kind is as frequent as the others. The scene is scene `number` where that has such a question,
+    else a later one. Raises ValueError for an unknown split or kind, or when no scene of so few things has an answer.
+    """
+    check_split(split)
+    if kind is not None:
+        check_kind(kind)
+    # Other numbers for each split and kind; below 16 are the scenes' own.
+    rng = stream(seed, number, 16 * (1 + SPLITS.index(split)) + (KINDS.index(kind) if kind else len(KINDS)))
+    kind = kind or pick(rng, KINDS)
+    answer = pick(rng, ANSWERS[kind])
+    for attempt in range(1000):
+        # Far from the numbers that anybody counts to, so that no two questions share their later scenes.
+        scene = scene_at(split, seed, number + attempt * 2**40, things)
+        other = scene_at(split, seed, number + attempt * 2**40 + 2**39, things) if kind == "existence" else scene
+        question = ask(scene, kind, answer, rng, other.things)
+        if question:
+            return scene, question
+    raise ValueError(f"no scene of {things[0]} to {things[1]} things has a {kind!r} question answered {answer!r}")
+
+
+def _ask_attribute(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
+    things = [thing for thing in scene.things if getattr(thing, kind) == answer]
+    said = things and refer(scene, pick(rng, things), rng, unsaid=(kind, "place"))
+    return TEMPLATES[kind].format(thing=words(said)) if said else None
+
+
+def _ask_numbers(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
+    """Count the things of one colour or shape, or compare two such numbers.
+
+    Only colours and shapes, which are all equally frequent: "how many small things" would give away "many".
+    """
+    attribute, values = pick(rng, (("colour", COLOURS), ("shape", SHAPES)))
+    numbers = {value: sum(getattr(thing, attribute) == value for thing in scene.things) for value in values}
+    if kind == "count":
+        fitting = [value for value in values if numbers[value] == ANSWERS["count"].index(answer)]
+        return fitting and TEMPLATES[kind].format(things=_plural(attribute, pick(rng, fitting)))
+    # Only what is there, so that "more than nothing" does not make it easy.
+    present = [value for value in values if numbers[value]]
+    pairs = [(a, b) for a, b in permutations(present, 2) if numbers[a] != numbers[b]]
+    fitting = [(a, b) for a, b in pairs if (numbers[a] > numbers[b]) == (answer == "yes")]
+    if not fitting:
+        return None
+    a, b = pick(rng, fitting)
+    return TEMPLATES[kind].format(things=_plural(attribute, a), others=_plural(attribute, b))
+
+
+def _plural(attribute: str, value: str) -> str:
+    return words(Description(count=2, **{attribute: value}))
+
+
+def _ask_existence(scene: Scene, answer: str, rng: Random, elsewhere: Sequence[Thing]) -> str | None:
+    """Ask for a thing of this scene, or for one of another scene that has no like here."""
+    attributes = pick(rng, _SUBSETS)
+    candidates = [describe(thing, attributes) for thing in (scene.things if answer == "yes" else elsewhere)]
+    if answer == "no":
+        candidates = [said for said in candidates if not any(map(said.fits, scene.things))]
+    return TEMPLATES["existence"].format(thing=phrase(pick(rng, candidates))) if candidates else None
+
+
+_SUBSETS = (("colour",), ("shape",), ("colour", "shape"), ("colour", "shape"), ("texture", "shape"), ("size", "colour"))
+_SUBSETS += (("size", "colour", "shape"), ("texture", "colour", "shape"), ATTRIBUTES)
+
+
+def _ask_nearest(scene: Scene, answer: str, rng: Random) -> str | None:
+    """Ask for the colour (or shape) of a neighbour, with no colour (or shape) said: neighbours are often alike."""
+    attribute = "colour" if answer in COLOURS else "shape"
+    fitting = []
+    for thing in scene.things:
+        neighbour = nearest(scene.things, thing)
+        if neighbour and getattr(neighbour, attribute) == answer:
+            said = refer(scene, thing, rng, unsaid=(attribute, "place"))
+            if said:
+                fitting.append(said)
+    return TEMPLATES["nearest"].format(attribute=attribute, thing=words(pick(rng, fitting))) if fitting else None
+
+
+def _ask_two(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
+    """Ask how two things lie to each other, whether they share an attribute, or which is larger."""
+    detail = {"relation": pick(rng, RELATIONS), "same": pick(rng, ATTRIBUTES), "larger": "size"}[kind]
+    yes, fitting = answer == "yes", []
+    for a, b in permutations(scene.things, 2):
+        if kind == "relation":
+            # What is neither clearly so nor clearly the other way round is not asked.
+            fits = holds(a, detail, b) if yes else holds(b, detail, a)
+        elif kind == "same":
+            fits = same(a, b, detail) == yes
+        else:
+            fits = a.size != b.size and (a.size == "large") == yes
+        if fits:
+            fitting.append((a, b))
+    if not fitting:
+        return None
+    # A place said aloud would answer how two things lie to each other.
+    unsaid = (detail, "place")
+    a, b = (refer(scene, thing, rng, unsaid) for thing in pick(rng, fitting))
+    if a is None or b is None:
+        return None
+    return TEMPLATES[kind].format(thing=words(a), other=words(b), relation=detail, attribute=detail)
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Return every word that captions, questions, answers and instructions use, sorted."""
+    plurals = [words(Description(shape=shape, count=2)) for shape in (*SHAPES, None)]
+    texts = [*SHAPES, *plurals, *COLOURS, *SIZES, *TEXTURES, *WHERE.values(), *NUMBERS, "a an and thing the"]
+    texts += [*OPENINGS, *RELATIONS, *VERBS, *(answer for answers in ANSWERS.values() for answer in answers)]
+    texts += [*ATTRIBUTES, *(re.sub(r"\{\w+\}", "", template) for template in TEMPLATES.values())]
+    return tuple(sorted({word for text in texts for word in re.findall(r"\w+", text)}))
