@@ -3,13 +3,17 @@
 from shared.transformer.attention import Attention
 from shared.transformer.block import Block
 from shared.transformer.cache import KVCache, LayerCache
+from shared.transformer.decoder import Decoder, DecoderConfig, positions_within
 from shared.transformer.feedforward import FeedForward, SwiGLU
+from shared.transformer.generation import generate, sample, token_probabilities
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
 
 __all__ = [
     "Attention",
     "Block",
+    "Decoder",
+    "DecoderConfig",
     "FeedForward",
     "KVCache",
     "LayerCache",
@@ -18,5 +22,9 @@ __all__ = [
     "RMSNorm",
     "Rotary",
     "SwiGLU",
+    "generate",
+    "positions_within",
     "rotate",
+    "sample",
+    "token_probabilities",
 ]

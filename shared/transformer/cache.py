@@ -5,8 +5,6 @@ segment of the token in it, row by row. So rows of unequal length need no specia
 is a slot of segment −1, which the mask hides, and its next token's position simply goes on from its own length.
 """
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -14,18 +12,21 @@ from torch import Tensor
 from shared.attention import Mask
 
 
-@dataclass
 class LayerCache:
-    """Keys and values of one layer, [batch, kv_heads, capacity, head_dim]; the first `length` slots are filled."""
+    """Keys and values of one layer, in room for `capacity` tokens, made at the first write in the type written."""
 
-    keys: Float[Tensor, "batch kv_heads capacity head_dim"]
-    values: Float[Tensor, "batch kv_heads capacity value_dim"]
-    length: int = 0
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.length = 0
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
     def extend(
         self, keys: Float[Tensor, "batch kv_heads new head_dim"], values: Float[Tensor, "batch kv_heads new value_dim"]
     ) -> tuple[Float[Tensor, "batch kv_heads length head_dim"], Float[Tensor, "batch kv_heads length value_dim"]]:
-        """Write the new keys and values behind the old ones; give all of them."""
+        """Write the new keys and values behind the old ones; give all of them, as views."""
+        if self.keys is None:
+            self.keys, self.values = (x.new_empty(*x.shape[:2], self.capacity, x.shape[3]) for x in (keys, values))
         end = self.length + keys.shape[2]
         self.keys[:, :, self.length : end] = keys
         self.values[:, :, self.length : end] = values
@@ -39,27 +40,14 @@ class KVCache:
     `cache[i]` is layer i's. `capacity` counts tokens, prompt and padding included.
     """
 
-    def __init__(
-        self,
-        layers: int,
-        batch: int,
-        kv_heads: int,
-        capacity: int,
-        head_dim: int,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ):
-        shape = (batch, kv_heads, capacity, head_dim)
+    def __init__(self, layers: int, batch: int, capacity: int, *, device: torch.device | str = "cpu"):
         self.capacity = capacity
         self.length = 0
         self.positions = torch.zeros(batch, capacity, dtype=torch.long, device=device)
         self.segments = torch.zeros(batch, capacity, dtype=torch.long, device=device)
         self._has_segments = False
         self._counts_from_zero = True
-        self._layers = [
-            LayerCache(*(torch.empty(shape, dtype=dtype, device=device) for _ in range(2))) for _ in range(layers)
-        ]
+        self._layers = [LayerCache(capacity) for _ in range(layers)]
 
     def __getitem__(self, layer: int) -> LayerCache:
         return self._layers[layer]

@@ -1,0 +1,142 @@
+"""A Llama-3-style decoder: the language model that the course's later lessons talk through."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from shared.attention import Mask
+from shared.transformer.attention import Attention
+from shared.transformer.block import Block
+from shared.transformer.cache import KVCache
+from shared.transformer.feedforward import SwiGLU
+from shared.transformer.normalization import RMSNorm
+from shared.transformer.rotary import Llama3Scaling, Rotary
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The sizes of a decoder; the constants are Llama 3's (arXiv:2407.21783, table 3).
+
+    hidden    width of the feed-forward between its matrices
+    head_dim  width / heads when left out
+    tied      the matrix that reads tokens in also names them on the way out
+    """
+
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    hidden: int
+    head_dim: int | None = None
+    rotary_base: float = 500_000.0
+    rotary_scaling: Llama3Scaling | None = None
+    norm_eps: float = 1e-5
+    tied: bool = False
+
+
+class Decoder(nn.Module):
+    """Tokens in, logits of the next token out: RMSNorm, rotary positions, grouped queries, SwiGLU, no biases."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab, config.width)
+        self.blocks = nn.ModuleList(self._block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.output = nn.Linear(config.width, config.vocab, bias=False)
+        if config.tied:
+            self.output.weight = self.embedding.weight
+        head_dim = self.blocks[0].attention.head_dim
+        self.rotary = Rotary(head_dim, base=config.rotary_base, scaling=config.rotary_scaling)
+        self._initialize()
+
+    @staticmethod
+    def _block(config: DecoderConfig) -> Block:
+        return Block(
+            Attention(config.width, config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim, bias=False),
+            SwiGLU(config.width, config.hidden),
+            lambda: RMSNorm(config.width, config.norm_eps),
+        )
+
+    def _initialize(self) -> None:
+        """Small normal weights; what adds to the residual stream smaller still, so that depth does not widen it.
+
+        (GPT-2's rule: each of the 2 · layers additions brings 1/(2 · layers) of the variance.)
+        """
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                adds = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
+                nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if adds else 0.02)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch tokens"] | None = None,
+        *,
+        positions: Int[Tensor, "#batch tokens"] | None = None,
+        segments: Int[Tensor, "#batch tokens"] | None = None,
+        embeddings: Float[Tensor, "batch tokens width"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch tokens vocab"]:
+        """Logits of the token after each token.
+
+        positions   places of the tokens; counted within each segment when left out, or on from the cache
+        segments    which document each token belongs to, in packed or ragged batches; −1 is padding
+        embeddings  vectors in place of `tokens`, where not all of them come from the vocabulary (images)
+        cache       what was read before; the new tokens are added to it
+
+        Raises ValueError when both or neither of tokens and embeddings are given, or the cache is full.
+        """
+        return self.output(
+            self.features(tokens, positions=positions, segments=segments, embeddings=embeddings, cache=cache)
+        )
+
+    def features(
+        self,
+        tokens: Int[Tensor, "batch tokens"] | None = None,
+        *,
+        positions: Int[Tensor, "#batch tokens"] | None = None,
+        segments: Int[Tensor, "#batch tokens"] | None = None,
+        embeddings: Float[Tensor, "batch tokens width"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        """The normed vectors from which `output` makes the logits; arguments as in `forward`."""
+        if (tokens is None) == (embeddings is None):
+            both = "both were" if tokens is not None else "neither was"
+            raise ValueError(f"give the decoder either tokens or embeddings; {both} given")
+        x = self.embedding(tokens) if embeddings is None else embeddings
+        if cache is None:
+            positions, mask = self._place(x, positions, segments)
+        else:
+            positions, mask = cache.place(x.shape[1], positions, segments)
+        angles = self.rotary(positions[..., None])
+        for layer, block in enumerate(self.blocks):
+            x = block(x, mask=mask, angles=angles, cache=None if cache is None else cache[layer])
+        return self.norm(x)
+
+    def _place(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        positions: Int[Tensor, "#batch tokens"] | None,
+        segments: Int[Tensor, "#batch tokens"] | None,
+    ) -> tuple[Int[Tensor, "rows tokens"], Mask]:
+        """Positions for the angles, and the mask. Order in the sequence is order in time, so the mask only counts."""
+        if positions is None and segments is not None:
+            positions = positions_within(segments)
+        elif positions is None:
+            positions = torch.arange(x.shape[1], device=x.device)[None]
+        return positions, Mask(causal=True, segment_q=segments, segment_k=segments)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache for `batch` rows of at most `capacity` tokens."""
+        return KVCache(len(self.blocks), batch, capacity, device=self.norm.weight.device)
+
+
+def positions_within(segments: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
+    """Places counted anew in every run of equal segments: 0 0 0 1 1 gives 0 1 2 0 1."""
+    index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    starts_here = torch.ones_like(segments, dtype=torch.bool)
+    starts_here[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return index - torch.where(starts_here, index, 0).cummax(dim=1).values

@@ -1,0 +1,122 @@
+"""The decoder against transformers' Llama; packing and caching change nothing."""
+
+import pytest
+import torch
+from torch import nn
+
+from shared.transformer import Decoder, DecoderConfig, KVCache, Llama3Scaling, positions_within
+
+CONFIG = DecoderConfig(vocab=23, width=24, layers=3, heads=6, kv_heads=2, hidden=20)
+
+
+def _redrawn(decoder: nn.Module) -> nn.Module:
+    """Every weight drawn anew: what default initialisation leaves at 0 or 1 hides errors."""
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, mean=0.1, std=0.3)
+    return decoder.eval()
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_decoder_equals_transformers_llama(scaled, tied):
+    transformers = pytest.importorskip("transformers")
+    rope = {"rope_type": "default", "rope_theta": 1000.0}
+    scaling = None
+    if scaled:
+        rope |= {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0}
+        rope |= {"original_max_position_embeddings": 64}
+        scaling = Llama3Scaling(factor=4.0, high_frequency_factor=3.0, original_context=64)
+    theirs = _redrawn(
+        transformers.LlamaForCausalLM(
+            transformers.LlamaConfig(
+                vocab_size=23, hidden_size=24, intermediate_size=20, num_hidden_layers=3, num_attention_heads=6,
+                num_key_value_heads=2, rms_norm_eps=1e-5, rope_parameters=rope, tie_word_embeddings=tied,
+            )
+        )
+    )  # fmt: skip
+    ours = Decoder(
+        DecoderConfig(**(vars(CONFIG) | {"rotary_base": 1000.0, "rotary_scaling": scaling, "tied": tied}))
+    ).eval()
+    names = {
+        "model.embed_tokens": "embedding", "model.norm": "norm", "lm_head": "output", "model.layers.": "blocks.",
+        "input_layernorm": "attention_norm", "post_attention_layernorm": "feed_forward_norm", "self_attn": "attention",
+        "q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output", "mlp": "feed_forward",
+        "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
+    }  # fmt: skip
+    state = {}
+    for name, tensor in theirs.state_dict().items():
+        for public, own in names.items():
+            name = name.replace(public, own)
+        state[name] = tensor
+    ours.load_state_dict(state)
+    tokens = torch.randint(0, 23, (2, 37))
+    torch.testing.assert_close(ours(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
+
+
+def test_embeddings_take_the_place_of_tokens():
+    decoder = _redrawn(Decoder(CONFIG))
+    tokens = torch.randint(0, 23, (2, 5))
+    torch.testing.assert_close(decoder(embeddings=decoder.embedding(tokens)), decoder(tokens))
+    for both in ({}, {"tokens": tokens, "embeddings": decoder.embedding(tokens)}):
+        with pytest.raises(ValueError, match="either tokens or embeddings"):
+            decoder(**both)
+
+
+def test_no_token_sees_what_comes_after_it():
+    decoder = _redrawn(Decoder(CONFIG))
+    tokens = torch.randint(0, 23, (1, 8))
+    changed = tokens.clone()
+    changed[0, 5] = (tokens[0, 5] + 1) % 23
+    before, after = decoder(tokens)[0], decoder(changed)[0]
+    torch.testing.assert_close(before[:5], after[:5], atol=0, rtol=0)
+    assert (before[5:] - after[5:]).abs().amax(-1).min() > 1e-4
+
+
+def test_packed_documents_read_as_if_alone():
+    decoder = _redrawn(Decoder(CONFIG))
+    lengths = [4, 1, 7]
+    documents = [torch.randint(0, 23, (1, length)) for length in lengths]
+    segments = torch.tensor([[0] * 4 + [1] + [2] * 7 + [-1] * 3])
+    packed = decoder(torch.cat([*documents, torch.zeros(1, 3, dtype=torch.long)], dim=1), segments=segments)
+    alone = torch.cat([decoder(document) for document in documents], dim=1)
+    torch.testing.assert_close(packed[:, :12], alone, atol=1e-5, rtol=1e-5)
+    assert packed.isfinite().all()
+
+
+def test_positions_are_counted_in_each_run():
+    assert positions_within(torch.tensor([[0, 0, 0, 1, 1, -1], [3, 2, 2, 2, 2, 2]])).tolist() == [
+        [0, 1, 2, 0, 1, 0],
+        [0, 0, 1, 2, 3, 4],
+    ]
+
+
+@pytest.mark.parametrize("chunks", [[9], [1] * 9, [4, 1, 1, 3], [1, 5, 3]])
+def test_reading_in_chunks_equals_reading_at_once(chunks):
+    decoder = _redrawn(Decoder(CONFIG))
+    tokens = torch.randint(0, 23, (2, 9))
+    cache = decoder.new_cache(2, 9)
+    logits = torch.cat([decoder(chunk, cache=cache) for chunk in tokens.split(chunks, dim=1)], dim=1)
+    torch.testing.assert_close(logits, decoder(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_a_full_cache_says_so():
+    decoder = Decoder(CONFIG)
+    cache: KVCache = decoder.new_cache(1, 4)
+    decoder(torch.zeros(1, 3, dtype=torch.long), cache=cache)
+    with pytest.raises(ValueError, match=r"holds 4 tokens and 3 are filled.*capacity 5"):
+        decoder(torch.zeros(1, 2, dtype=torch.long), cache=cache)
+
+
+def test_tied_weights_are_one_and_the_output_stays_alive_in_bfloat16():
+    tied = Decoder(DecoderConfig(**(vars(CONFIG) | {"tied": True})))
+    assert tied.output.weight is tied.embedding.weight
+    tokens = torch.randint(0, 23, (2, 6))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = tied(tokens)
+        cache = tied.new_cache(2, 6)
+        in_chunks = torch.cat([tied(chunk, cache=cache) for chunk in tokens.split([4, 2], dim=1)], dim=1)
+    assert logits.dtype == cache[0].keys.dtype == torch.bfloat16
+    torch.testing.assert_close(in_chunks, logits, atol=0.02, rtol=0.1)
+    torch.testing.assert_close(logits.float(), tied(tokens), atol=0.02, rtol=0.1)
+    halved = Decoder(CONFIG).bfloat16()
+    assert halved(tokens).isfinite().all()
