@@ -1,0 +1,60 @@
+"""An image becomes a sequence: cut into square patches, each projected to one token (arXiv:2010.11929, eq. 1)."""
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def grid_of(height: int, width: int, patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches. Raises ValueError when the sides are not multiples of `patch_size`."""
+    if height % patch_size or width % patch_size or not height or not width:
+        raise ValueError(f"image {height}×{width} does not divide into patches of {patch_size}; resize or pad it first")
+    return height // patch_size, width // patch_size
+
+
+def patchify(
+    images: Float[Tensor, "batch channels height width_px"], patch_size: int
+) -> Float[Tensor, "batch patches pixels"]:
+    """Cut images into patches, in reading order: row by row, and left to right in a row.
+
+    Inside a patch the pixels also stand in reading order, each with its channels side by side:
+    pixel (row, column), channel c lies at (row · patch_size + column) · channels + c.
+    Raises ValueError when the sides are not multiples of `patch_size`.
+    """
+    grid_of(*images.shape[-2:], patch_size)
+    # exercise 1.3: cut images into patches
+    # Rows of patches, then columns: token order is reading order, which the 2-D positions rely on.
+    patches = rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch_size, q=patch_size)
+    return patches
+    # end exercise
+
+
+def unpatchify(
+    patches: Float[Tensor, "batch patches pixels"], grid: tuple[int, int], patch_size: int
+) -> Float[Tensor, "batch channels height width_px"]:
+    """Put patches back into images: the inverse of `patchify`, with `grid` rows and columns of them."""
+    rows, columns = grid
+    return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, w=columns, p=patch_size, q=patch_size)
+
+
+class PatchEmbedding(nn.Module):
+    """Cut an image into patches and project each to one token (arXiv:2010.11929, eq. 1).
+
+    A patch's pixels are flattened row by row, channel last, and multiplied by one shared matrix;
+    a convolution with stride = kernel = `patch_size` computes the same thing.
+
+    Raises ValueError when the image's sides are not multiples of `patch_size`.
+    """
+
+    def __init__(self, patch_size: int, channels: int, width: int):
+        super().__init__()
+        self.patch_size, self.channels = patch_size, channels
+        self.project = nn.Linear(channels * patch_size**2, width)
+
+    def forward(self, images: Float[Tensor, "batch channels height width_px"]) -> Float[Tensor, "batch patches width"]:
+        if images.ndim != 4 or images.shape[1] != self.channels:
+            raise ValueError(
+                f"images have shape {list(images.shape)}, expected [batch, {self.channels}, height, width]; "
+                "check the order of the axes and the number of channels"
+            )
+        return self.project(patchify(images, self.patch_size))

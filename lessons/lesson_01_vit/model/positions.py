@@ -1,0 +1,56 @@
+"""Where each patch stood: learned vectors and how they move to another grid, fixed waves, and coordinates.
+
+Attention itself does not know the order of its inputs; without one of these a shuffled image is the same image.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def interpolate_positions(
+    positions: Float[Tensor, "patches width"],
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    *,
+    antialias: bool = False,
+) -> Float[Tensor, "new_patches width"]:
+    """Learned positions of one grid, resized to another as if they were an image (arXiv:2010.11929, section 3.2).
+
+    Bicubic, with pixel centres kept in place; `antialias` smooths first when the grid gets smaller.
+    A grid is (rows, columns); positions stand in reading order, without those of class tokens.
+    Raises ValueError when there are not as many positions as the old grid has patches.
+    """
+    if positions.shape[0] != old_grid[0] * old_grid[1]:
+        raise ValueError(f"{positions.shape[0]} positions do not fill a grid of {old_grid[0]}×{old_grid[1]} patches")
+    if old_grid == new_grid:
+        return positions
+    # exercise 1.4: resize learned positions
+    image = rearrange(positions, "(rows columns) width -> 1 width rows columns", rows=old_grid[0])
+    # In float32: weighted sums of neighbours in half precision would shift every position.
+    image = F.interpolate(image.float(), size=new_grid, mode="bicubic", align_corners=False, antialias=antialias)
+    return rearrange(image.to(positions.dtype), "1 width rows columns -> (rows columns) width")
+    # end exercise
+
+
+def patch_coordinates(grid: tuple[int, int], device: torch.device | str | None = None) -> Int[Tensor, "patches 2"]:
+    """Row and column of each patch, counted from 0, in reading order: what 2-D rotary positions turn by."""
+    rows, columns = (torch.arange(length, device=device) for length in grid)
+    return torch.cartesian_prod(rows, columns)
+
+
+def sine_cosine_positions(grid: tuple[int, int], width: int) -> Float[Tensor, "patches width"]:
+    """Fixed positions: sines and cosines of geometric frequencies (arXiv:1706.03762, section 3.5), on two axes.
+
+    The first half of the values tells the column and the second the row, as in MAE (arXiv:2111.06377, appendix A.1).
+    Raises ValueError when `width` is not a multiple of 4: two axes, a sine and a cosine each.
+    """
+    if width % 4:
+        raise ValueError(f"sine-cosine positions on two axes need a width that is a multiple of 4, got {width}")
+    frequencies = 10_000.0 ** -torch.linspace(0, 1, width // 4 + 1, dtype=torch.float64)[:-1]
+    row, column = patch_coordinates(grid).double().unbind(-1)
+    angles = torch.stack([torch.outer(column, frequencies), torch.outer(row, frequencies)])
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    return rearrange(waves, "axes patches values -> patches (axes values)").float()
