@@ -165,6 +165,12 @@ class Tensor:
             raise ValueError(f"shape {self.shape} holds {len(self.data)} numbers and cannot become {shape}")
         return record(self.data, shape, (self,), lambda g: (g,))
 
+    def expand(self, *shape: int) -> Tensor:
+        """Repeat along new axes in front, and along axes of size 1, until the shape is `shape`."""
+        if broadcast_shape(self.shape, shape) != shape:
+            raise ValueError(f"shape {self.shape} does not expand to {shape}")
+        return record(expand(self.data, self.shape, shape), shape, (self,), lambda g: (fold(g, shape, self.shape),))
+
     def permute(self, *axes: int) -> Tensor:
         """Turn the axes round: axis k of the result is axis axes[k] of this tensor."""
         order = tuple(checked_axis(axis, self.shape) for axis in axes)

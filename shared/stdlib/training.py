@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from random import Random
 from typing import TextIO
 
 from shared.stdlib.nn import Module
@@ -44,6 +45,14 @@ def train(
         optimizer.step(schedule(step))
         progress.report(step + 1, losses[-1])
     return losses
+
+
+def shuffled_batches(count: int, size: int, steps: int, random: Random) -> list[list[int]]:
+    """Which of `count` examples each step sees: all of them in random order, before any is seen again."""
+    order: list[int] = []
+    while len(order) < steps * size:
+        order += random.sample(range(count), count)
+    return [order[step * size : (step + 1) * size] for step in range(steps)]
 
 
 class Progress:

@@ -1,0 +1,333 @@
+"""A Vision Transformer in pure Python, beside its paper (Dosovitskiy et al., arXiv:2010.11929).
+
+First the geometry: what a patch size costs in tokens, parameters and arithmetic, for models that everyone uses.
+Then the model, part by part as in section 3.1. Then it learns to read handwritten digits, in about a minute, with nothing installed:
+
+    python -S -m lessons.lesson_01_vit.reference [--quick] [--seed N]
+"""
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from functools import partial
+from operator import eq
+from random import Random
+
+from shared.stdlib import digits
+from shared.stdlib.autograd import no_grad
+from shared.stdlib.functional import concatenate, cross_entropy, gelu, softmax
+from shared.stdlib.making import normal
+from shared.stdlib.nn import LayerNorm, Linear, Module
+from shared.stdlib.optim import AdamW, warmup_cosine
+from shared.stdlib.shading import shading
+from shared.stdlib.sparkline import sparkline
+from shared.stdlib.tensor import Tensor
+from shared.stdlib.training import shuffled_batches, train
+
+# ── Geometry: what a model is, before it is built ──────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes that fix a Vision Transformer, and the few things in which its descendants differ from it."""
+
+    name: str
+    image_size: int
+    patch_size: int
+    width: int
+    depth: int
+    heads: int
+    hidden: int
+    channels: int = 3
+    classes: int = 0  # 0: no head, the model ends in its last norm
+    class_token: bool = True
+    patch_bias: bool = True
+    norm_first: bool = False  # CLIP: one more norm before the first block
+    mask_token: bool = False  # DINOv2: stands in for hidden patches in pretraining
+    layer_scale: bool = False  # DINOv2: a learned factor on each branch
+    swiglu: bool = False  # DINOv2-g: a gated feed-forward network
+    attention_pooling: bool = False  # SigLIP: a learned query gathers the patches, then a feed-forward network
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side; a rest too narrow for a patch is not looked at."""
+        return self.image_size // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        return self.grid**2 + self.class_token
+
+    def parameters(self) -> dict[str, int]:
+        """How many numbers are learned, part by part."""
+        width, norm, patch = self.width, 2 * self.width, self.channels * self.patch_size**2
+        feed_forward = (3 if self.swiglu else 2) * width * self.hidden + (1 + self.swiglu) * self.hidden + width
+        attention = 4 * (width + 1) * width
+        pooling = width + attention + norm + feed_forward if self.attention_pooling else 0
+        return {
+            "patches": patch * width + self.patch_bias * width,
+            "positions": (self.tokens + self.class_token + self.mask_token) * width,
+            "attention": self.depth * (attention + self.layer_scale * width),
+            "feed-forward": self.depth * (feed_forward + self.layer_scale * width),
+            "norms": (2 * self.depth + 1 + self.norm_first) * norm,
+            "head": pooling + self.classes * (width + 1),
+        }
+
+    def flops(self) -> int:
+        """Arithmetic for one image, a multiplication and an addition counted as 2; norms, softmax and biases left out."""
+        width, tokens, patch = self.width, self.tokens, self.channels * self.patch_size**2
+        feed_forward = (3 if self.swiglu else 2) * width * self.hidden
+        attention = tokens * 4 * width**2 + 2 * tokens**2 * width  # four projections; scores and weighted sums
+        block = attention + tokens * feed_forward
+        pooling = tokens * 2 * width**2 + 2 * width**2 + 2 * tokens * width + feed_forward
+        products = self.grid**2 * patch * width + self.depth * block + self.classes * width
+        return 2 * (products + self.attention_pooling * pooling)
+
+
+PUBLISHED = (
+    Geometry("ViT-B/16", 224, 16, 768, 12, 12, 3072, classes=1000),
+    Geometry("CLIP L/14@336", 336, 14, 1024, 24, 16, 4096, patch_bias=False, norm_first=True),
+    Geometry("DINOv2 g/14", 518, 14, 1536, 40, 24, 4096, mask_token=True, layer_scale=True, swiglu=True),
+    Geometry("SigLIP SO/14", 384, 14, 1152, 27, 16, 4304, class_token=False, attention_pooling=True),
+)
+DIGITS = Geometry("our digits", 8, 4, 24, 2, 4, 48, channels=1, classes=10)
+
+
+def geometry_table(models: tuple[Geometry, ...]) -> str:
+    """One column a model: its sequence, its parameters part by part, its arithmetic."""
+    rows = [("", [model.name for model in models])]
+    rows += [("image, patch", [f"{model.image_size}, {model.patch_size}" for model in models])]
+    rows += [("grid", [f"{model.grid}×{model.grid}" for model in models])]
+    rows += [("tokens", [f"{model.tokens:,}" for model in models])]
+    rows += [(part, [f"{model.parameters()[part]:,}" for model in models]) for part in models[0].parameters()]
+    rows += [("all parameters", [f"{sum(model.parameters().values()):,}" for model in models])]
+    rows += [("MFLOPs an image", [f"{model.flops() / 1e6:,.1f}" for model in models])]
+    lines = [f"{title:16}" + "".join(f"{cell:>15}" for cell in cells) for title, cells in rows]
+    return "\n".join([*lines, "(a multiplication and an addition count as 2 operations; 1 MFLOP is a million of them)"])
+
+
+# ── Parts (section 3.1) ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def patchify(images: Tensor, patch_size: int) -> Tensor:
+    """[batch, channels, height, width] → [batch, patches, patch_size² · channels], patches and their pixels in reading order.
+
+    Inside a patch, the pixel at (row, column) puts channel c at (row · patch_size + column) · channels + c.
+    Raises ValueError when the sides are not multiples of `patch_size`.
+    """
+    batch, channels, height, width = images.shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(f"image {height}×{width} does not divide into patches of {patch_size}; resize or pad it first")
+    # exercise 1.1: cut an image into patches
+    rows, columns = height // patch_size, width // patch_size
+    blocks = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
+    # Which patch comes first (its row, its column), then where in the patch, then the channel.
+    blocks = blocks.permute(0, 2, 4, 3, 5, 1)
+    return blocks.reshape(batch, rows * columns, patch_size * patch_size * channels)
+    # end exercise
+
+
+class PatchEmbedding(Module):
+    """x_p E of eq. 1: one shared matrix turns each patch into a token."""
+
+    def __init__(self, patch_size: int, channels: int, width: int, random: Random):
+        self.patch_size = patch_size
+        self.project = Linear(patch_size**2 * channels, width, random)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.project(patchify(images, self.patch_size))
+
+
+def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """What each token gathers, [..., tokens, head_dim], and how it looked around, [..., tokens, tokens] (eq. 6 and 7)."""
+    # exercise 1.2: scaled dot-product attention
+    # A sum of head_dim products of independent numbers of size 1 is about √head_dim large: dividing keeps softmax soft.
+    scores = query @ key.transpose() * (1.0 / math.sqrt(query.shape[-1]))
+    weights = softmax(scores)
+    return weights @ value, weights
+    # end exercise
+
+
+class Attention(Module):
+    """Multi-head self-attention (appendix A): every head looks around in its own slice of the width (eq. 5 to 8)."""
+
+    def __init__(self, width: int, heads: int, random: Random):
+        self.heads = heads
+        self.query = Linear(width, width, random)
+        self.key = Linear(width, width, random)
+        self.value = Linear(width, width, random)
+        self.output = Linear(width, width, random)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        batch, tokens, width = x.shape
+
+        def split(y: Tensor) -> Tensor:
+            return y.reshape(batch, tokens, self.heads, width // self.heads).permute(0, 2, 1, 3)
+
+        heads = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        gathered, weights = scaled_dot_product_attention(*heads)
+        return self.output(gathered.permute(0, 2, 1, 3).reshape(batch, tokens, width)), weights
+
+
+class FeedForward(Module):
+    """Each token by itself: widen, GELU, narrow."""
+
+    def __init__(self, width: int, hidden: int, random: Random):
+        self.up = Linear(width, hidden, random)
+        self.down = Linear(hidden, width, random)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(gelu(self.up(x)))
+
+
+class Block(Module):
+    """Tokens exchange (eq. 2), then each thinks (eq. 3). Both add to what was there; the norms stand before the branches."""
+
+    def __init__(self, geometry: Geometry, random: Random):
+        self.attention_norm = LayerNorm(geometry.width, eps=1e-6)
+        self.attention = Attention(geometry.width, geometry.heads, random)
+        self.feed_forward_norm = LayerNorm(geometry.width, eps=1e-6)
+        self.feed_forward = FeedForward(geometry.width, geometry.hidden, random)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        seen, weights = self.attention(self.attention_norm(x))
+        x = x + seen
+        return x + self.feed_forward(self.feed_forward_norm(x)), weights
+
+
+# ── The whole ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class VisionTransformer(Module):
+    """Images [batch, channels, height, width] → logits [batch, classes], and each block's attention [batch, heads, tokens, tokens].
+
+    Built from the sizes of a geometry; the descendants' additions are counted there, and built in the PyTorch version.
+    """
+
+    def __init__(self, geometry: Geometry, random: Random):
+        width = geometry.width
+        self.patch_embedding = PatchEmbedding(geometry.patch_size, geometry.channels, width, random)
+        self.class_token = normal((width,), 0.02, random, requires_grad=True)
+        self.positions = normal((geometry.tokens, width), 0.02, random, requires_grad=True)
+        self.blocks = [Block(geometry, random) for _ in range(geometry.depth)]
+        self.norm = LayerNorm(width, eps=1e-6)
+        self.head = Linear(width, geometry.classes, random)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        patches = self.patch_embedding(images)
+        batch, _, width = patches.shape
+        # A token that belongs to no patch comes first; in it the blocks gather what the head reads.
+        tokens = concatenate([self.class_token.expand(batch, 1, width), patches], axis=1)
+        # Attention doesn't know where a token stood; the position added here is all that tells it (eq. 1).
+        tokens = tokens + self.positions
+        maps = []
+        for block in self.blocks:
+            tokens, weights = block(tokens)
+            maps.append(weights)
+        return self.head(self.norm(tokens[:, 0])), maps  # eq. 4
+
+
+# ── Learning to read digits ────────────────────────────────────────────────────────────────────────────────────────────
+
+BATCH = 32
+STEPS, QUICK_STEPS = 400, 32
+LEARNING_RATE = 7e-3
+
+
+def as_tensor(images: list[list[int]]) -> Tensor:
+    """Digits as [batch, 1, 8, 8], ink from 0 to 1."""
+    pixels = [value / digits.BRIGHTEST for image in images for value in image]
+    return Tensor(pixels, (len(images), 1, digits.SIDE, digits.SIDE))
+
+
+def fit(model: VisionTransformer, training: digits.Digits, steps: int, random: Random) -> list[float]:
+    plan = shuffled_batches(len(training.images), BATCH, steps, random)
+
+    def loss_at(step: int) -> Tensor:
+        batch = training.chosen(plan[step])
+        logits, _ = model(as_tensor(batch.images))
+        return cross_entropy(logits, batch.labels)
+
+    optimizer = AdamW(model.parameters().values(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.05)
+    schedule = partial(warmup_cosine, steps=steps, warmup_steps=steps // 10)
+    return train(model, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label="ViT")
+
+
+def predictions(model: VisionTransformer, images: list[list[int]]) -> list[int]:
+    with no_grad():
+        logits, _ = model(as_tensor(images))
+    return [row.index(max(row)) for row in logits.tolist()]
+
+
+def nearest_mean_predictions(training: digits.Digits, images: list[list[int]]) -> list[int]:
+    """The baseline: which digit's average training image lies nearest?"""
+    means = []
+    for digit in range(digits.CLASSES):
+        same = [image for image, label in zip(training.images, training.labels, strict=True) if label == digit]
+        means.append([sum(column) / len(same) for column in zip(*same, strict=True)])
+    return [min(range(digits.CLASSES), key=lambda digit: math.dist(image, means[digit])) for image in images]
+
+
+# ── What it saw ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def attention_picture(model: VisionTransformer, image: list[int]) -> str:
+    """A digit in characters, and beside it how much the class token of the last block looks at each patch (mean of heads)."""
+    with no_grad():
+        _, maps = model(as_tensor([image]))
+    looks = maps[-1].mean(1)[0, 0].tolist()[1:]
+    side, patch_size = digits.SIDE, model.patch_embedding.patch_size
+    places = [[(row, column) for column in range(side)] for row in range(side)]
+    ink = [[image[row * side + column] for row, column in line] for line in places]
+    grid = side // patch_size
+    seen = [[looks[row // patch_size * grid + column // patch_size] for row, column in line] for line in places]
+    return "\n".join(f"  {left}   {right}" for left, right in zip(shading(ink), shading(seen), strict=True))
+
+
+def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[float]]:
+    """Train on four fifths of the digits and report on the fifth that `seed` holds out. Returns what was measured."""
+    start = time.perf_counter()
+    data, random = digits.load(), Random(seed)
+    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
+    model = VisionTransformer(DIGITS, random)
+    losses = fit(model, kept, steps, random)
+
+    def accuracy(found: list[int]) -> float:
+        return sum(map(eq, found, held_out.labels)) / len(found)
+
+    found = predictions(model, held_out.images)
+    result = {
+        "seed": seed,
+        "steps": steps,
+        "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
+        "accuracy": accuracy(found),
+        "baseline_accuracy": accuracy(nearest_mean_predictions(kept, held_out.images)),
+        "seconds": time.perf_counter() - start,
+        "losses": losses,
+    }
+    print(f"\nloss  {sparkline(losses)}  {losses[0]:.2f} → {losses[-1]:.2f}")
+    print(f"\nheld out: {len(found)} digits that it never saw (a random fifth, seed {seed})")
+    print(f"  nearest class mean   {result['baseline_accuracy']:6.1%}")
+    print(
+        f"  Vision Transformer   {result['accuracy']:6.1%}   {result['parameters']:,} parameters, {result['seconds']:.0f} s"
+    )
+    print(f"\na held-out {held_out.labels[0]}, read as {found[0]}; at the right, where its class token looks:")
+    print(attention_picture(model, held_out.images[0]))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="A Vision Transformer in pure Python: its geometry, then training on digits."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}: seconds, and less accurate"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="what is held out, and every random draw (default 0)")
+    options = parser.parse_args()
+    print(geometry_table((*PUBLISHED, DIGITS)), flush=True)
+    run(steps=QUICK_STEPS if options.quick else STEPS, seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()
