@@ -62,9 +62,7 @@ def _problems(matches: list[Match], weights: Mapping[str, Tensor], checkpoint: C
     for name in sorted(expected.keys() & shapes.keys()):
         if shapes[name] != tuple(expected[name].shape):
             problems.append(f"mis-shaped: {name} is {list(shapes[name])}, expected {list(expected[name].shape)}")
-        elif expected[name].is_floating_point() != (
-            checkpoint.kinds[name][0] in "FB" and checkpoint.kinds[name] != "BOOL"
-        ):
+        elif expected[name].is_floating_point() != checkpoint.kinds[name].startswith(("F", "BF")):
             problems.append(f"mistyped: {name} is {checkpoint.kinds[name]}, expected {expected[name].dtype}")
     return problems
 
@@ -72,6 +70,7 @@ def _problems(matches: list[Match], weights: Mapping[str, Tensor], checkpoint: C
 def save_pretrained(folder: Path | str, model: nn.Module, table: Table, config: Mapping[str, Any]) -> None:
     """Write `model.safetensors` and `config.json` under the published names, each whole or not at all.
 
+    The config also tells the precision of the weights, as published ones do.
     Raises CourseError when they cannot be written (a full disk); a file that was there before then stays as it was.
     """
     folder = Path(folder)
@@ -81,7 +80,9 @@ def save_pretrained(folder: Path | str, model: nn.Module, table: Table, config: 
     except OSError as error:
         raise CourseError(f"{folder} cannot be made ({error.strerror}); choose another folder") from error
     _write_whole(folder / WEIGHTS, lambda file: save_file(public, file, metadata={"format": "pt"}))
-    settings = json.dumps(dict(config), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    precision = next((str(tensor.dtype) for tensor in public.values() if tensor.is_floating_point()), "torch.float32")
+    settings = {**config, "torch_dtype": precision.removeprefix("torch.")}
+    settings = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     _write_whole(folder / CONFIG, lambda file: file.write_text(settings, encoding="utf-8"))
 
 

@@ -75,7 +75,7 @@ def test_save_then_load(saved):
     assert load_file(folder / "model.safetensors").keys() == {
         *("embed_tokens.weight", "qk.weight", "qk.bias", "gate.weight", "gate.bias", "up.weight", "up.bias", "steps")
     }
-    assert read_config(folder) == {"model_type": "small"}
+    assert read_config(folder) == {"model_type": "small", "torch_dtype": "float32"}
     other = Small()
     other.steps.zero_()
     load_weights(other, folder, TABLE)

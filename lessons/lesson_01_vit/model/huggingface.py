@@ -143,7 +143,6 @@ def write_config(config: VisionTransformerConfig) -> dict[str, Any]:
     return {
         "model_type": kind,
         "architectures": [architecture],
-        "dtype": "float32",
         **write_settings(settings, ours),
         **extra,
     }

@@ -1,0 +1,443 @@
+"""The Vision Transformer and its parts: what must hold whatever the weights are."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lessons.lesson_01_vit.model import (
+    AttentionPooling,
+    ConvolutionalTeacher,
+    DistilledVisionTransformer,
+    MaskedAutoencoder,
+    MaskedAutoencoderConfig,
+    PatchEmbedding,
+    VisionTransformer,
+    VisionTransformerConfig,
+    hard_distillation_loss,
+    interpolate_positions,
+    masked_loss,
+    patch_coordinates,
+    patchify,
+    random_masking,
+    sine_cosine_positions,
+    unpatchify,
+)
+
+SMALL = VisionTransformerConfig(
+    image_size=12, patch_size=3, channels=2, width=40, depth=2, heads=5, hidden=48, classes=7
+)
+
+
+def redrawn(model):
+    """Random parameters everywhere: at their start values many parts have no effect."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    return model.eval()
+
+
+def make(**changes):
+    return redrawn(VisionTransformer(replace(SMALL, **changes)))
+
+
+# ── Patches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("height", "width", "patch"), [(12, 12, 3), (6, 15, 3), (8, 4, 4), (5, 7, 1)])
+def test_patch_embedding_equals_a_strided_convolution(height, width, patch):
+    images, embedding = torch.randn(2, 3, height, width), PatchEmbedding(patch, 3, 10)
+    kernel = embedding.project.weight.reshape(10, patch, patch, 3).permute(0, 3, 1, 2)
+    expected = F.conv2d(images, kernel, embedding.project.bias, stride=patch).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(embedding(images), expected)
+
+
+def test_patches_stand_in_reading_order_and_go_back():
+    images = torch.arange(2 * 3 * 4 * 6.0).reshape(2, 3, 4, 6)
+    patches = patchify(images, 2)
+    assert patches.shape == (2, 6, 12)
+    assert patches[1, 4].tolist() == [images[1, c, 2 + p, 2 + q] for p in (0, 1) for q in (0, 1) for c in range(3)]
+    assert torch.equal(unpatchify(patches, (2, 3), 2), images)
+
+
+# ── Positions ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shuffled(images, patch, order):
+    grid = (images.shape[-2] // patch, images.shape[-1] // patch)
+    return unpatchify(patchify(images, patch)[:, order], grid, patch)
+
+
+@pytest.mark.parametrize("pooling", ["class", "mean", "attention"])
+@pytest.mark.parametrize("positions", ["none", "learned", "rotary"])
+def test_only_positions_tell_shuffled_patches_apart(positions, pooling):
+    model = make(positions=positions, pooling=pooling, registers=2)
+    images, order = torch.randn(2, 2, 12, 15), torch.randperm(20)
+    with torch.no_grad():
+        difference = (model(shuffled(images, 3, order)) - model(images)).abs().max()
+        tokens, moved = model.features(images)[:, 3:], model.features(shuffled(images, 3, order))[:, 3:]
+    if positions == "none":
+        assert difference < 1e-4
+        torch.testing.assert_close(moved, tokens[:, order], atol=1e-4, rtol=0)
+    else:
+        assert difference > 0.01
+
+
+def test_rotary_positions_see_only_distances():
+    """Without tokens at the origin, moving every patch by the same step changes nothing."""
+    model = make(positions="rotary", class_token=False, pooling="mean")
+    tokens, where = torch.randn(1, 20, 40), patch_coordinates((4, 5))[None]
+    with torch.no_grad():
+        here, there = (model.encode(tokens, model.angles(where + torch.tensor(step))) for step in ([0, 0], [3, 11]))
+        mirrored = model.encode(tokens, model.angles(where.flip(-1)))
+    torch.testing.assert_close(here, there, atol=1e-4, rtol=0)
+    assert (here - mirrored).abs().max() > 0.01
+
+
+def test_coordinates_are_row_then_column():
+    assert patch_coordinates((2, 3)).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("grid", [(7, 3), (2, 2), (4, 10)])
+def test_interpolated_positions(grid, antialias):
+    old = (4, 5)
+    constant = torch.full((20, 3), 2.5)
+    resized = interpolate_positions(constant, old, grid, antialias=antialias)
+    torch.testing.assert_close(resized, torch.full((grid[0] * grid[1], 3), 2.5))
+    # What depends on the row alone still does, and a mirrored grid gives the mirrored result.
+    rows = torch.randn(4, 1, 3).expand(4, 5, 3)
+    resized = interpolate_positions(rows.reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
+    torch.testing.assert_close(resized, resized[:, :1].expand_as(resized))
+    assert (resized[0] - resized[-1]).abs().max() > 0.01
+    any_ = torch.randn(4, 5, 3)
+    one = interpolate_positions(any_.reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
+    other = interpolate_positions(any_.flip(1).reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
+    torch.testing.assert_close(other.flip(1), one)
+
+
+def test_positions_on_their_own_grid_are_untouched():
+    positions = torch.randn(20, 3)
+    assert interpolate_positions(positions, (4, 5), (4, 5)) is positions
+    with pytest.raises(ValueError, match=r"20 positions do not fill a grid of 4×4"):
+        interpolate_positions(positions, (4, 4), (5, 5))
+
+
+def test_positions_learn_through_interpolation():
+    model = make().train()
+    model(torch.randn(1, 2, 15, 9)).sum().backward()
+    assert model.positions.grad.shape == (17, 40)
+    assert (model.positions.grad.abs().sum(-1) > 0).all()
+
+
+def test_sine_cosine_positions_are_orthogonal_like():
+    """Each is a unit-length set of waves, and every place is nearest to itself and then to its neighbours."""
+    waves = sine_cosine_positions((5, 6), 64)
+    torch.testing.assert_close(waves.square().sum(-1), torch.full((30,), 32.0))
+    similarity = (waves @ waves.T).reshape(5, 6, 5, 6)
+    centre = similarity[2, 3]
+    assert centre.argmax() == 2 * 6 + 3
+    assert centre[2, 3] > centre[2, 4] > centre[2, 5] and centre[2, 3] > centre[3, 3] > centre[4, 3]
+    assert torch.equal(waves[0, :16], torch.zeros(16)) and torch.equal(waves[0, 16:32], torch.ones(16))
+    # The first half tells the column, the second the row.
+    assert torch.equal(waves.reshape(5, 6, 64)[0, :, 32:], waves.reshape(5, 6, 64)[0, :1, 32:].expand(6, 32))
+
+
+# ── The whole ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("changes", "before"),
+    [
+        ({}, 1),
+        ({"registers": 3}, 4),
+        ({"class_token": False, "pooling": "mean"}, 0),
+        ({"class_token": False, "pooling": "attention", "registers": 2}, 2),
+        ({"feed_forward": "swiglu", "layer_scale": 0.1, "qkv_bias": False, "mask_token": True}, 1),
+        ({"image_size": (6, 15), "pooler": True, "classes": 0}, 1),
+    ],
+)
+def test_shapes(changes, before):
+    model = make(**changes)
+    images = torch.randn(2, 2, 9, 6)
+    assert model.before_patches == before
+    assert model.features(images).shape == (2, before + 6, 40)
+    assert model(images).shape == (2, changes.get("classes", 7) or 40)
+    maps = model.attention_maps(images)
+    assert [m.shape for m in maps] == [(2, 5, before + 6, before + 6)] * 2
+    for m in maps:
+        torch.testing.assert_close(m.sum(-1), torch.ones_like(m.sum(-1)))
+
+
+def test_attention_maps_are_those_of_the_forward_pass():
+    """Values made equal to the tokens themselves, and output the identity: then attention's output is map · tokens."""
+    model = make(positions="rotary", heads=1, registers=1, depth=1)
+    attention = model.blocks[0].attention
+    with torch.no_grad():
+        for linear in (attention.value, attention.output):
+            linear.weight.copy_(torch.eye(40))
+            linear.bias.zero_()
+    images = torch.randn(2, 2, 12, 12)
+    (probabilities,) = model.attention_maps(images)
+    tokens = model.blocks[0].attention_norm(model.add_leading_tokens(model.embed_patches(images)))
+    angles = model.angles(patch_coordinates((4, 4))[None])
+    torch.testing.assert_close(attention(tokens, angles=angles), probabilities[:, 0] @ tokens, atol=1e-4, rtol=0)
+
+
+def test_registers_stand_behind_the_class_token_and_have_no_position():
+    model = make(registers=2)
+    patches = torch.randn(1, 16, 40)
+    tokens = model.add_leading_tokens(patches)
+    assert torch.equal(tokens[0, 0], model.class_token + model.positions[0])
+    assert torch.equal(tokens[0, 1:3], model.registers)
+    assert torch.equal(tokens[:, 3:], patches)
+
+
+def test_mean_pooling_leaves_out_what_is_no_patch():
+    model = make(pooling="mean", registers=2, classes=0)
+    tokens = torch.randn(2, 3 + 5, 40)
+    torch.testing.assert_close(model.pool(tokens), tokens[:, 3:].mean(1))
+
+
+def test_attention_pooling_follows_its_formula():
+    pooling, patches = redrawn(AttentionPooling(8, 2, 12)), torch.randn(3, 5, 8)
+    query, key = (getattr(pooling.attention, name) for name in ("query", "key"))
+    q = query(pooling.probe).reshape(2, 4)
+    k = key(patches).reshape(3, 5, 2, 4)
+    v = pooling.attention.value(patches).reshape(3, 5, 2, 4)
+    weights = (torch.einsum("hd,bnhd->bhn", q, k) / 2).softmax(-1)
+    seen = pooling.attention.output(torch.einsum("bhn,bnhd->bhd", weights, v).reshape(3, 8))
+    expected = seen + pooling.feed_forward(pooling.norm(seen))
+    torch.testing.assert_close(pooling(patches), expected)
+
+
+def test_drop_path_grows_with_depth_and_rests_in_evaluation():
+    model = make(depth=3, drop_path=0.6)
+    assert [block.drop_path for block in model.blocks] == pytest.approx([0.0, 0.3, 0.6])
+    images = torch.randn(8, 2, 12, 12)
+    assert torch.equal(model(images), model(images))
+    model.train()
+    assert not torch.equal(model(images), model(images))
+
+
+def test_every_parameter_learns():
+    for changes in ({"registers": 2}, {"pooling": "attention", "positions": "rotary", "feed_forward": "swiglu"}):
+        model = VisionTransformer(replace(SMALL, layer_scale=0.1, **changes))
+        F.cross_entropy(model(torch.randn(4, 2, 12, 12)), torch.arange(4)).backward()
+        idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        # A bias of the keys adds the same score to every key, and softmax does not see it; the class token of an
+        # attention-pooled model is read by the patches, and learns through them.
+        assert [name for name in idle if not name.endswith("key.bias")] == []
+
+
+def test_bfloat16_autocast():
+    model, images = make(registers=1), torch.randn(2, 2, 12, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(images)
+        F.cross_entropy(logits.float(), torch.tensor([0, 3])).backward()
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), model(images), atol=0.3, rtol=0.1)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_compiles_whole_and_speaks_plainly_of_bad_input():
+    """In a process of its own, without the shape checks of the tests, which torch.compile cannot see through."""
+    program = """
+import torch
+from lessons.lesson_01_vit.model import *
+parts = dict(image_size=8, patch_size=4, channels=1, width=16, depth=1, heads=2, hidden=24, classes=3, registers=1)
+images, noise = torch.randn(2, 1, 12, 8), torch.rand(2, 6)
+model = VisionTransformer(VisionTransformerConfig(**parts))
+rotary = VisionTransformerConfig(**parts, positions="rotary")
+autoencoder = MaskedAutoencoder(MaskedAutoencoderConfig(rotary, 16, 1, 2))
+for whole, inputs, of in ((model, (images,), lambda x: x), (autoencoder, (images, noise), lambda x: x[0])):
+    compiled = torch.compile(whole, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(of(compiled(*inputs)), of(whole(*inputs)))
+    of(compiled(*inputs)).sum().backward()
+for shape in ((1, 8, 8), (2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 0, 8)):
+    try:
+        model(torch.zeros(shape))
+    except ValueError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines() == [
+        "images have shape [1, 8, 8], expected [batch, 1, height, width]; check the order of the axes and the number of channels",
+        "images have shape [2, 3, 8, 8], expected [batch, 1, height, width]; check the order of the axes and the number of channels",
+        "image 8×9 does not divide into patches of 4; resize or pad it first",
+        "image 0×8 does not divide into patches of 4; resize or pad it first",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_size": 13}, "13×13 does not divide into patches of 3"),
+        ({"heads": 3}, "width 40 does not divide into 3 heads"),
+        ({"positions": "rotary", "heads": 20}, "multiple of 4, got 2"),
+        ({"positions": "sine"}, "positions is 'sine', expected one of learned, rotary, none"),
+        ({"class_token": False}, "pool 'mean' instead"),
+        ({"pooler": True, "pooling": "mean"}, "tanh pooler reads the class token"),
+        ({"drop_path": 1.0}, "below 1"),
+    ],
+)
+def test_choices_that_exclude_each_other(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **changes)
+
+
+def test_hiding_patches_needs_a_mask_token():
+    with pytest.raises(ValueError, match="mask_token=True"):
+        make().features(torch.randn(1, 2, 12, 12), torch.ones(1, 16, dtype=torch.bool))
+
+
+def test_published_parameter_count():
+    with torch.device("meta"):
+        model = VisionTransformer(VisionTransformerConfig(classes=1000))
+    assert sum(p.numel() for p in model.parameters()) == 86_567_656
+
+
+# ── Masked autoencoder ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def make_autoencoder(**changes):
+    encoder = replace(SMALL, classes=0, **changes)
+    return redrawn(MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 24, 2, 3)))
+
+
+@pytest.mark.parametrize(("ratio", "kept"), [(0.75, 4), (0.25, 12), (0.5, 8), (0.9, 1), (0.99, 1), (0.3, 11)])
+def test_random_masking(ratio, kept):
+    noise = torch.rand(5, 16)
+    visible, hidden = random_masking(noise, ratio)
+    assert visible.shape == (5, kept)
+    assert hidden.sum(1).tolist() == [16 - kept] * 5
+    for row in range(5):
+        assert visible[row].tolist() == sorted(noise[row].argsort()[:kept].tolist())
+        assert not hidden[row, visible[row]].any()
+    assert len({tuple(row.tolist()) for row in visible}) > 1
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 7.5])
+def test_a_ratio_that_hides_nothing_or_all(ratio):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        random_masking(torch.rand(2, 16), ratio)
+
+
+@pytest.mark.parametrize("changes", [{}, {"positions": "rotary"}, {"registers": 2}])
+def test_the_encoder_never_sees_hidden_pixels(changes):
+    model = make_autoencoder(**changes)
+    images, noise = torch.randn(3, 2, 12, 15), torch.rand(3, 20)
+    visible, hidden = random_masking(noise, 0.75)
+    patches = patchify(images, 3)
+    elsewhere = torch.where(hidden[..., None], torch.randn_like(patches), patches)
+    changed = unpatchify(elsewhere, (4, 5), 3)
+    with torch.no_grad():
+        assert torch.equal(model.encode(images, visible), model.encode(changed, visible))
+        loss, painted, mask = model(images, noise)
+        other_loss, other_painted, _ = model(changed, noise)
+        assert torch.equal(mask, hidden)
+        assert torch.equal(painted, other_painted)
+        assert loss != other_loss
+        # While any visible pixel counts.
+        touched = images.clone()
+        row, column = divmod(visible[0, 0].item(), 5)
+        touched[0, 1, 3 * row + 2, 3 * column] += 1
+        assert (model.encode(touched, visible) - model.encode(images, visible)).abs().max() > 1e-3
+
+
+def test_the_decoder_puts_every_token_in_its_place():
+    """Visible tokens painted alone must equal those painted among all when the decoder cannot look around."""
+    model = make_autoencoder()
+    model.decoder_blocks = torch.nn.ModuleList()
+    visible = torch.tensor([[1, 4, 7], [0, 2, 15]])
+    tokens = torch.randn(2, 1 + 3, 40)
+    painted = model.decode(tokens, visible, (4, 4))
+    waves = sine_cosine_positions((4, 4), 24)
+    for row in range(2):
+        for place in range(16):
+            if place in visible[row]:
+                token = model.decoder_embedding(tokens[row, 1 + visible[row].tolist().index(place)])
+            else:
+                token = model.mask_token
+            expected = model.predict(model.decoder_norm(token + waves[place]))
+            torch.testing.assert_close(painted[row, place], expected, atol=1e-5, rtol=0)
+
+
+def test_masked_loss_by_hand():
+    patches = torch.tensor([[[1.0, 3.0], [0.0, 8.0], [5.0, 5.0]]])
+    predicted = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
+    hidden = torch.tensor([[True, False, True]])
+    # Plain: (1 + 1)/2 and (16 + 25)/2, averaged.
+    assert masked_loss(predicted, patches, hidden, normalise=False).item() == pytest.approx((1 + 20.5) / 2)
+    # Normalised targets are ∓1/√2 for the first patch (unbiased variance 2) and 0 for the flat one.
+    half = 2**-0.5
+    expected = (((0 + half) ** 2 + (2 - half) ** 2) / 2 + (1 + 0) / 2) / 2
+    assert masked_loss(predicted, patches, hidden).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_reconstruction_shows_visible_patches_as_they_are():
+    model = make_autoencoder()
+    images, noise = torch.randn(2, 2, 12, 12), torch.rand(2, 16)
+    shown, completed = model.reconstruct(images, noise)
+    _, hidden = random_masking(noise, 0.75)
+    for pictures in (shown, completed):
+        assert torch.equal(patchify(pictures, 3)[~hidden], patchify(images, 3)[~hidden])
+    assert (patchify(shown, 3)[hidden] == images.mean()).all()
+    assert (patchify(completed, 3)[hidden] - patchify(images, 3)[hidden]).abs().max() > 0.01
+
+
+def test_an_autoencoder_learns_to_paint():
+    """Stripes: half of a picture tells the other half, so the loss must fall far below that of painting the mean."""
+    encoder = VisionTransformerConfig(image_size=8, patch_size=2, channels=1, width=32, depth=2, heads=4, hidden=64)
+    model = MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 32, 1, 4, mask_ratio=0.5, normalise=False))
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    for _ in range(120):
+        images = torch.randn(32, 1, 8, 1).expand(32, 1, 8, 8)
+        loss, _, _ = model(images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.8
+
+
+# ── Distillation ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hard_distillation_by_hand():
+    class_logits, distillation_logits = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    teacher = torch.tensor([[0.1, 0.9]], requires_grad=True)
+    loss = hard_distillation_loss(class_logits, distillation_logits, torch.tensor([0]), teacher)
+    log = torch.tensor
+    expected = 0.5 * log(1 + 2.718281828**-2.0).log() + 0.5 * log(1 + 2.718281828**-1.0).log()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_distilled_model_has_two_heads_and_answers_with_their_mean():
+    config = replace(SMALL, distillation_token=True, registers=1)
+    model = redrawn(DistilledVisionTransformer(config))
+    images = torch.randn(3, 2, 12, 12)
+    tokens = model.features(images)
+    assert tokens.shape == (3, 2 + 1 + 16, 40)
+    assert model.positions.shape == (18, 40)
+    by_class, by_distillation = model.both_logits(images)
+    torch.testing.assert_close(by_class, model.head(tokens[:, 0]))
+    torch.testing.assert_close(by_distillation, model.distillation_head(tokens[:, 1]))
+    torch.testing.assert_close(model(images), (by_class + by_distillation) / 2)
+    with pytest.raises(ValueError, match="distillation_token=True"):
+        DistilledVisionTransformer(SMALL)
+
+
+def test_the_teacher_knows_that_pixels_have_neighbours():
+    """A picture moved by the stride of its poolings gives the same features, moved: here, the same mean inside."""
+    teacher = ConvolutionalTeacher(channels=1, classes=10, width=8).eval()
+    assert teacher(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+    picture = torch.zeros(1, 1, 64, 64)
+    picture[..., 24:32, 24:32] = torch.randn(8, 8)
+    moved = picture.roll((4, 8), dims=(2, 3))
+    with torch.no_grad():
+        torch.testing.assert_close(teacher(moved), teacher(picture), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(teacher.stages(moved), teacher.stages(picture).roll((1, 2), dims=(2, 3)))

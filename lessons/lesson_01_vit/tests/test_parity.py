@@ -1,0 +1,278 @@
+"""Equality with the published classes, both ways, in configurations odd enough that nothing is equal by accident.
+
+Every parameter is redrawn at random first: at their initial values half of them (biases, scales, tokens) have no effect.
+"""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    Dinov2Config,
+    Dinov2ForImageClassification,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
+
+from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
+from shared.errors import CourseError
+
+SMALL = {"hidden_size": 20, "num_hidden_layers": 3, "num_attention_heads": 5, "patch_size": 3, "num_channels": 2}
+CASES = {
+    "vit": (ViTModel, ViTConfig(**SMALL, intermediate_size=28, image_size=12)),
+    "vit, no qkv bias": (ViTModel, ViTConfig(**SMALL, intermediate_size=28, image_size=12, qkv_bias=False)),
+    "vit, other eps": (ViTModel, ViTConfig(**SMALL, intermediate_size=28, image_size=12, layer_norm_eps=0.1)),
+    "classifier": (ViTForImageClassification, ViTConfig(**SMALL, intermediate_size=36, image_size=12, num_labels=7)),
+    "dinov2": (Dinov2Model, Dinov2Config(**SMALL, mlp_ratio=3, image_size=12)),
+    "dinov2, swiglu": (
+        Dinov2Model,
+        Dinov2Config(**SMALL, mlp_ratio=4, image_size=15, use_swiglu_ffn=True, qkv_bias=False),
+    ),
+    "dinov2, no mask token": (Dinov2Model, Dinov2Config(**SMALL, mlp_ratio=2, image_size=12, use_mask_token=False)),
+    "registers": (
+        Dinov2WithRegistersModel,
+        Dinov2WithRegistersConfig(**SMALL, mlp_ratio=2, image_size=15, num_register_tokens=3),
+    ),
+    "registers, swiglu": (
+        Dinov2WithRegistersModel,
+        Dinov2WithRegistersConfig(**SMALL, mlp_ratio=5, image_size=12, num_register_tokens=1, use_swiglu_ffn=True),
+    ),
+}
+# The size that the positions are made for, a wider, a taller, and one with as many patches in another arrangement.
+SIZES = [(12, 12), (9, 21), (18, 6), (6, 24)]
+
+
+def published(case):
+    kind, config = CASES[case]
+    return redrawn(kind(config))
+
+
+def redrawn(model):
+    with torch.no_grad():
+        for parameter in [*model.parameters(), *model.buffers()]:
+            # Wide enough that every part matters, narrow enough that softmax does not saturate.
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    return model.eval()
+
+
+def their_outputs(model, images):
+    """Tokens and what the model is for: its pooled vector or its logits."""
+    extra = {"interpolate_pos_encoding": True} if model.config.model_type == "vit" else {}
+    with torch.no_grad():
+        if isinstance(model, ViTForImageClassification):
+            tokens = model.vit(images, **extra).last_hidden_state
+            return tokens, model(images, **extra).logits
+        result = model(images, **extra)
+        return result.last_hidden_state, result.pooler_output
+
+
+def our_outputs(model, images):
+    with torch.no_grad():
+        return model.features(images), model(images)
+
+
+def assert_same(theirs, ours, sizes=SIZES):
+    for height, width in sizes:
+        images = torch.randn(2, 2, height, width)
+        for expected, given in zip(their_outputs(theirs, images), our_outputs(ours, images), strict=True):
+            assert expected.abs().max() > 0.1
+            torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_theirs_loads_here_and_ours_loads_there(case, tmp_path):
+    theirs = published(case)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = VisionTransformer.from_pretrained(tmp_path / "theirs")
+    assert_same(theirs, ours)
+
+    ours.save_pretrained(tmp_path / "ours")
+    again, report = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values()), report
+    assert_same(again.eval(), ours)
+    # The files themselves are the same, name by name and number by number.
+    before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("theirs", "ours"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_our_own_weights_load_there(tmp_path):
+    """Not only what came from there: a model that was made and trained here is a published folder too."""
+    config = VisionTransformerConfig(
+        image_size=9, patch_size=3, channels=2, width=20, depth=2, heads=5, hidden=24, classes=4, norm_eps=1e-6
+    )
+    ours = redrawn(VisionTransformer(config))
+    ours.save_pretrained(tmp_path)
+    assert_same(ViTForImageClassification.from_pretrained(tmp_path).eval(), ours)
+
+
+def test_a_non_square_image_size(tmp_path):
+    """Positions made for an oblong grid are used as they are; the published class cannot resize those."""
+    kind, config = ViTModel, ViTConfig(**SMALL, intermediate_size=28, image_size=(6, 15))
+    theirs = redrawn(kind(config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = VisionTransformer.from_pretrained(tmp_path / "theirs")
+    images = torch.randn(2, 2, 6, 15)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.features(images), theirs(images).last_hidden_state, atol=1e-5, rtol=0)
+    ours.save_pretrained(tmp_path / "ours")
+    again = kind.from_pretrained(tmp_path / "ours")
+    assert list(again.config.image_size) == [6, 15]
+
+
+def test_hidden_patches_are_replaced_by_the_mask_token(tmp_path):
+    theirs = published("registers")
+    theirs.save_pretrained(tmp_path)
+    ours = VisionTransformer.from_pretrained(tmp_path)
+    images, hidden = torch.randn(2, 2, 12, 9), torch.rand(2, 12) < 0.5
+    with torch.no_grad():
+        expected = theirs(images, bool_masked_pos=hidden).last_hidden_state
+        torch.testing.assert_close(ours.features(images, hidden), expected, atol=1e-4, rtol=0)
+        assert (ours.features(images) - expected).abs().max() > 0.1
+
+
+# ── Published files differ from a fresh save ──────────────────────────────────────────────────────────────────────────
+
+
+def rewrite_config(folder, change):
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def rewrite_names(folder, rename):
+    tensors = load_file(folder / "model.safetensors")
+    save_file({rename(name): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_names_of_the_modules_in_memory_are_read(case, tmp_path):
+    """Files written from a state in memory by version 5: `layers.0.attention.q_proj`, gates and ups apart."""
+    theirs = published(case)
+    theirs.save_pretrained(tmp_path)
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    assert_same(theirs, VisionTransformer.from_pretrained(tmp_path), sizes=SIZES[:2])
+
+
+def test_a_config_as_published_with_version_4(tmp_path):
+    """`torch_dtype`, no `dtype`, no pooler settings, no qkv_bias: what a file of 2021 says of a ViT-B/16's kin."""
+    theirs = published("vit")
+    theirs.save_pretrained(tmp_path)
+
+    def age(config):
+        for name in ("dtype", "pooler_act", "pooler_output_size", "encoder_stride", "qkv_bias", "layer_norm_eps"):
+            config.pop(name)
+        config |= {"torch_dtype": "float32", "transformers_version": "4.13.0.dev0"}
+
+    rewrite_config(tmp_path, age)
+    assert_same(theirs, VisionTransformer.from_pretrained(tmp_path))
+
+
+def test_a_config_that_leaves_every_default_out(tmp_path):
+    """A published config may say nothing but the type: the class's defaults are then meant (on the meta device)."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"]}))
+    from lessons.lesson_01_vit.model import huggingface
+
+    config = huggingface.read_config(tmp_path)
+    theirs = Dinov2Config()
+    assert (config.width, config.depth, config.heads, config.hidden) == (768, 12, 12, 3072)
+    assert (config.patch_size, config.image_size, config.norm_eps) == (theirs.patch_size, theirs.image_size, 1e-6)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2_with_registers"}))
+    registers = huggingface.read_config(tmp_path)
+    assert (registers.patch_size, registers.registers) == (Dinov2WithRegistersConfig().patch_size, 4)
+
+
+def test_published_register_configs_name_their_interpolation(tmp_path):
+    theirs = published("registers")
+    theirs.save_pretrained(tmp_path)
+    rewrite_config(tmp_path, lambda config: config.update(interpolate_antialias=True, interpolate_offset=0.0))
+    assert_same(theirs, VisionTransformer.from_pretrained(tmp_path))
+    rewrite_config(tmp_path, lambda config: config.update(interpolate_offset=0.1))
+    with pytest.raises(CourseError, match=r"interpolate_offset is 0\.1"):
+        VisionTransformer.from_pretrained(tmp_path)
+
+
+def test_a_vit_without_its_pooler(tmp_path):
+    """DINO's files are of class ViTModel and hold no pooler; nothing in their config says so."""
+    theirs = redrawn(ViTModel(CASES["vit"][1], add_pooling_layer=False))
+    theirs.save_pretrained(tmp_path)
+    ours = VisionTransformer.from_pretrained(tmp_path)
+    images = torch.randn(2, 2, 12, 12)
+    with torch.no_grad():
+        expected = theirs(images).last_hidden_state
+        torch.testing.assert_close(ours.features(images), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(images), expected[:, 0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_files(dtype, tmp_path):
+    theirs = published("dinov2, swiglu").to(dtype)
+    theirs.save_pretrained(tmp_path)
+    assert_same(theirs.float(), VisionTransformer.from_pretrained(tmp_path))
+    assert VisionTransformer.from_pretrained(tmp_path, dtype=dtype).norm.weight.dtype == dtype
+
+
+# ── What does not fit ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_missing_surplus_and_misshaped_weights_are_listed(tmp_path):
+    published("vit").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["encoder.layer.3.layernorm_before.weight"] = torch.zeros(20)
+    del tensors["encoder.layer.1.attention.output.dense.bias"]
+    tensors["embeddings.position_embeddings"] = torch.zeros(1, 26, 20)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(CourseError) as caught:
+        VisionTransformer.from_pretrained(tmp_path)
+    for line in (
+        "surplus: encoder.layer.3.layernorm_before.weight [20]",
+        "missing: encoder.layer.1.attention.output.dense.bias [20]",
+        "mis-shaped: embeddings.position_embeddings is [1, 26, 20], expected [1, 17, 20]",
+    ):
+        assert line in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_type": "bert"}, "'bert'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ({"patch_size": [3, 4]}, "square"),
+        ({"pooler_output_size": 10}, "pooler_output_size 10"),
+    ],
+)
+def test_another_model_is_refused(change, message, tmp_path):
+    published("vit").save_pretrained(tmp_path)
+    rewrite_config(tmp_path, lambda config: config.update(change))
+    with pytest.raises(CourseError, match=message):
+        VisionTransformer.from_pretrained(tmp_path)
+
+
+def test_a_dinov2_with_a_head_is_refused(tmp_path):
+    Dinov2ForImageClassification(CASES["dinov2"][1]).save_pretrained(tmp_path)
+    with pytest.raises(CourseError, match="without a head"):
+        VisionTransformer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"positions": "rotary"},
+        {"pooling": "mean"},
+        {"registers": 2},
+        {"feed_forward": "swiglu"},
+        {"layer_scale": 1.0, "hidden": 41},
+    ],
+)
+def test_a_model_that_no_published_class_is_cannot_be_saved_as_one(change, tmp_path):
+    plain = VisionTransformerConfig(image_size=8, patch_size=4, width=20, depth=1, heads=5, hidden=40)
+    model = VisionTransformer(replace(plain, **change))
+    with pytest.raises(CourseError, match=r"no published class|no whole mlp_ratio"):
+        model.save_pretrained(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
