@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from shared.errors import CourseError
+from shared.training.atomic import disk_errors
 from shared.training.batches import Batches, to_device
 from shared.training.checkpoint import FILE_NAME, TrainingState, load_checkpoint, save_checkpoint
 from shared.training.ema import ExponentialMovingAverage
@@ -220,9 +221,11 @@ def _prepared(folder: Path | None, resume: bool) -> Path | None:
     if folder is None:
         return None
     folder = Path(folder)
-    if not resume:
-        for name in (FILE_NAME, "metrics.jsonl"):
-            (folder / name).unlink(missing_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            for name in (FILE_NAME, "metrics.jsonl"):
+                (folder / name).unlink(missing_ok=True)
     return folder
 
 

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from shared.training.atomic import disk_errors, write_atomically
 
 FILE_NAME = "metrics.jsonl"
@@ -82,9 +84,10 @@ class Window:
     def __init__(self, sums: dict[str, float]):
         self.sums = sums
 
-    def add(self, values: Mapping[str, float]) -> None:
+    def add(self, values: Mapping[str, float | Tensor]) -> None:
         for key, value in values.items():
-            self.sums[key] = self.sums.get(key, 0.0) + float(value)
+            number = value.item() if isinstance(value, Tensor) else value
+            self.sums[key] = self.sums.get(key, 0.0) + number
             self.sums[f"{key}/count"] = self.sums.get(f"{key}/count", 0) + 1
 
     def take(self) -> dict[str, float]:

@@ -33,7 +33,7 @@ class Pace:
 
     def mark(self, step: int) -> None:
         now = time.monotonic()
-        if now - self.marks[-1][0] >= 0.2:
+        if now - self.marks[-1][0] >= 0.2 or len(self.marks) == 1:
             self.marks.append((now, step))
 
     @property

@@ -1,6 +1,5 @@
 """What the jobs of test_jobs.py do, in processes of their own; a module, so that these can import it by name."""
 
-import os
 import time
 from pathlib import Path
 
@@ -22,11 +21,6 @@ def fail_kindly(*, folder: Path, resume: bool) -> dict:
 
 def fail_with_a_bug(*, folder: Path, resume: bool) -> dict:
     return {"value": [1, 2, 3][7]}
-
-
-def die(*, folder: Path, resume: bool) -> dict:
-    os.kill(os.getpid(), 9)
-    return {}
 
 
 def return_a_tensor(*, folder: Path, resume: bool) -> dict:

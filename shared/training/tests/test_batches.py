@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+
+from shared.training import Batches
+from shared.training.batches import to_device
+
+
+def test_no_sample_comes_twice_in_an_epoch_and_all_come_when_they_fit():
+    batches = Batches(torch.arange(12), batch_size=4, seed=0)
+    for epoch in range(3):
+        seen = torch.cat([batches(epoch * 3 + place) for place in range(3)])
+        assert sorted(seen.tolist()) == list(range(12))
+
+
+def test_epochs_and_seeds_differ_in_order():
+    batches = Batches(torch.arange(100), batch_size=100, seed=0)
+    assert not torch.equal(batches(0), batches(1))
+    assert not torch.equal(batches(0), Batches(torch.arange(100), batch_size=100, seed=1)(0))
+
+
+def test_a_batch_is_a_pure_function_of_its_number():
+    def noisy(batch, generator):
+        return batch + torch.rand(batch.shape, generator=generator)
+
+    there = Batches(torch.arange(50.0), batch_size=8, seed=3, augment=noisy)
+    here = Batches(torch.arange(50.0), batch_size=8, seed=3, augment=noisy)
+    forwards = {number: there(number) for number in range(20)}
+    torch.rand(7)  # the global generator has no say
+    for number in reversed(range(20)):
+        assert torch.equal(here(number), forwards[number])
+
+
+def test_augmentation_differs_from_batch_to_batch():
+    batches = Batches(torch.zeros(4), batch_size=4, seed=0, augment=lambda b, g: torch.rand(4, generator=g))
+    assert not torch.equal(batches(0), batches(1))
+
+
+def test_rows_of_several_arrays_stay_together():
+    inputs, labels = np.arange(30).reshape(15, 2), torch.arange(0, 30, 2)
+    batches = Batches(inputs, labels, batch_size=4, seed=0)
+    for number in range(6):
+        rows, targets = batches(number)
+        assert rows.shape == (4, 2) and torch.equal(rows[:, 0], targets)
+
+
+def test_the_rest_that_fills_no_batch_sits_the_epoch_out():
+    batches = Batches(torch.arange(10), batch_size=4, seed=0)
+    assert batches.per_epoch == 2
+    assert len({value for number in (0, 1) for value in batches(number).tolist()}) == 8
+
+
+def test_the_order_is_the_same_on_every_machine():
+    assert Batches(torch.arange(8), batch_size=8, seed=5)(0).tolist() == [1, 4, 2, 3, 7, 5, 6, 0]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "batch_size", "message"),
+    [
+        ((torch.zeros(3), torch.zeros(4)), 2, r"\[3, 4\]"),
+        ((torch.zeros(3),), 4, "batches of 4 from 3"),
+        ((torch.zeros(3),), 0, "batches of 0"),
+        ((), 1, r"\[\]"),
+    ],
+)
+def test_arrays_that_cannot_be_batched_are_refused(arrays, batch_size, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(*arrays, batch_size=batch_size, seed=0)
+
+
+def test_a_nested_batch_moves_whole():
+    batch = {"images": [torch.zeros(2), torch.ones(2)], "names": ("a", torch.zeros(1))}
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["images"][1].is_meta and moved["names"][1].is_meta and moved["names"][0] == "a"
