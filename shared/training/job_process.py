@@ -31,7 +31,7 @@ def main(folder: Path) -> int:
     try:
         function = imported(job["function"])
         result = function(**job["arguments"], folder=folder, resume=job["resume"])
-        record = _checked(job["function"], result) | {"job": _costs(job, started)}
+        record = _checked(job["function"], result) | _costs(job, started)
         write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
         return 0
     except (TrainingInterrupted, KeyboardInterrupt):
@@ -58,10 +58,8 @@ def imported(function: str):
 
 
 def _checked(function: str, result: object) -> dict:
-    if not isinstance(result, dict) or "job" in result:
-        raise CourseError(
-            f"{function} must return a dictionary of measurements without a key 'job' of its own, not {result!r:.200}"
-        )
+    if not isinstance(result, dict):
+        raise CourseError(f"{function} must return a dictionary of measurements, not {result!r:.200}")
     try:
         # There and back, so that a fresh result is exactly what a cached one will be.
         return json.loads(json.dumps(result))
@@ -70,18 +68,18 @@ def _checked(function: str, result: object) -> dict:
 
 
 def _costs(job: dict, started: float) -> dict:
-    """Seconds over all sittings, peak memory in MB, and the device by name."""
+    """Seconds over all sittings, peak memory in MB, and the device by name; "_" sets them apart from measurements."""
     # The one figure that kernels disagree on: Linux counts kilobytes here, macOS bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     costs = {
-        "seconds": round(job["seconds"] + time.perf_counter() - started, 2),
-        "peak_memory_mb": round(peak / 1e6, 1),
-        "device": job["arguments"].get("device", "cpu"),
+        "_seconds": round(job["seconds"] + time.perf_counter() - started, 2),
+        "_peak_memory_mb": round(peak / 1e6, 1),
+        "_device": job["arguments"].get("device", "cpu"),
     }
     if torch.cuda.is_initialized():
-        costs["device"] = torch.cuda.get_device_name()
-        costs["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+        costs["_device"] = torch.cuda.get_device_name()
+        costs["_peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return costs
 
 

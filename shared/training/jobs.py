@@ -50,7 +50,7 @@ class Job:
 def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dict[str, dict]:
     """Do all jobs, `workers` at a time, and return by name what each measured.
 
-    To a job's own measurements comes a key "job": its seconds, peak_memory_mb, device.
+    To a job's own measurements are added "_seconds" (over all sittings), "_peak_memory_mb" and "_device".
     With `resume`, a finished job of equal fingerprint is taken from its folder and one that was cut goes on from its
     checkpoint; otherwise, and when the fingerprint differs, a job's old folder is replaced.
 
@@ -78,7 +78,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
                     if process.poll() is not None:
                         del running[job]
                         results[job.name] = _collect(job, process.returncode)
-                        display.finished(job, results[job.name]["job"]["seconds"])
+                        display.finished(job, results[job.name]["_seconds"])
                 display.refresh()
                 time.sleep(0.1)
         finally:

@@ -43,8 +43,8 @@ def test_jobs_have_one_thread_and_tell_their_costs(tmp_path, capsys):
     assert list(results) == ["add", "more"]
     assert results["add"]["sum"] == 3 and results["more"]["sum"] == 6
     assert results["add"]["threads"] == 1
-    costs = results["add"]["job"]
-    assert costs["seconds"] >= 0 and 20 < costs["peak_memory_mb"] < 5000 and costs["device"] == "cpu"
+    costs = results["add"]
+    assert costs["_seconds"] >= 0 and 20 < costs["_peak_memory_mb"] < 5000 and costs["_device"] == "cpu"
     assert "add: started" in capsys.readouterr().err
 
 
