@@ -1,0 +1,116 @@
+"""CIFAR-10: 60,000 colour photographs, 32 × 32, ten classes (Krizhevsky 2009, "Learning Multiple Layers of Features").
+
+Looked for in `cifar10/`, `cifar-10/` and the data folder itself, in this order:
+the official archive `cifar-10-binary.tar.gz` (fetched when nothing is here; read as raw bytes, nothing is unpickled);
+the folder `cifar-10-batches-bin` that comes out of it; `cifar10_jpeg.npz`, the same photographs as JPEG, which are
+not the official pixels any more. The last two only with `UNVERIFIED=1`, and results say so.
+"""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.datasets.download import RemoteFile, accepts_unverified, find, obtain
+from data.datasets.image_dataset import ImageDataset
+from shared.errors import CourseError
+
+FOLDERS = ("cifar10", "cifar-10")
+# The MD5 is the one that the official page gives. That page gives no SHA-256; this one is in the checksum
+# registries of several libraries (TensorFlow Datasets among them).
+ARCHIVE = RemoteFile(
+    "cifar-10-binary.tar.gz",
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+    {
+        "md5": "c32a1d4ab5d03f1284b67883e8d87530",
+        "sha256": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    },
+)
+EXTRACTED = "cifar-10-batches-bin"
+PACKED = "cifar10_jpeg.npz"
+TRAIN_BATCHES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+TEST_BATCHES = ("test_batch.bin",)
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+RECORD = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
+
+
+def cifar10() -> ImageDataset:
+    """Return CIFAR-10: 50,000 images to train on and 10,000 held out, [n, 32, 32, 3].
+
+    Raises CourseError when it is not here and cannot be fetched, or the files are not what they should be.
+    """
+    other = find(FOLDERS, EXTRACTED) or find(FOLDERS, PACKED)
+    if other and not find(FOLDERS, ARCHIVE.name):
+        if accepts_unverified():
+            return _from_folder(other) if other.name == EXTRACTED else _from_jpeg(other)
+        try:
+            archive = obtain(ARCHIVE, FOLDERS)
+        except CourseError as error:
+            raise CourseError(f"{error}\nOr set UNVERIFIED=1 to use {other}; the results will say so.") from error
+    else:
+        archive = obtain(ARCHIVE, FOLDERS)
+    note = "" if archive.verified else "an archive that is not the official one (checksum)"
+    return _dataset(_from_archive(archive.path), archive.verified, note)
+
+
+def _dataset(batches: dict[str, bytes], verified: bool, note: str) -> ImageDataset:
+    train = _records([batches[name] for name in TRAIN_BATCHES])
+    test = _records([batches[name] for name in TEST_BATCHES])
+    return ImageDataset("CIFAR-10", *train, *test, CLASS_NAMES, verified, note)
+
+
+def _records(batches: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, RECORD)
+    # Planes of colour → colour last.
+    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), records[:, 0].astype(np.int64)
+
+
+def _checked(batches: dict[str, bytes], source: Path) -> dict[str, bytes]:
+    for name in TRAIN_BATCHES + TEST_BATCHES:
+        if name not in batches:
+            raise CourseError(f"{source}: {name} is missing; get {ARCHIVE.urls[0]} again")
+        content = batches[name]
+        if len(content) % RECORD or not content or max(content[::RECORD]) > 9:
+            raise CourseError(f"{source}: {name} is no row of {RECORD}-byte records with labels from 0 to 9")
+    return batches
+
+
+def _from_archive(path: Path) -> dict[str, bytes]:
+    """Read the batches out of the archive in memory: nothing of it is written to disk."""
+    try:
+        with tarfile.open(path, "r:gz") as archive:
+            members = [member for member in archive if member.isfile() and member.name.endswith(".bin")]
+            return _checked({Path(member.name).name: archive.extractfile(member).read() for member in members}, path)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise CourseError(f"{path}: damaged archive ({error}). Remove it, so that it is downloaded again.") from error
+
+
+def _from_folder(folder: Path) -> ImageDataset:
+    batches = {file.name: file.read_bytes() for file in sorted(folder.glob("*.bin"))}
+    return _dataset(_checked(batches, folder), False, "an extracted folder, which has no official checksum")
+
+
+def _from_jpeg(path: Path) -> ImageDataset:
+    """Decode the packed JPEGs: one head for all, a scan for each, sorted by class."""
+    try:
+        with np.load(path, allow_pickle=False) as packed:
+            head, scans, offsets = packed["header"].tobytes(), packed["scans"].tobytes(), packed["offsets"]
+            labels, is_test = packed["labels"].astype(np.int64), packed["is_test"].astype(bool)
+        images = np.empty((len(labels), 32, 32, 3), np.uint8)
+        for image, start, end in zip(images, offsets, offsets[1:], strict=False):
+            image[:] = Image.open(io.BytesIO(head + scans[start:end]), formats=["JPEG"])
+    except (OSError, KeyError, ValueError) as error:
+        raise CourseError(f"{path}: not CIFAR-10 packed as JPEG ({error})") from error
+    return ImageDataset(
+        "CIFAR-10",
+        images[~is_test],
+        labels[~is_test],
+        images[is_test],
+        labels[is_test],
+        CLASS_NAMES,
+        verified=False,
+        note="recompressed JPEG, mean PSNR 30.5 dB",
+    )
