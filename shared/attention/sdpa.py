@@ -6,14 +6,14 @@ What the fused function can't do at all, a softcap or a log-sum-exp, is computed
 """
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shared.attention.mask import Mask
+from shared.attention.mask import EVERYTHING, Mask
 from shared.attention.naive import attention_backward_naive, attention_naive
 
 # One more call of the fused function costs about as much as this many scores (pairs of query and key, over all
@@ -109,32 +109,38 @@ class _Piece:
 
 
 def _pieces(mask: Mask, q_shape: torch.Size, k_shape: torch.Size) -> list[list[_Piece]] | None:
-    """How to cut the batch by segments, one list for each row of the mask; None where cutting does not pay.
+    """How to cut the batch by segments: one list for each row, or one for all; None where cutting does not pay.
 
     Queries may come in any order. The keys of a segment must lie in one run, or they are not a slice.
     """
     if mask.segment_q is None and mask.segment_k is None:
         return None
     (batch, heads, q_len, _), k_len = q_shape, k_shape[2]
+    rows = 1 if _same_in_every_row(mask) else batch
+    dense = batch * heads * q_len * k_len + SCORES_PER_CALL
+    if rows * SCORES_PER_CALL > dense:
+        return None
     filled = mask.filled(q_len, k_len)
-    rows = 1 if all(t.shape[0] == 1 for t in mask.tensors.values()) else batch
     pieces = []
     for segments_q, segments_k in zip(
-        filled.segment_q.expand(rows, -1).tolist(), filled.segment_k.expand(rows, -1).tolist(), strict=True
+        filled.segment_q.expand(batch, -1)[:rows].tolist(),
+        filled.segment_k.expand(batch, -1)[:rows].tolist(),
+        strict=True,
     ):
         key_runs = [run for run in _runs(segments_k) if run[0] >= 0]
         keys_of = {segment: (start, end) for segment, start, end in key_runs}
         if len(keys_of) < len(key_runs):
             return None
         pieces.append([_Piece(start, end, *keys_of.get(segment, (0, 0))) for segment, start, end in _runs(segments_q)])
-    if not any(piece.k_start < piece.k_end for row in pieces for piece in row):
-        return None
-    of_each_row = batch // rows * heads
-    cut = sum(
-        (p.q_end - p.q_start) * (p.k_end - p.k_start) * of_each_row + SCORES_PER_CALL for row in pieces for p in row
-    )
-    dense = batch * heads * q_len * k_len + SCORES_PER_CALL
-    return pieces if cut <= dense else None
+    every = [piece for row in pieces for piece in row]
+    scores = sum((piece.q_end - piece.q_start) * (piece.k_end - piece.k_start) for piece in every)
+    cut = scores * heads * (batch // rows) + len(every) * SCORES_PER_CALL
+    return pieces if scores > 0 and cut <= dense else None
+
+
+def _same_in_every_row(mask: Mask) -> bool:
+    """Whether one row of the mask speaks for the whole batch."""
+    return all(tensor.shape[0] == 1 or bool((tensor == tensor[:1]).all()) for tensor in mask.tensors.values())
 
 
 def _runs(segments: list[int]) -> list[tuple[int, int, int]]:
@@ -165,12 +171,12 @@ def _attend_by_segment(
         outs = []
         for piece, q_piece in zip(pieces[row], queries, strict=True):
             place = (piece.k_start, piece.k_end)
-            if piece.k_start == piece.k_end:
+            if piece.k_start < piece.k_end:
+                outs.append(_fused(q_piece, keys[place], values[place], _mask_of(mask, row, piece), scale))
+            else:
                 outs.append(v.new_zeros(*q_piece.shape[:3], v.shape[3]))
-                continue
-            outs.append(_fused(q_piece, keys[place], values[place], _mask_of(mask, row, piece), scale))
         rows.append(torch.cat(outs, dim=2))
-    return torch.cat(rows)
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _split_at(x: Float[Tensor, "batch heads length dim"], pieces: list[_Piece]) -> dict[tuple[int, int], Tensor]:
@@ -182,37 +188,37 @@ def _split_at(x: Float[Tensor, "batch heads length dim"], pieces: list[_Piece]) 
 
 def _mask_of(mask: Mask, row: int, piece: _Piece) -> Mask:
     """What is left of the mask inside one segment: no segments, and no positions where counting gives the same."""
-
-    def cut(tensor: Tensor | None, start: int, end: int) -> Tensor | None:
-        return None if tensor is None else tensor[min(row, tensor.shape[0] - 1)][None, start:end]
-
     if not mask.causal and mask.window is None:
-        return Mask()
-    position_q = _position(mask.position_q, row, piece.q_start, piece.q_end)
-    position_k = _position(mask.position_k, row, piece.k_start, piece.k_end)
-    inside = replace(
-        mask,
-        position_q=position_q,
-        position_k=position_k,
-        segment_q=None,
-        segment_k=None,
-        span_q=cut(mask.span_q, piece.q_start, piece.q_end),
-        span_k=cut(mask.span_k, piece.k_start, piece.k_end),
-    )
-    if _count_alike(position_q, position_k):
-        inside = replace(inside, position_q=None, position_k=None)
-    if inside.window is not None and inside.window >= max(piece.q_end - piece.q_start, piece.k_end - piece.k_start):
-        inside = replace(inside, window=None) if inside.position_q is None else inside
-    return inside
+        return EVERYTHING
+    q_len, k_len = piece.q_end - piece.q_start, piece.k_end - piece.k_start
+    position_q = _cut(mask.position_q, row, piece.q_start, piece.q_end)
+    position_k = _cut(mask.position_k, row, piece.k_start, piece.k_end)
+    window = mask.window
+    if _count_alike(position_q, position_k, piece):
+        position_q = position_k = None
+        if window is not None and window >= max(q_len, k_len):
+            window = None
+    else:
+        position_q = torch.arange(piece.q_start, piece.q_end)[None] if position_q is None else position_q
+        position_k = torch.arange(piece.k_start, piece.k_end)[None] if position_k is None else position_k
+    span_q = _cut(mask.span_q, row, piece.q_start, piece.q_end)
+    span_k = _cut(mask.span_k, row, piece.k_start, piece.k_end)
+    return Mask(mask.causal, window, position_q, position_k, span_q=span_q, span_k=span_k)
 
 
-def _position(given: Tensor | None, row: int, start: int, end: int) -> Int[Tensor, "1 length"]:
-    if given is None:
-        return torch.arange(start, end)[None]
-    return given[min(row, given.shape[0] - 1)][None, start:end]
+def _cut(tensor: Int[Tensor, "rows length"] | None, row: int, start: int, end: int) -> Int[Tensor, "1 cut"] | None:
+    return None if tensor is None else tensor[min(row, tensor.shape[0] - 1)][None, start:end]
 
 
-def _count_alike(position_q: Int[Tensor, "1 q_len"], position_k: Int[Tensor, "1 k_len"]) -> bool:
+def _count_alike(
+    position_q: Int[Tensor, "1 q_len"] | None, position_k: Int[Tensor, "1 k_len"] | None, piece: _Piece
+) -> bool:
     """Whether queries and keys both count up by one from the same start, as they would with no positions given."""
-    starts_alike = bool(position_q[0, 0] == position_k[0, 0])
-    return starts_alike and all(bool((position.diff() == 1).all()) for position in (position_q, position_k))
+    starts = []
+    for position, start in ((position_q, piece.q_start), (position_k, piece.k_start)):
+        if position is not None:
+            if bool((position.diff() != 1).any()):
+                return False
+            start = position[0, 0].item()
+        starts.append(start)
+    return starts[0] == starts[1]

@@ -1,0 +1,317 @@
+"""Which tiles of the score matrix hold anything to see: the mask's rule as kernels read it, and their lists of blocks.
+
+A tile is the meeting of one block of queries and one block of keys. It is *empty* (no pair visible: skipped),
+*full* (every pair visible: computed with no mask at all) or *partial* (the rule is applied pair by pair).
+Each kernel owns one block of one side and walks over the blocks of the other, full ones first.
+"""
+
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from shared.attention.mask import Mask
+
+EMPTY, PARTIAL, FULL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
+# What a number of the mask is cut to on both sides, so that the difference of two still fits 32 bits.
+FARTHEST = tl.constexpr(2**30 - 1)
+
+
+class Tokens(NamedTuple):
+    """One side of the mask as kernels take it: integers [1 or batch, length], or None for what makes no difference."""
+
+    length: int
+    position: Tensor | None
+    segment: Tensor | None
+    span: Tensor | None
+    # From one row of the batch to the next; 0 where all rows share one.
+    position_stride: int
+    segment_stride: int
+    span_stride: int
+
+
+class Blocks(NamedTuple):
+    """For each owning block, which blocks of the other side to visit.
+
+    index       int32 [1 or batch, owners, others]: full blocks in order from the left, partial ones from the right
+    full        int32 [1 or batch, owners]: how many are full
+    partial     int32 [1 or batch, owners]: how many are partial
+    """
+
+    index: Tensor
+    full: Tensor
+    partial: Tensor
+    owners: int
+    others: int
+    # 1 when every row of the batch has lists of its own, 0 when all share one.
+    own_rows: int
+
+
+def tokens_of(mask: Mask, q_len: int, k_len: int) -> tuple[Tokens, Tokens]:
+    """The mask's numbers for queries and keys, without those that the rule never reads."""
+    ordered = mask.causal or mask.window is not None
+    together = mask.causal and mask.span_q is not None and mask.span_k is not None
+
+    def side(length: int, position: Tensor | None, segment: Tensor | None, span: Tensor | None) -> Tokens:
+        used = (position if ordered else None, segment, span if together else None)
+        tensors = [None if tensor is None else tensor.contiguous() for tensor in used]
+        strides = [0 if tensor is None or tensor.shape[0] == 1 else length for tensor in tensors]
+        return Tokens(length, *tensors, *strides)
+
+    queries = side(q_len, mask.position_q, mask.segment_q, mask.span_q)
+    return queries, side(k_len, mask.position_k, mask.segment_k, mask.span_k)
+
+
+def blocks_to_visit(mask: Mask, q_len: int, k_len: int, block_q: int, block_k: int, *, owner: str) -> Blocks | None:
+    """Lists of the blocks that each block of the `owner` ("queries" or "keys") must visit, from one pass over the mask.
+
+    None when positions are counted and there are no segments and spans: the blocks are then a plain range, which a
+    kernel finds by itself (`counted_blocks`). Lists are kept as long as the mask is, and its tensors don't change.
+    """
+    queries, keys = tokens_of(mask, q_len, k_len)
+    if not any(isinstance(t, Tensor) for t in (*queries, *keys)):
+        return None
+    if any(t.is_inference() for t in mask.tensors.values()):
+        # Such tensors don't count their changes, so a kept list could be an old one.
+        return _list_blocks(mask, queries, keys, block_q, block_k, owner)
+    kept = _KEPT.setdefault(mask, {})
+    key = (q_len, k_len, block_q, block_k, owner)
+    versions = [t._version for t in mask.tensors.values()]
+    if key not in kept or kept[key][0] != versions:
+        kept[key] = (versions, _list_blocks(mask, queries, keys, block_q, block_k, owner))
+    return kept[key][1]
+
+
+_KEPT: WeakKeyDictionary[Mask, dict] = WeakKeyDictionary()
+
+
+def _list_blocks(mask: Mask, queries: Tokens, keys: Tokens, block_q: int, block_k: int, owner: str) -> Blocks:
+    rows = max(t.shape[0] for t in (*queries, *keys) if isinstance(t, Tensor))
+    device = next(t.device for t in (*queries, *keys) if isinstance(t, Tensor))
+    owning, other = (queries, keys) if owner == "queries" else (keys, queries)
+    block_owner, block_other = (block_q, block_k) if owner == "queries" else (block_k, block_q)
+    owners, others = triton.cdiv(owning.length, block_owner), triton.cdiv(other.length, block_other)
+
+    kind = torch.empty(rows, owners, others, dtype=torch.int8, device=device)
+    index = torch.empty(rows, owners, others, dtype=torch.int32, device=device)
+    full, partial = (torch.empty(rows, owners, dtype=torch.int32, device=device) for _ in range(2))
+    if kind.numel() == 0:
+        return Blocks(index, full.zero_(), partial.zero_(), owners, others, int(rows > 1))
+    chunk = min(32, triton.next_power_of_2(others))
+    classify_kernel[(rows * owners, triton.cdiv(others, chunk))](
+        owning,
+        other,
+        kind,
+        owners,
+        others,
+        mask.window,
+        CAUSAL=mask.causal,
+        OWNER_IS_QUERY=owner == "queries",
+        BLOCK_OWNER=block_owner,
+        BLOCK_OTHER=block_other,
+        CHUNK=chunk,
+    )
+    list_kernel[(rows * owners,)](
+        kind, index, full, partial, others, CHUNK=min(1024, triton.next_power_of_2(others)), num_warps=1
+    )
+    return Blocks(index, full, partial, owners, others, int(rows > 1))
+
+
+@triton.jit
+def read_numbers(pointer, first, index, inside, absent):
+    """Positions, segments or spans, cut to 32 bits; `absent` where there are none."""
+    if pointer is None:
+        return absent
+    else:
+        numbers = tl.load(pointer + first + index, mask=inside, other=-1)
+        return tl.minimum(tl.maximum(numbers, -FARTHEST), FARTHEST).to(tl.int32)
+
+
+@triton.jit
+def read_tokens(tokens, row, index):
+    """Position, segment and span of the tokens `index` of one row of the batch; past the end all is padding."""
+    inside = index < tokens.length
+    row = row.to(tl.int64)
+    position = read_numbers(tokens.position, row * tokens.position_stride, index, inside, index)
+    segment = read_numbers(tokens.segment, row * tokens.segment_stride, index, inside, tl.zeros_like(index))
+    span = read_numbers(tokens.span, row * tokens.span_stride, index, inside, tl.full(index.shape, -1, tl.int32))
+    return position, tl.where(inside, segment, -1), span
+
+
+@triton.jit
+def visible(position_q, segment_q, span_q, position_k, segment_k, span_k, window, CAUSAL: tl.constexpr):
+    """The rule of `Mask`, for any shapes that broadcast: queries may lie along rows or along columns."""
+    seen = (segment_q == segment_k) & (segment_k >= 0)
+    if CAUSAL:
+        not_ahead = position_k <= position_q
+        together = (span_q == span_k) & (span_k >= 0)
+        seen = seen & (not_ahead | together)
+    if window is not None:
+        seen = seen & (tl.abs(position_q - position_k) < window)
+    return seen
+
+
+@triton.jit
+def counted_blocks(first, last, behind, ahead, length, BLOCK: tl.constexpr):
+    """The range of live blocks, and the range of full ones within it, where tokens are counted from 0.
+
+    Token x sees tokens x − behind … x + ahead of the other side, which has `length` of them. What tokens
+    first … last see together is one interval; what each of them sees, the full blocks, is a smaller one.
+    """
+    see_from, see_to = tl.maximum(first - behind, 0), tl.minimum(last + ahead + 1, length)
+    all_from, all_to = tl.maximum(last - behind, 0), tl.minimum(first + ahead + 1, length)
+    live_from = see_from // BLOCK
+    live_to = tl.where(see_from < see_to, tl.cdiv(see_to, BLOCK), live_from)
+    full_from = tl.minimum(tl.cdiv(all_from, BLOCK), live_to)
+    full_to = tl.maximum(all_to // BLOCK, full_from)
+    return live_from, live_to, full_from, full_to
+
+
+@triton.jit
+def classify_kernel(
+    owning,
+    other,
+    kind,
+    owners,
+    others,
+    window,
+    CAUSAL: tl.constexpr,
+    OWNER_IS_QUERY: tl.constexpr,
+    BLOCK_OWNER: tl.constexpr,
+    BLOCK_OTHER: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """Empty, partial or full: one owning block against CHUNK blocks of the other side.
+
+    The smallest and largest numbers of each block settle most tiles. Where they leave a doubt, the rule is
+    applied pair by pair, so that the answer is exact: what is visited holds something to see.
+    """
+    row, owner = tl.program_id(0) // owners, tl.program_id(0) % owners
+    own = owner * BLOCK_OWNER + tl.arange(0, BLOCK_OWNER)
+    position, segment, span = read_tokens(owning, row, own)
+    # What hangs over the end of the owning block is computed and thrown away: it need not see anything.
+    beyond = own >= owning.length
+
+    number = tl.arange(0, CHUNK)
+    block = tl.program_id(1) * CHUNK + number
+    members = block[:, None] * BLOCK_OTHER + tl.arange(0, BLOCK_OTHER)[None, :]
+    position_o, segment_o, span_o = read_tokens(other, row, members)
+
+    mine = summarise(position, segment, span, 0)
+    theirs = summarise(position_o, segment_o, span_o, 1)
+    if OWNER_IS_QUERY:
+        may, must = judge(mine, theirs, window, CAUSAL)
+    else:
+        may, must = judge(theirs, mine, window, CAUSAL)
+    no_padding = (tl.min(tl.where(beyond, 0, segment), 0) >= 0) & (tl.min(segment_o, 1) >= 0)
+    kinds = tl.where(may, tl.where(must & no_padding, FULL, PARTIAL), EMPTY)
+
+    doubtful = (kinds == PARTIAL).to(tl.int32)
+    if tl.sum(doubtful, 0) > 0:
+        for candidate in range(CHUNK):
+            if tl.sum(tl.where(number == candidate, doubtful, 0), 0) > 0:
+                members_1 = (tl.program_id(1) * CHUNK + candidate) * BLOCK_OTHER + tl.arange(0, BLOCK_OTHER)
+                position_1, segment_1, span_1 = read_tokens(other, row, members_1)
+                # The rule tells the two sides apart only by order.
+                if OWNER_IS_QUERY:
+                    seen = visible(
+                        position[:, None], segment[:, None], span[:, None],
+                        position_1[None, :], segment_1[None, :], span_1[None, :], window, CAUSAL,
+                    )  # fmt: skip
+                else:
+                    seen = visible(
+                        position_1[None, :], segment_1[None, :], span_1[None, :],
+                        position[:, None], segment[:, None], span[:, None], window, CAUSAL,
+                    )  # fmt: skip
+                any_seen = tl.max(tl.max(seen.to(tl.int32), 1), 0)
+                all_seen = tl.min(tl.min((seen | beyond[:, None]).to(tl.int32), 1), 0)
+                exact = tl.where(any_seen == 1, tl.where(all_seen == 1, FULL, PARTIAL), EMPTY)
+                kinds = tl.where(number == candidate, exact, kinds)
+
+    at = kind + tl.program_id(0).to(tl.int64) * others + block
+    tl.store(at, kinds.to(tl.int8), mask=block < others)
+
+
+@triton.jit
+def summarise(position, segment, span, AXIS: tl.constexpr):
+    """Smallest and largest position, segment and span among a block's tokens that are not padding."""
+    real = segment >= 0
+    return (
+        tl.min(tl.where(real, position, FARTHEST), AXIS),
+        tl.max(tl.where(real, position, -FARTHEST), AXIS),
+        tl.min(tl.where(real, segment, FARTHEST), AXIS),
+        tl.max(tl.where(real, segment, -FARTHEST), AXIS),
+        tl.min(tl.where(real, span, FARTHEST), AXIS),
+        tl.max(tl.where(real, span, -FARTHEST), AXIS),
+    )
+
+
+@triton.jit
+def judge(queries, keys, window, CAUSAL: tl.constexpr):
+    """From two summaries: may any pair be visible, and must every pair be (of tokens that are not padding)?"""
+    position_q, last_q, segment_q, high_q, span_q, top_q = queries
+    position_k, last_k, segment_k, high_k, span_k, top_k = keys
+    may = (segment_q <= high_k) & (segment_k <= high_q)
+    # low = high of the other, both ways: then all four are one number.
+    must = (segment_q == high_k) & (segment_k == high_q)
+    if CAUSAL:
+        may_share = (tl.maximum(span_q, 0) <= top_k) & (tl.maximum(span_k, 0) <= top_q)
+        must_share = (span_q == top_k) & (span_k == top_q) & (span_q >= 0)
+        may = may & ((position_k <= last_q) | may_share)
+        must = must & ((last_k <= position_q) | must_share)
+    if window is not None:
+        may = may & (position_k - last_q < window) & (position_q - last_k < window)
+        must = must & (last_q - position_k < window) & (last_k - position_q < window)
+    return may, must
+
+
+@triton.jit
+def list_kernel(kind, index, full, partial, others, CHUNK: tl.constexpr):
+    """Gather the full blocks of one owner from the left of its list, the partial ones from the right."""
+    owner = tl.program_id(0).to(tl.int64)
+    kind += owner * others
+    index += owner * others
+    full_count, partial_count = 0, 0
+    for start in range(0, others, CHUNK):
+        block = start + tl.arange(0, CHUNK)
+        kinds = tl.load(kind + block, mask=block < others, other=0).to(tl.int32)
+        is_full, is_partial = (kinds == FULL).to(tl.int32), (kinds == PARTIAL).to(tl.int32)
+        tl.store(index + full_count + tl.cumsum(is_full, 0) - 1, block, mask=is_full == 1)
+        tl.store(index + others - partial_count - tl.cumsum(is_partial, 0), block, mask=is_partial == 1)
+        full_count += tl.sum(is_full, 0)
+        partial_count += tl.sum(is_partial, 0)
+    tl.store(full + owner, full_count)
+    tl.store(partial + owner, partial_count)
+
+
+@triton.jit
+def plan(blocks, row, owner, first, last, behind, ahead, length, BLOCK: tl.constexpr):
+    """What one owning block visits: how many full blocks, how many partial ones, and where to look them up."""
+    if blocks is None:
+        live_from, live_to, full_from, full_to = counted_blocks(first, last, behind, ahead, length, BLOCK)
+        return full_to - full_from, live_to - live_from - (full_to - full_from), live_from, full_from
+    else:
+        entry = row.to(tl.int64) * blocks.own_rows * blocks.owners + owner
+        return tl.load(blocks.full + entry), tl.load(blocks.partial + entry), entry * blocks.others, 0
+
+
+@triton.jit
+def full_block(blocks, number, full_count, live_from, full_from):
+    """Which block is the `number`-th full one."""
+    if blocks is None:
+        return full_from + number
+    else:
+        return tl.load(blocks.index + live_from + number)
+
+
+@triton.jit
+def partial_block(blocks, number, full_count, live_from, full_from):
+    """Which block is the `number`-th partial one: in a range, they lie on both sides of the full ones."""
+    if blocks is None:
+        block = live_from + number
+        return tl.where(block < full_from, block, block + full_count)
+    else:
+        return tl.load(blocks.index + live_from + blocks.others - 1 - number)
