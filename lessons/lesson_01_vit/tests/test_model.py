@@ -119,6 +119,16 @@ def test_interpolated_positions(grid, antialias):
     torch.testing.assert_close(other.flip(1), one)
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+def test_a_grid_of_one_column(antialias):
+    rows = torch.randn(4, 1, 3)
+    column, pair = (
+        interpolate_positions(rows.expand(4, old, 3).reshape(-1, 3), (4, old), (9, new), antialias=antialias)
+        for old, new in ((1, 1), (3, 2))
+    )
+    torch.testing.assert_close(column, pair.reshape(9, 2, 3)[:, 0])
+
+
 def test_positions_on_their_own_grid_are_untouched():
     positions = torch.randn(20, 3)
     assert interpolate_positions(positions, (4, 5), (4, 5)) is positions
