@@ -36,6 +36,8 @@ def load(path: Path = PATH) -> Digits:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{path} is no readable gzip file of whole numbers ({error}); fetch it again") from error
+    if not rows:
+        raise ValueError(f"{path} is empty; fetch it again")
     for number, row in enumerate(rows, start=1):
         if len(row) != SIDE * SIDE + 1 or min(row) < 0 or max(row) > BRIGHTEST or row[-1] >= CLASSES:
             raise ValueError(

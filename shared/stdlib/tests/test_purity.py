@@ -1,0 +1,16 @@
+"""The engine needs the standard library and nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_every_room_opens_without_any_installed_package():
+    rooms = [f"shared.stdlib.{file.stem}" for file in sorted((ROOT / "shared" / "stdlib").glob("[a-z]*.py"))]
+    assert "shared.stdlib.tensor" in rooms
+    # -S leaves site-packages out, -I the environment's paths: what is then importable is Python's own and this repository.
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nimport {', '.join(rooms)}"
+    done = subprocess.run([sys.executable, "-S", "-I", "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
