@@ -1,0 +1,62 @@
+"""Compiled programs hold attention, block and decoder in one graph, and give the same numbers.
+
+Run by test_compiled.py in a process of its own, without the shape checker, which can't be traced.
+"""
+
+import pytest
+import torch
+
+from shared.attention import Mask, attention, segments_from_lengths
+from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm, SwiGLU
+
+
+def _compiled(program, backend="eager"):
+    """One graph, no breaks; a backend that is quick to build, since it is the tracing that is tested."""
+    return torch.compile(program, fullgraph=True, backend=backend)
+
+
+SEGMENTS = segments_from_lengths([4, 5])
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [Mask(), Mask(causal=True), Mask(causal=True, window=3), Mask(segment_q=SEGMENTS, segment_k=SEGMENTS)],
+    ids=["everything", "causal", "window", "packed"],
+)
+def test_attention_and_its_gradients(mask):
+    q, k, v = (torch.randn(1, 2, 9, 8).requires_grad_() for _ in range(3))
+    expected, actual = attention(q, k, v, mask), _compiled(attention, "aot_eager")(q, k, v, mask)
+    torch.testing.assert_close(actual, expected)
+    for a, b in zip(*(torch.autograd.grad(x.square().sum(), (q, k, v)) for x in (actual, expected)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_block_in_training():
+    block = Block(
+        Attention(24, 4, qk_norm=RMSNorm), SwiGLU(24, 48), lambda: RMSNorm(24), layer_scale=0.1, drop_path=0.5
+    )
+    compiled = _compiled(block)
+    x = torch.randn(2, 5, 24)
+    compiled(x).sum().backward()
+    assert block.attention.query.weight.grad.isfinite().all()
+    block.eval()
+    torch.testing.assert_close(compiled(x), block(x))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_decoder(packed):
+    decoder = Decoder(DecoderConfig(vocab=23, width=24, layers=1, heads=6, kv_heads=2, hidden=20))
+    tokens = torch.randint(0, 23, (1, 9))
+    arguments = {"segments": SEGMENTS} if packed else {}
+    compiled = _compiled(decoder)
+    torch.testing.assert_close(compiled(tokens, **arguments), decoder(tokens, **arguments))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(compiled(tokens, **arguments), decoder(tokens, **arguments), atol=0.02, rtol=0.1)
+
+
+def test_a_decoder_with_its_cache():
+    decoder = Decoder(DecoderConfig(vocab=23, width=24, layers=1, heads=6, kv_heads=2, hidden=20)).eval()
+    tokens, cache, compiled = torch.randint(0, 23, (2, 9)), decoder.new_cache(2, 9), _compiled(decoder)
+    with torch.no_grad():
+        in_steps = [compiled(chunk, cache=cache) for chunk in tokens.split([5, 1, 1, 1, 1], dim=1)]
+        torch.testing.assert_close(torch.cat(in_steps, dim=1), decoder(tokens))
