@@ -4,6 +4,8 @@ A blind guesser knows how often each answer comes, and which words come with it.
 as often as the other, and then a question that has it; and no question's words give its answer away: the thing
 nearest to a thing is asked for its colour without a colour being named, the two sides of a comparison are
 exchangeable, and what is *not* there is something that is there in another scene.
+(Only one who knows the held-out list guesses better in the test split: there a triangle is often the purple one.
+No training question tells.)
 """
 
 import re

@@ -12,13 +12,13 @@ from data.toybox.scene import BACKGROUNDS, WIDTH, WORLD, Scene, Thing
 
 # Chosen so that each two stay apart for red-, green- and blue-blind eyes too (see the test).
 INK = {
-    "red": (196, 20, 34),
-    "orange": (238, 132, 20),
-    "yellow": (250, 232, 24),
+    "red": (180, 8, 24),
+    "orange": (224, 114, 10),
+    "yellow": (250, 204, 8),
     "green": (24, 164, 102),
     "blue": (16, 62, 220),
     "purple": (112, 32, 140),
-    "pink": (226, 146, 196),
+    "pink": (238, 120, 204),
     "black": (40, 40, 46),
 }
 # Papers: tints so light that every ink stands out.
@@ -44,14 +44,14 @@ SMALLEST = 16
 
 # Corners of a five-pointed star in thousandths of half the width, y down.
 _STAR = (
-    (0, -1000), (300, -413), (951, -309), (485, 158), (588, 809),
-    (0, 510), (-588, 809), (-485, 158), (-951, -309), (-300, -413),
+    (0, -1060), (347, -477), (1008, -328), (561, 182), (623, 858),
+    (0, 590), (-623, 858), (-561, 182), (-1008, -328), (-347, -477),
 )  # fmt: skip
 
 
 def _in_star(x: int, y: int, h: int) -> bool:
     """Even-odd rule: a ray to the right crosses the outline an odd number of times."""
-    x, y = 1000 * x, 1000 * y - 80 * h
+    x, y = 1000 * x, 1000 * y - 100 * h
     inside = False
     for (x0, y0), (x1, y1) in zip(_STAR, _STAR[1:] + _STAR[:1], strict=True):
         x0, y0, x1, y1 = x0 * h, y0 * h, x1 * h, y1 * h

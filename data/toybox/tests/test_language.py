@@ -1,0 +1,191 @@
+"""Language: what is said is true, is read back as it was meant, and is said in many ways."""
+
+from collections import Counter
+from itertools import product
+
+import pytest
+
+from data.toybox.heldout import scene_at
+from data.toybox.language import (
+    ATTRIBUTES,
+    LEVELS,
+    Caption,
+    Description,
+    caption,
+    describe,
+    instruction,
+    is_true,
+    parse,
+    parse_phrase,
+    phrase,
+    refer,
+    words,
+)
+from data.toybox.questions import ANSWERS, KINDS, question_at, vocabulary
+from data.toybox.scene import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, TEXTURES, Scene, Thing, make_scene, stream
+
+SCENE = Scene(
+    (
+        Thing("circle", "red", "small", "striped", 20, 20),
+        Thing("cross", "orange", "large", "plain", 64, 24),
+        Thing("circle", "red", "small", "striped", 20, 100),
+    ),
+    0,
+)
+
+
+def test_each_level_says_what_it_should():
+    said = [caption(SCENE, level) for level in LEVELS[:4]]
+    assert said == [
+        "two circles and a cross",
+        "two red circles and an orange cross",
+        "two small striped red circles and a large plain orange cross",
+        "a small striped red circle at the top left, a large plain orange cross at the top "
+        "and a small striped red circle at the bottom left",
+    ]
+    related = {caption(SCENE, "relation", stream(0, number)) for number in range(200)}
+    assert "a large plain orange cross right of a small striped red circle" in related
+    assert "here we see a small striped red circle below a large plain orange cross" in related
+    assert caption(Scene(SCENE.things[1:2], 0), "relation", stream(0, 0)).endswith("a large plain orange cross")
+
+
+def test_captions_are_true_of_their_scene_and_rarely_of_another():
+    scenes = [make_scene(0, number, things=(1, 6)) for number in range(400)]
+    for number, (scene, other) in enumerate(zip(scenes, scenes[1:] + scenes[:1], strict=True)):
+        for level in LEVELS:
+            text = caption(scene, level, stream(0, number, 9))
+            assert is_true(text, scene), text
+            if level == "places":
+                assert not is_true(text, other), text
+
+
+def test_a_caption_that_says_one_thing_wrong_is_false():
+    text = caption(SCENE, "places")
+    for wrong in ("blue cross", "small plain orange", "striped orange", "at the bottom and", "orange star"):
+        right = {"blue cross": "orange cross", "small plain orange": "large plain orange"}
+        right |= {
+            "striped orange": "plain orange",
+            "at the bottom and": "at the top and",
+            "orange star": "orange cross",
+        }
+        assert right[wrong] in text
+        assert not is_true(text.replace(right[wrong], wrong), SCENE)
+    assert is_true("two circles and a cross", SCENE) and is_true("three things", SCENE)
+    assert not is_true("a circle and a cross", SCENE), "one circle is left out"
+    assert not is_true("three circles and a cross", SCENE)
+    assert not is_true("two circles and a red thing", SCENE), "the cross is left out"
+    assert not is_true("two circles and two things", SCENE)
+    assert not is_true("a cross left of a circle", SCENE) and is_true("a circle left of a cross", SCENE)
+    assert not is_true("what a lovely picture", SCENE)
+
+
+def test_captions_are_read_back_as_they_were_meant():
+    for number in range(300):
+        scene, rng = make_scene(1, number, things=(1, 6)), stream(1, number, 9)
+        places = parse(caption(scene, "places", rng))
+        assert places == Caption(tuple(describe(thing, (*ATTRIBUTES, "place")) for thing in scene.things))
+        kinds = parse(caption(scene, "attributes", rng)).phrases
+        assert sorted(
+            description._replace(count=1) for description in kinds for _ in range(description.count)
+        ) == sorted(describe(thing, ATTRIBUTES) for thing in scene.things)
+
+
+def test_every_phrase_there_can_be_is_unambiguous():
+    parts = product((None, *SIZES), (None, *TEXTURES), (None, *COLOURS), (None, *SHAPES), (None, *PLACES), (1, 2, 6))
+    descriptions = [Description(*part) for part in parts]
+    texts = {phrase(description): description for description in descriptions}
+    assert len(texts) == len(descriptions) > 36_000
+    for text, description in list(texts.items())[::7]:
+        assert parse_phrase(text) == description
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "red circle", "a circle red", "an red circle", "two circle", "a circles", "a crosss", "a red red circle",
+     "a dotted small circle", "one circle", "a red circle at top", "seven circles", "A red circle", "a red circle "],
+)  # fmt: skip
+def test_what_is_not_in_the_grammar_is_refused(text):
+    with pytest.raises(ValueError, match="is no phrase such as"):
+        parse_phrase(text)
+
+
+def test_there_are_a_hundred_thousand_captions_and_more():
+    """Pairs of things as the "relation" level puts them: counted, each read back, each from a scene that can be."""
+    kinds = [
+        describe(Thing(shape, colour, size, texture, 0, 0), ATTRIBUTES)
+        for shape, colour, size, texture in product(SHAPES, COLOURS, SIZES, TEXTURES)
+    ]
+    phrases = {phrase(kind) for kind in kinds}
+    assert len(phrases) == 512 and 512 * 512 * len(RELATIONS) > 100_000
+    for number, name in enumerate(RELATIONS):
+        a, b = kinds[37 * number], kinds[(101 * number + 5) % 512]
+        assert parse(f"{phrase(a)} {name} {phrase(b)}") == Caption((a, b), name)
+    # And scenes really draw from so many: of n captions out of N equally likely ones, about n² / 2N pairs are equal.
+    number_of = Counter(caption(scene_at("train", 0, number, (2, 5)), "attributes") for number in range(5000))
+    equal_pairs = sum(count * (count - 1) // 2 for count in number_of.values())
+    assert equal_pairs < 5000**2 / (2 * 100_000)
+
+
+def test_a_reference_fits_its_thing_and_no_other():
+    lengths = set()
+    for number in range(300):
+        scene, rng = make_scene(2, number, things=(1, 6)), stream(2, number, 9)
+        for thing in scene.things:
+            said = refer(scene, thing, rng)
+            assert [said.fits(other) for other in scene.things].count(True) == 1 and said.fits(thing)
+            lengths.add(sum(value is not None for value in said[:5]))
+            hidden = refer(scene, thing, rng, unsaid=("colour", "place"))
+            assert hidden is None or (hidden.colour is None and hidden.place is None and hidden.fits(thing))
+    assert lengths == {1, 2, 3, 4, 5}
+    assert refer(SCENE, SCENE.things[0], stream(0, 0), unsaid=("place",)) is None, "its twin fits too"
+    assert refer(SCENE, SCENE.things[0], stream(0, 0)).place == "top left"
+
+
+def test_an_instruction_has_one_target():
+    related = 0
+    for number in range(600):
+        scene, rng = make_scene(3, number, things=(1, 6)), stream(3, number, 9)
+        text, target = instruction(scene, rng)
+        verb, _, rest = text.partition(" the ")
+        assert verb in ("point to", "touch", "find", "click on")
+        for name in RELATIONS:
+            if f" {name} the " in rest:
+                related += 1
+                first, second = (parse_phrase(_article(part)) for part in rest.split(f" {name} the "))
+                (landmark,) = (thing for thing in scene.things if second.fits(thing))
+                axis = 0 if name in ("left of", "right of") else 1
+                sign = -1 if name in ("left of", "above") else 1
+                fitting = [
+                    index
+                    for index, thing in enumerate(scene.things)
+                    if first.fits(thing) and sign * (thing[4 + axis] - landmark[4 + axis]) > 0
+                ]
+                break
+        else:
+            fitting = [index for index, thing in enumerate(scene.things) if parse_phrase(_article(rest)).fits(thing)]
+        assert fitting == [target], (text, scene)
+    assert related > 60
+
+
+def _article(text: str) -> str:
+    return ("an " if text[0] in "aeiou" else "a ") + text
+
+
+def test_the_vocabulary_holds_every_word():
+    known = set(vocabulary())
+    assert len(known) < 100
+    for number in range(300):
+        scene, rng = make_scene(4, number, things=(1, 6)), stream(4, number, 9)
+        texts = [caption(scene, level, rng) for level in LEVELS] + [instruction(scene, rng).text]
+        question = question_at("test", 4, number)[1]
+        texts += [question.text, question.answer]
+        assert not {word for text in texts for word in text.replace(",", "").replace("?", "").split()} - known
+    assert all(word in known for kind in KINDS for answer in ANSWERS[kind] for word in answer.split())
+
+
+def test_a_wrong_level_or_a_missing_stream_is_named():
+    with pytest.raises(ValueError, match="no caption level 'long': choose one of shapes"):
+        caption(SCENE, "long")
+    with pytest.raises(ValueError, match="give it rng"):
+        caption(SCENE, "relation")
+    assert words(Description(shape="cross", count=2)) == "crosses"

@@ -1,0 +1,173 @@
+"""Questions: every answer recomputed by a slow reader of the question, and nobody answers well without looking."""
+
+import re
+from collections import Counter, defaultdict
+from itertools import pairwise
+from math import log
+
+import pytest
+
+from data.toybox.heldout import SPLITS, scene_at
+from data.toybox.language import Description
+from data.toybox.questions import ANSWERS, KINDS, Question, ask, question_at
+from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, make_scene, stream
+
+NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six")
+
+
+def fitting(text: str, scene) -> list:
+    """Return the things that "small red circle", "circles", "red things" speak of, word by word."""
+    wanted = {}
+    for word in text.split():
+        noun = word.removesuffix("es") if word == "crosses" else word
+        for attribute, values in (("shape", SHAPES), ("colour", COLOURS), ("size", SIZES), ("texture", TEXTURES)):
+            for value in values:
+                if noun in (value, value + "s"):
+                    wanted[attribute] = value
+    return [thing for thing in scene.things if all(getattr(thing, a) == v for a, v in wanted.items())]
+
+
+def the(text: str, scene):
+    (thing,) = fitting(text, scene)
+    return thing
+
+
+def answer(scene, text: str) -> str:
+    """Answer a question by another road than the one that made it."""
+    if found := re.fullmatch(r"what (colour|shape) is the thing nearest to the (.*)\?", text):
+        thing = the(found[2], scene)
+        others = [other for other in scene.things if other != thing]
+        near = min(others, key=lambda other: (other.x - thing.x) ** 2 + (other.y - thing.y) ** 2)
+        return getattr(near, found[1])
+    if found := re.fullmatch(r"what (colour|shape|size|texture) is the (.*)\?", text):
+        return getattr(the(found[2], scene), found[1])
+    if found := re.fullmatch(r"where is the (.*)\?", text):
+        thing = the(found[1], scene)
+        row = "top" if thing.y < 128 / 3 else "bottom" if thing.y > 256 / 3 else ""
+        column = "left" if thing.x < 128 / 3 else "right" if thing.x > 256 / 3 else ""
+        return f"{row} {column}".strip() or "middle"
+    if found := re.fullmatch(r"how many (.*) are there\?", text):
+        return NUMBER_WORDS[len(fitting(found[1], scene))]
+    if found := re.fullmatch(r"is there an? (.*)\?", text):
+        return "yes" if fitting(found[1], scene) else "no"
+    if found := re.fullmatch(r"is the (.*) (left of|right of|above|below) the (.*)\?", text):
+        a, b = the(found[1], scene), the(found[3], scene)
+        dx, dy = b.x - a.x, b.y - a.y
+        lead = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[found[2]]
+        assert abs(lead) >= 16, "too near to call"
+        return "yes" if lead > 0 else "no"
+    if found := re.fullmatch(r"are the (.*) and the (.*) of the same (\w+)\?", text):
+        return "yes" if getattr(the(found[1], scene), found[3]) == getattr(the(found[2], scene), found[3]) else "no"
+    if found := re.fullmatch(r"is the (.*) larger than the (.*)\?", text):
+        a, b = the(found[1], scene).size, the(found[2], scene).size
+        assert a != b
+        return "yes" if a == "large" else "no"
+    if found := re.fullmatch(r"are there more (.*) than (.*)\?", text):
+        a, b = len(fitting(found[1], scene)), len(fitting(found[2], scene))
+        assert a != b
+        return "yes" if a > b else "no"
+    raise AssertionError(f"a question that nobody understands: {text}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_answer_is_right(kind):
+    for split in SPLITS:
+        for number in range(80):
+            scene, question = question_at(split, 0, number, kind)
+            assert question.kind == kind and question.answer in ANSWERS[kind]
+            assert answer(scene, question.text) == question.answer, (question, scene)
+
+
+def bag(text: str) -> set[str]:
+    """What a blind guesser goes by: the words and the pairs of words of a question."""
+    found = text.rstrip("?").split()
+    return {*found, *pairwise(found)}
+
+
+def blind(train: list[Question], test: list[Question]) -> float:
+    """Return the accuracy of naive Bayes, which sees the question and not the scene."""
+    answers, words = Counter(question.answer for question in train), defaultdict(Counter)
+    for question in train:
+        words[question.answer].update(bag(question.text))
+    known = {word for counts in words.values() for word in counts}
+
+    def score(text: str, answer: str) -> float:
+        total = answers[answer]
+        return log(total) + sum(log((words[answer][word] + 0.5) / (total + 1)) for word in bag(text) & known)
+
+    return sum(max(answers, key=lambda answer: score(q.text, answer)) == q.answer for q in test) / len(test)
+
+
+# The most that a blind guesser may score. "colour" and "shape" never have the held-out partner of what they name;
+# "nearest" tells by its words whether a colour or a shape is asked for.
+CHANCE = {kind: 1 / len(ANSWERS[kind]) for kind in KINDS} | {"nearest": 1 / 8}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_blind_guesser_gains_little(kind):
+    questions = [question_at("train", 1, number, kind)[1] for number in range(1500)]
+    accuracy = blind(questions[:1000], questions[1000:])
+    # Three standard deviations of 500 guesses, and three points.
+    margin = 3 * (CHANCE[kind] * (1 - CHANCE[kind]) / 500) ** 0.5 + 0.03
+    assert accuracy < CHANCE[kind] + margin, (kind, accuracy)
+
+
+def test_the_blind_guesser_does_find_a_bias():
+    """The check above can fail: where an answer comes from the words, naive Bayes finds it."""
+    biased = [Question("existence", f"is there a {shape}?", "yes" if shape < "m" else "no") for shape in SHAPES * 20]
+    assert blind(biased[:80], biased[80:]) == 1.0
+
+
+def test_each_answer_of_a_kind_is_equally_frequent():
+    for kind in ("size", "count", "place", "relation"):
+        found = Counter(question_at("train", 2, number, kind)[1].answer for number in range(900))
+        assert set(found) == set(ANSWERS[kind])
+        share = 900 / len(ANSWERS[kind])
+        assert all(abs(count - share) < 4 * share**0.5 for count in found.values()), found
+
+
+def test_all_kinds_come_when_none_is_asked_for():
+    kinds = Counter(question_at("train", 3, number)[1].kind for number in range(600))
+    assert set(kinds) == set(KINDS) and min(kinds.values()) > 25
+
+
+def test_questions_are_pure_and_about_their_own_scene_where_it_has_one():
+    assert question_at("train", 4, 9) == question_at("train", 4, 9)
+    assert question_at("train", 4, 9) != question_at("train", 5, 9)
+    own = sum(question_at("train", 4, n, "relation")[0] == scene_at("train", 4, n, (2, 6)) for n in range(100))
+    assert own > 60
+
+
+def test_questions_never_say_what_they_ask_for():
+    for kind, values in (("colour", COLOURS), ("shape", SHAPES), ("size", SIZES), ("texture", TEXTURES)):
+        for number in range(200):
+            text = question_at("train", 6, number, kind)[1].text
+            assert not set(text.rstrip("?").split()) & set(values), text
+    for number in range(200):
+        text = question_at("train", 6, number, "relation")[1].text
+        assert not re.search(r"\b(at|on|in) the\b", text), text
+
+
+def test_what_a_scene_cannot_answer_is_not_asked():
+    scene, rng = make_scene(0, 0, things=(1, 1)), stream(0, 0, 9)
+    for kind in ("relation", "same", "larger", "nearest", "more"):
+        assert all(ask(scene, kind, answer, rng) is None for answer in ANSWERS[kind])
+    assert ask(scene, "existence", "no", rng) is None, "nothing is known to be elsewhere"
+    absent = next(c for c in COLOURS if c != scene.things[0].colour)
+    assert ask(scene, "colour", absent, rng) is None
+    assert not any(Description(colour=absent).fits(thing) for thing in scene.things)
+
+
+def test_wrong_calls_are_named():
+    scene, rng = make_scene(0, 0), stream(0, 0, 9)
+    with pytest.raises(ValueError, match="no question kind 'weight': choose one of colour"):
+        ask(scene, "weight", "yes", rng)
+    with pytest.raises(ValueError, match="no question kind 'weight'"):
+        question_at("train", 0, 0, "weight")
+    with pytest.raises(ValueError, match="never answered 'maybe': yes, no"):
+        ask(scene, "relation", "maybe", rng)
+    with pytest.raises(ValueError, match="no split 'dev'"):
+        question_at("dev", 0, 0)
+    with pytest.raises(ValueError, match="no scene of 1 to 1 things has a 'larger' question"):
+        question_at("train", 0, 0, "larger", things=(1, 1))
+    assert len(PLACES) == 9
