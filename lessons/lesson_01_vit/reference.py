@@ -201,7 +201,7 @@ class Block(Module):
 class VisionTransformer(Module):
     """Images [batch, channels, height, width] → logits [batch, classes], and each block's attention [batch, heads, tokens, tokens].
 
-    Built from the sizes of a geometry; the descendants' additions are counted there, and built in the PyTorch version.
+    Built from the sizes of a geometry; the descendants' additions are only counted there, and built in the PyTorch version.
     """
 
     def __init__(self, geometry: Geometry, random: Random):
@@ -230,7 +230,7 @@ class VisionTransformer(Module):
 # ── Learning to read digits ────────────────────────────────────────────────────────────────────────────────────────────
 
 BATCH = 32
-STEPS, QUICK_STEPS = 400, 32
+STEPS, QUICK_STEPS = 320, 32
 LEARNING_RATE = 7e-3
 
 
@@ -253,21 +253,6 @@ def fit(model: VisionTransformer, training: digits.Digits, steps: int, random: R
     return train(model, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label="ViT")
 
 
-def predictions(model: VisionTransformer, images: list[list[int]]) -> list[int]:
-    with no_grad():
-        logits, _ = model(as_tensor(images))
-    return [row.index(max(row)) for row in logits.tolist()]
-
-
-def nearest_mean_predictions(training: digits.Digits, images: list[list[int]]) -> list[int]:
-    """The baseline: which digit's average training image lies nearest?"""
-    means = []
-    for digit in range(digits.CLASSES):
-        same = [image for image, label in zip(training.images, training.labels, strict=True) if label == digit]
-        means.append([sum(column) / len(same) for column in zip(*same, strict=True)])
-    return [min(range(digits.CLASSES), key=lambda digit: math.dist(image, means[digit])) for image in images]
-
-
 # ── What it saw ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -276,32 +261,32 @@ def attention_picture(model: VisionTransformer, image: list[int]) -> str:
     with no_grad():
         _, maps = model(as_tensor([image]))
     looks = maps[-1].mean(1)[0, 0].tolist()[1:]
-    side, patch_size = digits.SIDE, model.patch_embedding.patch_size
-    places = [[(row, column) for column in range(side)] for row in range(side)]
-    ink = [[image[row * side + column] for row, column in line] for line in places]
-    grid = side // patch_size
-    seen = [[looks[row // patch_size * grid + column // patch_size] for row, column in line] for line in places]
+    side, patch_size, grid = DIGITS.image_size, DIGITS.patch_size, DIGITS.grid
+    ink = [image[row * side : (row + 1) * side] for row in range(side)]
+    seen = [[looks[row // patch_size * grid + column // patch_size] for column in range(side)] for row in range(side)]
     return "\n".join(f"  {left}   {right}" for left, right in zip(shading(ink), shading(seen), strict=True))
 
 
 def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[float]]:
-    """Train on four fifths of the digits and report on the fifth that `seed` holds out. Returns what was measured."""
+    """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
     kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
     model = VisionTransformer(DIGITS, random)
     losses = fit(model, kept, steps, random)
+    with no_grad():
+        logits, _ = model(as_tensor(held_out.images))
+    found = [row.index(max(row)) for row in logits.tolist()]
 
     def accuracy(found: list[int]) -> float:
         return sum(map(eq, found, held_out.labels)) / len(found)
 
-    found = predictions(model, held_out.images)
     result = {
         "seed": seed,
         "steps": steps,
         "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
         "accuracy": accuracy(found),
-        "baseline_accuracy": accuracy(nearest_mean_predictions(kept, held_out.images)),
+        "baseline_accuracy": accuracy(digits.nearest_mean(kept, held_out.images)),
         "seconds": time.perf_counter() - start,
         "losses": losses,
     }
@@ -309,7 +294,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
     print(f"\nheld out: {len(found)} digits that it never saw (a random fifth, seed {seed})")
     print(f"  nearest class mean   {result['baseline_accuracy']:6.1%}")
     print(
-        f"  Vision Transformer   {result['accuracy']:6.1%}   {result['parameters']:,} parameters, {result['seconds']:.0f} s"
+        f"  Vision Transformer   {result['accuracy']:6.1%}   ({result['parameters']:,} parameters, {result['seconds']:.0f} s)"
     )
     print(f"\na held-out {held_out.labels[0]}, read as {found[0]}; at the right, where its class token looks:")
     print(attention_picture(model, held_out.images[0]))
@@ -317,12 +302,8 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="A Vision Transformer in pure Python: its geometry, then training on digits."
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}: seconds, and less accurate"
-    )
+    parser = argparse.ArgumentParser(description="Train a Vision Transformer on digits in pure Python.")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
     parser.add_argument("--seed", type=int, default=0, help="what is held out, and every random draw (default 0)")
     options = parser.parse_args()
     print(geometry_table((*PUBLISHED, DIGITS)), flush=True)

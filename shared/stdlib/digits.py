@@ -7,6 +7,7 @@ each from 0 (paper) to 16 (ink), then the digit itself.
 
 import gzip
 import zlib
+from math import dist
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -61,3 +62,12 @@ def shifted(image: list[int], right: int, down: int) -> list[int]:
         for row in range(SIDE)
         for column in range(SIDE)
     ]
+
+
+def nearest_mean(training: Digits, images: list[list[int]]) -> list[int]:
+    """The simplest reader, for others to be measured against: which digit's average training image lies nearest?"""
+    means = []
+    for digit in range(CLASSES):
+        same = [image for image, label in zip(training.images, training.labels, strict=True) if label == digit]
+        means.append([sum(column) / len(same) for column in zip(*same, strict=True)])
+    return [min(range(CLASSES), key=lambda digit: dist(image, means[digit])) for image in images]
