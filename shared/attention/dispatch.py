@@ -4,7 +4,6 @@ The backends give the same result to rounding. `attention` picks one from the te
 ATTENTION_BACKEND (naive, sdpa or triton) forces one, and an impossible choice is an error that says why.
 """
 
-import importlib
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -19,6 +18,7 @@ from shared.attention.sdpa import attention_backward_sdpa, attention_sdpa
 
 BACKENDS = ("naive", "sdpa", "triton")
 WIDEST_HEAD = 256
+OLDEST_GPU = (8, 0)
 
 
 def attention(
@@ -50,8 +50,7 @@ def attention(
     scale = q.shape[3] ** -0.5 if scale is None else scale
     backend = choose_backend(q, k, v, bias=bias)
     if backend == "triton":
-        result = _triton().attention_triton(q, k, v, mask, scale=scale, softcap=softcap, return_lse=return_lse)
-        out, lse = result if return_lse else (result, None)
+        out, lse = _triton().attention_triton(q, k, v, mask, scale=scale, softcap=softcap)
     elif backend == "sdpa":
         out, lse = attention_sdpa(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, return_lse=return_lse)
     else:
@@ -132,12 +131,15 @@ def choose_backend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = Non
     obstacle = _why_not_triton(q, v, bias)
     if forced and obstacle:
         raise ValueError(f"ATTENTION_BACKEND is 'triton', but {obstacle}; unset it, or set it to 'sdpa'")
-    return "sdpa" if obstacle else "triton"
+    return "triton" if not obstacle and (forced or q.is_cuda) else "sdpa"
 
 
 def _why_not_triton(q: Tensor, v: Tensor, bias: Tensor | None) -> str | None:
-    if not q.is_cuda:
+    # Triton's interpreter runs the kernels anywhere, thousands of times slower: to test them and to look inside.
+    if not q.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         return f"the tensors are on {q.device} and its kernels run on CUDA alone"
+    if q.is_cuda and torch.cuda.get_device_capability(q.device) < OLDEST_GPU:
+        return "its kernels need a GPU of compute capability {}.{} or newer (Ampere)".format(*OLDEST_GPU)
     if bias is not None:
         return "its kernels take no bias"
     if q.dtype not in (torch.float32, torch.float16, torch.bfloat16):
@@ -152,11 +154,12 @@ def _why_not_triton(q: Tensor, v: Tensor, bias: Tensor | None) -> str | None:
 def _triton() -> ModuleType | None:
     """The kernels, loaded when they are first needed: a machine without a GPU need not have Triton at all."""
     try:
-        return importlib.import_module("shared.attention.triton")
+        from shared.attention import triton
     except ModuleNotFoundError as missing:
-        if missing.name not in ("triton", "shared.attention.triton"):
+        if missing.name != "triton":
             raise
         return None
+    return triton
 
 
 def _widest(q: Tensor) -> torch.dtype:

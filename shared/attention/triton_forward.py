@@ -36,9 +36,7 @@ def forward(
     """
     batch, heads, q_len, head_dim = q.shape
     k_len, value_dim = v.shape[2:]
-    # Heads lie side by side in memory: the projection that follows reads them so.
-    out = torch.empty(batch, q_len, heads, value_dim, dtype=q.dtype, device=q.device).transpose(1, 2)
-    lse = torch.empty(batch, heads, q_len, dtype=torch.float32, device=q.device)
+    out, lse = empty_results(q, v)
     if out.numel() == 0:
         return out, lse
     tile = tiles("forward", q, v)
@@ -75,6 +73,14 @@ def forward(
         num_stages=tile.stages,
     )
     return out, lse
+
+
+def empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for the output and the log-sum-exp."""
+    batch, heads, q_len = q.shape[:3]
+    # Heads lie side by side in memory: the projection that follows reads them so.
+    out = torch.empty(batch, q_len, heads, v.shape[3], dtype=q.dtype, device=q.device).transpose(1, 2)
+    return out, torch.empty(batch, heads, q_len, dtype=torch.float32, device=q.device)
 
 
 @triton.jit

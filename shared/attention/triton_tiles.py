@@ -76,3 +76,8 @@ def reach(mask: Mask) -> tuple[int, int]:
 def strides(x: Tensor) -> tuple[int, int, int]:
     """Steps in memory from one batch row, head and token to the next; numbers of one vector lie side by side."""
     return x.stride(0), x.stride(1), x.stride(2)
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many programs the device computes at once, at least; a stand-in where there is no GPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
