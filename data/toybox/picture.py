@@ -6,19 +6,20 @@ from functools import cache
 import numpy as np
 
 from data.toybox import raster
-from data.toybox.scene import Scene
+from data.toybox.scene import WIDTH, Scene
 
 
 @cache
 def _sprite(shape: str, colour: str, texture: str, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is kept and what is added, [width, 3 · width]: a row's pixels and channels in one axis is faster."""
     sprite = raster.sprite(shape, colour, texture, width)
-    keep = np.array(sprite.keep, np.uint16).reshape(width, width, 1)
-    return keep, np.array(sprite.ink, np.uint16).reshape(width, width, 3)
+    keep = np.array(sprite.keep, np.uint16).repeat(3).reshape(width, 3 * width)
+    return keep, np.array(sprite.ink, np.uint16).reshape(width, 3 * width)
 
 
 @cache
 def _background(number: int, size: int) -> np.ndarray:
-    return np.frombuffer(raster.background(number, size), np.uint8).reshape(size, size, 3)
+    return np.frombuffer(raster.background(number, size), np.uint8).reshape(size, 3 * size)
 
 
 def picture(scene: Scene, size: int = 64) -> np.ndarray:
@@ -35,14 +36,17 @@ def pictures(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
     Raises ValueError when `size` is below 16.
     """
     raster.check_size(size)
-    canvases = np.empty((len(scenes), size, size, 3), np.uint8)
-    width_of = {name: raster.size_in_pixels(name, size) for name in ("small", "large")}
+    canvases = np.empty((len(scenes), size, 3 * size), np.uint8)
+    width_of = {name: raster.size_in_pixels(name, size) for name in WIDTH}
     for canvas, scene in zip(canvases, scenes, strict=True):
         canvas[:] = _background(scene.background, size)
         for thing in scene.things:
             left, top = raster.corner(thing, size)
             width = width_of[thing.size]
             keep, ink = _sprite(thing.shape, thing.colour, thing.texture, width)
-            region = canvas[top : top + width, left : left + width]
-            region[:] = (keep * region + ink) >> 4
-    return canvases
+            region = canvas[top : top + width, 3 * left : 3 * (left + width)]
+            pixels = keep * region
+            pixels += ink
+            pixels >>= 4
+            region[:] = pixels
+    return canvases.reshape(len(scenes), size, size, 3)

@@ -116,8 +116,8 @@ def size_in_pixels(thing_size: str, picture_size: int) -> int:
 
 def corner(thing: Thing, picture_size: int) -> tuple[int, int]:
     """Return the leftmost column and the topmost row of the thing's sprite."""
-    left, top, _, _ = thing.box
-    return left * picture_size // WORLD, top * picture_size // WORLD
+    half = WIDTH[thing.size] // 2
+    return (thing.x - half) * picture_size // WORLD, (thing.y - half) * picture_size // WORLD
 
 
 @cache
