@@ -1,0 +1,146 @@
+"""How every figure looks: palette, font, sizes, and how it becomes a file.
+
+Figures are white cards, readable on a light page and on a dark one, at about 800 pixels. The colours are those of
+Okabe and Ito, which people who see colours differently can tell apart; and nothing is said by colour alone.
+The same data gives the same bytes, so a committed figure changes only when what it shows does.
+"""
+
+import io
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from shared.errors import CourseError
+
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#B5588D"
+ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#767676", "#24292F"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+PALE = "#A9BBC8"  # what stands beside the one that a figure is about
+
+# From paper to ink: more is darker. Both ways from paper: blue is less than zero, vermillion is more.
+SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", ["#FFFFFF", "#BFDDEE", "#5BA3CF", BLUE, "#06304E"])
+DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#00466E", BLUE, "#FFFFFF", VERMILLION, "#7A3300"])
+
+WIDTH = 8.0  # inches
+DOTS_PER_INCH = 160
+DASHED = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 1.4}
+STYLE = {
+    "font.family": "DejaVu Sans",  # it comes with matplotlib, so it is the same everywhere
+    "font.size": 11,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#AFB8C1",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#E6E9ED",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#57606A",
+    "ytick.color": "#57606A",
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "lines.linewidth": 2.2,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.12,
+}
+
+
+class Card(Figure):
+    """A figure that a notebook shows just as `save` writes it."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        return as_png(self), {"width": round(self.get_figwidth() * 100)}
+
+
+def styled(function: Callable) -> Callable:
+    """Draw what `function` draws in this style, whatever style its caller has set, and leave that one as it was."""
+
+    @wraps(function)
+    def within_style(*arguments, **options):
+        with style.context(["default", STYLE]):
+            return function(*arguments, **options)
+
+    return within_style
+
+
+@styled
+def figure(
+    title: str = "", *, width: float = WIDTH, height: float = 4.2, rows: int = 1, columns: int = 1, note: str = ""
+) -> tuple[Card, np.ndarray]:
+    """Return an empty figure and its axes, [rows, columns], to draw on what no function here draws.
+
+    `title` says what is to be seen, `note` (small, below) how it was measured; sizes are in inches, they included.
+    """
+    card = Card(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = card.subplots(rows, columns, squeeze=False)
+    if title:
+        card.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold")
+    if note:
+        card.supxlabel(note, x=0.015, ha="left", fontsize=9, color=GREY)
+    return card, axes
+
+
+def save(card: Figure, path: Path) -> None:
+    """Write a figure as PNG. Raises CourseError when the disk refuses."""
+    path = Path(path)
+    require(path.suffix == ".png", f"figures are saved as .png, not as {path.name}")
+    content = as_png(card)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise CourseError(f"cannot write the figure {path}: {error.strerror or error}") from error
+
+
+@styled
+def as_png(card: Figure) -> bytes:
+    if isinstance(card.get_layout_engine(), ConstrainedLayoutEngine):
+        # Lay out once and for all: the layout creeps on a little with every drawing, and the bytes with it.
+        card.draw_without_rendering()
+        card.draw_without_rendering()
+        card.set_layout_engine("none")
+    content = io.BytesIO()
+    # Without the name and version of the software the bytes depend on the picture alone.
+    card.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return content.getvalue()
+
+
+def bare(axis: Axes) -> None:
+    """Leave nothing of an axis but what is drawn on it."""
+    axis.grid(visible=False)
+    axis.set(xticks=[], yticks=[])
+    for side in axis.spines.values():
+        side.set_visible(False)
+
+
+def frame_height(title: str, note: str) -> float:
+    """Inches that title and note take of a figure."""
+    return 0.5 * bool(title) + 0.35 * bool(note)
+
+
+def number_text(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f} %" if percent else f"{value:.3g}"
+
+
+def plain(values: Any) -> Any:
+    """Return a tensor that still hangs on a graph or a GPU as something that NumPy reads; the rest as it is."""
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else values
+
+
+def require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)

@@ -1,0 +1,97 @@
+"""Tables of numbers as shades."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
+from matplotlib.ticker import PercentFormatter
+
+from shared.plots.look import DIVERGING, INK, SEQUENTIAL, Card, bare, figure, frame_height, plain, require, styled
+
+
+@styled
+def matrix(
+    values: Any,
+    *,
+    row_labels: Sequence[str] | None = None,
+    column_labels: Sequence[str] | None = None,
+    x_label: str = "",
+    y_label: str = "",
+    title: str = "",
+    percent: bool = False,
+    note: str = "",
+) -> Card:
+    """Draw [rows, columns] as shades, with the numbers written in when there are few enough to read.
+
+    Values of both signs are drawn in two hues, with zero white. Raises ValueError when it is no matrix,
+    or there are not as many labels as rows and columns.
+    """
+    table = np.asarray(plain(values), dtype=float)
+    require(table.ndim == 2 and table.size > 0, f"matrix needs [rows, columns], not {table.shape}")
+    rows, columns = table.shape
+    for what, labels, length in (("row", row_labels, rows), ("column", column_labels, columns)):
+        require(labels is None or len(labels) == length, f"{length} {what}s and {len(labels or [])} {what} labels")
+    height = float(np.clip(5.6 * rows / columns, 0.9, 5.6)) + 0.7 + frame_height(title, note)
+    card, axes = figure(title, height=height, note=note)
+    axis = axes[0, 0]
+    shades = _draw(axis, table)
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    if column_labels is not None:
+        slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+        long = columns * max(map(len, column_labels)) > 60
+        axis.set_xticks(range(columns), list(column_labels), color=INK, **(slanted if long else {}))
+    if row_labels is not None:
+        axis.set_yticks(range(rows), list(row_labels), color=INK)
+    if max(rows, columns) <= 12:
+        _write_numbers(axis, table, shades, percent)
+    else:
+        _add_scale(card, axis, shades, percent)
+    return card
+
+
+@styled
+def matrix_grid(values: Any, *, title: str = "", percent: bool = False, note: str = "") -> Card:
+    """Draw [rows, columns, height, width] as a grid of small maps on one scale, each where it belongs.
+
+    So one sees, for every place of an image, its likeness to all places. Raises ValueError for another shape.
+    """
+    maps = np.asarray(plain(values), dtype=float)
+    require(maps.ndim == 4 and maps.size > 0, f"matrix_grid needs [rows, columns, height, width], not {maps.shape}")
+    rows, columns, high, wide = maps.shape
+    # One picture with white lines between its blocks: hundreds of little axes would take seconds.
+    mosaic = maps.transpose(0, 2, 1, 3).reshape(rows * high, columns * wide)
+    height = float(np.clip(6.0 * rows * high / (columns * wide), 1.0, 6.0)) + 0.3 + frame_height(title, note)
+    card, axes = figure(title, height=height, note=note)
+    axis = axes[0, 0]
+    shades = _draw(axis, mosaic)
+    between = {"color": "white", "linewidth": min(6.0, 40 / max(rows, columns))}
+    for row in range(1, rows):
+        axis.axhline(row * high - 0.5, **between)
+    for column in range(1, columns):
+        axis.axvline(column * wide - 0.5, **between)
+    _add_scale(card, axis, shades, percent)
+    return card
+
+
+def _draw(axis: Axes, table: np.ndarray) -> AxesImage:
+    signed = np.nanmin(table) < 0
+    reach = float(np.nanmax(np.abs(table))) or 1.0
+    low, palette = (-reach, DIVERGING) if signed else (0.0, SEQUENTIAL)
+    bare(axis)
+    return axis.imshow(table, cmap=palette, vmin=low, vmax=reach, interpolation="nearest", aspect="equal")
+
+
+def _write_numbers(axis: Axes, table: np.ndarray, shades: AxesImage, percent: bool) -> None:
+    for (row, column), value in np.ndenumerate(table):
+        dark = sum(shades.cmap(shades.norm(value))[:3]) < 1.6
+        text = f"{100 * value:.0f} %" if percent else f"{value:.2g}"
+        axis.text(column, row, text, ha="center", va="center", color="white" if dark else INK, fontsize=10)
+
+
+def _add_scale(card: Card, axis: Axes, shades: AxesImage, percent: bool) -> None:
+    formatter = PercentFormatter(1.0, decimals=0) if percent else None
+    scale = card.colorbar(shades, ax=axis, shrink=0.6, pad=0.02, aspect=28, format=formatter)
+    scale.outline.set_visible(False)
