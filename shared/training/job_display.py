@@ -41,15 +41,14 @@ def read_report(job: "Job") -> dict | None:
 
 
 def report_text(report: dict | None, seconds: float) -> str:
-    """Say where a job is: "120/400 · loss 1.2345 · 0:07", and for one that doesn't say, how long it runs."""
+    """Say where a job is: "120/400 · loss 1.2345 · 52 steps/s · 0:05 left"; of one that trains nothing, its time so far."""
     if report is None:
         return clock(seconds)
-    parts = [f"{report['step']}/{report['steps']}"]
-    if report["label"]:
-        parts.insert(0, report["label"])
+    parts = [report["label"]] if report["label"] else []
+    parts.append(f"{report['step']}/{report['steps']}")
     if report["loss"] is not None:
         parts.append(f"loss {report['loss']:.4f}")
-    return " · ".join([*parts, clock(seconds)])
+    return " · ".join([*parts, report["pace"]])
 
 
 class JobLines:

@@ -20,6 +20,7 @@ import torch
 from shared.errors import CourseError
 from shared.training.atomic import write_atomically
 from shared.training.interruption import TrainingInterrupted
+from shared.training.jobs import INTERRUPTED
 
 
 def main(folder: Path) -> int:
@@ -38,7 +39,7 @@ def main(folder: Path) -> int:
         # The next sitting adds its own time to what this one has spent.
         job["seconds"] += time.perf_counter() - started
         write_atomically(folder / "job.json", json.dumps(job, indent=1).encode())
-        return 130
+        return INTERRUPTED
     except Exception as error:
         traceback.print_exc()
         reason = str(error) if isinstance(error, CourseError) else traceback.format_exc()
@@ -69,18 +70,24 @@ def _checked(function: str, result: object) -> dict:
 
 def _costs(job: dict, started: float) -> dict:
     """Seconds over all sittings, peak memory in MB, and the device by name; "_" sets them apart from measurements."""
-    # The one figure that kernels disagree on: Linux counts kilobytes here, macOS bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     costs = {
         "_seconds": round(job["seconds"] + time.perf_counter() - started, 2),
-        "_peak_memory_mb": round(peak / 1e6, 1),
+        "_peak_memory_mb": round(_peak_memory() / 1e6, 1),
         "_device": job["arguments"].get("device", "cpu"),
     }
     if torch.cuda.is_initialized():
         costs["_device"] = torch.cuda.get_device_name()
         costs["_peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return costs
+
+
+def _peak_memory() -> int:
+    """Return the most bytes of memory that this process has held."""
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # On Linux that figure would take in what the parent held when it started us; this one doesn't.
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -25,6 +25,7 @@ from shared.training.job_display import open_job_display
 from shared.training.progress import REPORT_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
+INTERRUPTED = 130  # the status of a job that was asked to stop and has saved
 SECONDS_TO_SAVE = 60.0  # that a job is given to reach its next step and save, before it is killed
 
 
@@ -57,7 +58,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
     Raises CourseError when a job fails (the others are asked to stop and save first), and TrainingInterrupted
     after Ctrl-C or SIGTERM, when all have saved.
     """
-    _check(jobs)
+    _check(jobs, workers)
     results: dict[str, dict] = {}
     waiting: list[Job] = []
     for job in jobs:
@@ -112,7 +113,9 @@ def source_hash(function: str) -> str:
     return digest.hexdigest()
 
 
-def _check(jobs: Sequence[Job]) -> None:
+def _check(jobs: Sequence[Job], workers: int) -> None:
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; somebody has to do the work, so at least 1")
     for what in ("name", "folder"):
         values = [getattr(job, what) for job in jobs]
         if len(set(values)) < len(values):
@@ -127,10 +130,12 @@ def _check(jobs: Sequence[Job]) -> None:
 def _prepare(job: Job, resume: bool) -> dict | None:
     """Return the cached result, or make the folder ready for a start or a continuation and return None."""
     folder, ticket = Path(job.folder), Path(job.folder) / "job.json"
-    if folder.exists() and any(folder.iterdir()) and not ticket.exists():
-        raise CourseError(f"{folder} holds something, but no job.json, so it is not replaced; name another folder")
-    before = json.loads(ticket.read_text(encoding="utf-8")) if ticket.exists() else {}
-    goes_on = resume and before.get("fingerprint") == job.fingerprint
+    with disk_errors(folder):
+        if folder.exists() and any(folder.iterdir()) and not ticket.exists():
+            raise CourseError(f"{folder} holds something, but no job.json, so it is not replaced; name another folder")
+        before = json.loads(ticket.read_text(encoding="utf-8")) if ticket.exists() else {}
+    fingerprint = job.fingerprint
+    goes_on = resume and before.get("fingerprint") == fingerprint
     if goes_on and (folder / "result.json").exists():
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     with disk_errors(folder):
@@ -142,7 +147,7 @@ def _prepare(job: Job, resume: bool) -> dict | None:
         "name": job.name,
         "function": job.function,
         "arguments": job.arguments,
-        "fingerprint": job.fingerprint,
+        "fingerprint": fingerprint,
         "resume": goes_on,
         "seconds": before.get("seconds", 0.0) if goes_on else 0.0,
     }
@@ -177,6 +182,8 @@ def _collect(job: Job, status: int) -> dict:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     if (folder / "error.txt").exists():
         reason = (folder / "error.txt").read_text(encoding="utf-8").strip()
+    elif status == INTERRUPTED:
+        reason = "it was stopped from outside, with its state saved; the same command with RESUME=1 goes on"
     elif status == -signal.SIGKILL:
         reason = "its process was killed, as systems do when memory runs out"
     else:

@@ -45,7 +45,7 @@ class Pace:
 def open_display(label: str, step: int, steps: int, unit: str, units_per_step: int) -> Display:
     """Choose the display for where this process's output goes, and show the run's beginning at once."""
     if report := os.environ.get(REPORT_VARIABLE):
-        return ReportFile(Path(report), label, step, steps)
+        return ReportFile(Path(report), label, step, steps, unit, units_per_step)
     if sys.stderr.isatty():
         return TerminalBar(label, step, steps, unit, units_per_step)
     return PlainLines(label, step, steps, unit, units_per_step)
@@ -131,12 +131,14 @@ class PlainLines:
 class ReportFile:
     """A JSON file, renewed at most four times a second, from which the parent process draws this job's bar."""
 
-    def __init__(self, path: Path, label: str, step: int, steps: int):
-        self.path, self.label, self.steps = path, label, steps
+    def __init__(self, path: Path, label: str, step: int, steps: int, unit: str, units_per_step: int):
+        self.path, self.label, self.steps, self.unit, self.units_per_step = path, label, steps, unit, units_per_step
+        self.pace = Pace(step)
         self.due = 0.0
         self._write(step, None)
 
     def update(self, step: int, loss: float) -> None:
+        self.pace.mark(step)
         if time.monotonic() >= self.due or step == self.steps:
             self._write(step, loss)
 
@@ -145,7 +147,8 @@ class ReportFile:
 
     def _write(self, step: int, loss: float | None) -> None:
         self.due = time.monotonic() + 0.25
-        report = {"label": self.label, "step": step, "steps": self.steps, "loss": loss}
+        pace = pace_text(self.pace.steps_per_second, self.steps - step, self.unit, self.units_per_step)
+        report = {"label": self.label, "step": step, "steps": self.steps, "loss": loss, "pace": pace}
         temporary = self.path.with_name(self.path.name + ".part")
         with contextlib.suppress(OSError):  # a display is never worth ending a run for; the checkpoint will complain
             temporary.write_text(json.dumps(report), encoding="utf-8")

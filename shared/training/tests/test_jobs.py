@@ -136,6 +136,8 @@ def test_a_process_that_was_killed_is_told(tmp_path):
     job = add(tmp_path)
     with pytest.raises(CourseError, match=r"job add failed: its process was killed.*memory"):
         jobs._collect(job, -signal.SIGKILL)
+    with pytest.raises(CourseError, match=r"stopped from outside.*RESUME=1"):
+        jobs._collect(job, 130)
     with pytest.raises(CourseError, match="ended with status 3"):
         jobs._collect(job, 3)
 
@@ -192,10 +194,12 @@ def test_jobs_that_collide_or_do_not_fit_json_are_refused(tmp_path):
         run_jobs([add(tmp_path), Job("b", FUNCTIONS + "add", {}, tmp_path / "add")])
     with pytest.raises(ValueError, match=r"'add'.*JSON"):
         run_jobs([add(tmp_path, second=Path("x"))])
+    with pytest.raises(ValueError, match="workers is 0"):
+        run_jobs([add(tmp_path)], workers=0)
 
 
 def test_a_bars_text():
-    report = {"label": "teacher", "step": 12, "steps": 40, "loss": 0.52345}
-    assert report_text(report, 67.2) == "teacher · 12/40 · loss 0.5234 · 1:07"
-    assert report_text({"label": "", "step": 0, "steps": 40, "loss": None}, 1) == "0/40 · 0:01"
+    report = {"label": "teacher", "step": 12, "steps": 40, "loss": 0.52345, "pace": "52 steps/s · 0:01 left"}
+    assert report_text(report, 67.2) == "teacher · 12/40 · loss 0.5234 · 52 steps/s · 0:01 left"
+    assert report_text(report | {"label": "", "loss": None, "pace": "starting"}, 1) == "12/40 · starting"
     assert report_text(None, 3671) == "1:01:11"

@@ -1,0 +1,93 @@
+import json
+
+import pytest
+
+from shared.training import progress
+from shared.training.progress import Pace, PlainLines, ReportFile, clock, open_display, pace_text
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock_set_by_hand(monkeypatch):
+    hand = Clock()
+    monkeypatch.setattr(progress.time, "monotonic", hand.monotonic)
+    return hand
+
+
+def test_durations():
+    assert [clock(seconds) for seconds in (0, 7.4, 59.6, 754, 7500)] == ["0:00", "0:07", "1:00", "12:34", "2:05:00"]
+
+
+def test_pace_in_words():
+    assert pace_text(0.0, 10, "tokens", 5) == "starting"
+    assert pace_text(4.0, 30, "", 0) == "4 steps/s · 0:08 left"
+    assert pace_text(250.0, 1000, "samples", 128) == "250 steps/s · 32,000 samples/s · 0:04 left"
+
+
+def test_a_slow_first_step_is_forgotten(clock_set_by_hand):
+    pace = Pace(0)
+    clock_set_by_hand.now += 60  # compiling
+    pace.mark(1)
+    for step in range(2, 40):
+        clock_set_by_hand.now += 0.5
+        pace.mark(step)
+    assert pace.steps_per_second == pytest.approx(2.0)
+
+
+def test_plain_lines_begin_at_once_and_grow_rare(clock_set_by_hand, capsys):
+    display = PlainLines("student", 0, 1000, "samples", 10)
+    assert capsys.readouterr().err == "student: step 0/1000, starting\n"
+    times = []
+    for step in range(1, 1001):
+        clock_set_by_hand.now += 0.5
+        display.update(step, 1.25)
+        if lines := capsys.readouterr().err:
+            times.append(step / 2)
+            assert lines.startswith(f"student: step {step}/1000, loss 1.2500, 2 steps/s · 20 samples/s · ")
+    assert times[:3] == [2.0, 5.0, 9.5] and times[-1] == 500.0 and len(times) < 20
+
+
+def test_a_report_is_small_and_not_renewed_at_every_step(clock_set_by_hand, tmp_path):
+    path = tmp_path / "progress.json"
+    display = ReportFile(path, "student", 3, 40, "", 0)
+    assert json.loads(path.read_text()) == {
+        "label": "student",
+        "step": 3,
+        "steps": 40,
+        "loss": None,
+        "pace": "starting",
+    }
+    seen = set()
+    for step in range(4, 41):
+        clock_set_by_hand.now += 0.1
+        display.update(step, 0.5)
+        seen.add(json.loads(path.read_text())["step"])
+    assert 40 in seen and 10 < len(seen) < 16
+    path.unlink()
+    tmp_path.rmdir()
+    display.update(40, 0.5)  # nowhere to write to: no reason to end a run
+
+
+def test_the_display_fits_where_the_output_goes(monkeypatch, tmp_path, capsys):
+    assert isinstance(open_display("", 0, 10, "", 0), PlainLines)
+    monkeypatch.setenv(progress.REPORT_VARIABLE, str(tmp_path / "progress.json"))
+    assert isinstance(open_display("", 0, 10, "", 0), ReportFile)
+
+
+def test_the_bar_on_a_terminal_draws_itself(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bar = open_display("student", 0, 10, "samples", 32)
+    assert isinstance(bar, progress.TerminalBar)
+    for step in range(1, 11):
+        bar.update(step, 0.5)
+    bar.close()
+    assert "student" in capsys.readouterr().err
