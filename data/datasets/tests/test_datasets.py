@@ -240,7 +240,7 @@ def test_digits_are_the_real_ones_split_as_the_stdlib_splits_them():
 def test_digits_as_a_data_set_are_bytes():
     data, (images, labels) = digits(seed=3), digits_module.load()
     train, held_out = digits_module.split(3)
-    assert data.verified and data.train_images.shape == (1438, 8, 8, 1)
+    assert data.verified and data.train_images.shape == (1438, 8, 8, 1) and data.train_images.max() == 255
     np.testing.assert_array_equal(np.round(data.test_images[..., 0] / 255 * 16), images[held_out])
     np.testing.assert_array_equal(data.train_labels, labels[train])
     np.testing.assert_array_equal(digits(other_writers=True).test_labels, labels[1438:])

@@ -90,6 +90,12 @@ def test_a_broken_connection_is_taken_up_where_it_broke(server):
     assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
 
 
+def test_a_connection_may_break_often_as_long_as_something_comes(server):
+    server.cuts = [100_000] * 8
+    assert obtain(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
+    assert len(server.ranges) == 9 > download.ATTEMPTS
+
+
 def test_a_connection_that_always_breaks_keeps_what_came_for_the_next_run(server, tmp_path):
     server.cuts = [400_000, 0, 0, 0]
     with pytest.raises(CourseError, match=r"cannot download file\.bin"):
