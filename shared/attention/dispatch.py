@@ -5,7 +5,6 @@ ATTENTION_BACKEND (naive, sdpa or triton) forces one, and an impossible choice i
 """
 
 import os
-from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -54,7 +53,7 @@ def attention(
     elif backend == "sdpa":
         out, lse = attention_sdpa(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, return_lse=return_lse)
     else:
-        out, lse = attention_naive(q, k, v, mask, scale=scale, softcap=softcap, bias=bias)
+        out, lse = attention_naive(q, k, v, mask, scale=scale, softcap=softcap, bias=bias, dtype=_widest(q))
     return (out, lse) if return_lse else out
 
 
@@ -110,10 +109,12 @@ def attention_backward(
             raise ValueError(f"{name} has shape {list(given.shape)}; expected {list(expected)} for these q and v")
     scale = q.shape[3] ** -0.5 if scale is None else scale
     backend = choose_backend(q, k, v)
-    compute: Callable = {"naive": attention_backward_naive, "sdpa": attention_backward_sdpa}.get(backend)
+    saved = (q, k, v, out, lse, grad_out, mask)
     if backend == "triton":
-        compute = _triton().attention_backward_triton
-    return compute(q, k, v, out, lse, grad_out, mask, scale=scale, softcap=softcap)
+        return _triton().attention_backward_triton(*saved, scale=scale, softcap=softcap)
+    if backend == "sdpa":
+        return attention_backward_sdpa(*saved, scale=scale, softcap=softcap)
+    return attention_backward_naive(*saved, scale=scale, softcap=softcap, dtype=_widest(q))
 
 
 def choose_backend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = None) -> str:

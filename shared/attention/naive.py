@@ -3,6 +3,9 @@
 Nothing here is clever. The scores of all pairs are laid out in one matrix, in float64 by default.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,6 +13,22 @@ from torch import Tensor
 from shared.attention.mask import Mask
 
 
+def _in_full_precision(compute: Callable) -> Callable:
+    """Keep autocast from halving what is computed here: it would round the scores before they are exponentiated."""
+
+    @functools.wraps(compute)
+    def computed(q: Tensor, *others, **settings):
+        device = q.device.type
+        # Some devices (meta, which only counts shapes) know no autocast and refuse the question.
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+            return compute(q, *others, **settings)
+        with torch.autocast(device, enabled=False):
+            return compute(q, *others, **settings)
+
+    return computed
+
+
+@_in_full_precision
 def attention_naive(
     q: Float[Tensor, "batch heads q_len head_dim"],
     k: Float[Tensor, "batch kv_heads k_len head_dim"],
@@ -31,6 +50,7 @@ def attention_naive(
     return out.to(q.dtype), lse.to(torch.promote_types(q.dtype, torch.float32))
 
 
+@_in_full_precision
 def attention_weights_naive(
     q: Float[Tensor, "batch heads q_len head_dim"],
     k: Float[Tensor, "batch kv_heads k_len head_dim"],
@@ -45,6 +65,7 @@ def attention_weights_naive(
     return _softmax(_scores(q, k, mask, scale, softcap, bias, dtype))[0].to(q.dtype)
 
 
+@_in_full_precision
 def attention_backward_naive(
     q: Float[Tensor, "batch heads q_len head_dim"],
     k: Float[Tensor, "batch kv_heads k_len head_dim"],

@@ -96,6 +96,15 @@ def test_half_precision_comes_near_the_oracle(monkeypatch, dtype, settings):
     assert all(lse.dtype == torch.float32 for lse in results[1][1:])
 
 
+@pytest.mark.parametrize("settings", [{"softcap": 2.0}, {"return_lse": True}])
+def test_autocast_does_not_round_the_scores(settings):
+    q, k, v = (_random(1, 1, 9, 16) * 4 for _ in range(3))
+    expected = attention(q, k, v, **settings)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = attention(q, k, v, **settings)
+    torch.testing.assert_close(actual, expected)
+
+
 def test_a_segment_whose_keys_lie_apart_is_still_exact(monkeypatch):
     """0 1 0 is no slice: the dense mask serves; and the same for keys that no query asks for."""
     q, k, v = (_random(1, 1, 64, 8, dtype=torch.float64) for _ in range(3))
