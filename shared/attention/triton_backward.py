@@ -10,6 +10,8 @@ queries, the other owns blocks of queries and sums over keys. Nothing is added t
 same inputs give the same bits.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -17,7 +19,9 @@ from torch import Tensor
 
 from shared.attention.mask import Mask
 from shared.attention.triton_blocks import (
+    across,
     blocks_to_visit,
+    down,
     full_block,
     partial_block,
     plan,
@@ -25,8 +29,17 @@ from shared.attention.triton_blocks import (
     tokens_of,
     visible,
 )
-from shared.attention.triton_forward import LOG2_E, NOTHING, first_of, load_rows, store_rows, tanh
-from shared.attention.triton_tiles import Scores, padded, precision, reach, strides, tiles
+from shared.attention.triton_forward import LOG2_E, NOTHING, head_of, load_rows, store_rows, tanh
+from shared.attention.triton_tiles import Reach, Rows, Scores, Shape, padded, tiles
+
+DELTA_ROWS = 32
+
+
+class Sums(NamedTuple):
+    """One number per query, [batch, heads, q_len]: the log-sum-exp of its scores, and Δ, the mean of its g·v."""
+
+    lse: Tensor
+    delta: Tensor
 
 
 def backward(
@@ -47,405 +60,214 @@ def backward(
     q [batch, heads, q_len, head_dim], k [batch, kv_heads, k_len, head_dim], v [batch, kv_heads, k_len, value_dim];
     out and grad_out [batch, heads, q_len, value_dim]; lse and grad_lse [batch, heads, q_len].
     """
-    batch, heads, q_len, head_dim = q.shape
-    kv_heads, k_len, value_dim = v.shape[1:]
+    batch, heads, q_len = q.shape[:3]
+    kv_heads, k_len = k.shape[1:3]
     grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
     if q.numel() == 0 or k.numel() == 0:
         return grad_q.zero_(), grad_k.zero_(), grad_v.zero_()
     lse = lse.float().contiguous()
-    delta = torch.empty_like(lse)
-    rows = 32
-    delta_kernel[(triton.cdiv(q_len, rows) * batch * heads,)](
-        out,
-        grad_out,
-        lse,
-        None if grad_lse is None else grad_lse.contiguous(),
-        delta,
-        strides(out),
-        strides(grad_out),
-        q_len,
-        heads,
-        VALUE_DIM=value_dim,
-        VALUE_WIDTH=padded(value_dim),
-        ROWS=rows,
-    )
+    sums = Sums(lse, mean_gradient(out, lse, grad_out, grad_lse))
 
+    q_rows, k_rows, v_rows, grad_rows = (Rows.of(x) for x in (q, k, v, grad_out))
     queries, keys = tokens_of(mask, q_len, k_len)
-    behind, ahead = reach(mask)
-    squash, sharpness = Scores.of(scale, softcap)
-    shared = dict(
-        CAUSAL=mask.causal,
-        HEAD_DIM=head_dim,
-        VALUE_DIM=value_dim,
-        WIDTH=padded(head_dim),
-        VALUE_WIDTH=padded(value_dim),
-        PRECISION=precision(q),
-    )
-    tensors = (q, k, v, grad_out, lse, delta)
-    all_strides = tuple(strides(x) for x in (q, k, v, grad_out))
+    reach, scores = Reach.of(mask), Scores.of(scale, softcap)
+    heads_of = heads, heads // kv_heads
 
     tile = tiles("keys", q, v)
+    blocks = blocks_to_visit(mask, q_len, k_len, tile.block_q, tile.block_k, owner="keys")
+    shape = Shape.of(q, v, mask, tile.block_q, tile.block_k)
     keys_kernel[(triton.cdiv(k_len, tile.block_k) * batch * kv_heads,)](
-        *tensors,
-        grad_k,
-        grad_v,
-        *all_strides,
-        strides(grad_k),
-        strides(grad_v),
-        queries,
-        keys,
-        blocks_to_visit(mask, q_len, k_len, tile.block_q, tile.block_k, owner="keys"),
-        mask.window,
-        # Seen from a key, forwards is backwards.
-        ahead,
-        behind,
-        scale,
-        squash,
-        sharpness,
-        heads,
-        heads // kv_heads,
-        **shared,
-        BLOCK_Q=tile.block_q,
-        BLOCK_K=tile.block_k,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
+        q_rows, k_rows, v_rows, grad_rows, sums, Rows.of(grad_k), Rows.of(grad_v),
+        queries, keys, blocks, reach, scores, scale, *heads_of, SHAPE=shape, **tile.options,
+    )  # fmt: skip
+
     tile = tiles("queries", q, v)
+    blocks = blocks_to_visit(mask, q_len, k_len, tile.block_q, tile.block_k, owner="queries")
+    shape = Shape.of(q, v, mask, tile.block_q, tile.block_k)
     queries_kernel[(triton.cdiv(q_len, tile.block_q) * batch * heads,)](
-        *tensors,
-        grad_q,
-        *all_strides,
-        strides(grad_q),
-        queries,
-        keys,
-        blocks_to_visit(mask, q_len, k_len, tile.block_q, tile.block_k, owner="queries"),
-        mask.window,
-        behind,
-        ahead,
-        scale,
-        squash,
-        sharpness,
-        heads,
-        heads // kv_heads,
-        **shared,
-        BLOCK_Q=tile.block_q,
-        BLOCK_K=tile.block_k,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
+        q_rows, k_rows, v_rows, grad_rows, sums, Rows.of(grad_q),
+        queries, keys, blocks, reach, scores, scale, *heads_of, SHAPE=shape, **tile.options,
+    )  # fmt: skip
     return grad_q, grad_k, grad_v
+
+
+def mean_gradient(out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor:
+    """Δ [batch, heads, q_len] in float32."""
+    batch, heads, q_len, value_dim = out.shape
+    delta = torch.empty_like(lse)
+    grad_lse = None if grad_lse is None else grad_lse.contiguous()
+    delta_kernel[(triton.cdiv(q_len, DELTA_ROWS) * batch * heads,)](
+        Rows.of(out), Rows.of(grad_out), lse, grad_lse, delta, q_len, heads,
+        VALUE_DIM=value_dim, VALUE_WIDTH=padded(value_dim), ROWS=DELTA_ROWS,
+    )  # fmt: skip
+    return delta
 
 
 @triton.jit
 def delta_kernel(
-    out,
-    grad_out,
-    lse,
-    grad_lse,
-    delta,
-    out_strides,
-    grad_strides,
-    q_len,
-    heads,
-    VALUE_DIM: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-):
+    out, grad_out, lse, grad_lse, delta, q_len, heads,
+    VALUE_DIM: tl.constexpr, VALUE_WIDTH: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
     """Δ = rowsum(g ∘ o), less the gradient of the log-sum-exp: d lse / d s_ij is p_ij, so it enters ds beside Δ."""
     q_blocks = tl.cdiv(q_len, ROWS)
     start = tl.program_id(0) % q_blocks * ROWS
     row, head = tl.program_id(0) // q_blocks // heads, tl.program_id(0) // q_blocks % heads
+    o = load_rows(head_of(out, row, head), start, q_len, ROWS, VALUE_DIM, VALUE_WIDTH, True)
+    g = load_rows(head_of(grad_out, row, head), start, q_len, ROWS, VALUE_DIM, VALUE_WIDTH, True)
+    mean = tl.sum(o.to(tl.float32) * g.to(tl.float32), 1)
+
     index = start + tl.arange(0, ROWS)
-    inside = index < q_len
     at = (row * heads + head).to(tl.int64) * q_len + index
-    o = load_rows(
-        first_of(out, out_strides, row, head), start, out_strides[2], q_len, ROWS, VALUE_DIM, VALUE_WIDTH, True
-    )
-    g = load_rows(
-        first_of(grad_out, grad_strides, row, head), start, grad_strides[2], q_len, ROWS, VALUE_DIM, VALUE_WIDTH, True
-    )
-    result = tl.sum(o.to(tl.float32) * g.to(tl.float32), 1)
     if grad_lse is not None:
         # Where nothing is seen the log-sum-exp is the constant −∞: whatever its gradient, none of it arrives.
-        saw = tl.load(lse + at, mask=inside, other=NOTHING) != NOTHING
-        result -= tl.where(saw, tl.load(grad_lse + at, mask=inside, other=0.0).to(tl.float32), 0.0)
-    tl.store(delta + at, result, mask=inside)
+        saw = tl.load(lse + at, mask=index < q_len, other=NOTHING) != NOTHING
+        mean -= tl.where(saw, tl.load(grad_lse + at, mask=index < q_len, other=0.0).to(tl.float32), 0.0)
+    tl.store(delta + at, mean, mask=index < q_len)
 
 
 @triton.jit
 def keys_kernel(
-    q,
-    k,
-    v,
-    grad_out,
-    lse,
-    delta,
-    grad_k,
-    grad_v,
-    q_strides,
-    k_strides,
-    v_strides,
-    grad_strides,
-    grad_k_strides,
-    grad_v_strides,
-    queries,
-    keys,
-    blocks,
-    window,
-    behind,
-    ahead,
-    scale,
-    squash,
-    sharpness,
-    heads,
-    group,
-    CAUSAL: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
+    q, k, v, grad_out, sums, grad_k, grad_v, queries, keys, blocks, reach, scores, scale, heads, group,
+    SHAPE: tl.constexpr,
+):  # fmt: skip
     """Gradients of one block of keys and values, over all the queries of all the heads that share them."""
-    k_blocks = tl.cdiv(keys.length, BLOCK_K)
     # The first keys of a causal mask are seen by most: they start first.
+    k_blocks = tl.cdiv(keys.length, SHAPE.BLOCK_K)
     block_k = tl.program_id(0) % k_blocks
     kv_heads = heads // group
     row, kv_head = tl.program_id(0) // k_blocks // kv_heads, tl.program_id(0) // k_blocks % kv_heads
-    start = block_k * BLOCK_K
-    key = load_rows(
-        first_of(k, k_strides, row, kv_head), start, k_strides[2], keys.length, BLOCK_K, HEAD_DIM, WIDTH, True
-    )
-    value = load_rows(
-        first_of(v, v_strides, row, kv_head), start, v_strides[2], keys.length, BLOCK_K, VALUE_DIM, VALUE_WIDTH, True
-    )
-    position, segment, span = read_tokens(keys, row, start + tl.arange(0, BLOCK_K))
-    sum_k = tl.zeros([BLOCK_K, WIDTH], tl.float32)
-    sum_v = tl.zeros([BLOCK_K, VALUE_WIDTH], tl.float32)
 
-    last = tl.minimum(start + BLOCK_K, keys.length) - 1
-    full_count, partial_count, live_from, full_from = plan(
-        blocks, row, block_k, start, last, behind, ahead, queries.length, BLOCK_Q
-    )
+    start = block_k * SHAPE.BLOCK_K
+    k, v = head_of(k, row, kv_head), head_of(v, row, kv_head)
+    key = load_rows(k, start, keys.length, SHAPE.BLOCK_K, SHAPE.HEAD_DIM, SHAPE.WIDTH, True)
+    value = load_rows(v, start, keys.length, SHAPE.BLOCK_K, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, True)
+    own = read_tokens(keys, row, start + tl.arange(0, SHAPE.BLOCK_K))
+    sum_k = zeros(SHAPE.BLOCK_K, SHAPE.WIDTH)
+    sum_v = zeros(SHAPE.BLOCK_K, SHAPE.VALUE_WIDTH)
+
+    # Seen from a key, the queries that look back at it lie ahead.
+    last = tl.minimum(start + SHAPE.BLOCK_K, keys.length) - 1
+    walk = plan(blocks, row, block_k, start, last, reach.ahead, reach.behind, queries.length, SHAPE.BLOCK_Q)
     for member in range(group):
         head = kv_head * group + member
-        of_q, of_grad = first_of(q, q_strides, row, head), first_of(grad_out, grad_strides, row, head)
+        of_q, of_grad = head_of(q, row, head), head_of(grad_out, row, head)
         offset = (row * heads + head).to(tl.int64) * queries.length
-        for number in range(full_count):
-            block = full_block(blocks, number, full_count, live_from, full_from)
+        of_sums = Sums(sums.lse + offset, sums.delta + offset)
+        for number in range(walk.full):
+            block = full_block(blocks, walk, number)
             sum_k, sum_v = gather_queries(
-                sum_k, sum_v, key, value, position, segment, span, of_q, of_grad, lse + offset, delta + offset,
-                q_strides, grad_strides, queries, row, block, window, squash, sharpness,
-                CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_Q, PRECISION, False,
+                sum_k, sum_v, key, value, own, of_q, of_grad, of_sums, queries, row, block, reach.window, scores,
+                SHAPE, False,
             )  # fmt: skip
-        for number in range(partial_count):
-            block = partial_block(blocks, number, full_count, live_from, full_from)
+        for number in range(walk.partial):
+            block = partial_block(blocks, walk, number)
             sum_k, sum_v = gather_queries(
-                sum_k, sum_v, key, value, position, segment, span, of_q, of_grad, lse + offset, delta + offset,
-                q_strides, grad_strides, queries, row, block, window, squash, sharpness,
-                CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_Q, PRECISION, True,
+                sum_k, sum_v, key, value, own, of_q, of_grad, of_sums, queries, row, block, reach.window, scores,
+                SHAPE, True,
             )  # fmt: skip
 
-    of_k, of_v = first_of(grad_k, grad_k_strides, row, kv_head), first_of(grad_v, grad_v_strides, row, kv_head)
-    store_rows(of_k, sum_k * scale, start, grad_k_strides[2], keys.length, BLOCK_K, HEAD_DIM, WIDTH)
-    store_rows(of_v, sum_v, start, grad_v_strides[2], keys.length, BLOCK_K, VALUE_DIM, VALUE_WIDTH)
+    grad_k, grad_v = head_of(grad_k, row, kv_head), head_of(grad_v, row, kv_head)
+    store_rows(grad_k, sum_k * scale, start, keys.length, SHAPE.BLOCK_K, SHAPE.HEAD_DIM, SHAPE.WIDTH)
+    store_rows(grad_v, sum_v, start, keys.length, SHAPE.BLOCK_K, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH)
 
 
 @triton.jit
 def gather_queries(
-    sum_k,
-    sum_v,
-    key,
-    value,
-    position,
-    segment,
-    span,
-    q,
-    grad_out,
-    lse,
-    delta,
-    q_strides,
-    grad_strides,
-    queries,
-    row,
-    block,
-    window,
-    squash,
-    sharpness,
-    CAUSAL: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    PRECISION: tl.constexpr,
-    MASKED: tl.constexpr,
-):
+    sum_k, sum_v, key, value, own, q, grad_out, sums, queries, row, block, window, scores,
+    SHAPE: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
     """What one block of queries sends back to a block of keys. The tile lies on its side: keys × queries."""
-    start = block * BLOCK_Q
-    index = start + tl.arange(0, BLOCK_Q)
-    query = load_rows(q, start, q_strides[2], queries.length, BLOCK_Q, HEAD_DIM, WIDTH, MASKED)
-    log_sum, mean = read_sums(lse, delta, index, queries.length, MASKED)
-    score = tl.dot(key, tl.trans(query), input_precision=PRECISION)
-    if squash is not None:
-        score = tanh(score * squash)
-    weight = tl.exp2(score * sharpness - log_sum[None, :])
+    start = block * SHAPE.BLOCK_Q
+    index = start + tl.arange(0, SHAPE.BLOCK_Q)
+    query = load_rows(q, start, queries.length, SHAPE.BLOCK_Q, SHAPE.HEAD_DIM, SHAPE.WIDTH, MASKED)
+    log_sum, mean = read_sums(sums, index, queries.length, MASKED)
+    score = tl.dot(key, tl.trans(query), input_precision=SHAPE.PRECISION)
+    if scores.squash is not None:
+        score = tanh(score * scores.squash)
+    weight = tl.exp2(score * scores.sharpness - log_sum[None, :])
     if MASKED:
-        position_q, segment_q, span_q = read_tokens(queries, row, index)
-        seen = visible(
-            position_q[None, :], segment_q[None, :], span_q[None, :],
-            position[:, None], segment[:, None], span[:, None], window, CAUSAL,
-        )  # fmt: skip
-        weight = tl.where(seen, weight, 0.0)
-    grad = load_rows(grad_out, start, grad_strides[2], queries.length, BLOCK_Q, VALUE_DIM, VALUE_WIDTH, MASKED)
-    sum_v = tl.dot(weight.to(grad.dtype), grad, sum_v, input_precision=PRECISION)
-    grad_score = weight * (tl.dot(value, tl.trans(grad), input_precision=PRECISION) - mean[None, :])
-    if squash is not None:
+        theirs = read_tokens(queries, row, index)
+        weight = tl.where(visible(across(theirs), down(own), window, SHAPE.CAUSAL), weight, 0.0)
+    grad = load_rows(grad_out, start, queries.length, SHAPE.BLOCK_Q, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, MASKED)
+    sum_v = tl.dot(weight.to(grad.dtype), grad, sum_v, input_precision=SHAPE.PRECISION)
+    grad_score = weight * (tl.dot(value, tl.trans(grad), input_precision=SHAPE.PRECISION) - mean[None, :])
+    if scores.squash is not None:
         grad_score = grad_score * (1.0 - score * score)
-    sum_k = tl.dot(grad_score.to(query.dtype), query, sum_k, input_precision=PRECISION)
+    sum_k = tl.dot(grad_score.to(query.dtype), query, sum_k, input_precision=SHAPE.PRECISION)
     return sum_k, sum_v
 
 
 @triton.jit
 def queries_kernel(
-    q,
-    k,
-    v,
-    grad_out,
-    lse,
-    delta,
-    grad_q,
-    q_strides,
-    k_strides,
-    v_strides,
-    grad_strides,
-    grad_q_strides,
-    queries,
-    keys,
-    blocks,
-    window,
-    behind,
-    ahead,
-    scale,
-    squash,
-    sharpness,
-    heads,
-    group,
-    CAUSAL: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
+    q, k, v, grad_out, sums, grad_q, queries, keys, blocks, reach, scores, scale, heads, group, SHAPE: tl.constexpr
+):  # fmt: skip
     """Gradient of one block of queries, over all the keys that they see."""
-    q_blocks = tl.cdiv(queries.length, BLOCK_Q)
+    q_blocks = tl.cdiv(queries.length, SHAPE.BLOCK_Q)
     block_q = q_blocks - 1 - tl.program_id(0) % q_blocks
     row, head = tl.program_id(0) // q_blocks // heads, tl.program_id(0) // q_blocks % heads
-    k = first_of(k, k_strides, row, head // group)
-    v = first_of(v, v_strides, row, head // group)
+    k, v = head_of(k, row, head // group), head_of(v, row, head // group)
+
+    start = block_q * SHAPE.BLOCK_Q
+    index = start + tl.arange(0, SHAPE.BLOCK_Q)
+    q, grad_out = head_of(q, row, head), head_of(grad_out, row, head)
+    query = load_rows(q, start, queries.length, SHAPE.BLOCK_Q, SHAPE.HEAD_DIM, SHAPE.WIDTH, True)
+    grad = load_rows(grad_out, start, queries.length, SHAPE.BLOCK_Q, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, True)
     offset = (row * heads + head).to(tl.int64) * queries.length
-    start = block_q * BLOCK_Q
-    index = start + tl.arange(0, BLOCK_Q)
-    query = load_rows(
-        first_of(q, q_strides, row, head), start, q_strides[2], queries.length, BLOCK_Q, HEAD_DIM, WIDTH, True
-    )
-    grad = load_rows(
-        first_of(grad_out, grad_strides, row, head),
-        start,
-        grad_strides[2],
-        queries.length,
-        BLOCK_Q,
-        VALUE_DIM,
-        VALUE_WIDTH,
-        True,
-    )
-    log_sum, mean = read_sums(lse + offset, delta + offset, index, queries.length, True)
-    position, segment, span = read_tokens(queries, row, index)
-    sum_q = tl.zeros([BLOCK_Q, WIDTH], tl.float32)
+    log_sum, mean = read_sums(Sums(sums.lse + offset, sums.delta + offset), index, queries.length, True)
+    own = read_tokens(queries, row, index)
+    sum_q = zeros(SHAPE.BLOCK_Q, SHAPE.WIDTH)
 
-    last = tl.minimum(start + BLOCK_Q, queries.length) - 1
-    full_count, partial_count, live_from, full_from = plan(
-        blocks, row, block_q, start, last, behind, ahead, keys.length, BLOCK_K
-    )
-    for number in range(full_count):
-        block = full_block(blocks, number, full_count, live_from, full_from)
+    last = tl.minimum(start + SHAPE.BLOCK_Q, queries.length) - 1
+    walk = plan(blocks, row, block_q, start, last, reach.behind, reach.ahead, keys.length, SHAPE.BLOCK_K)
+    for number in range(walk.full):
+        block = full_block(blocks, walk, number)
         sum_q = gather_keys(
-            sum_q, query, grad, log_sum, mean, position, segment, span, k, v, k_strides, v_strides, keys, row, block,
-            window, squash, sharpness, CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_K, PRECISION, False,
-        )  # fmt: skip
-    for number in range(partial_count):
-        block = partial_block(blocks, number, full_count, live_from, full_from)
+            sum_q, query, grad, log_sum, mean, own, k, v, keys, row, block, reach.window, scores, SHAPE, False
+        )
+    for number in range(walk.partial):
+        block = partial_block(blocks, walk, number)
         sum_q = gather_keys(
-            sum_q, query, grad, log_sum, mean, position, segment, span, k, v, k_strides, v_strides, keys, row, block,
-            window, squash, sharpness, CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_K, PRECISION, True,
-        )  # fmt: skip
+            sum_q, query, grad, log_sum, mean, own, k, v, keys, row, block, reach.window, scores, SHAPE, True
+        )
 
-    of_q = first_of(grad_q, grad_q_strides, row, head)
-    store_rows(of_q, sum_q * scale, start, grad_q_strides[2], queries.length, BLOCK_Q, HEAD_DIM, WIDTH)
+    grad_q = head_of(grad_q, row, head)
+    store_rows(grad_q, sum_q * scale, start, queries.length, SHAPE.BLOCK_Q, SHAPE.HEAD_DIM, SHAPE.WIDTH)
 
 
 @triton.jit
 def gather_keys(
-    sum_q,
-    query,
-    grad,
-    log_sum,
-    mean,
-    position,
-    segment,
-    span,
-    k,
-    v,
-    k_strides,
-    v_strides,
-    keys,
-    row,
-    block,
-    window,
-    squash,
-    sharpness,
-    CAUSAL: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-    MASKED: tl.constexpr,
-):
+    sum_q, query, grad, log_sum, mean, own, k, v, keys, row, block, window, scores,
+    SHAPE: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
     """What one block of keys sends back to a block of queries."""
-    start = block * BLOCK_K
-    key = load_rows(k, start, k_strides[2], keys.length, BLOCK_K, HEAD_DIM, WIDTH, MASKED)
-    score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-    if squash is not None:
-        score = tanh(score * squash)
-    weight = tl.exp2(score * sharpness - log_sum[:, None])
+    start = block * SHAPE.BLOCK_K
+    key = load_rows(k, start, keys.length, SHAPE.BLOCK_K, SHAPE.HEAD_DIM, SHAPE.WIDTH, MASKED)
+    score = tl.dot(query, tl.trans(key), input_precision=SHAPE.PRECISION)
+    if scores.squash is not None:
+        score = tanh(score * scores.squash)
+    weight = tl.exp2(score * scores.sharpness - log_sum[:, None])
     if MASKED:
-        position_k, segment_k, span_k = read_tokens(keys, row, start + tl.arange(0, BLOCK_K))
-        seen = visible(
-            position[:, None], segment[:, None], span[:, None],
-            position_k[None, :], segment_k[None, :], span_k[None, :], window, CAUSAL,
-        )  # fmt: skip
-        weight = tl.where(seen, weight, 0.0)
-    value = load_rows(v, start, v_strides[2], keys.length, BLOCK_K, VALUE_DIM, VALUE_WIDTH, MASKED)
-    grad_score = weight * (tl.dot(grad, tl.trans(value), input_precision=PRECISION) - mean[:, None])
-    if squash is not None:
+        theirs = read_tokens(keys, row, start + tl.arange(0, SHAPE.BLOCK_K))
+        weight = tl.where(visible(down(own), across(theirs), window, SHAPE.CAUSAL), weight, 0.0)
+    value = load_rows(v, start, keys.length, SHAPE.BLOCK_K, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, MASKED)
+    grad_score = weight * (tl.dot(grad, tl.trans(value), input_precision=SHAPE.PRECISION) - mean[:, None])
+    if scores.squash is not None:
         grad_score = grad_score * (1.0 - score * score)
-    return tl.dot(grad_score.to(key.dtype), key, sum_q, input_precision=PRECISION)
+    return tl.dot(grad_score.to(key.dtype), key, sum_q, input_precision=SHAPE.PRECISION)
 
 
 @triton.jit
-def read_sums(lse, delta, index, length, RAGGED: tl.constexpr):
-    """The log-sum-exp in base 2, and Δ. A row that sees nothing has no weight to restore, whatever stands there."""
+def zeros(ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    return tl.zeros([ROWS, WIDTH], tl.float32)
+
+
+@triton.jit
+def read_sums(sums, index, length, RAGGED: tl.constexpr):
+    """A row's log-sum-exp in base 2, and its Δ. Where a row sees nothing they don't matter: no weight is restored."""
     if RAGGED:
-        log_sum = tl.load(lse + index, mask=index < length, other=0.0)
-        mean = tl.load(delta + index, mask=index < length, other=0.0)
+        log_sum = tl.load(sums.lse + index, mask=index < length, other=0.0)
+        mean = tl.load(sums.delta + index, mask=index < length, other=0.0)
     else:
-        log_sum = tl.load(lse + index)
-        mean = tl.load(delta + index)
+        log_sum = tl.load(sums.lse + index)
+        mean = tl.load(sums.delta + index)
     return log_sum * LOG2_E, mean

@@ -142,8 +142,22 @@ def read_tokens(tokens, row, index):
 
 
 @triton.jit
-def visible(position_q, segment_q, span_q, position_k, segment_k, span_k, window, CAUSAL: tl.constexpr):
-    """The rule of `Mask`, for any shapes that broadcast: queries may lie along rows or along columns."""
+def down(tokens):
+    """The numbers of a block's tokens, laid along the rows of a tile."""
+    return tokens[0][:, None], tokens[1][:, None], tokens[2][:, None]
+
+
+@triton.jit
+def across(tokens):
+    """The numbers of a block's tokens, laid along the columns of a tile."""
+    return tokens[0][None, :], tokens[1][None, :], tokens[2][None, :]
+
+
+@triton.jit
+def visible(queries, keys, window, CAUSAL: tl.constexpr):
+    """The rule of `Mask` for every pair of a tile; queries may lie down its rows or across its columns."""
+    position_q, segment_q, span_q = queries
+    position_k, segment_k, span_k = keys
     seen = (segment_q == segment_k) & (segment_k >= 0)
     if CAUSAL:
         not_ahead = position_k <= position_q
@@ -191,41 +205,30 @@ def classify_kernel(
     """
     row, owner = tl.program_id(0) // owners, tl.program_id(0) % owners
     own = owner * BLOCK_OWNER + tl.arange(0, BLOCK_OWNER)
-    position, segment, span = read_tokens(owning, row, own)
+    mine = read_tokens(owning, row, own)
     # What hangs over the end of the owning block is computed and thrown away: it need not see anything.
     beyond = own >= owning.length
 
     number = tl.arange(0, CHUNK)
     block = tl.program_id(1) * CHUNK + number
-    members = block[:, None] * BLOCK_OTHER + tl.arange(0, BLOCK_OTHER)[None, :]
-    position_o, segment_o, span_o = read_tokens(other, row, members)
-
-    mine = summarise(position, segment, span, 0)
-    theirs = summarise(position_o, segment_o, span_o, 1)
+    theirs = read_tokens(other, row, block[:, None] * BLOCK_OTHER + tl.arange(0, BLOCK_OTHER)[None, :])
     if OWNER_IS_QUERY:
-        may, must = judge(mine, theirs, window, CAUSAL)
+        may, must = judge(summarise(mine, 0), summarise(theirs, 1), window, CAUSAL)
     else:
-        may, must = judge(theirs, mine, window, CAUSAL)
-    no_padding = (tl.min(tl.where(beyond, 0, segment), 0) >= 0) & (tl.min(segment_o, 1) >= 0)
+        may, must = judge(summarise(theirs, 1), summarise(mine, 0), window, CAUSAL)
+    no_padding = (tl.min(tl.where(beyond, 0, mine[1]), 0) >= 0) & (tl.min(theirs[1], 1) >= 0)
     kinds = tl.where(may, tl.where(must & no_padding, FULL, PARTIAL), EMPTY)
 
     doubtful = (kinds == PARTIAL).to(tl.int32)
     if tl.sum(doubtful, 0) > 0:
         for candidate in range(CHUNK):
             if tl.sum(tl.where(number == candidate, doubtful, 0), 0) > 0:
-                members_1 = (tl.program_id(1) * CHUNK + candidate) * BLOCK_OTHER + tl.arange(0, BLOCK_OTHER)
-                position_1, segment_1, span_1 = read_tokens(other, row, members_1)
-                # The rule tells the two sides apart only by order.
+                start = (tl.program_id(1) * CHUNK + candidate) * BLOCK_OTHER
+                one = read_tokens(other, row, start + tl.arange(0, BLOCK_OTHER))
                 if OWNER_IS_QUERY:
-                    seen = visible(
-                        position[:, None], segment[:, None], span[:, None],
-                        position_1[None, :], segment_1[None, :], span_1[None, :], window, CAUSAL,
-                    )  # fmt: skip
+                    seen = visible(down(mine), across(one), window, CAUSAL)
                 else:
-                    seen = visible(
-                        position_1[None, :], segment_1[None, :], span_1[None, :],
-                        position[:, None], segment[:, None], span[:, None], window, CAUSAL,
-                    )  # fmt: skip
+                    seen = visible(across(one), down(mine), window, CAUSAL)
                 any_seen = tl.max(tl.max(seen.to(tl.int32), 1), 0)
                 all_seen = tl.min(tl.min((seen | beyond[:, None]).to(tl.int32), 1), 0)
                 exact = tl.where(any_seen == 1, tl.where(all_seen == 1, FULL, PARTIAL), EMPTY)
@@ -236,8 +239,9 @@ def classify_kernel(
 
 
 @triton.jit
-def summarise(position, segment, span, AXIS: tl.constexpr):
+def summarise(tokens, AXIS: tl.constexpr):
     """Smallest and largest position, segment and span among a block's tokens that are not padding."""
+    position, segment, span = tokens
     real = segment >= 0
     return (
         tl.min(tl.where(real, position, FARTHEST), AXIS),
@@ -287,31 +291,41 @@ def list_kernel(kind, index, full, partial, others, CHUNK: tl.constexpr):
     tl.store(partial + owner, partial_count)
 
 
+class Walk(NamedTuple):
+    """What one owning block visits: how many full and partial blocks, and where to find out which."""
+
+    full: int
+    partial: int
+    live_from: int
+    full_from: int
+
+
 @triton.jit
 def plan(blocks, row, owner, first, last, behind, ahead, length, BLOCK: tl.constexpr):
-    """What one owning block visits: how many full blocks, how many partial ones, and where to look them up."""
+    """The walk of one owning block: from its lists if there are any, else from its tokens first … last."""
     if blocks is None:
         live_from, live_to, full_from, full_to = counted_blocks(first, last, behind, ahead, length, BLOCK)
-        return full_to - full_from, live_to - live_from - (full_to - full_from), live_from, full_from
+        return Walk(full_to - full_from, live_to - live_from - (full_to - full_from), live_from, full_from)
     else:
         entry = row.to(tl.int64) * blocks.own_rows * blocks.owners + owner
-        return tl.load(blocks.full + entry), tl.load(blocks.partial + entry), entry * blocks.others, 0
+        start = entry * blocks.others
+        return Walk(tl.load(blocks.full + entry), tl.load(blocks.partial + entry), start, start)
 
 
 @triton.jit
-def full_block(blocks, number, full_count, live_from, full_from):
+def full_block(blocks, walk, number):
     """Which block is the `number`-th full one."""
     if blocks is None:
-        return full_from + number
+        return walk.full_from + number
     else:
-        return tl.load(blocks.index + live_from + number)
+        return tl.load(blocks.index + walk.full_from + number)
 
 
 @triton.jit
-def partial_block(blocks, number, full_count, live_from, full_from):
-    """Which block is the `number`-th partial one: in a range, they lie on both sides of the full ones."""
+def partial_block(blocks, walk, number):
+    """Which block is the `number`-th partial one: in a range they lie on both sides of the full ones."""
     if blocks is None:
-        block = live_from + number
-        return tl.where(block < full_from, block, block + full_count)
+        block = walk.live_from + number
+        return tl.where(block < walk.full_from, block, block + walk.full)
     else:
-        return tl.load(blocks.index + live_from + blocks.others - 1 - number)
+        return tl.load(blocks.index + walk.live_from + blocks.others - 1 - number)

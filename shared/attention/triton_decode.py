@@ -13,16 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from shared.attention.mask import Mask
-from shared.attention.triton_blocks import (
-    blocks_to_visit,
-    full_block,
-    partial_block,
-    plan,
-    read_tokens,
-    tokens_of,
-)
-from shared.attention.triton_forward import attend, empty_results, finish, first_of
-from shared.attention.triton_tiles import Scores, multiprocessors, padded, precision, reach, strides, tiles
+from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan, read_tokens, tokens_of
+from shared.attention.triton_forward import NOTHING, attend, empty_results, finish, head_of, nothing_yet
+from shared.attention.triton_tiles import Reach, Rows, Scores, Shape, multiprocessors, padded, tiles
 
 MOST_ROWS = 64
 FEWEST_KEYS = 512
@@ -41,10 +34,9 @@ def decode(
 
     q [batch, heads, q_len, head_dim], k [batch, kv_heads, k_len, head_dim], v [batch, kv_heads, k_len, value_dim].
     """
-    batch, heads, q_len, head_dim = q.shape
+    batch, heads, q_len = q.shape[:3]
     kv_heads, k_len, value_dim = v.shape[1:]
     group = heads // kv_heads
-    rows = padded(group * q_len)
     tile = tiles("decode", q, v)
     if splits is None:
         # Two programs on each multiprocessor, and at least two blocks of keys for each program.
@@ -53,45 +45,27 @@ def decode(
 
     part = torch.empty(splits, batch, heads, q_len, value_dim, dtype=torch.float32, device=q.device)
     part_lse = torch.empty(splits, batch, heads, q_len, dtype=torch.float32, device=q.device)
-    queries, keys = tokens_of(mask, q_len, k_len)
-    behind, ahead = reach(mask)
+    blocks = blocks_to_visit(mask, q_len, k_len, padded(q_len), tile.block_k, owner="queries")
     decode_kernel[(splits, batch * kv_heads)](
-        q,
-        k,
-        v,
+        *(Rows.of(x) for x in (q, k, v)),
         part,
         part_lse,
-        strides(q),
-        strides(k),
-        strides(v),
-        queries,
-        keys,
-        blocks_to_visit(mask, q_len, k_len, padded(q_len), tile.block_k, owner="queries"),
-        mask.window,
-        behind,
-        ahead,
-        *Scores.of(scale, softcap),
+        *tokens_of(mask, q_len, k_len),
+        blocks,
+        Reach.of(mask),
+        Scores.of(scale, softcap),
         batch * heads * q_len,
         kv_heads,
         group,
-        CAUSAL=mask.causal,
-        HEAD_DIM=head_dim,
-        VALUE_DIM=value_dim,
-        WIDTH=padded(head_dim),
-        VALUE_WIDTH=padded(value_dim),
-        ROWS=rows,
-        BLOCK_K=tile.block_k,
-        PRECISION=precision(q),
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        SHAPE=Shape.of(q, v, mask, padded(group * q_len), tile.block_k),
+        **tile.options,
     )
     out, lse = empty_results(q, v)
     combine_kernel[(batch * heads * q_len,)](
         part,
         part_lse,
-        out,
+        Rows.of(out),
         lse,
-        strides(out),
         heads,
         q_len,
         batch * heads * q_len,
@@ -99,84 +73,49 @@ def decode(
         VALUE_DIM=value_dim,
         VALUE_WIDTH=padded(value_dim),
         SPLITS=triton.next_power_of_2(splits),
-        num_warps=4,
     )
     return out, lse
 
 
 @triton.jit
 def decode_kernel(
-    q,
-    k,
-    v,
-    part,
-    part_lse,
-    q_strides,
-    k_strides,
-    v_strides,
-    queries,
-    keys,
-    blocks,
-    window,
-    behind,
-    ahead,
-    squash,
-    sharpness,
-    all_rows,
-    kv_heads,
-    group,
-    CAUSAL: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    q, k, v, part, part_lse, queries, keys, blocks, reach, scores, all_rows, kv_heads, group, SHAPE: tl.constexpr
+):  # fmt: skip
     split, splits = tl.program_id(0), tl.num_programs(0)
     row, kv_head = tl.program_id(1) // kv_heads, tl.program_id(1) % kv_heads
-    k = first_of(k, k_strides, row, kv_head)
-    v = first_of(v, v_strides, row, kv_head)
+    k, v = head_of(k, row, kv_head), head_of(v, row, kv_head)
 
     # All the queries of all the heads that share these keys, one below the other.
-    slot = tl.arange(0, ROWS)
+    slot = tl.arange(0, SHAPE.BLOCK_Q)
     used = slot < group * queries.length
     head, index = kv_head * group + slot // queries.length, slot % queries.length
-    columns, value_columns = tl.arange(0, WIDTH), tl.arange(0, VALUE_WIDTH)
-    at = first_of(q, q_strides, row, kv_head * 0) + head[:, None].to(tl.int64) * q_strides[1]
-    at += index[:, None].to(tl.int64) * q_strides[2] + columns[None, :]
-    query = tl.load(at, mask=used[:, None] & (columns < HEAD_DIM)[None, :], other=0.0)
-    position, segment, span = read_tokens(queries, row, index)
-    total = tl.zeros([ROWS], tl.float32)
-    peak = tl.full([ROWS], float("-inf"), tl.float32)
-    summed = tl.zeros([ROWS, VALUE_WIDTH], tl.float32)
+    columns, value_columns = tl.arange(0, SHAPE.WIDTH), tl.arange(0, SHAPE.VALUE_WIDTH)
+    at = head_of(q, row, head).first[:, None] + index[:, None].to(tl.int64) * q.row + columns[None, :]
+    query = tl.load(at, mask=used[:, None] & (columns < SHAPE.HEAD_DIM)[None, :], other=0.0)
+    own = read_tokens(queries, row, index)
+    summed, total, peak = nothing_yet(SHAPE.BLOCK_Q, SHAPE.VALUE_WIDTH)
 
-    full_count, partial_count, live_from, full_from = plan(
-        blocks, row, split * 0, split * 0, queries.length - 1, behind, ahead, keys.length, BLOCK_K
-    )
     # This program's share of the live blocks, counted through the full ones and then the partial ones.
-    share = tl.cdiv(full_count + partial_count, splits)
+    walk = plan(blocks, row, 0, 0, queries.length - 1, reach.behind, reach.ahead, keys.length, SHAPE.BLOCK_K)
+    share = tl.cdiv(walk.full + walk.partial, splits)
     share_from = split * share
-    share_to = tl.minimum(share_from + share, full_count + partial_count)
-    for number in range(share_from, tl.minimum(share_to, full_count)):
-        block = full_block(blocks, number, full_count, live_from, full_from)
+    share_to = tl.minimum(share_from + share, walk.full + walk.partial)
+    for number in range(share_from, tl.minimum(share_to, walk.full)):
+        block = full_block(blocks, walk, number)
         summed, total, peak = attend(
-            summed, total, peak, query, position, segment, span, k, v, k_strides, v_strides, keys, row, block,
-            window, squash, sharpness, CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_K, PRECISION, False,
-        )  # fmt: skip
-    for number in range(tl.maximum(share_from - full_count, 0), share_to - full_count):
-        block = partial_block(blocks, number, full_count, live_from, full_from)
+            summed, total, peak, query, own, k, v, keys, row, block, reach.window, scores, SHAPE, False
+        )
+    for number in range(tl.maximum(share_from - walk.full, 0), share_to - walk.full):
+        block = partial_block(blocks, walk, number)
         summed, total, peak = attend(
-            summed, total, peak, query, position, segment, span, k, v, k_strides, v_strides, keys, row, block,
-            window, squash, sharpness, CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_K, PRECISION, True,
-        )  # fmt: skip
+            summed, total, peak, query, own, k, v, keys, row, block, reach.window, scores, SHAPE, True
+        )
 
     output, log_sum = finish(summed, total, peak)
     place = split.to(tl.int64) * all_rows + (row * kv_heads * group + head) * queries.length + index
     tl.store(part_lse + place, log_sum, mask=used)
-    at = part + place[:, None] * VALUE_DIM + value_columns[None, :]
-    tl.store(at, output, mask=used[:, None] & (value_columns < VALUE_DIM)[None, :])
+    at = part + place[:, None] * SHAPE.VALUE_DIM + value_columns[None, :]
+    tl.store(at, output, mask=used[:, None] & (value_columns < SHAPE.VALUE_DIM)[None, :])
 
 
 @triton.jit
@@ -185,7 +124,6 @@ def combine_kernel(
     part_lse,
     out,
     lse,
-    out_strides,
     heads,
     q_len,
     all_rows,
@@ -199,16 +137,16 @@ def combine_kernel(
     index, head, row = place % q_len, place // q_len % heads, place // q_len // heads
     split, columns = tl.arange(0, SPLITS), tl.arange(0, VALUE_WIDTH)
     of_split = split.to(tl.int64) * all_rows + place
-    log_sum = tl.load(part_lse + of_split, mask=split < splits, other=float("-inf"))
+    log_sum = tl.load(part_lse + of_split, mask=split < splits, other=NOTHING)
     peak = tl.max(log_sum, 0)
-    saw = peak > float("-inf")
+    saw = peak > NOTHING
     reference = tl.where(saw, peak, 0.0)
     weight = tl.exp(log_sum - reference)
     total = tl.sum(weight, 0)
     divisor = tl.where(saw, total, 1.0)
-    tl.store(lse + place, tl.where(saw, reference + tl.log(divisor), float("-inf")))
+    tl.store(lse + place, tl.where(saw, reference + tl.log(total), NOTHING))
     inside = (split < splits)[:, None] & (columns < VALUE_DIM)[None, :]
     parts = tl.load(part + of_split[:, None] * VALUE_DIM + columns[None, :], mask=inside, other=0.0)
     mean = tl.sum(weight[:, None] * parts, 0) / divisor
-    at = first_of(out, out_strides, row, head) + index.to(tl.int64) * out_strides[2] + columns
-    tl.store(at, mean.to(out.dtype.element_ty), mask=columns < VALUE_DIM)
+    at = head_of(out, row, head).first + index.to(tl.int64) * out.row + columns
+    tl.store(at, mean.to(out.first.dtype.element_ty), mask=columns < VALUE_DIM)

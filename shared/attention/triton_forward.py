@@ -12,7 +12,9 @@ from torch import Tensor
 
 from shared.attention.mask import Mask
 from shared.attention.triton_blocks import (
+    across,
     blocks_to_visit,
+    down,
     full_block,
     partial_block,
     plan,
@@ -20,7 +22,7 @@ from shared.attention.triton_blocks import (
     tokens_of,
     visible,
 )
-from shared.attention.triton_tiles import Scores, padded, precision, reach, strides, tiles
+from shared.attention.triton_tiles import Reach, Rows, Scores, Shape, tiles
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -34,43 +36,24 @@ def forward(
 
     q [batch, heads, q_len, head_dim], k [batch, kv_heads, k_len, head_dim], v [batch, kv_heads, k_len, value_dim].
     """
-    batch, heads, q_len, head_dim = q.shape
-    k_len, value_dim = v.shape[2:]
+    batch, heads, q_len = q.shape[:3]
+    kv_heads, k_len = k.shape[1:3]
     out, lse = empty_results(q, v)
     if out.numel() == 0:
         return out, lse
     tile = tiles("forward", q, v)
-    queries, keys = tokens_of(mask, q_len, k_len)
-    behind, ahead = reach(mask)
+    blocks = blocks_to_visit(mask, q_len, k_len, tile.block_q, tile.block_k, owner="queries")
     forward_kernel[(triton.cdiv(q_len, tile.block_q) * batch * heads,)](
-        q,
-        k,
-        v,
-        out,
+        *(Rows.of(x) for x in (q, k, v, out)),
         lse,
-        strides(q),
-        strides(k),
-        strides(v),
-        strides(out),
-        queries,
-        keys,
-        blocks_to_visit(mask, q_len, k_len, tile.block_q, tile.block_k, owner="queries"),
-        mask.window,
-        behind,
-        ahead,
-        *Scores.of(scale, softcap),
+        *tokens_of(mask, q_len, k_len),
+        blocks,
+        Reach.of(mask),
+        Scores.of(scale, softcap),
         heads,
-        heads // k.shape[1],
-        CAUSAL=mask.causal,
-        HEAD_DIM=head_dim,
-        VALUE_DIM=value_dim,
-        WIDTH=padded(head_dim),
-        VALUE_WIDTH=padded(value_dim),
-        BLOCK_Q=tile.block_q,
-        BLOCK_K=tile.block_k,
-        PRECISION=precision(q),
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        heads // kv_heads,
+        SHAPE=Shape.of(q, v, mask, tile.block_q, tile.block_k),
+        **tile.options,
     )
     return out, lse
 
@@ -84,124 +67,67 @@ def empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @triton.jit
-def forward_kernel(
-    q,
-    k,
-    v,
-    out,
-    lse,
-    q_strides,
-    k_strides,
-    v_strides,
-    out_strides,
-    queries,
-    keys,
-    blocks,
-    window,
-    behind,
-    ahead,
-    squash,
-    sharpness,
-    heads,
-    group,
-    CAUSAL: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+def forward_kernel(q, k, v, out, lse, queries, keys, blocks, reach, scores, heads, group, SHAPE: tl.constexpr):
     # The last queries of a causal mask see most: they start first, so that short rows fill the gaps at the end.
-    q_blocks = tl.cdiv(queries.length, BLOCK_Q)
+    q_blocks = tl.cdiv(queries.length, SHAPE.BLOCK_Q)
     block_q = q_blocks - 1 - tl.program_id(0) % q_blocks
     row, head = tl.program_id(0) // q_blocks // heads, tl.program_id(0) // q_blocks % heads
-    q = first_of(q, q_strides, row, head)
-    k = first_of(k, k_strides, row, head // group)
-    v = first_of(v, v_strides, row, head // group)
-    out = first_of(out, out_strides, row, head)
-    lse += (row * heads + head).to(tl.int64) * queries.length
+    k, v = head_of(k, row, head // group), head_of(v, row, head // group)
 
-    start = block_q * BLOCK_Q
-    index = start + tl.arange(0, BLOCK_Q)
-    query = load_rows(q, start, q_strides[2], queries.length, BLOCK_Q, HEAD_DIM, WIDTH, True)
-    position, segment, span = read_tokens(queries, row, index)
-    total = tl.zeros([BLOCK_Q], tl.float32)
-    peak = tl.full([BLOCK_Q], NOTHING, tl.float32)
-    summed = tl.zeros([BLOCK_Q, VALUE_WIDTH], tl.float32)
+    start = block_q * SHAPE.BLOCK_Q
+    index = start + tl.arange(0, SHAPE.BLOCK_Q)
+    query = load_rows(head_of(q, row, head), start, queries.length, SHAPE.BLOCK_Q, SHAPE.HEAD_DIM, SHAPE.WIDTH, True)
+    own = read_tokens(queries, row, index)
+    summed, total, peak = nothing_yet(SHAPE.BLOCK_Q, SHAPE.VALUE_WIDTH)
 
-    last = tl.minimum(start + BLOCK_Q, queries.length) - 1
-    full_count, partial_count, live_from, full_from = plan(
-        blocks, row, block_q, start, last, behind, ahead, keys.length, BLOCK_K
-    )
-    for number in range(full_count):
-        block = full_block(blocks, number, full_count, live_from, full_from)
+    last = tl.minimum(start + SHAPE.BLOCK_Q, queries.length) - 1
+    walk = plan(blocks, row, block_q, start, last, reach.behind, reach.ahead, keys.length, SHAPE.BLOCK_K)
+    for number in range(walk.full):
+        block = full_block(blocks, walk, number)
         summed, total, peak = attend(
-            summed, total, peak, query, position, segment, span, k, v, k_strides, v_strides, keys, row, block,
-            window, squash, sharpness, CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_K, PRECISION, False,
-        )  # fmt: skip
-    for number in range(partial_count):
-        block = partial_block(blocks, number, full_count, live_from, full_from)
+            summed, total, peak, query, own, k, v, keys, row, block, reach.window, scores, SHAPE, False
+        )
+    for number in range(walk.partial):
+        block = partial_block(blocks, walk, number)
         summed, total, peak = attend(
-            summed, total, peak, query, position, segment, span, k, v, k_strides, v_strides, keys, row, block,
-            window, squash, sharpness, CAUSAL, HEAD_DIM, VALUE_DIM, WIDTH, VALUE_WIDTH, BLOCK_K, PRECISION, True,
-        )  # fmt: skip
+            summed, total, peak, query, own, k, v, keys, row, block, reach.window, scores, SHAPE, True
+        )
 
     output, log_sum = finish(summed, total, peak)
-    store_rows(out, output, start, out_strides[2], queries.length, BLOCK_Q, VALUE_DIM, VALUE_WIDTH)
+    store_rows(
+        head_of(out, row, head), output, start, queries.length, SHAPE.BLOCK_Q, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH
+    )
+    lse += (row * heads + head).to(tl.int64) * queries.length
     tl.store(lse + index, log_sum, mask=index < queries.length)
 
 
 @triton.jit
+def nothing_yet(ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Before the first block: no weighted values, no weights, no score."""
+    return tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS], tl.float32), tl.full([ROWS], NOTHING, tl.float32)
+
+
+@triton.jit
 def attend(
-    summed,
-    total,
-    peak,
-    query,
-    position,
-    segment,
-    span,
-    k,
-    v,
-    k_strides,
-    v_strides,
-    keys,
-    row,
-    block,
-    window,
-    squash,
-    sharpness,
-    CAUSAL: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    VALUE_DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    VALUE_WIDTH: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr,
-    MASKED: tl.constexpr,
-):
+    summed, total, peak, query, own, k, v, keys, row, block, window, scores, SHAPE: tl.constexpr, MASKED: tl.constexpr
+):  # fmt: skip
     """Take one block of keys into the running sum: weighted values, sum of weights, largest score (base 2)."""
-    start = block * BLOCK_K
-    key = load_rows(k, start, k_strides[2], keys.length, BLOCK_K, HEAD_DIM, WIDTH, MASKED)
-    score = tl.dot(query, tl.trans(key), input_precision=PRECISION)
-    if squash is not None:
-        score = tanh(score * squash)
+    start = block * SHAPE.BLOCK_K
+    key = load_rows(k, start, keys.length, SHAPE.BLOCK_K, SHAPE.HEAD_DIM, SHAPE.WIDTH, MASKED)
+    score = tl.dot(query, tl.trans(key), input_precision=SHAPE.PRECISION)
+    if scores.squash is not None:
+        score = tanh(score * scores.squash)
     if MASKED:
-        position_k, segment_k, span_k = read_tokens(keys, row, start + tl.arange(0, BLOCK_K))
-        seen = visible(
-            position[:, None], segment[:, None], span[:, None],
-            position_k[None, :], segment_k[None, :], span_k[None, :], window, CAUSAL,
-        )  # fmt: skip
-        score = tl.where(seen, score, NOTHING)
-    new_peak = tl.maximum(peak, tl.max(score, 1) * sharpness)
+        theirs = read_tokens(keys, row, start + tl.arange(0, SHAPE.BLOCK_K))
+        score = tl.where(visible(down(own), across(theirs), window, SHAPE.CAUSAL), score, NOTHING)
+    new_peak = tl.maximum(peak, tl.max(score, 1) * scores.sharpness)
     # A row that has seen nothing so far has a peak of −∞, and −∞ − (−∞) is no number.
     reference = tl.where(new_peak == NOTHING, 0.0, new_peak) if MASKED else new_peak
-    weight = tl.exp2(score * sharpness - reference[:, None])
+    weight = tl.exp2(score * scores.sharpness - reference[:, None])
     shrink = tl.exp2(peak - reference)
     total = total * shrink + tl.sum(weight, 1)
-    value = load_rows(v, start, v_strides[2], keys.length, BLOCK_K, VALUE_DIM, VALUE_WIDTH, MASKED)
-    summed = tl.dot(weight.to(value.dtype), value, summed * shrink[:, None], input_precision=PRECISION)
+    value = load_rows(v, start, keys.length, SHAPE.BLOCK_K, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, MASKED)
+    summed = tl.dot(weight.to(value.dtype), value, summed * shrink[:, None], input_precision=SHAPE.PRECISION)
     return summed, total, new_peak
 
 
@@ -221,25 +147,18 @@ def tanh(x):
 
 
 @triton.jit
-def first_of(tensor, strides, row, head):
-    """Where one head of one row of the batch begins, in 64 bits: a long batch has more than 2³¹ numbers."""
-    return tensor + row.to(tl.int64) * strides[0] + head.to(tl.int64) * strides[1]
+def head_of(x, row, head):
+    """One head of one row of the batch; found in 64 bits, since a long batch has more than 2³¹ numbers."""
+    return Rows(x.first + row.to(tl.int64) * x.batch + head.to(tl.int64) * x.head, x.batch, x.head, x.row)
 
 
 @triton.jit
 def load_rows(
-    tensor,
-    start,
-    stride,
-    length,
-    ROWS: tl.constexpr,
-    DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-    RAGGED: tl.constexpr,
-):
-    """ROWS vectors of DIM numbers from `start` on, padded with zeros to WIDTH, and past the end where RAGGED."""
+    x, start, length, ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, RAGGED: tl.constexpr
+):  # fmt: skip
+    """ROWS vectors of DIM numbers from `start` on; zeros up to WIDTH, and past the end of the sequence if RAGGED."""
     rows, columns = tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    at = tensor + start.to(tl.int64) * stride + rows[:, None] * stride + columns[None, :]
+    at = x.first + start.to(tl.int64) * x.row + rows[:, None] * x.row + columns[None, :]
     if RAGGED and WIDTH != DIM:
         return tl.load(at, mask=(start + rows < length)[:, None] & (columns < DIM)[None, :], other=0.0)
     elif RAGGED:
@@ -251,18 +170,9 @@ def load_rows(
 
 
 @triton.jit
-def store_rows(
-    tensor,
-    rows_of_numbers,
-    start,
-    stride,
-    length,
-    ROWS: tl.constexpr,
-    DIM: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    """Write ROWS vectors back, without their padding and what lies past the end."""
+def store_rows(x, numbers, start, length, ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
+    """Write ROWS vectors, without their padding and without what lies past the end."""
     rows, columns = tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    at = tensor + start.to(tl.int64) * stride + rows[:, None] * stride + columns[None, :]
+    at = x.first + start.to(tl.int64) * x.row + rows[:, None] * x.row + columns[None, :]
     inside = (start + rows < length)[:, None] & (columns < DIM)[None, :]
-    tl.store(at, rows_of_numbers.to(tensor.dtype.element_ty), mask=inside)
+    tl.store(at, numbers.to(x.first.dtype.element_ty), mask=inside)

@@ -1,4 +1,4 @@
-"""How kernels are launched: tile sizes by head width and number type, and the small numbers they are given."""
+"""What a kernel is told when it is launched: where its tensors lie, how scores are made, and how large its tiles are."""
 
 import math
 from typing import NamedTuple
@@ -12,6 +12,68 @@ from shared.attention.mask import Mask
 UNBOUNDED = 2**30
 
 
+class Rows(NamedTuple):
+    """A tensor [batch, heads, length, dim]: its first number, and the steps to the next batch row, head and token."""
+
+    first: Tensor
+    batch: int
+    head: int
+    row: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Rows":
+        return cls(x, x.stride(0), x.stride(1), x.stride(2))
+
+
+class Scores(NamedTuple):
+    """How the product of a query and a key becomes a score in base 2: tanh(product · squash) · sharpness.
+
+    2^(x · log₂ e) is e^x, and the hardware's only exponential is 2^x: the factor goes into the scale once.
+    """
+
+    squash: float | None
+    sharpness: float
+
+    @classmethod
+    def of(cls, scale: float, softcap: float | None) -> "Scores":
+        if softcap is None:
+            return cls(None, scale * math.log2(math.e))
+        return cls(scale / softcap, softcap * math.log2(math.e))
+
+
+class Reach(NamedTuple):
+    """How far a query sees: fewer than `window` positions either way, `behind` and `ahead` of where it stands."""
+
+    window: int | None
+    behind: int
+    ahead: int
+
+    @classmethod
+    def of(cls, mask: Mask) -> "Reach":
+        around = UNBOUNDED if mask.window is None else min(mask.window - 1, UNBOUNDED)
+        return cls(mask.window, around, 0 if mask.causal else around)
+
+
+class Shape(NamedTuple):
+    """What a kernel is compiled for. Heads are computed at the next power of two, where tiles are whole."""
+
+    CAUSAL: bool
+    HEAD_DIM: int
+    VALUE_DIM: int
+    WIDTH: int
+    VALUE_WIDTH: int
+    BLOCK_Q: int
+    BLOCK_K: int
+    PRECISION: str
+
+    @classmethod
+    def of(cls, q: Tensor, v: Tensor, mask: Mask, block_q: int, block_k: int) -> "Shape":
+        # float32 on tensor cores: three passes keep its precision, one is what PyTorch may be told is enough.
+        passes = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+        dim, value_dim = q.shape[3], v.shape[3]
+        return cls(mask.causal, dim, value_dim, padded(dim), padded(value_dim), block_q, block_k, passes)
+
+
 class Tiles(NamedTuple):
     """A tile of scores is block_q × block_k; `warps` share it, and `stages` blocks are on their way from memory."""
 
@@ -20,25 +82,15 @@ class Tiles(NamedTuple):
     warps: int
     stages: int
 
-
-class Scores(NamedTuple):
-    """How the product of a query and a key becomes a score in base 2: tanh(product · squash) · sharpness."""
-
-    squash: float | None
-    sharpness: float
-
-    @classmethod
-    def of(cls, scale: float, softcap: float | None) -> "Scores":
-        """2^(x · log₂ e) is e^x: the factor goes into the scale, and the hardware's exp2 needs no other."""
-        if softcap is None:
-            return cls(None, scale * math.log2(math.e))
-        return cls(scale / softcap, softcap * math.log2(math.e))
+    @property
+    def options(self) -> dict[str, int]:
+        return {"num_warps": self.warps, "num_stages": self.stages}
 
 
-# For 16-bit numbers, by kernel and padded width (the larger of head and value); measured by none yet on a GPU:
-# chosen so that nothing spills and shared memory holds the stages (benchmarks/attention_log.md).
+# For 16-bit numbers, by kernel and padded width (the larger of head and value). Chosen from what the compiler
+# reports for sm_90: nothing spills, and shared memory holds the stages (benchmarks/attention_log.md).
 TABLE = {
-    "forward": {64: Tiles(128, 128, 4, 3), 128: Tiles(128, 128, 8, 2), 256: Tiles(128, 64, 8, 2)},
+    "forward": {64: Tiles(128, 64, 8, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 3)},
     "keys": {64: Tiles(64, 128, 8, 2), 128: Tiles(64, 128, 8, 2), 256: Tiles(32, 64, 8, 1)},
     "queries": {64: Tiles(128, 64, 8, 2), 128: Tiles(128, 64, 8, 2), 256: Tiles(64, 32, 8, 1)},
     "decode": {64: Tiles(16, 128, 4, 3), 128: Tiles(16, 64, 4, 3), 256: Tiles(16, 32, 4, 3)},
@@ -47,35 +99,18 @@ TABLE = {
 
 def tiles(kernel: str, q: Tensor, v: Tensor) -> Tiles:
     """The tile of a kernel for these tensors."""
-    width = max(padded(q.shape[3]), padded(v.shape[3]), 64)
     if triton.knobs.runtime.interpret:
-        # The interpreter: small tiles, so that small problems have ragged, full and empty ones.
+        # Small ones, so that small problems have ragged, full, partial and empty tiles.
         return Tiles(16, 16, 4, 1)
-    tile = TABLE[kernel][width]
+    tile = TABLE[kernel][max(padded(q.shape[3]), padded(v.shape[3]), 64)]
     if q.dtype == torch.float32:
         tile = Tiles(max(tile.block_q // 2, 16), max(tile.block_k // 2, 16), tile.warps, min(tile.stages, 2))
     return tile
 
 
-def padded(dim: int) -> int:
-    """The width at which a head of `dim` numbers is computed: a power of two, at least 16."""
-    return max(16, 1 << (dim - 1).bit_length())
-
-
-def precision(q: Tensor) -> str:
-    """How float32 is multiplied: three passes of the tensor cores, or one where PyTorch is told that this will do."""
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-
-
-def reach(mask: Mask) -> tuple[int, int]:
-    """How many positions a query sees backwards and forwards, itself aside."""
-    around = UNBOUNDED if mask.window is None else min(mask.window - 1, UNBOUNDED)
-    return around, 0 if mask.causal else around
-
-
-def strides(x: Tensor) -> tuple[int, int, int]:
-    """Steps in memory from one batch row, head and token to the next; numbers of one vector lie side by side."""
-    return x.stride(0), x.stride(1), x.stride(2)
+def padded(count: int) -> int:
+    """The next power of two, at least 16: what a tensor core multiplies."""
+    return max(16, 1 << (count - 1).bit_length())
 
 
 def multiprocessors(device: torch.device) -> int:
