@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import Progress
 
-from shared.training.progress import clock
+from shared.training.progress import bar_columns, clock
 
 if TYPE_CHECKING:
     from shared.training.jobs import Job
@@ -23,11 +23,7 @@ def open_job_display(jobs: "Sequence[Job]", finished: Collection[str]) -> "Itera
     if not sys.stderr.isatty():
         yield JobLines(jobs, finished)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.fields[state]}"),
-    )
+    columns = bar_columns([job.name for job in jobs])
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as progress:
         yield JobBars(progress, jobs, finished)
 
@@ -41,7 +37,7 @@ def read_report(job: "Job") -> dict | None:
 
 
 def report_text(report: dict | None, seconds: float) -> str:
-    """Say where a job is: "120/400 · loss 1.2345 · 52 steps/s · 0:05 left"; of one that trains nothing, its time so far."""
+    """Say where a job is: "120/400 · loss 1.2345 · 0:05 left · 52 steps/s"; of one that trains nothing, its time so far."""
     if report is None:
         return clock(seconds)
     parts = [report["label"]] if report["label"] else []

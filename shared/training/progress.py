@@ -6,11 +6,13 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 # A job's process finds here the file into which it should report, instead of printing (see jobs.py).
@@ -52,13 +54,12 @@ def open_display(label: str, step: int, steps: int, unit: str, units_per_step: i
 
 
 def pace_text(steps_per_second: float, steps_left: int, unit: str, units_per_step: int) -> str:
-    """Say how fast a run is and how long it has to go: "52.1 steps/s · 6,669 samples/s · 0:07 left"."""
+    """Say how long a run has to go and how fast it is: "0:07 left · 52.1 steps/s · 6,669 samples/s"."""
     if not steps_per_second:
         return "starting"
-    parts = [f"{steps_per_second:.3g} steps/s" if steps_per_second < 100 else f"{steps_per_second:,.0f} steps/s"]
-    if units_per_step:
-        parts.append(f"{steps_per_second * units_per_step:,.0f} {unit}/s")
-    return " · ".join([*parts, f"{clock(steps_left / steps_per_second)} left"])
+    steps = f"{steps_per_second:.3g} steps/s" if steps_per_second < 100 else f"{steps_per_second:,.0f} steps/s"
+    parts = [f"{clock(steps_left / steps_per_second)} left", steps]
+    return " · ".join([*parts, f"{steps_per_second * units_per_step:,.0f} {unit}/s"] if units_per_step else parts)
 
 
 def clock(seconds: float) -> str:
@@ -68,40 +69,43 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def bar_columns(names: Sequence[str]) -> tuple[ProgressColumn, ...]:
+    """Columns of a live display: name, bar, and a text that gives way (from its end) where the terminal is narrow."""
+    room = min(28, max(map(len, names)))
+    return (
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, width=room)),
+        BarColumn(bar_width=12, table_column=Column(no_wrap=True, width=12)),
+        _OneLine("{task.fields[state]}", markup=False, table_column=Column()),
+    )
+
+
+class _OneLine(TextColumn):
+    """A text that the table may make narrower, but not break into two lines."""
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
 class TerminalBar:
-    """A live bar: label, bar, step, loss, pace, time left."""
+    """A live bar: label, bar, step, loss, pace."""
 
     def __init__(self, label: str, step: int, steps: int, unit: str, units_per_step: int):
+        self.steps, self.unit, self.units_per_step = steps, unit, units_per_step
         self.pace = Pace(step)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("loss {task.fields[loss]}"),
-            _PaceColumn(self.pace, unit, units_per_step),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            refresh_per_second=4,
-        )
-        self.task = self.progress.add_task(label or "training", total=steps, completed=step, loss="–")
+        label = label or "training"
+        self.progress = Progress(*bar_columns([label]), console=Console(stderr=True), refresh_per_second=4)
+        self.task = self.progress.add_task(label, total=steps, completed=step, state=f"{step}/{steps} · starting")
         self.progress.start()
 
     def update(self, step: int, loss: float) -> None:
         self.pace.mark(step)
-        self.progress.update(self.task, completed=step, loss=f"{loss:.4f}")
+        pace = pace_text(self.pace.steps_per_second, self.steps - step, self.unit, self.units_per_step)
+        self.progress.update(self.task, completed=step, state=f"{step}/{self.steps} · loss {loss:.4f} · {pace}")
 
     def close(self) -> None:
         self.progress.stop()
-
-
-class _PaceColumn(ProgressColumn):
-    def __init__(self, pace: Pace, unit: str, units_per_step: int):
-        super().__init__()
-        self.pace, self.unit, self.units_per_step = pace, unit, units_per_step
-
-    def render(self, task: Task) -> Text:
-        left = int((task.total or 0) - task.completed)
-        return Text(pace_text(self.pace.steps_per_second, left, self.unit, self.units_per_step))
 
 
 class PlainLines:

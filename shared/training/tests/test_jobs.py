@@ -199,7 +199,7 @@ def test_jobs_that_collide_or_do_not_fit_json_are_refused(tmp_path):
 
 
 def test_a_bars_text():
-    report = {"label": "teacher", "step": 12, "steps": 40, "loss": 0.52345, "pace": "52 steps/s · 0:01 left"}
-    assert report_text(report, 67.2) == "teacher · 12/40 · loss 0.5234 · 52 steps/s · 0:01 left"
+    report = {"label": "teacher", "step": 12, "steps": 40, "loss": 0.52345, "pace": "0:01 left · 52 steps/s"}
+    assert report_text(report, 67.2) == "teacher · 12/40 · loss 0.5234 · 0:01 left · 52 steps/s"
     assert report_text(report | {"label": "", "loss": None, "pace": "starting"}, 1) == "12/40 · starting"
     assert report_text(None, 3671) == "1:01:11"

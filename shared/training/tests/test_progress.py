@@ -29,8 +29,8 @@ def test_durations():
 
 def test_pace_in_words():
     assert pace_text(0.0, 10, "tokens", 5) == "starting"
-    assert pace_text(4.0, 30, "", 0) == "4 steps/s · 0:08 left"
-    assert pace_text(250.0, 1000, "samples", 128) == "250 steps/s · 32,000 samples/s · 0:04 left"
+    assert pace_text(4.0, 30, "", 0) == "0:08 left · 4 steps/s"
+    assert pace_text(250.0, 1000, "samples", 128) == "0:04 left · 250 steps/s · 32,000 samples/s"
 
 
 def test_a_slow_first_step_is_forgotten(clock_set_by_hand):
@@ -52,7 +52,8 @@ def test_plain_lines_begin_at_once_and_grow_rare(clock_set_by_hand, capsys):
         display.update(step, 1.25)
         if lines := capsys.readouterr().err:
             times.append(step / 2)
-            assert lines.startswith(f"student: step {step}/1000, loss 1.2500, 2 steps/s · 20 samples/s · ")
+            assert lines.startswith(f"student: step {step}/1000, loss 1.2500, ")
+            assert lines.endswith(" left · 2 steps/s · 20 samples/s\n")
     assert times[:3] == [2.0, 5.0, 9.5] and times[-1] == 500.0 and len(times) < 20
 
 
