@@ -5,10 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.attention import Mask
+from shared.attention import Mask, segments_from_lengths
 from shared.attention import sdpa as sdpa_module
 from shared.attention.naive import attention_naive
 from shared.attention.sdpa import attention_sdpa
+from shared.transformer import positions_within
 
 
 def _tokens(draw, batch: int, length: int) -> dict[str, torch.Tensor]:
@@ -85,3 +86,21 @@ def test_sdpa_equals_naive_forward_and_backward(cost_of_a_call, problem, return_
         _compare(*problem, return_lse=return_lse)
     finally:
         sdpa_module.SCORES_PER_CALL = before
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("positions", [False, True])
+def test_packed_segments_never_build_a_matrix(monkeypatch, causal, positions):
+    """Four sequences of 128 tokens and some padding, with and without positions counted anew in each."""
+    segments = segments_from_lengths([128] * 4, total=560)
+    places = {"position_q": positions_within(segments), "position_k": positions_within(segments)} if positions else {}
+    mask = Mask(causal=causal, segment_q=segments, segment_k=segments, **places)
+    q, k, v = (torch.randn(2, 4, 560, 8, dtype=torch.float64) for _ in range(3))
+    expected, _ = attention_naive(q, k, v, mask, scale=0.3)
+
+    def refuse(*_):
+        raise AssertionError("a dense matrix was built")
+
+    monkeypatch.setattr(Mask, "visible", refuse)
+    actual, _ = attention_sdpa(q, k, v, mask, scale=0.3)
+    torch.testing.assert_close(actual, expected)
