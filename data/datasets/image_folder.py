@@ -19,7 +19,7 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def image_folder(
-    folder: Path | str, size: int, *, held_out: float = 0.2, seed: int = 0, skip_unreadable: bool = False
+    folder: Path | str, size: int = 32, *, held_out: float = 0.2, seed: int = 0, skip_unreadable: bool = False
 ) -> ImageDataset:
     """Return the pictures of a folder, each brought to size × size: [n, size, size, 3].
 

@@ -1,4 +1,4 @@
-"""A data set of images by its name, as `DATA=cifar10` gives it."""
+"""A data set of images by its name, as `DATA=cifar10` or `DATA=folder:my_pictures` gives it."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ from data.datasets.cifar10 import cifar10
 from data.datasets.digits import digits
 from data.datasets.fashion_mnist import fashion_mnist
 from data.datasets.image_dataset import ImageDataset
+from data.datasets.image_folder import image_folder
 from shared.errors import CourseError
 
 DATASETS: dict[str, Callable[[], ImageDataset]] = {
@@ -16,7 +17,12 @@ DATASETS: dict[str, Callable[[], ImageDataset]] = {
 
 
 def load(name: str) -> ImageDataset:
-    """Return a data set. Raises CourseError for an unknown name, or when the data set is not to be had."""
+    """Return the data set of a name, or one's own pictures for "folder:PATH".
+
+    Raises CourseError for an unknown name, or when the data set is not to be had.
+    """
+    if name.startswith("folder:"):
+        return image_folder(name.removeprefix("folder:"))
     if name not in DATASETS:
-        raise CourseError(f"no data set {name!r}: choose one of {', '.join(DATASETS)}")
+        raise CourseError(f"no data set {name!r}: choose one of {', '.join(DATASETS)}, or folder:PATH")
     return DATASETS[name]()

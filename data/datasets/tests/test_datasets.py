@@ -249,6 +249,8 @@ def test_digits_as_a_data_set_are_bytes():
 def test_an_unknown_data_set_names_the_known_ones():
     with pytest.raises(CourseError, match="'cifar11': choose one of digits, fashion_mnist, cifar10"):
         load("cifar11")
+    with pytest.raises(CourseError, match="pictures is no folder"):
+        load("folder:no/such/pictures")
 
 
 @pytest.mark.skipif(not os.environ.get("MULTIMODAL_DATA"), reason="MULTIMODAL_DATA is not set")
