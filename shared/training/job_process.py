@@ -4,6 +4,7 @@ FOLDER/job.json says which function to call with which arguments. The function's
 FOLDER/result.json, or the reason why there are none to FOLDER/error.txt.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -43,7 +44,8 @@ def main(folder: Path) -> int:
     except Exception as error:
         traceback.print_exc()
         reason = str(error) if isinstance(error, CourseError) else traceback.format_exc()
-        (folder / "error.txt").write_text(reason.strip() + "\n", encoding="utf-8")
+        with contextlib.suppress(OSError):  # on a full disk not even the reason fits; the parent will notice that
+            (folder / "error.txt").write_text(reason.strip() + "\n", encoding="utf-8")
         return 1
 
 

@@ -180,8 +180,11 @@ def _collect(job: Job, status: int) -> dict:
     folder = Path(job.folder)
     if status == 0:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if (folder / "error.txt").exists():
-        reason = (folder / "error.txt").read_text(encoding="utf-8").strip()
+    error = folder / "error.txt"
+    if error.exists() and error.stat().st_size:
+        reason = error.read_text(encoding="utf-8").strip()
+    elif shutil.disk_usage(folder).free < 1e6:
+        reason = f"the disk that holds {folder} is full; make room, and the same command with RESUME=1 goes on"
     elif status == INTERRUPTED:
         reason = "it was stopped from outside, with its state saved; the same command with RESUME=1 goes on"
     elif status == -signal.SIGKILL:
