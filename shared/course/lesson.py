@@ -25,12 +25,13 @@ class Arm:
 
     `function` is "package.module:function"; it is called in a process of its own as
     `function(**settings, seed=…, data=…, device=…, folder=…, resume=…)` and returns what it measured.
-    An arm runs in the presets that it has settings for.
+    An arm runs in the presets that it has settings for, and only on the data set it is bound to, where it is.
     """
 
     name: str
     function: str
     presets: Mapping[str, Mapping[str, Any]]
+    only_on: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Claim:
     baseline: Callable[[Arms], float] | None = None
     baseline_name: str = ""
     presets: Sequence[str] = ("cpu", "full")
-    """Where the threshold was calibrated. In another preset the claim is measured and not judged."""
+    """Where the threshold was calibrated. In another preset the claim is measured and not judged, unless it is exact."""
     expected: Literal["reproduced", "not at this scale"] = "reproduced"
     reason: str = ""
     """Why the claim does not show at this scale, where it does not."""
@@ -73,10 +74,14 @@ class Lesson:
     claims: Sequence[Claim]
     headline: str
     """The name of the claim whose value stands for the lesson on the front page."""
+    headline_words: str
+    """What that value is, in a few words."""
     figures: Callable[["Run"], Mapping[str, Any]]
     """Draws the lesson's figures from a finished run: file stem → matplotlib figure, the first one first in the README."""
-    data_sets: Sequence[str]
-    """What DATA may name, the default first."""
+    data_sets: Mapping[str, str]
+    """preset → the data set it is made for; thresholds are judged on that one alone."""
+    other_data_sets: Sequence[str] = ()
+    """What else DATA may name; “folder:PATH” stands for a folder of one's own images."""
     captions: Mapping[str, str] = field(default_factory=dict)
     """A caption for each figure that the README shows, in its order."""
 
@@ -90,13 +95,13 @@ class Lesson:
         if self.headline not in {claim.name for claim in self.claims}:
             raise ValueError(f"lesson {self.number}: no claim is called {self.headline}")
 
-    def arms_of(self, preset: str) -> list[Arm]:
-        """The arms that run in a preset."""
-        return [arm for arm in self.arms if preset in arm.presets]
+    def arms_of(self, preset: str, data: str) -> list[Arm]:
+        """The arms that run in a preset on a data set."""
+        return [arm for arm in self.arms if preset in arm.presets and arm.only_on in (None, data)]
 
-    def claims_of(self, preset: str) -> list[Claim]:
-        """The claims that a preset's arms can measure."""
-        names = {arm.name for arm in self.arms_of(preset)}
+    def claims_of(self, preset: str, data: str) -> list[Claim]:
+        """The claims that these arms can measure."""
+        names = {arm.name for arm in self.arms_of(preset, data)}
         return [claim for claim in self.claims if names.issuperset(claim.arms)]
 
 

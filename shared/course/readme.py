@@ -8,9 +8,17 @@ import json
 from pathlib import Path
 
 from shared.course.lesson import PRESETS, ROOT, Lesson, entries, lesson_folder, load_lesson
+from shared.course.report import markdown_table
 from shared.errors import CourseError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+
+
+def read_results(folder: Path) -> dict:
+    """A lesson's recorded results, the smallest preset first; empty when none are recorded yet."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return dict(sorted(results.items(), key=lambda item: PRESETS.index(item[0].split("/")[0])))
 
 
 def replace_generated(text: str, generated: str, where: str) -> str:
@@ -21,49 +29,39 @@ def replace_generated(text: str, generated: str, where: str) -> str:
     return f"{head}{BEGIN}\n{generated}\n{END}{rest.split(END)[1]}"
 
 
-def _recorded(folder: Path) -> dict:
-    path = folder / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return dict(sorted(results.items(), key=lambda item: PRESETS.index(item[0].split("/")[0])))
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
 def lesson_results(lesson: Lesson, folder: Path) -> str:
-    """The block “what you should see” of a lesson: tables by preset, then the figures."""
-    parts = []
-    for key, result in _recorded(folder).items():
-        preset, machine = key.split("/")[0], result["machine"]
-        where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
-        each = result["seconds"] / len(result["seeds"])
-        command = f"make lesson-{lesson.number}" + ("" if preset == "cpu" else f" PRESET={preset}")
-        rows = [
-            f"| {claim['claim']} | {claim['baseline']} | {claim['measured']} | {claim['threshold']} | {claim['verdict']} |"
-            for claim in result["claims"]
-        ]
-        reasons = [f"*Not at this scale:* {claim['reason']}" for claim in result["claims"] if claim["reason"]]
-        peak = max(arm["peak_memory_mb"] for arm in result["arms"].values())
-        parts.append(
-            f"**`{command}`** — data: {result['data']}; {_duration(each)} a seed, at most {peak:.0f} MB an arm on {where} "
-            f"(Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, {result['date']}); "
-            f"mean of seeds {', '.join(map(str, result['seeds']))} ± half of the 95 % interval.\n\n"
-            "| claim | baseline | measured | threshold | verdict |\n|---|---|---|---|---|\n" + "\n".join(rows)
-            + ("\n\n" + "\n\n".join(reasons) if reasons else "")
-        )  # fmt: skip
+    """The block “what you should see” of a lesson: a table for each preset, then the figures."""
+    parts = [preset_results(lesson, key, result) for key, result in read_results(folder).items()]
     for name, caption in lesson.captions.items():
         if (folder / "figures" / f"{name}.png").exists():
             parts.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
-    return "\n\n".join(parts) if parts else "*Not measured yet.*"
+    return "\n\n".join(parts) or "*Not measured yet.*"
+
+
+def preset_results(lesson: Lesson, key: str, result: dict) -> str:
+    """One preset's table, under the command that measures it and what it was measured on."""
+    preset, machine, seeds = key.split("/")[0], result["machine"], result["seeds"]
+    each = result["seconds"] / len(seeds)
+    duration = f"{each:.0f} s" if each < 120 else f"{each / 60:.0f} min"
+    memory = max(arm["peak_memory_mb"] for arm in result["arms"].values())
+    where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
+    command = f"make lesson-{lesson.number}" + ("" if preset == "cpu" else f" PRESET={preset}")
+    parts = [
+        f"**`{command}`**: {duration} a seed and at most {memory:,} MB an arm on {where} "
+        f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "
+        f"{result['date']}). Mean of seeds {', '.join(map(str, seeds))} ± half of the 95 % interval.",
+        markdown_table(result["claims"]),
+    ]
+    parts += [f"*Not at this scale:* {claim['reason']}" for claim in result["claims"] if claim["reason"]]
+    return "\n\n".join(parts)
 
 
 def headline(lesson: Lesson, folder: Path) -> str:
-    """A lesson's one number for the front page: its headline claim from the largest preset that measured it."""
-    for key, result in reversed(_recorded(folder).items()):
+    """A lesson's one number for the front page: its headline claim, as the largest preset has measured it."""
+    for key, result in reversed(read_results(folder).items()):
         for claim in result["claims"]:
             if claim["name"] == lesson.headline:
-                return f"{claim['claim']} {claim['measured']} (`{key}`)"
+                return f"{lesson.headline_words}: {claim['measured']} (`{key.split('/')[0]}`)"
     return "not measured yet"
 
 
@@ -71,30 +69,22 @@ def lesson_table() -> str:
     """The front page's table of all lessons."""
     lines = ["| | lesson | type | minutes | status | measured |", "|---|---|---|---|---|---|"]
     for entry in entries():
-        folder = lesson_folder(entry.number)
-        if folder:
-            lesson, _ = load_lesson(entry.number)
-            title, status, result = (
-                f"[{entry.title}]({folder.relative_to(ROOT).as_posix()}/README.md)",
-                "ready",
-                headline(lesson, folder),
-            )
-        else:
-            title, status, result = entry.title, "planned", ""
+        title, status, result = entry.title, "planned", ""
+        if folder := lesson_folder(entry.number):
+            title = f"[{title}]({folder.relative_to(ROOT).as_posix()}/README.md)"
+            status, result = "ready", headline(load_lesson(entry.number)[0], folder)
         lines.append(f"| {entry.number} | {title} | {entry.kind} | ~{entry.minutes} | {status} | {result} |")
     return "\n".join(lines)
 
 
 def generated_pages() -> dict[Path, str]:
     """Every README with a generated part, as it should stand now."""
-    pages = {ROOT / "README.md": lesson_table()}
+    parts = {ROOT / "README.md": lesson_table()}
     for entry in entries():
         if folder := lesson_folder(entry.number):
-            pages[folder / "README.md"] = lesson_results(load_lesson(entry.number)[0], folder)
-    return {
-        path: replace_generated(path.read_text(encoding="utf-8"), part, path.relative_to(ROOT).as_posix())
-        for path, part in pages.items()
-    }
+            parts[folder / "README.md"] = lesson_results(load_lesson(entry.number)[0], folder)
+    pages = {path: path.read_text(encoding="utf-8") for path in parts}
+    return {path: replace_generated(text, parts[path], str(path.relative_to(ROOT))) for path, text in pages.items()}
 
 
 def write_readmes() -> None:

@@ -1,0 +1,71 @@
+"""What a run shows: the table of claims in the terminal, and a report with figures in the run's folder."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.table import Table
+
+from shared.course.lesson import Lesson, Run
+from shared.course.machine import describe
+from shared.course.verdicts import Verdict, row
+
+COLUMNS = ("claim", "baseline", "measured", "threshold", "verdict")
+VERDICT_STYLE = {"reproduced": "green", "not at this scale": "yellow", "FAILED": "bold red", "measured": "dim"}
+
+
+def claims_table(found: Sequence[Verdict]) -> Table:
+    """The table that ends every run."""
+    table = Table(title="What this run has measured", title_justify="left", show_lines=True, expand=True)
+    for column, ratio in zip(COLUMNS, (5, 2, 2, 2, 2), strict=True):
+        table.add_column(column, ratio=ratio)
+    for verdict in found:
+        cells = row(verdict)
+        cells["claim"] = f"[dim]{cells['kind']}[/dim] {cells['claim']}"
+        style = VERDICT_STYLE[cells["verdict"]]
+        cells["verdict"] = f"[{style}]{cells['verdict']}[/{style}]"
+        table.add_row(*(cells[column] for column in COLUMNS))
+    return table
+
+
+def markdown_table(rows: Sequence[dict[str, str]]) -> str:
+    """The same table in Markdown, from rows as `verdicts.row` makes them and `results.json` keeps them."""
+    lines = [f"| {' | '.join(('kind', *COLUMNS))} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines += [f"| {' | '.join(cells[column] for column in ('kind', *COLUMNS))} |" for cells in rows]
+    return "\n".join(lines)
+
+
+def draw(lesson: Lesson, run: Run) -> list[Path]:
+    """Draw the lesson's figures into the run's folder."""
+    from shared import plots
+
+    paths = []
+    for name, figure in lesson.figures(run).items():
+        path = run.folder / "figures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plots.save(figure, path)
+        paths.append(path)
+    return paths
+
+
+def write_report(lesson: Lesson, run: Run, found: Sequence[Verdict], figures: Sequence[Path], seconds: float) -> Path:
+    """Everything that a reader of the run wants later, as one Markdown page beside the figures."""
+    arms = [
+        f"| {name} | {seed} | {measured['_seconds']:.0f} s | {measured['_peak_memory_mb']:.0f} MB |"
+        for seed, arms in run.arms.items()
+        for name, measured in arms.items()
+    ]
+    parts = [
+        f"# Lesson {lesson.number}, preset {run.preset}, data {run.data}",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds:.0f} s in all, seeds {', '.join(map(str, run.seeds))}.",
+        markdown_table([row(verdict) for verdict in found]),
+        "\n".join(["| arm | seed | time | peak memory |", "|---|---|---|---|", *arms]),
+        *(f"![{path.stem}](figures/{path.name})" for path in figures),
+        "; ".join(f"{key} {value}" for key, value in describe(run.device).items()),
+    ]
+    path = run.folder / "report.md"
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    claims = [{"name": verdict.claim.name, **row(verdict), "values": verdict.values} for verdict in found]
+    (run.folder / "claims.json").write_text(json.dumps(claims, indent=1, ensure_ascii=False), encoding="utf-8")
+    return path
