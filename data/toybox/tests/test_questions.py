@@ -143,6 +143,15 @@ def test_questions_never_say_what_they_ask_for():
         for number in range(200):
             text = question_at("train", 6, number, kind)[1].text
             assert not set(text.rstrip("?").split()) & set(values), text
+    values_of = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "texture": TEXTURES}
+    for number in range(200):
+        text = question_at("train", 6, number, "same")[1].text
+        asked = text.rstrip("?").split()[-1]
+        assert not set(text.split()) & set(values_of[asked]), text
+        text = question_at("train", 6, number, "larger")[1].text
+        assert not set(text.split()) & set(SIZES), text
+        text = question_at("train", 6, number, "nearest")[1].text
+        assert not set(text.rstrip("?").split()) & set(values_of[text.split()[1]]), text
     for number in range(200):
         text = question_at("train", 6, number, "relation")[1].text
         assert not re.search(r"\b(at|on|in) the\b", text), text
