@@ -40,7 +40,8 @@ class TrainingState:
 
 def save_checkpoint(path: Path, state: TrainingState) -> None:
     """Write `state` to `path`, atomically. Raises CourseError when the disk refuses; the old file then stays."""
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _tensors(state).items()}
+    # Copies, for safetensors refuses tensors that are views of one memory, as two buffers may well be.
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in _tensors(state).items()}
     header = {
         "step": state.step,
         "seconds": state.seconds,

@@ -207,6 +207,7 @@ def usable_device(device: str | torch.device) -> torch.device:
 def _fresh_state(
     model: nn.Module, config: TrainingConfig, stages: tuple[Stage, ...], device: torch.device
 ) -> TrainingState:
+    model.zero_grad(set_to_none=True)  # a gradient left over from before would be taken for one of ours
     optimizers = build_optimizers(model, config.optimizer, config.learning_rate, config.weight_decay, config.betas)
     ema = None if config.ema_decay is None else ExponentialMovingAverage(model, config.ema_decay)
     # Of the configuration, what says when to log and to save is free to change between two sittings.

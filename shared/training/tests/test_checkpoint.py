@@ -50,6 +50,14 @@ def test_tied_weights_are_saved_once_and_come_back_tied(tmp_path):
     assert torch.equal(loaded[1].weight, result.model[0].weight) and loaded[1].weight is loaded[0].weight
 
 
+def test_buffers_that_share_memory_are_saved_too(tmp_path):
+    model = network()
+    model.register_buffer("whole", torch.arange(6.0))
+    model.register_buffer("part", model.whole[2:4])
+    run(tmp_path, model)
+    assert read_checkpoint(tmp_path / FILE_NAME)[0]["model.part"].tolist() == [2.0, 3.0]
+
+
 def test_a_model_of_another_shape_is_told_what_does_not_fit(tmp_path):
     run(tmp_path)
     with pytest.raises(CourseError) as caught:

@@ -193,6 +193,15 @@ def test_the_average_is_what_is_evaluated_and_both_can_be_loaded(tmp_path):
     assert not torch.equal(result.model[0].weight, result.ema[0].weight)
 
 
+def test_a_gradient_left_over_from_before_is_not_ours():
+    model = network()
+    model.requires_grad_(False)[5].requires_grad_(True)
+    before = model[0].weight.clone()
+    model[0].weight.grad = torch.ones_like(before)
+    train(model, batches(), loss, config())
+    assert torch.equal(model[0].weight, before)
+
+
 def test_the_model_comes_back_in_evaluation_mode():
     assert not run().model.training
 
