@@ -1,8 +1,10 @@
 """sdpa against the float64 oracle, forward and gradients, over random mixtures of everything the mask can say."""
 
+import itertools
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.attention import Mask, segments_from_lengths
@@ -30,6 +32,46 @@ def _tokens(draw, batch: int, length: int) -> dict[str, torch.Tensor]:
     return given
 
 
+def _inputs(draw, batch: int, kv_heads: int, group: int, q_len: int, k_len: int) -> list[torch.Tensor]:
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    head_dim, value_dim = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    shapes = (
+        (batch, kv_heads * group, q_len, head_dim),
+        (batch, kv_heads, k_len, head_dim),
+        (batch, kv_heads, k_len, value_dim),
+    )
+    return [torch.randn(shape, dtype=torch.float64) * 2 for shape in shapes]
+
+
+@st.composite
+def _packed_problems(draw):
+    """Runs of segments on both sides, now and then a segment that comes twice, and positions that may skip."""
+
+    def side(rows: int) -> dict[str, torch.Tensor]:
+        runs = st.lists(st.tuples(st.integers(-1, 3), st.integers(1, 4)), min_size=3, max_size=3)
+        length = draw(st.integers(4, 8))
+        made = [[number for number, times in draw(runs) for _ in range(times)] for _ in range(rows)]
+        numbers = {"segment": [(row + row[-1:] * length)[:length] for row in made]}
+        if draw(st.booleans()):
+            steps = st.lists(st.sampled_from([1, 1, 1, 1, 1, 2]), min_size=length, max_size=length)
+            start = draw(st.integers(0, 1))
+            numbers["position"] = [[start + at for at in itertools.accumulate(draw(steps))] for _ in range(rows)]
+        return {name: torch.tensor(row) for name, row in numbers.items()}
+
+    batch = draw(st.integers(1, 2))
+    rows = draw(st.sampled_from([1, batch]))
+    sides = {name: side(rows) for name in "qk"}
+    if draw(st.booleans()):
+        sides["k"] = sides["q"]
+    mask = Mask(
+        causal=draw(st.sampled_from([False, True, True])),
+        window=draw(st.sampled_from([None, None, 2, 3])),
+        **{f"{name}_{side}": tensor for side, given in sides.items() for name, tensor in given.items()},
+    )
+    lengths = (sides[side]["segment"].shape[1] for side in "qk")
+    return *_inputs(draw, batch, 1, draw(st.integers(1, 2)), *lengths), mask, None, None, 0.7
+
+
 @st.composite
 def _problems(draw):
     batch, kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
@@ -40,19 +82,11 @@ def _problems(draw):
         window=draw(st.sampled_from([None, 1, 2, 4])),
         **{f"{name}_{side}": tensor for side, given in sides.items() for name, tensor in given.items()},
     )
-    head_dim, value_dim = draw(st.integers(1, 6)), draw(st.integers(1, 6))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
-    shapes = (
-        (batch, kv_heads * group, q_len, head_dim),
-        (batch, kv_heads, k_len, head_dim),
-        (batch, kv_heads, k_len, value_dim),
-    )
-    q, k, v = (torch.randn(shape, generator=generator, dtype=torch.float64) * 2 for shape in shapes)
+    q, k, v = _inputs(draw, batch, kv_heads, group, q_len, k_len)
     bias = None
     if draw(st.booleans()):
         full = (batch, kv_heads * group, q_len, k_len)
-        shape = tuple(draw(st.sampled_from([1, size])) for size in full)
-        bias = torch.randn(shape, generator=generator, dtype=torch.float64)
+        bias = torch.randn(tuple(draw(st.sampled_from([1, size])) for size in full), dtype=torch.float64)
     softcap = draw(st.sampled_from([None, None, 1.5]))
     return q, k, v, mask, bias, softcap, draw(st.sampled_from([0.3, 1.0]))
 
@@ -75,17 +109,28 @@ def _compare(q, k, v, mask, bias, softcap, scale, return_lse=False):
         torch.testing.assert_close(actual, expected, atol=1e-10, rtol=1e-10)
 
 
-@pytest.mark.parametrize("cost_of_a_call", [0, 10**9])
-@settings(max_examples=120, deadline=None, derandomize=True)
+@pytest.fixture(params=["cutting is free", "cutting never pays"])
+def _price(request):
+    """Small problems take either way through segments: cut out one by one, or under a dense mask."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sdpa_module, "SCORES_PER_CALL", 0 if request.param == "cutting is free" else 10**9)
+        yield
+
+
+# The fixture holds for all examples of a test: it is the same price for each.
+ONE_PRICE = {"deadline": None, "derandomize": True, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+
+
+@settings(max_examples=100, **ONE_PRICE)
 @given(problem=_problems(), return_lse=st.booleans())
-def test_sdpa_equals_naive_forward_and_backward(cost_of_a_call, problem, return_lse):
-    """Whether segments are cut out (calls cost nothing) or left to a dense mask (a call costs everything)."""
-    before = sdpa_module.SCORES_PER_CALL
-    sdpa_module.SCORES_PER_CALL = cost_of_a_call
-    try:
-        _compare(*problem, return_lse=return_lse)
-    finally:
-        sdpa_module.SCORES_PER_CALL = before
+def test_sdpa_equals_naive_forward_and_backward(_price, problem, return_lse):
+    _compare(*problem, return_lse=return_lse)
+
+
+@settings(max_examples=200, **ONE_PRICE)
+@given(problem=_packed_problems())
+def test_sdpa_equals_naive_on_packed_segments(_price, problem):
+    _compare(*problem)
 
 
 @pytest.mark.parametrize("causal", [False, True])
