@@ -24,7 +24,7 @@ Nothing is ever unpickled.
 from shared.pretrained.checkpoint import Checkpoint, read_config
 from shared.pretrained.folder import load_weights, save_pretrained, weights_of
 from shared.pretrained.settings import Fixed, Setting, read_settings, write_settings
-from shared.pretrained.table import Join, Rearrange, Rename, Split, Stack, Table, Tie, under
+from shared.pretrained.table import Join, Rearrange, Rename, Rule, Split, Stack, Table, Tie, under
 
 __all__ = [
     "Checkpoint",
@@ -32,6 +32,7 @@ __all__ = [
     "Join",
     "Rearrange",
     "Rename",
+    "Rule",
     "Setting",
     "Split",
     "Stack",

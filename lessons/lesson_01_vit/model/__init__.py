@@ -7,16 +7,16 @@ pooling.py       many tokens become one vector
 vit.py           the whole, built on shared.transformer
 mae.py           learning without labels: hide most patches and paint them back (arXiv:2111.06377)
 distillation.py  learning from a convolutional teacher (arXiv:2012.12877)
-huggingface.py   the names and settings of published checkpoints
+huggingface.py, huggingface_names.py   the settings and names of published checkpoints
 """
 
-from lessons.lesson_01_vit.model.config import VisionTransformerConfig
+from lessons.lesson_01_vit.model.config import MaskedAutoencoderConfig, VisionTransformerConfig
 from lessons.lesson_01_vit.model.distillation import (
     ConvolutionalTeacher,
     DistilledVisionTransformer,
     hard_distillation_loss,
 )
-from lessons.lesson_01_vit.model.mae import MaskedAutoencoder, MaskedAutoencoderConfig, masked_loss, random_masking
+from lessons.lesson_01_vit.model.mae import MaskedAutoencoder, masked_loss, random_masking
 from lessons.lesson_01_vit.model.patches import PatchEmbedding, patchify, unpatchify
 from lessons.lesson_01_vit.model.pooling import AttentionPooling
 from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates, sine_cosine_positions

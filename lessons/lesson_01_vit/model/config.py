@@ -17,7 +17,8 @@ class VisionTransformerConfig:
     hidden        width inside the feed-forward network
     classes       outputs of the head; 0 leaves the head out, and the model gives the pooled vector
 
-    positions     "learned" (ViT), "rotary" (2-D, in every attention; arXiv:2403.13298) or "none" (for the claim)
+    positions     "learned" (ViT), "sine-cosine" (fixed; MAE), "rotary" (2-D, in every attention; arXiv:2403.13298)
+                  or "none" (a claim of this lesson)
     class_token   put a token in front that belongs to no patch
     distillation_token   put DeiT's second token behind it (distillation.py)
     registers     tokens behind those without a position, as scratch space (arXiv:2309.16588)
@@ -44,7 +45,7 @@ class VisionTransformerConfig:
     hidden: int = 3072
     classes: int = 0
 
-    positions: Literal["learned", "rotary", "none"] = "learned"
+    positions: Literal["learned", "sine-cosine", "rotary", "none"] = "learned"
     class_token: bool = True
     distillation_token: bool = False
     registers: int = 0
@@ -61,7 +62,7 @@ class VisionTransformerConfig:
 
     def __post_init__(self) -> None:
         choices = {
-            "positions": ("learned", "rotary", "none"),
+            "positions": ("learned", "sine-cosine", "rotary", "none"),
             "pooling": ("class", "mean", "attention"),
             "feed_forward": ("gelu", "swiglu"),
         }
@@ -100,3 +101,22 @@ class VisionTransformerConfig:
     def leading(self) -> int:
         """Tokens in front of the patches that have a position of their own."""
         return int(self.class_token) + int(self.distillation_token)
+
+
+@dataclass(frozen=True)
+class MaskedAutoencoderConfig:
+    """An encoder and a light decoder; the decoder's defaults are those that the paper settled on (arXiv:2111.06377, table 1).
+
+    encoder         a config without a head
+    decoder_hidden  width inside the decoder's feed-forward networks; four times its width when left out
+    mask_ratio      the part of the patches that is hidden
+    normalise       reconstruct each patch's contrast instead of its pixels
+    """
+
+    encoder: VisionTransformerConfig
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    mask_ratio: float = 0.75
+    normalise: bool = True
+    decoder_hidden: int | None = None

@@ -3,17 +3,20 @@
 What it learns without labels is the encoder; the decoder is thrown away.
 """
 
-from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lessons.lesson_01_vit.model.config import VisionTransformerConfig
+from lessons.lesson_01_vit.model import huggingface
+from lessons.lesson_01_vit.model.config import MaskedAutoencoderConfig
+from lessons.lesson_01_vit.model.huggingface_names import autoencoder_table
 from lessons.lesson_01_vit.model.patches import grid_of, patchify, unpatchify
 from lessons.lesson_01_vit.model.positions import patch_coordinates, sine_cosine_positions
 from lessons.lesson_01_vit.model.vit import VisionTransformer
+from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Attention, Block, FeedForward
 
 
@@ -57,22 +60,6 @@ def masked_loss(
     # end exercise
 
 
-@dataclass(frozen=True)
-class MaskedAutoencoderConfig:
-    """An encoder and a light decoder; the decoder's defaults are those that the paper pairs with ViT-L (section 4.1).
-
-    mask_ratio   the part of the patches that is hidden
-    normalise    reconstruct each patch's contrast instead of its pixels
-    """
-
-    encoder: VisionTransformerConfig
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
-    mask_ratio: float = 0.75
-    normalise: bool = True
-
-
 class MaskedAutoencoder(nn.Module):
     """The encoder reads the visible patches only; the decoder reads those and mask tokens, each at its place."""
 
@@ -83,9 +70,16 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = VisionTransformer(config.encoder)
         self.decoder_embedding = nn.Linear(config.encoder.width, width)
         self.mask_token = nn.Parameter(torch.empty(width).normal_(std=0.02))
+        leading = config.encoder.leading
+        places = torch.cat([torch.zeros(leading, width), sine_cosine_positions(config.encoder.grid, width)])
+        self.register_buffer("decoder_positions", places)
         norm = partial(nn.LayerNorm, width, eps=config.encoder.norm_eps)
         self.decoder_blocks = nn.ModuleList(
-            Block(Attention(width, config.decoder_heads), FeedForward(width, 4 * width), norm)
+            Block(
+                Attention(width, config.decoder_heads, bias=config.encoder.qkv_bias, output_bias=True),
+                FeedForward(width, config.decoder_hidden or 4 * width),
+                norm,
+            )
             for _ in range(config.decoder_depth)
         )
         self.decoder_norm = norm()
@@ -94,7 +88,8 @@ class MaskedAutoencoder(nn.Module):
             for linear in module.modules():
                 if isinstance(linear, nn.Linear):
                     nn.init.xavier_uniform_(linear.weight)
-                    nn.init.zeros_(linear.bias)
+                    if linear.bias is not None:
+                        nn.init.zeros_(linear.bias)
 
     def encode(
         self, images: Float[Tensor, "batch channels height width_px"], visible: Int[Tensor, "batch visible"]
@@ -116,8 +111,12 @@ class MaskedAutoencoder(nn.Module):
         places = visible[..., None].expand(-1, -1, tokens.shape[-1])
         full = self.mask_token.to(tokens.dtype).expand(tokens.shape[0], patches, -1)
         full = full.scatter(1, places, tokens[:, before:])
-        full = full + sine_cosine_positions(grid, full.shape[-1]).to(full)
-        tokens = torch.cat([tokens[:, :before], full], dim=1)
+        leading = self.encoder.config.leading
+        positions = self.decoder_positions
+        if grid != self.encoder.config.grid:
+            positions = torch.cat([positions[:leading], sine_cosine_positions(grid, full.shape[-1]).to(positions)])
+        front = torch.cat([tokens[:, :leading] + positions[:leading], tokens[:, leading:before]], dim=1)
+        tokens = torch.cat([front, full + positions[leading:]], dim=1).to(tokens.dtype)
         for block in self.decoder_blocks:
             tokens = block(tokens)
         return self.predict(self.decoder_norm(tokens))[:, before:]
@@ -157,3 +156,16 @@ class MaskedAutoencoder(nn.Module):
         grey = images.mean().expand_as(patches)
         shown, completed = (torch.where(hidden[..., None], fill, patches) for fill in (grey, predicted.to(patches)))
         return unpatchify(shown, grid, patch_size), unpatchify(completed, grid, patch_size)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> "MaskedAutoencoder":
+        """A published masked autoencoder from its folder, in evaluation mode. Raises CourseError when it is another model."""
+        config = huggingface.read_autoencoder_config(folder)
+        model = cls(config).to(dtype)
+        load_weights(model, folder, autoencoder_table(config.encoder))
+        return model.eval()
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write the folder that `transformers` reads. Raises CourseError for an encoder that is no plain ViT."""
+        written = huggingface.write_autoencoder_config(self.config)
+        save_pretrained(folder, self, autoencoder_table(self.config.encoder), written)

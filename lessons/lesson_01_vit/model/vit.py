@@ -11,7 +11,8 @@ from lessons.lesson_01_vit.model import huggingface
 from lessons.lesson_01_vit.model.config import VisionTransformerConfig
 from lessons.lesson_01_vit.model.patches import PatchEmbedding, grid_of
 from lessons.lesson_01_vit.model.pooling import AttentionPooling, class_pooling, mean_pooling
-from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates
+from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates, sine_cosine_positions
+from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Attention, Block, FeedForward, Rotary, SwiGLU
 
 # Two axes of some tens of patches need slower turns than a text of thousands of words (arXiv:2403.13298, section 3.2).
@@ -35,8 +36,14 @@ class VisionTransformer(nn.Module):
         self.distillation_token = nn.Parameter(torch.zeros(width)) if config.distillation_token else None
         self.registers = nn.Parameter(torch.zeros(config.registers, width)) if config.registers else None
         self.mask_token = nn.Parameter(torch.zeros(width)) if config.mask_token else None
-        learned = config.positions == "learned"
-        self.positions = nn.Parameter(torch.zeros(config.leading + rows * columns, width)) if learned else None
+        match config.positions:
+            case "learned":
+                self.positions = nn.Parameter(torch.zeros(config.leading + rows * columns, width))
+            case "sine-cosine":
+                waves = sine_cosine_positions((rows, columns), width)
+                self.register_buffer("positions", torch.cat([torch.zeros(config.leading, width), waves]))
+            case _:
+                self.positions = None
         rotary = config.positions == "rotary"
         self.rotary = Rotary(width // config.heads, base=ROTARY_BASE, axes=2) if rotary else None
 
@@ -70,7 +77,7 @@ class VisionTransformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for token in (self.class_token, self.distillation_token, self.registers, self.mask_token, self.positions):
-            if token is not None:
+            if isinstance(token, nn.Parameter):
                 nn.init.normal_(token, std=0.02)
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=0.02)
@@ -178,10 +185,10 @@ class VisionTransformer(nn.Module):
         """
         config = huggingface.read_config(folder)
         model = cls(config).to(dtype)
-        huggingface.load_weights(model, folder, huggingface.table(config))
+        load_weights(model, folder, huggingface.table(config))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder that `transformers` reads. Raises CourseError for a model that has no published class."""
         written = huggingface.write_config(self.config)
-        huggingface.save_pretrained(folder, self, huggingface.table(self.config), written)
+        save_pretrained(folder, self, huggingface.table(self.config), written)

@@ -72,7 +72,7 @@ def shuffled(images, patch, order):
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean", "attention"])
-@pytest.mark.parametrize("positions", ["none", "learned", "rotary"])
+@pytest.mark.parametrize("positions", ["none", "learned", "sine-cosine", "rotary"])
 def test_only_positions_tell_shuffled_patches_apart(positions, pooling):
     model = make(positions=positions, pooling=pooling, registers=2)
     images, order = torch.randn(2, 2, 12, 15), torch.randperm(20)
@@ -289,7 +289,7 @@ for shape in ((1, 8, 8), (2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 0, 8)):
         ({"image_size": 13}, "13×13 does not divide into patches of 3"),
         ({"heads": 3}, "width 40 does not divide into 3 heads"),
         ({"positions": "rotary", "heads": 20}, "multiple of 4, got 2"),
-        ({"positions": "sine"}, "positions is 'sine', expected one of learned, rotary, none"),
+        ({"positions": "sine"}, "positions is 'sine', expected one of learned, sine-cosine, rotary, none"),
         ({"class_token": False}, "pool 'mean' instead"),
         ({"pooler": True, "pooling": "mean"}, "tanh pooler reads the class token"),
         ({"drop_path": 1.0}, "below 1"),

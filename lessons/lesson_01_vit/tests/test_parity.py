@@ -10,6 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    DeiTConfig,
+    DeiTForImageClassificationWithTeacher,
     Dinov2Config,
     Dinov2ForImageClassification,
     Dinov2Model,
@@ -17,10 +19,20 @@ from transformers import (
     Dinov2WithRegistersModel,
     ViTConfig,
     ViTForImageClassification,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
     ViTModel,
 )
+from transformers.models.vit_mae.modeling_vit_mae import build_2d_sinusoidal_position_embedding
 
-from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
+from lessons.lesson_01_vit.model import (
+    DistilledVisionTransformer,
+    MaskedAutoencoder,
+    VisionTransformer,
+    VisionTransformerConfig,
+    huggingface,
+    patchify,
+)
 from shared.errors import CourseError
 
 SMALL = {"hidden_size": 20, "num_hidden_layers": 3, "num_attention_heads": 5, "patch_size": 3, "num_channels": 2}
@@ -137,6 +149,78 @@ def test_hidden_patches_are_replaced_by_the_mask_token(tmp_path):
         assert (ours.features(images) - expected).abs().max() > 0.1
 
 
+def test_deit_both_ways(tmp_path):
+    config = DeiTConfig(**SMALL, intermediate_size=28, image_size=12, num_labels=7)
+    theirs = redrawn(DeiTForImageClassificationWithTeacher(config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = DistilledVisionTransformer.from_pretrained(tmp_path / "theirs")
+    ours.save_pretrained(tmp_path / "ours")
+    again, report = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values()), report
+    for height, width in SIZES:
+        images = torch.randn(2, 2, height, width)
+        with torch.no_grad():
+            for other in (theirs, again.eval()):
+                expected = other(images, interpolate_pos_encoding=True)
+                by_class, by_distillation = ours.both_logits(images)
+                torch.testing.assert_close(by_class, expected.cls_logits, atol=1e-4, rtol=0)
+                torch.testing.assert_close(by_distillation, expected.distillation_logits, atol=1e-4, rtol=0)
+                torch.testing.assert_close(ours(images), expected.logits, atol=1e-4, rtol=0)
+
+
+MAE_CONFIG = ViTMAEConfig(
+    **SMALL,
+    intermediate_size=28,
+    image_size=12,
+    decoder_hidden_size=12,
+    decoder_num_hidden_layers=2,
+    decoder_num_attention_heads=3,
+    decoder_intermediate_size=20,
+    mask_ratio=0.6,
+    norm_pix_loss=True,
+    qkv_bias=False,
+)
+
+
+def assert_same_autoencoder(theirs, ours):
+    images, noise = torch.randn(3, 2, 12, 12), torch.rand(3, 16)
+    with torch.no_grad():
+        expected = theirs(images, noise=noise)
+        loss, painted, hidden = ours(images, noise)
+    torch.testing.assert_close(painted, expected.logits, atol=1e-4, rtol=0)
+    torch.testing.assert_close(loss, expected.loss, atol=1e-4, rtol=0)
+    assert torch.equal(hidden.float(), expected.mask)
+
+
+@pytest.mark.parametrize("spelling", ["fresh", "published", "in memory"])
+def test_masked_autoencoder_both_ways(spelling, tmp_path):
+    """A fresh save of version 5 calls the decoder's layers `decoder_encoder.layer`; the published files do not."""
+    theirs = redrawn(ViTMAEForPreTraining(MAE_CONFIG))
+    theirs.save_pretrained(tmp_path / "theirs")
+    if spelling == "published":
+        rewrite_names(tmp_path / "theirs", lambda name: name.replace("decoder_encoder.layer", "decoder_layers"))
+    if spelling == "in memory":
+        save_file(theirs.state_dict(), tmp_path / "theirs" / "model.safetensors")
+    ours = MaskedAutoencoder.from_pretrained(tmp_path / "theirs")
+    assert_same_autoencoder(theirs, ours)
+    ours.save_pretrained(tmp_path / "ours")
+    assert any("decoder.decoder_layers.1.attention.attention.query" in name for name in names_in(tmp_path / "ours"))
+    again, report = ViTMAEForPreTraining.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report.values()), report
+    assert_same_autoencoder(again.eval(), ours)
+
+
+def test_fixed_positions_are_those_that_published_autoencoders_were_trained_with(tmp_path):
+    """Column first, as in the original code; the oracle's own function puts the row first."""
+    (tmp_path / "config.json").write_text(MAE_CONFIG.to_json_string())
+    ours = MaskedAutoencoder(huggingface.read_autoencoder_config(tmp_path))
+    for given, width in ((ours.encoder.positions, 20), (ours.decoder_positions, 12)):
+        row_first = build_2d_sinusoidal_position_embedding(4, 4, width, cls_token=True)
+        torch.testing.assert_close(given, torch.cat([row_first[:, width // 2 :], row_first[:, : width // 2]], dim=1))
+    images = torch.randn(2, 2, 12, 12)
+    assert torch.equal(patchify(images, 3), ViTMAEForPreTraining(MAE_CONFIG).patchify(images))
+
+
 # ── Published files differ from a fresh save ──────────────────────────────────────────────────────────────────────────
 
 
@@ -149,6 +233,10 @@ def rewrite_config(folder, change):
 def rewrite_names(folder, rename):
     tensors = load_file(folder / "model.safetensors")
     save_file({rename(name): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+
+
+def names_in(folder):
+    return load_file(folder / "model.safetensors").keys()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -177,8 +265,6 @@ def test_a_config_as_published_with_version_4(tmp_path):
 def test_a_config_that_leaves_every_default_out(tmp_path):
     """A published config may say nothing but the type: the class's defaults are then meant (on the meta device)."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"]}))
-    from lessons.lesson_01_vit.model import huggingface
-
     config = huggingface.read_config(tmp_path)
     theirs = Dinov2Config()
     assert (config.width, config.depth, config.heads, config.hidden) == (768, 12, 12, 3072)

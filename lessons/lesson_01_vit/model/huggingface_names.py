@@ -1,0 +1,124 @@
+"""What published files call each weight: the tables of ViT, DeiT, MAE, DINOv2, and DINOv2 with registers."""
+
+from lessons.lesson_01_vit.model.config import VisionTransformerConfig
+from shared.pretrained import Rearrange, Rename, Rule, Split, Table, under
+
+# ── Inside a block ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ATTENTION = [
+    Rename("attention.attention.query.{leaf}", "attention.query.{leaf}"),
+    Rename("attention.attention.key.{leaf}", "attention.key.{leaf}"),
+    Rename("attention.attention.value.{leaf}", "attention.value.{leaf}"),
+    Rename("attention.output.dense.{leaf}", "attention.output.{leaf}"),
+]
+VIT_NORMS = [
+    Rename("layernorm_before.{leaf}", "attention_norm.{leaf}"),
+    Rename("layernorm_after.{leaf}", "feed_forward_norm.{leaf}"),
+]
+VIT_BLOCK = [
+    *ATTENTION,
+    *VIT_NORMS,
+    Rename("intermediate.dense.{leaf}", "feed_forward.up.{leaf}"),
+    Rename("output.dense.{leaf}", "feed_forward.down.{leaf}"),
+]
+DINOV2_BLOCK = [
+    *ATTENTION,
+    Rename("norm1.{leaf}", "attention_norm.{leaf}"),
+    Rename("norm2.{leaf}", "feed_forward_norm.{leaf}"),
+    Rename("layer_scale1.lambda1", "attention_scale"),
+    Rename("layer_scale2.lambda1", "feed_forward_scale"),
+]
+MLP = [
+    Rename("mlp.fc1.{leaf}", "feed_forward.up.{leaf}"),
+    Rename("mlp.fc2.{leaf}", "feed_forward.down.{leaf}"),
+]
+# On disk a SwiGLU's two matrices on the way in are one.
+SWIGLU = [
+    Split("mlp.weights_in.{leaf}", ["feed_forward.gate.{leaf}", "feed_forward.up.{leaf}"]),
+    Rename("mlp.weights_out.{leaf}", "feed_forward.down.{leaf}"),
+]
+# Files written from a model's state in memory since version 5 of transformers carry its new modules' names.
+ATTENTION_IN_MEMORY = [
+    Rename("attention.q_proj.{leaf}", "attention.query.{leaf}"),
+    Rename("attention.k_proj.{leaf}", "attention.key.{leaf}"),
+    Rename("attention.v_proj.{leaf}", "attention.value.{leaf}"),
+    Rename("attention.o_proj.{leaf}", "attention.output.{leaf}"),
+]
+SWIGLU_IN_MEMORY = [
+    Rename("mlp.gate_proj.{leaf}", "feed_forward.gate.{leaf}"),
+    Rename("mlp.up_proj.{leaf}", "feed_forward.up.{leaf}"),
+    Rename("mlp.down_proj.{leaf}", "feed_forward.down.{leaf}"),
+]
+VIT_BLOCK_IN_MEMORY = [*ATTENTION_IN_MEMORY, *VIT_NORMS, *MLP]
+
+# ── Whole models ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def vit_table(config: VisionTransformerConfig, architecture: str) -> Table:
+    """`ViTModel`, or one of the classes that keep it under a prefix and put heads beside it."""
+    rules = [*_embeddings(config), *under("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
+    also_read = under("layers.{n}.", "blocks.{n}.", VIT_BLOCK_IN_MEMORY)
+    if architecture == "ViTModel":
+        return Table(rules, also_read=also_read)
+    if architecture == "ViTForImageClassification":
+        prefix, heads = "vit.", [Rename("classifier.{leaf}", "head.{leaf}")]
+    else:
+        prefix = "deit."
+        heads = [
+            Rename("cls_classifier.{leaf}", "head.{leaf}"),
+            Rename("distillation_classifier.{leaf}", "distillation_head.{leaf}"),
+        ]
+    return Table([*under(prefix, "", rules), *heads], also_read=under(prefix, "", also_read))
+
+
+def dinov2_table(config: VisionTransformerConfig) -> Table:
+    """`Dinov2Model` and `Dinov2WithRegistersModel`."""
+    block = [*DINOV2_BLOCK, *(SWIGLU if config.feed_forward == "swiglu" else MLP)]
+    in_memory = [*ATTENTION_IN_MEMORY, *SWIGLU_IN_MEMORY]
+    return Table(
+        [*_embeddings(config), *under("encoder.layer.{n}.", "blocks.{n}.", block)],
+        also_read=under("encoder.layer.{n}.", "blocks.{n}.", in_memory),
+    )
+
+
+def autoencoder_table(config: VisionTransformerConfig) -> Table:
+    """`ViTMAEForPreTraining`; `config` is that of its encoder."""
+    encoder = [*_embeddings(config), *under("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
+    decoder = [
+        Rename("decoder_embed.{leaf}", "decoder_embedding.{leaf}"),
+        Rename("mask_token", "mask_token", Rearrange("1 1 width -> width")),
+        Rename("decoder_pos_embed", "decoder_positions", Rearrange("1 tokens width -> tokens width")),
+        *under("decoder_layers.{n}.", "decoder_blocks.{n}.", VIT_BLOCK),
+        Rename("decoder_norm.{leaf}", "decoder_norm.{leaf}"),
+        Rename("decoder_pred.{leaf}", "predict.{leaf}"),
+    ]
+    return Table(
+        [*under("vit.", "encoder.", encoder), *under("decoder.", "", decoder)],
+        also_read=[
+            *under("vit.layers.{n}.", "encoder.blocks.{n}.", VIT_BLOCK_IN_MEMORY),
+            *under("decoder.decoder_layers.{n}.", "decoder_blocks.{n}.", VIT_BLOCK_IN_MEMORY),
+            # Version 5 of transformers, writing its new `layers.` under the old `encoder.layer.`, also hits `decoder_layers.`
+            *under("decoder.decoder_encoder.layer.{n}.", "decoder_blocks.{n}.", VIT_BLOCK),
+        ],
+    )
+
+
+def _embeddings(config: VisionTransformerConfig) -> list[Rule]:
+    kernel = Rearrange(
+        "width channels row column -> width (row column channels)",
+        channels=config.channels,
+        row=config.patch_size,
+        column=config.patch_size,
+    )
+    one_token, tokens = Rearrange("1 1 width -> width"), Rearrange("1 tokens width -> tokens width")
+    return [
+        Rename("embeddings.patch_embeddings.projection.weight", "patch_embedding.project.weight", kernel),
+        Rename("embeddings.patch_embeddings.projection.bias", "patch_embedding.project.bias"),
+        Rename("embeddings.cls_token", "class_token", one_token),
+        Rename("embeddings.distillation_token", "distillation_token", one_token),
+        Rename("embeddings.position_embeddings", "positions", tokens),
+        Rename("embeddings.register_tokens", "registers", tokens),
+        Rename("embeddings.mask_token", "mask_token", Rearrange("1 width -> width")),
+        Rename("layernorm.{leaf}", "norm.{leaf}"),
+        Rename("pooler.dense.{leaf}", "pooler.{leaf}"),
+    ]
