@@ -75,6 +75,7 @@ def test_a_caption_that_says_one_thing_wrong_is_false():
     assert not is_true("three circles and a cross", SCENE)
     assert not is_true("two circles and a red thing", SCENE), "the cross is left out"
     assert not is_true("two circles and two things", SCENE)
+    assert not is_true("two circles and two red things", SCENE), "both said twice, the cross never"
     assert not is_true("a cross left of a circle", SCENE) and is_true("a circle left of a cross", SCENE)
     assert not is_true("what a lovely picture", SCENE)
 
