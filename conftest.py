@@ -1,6 +1,8 @@
 """Settings that every test of the course shares."""
 
+import ipaddress
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,20 @@ torch.set_num_threads(1)
 def _seeded():
     """Every test starts from the same random state, in whatever order the tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network():
+    """The course's tests need no network: whoever asks for an address beyond this machine gets an error."""
+    connect = socket.socket.connect
+
+    def only_here(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            host = address[0]
+            if host != "localhost" and not ipaddress.ip_address(host.split("%")[0]).is_loopback:
+                raise RuntimeError(f"no test may need the network, and this one asked for {host}")
+        return connect(self, address)
+
+    socket.socket.connect = only_here
+    yield
+    socket.socket.connect = connect

@@ -1,0 +1,80 @@
+"""What the pages say is so: generated numbers are the recorded ones, links lead somewhere, figures are the measured ones."""
+
+import hashlib
+import re
+import subprocess
+from urllib.parse import unquote
+
+import pytest
+
+from shared.course.lesson import ROOT, entries, lesson_folder
+from shared.course.readme import BEGIN, END, generated_pages, read_results, replace_generated
+from shared.errors import CourseError
+
+PAGES = sorted(
+    path
+    for path in ROOT.rglob("*.md")
+    if not {".venv", "runs", "dist", ".pytest_cache", "cache", ".scratch"} & set(path.parts)
+)
+BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
+
+
+def test_generated_parts_are_what_the_results_say():
+    for path, text in generated_pages().items():
+        assert path.read_text(encoding="utf-8") == text, (
+            f"{path.name} has drifted: run python -m shared.course.results --readme"
+        )
+
+
+def test_a_changed_number_is_noticed():
+    page = f"before\n{BEGIN}\n98.1 %\n{END}\nafter"
+    assert replace_generated(page, "98.1 %", "page") == page
+    assert replace_generated(page, "98.2 %", "page") != page
+    with pytest.raises(CourseError, match="exactly one"):
+        replace_generated("no markers", "", "page")
+
+
+@pytest.mark.parametrize("number", BUILT)
+def test_figures_are_the_recorded_ones(number):
+    """The newest record of a figure's name is the one that drew it."""
+    folder = lesson_folder(number)
+    recorded: dict[str, set[str]] = {}
+    for result in read_results(folder).values():
+        for name, digest in result["figures"].items():
+            recorded.setdefault(name, set()).add(digest)
+    assert recorded
+    for name, digests in recorded.items():
+        assert hashlib.sha256((folder / "figures" / name).read_bytes()).hexdigest() in digests, f"{name} has changed"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_and_pictures_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        goal = (page.parent / unquote(path)).resolve() if path else page
+        assert goal.exists(), f"{page.name} links to {target}, which is not there"
+        if anchor and goal.suffix == ".md":
+            headings = re.findall(r"^#+ (.+)$", goal.read_text(encoding="utf-8"), flags=re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{page.name} links to {target}: no such heading"
+
+
+def test_every_make_target_that_the_pages_name_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {name.replace("%", "") for name in re.findall(r"^([a-z%-]+):", makefile, flags=re.M)}
+    for page in PAGES:
+        for name in re.findall(r"(?:^|`)make ([a-z]+-?)", page.read_text(encoding="utf-8"), flags=re.M):
+            assert name in targets, f"{page.relative_to(ROOT)} names make {name}"
+
+
+def test_make_alone_lists_every_target():
+    listed = subprocess.run(
+        ["make", "--no-print-directory"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    targets = re.findall(r"^([a-zA-Z%-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.M)
+    assert len(targets) > 10
+    for target in targets:
+        assert f"make {target.replace('%', 'N')} " in listed

@@ -1,0 +1,33 @@
+"""The same everywhere: under any hash seed, and with no network at all."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from shared.course.lesson import ROOT
+
+# A sample that goes through sets, dictionaries, shuffles and training, quick enough to run twice.
+SAMPLE = [
+    "shared/training/tests/test_batches.py",
+    "data/toybox/tests",
+    "lessons/lesson_01_vit/tests/test_exercises.py",
+]
+
+
+@pytest.mark.parametrize("seed", ["1", "4242"])
+def test_tests_pass_under_two_hash_seeds(seed):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SAMPLE]
+    environment = os.environ | {"PYTHONHASHSEED": seed}
+    for name in [name for name in environment if name.startswith("PYTEST_")]:
+        del environment[name]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_tests_cannot_reach_the_network():
+    """The root conftest refuses every address beyond this machine, so a test that needed one would fail here too."""
+    with pytest.raises(RuntimeError, match="no test may need the network"), socket.socket() as outside:
+        outside.connect(("192.0.2.1", 80))
