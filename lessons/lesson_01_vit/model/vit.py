@@ -97,7 +97,7 @@ class VisionTransformer(nn.Module):
         if hidden is not None:
             if self.mask_token is None:
                 raise ValueError("this model has no mask token to hide patches with; set mask_token=True in its config")
-            tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
+            tokens = torch.where(hidden[..., None], self.mask_token, tokens)
         if self.positions is not None:
             grid = grid_of(*images.shape[-2:], self.config.patch_size)
             positions = self.positions[self.config.leading :]
@@ -112,7 +112,7 @@ class VisionTransformer(nn.Module):
             front = [front[0] + self.positions[: len(leading)]]
         if self.registers is not None:
             front.append(self.registers)
-        front = [tokens.to(patches.dtype).expand(patches.shape[0], -1, -1) for tokens in front]
+        front = [tokens.expand(patches.shape[0], -1, -1) for tokens in front]
         return torch.cat([*front, patches], dim=1)
 
     @property

@@ -243,14 +243,26 @@ def test_every_parameter_learns():
         assert [name for name in idle if not name.endswith("key.bias")] == []
 
 
-def test_bfloat16_autocast():
-    model, images = make(registers=1), torch.randn(2, 2, 12, 12)
+@pytest.mark.parametrize("changes", [{"registers": 1}, {"positions": "rotary", "pooling": "attention"}])
+def test_bfloat16_autocast(changes):
+    model, images = make(**changes), torch.randn(2, 2, 12, 12)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(images)
         F.cross_entropy(logits.float(), torch.tensor([0, 3])).backward()
+        # What the blocks add to stays in float32: sixteen bits would forget small updates to large values.
+        assert model.add_leading_tokens(model.embed_patches(images)).dtype == torch.float32
     assert logits.dtype == torch.bfloat16
     torch.testing.assert_close(logits.float(), model(images), atol=0.3, rtol=0.1)
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_autoencoder_under_bfloat16_autocast():
+    model, images, noise = make_autoencoder(registers=1), torch.randn(2, 2, 12, 12), torch.rand(2, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, _, _ = model(images, noise)
+        loss.backward()
+        model.reconstruct(images, noise)
+    torch.testing.assert_close(loss, model(images, noise)[0], rtol=0.05, atol=0)
 
 
 def test_compiles_whole_and_speaks_plainly_of_bad_input():
