@@ -16,6 +16,7 @@ class VisionTransformerConfig:
     heads         attention heads in a block
     hidden        width inside the feed-forward network
     classes       outputs of the head; 0 leaves the head out, and the model gives the pooled vector
+    labels        what the classes are called, where that is known
 
     positions     "learned" (ViT), "sine-cosine" (fixed; MAE), "rotary" (2-D, in every attention; arXiv:2403.13298)
                   or "none" (a claim of this lesson)
@@ -44,6 +45,7 @@ class VisionTransformerConfig:
     heads: int = 12
     hidden: int = 3072
     classes: int = 0
+    labels: tuple[str, ...] = ()
 
     positions: Literal["learned", "sine-cosine", "rotary", "none"] = "learned"
     class_token: bool = True
@@ -83,6 +85,10 @@ class VisionTransformerConfig:
             raise ValueError("pooling 'class' reads the class token, but class_token is False; pool 'mean' instead")
         if self.pooler and self.pooling != "class":
             raise ValueError(f"the tanh pooler reads the class token, but pooling is {self.pooling!r}")
+        if self.labels and len(self.labels) != self.classes:
+            raise ValueError(
+                f"{len(self.labels)} labels were given for {self.classes} classes; name all of them or none"
+            )
         if not 0.0 <= self.drop_path < 1.0:
             raise ValueError(f"drop_path is a probability below 1, got {self.drop_path}")
 

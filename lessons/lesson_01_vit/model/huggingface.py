@@ -107,7 +107,7 @@ def _read_vit(config: Mapping[str, Any], folder: Path | str) -> VisionTransforme
     with Checkpoint(folder) as checkpoint:
         classifies = "classifier.weight" in checkpoint.shapes
         pooler = not classifies and "pooler.dense.weight" in checkpoint.shapes
-    return VisionTransformerConfig(**ours, classes=_classes(config) if classifies else 0, pooler=pooler)
+    return VisionTransformerConfig(**ours, **(_classes(config) if classifies else {}), pooler=pooler)
 
 
 def _read_deit(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
@@ -117,7 +117,7 @@ def _read_deit(config: Mapping[str, Any], folder: Path | str) -> VisionTransform
                 f"{folder} holds a DeiT without its two heads; this reads DeiTForImageClassificationWithTeacher"
             )
     ours = read_settings(VIT_SETTINGS, config)
-    return VisionTransformerConfig(**ours, classes=_classes(config), distillation_token=True)
+    return VisionTransformerConfig(**ours, **_classes(config), distillation_token=True)
 
 
 def _read_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
@@ -133,9 +133,12 @@ def _read_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransfo
     return VisionTransformerConfig(**ours, hidden=hidden, feed_forward="swiglu" if swiglu else "gelu")
 
 
-def _classes(config: Mapping[str, Any]) -> int:
+def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Published configs count classes by naming them; without names the class assumes two."""
-    return len(config["id2label"]) if config.get("id2label") else config.get("num_labels") or 2
+    names = config.get("id2label")
+    if not names:
+        return {"classes": config.get("num_labels") or 2}
+    return {"classes": len(names), "labels": tuple(names[number] for number in sorted(names, key=int))}
 
 
 def _hidden(width: int, ratio: float, swiglu: bool) -> int:
@@ -163,7 +166,7 @@ def write_config(config: VisionTransformerConfig) -> dict[str, Any]:
         written = write_settings(PLAIN_DINOV2_SETTINGS if kind == "dinov2" else REGISTERS_SETTINGS, ours)
     else:
         kind = "deit" if architecture.startswith("DeiT") else "vit"
-        written = write_settings(VIT_SETTINGS, ours) | _labels(config.classes)
+        written = write_settings(VIT_SETTINGS, ours) | _labels(config)
     return {"model_type": kind, "architectures": [architecture], **written}
 
 
@@ -179,9 +182,15 @@ def write_autoencoder_config(config: MaskedAutoencoderConfig) -> dict[str, Any]:
     return {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"], **written}
 
 
-def _labels(classes: int) -> dict[str, dict]:
-    labels = {str(number): f"LABEL_{number}" for number in range(classes)}
-    return {"id2label": labels, "label2id": {name: int(number) for number, name in labels.items()}} if labels else {}
+def _labels(config: VisionTransformerConfig) -> dict[str, dict]:
+    """How published configs name their classes, and so count them; a ViT without a head has none."""
+    labels = config.labels or [f"LABEL_{number}" for number in range(config.classes)]
+    if not labels:
+        return {}
+    return {
+        "id2label": {str(number): label for number, label in enumerate(labels)},
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
 
 
 def _published_class(config: VisionTransformerConfig) -> str:

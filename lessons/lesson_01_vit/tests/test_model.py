@@ -305,6 +305,7 @@ for shape in ((1, 8, 8), (2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 0, 8)):
         ({"class_token": False}, "pool 'mean' instead"),
         ({"pooler": True, "pooling": "mean"}, "tanh pooler reads the class token"),
         ({"drop_path": 1.0}, "below 1"),
+        ({"labels": ("cat", "dog")}, "2 labels were given for 7 classes"),
     ],
 )
 def test_choices_that_exclude_each_other(changes, message):

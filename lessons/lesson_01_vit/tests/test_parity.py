@@ -262,6 +262,32 @@ def test_a_config_as_published_with_version_4(tmp_path):
     assert_same(theirs, VisionTransformer.from_pretrained(tmp_path))
 
 
+def test_class_names_come_and_go(tmp_path):
+    config = ViTConfig(**SMALL, intermediate_size=28, image_size=12, id2label={0: "cat", 1: "dog", 2: "axolotl"})
+    ViTForImageClassification(config).save_pretrained(tmp_path / "theirs")
+    ours = VisionTransformer.from_pretrained(tmp_path / "theirs")
+    assert ours.config.labels == ("cat", "dog", "axolotl")
+    ours.save_pretrained(tmp_path / "ours")
+    again = ViTConfig.from_pretrained(tmp_path / "ours")
+    assert again.id2label == config.id2label
+    assert again.label2id == {"cat": 0, "dog": 1, "axolotl": 2}
+
+
+@pytest.mark.parametrize(("said", "classes"), [({"num_labels": 7}, 7), ({}, 2)])
+def test_classes_that_have_no_names(said, classes, tmp_path):
+    """Configs before version 4 gave a number, and those of two classes nothing at all."""
+    config = ViTConfig(**SMALL, intermediate_size=28, image_size=12, num_labels=classes)
+    ViTForImageClassification(config).save_pretrained(tmp_path)
+
+    def strip(config):
+        for name in ("id2label", "label2id"):
+            config.pop(name, None)
+        config.update(said)
+
+    rewrite_config(tmp_path, strip)
+    assert VisionTransformer.from_pretrained(tmp_path).head.out_features == classes
+
+
 def test_a_config_that_leaves_every_default_out(tmp_path):
     """A published config may say nothing but the type: the class's defaults are then meant (on the meta device)."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"]}))
