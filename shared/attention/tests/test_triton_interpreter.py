@@ -1,0 +1,33 @@
+"""Runs the kernels' tests on machines without a GPU: in Triton's interpreter, in a process of its own.
+
+The interpreter has to be asked for before Triton is imported, and would then rule every other test of that process.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+
+@pytest.mark.timeout(600)
+def test_in_the_interpreter():
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    here = Path(__file__).parent
+    files = sorted(file.name for file in here.glob("test_triton_*.py") if "need_a_device()" in file.read_text())
+    assert len(files) >= 4
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *files],
+        cwd=here,
+        # Compiled programs, which are among the tests, don't go with checks of shapes.
+        env=ours | {"TRITON_INTERPRET": "1", "JAXTYPING_DISABLE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    print(run.stdout)
+    assert run.returncode == 0, "kernel tests fail in the interpreter; their report is printed below"
+    assert " passed" in run.stdout and " skipped" not in run.stdout
