@@ -229,8 +229,8 @@ class VisionTransformer(Module):
 
 # ── Learning to read digits ────────────────────────────────────────────────────────────────────────────────────────────
 
-BATCH = 32
-STEPS, QUICK_STEPS = 320, 32
+BATCH = 16
+STEPS, QUICK_STEPS = 600, 56
 LEARNING_RATE = 7e-3
 
 
