@@ -1,12 +1,27 @@
 """Every figure's look in one place, and the few kinds of picture that lessons draw."""
 
 from shared.plots.charts import bars_with_intervals, curve_from_history, learning_curves
-from shared.plots.look import BLUE, GREEN, GREY, INK, ORANGE, PALETTE, PURPLE, SKY, VERMILLION, Card, figure, save
+from shared.plots.look import (
+    BLUE,
+    DIVERGING,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALETTE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Card,
+    figure,
+    save,
+)
 from shared.plots.matrices import matrix, matrix_grid
 from shared.plots.pictures import attention_overlay, image_grid
 
 __all__ = [
     "BLUE",
+    "DIVERGING",
     "GREEN",
     "GREY",
     "INK",

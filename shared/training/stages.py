@@ -43,7 +43,6 @@ def enter_stage(model: nn.Module, stage: Stage) -> None:
     """Freeze and unfreeze: a frozen parameter gets no gradient, and without one no optimizer touches it."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in stage.trainable))
-        parameter.grad = None
 
 
 def training_mode(model: nn.Module) -> None:
