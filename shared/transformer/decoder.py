@@ -82,7 +82,8 @@ class Decoder(nn.Module):
     ) -> Float[Tensor, "batch tokens vocab"]:
         """Logits of the token after each token.
 
-        positions   places of the tokens; counted within each segment when left out, or on from the cache
+        positions   places of the tokens for the rotary angles; left out, counted within each segment, or on from the
+                    filled slots of the cache
         segments    which document each token belongs to, in packed or ragged batches; −1 is padding
         embeddings  vectors in place of `tokens`, where not all of them come from the vocabulary (images)
         cache       what was read before; the new tokens are added to it
@@ -107,27 +108,26 @@ class Decoder(nn.Module):
             both = "both were" if tokens is not None else "neither was"
             raise ValueError(f"give the decoder either tokens or embeddings; {both} given")
         x = self.embedding(tokens) if embeddings is None else embeddings
+        if positions is None:
+            positions = self._count(x, segments, cache)
+        # The order of the tokens is their order in time, whatever their positions are: the mask only counts.
         if cache is None:
-            positions, mask = self._place(x, positions, segments)
+            mask = Mask(causal=True, segment_q=segments, segment_k=segments)
         else:
-            positions, mask = cache.place(x.shape[1], positions, segments)
+            mask = cache.place(x.shape[1], segments)
         angles = self.rotary(positions[..., None])
         for layer, block in enumerate(self.blocks):
             x = block(x, mask=mask, angles=angles, cache=None if cache is None else cache[layer])
         return self.norm(x)
 
-    def _place(
-        self,
-        x: Float[Tensor, "batch tokens width"],
-        positions: Int[Tensor, "#batch tokens"] | None,
-        segments: Int[Tensor, "#batch tokens"] | None,
-    ) -> tuple[Int[Tensor, "rows tokens"], Mask]:
-        """Positions for the angles, and the mask. Order in the sequence is order in time, so the mask only counts."""
-        if positions is None and segments is not None:
-            positions = positions_within(segments)
-        elif positions is None:
-            positions = torch.arange(x.shape[1], device=x.device)[None]
-        return positions, Mask(causal=True, segment_q=segments, segment_k=segments)
+    @staticmethod
+    def _count(
+        x: Float[Tensor, "batch tokens width"], segments: Int[Tensor, "rows tokens"] | None, cache: KVCache | None
+    ) -> Int[Tensor, "_ tokens"]:
+        if segments is not None and cache is None:
+            return positions_within(segments)
+        start = 0 if cache is None else cache.length
+        return torch.arange(start, start + x.shape[1], device=x.device)[None]
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache for `batch` rows of at most `capacity` tokens."""

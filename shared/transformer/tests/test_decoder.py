@@ -1,5 +1,7 @@
 """The decoder against transformers' Llama; packing and caching change nothing."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -77,10 +79,24 @@ def test_packed_documents_read_as_if_alone():
     lengths = [4, 1, 7]
     documents = [torch.randint(0, 23, (1, length)) for length in lengths]
     segments = torch.tensor([[0] * 4 + [1] + [2] * 7 + [-1] * 3])
+    places = []
+    decoder.rotary.register_forward_pre_hook(lambda _, arguments: places.append(arguments[0]))
     packed = decoder(torch.cat([*documents, torch.zeros(1, 3, dtype=torch.long)], dim=1), segments=segments)
     alone = torch.cat([decoder(document) for document in documents], dim=1)
     torch.testing.assert_close(packed[:, :12], alone, atol=1e-5, rtol=1e-5)
     assert packed.isfinite().all()
+    assert places[0].flatten().tolist() == [*range(4), 0, *range(7), *range(3)]
+
+
+def test_order_is_time_whatever_the_positions_with_and_without_a_cache():
+    """Tokens of an image may share a position, and still none sees what comes after it."""
+    decoder = _redrawn(Decoder(CONFIG))
+    tokens, places = torch.randint(0, 23, (1, 7)), torch.tensor([[0, 1, 1, 1, 4, 2, 3]])
+    cache = decoder.new_cache(1, 7)
+    chunks = zip(tokens.split([3, 1, 3], dim=1), places.split([3, 1, 3], dim=1), strict=True)
+    in_chunks = torch.cat([decoder(chunk, positions=place, cache=cache) for chunk, place in chunks], dim=1)
+    torch.testing.assert_close(in_chunks, decoder(tokens, positions=places), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(in_chunks, decoder(tokens), atol=1e-2)
 
 
 def test_positions_are_counted_in_each_run():
@@ -120,3 +136,14 @@ def test_tied_weights_are_one_and_the_output_stays_alive_in_bfloat16():
     torch.testing.assert_close(logits.float(), tied(tokens), atol=0.02, rtol=0.1)
     halved = Decoder(CONFIG).bfloat16()
     assert halved(tokens).isfinite().all()
+
+
+def test_a_fresh_decoder_guesses_evenly_and_adds_in_small_steps():
+    decoder = Decoder(DecoderConfig(vocab=200, width=64, layers=8, heads=4, kv_heads=2, hidden=128))
+    tokens = torch.randint(0, 200, (4, 16))
+    loss = nn.functional.cross_entropy(decoder(tokens).flatten(0, 1), torch.randint(0, 200, (64,)))
+    assert loss.item() == pytest.approx(math.log(200), abs=0.1)
+    for block in decoder.blocks:
+        assert block.attention.query.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        for adds in (block.attention.output, block.feed_forward.down):
+            assert adds.weight.std().item() == pytest.approx(0.02 / 4, rel=0.1)

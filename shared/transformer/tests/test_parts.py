@@ -16,6 +16,11 @@ def test_rms_norm_is_the_formula_and_pytorchs():
     assert norm(x.bfloat16()).dtype == torch.bfloat16
 
 
+def test_rms_norm_of_small_halves_does_not_lose_their_squares():
+    x = torch.full((1, 4), 1e-4, dtype=torch.float16)
+    torch.testing.assert_close(RMSNorm(4, eps=1e-12)(x), torch.ones(1, 4, dtype=torch.float16), atol=1e-2, rtol=0)
+
+
 def test_swiglu_and_feed_forward_are_their_formulas():
     x = torch.randn(2, 3, 8)
     swiglu, mlp = SwiGLU(8, 12), FeedForward(8, 12)
@@ -49,6 +54,21 @@ def test_attention_equals_pytorchs_multihead_attention(cross):
     expected, expected_weights = theirs(x, context, context, average_attn_weights=False)
     torch.testing.assert_close(ours(x, context if cross else None), expected)
     torch.testing.assert_close(ours.weights(x, context if cross else None), expected_weights)
+
+
+def test_queries_and_keys_are_normed_turned_and_biased():
+    """Attention with everything on, against its parts in order: norm, then rotation, then scores plus bias."""
+    attention, x, bias = Attention(12, 3, qk_norm=RMSNorm), torch.randn(2, 5, 12), torch.randn(1, 3, 5, 5)
+    nn.init.normal_(attention.query_norm.weight)
+    nn.init.normal_(attention.key_norm.weight)
+    angles = Rotary(4)(torch.arange(5)[None, :, None])
+    split = lambda y: y.unflatten(-1, (3, 4)).transpose(1, 2)  # noqa: E731
+    queries = rotate(attention.query_norm(split(attention.query(x))), angles)
+    keys = rotate(attention.key_norm(split(attention.key(x))), angles)
+    weights = (queries @ keys.mT / 2 + bias).softmax(-1)
+    expected = attention.output((weights @ split(attention.value(x))).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attention(x, angles=angles, bias=bias), expected)
+    torch.testing.assert_close(attention.weights(x, angles=angles), (queries @ keys.mT / 2).softmax(-1))
 
 
 def test_rotary_makes_scores_depend_on_distance_alone():
