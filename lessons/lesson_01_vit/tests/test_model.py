@@ -97,6 +97,13 @@ def test_rotary_positions_see_only_distances():
     assert (here - mirrored).abs().max() > 0.01
 
 
+def test_rotary_positions_turn_by_row_and_then_by_column():
+    """A head 8 wide has four pairs: two turn by the row, at 1 and 1/10 radians a step, and two by the column."""
+    angles = make(positions="rotary", registers=1).angles(torch.tensor([[[3, 5]]]))
+    expected = torch.tensor([[0.0] * 4, [0.0] * 4, [3.0, 0.3, 5.0, 0.5]])
+    torch.testing.assert_close(angles[0], expected)
+
+
 def test_coordinates_are_row_then_column():
     assert patch_coordinates((2, 3)).tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
