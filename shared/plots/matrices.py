@@ -67,7 +67,7 @@ def matrix_grid(values: Any, *, title: str = "", percent: bool = False, note: st
     card, axes = figure(title, height=height, note=note)
     axis = axes[0, 0]
     shades = _draw(axis, mosaic)
-    between = {"color": "white", "linewidth": min(6.0, 40 / max(rows, columns))}
+    between = {"color": "white", "linewidth": min(12.0, 50 / max(rows, columns))}
     for row in range(1, rows):
         axis.axhline(row * high - 0.5, **between)
     for column in range(1, columns):
