@@ -11,7 +11,7 @@ LABELS_PER_CLASS = 10
 LABELS_FOR_DISTILLATION = 20
 
 # Steps of training at each preset.
-CLASSIFIER = {"smoke": {"steps": 12}, "cpu": {"steps": 900}, "full": {"steps": 900}}
+CLASSIFIER = {"smoke": {"steps": 12}, "cpu": {"steps": 1200}, "full": {"steps": 1200}}
 ORDER = {"smoke": {"steps": 12}, "cpu": {"steps": 250}, "full": {"steps": 250}}
 FEW = {"full": {"steps": 400, "per_class": LABELS_PER_CLASS}}
 DISTILLATION = {"full": {"steps": 400, "per_class": LABELS_FOR_DISTILLATION}}
@@ -58,6 +58,7 @@ ARMS = (
     Arm(
         "large", f"{ROOMS}.large:train_large",
         {
+            "smoke": {"steps": 6, "batch_size": 32, "learning_rate": 2e-3, "precision": "float32", "compiled": False, "positions": "rotary", "registers": 4, "pooling": "mean"},
             "gpu": {"steps": 20_000, "batch_size": 1024, "learning_rate": 2e-3, "precision": "bfloat16", "compiled": True, **LARGE_VIT},
         },
     ),
@@ -127,6 +128,11 @@ CLAIMS = (
         "positions-help", "paper",
         "Positions raise the held-out accuracy on digits (with less without).",
         "arXiv:2010.11929, table 8", ("vit", "without positions"), gain("vit", "without positions"), 0.20, "points",
+    ),
+    Claim(
+        "places-are-learned", "paper",
+        "Position vectors of neighbouring patches become more alike than those of others (cosine, difference of means).",
+        "arXiv:2010.11929, figure 7", ("vit",), number("vit", "neighbour_likeness"), 0.05, "number",
     ),
     Claim(
         "masked-pretraining-helps", "paper",

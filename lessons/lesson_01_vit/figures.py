@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lessons.lesson_01_vit.arms import classifier
 from lessons.lesson_01_vit.arms.few_labels import autoencoder
 from lessons.lesson_01_vit.arms.images import Images, read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer, patchify
@@ -15,6 +16,7 @@ from shared.course.lesson import Run
 from shared.training import load_weights
 
 CAPTIONS = {
+    "data_flow": "One held-out digit on its way through the trained model; every panel shows the real numbers.",
     "learning_curves": "Held-out accuracy while it learns, with positions and without, against two simpler readers.",
     "order": "Telling an intact digit from the same patches shuffled: without positions no better than a coin.",
     "attention": "Where the class token looks in the last block, head by head, on held-out digits.",
@@ -27,11 +29,11 @@ CAPTIONS = {
 
 def draw(run: Run) -> dict[str, plots.Card]:
     """Every figure that the run's arms allow, the first one the lesson's face."""
-    arms = run.arms[run.seeds[0]]
-    if "large" in arms:
+    if run.preset == "gpu":
         return {"large_learning_curve": curves(run, {"Vision Transformer": "large"}, {})}
-    images = read_images(run.data)
+    arms, images = run.arms[run.seeds[0]], read_images(run.data)
     figures = {
+        "data_flow": data_flow(run, images),
         "learning_curves": learning_curves(run),
         "order": order(run),
         "attention": attention(run, images),
@@ -48,10 +50,51 @@ def measured(run: Run, arm: str, name: str) -> list:
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
-def trained(run: Run, arm: str, images: Images) -> VisionTransformer:
-    """An arm's model of the first seed, as training has left it."""
+def trained(run: Run, arm: str, images: Images, seed: int | None = None) -> VisionTransformer:
+    """An arm's model, of the first seed if no other is named, as training has left it."""
     model = VisionTransformer(small_config(images))
-    return load_weights(model, run.arm_folder(run.seeds[0], arm)).eval()
+    return load_weights(model, run.arm_folder(run.seeds[0] if seed is None else seed, arm)).eval()
+
+
+@torch.no_grad()
+def data_flow(run: Run, images: Images) -> plots.Card:
+    """Image → patches → tokens with positions → tokens after the blocks → logits, for one held-out image."""
+    model = trained(run, "vit", images)
+    config, (rows, columns) = model.config, model.config.grid
+    pixels = images.standardised_test[:1]
+    size = config.patch_size
+    tokens = model.add_leading_tokens(model.embed_patches(pixels))
+    thought = model.features(pixels)
+    logits = model(pixels)[0]
+    # The patches stand apart by one empty pixel, as if cut with scissors.
+    cut = F.pad(
+        images.test[0].mean(dim=0).unflatten(0, (rows, size)).unflatten(2, (columns, size)),
+        (0, 1, 0, 0, 0, 1),
+        value=float("nan"),
+    )
+    stages = {
+        f"image\n{list(pixels.shape[1:])}": images.test[0].mean(dim=0),
+        f"cut into patches\n[{rows * columns}, {config.channels * size**2}]": cut.flatten(2, 3).flatten(0, 1)[:-1, :-1],
+        f"project + positions\n{list(tokens.shape[1:])}": tokens[0],
+        f"{config.depth} blocks + norm\n{list(thought.shape[1:])}": thought[0],
+        f"head\n[{len(logits)}]": logits[:, None],
+    }
+    card, axes = plots.figure(height=2.7, columns=len(stages))
+    for place, (axis, (name, values)) in enumerate(zip(axes[0], stages.items(), strict=True)):
+        picture, last = place < 2, place == len(stages) - 1
+        reach = values[values.isfinite()].abs().max()
+        axis.imshow(
+            values, cmap="gray" if picture else plots.DIVERGING, vmin=0 if picture else -reach, vmax=reach,
+            aspect="equal" if picture or last else "auto", interpolation="nearest",
+        )  # fmt: skip
+        axis.grid(visible=False)
+        axis.set(xticks=[], yticks=range(len(logits)) if last else [], xlabel=name)
+        axis.spines[:].set_visible(False)
+    guess = int(logits.argmax())
+    axes[0, -1].annotate(
+        f" {images.class_names[guess]}!", (0.6, guess), va="center", fontweight="bold", annotation_clip=False
+    )
+    return card
 
 
 def curves(run: Run, names: Mapping[str, str], baselines: Mapping[str, float]) -> plots.Card:
@@ -103,12 +146,9 @@ def attention(run: Run, images: Images) -> plots.Card:
 
 
 def position_similarity(run: Run, images: Images) -> plots.Card:
-    """Cosine similarity of every patch's position to those of all patches."""
-    model = trained(run, "vit", images)
-    positions = model.positions.detach()[model.config.leading :]
-    positions = F.normalize(positions - positions.mean(dim=0), dim=1)
-    rows, columns = model.config.grid
-    return plots.matrix_grid((positions @ positions.T).reshape(rows, columns, rows, columns))
+    """Every patch's learned position against those of all patches, the mean over seeds."""
+    similar = [classifier.position_similarity(trained(run, "vit", images, seed)) for seed in run.seeds]
+    return plots.matrix_grid(torch.stack(similar).mean(dim=0))
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from shared.training.progress import REPORT_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERRUPTED = 130  # the status of a job that was asked to stop and has saved
+READERS = (("shared", "course"), ("shared", "plots"))
 SECONDS_TO_SAVE = 60.0  # that a job is given to reach its next step and save, before it is killed
 
 
@@ -97,7 +98,8 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
 def source_hash(function: str) -> str:
     """Hash the Python sources that a job's function can stand on: shared, data, and its own and earlier lessons.
 
-    A lesson imports lower-numbered lessons only, so an edit to a later one changes nothing here. Tests don't count.
+    A lesson imports lower-numbered lessons only, so an edit to a later one changes nothing here. Tests don't count,
+    nor does what only reads a job's results: claims, figures, and the course around them.
     """
     files = [file for top in ("shared", "data") for file in (ROOT / top).rglob("*.py")]
     if own := re.match(r"lessons\.lesson_(\d+)", function):
@@ -108,7 +110,8 @@ def source_hash(function: str) -> str:
     digest = hashlib.sha256()
     for file in sorted(files):
         place = file.relative_to(ROOT)
-        if "tests" not in place.parts and "cache" not in place.parts:
+        reads_results = place.name in ("experiment.py", "figures.py") or place.parts[:2] in READERS
+        if "tests" not in place.parts and "cache" not in place.parts and not reads_results:
             digest.update(f"{place.as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
 
