@@ -81,7 +81,7 @@ def sample(
     else:
         uniform = torch.stack([torch.rand(1, generator=each, dtype=torch.float64) for each in generator])
     cumulated = ranked.double().cumsum(-1)
-    place = torch.searchsorted(cumulated, uniform.to(logits.device) * cumulated[:, -1:], right=True)
+    place = torch.searchsorted(cumulated, uniform.to(logits.device) * cumulated[:, -1:])
     return order.gather(-1, place).squeeze(-1)
 
 
