@@ -90,6 +90,11 @@ def test_a_wildcard_stands_for_one_part_of_a_name():
     with pytest.raises(ValueError, match=r"no rule for our weight 'blocks.0.inner.w'"):
         table.to_public({"blocks.0.inner.w": torch.zeros(1)})
     assert table.to_public({"blocks.11.w": torch.zeros(1)}).keys() == {"layer.11.w"}
+    # One that stands twice is the same both times, be it a number or a word.
+    twice = Table([Rename("{n}.{leaf}", "blocks.{n}.copy_{n}.{leaf}")])
+    assert twice.to_public({"blocks.7.copy_7.bias": torch.zeros(1)}).keys() == {"7.bias"}
+    with pytest.raises(ValueError, match="no rule"):
+        twice.to_public({"blocks.7.copy_8.bias": torch.zeros(1)})
 
 
 def test_a_rule_with_different_wildcards_on_its_sides_is_refused():
