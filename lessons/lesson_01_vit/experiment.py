@@ -11,7 +11,7 @@ LABELS_PER_CLASS = 10
 LABELS_FOR_DISTILLATION = 20
 
 # Steps of training at each preset.
-CLASSIFIER = {"smoke": {"steps": 12}, "cpu": {"steps": 1200}, "full": {"steps": 1200}}
+CLASSIFIER = {"smoke": {"steps": 12}, "cpu": {"steps": 1400}, "full": {"steps": 1400}}
 ORDER = {"smoke": {"steps": 12}, "cpu": {"steps": 250}, "full": {"steps": 250}}
 FEW = {"full": {"steps": 400, "per_class": LABELS_PER_CLASS}}
 DISTILLATION = {"full": {"steps": 400, "per_class": LABELS_FOR_DISTILLATION}}

@@ -87,13 +87,20 @@ class Tiles(NamedTuple):
         return {"num_warps": self.warps, "num_stages": self.stages}
 
 
-# For 16-bit numbers, by kernel and padded width (the larger of head and value). Chosen from what the compiler
-# reports for sm_90: nothing spills, and shared memory holds the stages (benchmarks/attention_log.md).
-TABLE = {
+# By kernel and padded width (the larger of head and value), chosen from what the compiler reports for sm_90:
+# nothing spills and shared memory holds the stages (benchmarks/attention_log.md). First 16-bit numbers, then float32,
+# which takes three products for one and is there to be right, not fast: from 128 wide on some of it spills.
+HALF = {
     "forward": {64: Tiles(128, 64, 8, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 3)},
-    "keys": {64: Tiles(64, 128, 8, 2), 128: Tiles(64, 128, 8, 2), 256: Tiles(32, 64, 8, 1)},
-    "queries": {64: Tiles(128, 64, 8, 2), 128: Tiles(128, 64, 8, 2), 256: Tiles(64, 32, 8, 1)},
+    "keys": {64: Tiles(32, 128, 8, 3), 128: Tiles(32, 128, 8, 2), 256: Tiles(32, 64, 8, 2)},
+    "queries": {64: Tiles(128, 64, 8, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(64, 32, 8, 2)},
     "decode": {64: Tiles(16, 128, 4, 3), 128: Tiles(16, 64, 4, 3), 256: Tiles(16, 32, 4, 3)},
+}
+SINGLE = {
+    "forward": {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 4, 2), 256: Tiles(32, 16, 4, 2)},
+    "keys": {64: Tiles(32, 32, 4, 2), 128: Tiles(32, 32, 8, 1), 256: Tiles(16, 16, 4, 1)},
+    "queries": {64: Tiles(64, 32, 4, 2), 128: Tiles(32, 32, 8, 1), 256: Tiles(16, 16, 4, 1)},
+    "decode": {64: Tiles(16, 64, 4, 2), 128: Tiles(16, 32, 4, 2), 256: Tiles(16, 16, 4, 2)},
 }
 
 
@@ -102,10 +109,8 @@ def tiles(kernel: str, q: Tensor, v: Tensor) -> Tiles:
     if triton.knobs.runtime.interpret:
         # Small ones, so that small problems have ragged, full, partial and empty tiles.
         return Tiles(16, 16, 4, 1)
-    tile = TABLE[kernel][max(padded(q.shape[3]), padded(v.shape[3]), 64)]
-    if q.dtype == torch.float32:
-        tile = Tiles(max(tile.block_q // 2, 16), max(tile.block_k // 2, 16), tile.warps, min(tile.stages, 2))
-    return tile
+    table = SINGLE if q.dtype == torch.float32 else HALF
+    return table[kernel][max(padded(q.shape[3]), padded(v.shape[3]), 64)]
 
 
 def padded(count: int) -> int:

@@ -61,18 +61,13 @@ def matrix_grid(values: Any, *, title: str = "", percent: bool = False, note: st
     maps = np.asarray(plain(values), dtype=float)
     require(maps.ndim == 4 and maps.size > 0, f"matrix_grid needs [rows, columns, height, width], not {maps.shape}")
     rows, columns, high, wide = maps.shape
-    # One picture with white lines between its blocks: hundreds of little axes would take seconds.
-    mosaic = maps.transpose(0, 2, 1, 3).reshape(rows * high, columns * wide)
+    # One picture, each number four pixels wide and the maps two pixels apart: hundreds of axes would take seconds.
+    blocks = np.pad(np.kron(maps, np.ones((4, 4))), ((0, 0), (0, 0), (0, 2), (0, 2)), constant_values=np.nan)
+    mosaic = blocks.transpose(0, 2, 1, 3).reshape(rows * (4 * high + 2), columns * (4 * wide + 2))[:-2, :-2]
     height = float(np.clip(6.0 * rows * high / (columns * wide), 1.0, 6.0)) + 0.3 + frame_height(title, note)
     card, axes = figure(title, height=height, note=note)
-    axis = axes[0, 0]
-    shades = _draw(axis, mosaic)
-    between = {"color": "white", "linewidth": min(12.0, 50 / max(rows, columns))}
-    for row in range(1, rows):
-        axis.axhline(row * high - 0.5, **between)
-    for column in range(1, columns):
-        axis.axvline(column * wide - 0.5, **between)
-    _add_scale(card, axis, shades, percent)
+    shades = _draw(axes[0, 0], mosaic)
+    _add_scale(card, axes[0, 0], shades, percent)
     return card
 
 

@@ -33,9 +33,9 @@ def train_classifier(
     torch.manual_seed(seed)
     # Without it three blocks remember 1,438 digits; the few that it hides at each step keep them from that.
     model = VisionTransformer(small_config(images, drop_path=0.1, **architecture))
-    batches = Batches(images.train, images.train_labels, batch_size=64, seed=seed, augment=jittered(images))
+    batches = Batches(images.train, images.train_labels, batch_size=128, seed=seed, augment=jittered(images))
     measured = fit(
-        model, batches, images.standardised_test, images.test_labels, steps=steps, learning_rate=2e-3, seed=seed,
+        model, batches, images.standardised_test, images.test_labels, steps=steps, learning_rate=3e-3, seed=seed,
         device=device, folder=folder, resume=resume,
     )  # fmt: skip
     measured["outlier_share"] = outlier_share(model, images.standardised_test[:200].to(device))

@@ -67,14 +67,14 @@ def read_images(data: str, *, other_writers: bool = False) -> Images:
 
 
 def small_config(images: Images, **changes) -> VisionTransformerConfig:
-    """The lesson's own Vision Transformer: width 96, three blocks; for a digit, 16 patches of 2×2 pixels.
+    """The lesson's own Vision Transformer: width 64, three blocks; for a digit, 16 patches of 2×2 pixels.
 
     The patch is the smallest of at least an eighth of the image, and at least 2 pixels, that divides both sides.
     """
     _, channels, height, width = images.train.shape
     least = max(2, height // 8, width // 8)
     patch_size = next(size for size in range(least, max(height, width) + 1) if not (height % size or width % size))
-    sizes = {"patch_size": patch_size, "width": 96, "depth": 3, "heads": 4, "hidden": 192}
+    sizes = {"patch_size": patch_size, "width": 64, "depth": 3, "heads": 4, "hidden": 128}
     return VisionTransformerConfig(
         image_size=(height, width), channels=channels, classes=len(images.class_names), **(sizes | changes)
     )
