@@ -1,6 +1,6 @@
 """Every figure's look in one place, and the few kinds of picture that lessons draw."""
 
-from shared.plots.charts import bars_with_intervals, curve_from_history, learning_curves
+from shared.plots.charts import bars_with_intervals, learning_curves
 from shared.plots.look import (
     BLUE,
     DIVERGING,
@@ -35,7 +35,6 @@ __all__ = [
     "Card",
     "attention_overlay",
     "bars_with_intervals",
-    "curve_from_history",
     "figure",
     "image_grid",
     "learning_curves",

@@ -1,6 +1,6 @@
 """Curves and bars: how well something learns, and against what."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -61,18 +61,6 @@ def learning_curves(
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _label_ends(axis, ends)
     return card
-
-
-def curve_from_history(history: Iterable[Mapping[str, float]], key: str) -> Curve:
-    """Return the curve of `key` from the lines of a training log; lines without it are passed over.
-
-    Raises ValueError when no line has it.
-    """
-    lines = list(history)
-    points = [(line["step"], line[key]) for line in lines if line.get(key) is not None]
-    known = sorted({name for line in lines for name in line})
-    require(bool(points), f"no line of the log has {key!r}; there are {', '.join(known)}")
-    return [step for step, _ in points], [value for _, value in points]
 
 
 @styled

@@ -5,7 +5,7 @@ from shared.training.checkpoint import load_weights
 from shared.training.interruption import TrainingInterrupted
 from shared.training.jobs import Job, run_jobs
 from shared.training.loop import TrainingConfig, TrainingResult, train
-from shared.training.metrics import read_metrics
+from shared.training.metrics import curve_from_history, read_metrics
 from shared.training.not_finite import NotFinite
 from shared.training.stages import Stage
 
@@ -17,6 +17,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingInterrupted",
     "TrainingResult",
+    "curve_from_history",
     "load_weights",
     "read_metrics",
     "run_jobs",

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -72,6 +72,19 @@ def read_metrics(path: Path) -> list[dict]:
         except json.JSONDecodeError:
             break
     return lines
+
+
+def curve_from_history(history: Iterable[Mapping[str, float]], key: str) -> tuple[list[int], list[float]]:
+    """Return the steps at which a training log has `key`, and the values: a curve to draw.
+
+    Raises ValueError when no line has it.
+    """
+    lines = list(history)
+    having = [line for line in lines if line.get(key) is not None]
+    if not having:
+        known = sorted({name for line in lines for name in line})
+        raise ValueError(f"no line of the log has {key!r}; there are {', '.join(known)}")
+    return [line["step"] for line in having], [line[key] for line in having]
 
 
 class Window:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lessons.lesson_01_vit.arms.augmentation import jitter
 from lessons.lesson_01_vit.arms.images import Images, read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer, patch_coordinates
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 EVALUATIONS = 12
 """How often held-out accuracy is measured along the way."""
@@ -72,8 +72,8 @@ def fit(
     return {
         "accuracy": accuracy(result.model, test, test_labels),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "accuracy_curve": curve(result.history, "evaluation/accuracy"),
-        "loss_curve": curve(result.history, "loss"),
+        "accuracy_curve": curve_from_history(result.history, "evaluation/accuracy"),
+        "loss_curve": curve_from_history(result.history, "loss"),
     }
 
 
@@ -134,9 +134,3 @@ def neighbour_likeness(similarity: Float[Tensor, "rows columns rows columns"]) -
     steps = (places[:, None] - places[None]).abs().sum(dim=-1)
     flat = similarity.flatten(0, 1).flatten(1)
     return (flat[steps == 1].mean() - flat[steps > 1].mean()).item()
-
-
-def curve(history: list[dict], name: str) -> tuple[list[int], list[float]]:
-    """The steps at which the log has a value, and the values."""
-    lines = [line for line in history if name in line]
-    return [line["step"] for line in lines], [line[name] for line in lines]

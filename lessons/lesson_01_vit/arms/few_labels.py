@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lessons.lesson_01_vit.arms.augmentation import jitter
-from lessons.lesson_01_vit.arms.classifier import accuracy, classification_loss, curve, fit, jittered
+from lessons.lesson_01_vit.arms.classifier import accuracy, classification_loss, fit, jittered
 from lessons.lesson_01_vit.arms.images import Images, read_images, small_config
 from lessons.lesson_01_vit.model import (
     ConvolutionalTeacher,
@@ -18,7 +18,7 @@ from lessons.lesson_01_vit.model import (
     VisionTransformerConfig,
     hard_distillation_loss,
 )
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 LEARNING_RATE = 1e-3
 
@@ -97,7 +97,7 @@ def pretrain_masked(
         TrainingConfig(steps=steps, learning_rate=2e-3, warmup_steps=steps // 10, betas=(0.9, 0.95), seed=seed, log_every=25),
         folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, masked",
     )  # fmt: skip
-    return result.model.encoder, {"reconstruction_curve": curve(result.history, "loss")}
+    return result.model.encoder, {"reconstruction_curve": curve_from_history(result.history, "loss")}
 
 
 def train_distilled(

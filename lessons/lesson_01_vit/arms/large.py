@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.lesson_01_vit.arms.augmentation import crop_and_flip, mixed
-from lessons.lesson_01_vit.arms.classifier import accuracy, curve
+from lessons.lesson_01_vit.arms.classifier import accuracy
 from lessons.lesson_01_vit.arms.images import read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 
 def train_large(
@@ -61,8 +61,8 @@ def train_large(
     return {
         "accuracy": accuracy(result.ema, test, images.test_labels),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "accuracy_curve": curve(result.history, "evaluation/accuracy"),
-        "loss_curve": curve(result.history, "loss"),
+        "accuracy_curve": curve_from_history(result.history, "evaluation/accuracy"),
+        "loss_curve": curve_from_history(result.history, "loss"),
     }
 
 

@@ -108,13 +108,6 @@ def test_labels_do_not_cover_one_another():
     assert abs(heights["b"] - axis.transAxes.inverted().transform(axis.transData.transform((0, 0.51)))[1]) < 1e-6
 
 
-def test_a_curve_from_a_log():
-    history = [{"step": 5, "loss": 2.0}, {"step": 6, "evaluation/error": 0.5}, {"step": 10, "loss": None}]
-    assert plots.curve_from_history(history, "loss") == ([5], [2.0])
-    with pytest.raises(ValueError, match="'accuracy'; there are evaluation/error, loss, step"):
-        plots.curve_from_history(history, "accuracy")
-
-
 def test_pictures_of_every_kind_become_the_same_floats():
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     want = picture / 255
