@@ -70,10 +70,13 @@ def test_the_same_seed_writes_the_same_text(decoder):
     assert write(1) == write(1) != write(2)
 
 
-def test_generate_leaves_the_decoder_as_it_was(decoder):
+def test_generate_evaluates_and_leaves_the_decoder_as_it_was(decoder):
     decoder.train()
+    modes = []
+    decoder.blocks[0].register_forward_hook(lambda block, *_: modes.append(block.training))
     generate(decoder, PROMPTS, max_new_tokens=2)
     assert decoder.training
+    assert modes == [False, False]
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_p():
