@@ -26,16 +26,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raise ValueError(
             f"linear: x of shape {x.shape} must end in {width_in}, the width of a row of weight {weight.shape}"
         )
-    rows = rows_of(x.data, width_in)
-    data = products(rows, rows_of(weight.data, width_in))
+    inputs, weights = x.data, weight.data
+    rows = rows_of(inputs, width_in)
+    data = products(rows, rows_of(weights, width_in))
     if bias is not None:
         data = list(map(add, data, bias.data * len(rows)))
 
     def rule(gradient: list[float]) -> Gradients:
         # y[m, o] = Σᵢ x[m, i] w[o, i] + b[o]: each of the three gradients sums g[m, o] over the index its tensor lacks.
         by_output = columns_of(gradient, width_out)
-        to_x = products(rows_of(gradient, width_out), columns_of(weight.data, width_in)) if x.requires_grad else None
-        to_weight = products(by_output, columns_of(x.data, width_in)) if weight.requires_grad else None
+        to_x = products(rows_of(gradient, width_out), columns_of(weights, width_in)) if x.requires_grad else None
+        to_weight = products(by_output, columns_of(inputs, width_in)) if weight.requires_grad else None
         return (to_x, to_weight) if bias is None else (to_x, to_weight, list(map(sum, by_output)))
 
     return record(data, (*x.shape[:-1], width_out), (x, weight) if bias is None else (x, weight, bias), rule)
@@ -62,7 +63,7 @@ def embedding(indices: Sequence[int], table: Tensor) -> Tensor:
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
     """Shift and scale every row (last axis) to mean 0 and variance 1, then by a learned scale and shift (arXiv:1607.06450, eq. 3)."""
     width = _checked_norm_width("layer_norm", x, weight)
-    data, normalized, inverse_deviations = [], [], []
+    scale, data, normalized, inverse_deviations = weight.data, [], [], []
     for row in rows_of(x.data, width):
         mean = sum(row) / width
         # The distance to a row of means is the square root of the summed squares.
@@ -71,7 +72,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Te
         unit = [(value - mean) * inverse for value in row]
         inverse_deviations.append(inverse)
         normalized += unit
-        data += map(add, map(mul, unit, weight.data), bias.data)
+        data += map(add, map(mul, unit, scale), bias.data)
 
     def rule(gradient: list[float]) -> Gradients:
         to_x = []
@@ -80,7 +81,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Te
         ):
             # Mean and deviation depend on every entry. What is left of the gradient is the part that neither a common
             # shift nor a common scale could bring about: its components along (1, …, 1) and along `unit` drop out.
-            pull = list(map(mul, g, weight.data))
+            pull = list(map(mul, g, scale))
             along_ones = sum(pull) / width
             along_unit = sum(map(mul, pull, unit)) / width
             to_x += [(p - along_ones - u * along_unit) * inverse for p, u in zip(pull, unit, strict=True)]
@@ -93,18 +94,18 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Te
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
     """Scale every row to a mean square of 1, then by a learned scale (arXiv:1910.07467, eq. 4): LayerNorm without the mean."""
     width = _checked_norm_width("rms_norm", x, weight)
-    data, normalized, inverses = [], [], []
+    scale, data, normalized, inverses = weight.data, [], [], []
     for row in rows_of(x.data, width):
         inverse = 1.0 / math.sqrt(math.hypot(*row) ** 2 / width + eps)
         unit = [value * inverse for value in row]
         inverses.append(inverse)
         normalized += unit
-        data += map(mul, unit, weight.data)
+        data += map(mul, unit, scale)
 
     def rule(gradient: list[float]) -> Gradients:
         to_x = []
         for g, unit, inverse in zip(rows_of(gradient, width), rows_of(normalized, width), inverses, strict=True):
-            pull = list(map(mul, g, weight.data))
+            pull = list(map(mul, g, scale))
             along_unit = sum(map(mul, pull, unit)) / width
             to_x += [(p - u * along_unit) * inverse for p, u in zip(pull, unit, strict=True)]
         return to_x, list(map(sum, columns_of(list(map(mul, gradient, normalized)), width)))
@@ -120,14 +121,15 @@ def _checked_norm_width(name: str, x: Tensor, weight: Tensor) -> int:
 
 def gelu(x: Tensor) -> Tensor:
     """x Φ(x): each number times the chance that a standard normal draw lies below it (arXiv:1606.08415, exact form)."""
-    below = [0.5 + 0.5 * math.erf(value * math.sqrt(0.5)) for value in x.data]
+    values = x.data
+    below = [0.5 + 0.5 * math.erf(value * math.sqrt(0.5)) for value in values]
 
     def rule(gradient: list[float]) -> Gradients:
         # (x Φ)' = Φ + x φ, with φ the bell curve whose area Φ measures.
         peak, exp = 1.0 / math.sqrt(2.0 * math.pi), math.exp
-        return ([g * (b + v * peak * exp(-0.5 * v * v)) for g, b, v in zip(gradient, below, x.data, strict=True)],)
+        return ([g * (b + v * peak * exp(-0.5 * v * v)) for g, b, v in zip(gradient, below, values, strict=True)],)
 
-    return record(list(map(mul, x.data, below)), x.shape, (x,), rule)
+    return record(list(map(mul, values, below)), x.shape, (x,), rule)
 
 
 def sigmoid(x: Tensor) -> Tensor:

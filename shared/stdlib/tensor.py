@@ -103,15 +103,17 @@ class Tensor:
         return as_tensor(other) / self
 
     def __pow__(self, exponent: float) -> Tensor:
-        power = [math.pow(x, exponent) for x in self.data]
-        return self._each(power, lambda: [exponent * math.pow(x, exponent - 1) for x in self.data])
+        data = self.data
+        power = [math.pow(x, exponent) for x in data]
+        return self._each(power, lambda: [exponent * math.pow(x, exponent - 1) for x in data])
 
     def exp(self) -> Tensor:
         result = list(map(math.exp, self.data))
         return self._each(result, lambda: result)
 
     def log(self) -> Tensor:
-        return self._each(list(map(math.log, self.data)), lambda: [1.0 / x for x in self.data])
+        data = self.data
+        return self._each(list(map(math.log, data)), lambda: [1.0 / x for x in data])
 
     def sqrt(self) -> Tensor:
         result = list(map(math.sqrt, self.data))
@@ -122,7 +124,8 @@ class Tensor:
         return self._each(result, lambda: [1.0 - y * y for y in result])
 
     def relu(self) -> Tensor:
-        return self._each([max(x, 0.0) for x in self.data], lambda: [float(x > 0.0) for x in self.data])
+        result = [max(x, 0.0) for x in self.data]
+        return self._each(result, lambda: [float(y > 0.0) for y in result])
 
     def _each(self, result: list[float], slopes: Callable[[], list[float]]) -> Tensor:
         """The result of a function of one number, applied to each; `slopes` are its derivatives, made only if asked for."""
@@ -273,7 +276,8 @@ def record(data: list[float], shape: Shape, parents: tuple[Tensor, ...], rule: R
     """The result of an operator, with the note that `backward` will read.
 
     `rule` takes the gradient of the outcome with respect to the result, and returns it with respect to each parent
-    (None for a parent that wants none). Inside `no_grad`, or when no parent wants a gradient, no note is kept.
+    (None for a parent that wants none). It holds on to the lists it needs: an optimizer may have given a parent a new one
+    by the time it is asked. Inside `no_grad`, or when no parent wants a gradient, no note is kept.
     """
     result = Tensor(data, shape)
     if takes_notes(parents):

@@ -94,6 +94,14 @@ def test_inputs_that_want_no_gradient_get_none():
     assert x.grad is None and weight.grad is not None
 
 
+def test_a_batch_of_nothing_changes_nothing():
+    weight, bias = normal((4, 5), 1.0, Random(1), requires_grad=True), full((4,), 0.0, requires_grad=True)
+    out = ours.linear(full((0, 5), 0.0), weight, bias)
+    assert out.shape == (0, 4)
+    out.sum().backward()
+    assert weight.grad == [0.0] * 20 and bias.grad == [0.0] * 4
+
+
 def test_logits_as_large_as_floats_hold_neither_overflow_nor_lose_the_loss():
     logits = tensor([[1e300, 0.0, -1e300], [700.0, 710.0, 720.0]], requires_grad=True)
     loss = ours.cross_entropy(logits, [0, 0])
