@@ -236,15 +236,17 @@ except CourseError as error:
     assert_equal(model, other)
 
 
-def test_a_full_disk_is_called_so(saved, monkeypatch):
+def test_a_full_disk_is_called_so_and_nothing_half_written_stays(saved, monkeypatch):
     model, folder = saved
 
-    def no_space(*_, **__):
+    def no_space(tensors, file, metadata):
+        file.write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shared.pretrained.folder.save_file", no_space)
     with pytest.raises(CourseError, match="the disk is full; free some space"):
         save_pretrained(folder, model, TABLE, {})
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
