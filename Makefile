@@ -10,7 +10,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 RUN := .venv/bin/python
 
 PRESET ?= cpu
-SEED ?= 0
+# The full preset is about how sure one can be, so it takes several seeds.
+SEED ?= $(if $(filter full,$(PRESET)),0 1 2,0)
 SEEDS ?= 0 1 2
 WORKERS ?= 2
 # An empty option is left out.

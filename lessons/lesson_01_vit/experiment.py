@@ -7,14 +7,18 @@ from lessons.lesson_01_vit.figures import CAPTIONS, draw
 from shared.course.lesson import Arm, Arms, Claim, Lesson
 
 ROOMS = "lessons.lesson_01_vit.arms"
-LABELS_PER_CLASS = 10
-LABELS_FOR_DISTILLATION = 20
+LABELS_PER_CLASS = 5
+LABELS_WITH_TEACHER = 10
 
 # Steps of training at each preset.
 CLASSIFIER = {"smoke": {"steps": 12}, "cpu": {"steps": 1400}, "full": {"steps": 1400}}
 ORDER = {"smoke": {"steps": 12}, "cpu": {"steps": 250}, "full": {"steps": 250}}
-FEW = {"full": {"steps": 400, "per_class": LABELS_PER_CLASS}}
-DISTILLATION = {"full": {"steps": 400, "per_class": LABELS_FOR_DISTILLATION}}
+FEW = {"smoke": {"steps": 6, "per_class": LABELS_PER_CLASS}, "full": {"steps": 400, "per_class": LABELS_PER_CLASS}}
+DISTILLATION = {
+    "smoke": {"steps": 6, "per_class": LABELS_WITH_TEACHER},
+    "full": {"steps": 600, "per_class": LABELS_WITH_TEACHER},
+}
+PRETRAINING_STEPS = 2000
 ALWAYS: dict[str, dict] = {"smoke": {}, "cpu": {}, "full": {}}
 LARGE_VIT = {"patch_size": 4, "width": 384, "depth": 12, "heads": 6, "hidden": 1536, "positions": "rotary", "registers": 4, "pooling": "mean", "drop_path": 0.1}  # fmt: skip
 
@@ -24,9 +28,9 @@ def _with(presets: dict[str, dict], **settings) -> dict[str, dict]:
     return {name: given | settings for name, given in presets.items()}
 
 
-def _only_full(presets: dict[str, dict], **settings) -> dict[str, dict]:
-    """The settings of the `full` preset, in which ablations beyond the headline run; and of `smoke`, which tests them."""
-    return {name: given for name, given in _with(presets, **settings).items() if name in ("smoke", "full")}
+def _not_cpu(presets: dict[str, dict], **settings) -> dict[str, dict]:
+    """The same, but for the `cpu` preset, which has two minutes."""
+    return {name: given for name, given in _with(presets, **settings).items() if name != "cpu"}
 
 
 ARMS = (
@@ -43,15 +47,15 @@ ARMS = (
         only_on="digits",
     ),
     Arm("exact", f"{ROOMS}.exact:check_mechanism", ALWAYS),
-    Arm("registers", f"{ROOMS}.classifier:train_classifier", _only_full(CLASSIFIER, registers=4)),
+    Arm("registers", f"{ROOMS}.classifier:train_classifier", _not_cpu(CLASSIFIER, registers=4)),
     Arm("few labels", f"{ROOMS}.few_labels:train_from_few_labels", FEW),
     Arm(
         "few labels, masked 75 %", f"{ROOMS}.few_labels:train_from_few_labels",
-        _with(FEW, mask_ratio=0.75, pretraining_steps=800),
+        _with(FEW, mask_ratio=0.75, pretraining_steps=PRETRAINING_STEPS),
     ),
     Arm(
         "few labels, masked 25 %", f"{ROOMS}.few_labels:train_from_few_labels",
-        _with(FEW, mask_ratio=0.25, pretraining_steps=800),
+        _with(FEW, mask_ratio=0.25, pretraining_steps=PRETRAINING_STEPS),
     ),
     Arm("taught by labels", f"{ROOMS}.few_labels:train_from_few_labels", DISTILLATION),
     Arm("taught by a CNN", f"{ROOMS}.few_labels:train_distilled", _with(DISTILLATION, teacher_steps=300)),
@@ -147,10 +151,27 @@ CLAIMS = (
         gain("few labels, masked 75 %", "few labels, masked 25 %"), 0.0, "points",
     ),
     Claim(
-        "teacher-helps", "paper",
-        f"With {LABELS_FOR_DISTILLATION} labels a class and equal steps, a convolutional teacher's decisions beat labels alone (difference).",
-        "arXiv:2012.12877, table 3", ("taught by a CNN", "taught by labels"),
-        gain("taught by a CNN", "taught by labels"), 0.0, "points",
+        "teacher-helps",
+        "paper",
+        f"With {LABELS_WITH_TEACHER} labels a class and equal steps, a convolutional teacher's decisions beat labels alone (difference).",
+        "arXiv:2012.12877, table 3",
+        ("taught by a CNN", "taught by labels"),
+        gain("taught by a CNN", "taught by labels"),
+        0.012,
+        "points",
+        expected="not at this scale",
+        reason="what a hard teacher can add is where it disagrees with the label. Ours has learned its few training images by "
+        "heart and decides as they are labelled (measured in the next line), so the second token hears the label again; the "
+        "teacher's better eye shows on new images only. The paper's teacher disagrees on many of 1.2 million crops and mixtures.",
+    ),
+    Claim(
+        "teacher-agrees",
+        "learns",
+        "The teacher's decisions on (jittered) training images are the labels (share), although it reads held-out digits better than its pupil.",
+        "arXiv:2012.12877, section 4",
+        ("taught by a CNN",),
+        number("taught by a CNN", "teacher_agreement"),
+        0.99,
     ),
     Claim(
         "registers-cost-nothing", "learns",

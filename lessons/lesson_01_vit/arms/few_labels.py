@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -136,4 +137,7 @@ def train_distilled(
         student, batches, images.standardised_test, images.test_labels, steps=steps, learning_rate=LEARNING_RATE,
         seed=seed, device=device, folder=folder / "training", resume=resume, loss=loss,
     )  # fmt: skip
-    return measured | {"teacher_accuracy": accuracy(teacher, images.standardised_test, images.test_labels)}
+    return measured | {
+        "teacher_accuracy": accuracy(teacher, images.standardised_test, images.test_labels),
+        "teacher_agreement": fmean(accuracy(teacher, *batches(number)) for number in range(batches.per_epoch * 10)),
+    }
