@@ -259,7 +259,9 @@ def test_a_config_as_published_with_version_4(tmp_path):
         config |= {"torch_dtype": "float32", "transformers_version": "4.13.0.dev0"}
 
     rewrite_config(tmp_path, age)
-    assert_same(theirs, VisionTransformer.from_pretrained(tmp_path))
+    ours = VisionTransformer.from_pretrained(tmp_path)
+    assert ours.config.norm_eps == 1e-12
+    assert_same(theirs, ours)
 
 
 def test_class_names_come_and_go(tmp_path):
@@ -298,6 +300,22 @@ def test_a_config_that_leaves_every_default_out(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2_with_registers"}))
     registers = huggingface.read_config(tmp_path)
     assert (registers.patch_size, registers.registers) == (Dinov2WithRegistersConfig().patch_size, 4)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit_mae"}))
+    autoencoder = huggingface.read_autoencoder_config(tmp_path)
+    assert (autoencoder.mask_ratio, autoencoder.normalise, autoencoder.decoder_hidden) == (0.75, False, 2048)
+
+
+def test_the_published_giant_has_its_published_size(tmp_path):
+    """DINOv2 ViT-g/14: 1,136,480,768 parameters, its SwiGLUs 4,096 wide."""
+    giant = Dinov2Config(
+        hidden_size=1536, num_hidden_layers=40, num_attention_heads=24, image_size=518, use_swiglu_ffn=True
+    )
+    (tmp_path / "config.json").write_text(giant.to_json_string())
+    config = huggingface.read_config(tmp_path)
+    assert config.hidden == 4096
+    with torch.device("meta"):
+        model = VisionTransformer(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_136_480_768
 
 
 def test_published_register_configs_name_their_interpolation(tmp_path):
