@@ -14,11 +14,12 @@ LABELS_WITH_TEACHER = 10
 CLASSIFIER = {"smoke": {"steps": 12}, "cpu": {"steps": 1400}, "full": {"steps": 1400}}
 ORDER = {"smoke": {"steps": 12}, "cpu": {"steps": 250}, "full": {"steps": 250}}
 FEW = {"smoke": {"steps": 6, "per_class": LABELS_PER_CLASS}, "full": {"steps": 400, "per_class": LABELS_PER_CLASS}}
+PRETRAINING = {"smoke": {"pretraining_steps": 6}, "full": {"pretraining_steps": 2000}}
 DISTILLATION = {
     "smoke": {"steps": 6, "per_class": LABELS_WITH_TEACHER},
     "full": {"steps": 600, "per_class": LABELS_WITH_TEACHER},
 }
-PRETRAINING_STEPS = 2000
+TEACHER = {"smoke": {"teacher_steps": 6}, "full": {"teacher_steps": 300}}
 ALWAYS: dict[str, dict] = {"smoke": {}, "cpu": {}, "full": {}}
 LARGE_VIT = {"patch_size": 4, "width": 384, "depth": 12, "heads": 6, "hidden": 1536, "positions": "rotary", "registers": 4, "pooling": "mean", "drop_path": 0.1}  # fmt: skip
 
@@ -26,6 +27,11 @@ LARGE_VIT = {"patch_size": 4, "width": 384, "depth": 12, "heads": 6, "hidden": 1
 def _with(presets: dict[str, dict], **settings) -> dict[str, dict]:
     """The same presets, each with further settings."""
     return {name: given | settings for name, given in presets.items()}
+
+
+def _and(presets: dict[str, dict], more: dict[str, dict]) -> dict[str, dict]:
+    """Two sets of settings for the same presets as one."""
+    return {name: given | more[name] for name, given in presets.items()}
 
 
 def _not_cpu(presets: dict[str, dict], **settings) -> dict[str, dict]:
@@ -51,14 +57,14 @@ ARMS = (
     Arm("few labels", f"{ROOMS}.few_labels:train_from_few_labels", FEW),
     Arm(
         "few labels, masked 75 %", f"{ROOMS}.few_labels:train_from_few_labels",
-        _with(FEW, mask_ratio=0.75, pretraining_steps=PRETRAINING_STEPS),
+        _with(_and(FEW, PRETRAINING), mask_ratio=0.75),
     ),
     Arm(
         "few labels, masked 25 %", f"{ROOMS}.few_labels:train_from_few_labels",
-        _with(FEW, mask_ratio=0.25, pretraining_steps=PRETRAINING_STEPS),
+        _with(_and(FEW, PRETRAINING), mask_ratio=0.25),
     ),
     Arm("taught by labels", f"{ROOMS}.few_labels:train_from_few_labels", DISTILLATION),
-    Arm("taught by a CNN", f"{ROOMS}.few_labels:train_distilled", _with(DISTILLATION, teacher_steps=300)),
+    Arm("taught by a CNN", f"{ROOMS}.few_labels:train_distilled", _and(DISTILLATION, TEACHER)),
     Arm(
         "large", f"{ROOMS}.large:train_large",
         {

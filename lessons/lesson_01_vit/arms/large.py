@@ -49,7 +49,7 @@ def train_large(
     )
     config = TrainingConfig(
         steps=steps, learning_rate=learning_rate, optimizer="muon", weight_decay=0.05, warmup_steps=steps // 20,
-        ema_decay=min(0.9998, 1 - 10 / steps), precision=precision, compile=compiled, seed=seed, log_every=50,
+        ema_decay=1 - 1 / (1 + steps / 10), precision=precision, compile=compiled, seed=seed, log_every=50,
         checkpoint_every=max(1, steps // 10),
     )  # fmt: skip
     test = images.standardised_test
