@@ -10,6 +10,7 @@ from torch import Tensor
 
 from shared.attention import triton_backward, triton_decode, triton_forward
 from shared.attention.mask import Mask
+from shared.attention.triton_tiles import aligned
 
 
 def attention_triton(
@@ -51,7 +52,7 @@ def attention_backward_triton(
 
 
 def _forward(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
-    q, k, v = (_side_by_side(x) for x in (q, k, v))
+    q, k, v = (aligned(x) for x in (q, k, v))
     kernels = triton_decode.decode if triton_decode.is_decoding(q, k) else triton_forward.forward
     return kernels(q, k, v, mask, scale=scale, softcap=softcap)
 
@@ -68,13 +69,8 @@ def _backward(
     scale: float,
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v, out, grad_out = (_side_by_side(x) for x in (q, k, v, out, grad_out))
+    q, k, v, out, grad_out = (aligned(x) for x in (q, k, v, out, grad_out))
     return triton_backward.backward(q, k, v, out, lse, grad_out, grad_lse, mask, scale=scale, softcap=softcap)
-
-
-def _side_by_side(x: Tensor) -> Tensor:
-    """The kernels read vectors whose numbers lie side by side; a tensor that is stored otherwise is copied."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 class _Attention(torch.autograd.Function):
@@ -157,7 +153,7 @@ def _attention_backward_op(
 
 @_attention_backward_op.register_fake
 def _(q, k, v, *rest):
-    return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+    return triton_backward.empty_gradients(q, k, v)
 
 
 def _keep_for_backward(ctx, inputs, output):

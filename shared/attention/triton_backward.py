@@ -30,7 +30,7 @@ from shared.attention.triton_blocks import (
     visible,
 )
 from shared.attention.triton_forward import LOG2_E, NOTHING, head_of, load_rows, store_rows, tanh
-from shared.attention.triton_tiles import Reach, Rows, Scores, Shape, padded, tiles
+from shared.attention.triton_tiles import Reach, Rows, Scores, Shape, empty_rows, padded, tiles
 
 DELTA_ROWS = 32
 
@@ -62,7 +62,7 @@ def backward(
     """
     batch, heads, q_len = q.shape[:3]
     kv_heads, k_len = k.shape[1:3]
-    grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
+    grad_q, grad_k, grad_v = empty_gradients(q, k, v)
     if q.numel() == 0 or k.numel() == 0:
         return grad_q.zero_(), grad_k.zero_(), grad_v.zero_()
     lse = lse.float().contiguous()
@@ -89,6 +89,11 @@ def backward(
         queries, keys, blocks, reach, scores, scale, *heads_of, SHAPE=shape, **tile.options,
     )  # fmt: skip
     return grad_q, grad_k, grad_v
+
+
+def empty_gradients(*inputs: Tensor) -> tuple[Tensor, ...]:
+    """Room for the gradients of q, k and v."""
+    return tuple(empty_rows(*x.shape, like=x) for x in inputs)
 
 
 def mean_gradient(out: Tensor, lse: Tensor, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor:
@@ -148,23 +153,21 @@ def keys_kernel(
     # Seen from a key, the queries that look back at it lie ahead.
     last = tl.minimum(start + SHAPE.BLOCK_K, keys.length) - 1
     walk = plan(blocks, row, block_k, start, last, reach.ahead, reach.behind, queries.length, SHAPE.BLOCK_Q)
-    for member in range(group):
-        head = kv_head * group + member
-        of_q, of_grad = head_of(q, row, head), head_of(grad_out, row, head)
-        offset = (row * heads + head).to(tl.int64) * queries.length
-        of_sums = Sums(sums.lse + offset, sums.delta + offset)
-        for number in range(walk.full):
-            block = full_block(blocks, walk, number)
-            sum_k, sum_v = gather_queries(
-                sum_k, sum_v, key, value, own, of_q, of_grad, of_sums, queries, row, block, reach.window, scores,
-                SHAPE, False,
-            )  # fmt: skip
-        for number in range(walk.partial):
-            block = partial_block(blocks, walk, number)
-            sum_k, sum_v = gather_queries(
-                sum_k, sum_v, key, value, own, of_q, of_grad, of_sums, queries, row, block, reach.window, scores,
-                SHAPE, True,
-            )  # fmt: skip
+    # Heads that share keys follow one another in the same loop: the next head's first block is fetched in time.
+    for step in range(group * walk.full):
+        block = full_block(blocks, walk, step % walk.full)
+        head = kv_head * group + step // walk.full
+        sum_k, sum_v = gather_queries(
+            sum_k, sum_v, key, value, own, head_of(q, row, head), head_of(grad_out, row, head),
+            sums_of(sums, row * heads + head, queries.length), queries, row, block, reach.window, scores, SHAPE, False,
+        )  # fmt: skip
+    for step in range(group * walk.partial):
+        block = partial_block(blocks, walk, step % walk.partial)
+        head = kv_head * group + step // walk.partial
+        sum_k, sum_v = gather_queries(
+            sum_k, sum_v, key, value, own, head_of(q, row, head), head_of(grad_out, row, head),
+            sums_of(sums, row * heads + head, queries.length), queries, row, block, reach.window, scores, SHAPE, True,
+        )  # fmt: skip
 
     grad_k, grad_v = head_of(grad_k, row, kv_head), head_of(grad_v, row, kv_head)
     store_rows(grad_k, sum_k * scale, start, keys.length, SHAPE.BLOCK_K, SHAPE.HEAD_DIM, SHAPE.WIDTH)
@@ -212,8 +215,7 @@ def queries_kernel(
     q, grad_out = head_of(q, row, head), head_of(grad_out, row, head)
     query = load_rows(q, start, queries.length, SHAPE.BLOCK_Q, SHAPE.HEAD_DIM, SHAPE.WIDTH, True)
     grad = load_rows(grad_out, start, queries.length, SHAPE.BLOCK_Q, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, True)
-    offset = (row * heads + head).to(tl.int64) * queries.length
-    log_sum, mean = read_sums(Sums(sums.lse + offset, sums.delta + offset), index, queries.length, True)
+    log_sum, mean = read_sums(sums_of(sums, row * heads + head, queries.length), index, queries.length, True)
     own = read_tokens(queries, row, index)
     sum_q = zeros(SHAPE.BLOCK_Q, SHAPE.WIDTH)
 
@@ -259,6 +261,12 @@ def gather_keys(
 @triton.jit
 def zeros(ROWS: tl.constexpr, WIDTH: tl.constexpr):
     return tl.zeros([ROWS, WIDTH], tl.float32)
+
+
+@triton.jit
+def sums_of(sums, head, length):
+    """Those of one head of one row of the batch."""
+    return Sums(sums.lse + head.to(tl.int64) * length, sums.delta + head.to(tl.int64) * length)
 
 
 @triton.jit

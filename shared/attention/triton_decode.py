@@ -90,8 +90,8 @@ def decode_kernel(
     used = slot < group * queries.length
     head, index = kv_head * group + slot // queries.length, slot % queries.length
     columns, value_columns = tl.arange(0, SHAPE.WIDTH), tl.arange(0, SHAPE.VALUE_WIDTH)
-    at = head_of(q, row, head).first[:, None] + index[:, None].to(tl.int64) * q.row + columns[None, :]
-    query = tl.load(at, mask=used[:, None] & (columns < SHAPE.HEAD_DIM)[None, :], other=0.0)
+    at = (row.to(tl.int64) * q.batch + head.to(tl.int64) * q.head + index.to(tl.int64) * q.row)[:, None] + columns
+    query = tl.load(q.first + at, mask=used[:, None] & (columns < SHAPE.HEAD_DIM)[None, :], other=0.0)
     own = read_tokens(queries, row, index)
     summed, total, peak = nothing_yet(SHAPE.BLOCK_Q, SHAPE.VALUE_WIDTH)
 

@@ -5,11 +5,14 @@ from typing import NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from shared.attention.mask import Mask
 
 UNBOUNDED = 2**30
+# Vectors begin at multiples of eight numbers, so that 16 bytes are moved at once (eight 16-bit numbers).
+ALIGNED = tl.constexpr(8)
 
 
 class Rows(NamedTuple):
@@ -23,6 +26,20 @@ class Rows(NamedTuple):
     @classmethod
     def of(cls, x: Tensor) -> "Rows":
         return cls(x, x.stride(0), x.stride(1), x.stride(2))
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The tensor [batch, heads, length, dim] itself if its vectors lie as the kernels read them, else a copy."""
+    steps = [step for step, size in zip(x.stride()[:3], x.shape, strict=False) if size > 1]
+    if x.stride(3) == 1 and x.data_ptr() % 16 == 0 and all(step % ALIGNED.value == 0 for step in steps):
+        return x
+    return empty_rows(*x.shape, like=x).copy_(x)
+
+
+def empty_rows(batch: int, heads: int, length: int, dim: int, *, like: Tensor) -> Tensor:
+    """Room for [batch, heads, length, dim]. Heads lie side by side: the projection that follows reads them so."""
+    width = -(-dim // ALIGNED.value) * ALIGNED.value
+    return torch.empty(batch, length, heads, width, dtype=like.dtype, device=like.device)[..., :dim].transpose(1, 2)
 
 
 class Scores(NamedTuple):
@@ -92,7 +109,7 @@ class Tiles(NamedTuple):
 # which takes three products for one and is there to be right, not fast: from 128 wide on some of it spills.
 HALF = {
     "forward": {64: Tiles(128, 64, 8, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 3)},
-    "keys": {64: Tiles(32, 128, 8, 3), 128: Tiles(32, 128, 8, 2), 256: Tiles(32, 64, 8, 2)},
+    "keys": {64: Tiles(64, 128, 8, 2), 128: Tiles(32, 128, 8, 3), 256: Tiles(32, 64, 8, 2)},
     "queries": {64: Tiles(128, 64, 8, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(64, 32, 8, 2)},
     "decode": {64: Tiles(16, 128, 4, 3), 128: Tiles(16, 64, 4, 3), 256: Tiles(16, 32, 4, 3)},
 }
