@@ -1,81 +1,12 @@
-"""How this lesson's exercise tests reach a student's code: by name, with tensors and plain values in and out only.
+"""The one door through which this lesson's exercise tests reach the code."""
 
-Nothing but numbers crosses the border, so that a process can stand between the tests and the code that they judge.
-"""
-
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from shared.stdlib import tensor as stdlib
-
-LESSON = f"lessons.{Path(__file__).parents[1].name}"
-
-
-class Student:
-    """`student("model.patches:patchify", images=…, patch_size=2)` calls that function of the lesson with copies.
-
-    With `upstream`, the gradient of some loss by the (first) result, it returns that result and by name the gradient of
-    the loss by every argument of floating-point numbers: zeros where the function lets none through.
-    """
-
-    def __call__(self, where: str, /, *, upstream: torch.Tensor | None = None, **arguments: Any) -> Any:
-        module, function = where.split(":")
-        call = getattr(import_module(f"{LESSON}.{module}"), function)
-        # The references compute with the course's own pure-Python tensors.
-        through = _through_stdlib if module == "reference" else _through_torch
-        return through(call, arguments, upstream)
-
-
-def _floating(arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
-    return {
-        name: value
-        for name, value in arguments.items()
-        if isinstance(value, torch.Tensor) and value.is_floating_point()
-    }
-
-
-def _through_torch(call, arguments, upstream):
-    own = {name: value.detach().clone() for name, value in arguments.items() if isinstance(value, torch.Tensor)}
-    differentiable = {name: own[name].requires_grad_() for name in _floating(arguments)}
-    result = call(**{**arguments, **own})
-    plain = tuple(part.detach() for part in result) if isinstance(result, tuple) else result.detach()
-    if upstream is None:
-        return plain
-    first = result[0] if isinstance(result, tuple) else result
-    gradients = [None] * len(differentiable)
-    if first.requires_grad:
-        gradients = torch.autograd.grad(first, list(differentiable.values()), upstream, allow_unused=True)
-    found = zip(differentiable.items(), gradients, strict=True)
-    return plain, {name: torch.zeros_like(tensor) if g is None else g for (name, tensor), g in found}
-
-
-def _through_stdlib(call, arguments, upstream):
-    def to_stdlib(tensor, requires_grad=False):
-        return stdlib.Tensor(tensor.double().flatten().tolist(), tuple(tensor.shape), requires_grad)
-
-    def to_torch(tensor):
-        return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
-
-    own = {name: to_stdlib(value, upstream is not None) for name, value in _floating(arguments).items()}
-    result = call(**{**arguments, **own})
-    plain = tuple(map(to_torch, result)) if isinstance(result, tuple) else to_torch(result)
-    if upstream is None:
-        return plain
-    first = result[0] if isinstance(result, tuple) else result
-    loss = (first * to_stdlib(upstream)).sum()
-    if loss.requires_grad:
-        loss.backward()
-    gradients = {
-        name: to_torch(stdlib.Tensor(tensor.grad or [0.0] * len(tensor.data), tensor.shape))
-        for name, tensor in own.items()
-    }
-    return plain, gradients
+from shared.course.student import Student
 
 
 @pytest.fixture
 def student() -> Student:
-    return Student()
+    return Student(Path(__file__).parents[1].name)

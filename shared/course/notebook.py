@@ -1,0 +1,40 @@
+"""Execute a lesson's notebook and keep it with its outputs: `python -m shared.course.notebook 1`.
+
+What changes from run to run for no reason that a reader cares about (progress lines, execution times) is left out.
+"""
+
+import sys
+
+import nbformat
+from nbclient import NotebookClient
+
+from shared.course.lesson import load_lesson
+from shared.course.run import whole_number
+from shared.errors import CourseError
+
+
+def execute(number: int) -> None:
+    """Run lesson `number`'s notebook from top to bottom and write it back. Raises what a cell raises; then nothing is written."""
+    path = load_lesson(number)[1] / "lesson.ipynb"
+    if not path.exists():
+        raise CourseError(f"{path} is not there")
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+    ).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    try:
+        execute(whole_number("lesson", sys.argv[1] if len(sys.argv) > 1 else ""))
+    except CourseError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,89 @@
+"""A claim can fail: the arithmetic behind the table of claims."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from shared.course.lesson import Arm, Claim, Lesson
+from shared.course.verdicts import half_width, judge, row
+
+CLAIM = Claim(
+    name="reads", kind="learns", sentence="It reads.", source="here", arms=("model",),
+    measure=lambda arms: arms["model"]["accuracy"], threshold=0.9,
+)  # fmt: skip
+
+
+def arms(*values):
+    return {seed: {"model": {"accuracy": value, "rival": 0.8}} for seed, value in enumerate(values)}
+
+
+def test_the_mean_decides():
+    assert judge(CLAIM, arms(0.85, 0.96), judged=True).word == "reproduced"
+    assert judge(CLAIM, arms(0.85, 0.94), judged=True).word == "FAILED"
+    assert not judge(CLAIM, arms(0.85, 0.94), judged=True).as_expected
+
+
+def test_at_most_turns_the_comparison():
+    error = replace(CLAIM, at_least=False, threshold=1e-5, show="error")
+    assert judge(error, arms(1e-6), judged=True).holds
+    assert not judge(error, arms(1e-4), judged=True).holds
+
+
+def test_a_value_above_the_threshold_but_not_above_its_baseline_fails():
+    rival = replace(CLAIM, baseline=lambda arms: arms["model"]["rival"], baseline_name="rival", threshold=0.5)
+    assert judge(rival, arms(0.81), judged=True).holds
+    assert not judge(rival, arms(0.8), judged=True).holds
+    below = replace(rival, at_least=False, threshold=1.0)
+    assert judge(below, arms(0.79), judged=True).holds
+    assert not judge(below, arms(0.81), judged=True).holds
+
+
+def test_not_a_number_never_holds():
+    for at_least in (True, False):
+        assert not judge(replace(CLAIM, at_least=at_least), arms(math.nan), judged=True).holds
+
+
+def test_a_claim_expected_not_to_show_must_not_show():
+    negative = replace(CLAIM, expected="not at this scale", reason="too small")
+    verdict = judge(negative, arms(0.5), judged=True)
+    assert (verdict.word, verdict.as_expected) == ("not at this scale", True)
+    verdict = judge(negative, arms(0.95), judged=True)
+    assert (verdict.word, verdict.as_expected) == ("reproduced", False)
+
+
+def test_what_is_not_judged_can_neither_hold_nor_fail():
+    verdict = judge(CLAIM, arms(0.1), judged=False)
+    assert (verdict.word, verdict.as_expected, row(verdict)["threshold"]) == ("measured", True, "–")
+
+
+def test_the_interval_is_student_t():
+    # Mean 2, standard deviation 1, three values: 4.303 · 1 / √3.
+    assert half_width([1.0, 2.0, 3.0]) == pytest.approx(4.303 / math.sqrt(3))
+    assert half_width([1.0]) is None
+
+
+def test_rows_show_units():
+    assert row(judge(CLAIM, arms(0.9123), judged=True))["measured"] == "91.2 %"
+    assert row(judge(replace(CLAIM, show="points"), arms(0.031), judged=True))["measured"] == "+3.1 points"
+    assert "± " in row(judge(CLAIM, arms(0.91, 0.93), judged=True))["measured"]
+
+
+def test_reasons_belong_to_claims_that_do_not_show():
+    with pytest.raises(ValueError, match="reason"):
+        replace(CLAIM, reason="why not")
+    with pytest.raises(ValueError, match="reason"):
+        replace(CLAIM, expected="not at this scale")
+
+
+def test_a_lesson_knows_its_own_names():
+    lesson = {
+        "number": 1, "arms": (Arm("model", "a:b", {"cpu": {}}),), "claims": (CLAIM,), "headline": "reads",
+        "headline_words": "read", "figures": dict, "data_sets": {"cpu": "digits"},
+    }  # fmt: skip
+    assert [claim.name for claim in Lesson(**lesson).claims_of("cpu", "digits")] == ["reads"]
+    assert Lesson(**lesson).claims_of("smoke", "digits") == []
+    with pytest.raises(ValueError, match="no claim is called"):
+        Lesson(**lesson | {"headline": "writes"})
+    with pytest.raises(ValueError, match="does not have"):
+        Lesson(**lesson | {"arms": ()})
