@@ -6,19 +6,16 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import Progress
 
+from shared.training.job import Job
 from shared.training.progress import bar_columns, clock
-
-if TYPE_CHECKING:
-    from shared.training.jobs import Job
 
 
 @contextlib.contextmanager
-def open_job_display(jobs: "Sequence[Job]", finished: Collection[str]) -> "Iterator[JobLines]":
+def open_job_display(jobs: Sequence[Job], finished: Collection[str]) -> "Iterator[JobLines]":
     """Show `jobs`, of which those named in `finished` came from the cache."""
     if not sys.stderr.isatty():
         yield JobLines(jobs, finished)
@@ -28,7 +25,7 @@ def open_job_display(jobs: "Sequence[Job]", finished: Collection[str]) -> "Itera
         yield JobBars(progress, jobs, finished)
 
 
-def read_report(job: "Job") -> dict | None:
+def read_report(job: Job) -> dict | None:
     """Return what the training in a job's process last reported, or None when it hasn't yet."""
     try:
         return json.loads((Path(job.folder) / "progress.json").read_text(encoding="utf-8"))
@@ -50,18 +47,18 @@ def report_text(report: dict | None, seconds: float) -> str:
 class JobLines:
     """A line when a job starts and when it ends, and one on all that run every 15 seconds."""
 
-    def __init__(self, jobs: "Sequence[Job]", finished: Collection[str]):
+    def __init__(self, jobs: Sequence[Job], finished: Collection[str]):
         self.start_of: dict[Job, float] = {}
         self.due = time.monotonic() + 15.0
         for job in jobs:
             if job.name in finished:
                 self._print(job, "taken from the cache")
 
-    def started(self, job: "Job") -> None:
+    def started(self, job: Job) -> None:
         self.start_of[job] = time.monotonic()
         self._print(job, "started")
 
-    def finished(self, job: "Job", seconds: float) -> None:
+    def finished(self, job: Job, seconds: float) -> None:
         del self.start_of[job]
         self._print(job, f"done in {clock(seconds)}")
 
@@ -74,14 +71,14 @@ class JobLines:
     def stopping(self) -> None:
         print("waiting for the running jobs to save", file=sys.stderr, flush=True)
 
-    def _print(self, job: "Job", text: str) -> None:
+    def _print(self, job: Job, text: str) -> None:
         print(f"{job.name}: {text}", file=sys.stderr, flush=True)
 
 
 class JobBars:
     """A live bar per job, in the order given."""
 
-    def __init__(self, progress: Progress, jobs: "Sequence[Job]", finished: Collection[str]):
+    def __init__(self, progress: Progress, jobs: Sequence[Job], finished: Collection[str]):
         self.progress = progress
         self.start_of: dict[Job, float] = {}
         self.task_of = {}
@@ -90,10 +87,10 @@ class JobBars:
             state = "from the cache" if done else "waiting"
             self.task_of[job.name] = progress.add_task(job.name, total=1, completed=int(done), state=state)
 
-    def started(self, job: "Job") -> None:
+    def started(self, job: Job) -> None:
         self.start_of[job] = time.monotonic()
 
-    def finished(self, job: "Job", seconds: float) -> None:
+    def finished(self, job: Job, seconds: float) -> None:
         del self.start_of[job]
         self.progress.update(self.task_of[job.name], total=1, completed=1, state=f"done in {clock(seconds)}")
 

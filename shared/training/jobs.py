@@ -4,49 +4,25 @@ Small models train faster in two processes of one thread than in one process of 
 a function and its arguments, and what it measured is kept under a fingerprint of both and of the source code.
 """
 
-import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from shared.errors import CourseError
 from shared.training.atomic import disk_errors, write_atomically
 from shared.training.interruption import Interruption, TrainingInterrupted
+from shared.training.job import ROOT, Job
 from shared.training.job_display import open_job_display
 from shared.training.progress import REPORT_VARIABLE
 
-ROOT = Path(__file__).resolve().parents[2]
 INTERRUPTED = 130  # the status of a job that was asked to stop and has saved
-READERS = (("shared", "course"), ("shared", "plots"))
 SECONDS_TO_SAVE = 60.0  # that a job is given to reach its next step and save, before it is killed
-
-
-@dataclass(frozen=True)
-class Job:
-    """Call `function` ("package.module:name") with `arguments`, which JSON can hold, and `folder` and `resume`.
-
-    It returns a dictionary of measurements that JSON can hold. All that it writes lies in `folder`.
-    """
-
-    name: str
-    function: str
-    arguments: dict[str, Any] = field(hash=False)
-    folder: Path
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for equal function, arguments and source code: the result would be the same again."""
-        task = json.dumps([self.function, self.arguments, source_hash(self.function)], sort_keys=True)
-        return hashlib.sha256(task.encode()).hexdigest()
 
 
 def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dict[str, dict]:
@@ -93,27 +69,6 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
             "the same command with RESUME=1 goes on from here"
         )
     return {job.name: results[job.name] for job in jobs}
-
-
-def source_hash(function: str) -> str:
-    """Hash the Python sources that a job's function can stand on: shared, data, and its own and earlier lessons.
-
-    A lesson imports lower-numbered lessons only, so an edit to a later one changes nothing here. Tests don't count,
-    nor does what only reads a job's results: claims, figures, and the course around them.
-    """
-    files = [file for top in ("shared", "data") for file in (ROOT / top).rglob("*.py")]
-    if own := re.match(r"lessons\.lesson_(\d+)", function):
-        for lesson in (ROOT / "lessons").glob("lesson_*"):
-            number = re.match(r"lesson_(\d+)", lesson.name)
-            if number and int(number[1]) <= int(own[1]):
-                files += lesson.rglob("*.py")
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        place = file.relative_to(ROOT)
-        reads_results = place.name in ("experiment.py", "figures.py") or place.parts[:2] in READERS
-        if "tests" not in place.parts and "cache" not in place.parts and not reads_results:
-            digest.update(f"{place.as_posix()}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def _check(jobs: Sequence[Job], workers: int) -> None:

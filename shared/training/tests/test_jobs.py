@@ -12,6 +12,7 @@ import pytest
 
 from shared.errors import CourseError
 from shared.training import Job, TrainingInterrupted, job_process, jobs, run_jobs
+from shared.training import job as one_job
 from shared.training.job_display import read_report, report_text
 from shared.training.tests import job_functions
 
@@ -70,7 +71,7 @@ def test_the_fingerprint_knows_arguments_and_the_sources_one_may_import(tmp_path
     for file in ("shared/a.py", "data/b.py", "lessons/lesson_01_vit/model.py", "lessons/lesson_02_clip/model.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("x = 1")
-    monkeypatch.setattr(jobs, "ROOT", tmp_path)
+    monkeypatch.setattr(one_job, "ROOT", tmp_path)
 
     def prints():
         functions = ("lessons.lesson_01_vit.experiment:arm", "lessons.lesson_02_clip.experiment:arm")
