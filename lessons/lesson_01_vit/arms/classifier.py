@@ -46,7 +46,7 @@ def train_classifier(
 
 def fit(
     model: nn.Module,
-    batches: Batches,
+    batches: Callable,
     test: Tensor,
     test_labels: Tensor,
     *,

@@ -6,6 +6,7 @@ from statistics import fmean
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lessons.lesson_01_vit.arms.augmentation import jitter
 from lessons.lesson_01_vit.arms.classifier import accuracy, classification_loss, fit, jittered
@@ -33,6 +34,15 @@ def labelled(images: Images, per_class: int, seed: int) -> Batches:
         images.train[rows], images.train_labels[rows], batch_size=min(64, len(rows)), seed=seed,
         augment=jittered(images),
     )  # fmt: skip
+
+
+def unlabelled_batches(images: Images, batch_size: int, seed: int) -> Batches:
+    """Batches of all training images without their labels, jittered anew each time."""
+
+    def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
+        return images.standardise(jitter(pixels, generator))
+
+    return Batches(images.train, batch_size=batch_size, seed=seed, augment=augment)
 
 
 def train_from_few_labels(
@@ -88,12 +98,9 @@ def pretrain_masked(
 ) -> tuple[VisionTransformer, dict]:
     """Train an autoencoder on all training images, without labels; return its encoder and how well it painted."""
 
-    def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-        return images.standardise(jitter(pixels, generator))
-
     result = train(
         autoencoder(config, mask_ratio),
-        Batches(images.train, batch_size=128, seed=seed, augment=augment),
+        unlabelled_batches(images, 128, seed),
         lambda model, pixels: model(pixels)[0],
         TrainingConfig(steps=steps, learning_rate=2e-3, warmup_steps=steps // 10, betas=(0.9, 0.95), seed=seed, log_every=25),
         folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, masked",
@@ -111,9 +118,13 @@ def train_distilled(
     steps: int,
     per_class: int,
     teacher_steps: int,
+    new_images: bool,
     **architecture,
 ) -> dict:
-    """Train a convolutional teacher on a few labelled images, then a ViT on the same ones and the teacher's decisions."""
+    """Train a convolutional teacher on a few labelled images, then a ViT on those and the teacher's decisions.
+
+    With `new_images` the teacher also decides on images whose labels nobody tells, as many in a batch as labelled ones.
+    """
     images = read_images(data)
     batches = labelled(images, per_class, seed)
     torch.manual_seed(seed)
@@ -125,17 +136,26 @@ def train_distilled(
         folder=folder / "teacher", resume=resume, device=device, label=f"{folder.name}, teacher",
     ).model  # fmt: skip
 
-    def loss(student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def known(student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, labels = batch
         with torch.no_grad():
             decisions = teacher(pixels)
         return hard_distillation_loss(*student.both_logits(pixels), labels, decisions)
 
+    def known_and_new(student: nn.Module, batch: tuple[tuple[Tensor, Tensor], Tensor]) -> Tensor:
+        labelled_part, pixels = batch
+        with torch.no_grad():
+            decisions = teacher(pixels).argmax(dim=1)
+        _, listening = student.both_logits(pixels)
+        return 0.5 * known(student, labelled_part) + 0.5 * F.cross_entropy(listening, decisions)
+
+    unlabelled = unlabelled_batches(images, batches.batch_size, seed)
     torch.manual_seed(seed)
     student = DistilledVisionTransformer(small_config(images, distillation_token=True, **architecture))
     measured = fit(
-        student, batches, images.standardised_test, images.test_labels, steps=steps, learning_rate=LEARNING_RATE,
-        seed=seed, device=device, folder=folder / "training", resume=resume, loss=loss,
+        student, (lambda number: (batches(number), unlabelled(number))) if new_images else batches,
+        images.standardised_test, images.test_labels, steps=steps, learning_rate=LEARNING_RATE, seed=seed, device=device,
+        folder=folder / "training", resume=resume, loss=known_and_new if new_images else known,
     )  # fmt: skip
     return measured | {
         "teacher_accuracy": accuracy(teacher, images.standardised_test, images.test_labels),
