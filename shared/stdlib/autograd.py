@@ -11,16 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import add
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from shared.stdlib.tensor import Tensor
 
 Gradients = tuple[list[float] | None, ...]
 Rule = Callable[[list[float]], Gradients]
 
 
-def propagate(outcome: Tensor) -> None:
+class Node:
+    """What the walk knows of a tensor: where it came from, how to go back, and, for a leaf, what the walk has found."""
+
+    __slots__ = ("grad", "parents", "requires_grad", "rule")
+
+    def __init__(self, requires_grad: bool):
+        self.requires_grad = requires_grad
+        self.parents: tuple[Node, ...] = ()
+        self.rule: Rule | None = None
+        self.grad: list[float] | None = None
+
+
+def propagate(outcome: Node) -> None:
     """Walk back from one number and add to `grad` of every leaf that wants a gradient."""
     gradients: dict[int, list[float]] = {id(outcome): [1.0]}
     for node in reversed(parents_first(outcome)):
@@ -36,12 +44,12 @@ def propagate(outcome: Tensor) -> None:
                 gradients[id(parent)] = share if held is None else list(map(add, held, share))
 
 
-def parents_first(outcome: Tensor) -> list[Tensor]:
+def parents_first(outcome: Node) -> list[Node]:
     """Everything that wants a gradient and led to `outcome`, each after all that it was made from.
 
     Read backwards, a tensor comes up only when every use of it has already handed back its share.
     """
-    order: list[Tensor] = []
+    order: list[Node] = []
     seen: set[int] = set()
     # A stack of our own, because a recurrent network is deeper than Python lets functions call themselves.
     stack = [(outcome, False)]
@@ -59,7 +67,7 @@ def parents_first(outcome: Tensor) -> list[Tensor]:
 _taking_notes = True
 
 
-def takes_notes(parents: tuple[Tensor, ...]) -> bool:
+def takes_notes(parents: tuple[Node, ...]) -> bool:
     """Whether the result of an operator on `parents` needs a note for the walk back."""
     return _taking_notes and any(parent.requires_grad for parent in parents)
 

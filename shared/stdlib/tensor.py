@@ -11,7 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 
-from shared.stdlib.autograd import Gradients, Rule, propagate, takes_notes
+from shared.stdlib.autograd import Gradients, Node, Rule, propagate, takes_notes
 from shared.stdlib.dot import products
 from shared.stdlib.shapes import (
     Shape,
@@ -29,24 +29,21 @@ from shared.stdlib.shapes import (
 )
 
 
-class Tensor:
+class Tensor(Node):
     """Numbers in a box: a flat list in reading order, and the sizes of the box's sides.
 
     `grad` is None until `backward` fills it, then a flat list beside `data`: how the outcome changes with each number.
     Raises ValueError when the shape does not hold as many numbers as were given.
     """
 
-    __slots__ = ("data", "grad", "parents", "requires_grad", "rule", "shape")
+    __slots__ = ("data", "shape")
 
     def __init__(self, data: list[float], shape: Shape, requires_grad: bool = False):
         if math.prod(shape) != len(data):
             raise ValueError(f"shape {shape} holds {math.prod(shape)} numbers, but {len(data)} were given")
+        super().__init__(requires_grad)
         self.data = data
         self.shape = shape
-        self.requires_grad = requires_grad
-        self.grad: list[float] | None = None
-        self.parents: tuple[Tensor, ...] = ()
-        self.rule: Rule | None = None
 
     # ------------------------------------------------------------------ the way back
 
