@@ -47,7 +47,7 @@ def preset_results(lesson: Lesson, key: str, result: dict) -> str:
     where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
     command = f"make lesson-{lesson.number}" + ("" if preset == "cpu" else f" PRESET={preset}")
     parts = [
-        f"**`{command}`**: {duration} a seed and at most {memory:,} MB an arm on {where} "
+        f"**`{command}`**: about {duration} a seed and at most {memory:,} MB an arm on {where} "
         f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "
         f"{result['date']}). Mean of seeds {', '.join(map(str, seeds))} ± half of the 95 % interval.",
         markdown_table(result["claims"]),

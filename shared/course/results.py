@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 from shared.course.lesson import Run, load_lesson
 from shared.course.machine import describe
 from shared.course.readme import read_results, write_readmes
-from shared.course.run import from_command_line, run_lesson
+from shared.course.run import WORKERS, from_command_line, run_lesson
 from shared.course.verdicts import Verdict, row
 from shared.errors import CourseError
 
@@ -30,17 +29,16 @@ def measure(number: int, preset: str, seeds: Sequence[int], options: dict) -> bo
     """Run, record, and write the READMEs; False, and nothing recorded, when a verdict is not the expected one."""
     if len(seeds) < LEAST_SEEDS:
         raise CourseError(f'{len(seeds)} seed(s) given; results take at least {LEAST_SEEDS}: SEEDS="0 1 2"')
-    started = time.monotonic()
     _, run, found = run_lesson(number, preset, seeds, **options)
     if not all(verdict.as_expected for verdict in found):
         print("nothing recorded: a verdict is not the expected one", file=sys.stderr)
         return False
-    keep(load_lesson(number)[1], run, found, time.monotonic() - started)
+    keep(load_lesson(number)[1], run, found)
     write_readmes()
     return True
 
 
-def keep(folder: Path, run: Run, found: Sequence[Verdict], seconds: float) -> None:
+def keep(folder: Path, run: Run, found: Sequence[Verdict]) -> None:
     """Lay the figures into the lesson and the record into its results.json."""
     (folder / "figures").mkdir(exist_ok=True)
     figures = {}
@@ -48,19 +46,20 @@ def keep(folder: Path, run: Run, found: Sequence[Verdict], seconds: float) -> No
         shutil.copyfile(path, folder / "figures" / path.name)
         figures[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     results = read_results(folder)
-    results[f"{run.preset}/{run.device}"] = record(run, found, seconds) | {"figures": figures}
+    results[f"{run.preset}/{run.device}"] = record(run, found) | {"figures": figures}
     text = json.dumps(results, indent=1, ensure_ascii=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
 
 
-def record(run: Run, found: Sequence[Verdict], seconds: float) -> dict:
+def record(run: Run, found: Sequence[Verdict]) -> dict:
     """What `results.json` keeps of one preset on one device."""
     costs = {name: [run.arms[seed][name] for seed in run.seeds] for name in run.arms[run.seeds[0]]}
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "data": run.data,
         "seeds": list(run.seeds),
-        "seconds": round(seconds),
+        # Of the arms, not of the clock: a resumed run trains only what is left.
+        "seconds": round(sum(cost["_seconds"] for each in costs.values() for cost in each) / WORKERS[run.device]),
         "machine": describe(run.device),
         "claims": [
             {

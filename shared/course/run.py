@@ -16,6 +16,9 @@ from shared.course.report import claims_table, draw, write_report
 from shared.course.verdicts import Verdict, judge, row
 from shared.errors import CourseError
 
+# One GPU is best used by one arm at a time; two cores by two.
+WORKERS = {"cpu": 2, "cuda": 1}
+
 
 def choose_device(asked: str | None, preset: str) -> str:
     """The GPU for the `gpu` preset, the CPU otherwise, unless one is asked for by name.
@@ -80,8 +83,7 @@ def train(
         for seed in seeds
         for arm in arms
     ]
-    # One GPU is best used by one arm at a time; two cores by two.
-    results = iter(run_jobs(jobs, workers=1 if device == "cuda" else 2, resume=resume).values())
+    results = iter(run_jobs(jobs, workers=WORKERS[device], resume=resume).values())
     measured = {seed: {arm.name: next(results) for arm in arms} for seed in seeds}
     return Run(preset, device, data, tuple(seeds), place, measured)
 
