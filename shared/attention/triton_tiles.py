@@ -109,7 +109,7 @@ class Tiles(NamedTuple):
 # which takes three products for one and is there to be right, not fast: from 128 wide on some of it spills.
 HALF = {
     "forward": {64: Tiles(128, 64, 8, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(128, 32, 8, 3)},
-    "keys": {64: Tiles(64, 128, 8, 2), 128: Tiles(32, 128, 8, 3), 256: Tiles(32, 64, 8, 2)},
+    "keys": {64: Tiles(64, 128, 8, 2), 128: Tiles(32, 128, 8, 3), 256: Tiles(16, 64, 8, 2)},
     "queries": {64: Tiles(128, 64, 8, 3), 128: Tiles(128, 64, 8, 3), 256: Tiles(64, 32, 8, 2)},
     "decode": {64: Tiles(16, 128, 4, 3), 128: Tiles(16, 64, 4, 3), 256: Tiles(16, 32, 4, 3)},
 }
