@@ -18,18 +18,9 @@ import triton.language as tl
 from torch import Tensor
 
 from shared.attention.mask import Mask
-from shared.attention.triton_blocks import (
-    across,
-    blocks_to_visit,
-    down,
-    full_block,
-    partial_block,
-    plan,
-    read_tokens,
-    tokens_of,
-    visible,
-)
+from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan
 from shared.attention.triton_forward import LOG2_E, NOTHING, head_of, load_rows, store_rows, tanh
+from shared.attention.triton_mask import across, down, read_tokens, tokens_of, visible
 from shared.attention.triton_tiles import Reach, Rows, Scores, Shape, empty_rows, padded, tiles
 
 DELTA_ROWS = 32

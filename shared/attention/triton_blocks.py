@@ -1,4 +1,4 @@
-"""Which tiles of the score matrix hold anything to see: the mask's rule as kernels read it, and their lists of blocks.
+"""Which tiles of the score matrix hold anything to see, and the lists of blocks that kernels walk along.
 
 A tile is the meeting of one block of queries and one block of keys. It is *empty* (no pair visible: skipped),
 *full* (every pair visible: computed with no mask at all) or *partial* (the rule is applied pair by pair).
@@ -14,23 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from shared.attention.mask import Mask
+from shared.attention.triton_mask import FARTHEST, Tokens, across, down, read_tokens, tokens_of, visible
 
 EMPTY, PARTIAL, FULL = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
-# What a number of the mask is cut to on both sides, so that the difference of two still fits 32 bits.
-FARTHEST = tl.constexpr(2**30 - 1)
-
-
-class Tokens(NamedTuple):
-    """One side of the mask as kernels take it: integers [1 or batch, length], or None for what makes no difference."""
-
-    length: int
-    position: Tensor | None
-    segment: Tensor | None
-    span: Tensor | None
-    # From one row of the batch to the next; 0 where all rows share one.
-    position_stride: int
-    segment_stride: int
-    span_stride: int
 
 
 class Blocks(NamedTuple):
@@ -48,21 +34,6 @@ class Blocks(NamedTuple):
     others: int
     # 1 when every row of the batch has lists of its own, 0 when all share one.
     own_rows: int
-
-
-def tokens_of(mask: Mask, q_len: int, k_len: int) -> tuple[Tokens, Tokens]:
-    """The mask's numbers for queries and keys, without those that the rule never reads."""
-    ordered = mask.causal or mask.window is not None
-    together = mask.causal and mask.span_q is not None and mask.span_k is not None
-
-    def side(length: int, position: Tensor | None, segment: Tensor | None, span: Tensor | None) -> Tokens:
-        used = (position if ordered else None, segment, span if together else None)
-        tensors = [None if tensor is None else tensor.contiguous() for tensor in used]
-        strides = [0 if tensor is None or tensor.shape[0] == 1 else length for tensor in tensors]
-        return Tokens(length, *tensors, *strides)
-
-    queries = side(q_len, mask.position_q, mask.segment_q, mask.span_q)
-    return queries, side(k_len, mask.position_k, mask.segment_k, mask.span_k)
 
 
 def blocks_to_visit(mask: Mask, q_len: int, k_len: int, block_q: int, block_k: int, *, owner: str) -> Blocks | None:
@@ -118,54 +89,6 @@ def _list_blocks(mask: Mask, queries: Tokens, keys: Tokens, block_q: int, block_
         kind, index, full, partial, others, CHUNK=min(1024, triton.next_power_of_2(others)), num_warps=1
     )
     return Blocks(index, full, partial, owners, others, int(rows > 1))
-
-
-@triton.jit
-def read_numbers(pointer, first, index, inside, absent):
-    """Positions, segments or spans, cut to 32 bits; `absent` where there are none."""
-    if pointer is None:
-        return absent
-    else:
-        numbers = tl.load(pointer + first + index, mask=inside, other=-1)
-        return tl.minimum(tl.maximum(numbers, -FARTHEST), FARTHEST).to(tl.int32)
-
-
-@triton.jit
-def read_tokens(tokens, row, index):
-    """Position, segment and span of the tokens `index` of one row of the batch; past the end all is padding."""
-    inside = index < tokens.length
-    row = row.to(tl.int64)
-    position = read_numbers(tokens.position, row * tokens.position_stride, index, inside, index)
-    segment = read_numbers(tokens.segment, row * tokens.segment_stride, index, inside, tl.zeros_like(index))
-    span = read_numbers(tokens.span, row * tokens.span_stride, index, inside, tl.full(index.shape, -1, tl.int32))
-    return position, tl.where(inside, segment, -1), span
-
-
-@triton.jit
-def down(tokens):
-    """The numbers of a block's tokens, laid along the rows of a tile."""
-    return tokens[0][:, None], tokens[1][:, None], tokens[2][:, None]
-
-
-@triton.jit
-def across(tokens):
-    """The numbers of a block's tokens, laid along the columns of a tile."""
-    return tokens[0][None, :], tokens[1][None, :], tokens[2][None, :]
-
-
-@triton.jit
-def visible(queries, keys, window, CAUSAL: tl.constexpr):
-    """The rule of `Mask` for every pair of a tile; queries may lie down its rows or across its columns."""
-    position_q, segment_q, span_q = queries
-    position_k, segment_k, span_k = keys
-    seen = (segment_q == segment_k) & (segment_k >= 0)
-    if CAUSAL:
-        not_ahead = position_k <= position_q
-        together = (span_q == span_k) & (span_k >= 0)
-        seen = seen & (not_ahead | together)
-    if window is not None:
-        seen = seen & (tl.abs(position_q - position_k) < window)
-    return seen
 
 
 @triton.jit

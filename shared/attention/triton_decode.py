@@ -13,8 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from shared.attention.mask import Mask
-from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan, read_tokens, tokens_of
+from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan
 from shared.attention.triton_forward import NOTHING, attend, empty_results, finish, head_of, nothing_yet
+from shared.attention.triton_mask import read_tokens, tokens_of
 from shared.attention.triton_tiles import Reach, Rows, Scores, Shape, multiprocessors, padded, tiles
 
 MOST_ROWS = 64

@@ -11,17 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from shared.attention.mask import Mask
-from shared.attention.triton_blocks import (
-    across,
-    blocks_to_visit,
-    down,
-    full_block,
-    partial_block,
-    plan,
-    read_tokens,
-    tokens_of,
-    visible,
-)
+from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan
+from shared.attention.triton_mask import across, down, read_tokens, tokens_of, visible
 from shared.attention.triton_tiles import ALIGNED, Reach, Rows, Scores, Shape, empty_rows, tiles
 
 LOG2_E = tl.constexpr(1.4426950408889634)

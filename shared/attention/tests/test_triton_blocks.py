@@ -1,11 +1,13 @@
 """Which tiles are visited: exactly those that hold something to see, and full ones are known as such."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import triton
 import triton.language as tl
 
-from shared.attention import Mask, triton_backward, triton_forward
+from shared.attention import Mask, segments_from_lengths, triton_backward, triton_forward
 from shared.attention.tests.triton_cases import DEVICE, UNIT, count, named_masks, need_a_device, runs
 from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan
 from shared.attention.triton_tiles import Reach, tiles
@@ -56,6 +58,19 @@ def test_lists_hold_exactly_the_blocks_with_something_to_see(name, owner):
             full, partial = listed(blocks, b, o)
             assert full == torch.nonzero(kinds[b, o] == 2).flatten().tolist()
             assert partial == torch.nonzero(kinds[b, o] == 1).flatten().tolist()
+
+
+def test_the_drawing_of_tiles_in_the_readme():
+    segment = segments_from_lengths([36, 20, 24]).to(DEVICE)
+    mask = Mask(causal=True, segment_q=segment, segment_k=segment)
+    blocks = blocks_to_visit(mask, 80, 80, 8, 8, owner="queries")
+    drawing = [["."] * 10 for _ in range(10)]
+    for o, line in enumerate(drawing):
+        for symbol, found in zip("#/", listed(blocks, 0, o), strict=True):
+            for block in found:
+                line[block] = symbol
+    lines = "".join(f"    {' '.join(line)}\n" for line in drawing)
+    assert lines in (Path(triton_forward.__file__).parent / "README.md").read_text(encoding="utf-8")
 
 
 def test_what_the_summaries_of_blocks_leave_in_doubt_is_settled_pair_by_pair():
