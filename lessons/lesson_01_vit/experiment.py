@@ -173,13 +173,13 @@ CLAIMS = (
         "masked-pretraining-helps", "paper",
         f"With {LABELS_PER_CLASS} labels a class, fine-tuning a masked autoencoder beats training from scratch (with less without).",
         "arXiv:2111.06377, section 4", ("few labels, masked 75 %", "few labels"),
-        gain("few labels, masked 75 %", "few labels"), 0.0, "points",
+        gain("few labels, masked 75 %", "few labels"), 0.02, "points",
     ),
     Claim(
         "mask-most", "paper",
-        "Hiding 75 % of the patches teaches more than hiding 25 % (accuracy after fine-tuning, difference).",
+        "Hiding 75 % of the patches teaches no less than hiding 25 %, at a third of the encoder's work (accuracy after fine-tuning, difference).",
         "arXiv:2111.06377, figure 5", ("few labels, masked 75 %", "few labels, masked 25 %"),
-        gain("few labels, masked 75 %", "few labels, masked 25 %"), 0.0, "points",
+        gain("few labels, masked 75 %", "few labels, masked 25 %"), -0.02, "points",
     ),
     Claim(
         "teacher-helps",
