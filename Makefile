@@ -15,7 +15,7 @@ SEED ?= $(if $(filter full,$(PRESET)),0 1 2,0)
 SEEDS ?= 0 1 2
 WORKERS ?= 2
 # An empty option is left out.
-OPTIONS = $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RESUME),--resume)
+OPTIONS = $(if $(PART),--part $(PART)) $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RESUME),--resume)
 
 help: ## list what can be done
 	@echo "Multimodal from Scratch"
@@ -23,7 +23,7 @@ help: ## list what can be done
 	@sed -n 's/^\([a-zA-Z0-9%-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | sed 's/%/N/' | \
 		awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo "  Options: PRESET=smoke|cpu|full|gpu  SEED=0  DATA=name  DEVICE=cpu|cuda  RESUME=1   (make results-N: SEEDS=\"0 1 2\")"
+	@echo "  Options: PRESET=smoke|cpu|full|gpu  SEED=0  PART=name  DATA=name  DEVICE=cpu|cuda  RESUME=1   (make results-N: SEEDS=\"0 1 2\")"
 
 setup: ## make the environment .venv from the pinned requirements (every target does this by itself)
 	@$(PYTHON) -S shared/course/environment.py
@@ -35,7 +35,7 @@ lesson-%: setup ## train lesson N, measure its claims, draw its figures
 	@$(RUN) -m shared.course.run $* --preset $(PRESET) --seeds $(SEED) $(OPTIONS)
 
 reference-%: ## run lesson N's pure-Python reference; needs nothing installed
-	@$(PYTHON) -S -m $$(ls -d lessons/lesson_$$(printf '%02d' $*)_*/ | tr / . | sed 's/\.$$//').reference
+	@$(PYTHON) -S -m $$(ls -d lessons/lesson_$$(printf '%02d' $*)_*/ | tr / . | sed 's/\.$$//').reference $(PART)
 
 notebook-%: setup ## open lesson N's notebook
 	@$(RUN) -m notebook $$(ls -d lessons/lesson_$$(printf '%02d' $*)_*)/lesson.ipynb

@@ -26,12 +26,14 @@ class Arm:
     `function` is "package.module:function"; it is called in a process of its own as
     `function(**settings, seed=…, data=…, device=…, folder=…, resume=…)` and returns what it measured.
     An arm runs in the presets that it has settings for, and only on the data set it is bound to, where it is.
+    A lesson of several parts names the part that each arm belongs to; PART=… runs that part alone.
     """
 
     name: str
     function: str
     presets: Mapping[str, Mapping[str, Any]]
     only_on: str | None = None
+    part: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,19 @@ class Lesson:
         if self.headline not in {claim.name for claim in self.claims}:
             raise ValueError(f"lesson {self.number}: no claim is called {self.headline}")
 
-    def arms_of(self, preset: str, data: str) -> list[Arm]:
-        """The arms that run in a preset on a data set."""
-        return [arm for arm in self.arms if preset in arm.presets and arm.only_on in (None, data)]
+    @property
+    def parts(self) -> list[str]:
+        """The names of the lesson's parts, in order; none where it is of one piece."""
+        return list(dict.fromkeys(arm.part for arm in self.arms if arm.part is not None))
 
-    def claims_of(self, preset: str, data: str) -> list[Claim]:
+    def arms_of(self, preset: str, data: str, part: str | None = None) -> list[Arm]:
+        """The arms that run in a preset on a data set, or those of one part."""
+        arms = [arm for arm in self.arms if preset in arm.presets and arm.only_on in (None, data)]
+        return [arm for arm in arms if part in (None, arm.part)]
+
+    def claims_of(self, preset: str, data: str, part: str | None = None) -> list[Claim]:
         """The claims that these arms can measure."""
-        names = {arm.name for arm in self.arms_of(preset, data)}
+        names = {arm.name for arm in self.arms_of(preset, data, part)}
         return [claim for claim in self.claims if names.issuperset(claim.arms)]
 
 
@@ -116,6 +124,8 @@ class Run:
     folder: Path
     arms: Mapping[int, Arms]
     """seed → arm → measurements."""
+    part: str | None = None
+    """The part of the lesson that was run alone, if one was."""
 
     def arm_folder(self, seed: int, arm: str) -> Path:
         """Where an arm has left its checkpoints and records."""

@@ -27,6 +27,8 @@ LEAST_SEEDS = 3
 
 def measure(number: int, preset: str, seeds: Sequence[int], options: dict) -> bool:
     """Run, record, and write the READMEs; False, and nothing recorded, when a verdict is not the expected one."""
+    if options.get("part"):
+        raise CourseError("results are of a whole lesson; leave PART out")
     if len(seeds) < LEAST_SEEDS:
         raise CourseError(f'{len(seeds)} seed(s) given; results take at least {LEAST_SEEDS}: SEEDS="0 1 2"')
     _, run, found = run_lesson(number, preset, seeds, **options)

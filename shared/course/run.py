@@ -1,6 +1,6 @@
 """`make lesson-N`: train a lesson's arms, measure its claims, print the table, leave a report and figures.
 
-python -m shared.course.run 1 --preset cpu --seeds 0 [--data NAME] [--device cuda] [--resume]
+python -m shared.course.run 1 --preset cpu --seeds 0 [--part NAME] [--data NAME] [--device cuda] [--resume]
 """
 
 import argparse
@@ -49,25 +49,35 @@ def choose_data(asked: str | None, lesson: Lesson, preset: str) -> str:
     raise CourseError(f"lesson {lesson.number} knows no data set {asked!r}; choose one of {', '.join(known)}")
 
 
+def choose_part(asked: str | None, lesson: Lesson) -> str | None:
+    """The part asked for, None for all of the lesson. Raises CourseError for one that it does not have."""
+    if not asked or asked in lesson.parts:
+        return asked or None
+    has = f"choose one of {', '.join(lesson.parts)}" if lesson.parts else "it is of one piece: leave PART out"
+    raise CourseError(f"lesson {lesson.number} has no part {asked!r}; {has}")
+
+
 def train(
     number: int,
     preset: str,
     seeds: Sequence[int],
     *,
+    part: str | None = None,
     data: str | None = None,
     device: str | None = None,
     resume: bool = False,
 ) -> Run:
-    """Train every arm of a preset for every seed, each in a process of its own; returns what they measured.
+    """Train every arm of a preset (or of one part of it) for every seed, each in a process of its own.
 
-    Raises CourseError for an unknown lesson, preset, data set or device, before anything is trained.
+    Returns what they measured. Raises CourseError for an unknown lesson, preset, part, data set or device, before anything is trained.
     """
     lesson, folder = load_lesson(number)
     if preset not in PRESETS:
         raise CourseError(f"preset {preset!r} is not known; choose one of {', '.join(PRESETS)}")
+    part = choose_part(part, lesson)
     data = choose_data(data, lesson, preset)
     device = choose_device(device, preset)
-    arms = lesson.arms_of(preset, data)
+    arms = lesson.arms_of(preset, data, part)
 
     from shared.training import Job, run_jobs  # here, so that the errors above come before PyTorch is loaded
 
@@ -85,7 +95,7 @@ def train(
     ]
     results = iter(run_jobs(jobs, workers=WORKERS[device], resume=resume).values())
     measured = {seed: {arm.name: next(results) for arm in arms} for seed in seeds}
-    return Run(preset, device, data, tuple(seeds), place, measured)
+    return Run(preset, device, data, tuple(seeds), place, measured, part)
 
 
 def verdicts(lesson: Lesson, run: Run) -> list[Verdict]:
@@ -93,7 +103,7 @@ def verdicts(lesson: Lesson, run: Run) -> list[Verdict]:
     own = run.data == lesson.data_sets[run.preset]
     return [
         judge(claim, run.arms, judged=claim.kind == "exact" or (own and run.preset in claim.presets))
-        for claim in lesson.claims_of(run.preset, run.data)
+        for claim in lesson.claims_of(run.preset, run.data, run.part)
     ]
 
 
@@ -122,13 +132,14 @@ def from_command_line(description: str, act: Callable[[int, str, list[int], dict
     parser.add_argument("lesson", help="the lesson's number")
     parser.add_argument("--preset", default="cpu", help=" | ".join(PRESETS))
     parser.add_argument("--seeds", nargs="+", default=["0"])
+    parser.add_argument("--part", help="one part of a lesson that has several")
     parser.add_argument("--data", help="a data set that the lesson knows")
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     given = parser.parse_args()
     try:
         number, seeds = whole_number("lesson", given.lesson), [whole_number("seed", seed) for seed in given.seeds]
-        options = {"data": given.data, "device": given.device, "resume": given.resume}
+        options = {"part": given.part, "data": given.data, "device": given.device, "resume": given.resume}
         return 0 if act(number, given.preset, seeds, options) else 1
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)

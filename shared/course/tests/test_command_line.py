@@ -26,6 +26,7 @@ def ask(monkeypatch, capsys, *arguments, act=run._act):
         (["1", "--seeds", "x"], "seed 'x' is not a whole number"),
         (["1", "--preset", "huge"], "preset 'huge' is not known; choose one of smoke, cpu, full, gpu"),
         (["1", "--data", "imagenet"], "lesson 1 knows no data set 'imagenet'; choose one of digits, cifar10"),
+        (["1", "--part", "cnn"], "lesson 1 has no part 'cnn'; it is of one piece: leave PART out"),
         (["1", "--device", "tpu"], "device 'tpu' is not known; choose cpu or cuda"),
     ],
 )

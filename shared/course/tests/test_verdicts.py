@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from shared.course.lesson import Arm, Claim, Lesson
+from shared.course.run import choose_part
 from shared.course.verdicts import half_width, judge, row
+from shared.errors import CourseError
 
 CLAIM = Claim(
     name="reads", kind="learns", sentence="It reads.", source="here", arms=("model",),
@@ -87,3 +89,17 @@ def test_a_lesson_knows_its_own_names():
         Lesson(**lesson | {"headline": "writes"})
     with pytest.raises(ValueError, match="does not have"):
         Lesson(**lesson | {"arms": ()})
+
+
+def test_a_part_runs_alone():
+    two = (Arm("model", "a:b", {"cpu": {}}, part="first"), Arm("other", "a:b", {"cpu": {}}, part="second"))
+    both = replace(CLAIM, name="both", arms=("model", "other"))
+    lesson = Lesson(1, two, (CLAIM, both), "reads", "read", dict, {"cpu": "digits"})
+    assert lesson.parts == ["first", "second"]
+    assert [arm.name for arm in lesson.arms_of("cpu", "digits")] == ["model", "other"]
+    assert [arm.name for arm in lesson.arms_of("cpu", "digits", "first")] == ["model"]
+    assert [claim.name for claim in lesson.claims_of("cpu", "digits", "first")] == ["reads"]
+    assert choose_part("first", lesson) == "first"
+    assert choose_part(None, lesson) is None
+    with pytest.raises(CourseError, match="no part 'third'; choose one of first, second"):
+        choose_part("third", lesson)
