@@ -7,6 +7,8 @@ from pathlib import Path
 
 from shared.errors import CourseError
 
+HALF_WRITTEN = ".part"
+
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
@@ -20,13 +22,15 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, keep_old_as: Path | None = None) -> None:
     """Write `content` to a temporary name, make sure that it is on the disk, and only then rename it to `path`.
 
-    Whatever happens at whatever moment, `path` holds either the old content or the new one.
-    Raises CourseError when the disk refuses; the temporary file is then removed.
+    Whatever happens at whatever moment, `path` holds either the old content or the new one. With `keep_old_as`
+    the old content goes on under that name; between the two renames, and only there, it lies there alone.
+    Raises CourseError when the disk refuses; the temporary file is then removed. (A process that is killed leaves it:
+    `remove_half_written` is for those.)
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{HALF_WRITTEN}")
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,10 +38,18 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if keep_old_as is not None and path.exists():
+                os.replace(path, keep_old_as)
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what a process that was killed in the midst of writing has left in `folder`."""
+    for temporary in folder.glob(f"*{HALF_WRITTEN}"):
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

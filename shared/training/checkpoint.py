@@ -22,6 +22,15 @@ from shared.training.ema import ExponentialMovingAverage
 from shared.training.random_state import random_numbers, random_tensors, restore_random
 
 FILE_NAME = "checkpoint.safetensors"
+PREVIOUS_NAME = "previous-checkpoint.safetensors"  # the one before it, for the day when the newest turns out damaged
+
+
+class DamagedCheckpoint(CourseError):
+    """A checkpoint that is not what was once written: cut short, half overwritten, or a byte in it has changed."""
+
+
+class ForeignCheckpoint(CourseError):
+    """A safetensors file that no run has written."""
 
 
 @dataclass
@@ -38,8 +47,11 @@ class TrainingState:
     sums: dict[str, float] = field(default_factory=dict)  # metrics gathered since the last line of the log
 
 
-def save_checkpoint(path: Path, state: TrainingState) -> None:
-    """Write `state` to `path`, atomically. Raises CourseError when the disk refuses; the old file then stays."""
+def save_checkpoint(path: Path, state: TrainingState, *, keep_old_as: Path | None = None) -> None:
+    """Write `state` to `path`, atomically; with `keep_old_as` the file that was there goes on under that name.
+
+    Raises CourseError when the disk refuses; nothing has changed then.
+    """
     # Copies, for safetensors refuses tensors that are views of one memory, as two buffers may well be.
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in _tensors(state).items()}
     header = {
@@ -48,16 +60,17 @@ def save_checkpoint(path: Path, state: TrainingState) -> None:
         "sums": state.sums,
         "settings": state.settings,
         "random": random_numbers(),
-        "checksum": _checksum(tensors),
     }
-    write_atomically(path, safetensors.torch.save(tensors, metadata={"training": json.dumps(header)}))
+    header["checksum"] = _checksum(tensors, header)
+    content = safetensors.torch.save(tensors, metadata={"training": json.dumps(header)})
+    write_atomically(path, content, keep_old_as=keep_old_as)
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> None:
     """Bring `state`, freshly built, to where the run that wrote `path` was.
 
-    Raises CourseError when the file is damaged, is no checkpoint of a training run, belongs to other settings,
-    or holds another model's weights; the message lists what is missing, surplus or of another shape.
+    Raises DamagedCheckpoint, and CourseError when the file is no checkpoint of a training run, belongs to other
+    settings, or holds another model's weights; the message lists what is missing, surplus or of another shape.
     """
     tensors, header = read_checkpoint(path)
     _check_settings(path, header["settings"], state.settings)
@@ -73,11 +86,15 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
 def load_weights(model: nn.Module, path: Path, *, average: bool = False) -> nn.Module:
     """Put the weights of a run's checkpoint into `model` and return it; with `average`, the averaged ones.
 
-    `path` is the checkpoint or the folder it lies in. Raises CourseError as `load_checkpoint` does.
+    `path` is the checkpoint or the folder it lies in. Raises CourseError as `load_checkpoint` does; a damaged one is
+    not quietly replaced by an older one, for these would be other weights, but the message names one that is whole.
     """
     path = Path(path)
     path = path / FILE_NAME if path.is_dir() else path
-    tensors, _ = read_checkpoint(path)
+    try:
+        tensors, _ = read_checkpoint(path)
+    except DamagedCheckpoint as damage:
+        raise CourseError(f"{damage}; {_way_back(path)}") from damage
     if average and not _under("average.", tensors):
         raise CourseError(f"{path} holds no averaged weights: it was trained without ema_decay")
     _restore_module(path, model, tensors, "average." if average else "model.")
@@ -85,23 +102,37 @@ def load_weights(model: nn.Module, path: Path, *, average: bool = False) -> nn.M
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a checkpoint and its header, both verified. Raises CourseError."""
+    """Return the tensors of a checkpoint and its header, both verified. Raises DamagedCheckpoint and CourseError."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – it is no dictionary
     except FileNotFoundError as error:
         raise CourseError(f"there is no checkpoint at {path}") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CourseError(
-            f"{path} is damaged or no safetensors file ({error}); remove it and start without RESUME=1"
-        ) from error
+    except safetensors.SafetensorError as error:
+        raise DamagedCheckpoint(f"{path} is damaged, or no safetensors file at all ({error})") from error
+    except OSError as error:
+        raise CourseError(f"cannot read {path}: {error.strerror or error}") from error
     if "training" not in metadata:
-        raise CourseError(f"{path} was not written by the training loop: its header says nothing of a run")
-    header = json.loads(metadata["training"])
-    if header["checksum"] != _checksum(tensors):
-        raise CourseError(f"{path} is damaged: its checksum is wrong; remove it and start without RESUME=1")
+        raise ForeignCheckpoint(f"{path} was not written by the training loop: its header says nothing of a run")
+    try:
+        header = json.loads(metadata["training"])
+        whole = header.pop("checksum") == _checksum(tensors, header)
+    except (ValueError, TypeError, KeyError, AttributeError):  # whatever a header of noise may bring
+        whole = False
+    if not whole:
+        raise DamagedCheckpoint(f"{path} is damaged: its checksum is not that of its content")
     return tensors, header
+
+
+def _way_back(path: Path) -> str:
+    """Say which older checkpoint lies beside the damaged one at `path`."""
+    previous = path.with_name(PREVIOUS_NAME)
+    try:
+        step = read_checkpoint(previous)[1]["step"]
+    except CourseError:
+        return "no other checkpoint that is whole lies beside it, so train again"
+    return f"the one before it, {previous}, is whole: load that (step {step}), or train on from it with RESUME=1"
 
 
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
@@ -171,10 +202,11 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _checksum(tensors: dict[str, Tensor]) -> int:
+def _checksum(tensors: dict[str, Tensor], header: dict[str, Any]) -> int:
     """A safetensors file notices that it was cut short, but not that a byte in it has changed: this does."""
-    checksum = 0
+    checksum = zlib.crc32(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
+        checksum = zlib.crc32(name.encode(), checksum)
         checksum = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), checksum)
     return checksum
 

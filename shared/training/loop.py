@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from shared.errors import CourseError
-from shared.training.atomic import disk_errors
 from shared.training.batches import Batches, to_device
-from shared.training.checkpoint import FILE_NAME, TrainingState, load_checkpoint, save_checkpoint
+from shared.training.checkpoint import TrainingState
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.interruption import Interruption, TrainingInterrupted
+from shared.training.last_good import clear_folder, load_last_good, save_newest
 from shared.training.metrics import MetricsLog, Window
 from shared.training.not_finite import not_finite
 from shared.training.optimizers import build_optimizers, set_learning_rate
@@ -117,9 +117,10 @@ def train(
     check_stages(stages, config.steps, model)
     seed_everything(config.seed)
     state = _fresh_state(model.to(device), config, stages, device)
-    folder = _prepared(folder, resume)
-    if folder is not None and (folder / FILE_NAME).exists():
-        load_checkpoint(folder / FILE_NAME, state)
+    if folder is not None:
+        folder = Path(folder)
+        clear_folder(folder, resume)
+        load_last_good(folder, state)
 
     forward = torch.compile(model) if config.compile else model
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
@@ -183,7 +184,7 @@ def train(
                 log.write(state.step, line)
             if folder is not None and (last or interruption.wanted or state.step % config.checkpoint_every == 0):
                 log.sync()
-                save_checkpoint(folder / FILE_NAME, state)
+                save_newest(folder, state)
             if interruption.wanted:
                 raise TrainingInterrupted(
                     f"stopped by {interruption.wanted} after step {state.step} of {config.steps}; all is saved in "
@@ -215,19 +216,6 @@ def _fresh_state(
     settings |= {"stages": [[stage.steps, *stage.trainable] for stage in stages]}
     del settings["log_every"], settings["checkpoint_every"]
     return TrainingState(model, optimizers, ema, device, settings)
-
-
-def _prepared(folder: Path | None, resume: bool) -> Path | None:
-    """A run that starts afresh must not leave an older run's checkpoint or log for a later `resume` to find."""
-    if folder is None:
-        return None
-    folder = Path(folder)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not resume:
-            for name in (FILE_NAME, "metrics.jsonl"):
-                (folder / name).unlink(missing_ok=True)
-    return folder
 
 
 def _with_metrics(value: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, dict]:
