@@ -87,7 +87,7 @@ def sweep(
         cuts = kill_and_resume(folder, whole.seconds, kills - done.total("kills"), chance, done, planted)
         losses = differences(folder, whole.folder)
         done.runs += 1
-        done.losses += [f"killed {', then '.join(cuts) or 'never'}: {loss}" for loss in losses]
+        done.losses += [f"killed {', then '.join(map(spoken, cuts)) or 'never'}: {loss}" for loss in losses]
         for where in cuts:
             done.count(where, "weights", not any("metrics" not in loss for loss in losses))
             done.count(where, "metrics", not any("metrics" in loss for loss in losses))
@@ -120,8 +120,8 @@ def kill_and_resume(
             break  # the run had ended
         cuts.append(where)
         done.count(where, "kills")
-        done.count(where, "inside", inside_a_write(folder))
-        done.losses += [f"after a kill ({where}): {fault}" for fault in damaged(folder)]
+        done.count(where, "inside", where in PLACES or has_half_written(folder))
+        done.losses += [f"killed {spoken(where)}: {fault}" for fault in damaged(folder)]
     start_and_wait(folder, Plan(planted=planted))
     return cuts
 
@@ -150,13 +150,13 @@ def wait_for_writing(folder: Path, process: multiprocessing.Process, number: int
     """Return when the `number`-th temporary file of a checkpoint has appeared, or the process has ended."""
     there = False
     while process.exitcode is None and number:
-        before, there = there, inside_a_write(folder)
+        before, there = there, has_half_written(folder)
         number -= there and not before
         time.sleep(0.0005)
 
 
-def inside_a_write(folder: Path) -> bool:
-    """Whether the process died while it wrote a checkpoint: it has left a temporary file, or is between its renames."""
+def has_half_written(folder: Path) -> bool:
+    """Whether a checkpoint's temporary file lies in `folder`."""
     return bool(list(folder.glob(f"{FILE_NAME}.*.part")))
 
 
@@ -223,14 +223,15 @@ def last_words(folder: Path) -> str:
 COLUMNS = ("killed", "kills", "of them inside a checkpoint's writing", "bit-identical end", "unbroken metrics")
 
 
+def spoken(where: str) -> str:
+    return f"in its writing ({where})" if where in PLACES else where
+
+
 def table_rows(done: Sweep) -> list[tuple[str, ...]]:
+    keys = ("kills", "inside", "weights", "metrics")
     order = [where for where in (MOMENT, APPEARED, *PLACES) if where in done.rows]
-    named = {where: where if where in (MOMENT, APPEARED) else f"in the writing: {where}" for where in order}
-    rows = [
-        (named[where], *(str(done.rows[where][key]) for key in ("kills", "inside", "weights", "metrics")))
-        for where in order
-    ]
-    return [*rows, ("in all", *(str(done.total(key)) for key in ("kills", "inside", "weights", "metrics")))]
+    rows = [(spoken(where), *(str(done.rows[where][key]) for key in keys)) for where in order]
+    return [*rows, ("in all", *(str(done.total(key)) for key in keys))]
 
 
 def page(done: Sweep, seed: int, disk: list[dict], faults: dict[str, Sweep]) -> str:
