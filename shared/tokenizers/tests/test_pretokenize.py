@@ -39,7 +39,11 @@ def test_words_are_the_library_s_on_awkward_texts(pattern):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(st.one_of(st.characters(), st.sampled_from("'sStTlLrRveEdmſ _.,!?\r\n\t 019é漢\x85\u3000\x1c"))))
+@given(
+    st.text(
+        st.one_of(st.characters(codec="utf-8"), st.sampled_from("'sStTlLrRveEdmſ _.,!?\r\n\t 019é漢\x85\u3000\x1c"))
+    )
+)
 def test_words_are_the_library_s_on_any_text(text):
     for pattern in PATTERNS:
         assert split(text, pattern) == cut_by_the_library(text, pattern)

@@ -1,0 +1,184 @@
+"""Encoding and decoding: nothing is lost, the library's numbers, special tokens that no text can forge."""
+
+import random
+import unicodedata
+
+import numpy
+import pytest
+import tokenizers
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.tokenizers import Tokenizer
+from shared.tokenizers.alphabet import BYTES
+from shared.tokenizers.tests.oracle import ADVERSARIAL, SCRIPTS, TEXTS, trained_library
+from shared.tokenizers.tokenizer import CACHED_WORDS, LONGEST_CACHED
+
+SPECIALS = ["<|begin|>", "<|end|>", "<image>", "<image><end>"]
+CORPUS = [TEXTS["english"][:20_000], TEXTS["code"][:20_000], SCRIPTS]
+
+
+def added(library: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    library.add_special_tokens(SPECIALS)
+    return library
+
+
+OURS = {name: Tokenizer.train(CORPUS, 1_004, specials=SPECIALS, pattern=name) for name in ("gpt2", "llama3", "qwen2")}
+THEIRS = {name: added(trained_library(CORPUS, 1_000, name)) for name in OURS}
+tokenizer = OURS["llama3"]
+
+
+def test_the_vocabulary_is_bytes_then_merges_then_specials():
+    numbers = list(tokenizer.tokens.values())
+    assert list(tokenizer.tokens)[:256] == list(BYTES) and numbers == list(range(1_000))
+    assert tokenizer.specials == dict(zip(SPECIALS, range(1_000, 1_004), strict=True))
+    assert tokenizer.vocab_size == 1_004 and len(tokenizer.merges) == 744
+
+
+@pytest.mark.parametrize("pattern", OURS)
+def test_numbers_are_the_library_s(pattern):
+    for text in [*ADVERSARIAL, *TEXTS.values()]:
+        numbers = OURS[pattern].encode(text, allow=SPECIALS)
+        assert numbers == THEIRS[pattern].encode(text).ids, ascii(text[:60])
+        assert OURS[pattern].decode(numbers) == text
+        for skip in (False, True):
+            theirs = THEIRS[pattern].decode(numbers, skip_special_tokens=skip)
+            assert OURS[pattern].decode(numbers, skip_specials=skip) == theirs
+
+
+texts = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("etaonis  '\n1."), st.sampled_from(SCRIPTS)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(texts, st.sampled_from(SPECIALS)), max_size=6).map("".join))
+def test_any_text_comes_back_with_the_library_s_numbers(text):
+    for pattern, ours in OURS.items():
+        numbers = ours.encode(text, allow=ours.specials)
+        assert numbers == THEIRS[pattern].encode(text).ids
+        assert ours.decode(numbers) == text
+        assert ours.decode(ours.encode(text)) == text
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.binary(), st.tuples(texts, st.binary(), texts).map(lambda p: p[0].encode() + p[1] + p[2].encode())))
+def test_any_bytes_come_back(data):
+    assert tokenizer.decode_bytes(tokenizer.encode(data)) == data
+    assert tokenizer.decode(tokenizer.encode(data)) == data.decode("utf-8", "replace")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_text_and_its_bytes_are_the_same_tokens(text):
+    assert tokenizer.encode(text.encode()) == tokenizer.encode(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 1_003), max_size=40))
+def test_any_numbers_decode_as_the_library_decodes_them(numbers):
+    assert tokenizer.decode(numbers) == THEIRS["llama3"].decode(numbers, skip_special_tokens=False)
+
+
+@given(st.text(), st.lists(st.tuples(st.sampled_from(SPECIALS), st.text()), max_size=3))
+def test_plain_text_never_gives_a_special_token(text, forged):
+    text += "".join(special + more for special, more in forged)
+    assert not set(tokenizer.encode(text)) & set(tokenizer.specials.values())
+
+
+def test_special_tokens_stand_where_they_are_allowed_and_the_longest_wins():
+    begin, end, image, image_end = tokenizer.specials.values()
+    text = "<|begin|>a<image><image><end><|end|>"
+    assert tokenizer.encode(text, allow=tokenizer.specials) == [begin, *tokenizer.encode("a"), image, image_end, end]
+    assert tokenizer.encode("<image><end>", allow=["<image>"]) == [image, *tokenizer.encode("<end>")]
+    only_end = tokenizer.encode(text, allow=["<|end|>"])
+    assert only_end[-1] == end and not {begin, image, image_end} & set(only_end)
+    assert tokenizer.decode([image, *tokenizer.encode("x"), end], skip_specials=True) == "x"
+    with pytest.raises(ValueError, match=r"no special token <box>; there are <\|begin\|>"):
+        tokenizer.encode("", allow=["<box>"])
+
+
+def test_one_word_of_a_hundred_thousand_letters_is_encoded_as_the_library_does():
+    for letters in ("ab", "acgt", "etaoinshrdlu"):
+        word = "".join(random.Random(0).choices(letters, k=100_000))
+        assert tokenizer.encode(word) == THEIRS["llama3"].encode(word).ids
+
+
+def test_remembered_words_are_few_and_short_and_change_nothing():
+    fresh = Tokenizer.train(CORPUS, 1_004, specials=SPECIALS)
+    text = " the the the " + "x" * (LONGEST_CACHED + 1)
+    first = fresh.encode(text)
+    assert fresh.encode(text) == first == tokenizer.encode(text)
+    assert " the" in fresh._cache and max(map(len, fresh._cache)) <= LONGEST_CACHED
+    first.clear()
+    assert fresh.encode(" the") == tokenizer.encode(" the"), "the caller owns what it got"
+    fresh._cache |= {f"{number}": [] for number in range(CACHED_WORDS)}
+    size = len(fresh._cache)
+    assert fresh.encode(" unheard-of") == tokenizer.encode(" unheard-of") and len(fresh._cache) == size
+
+
+def test_numbers_may_be_of_any_integer_type():
+    numbers = tokenizer.encode("some text")
+    assert tokenizer.decode(torch.tensor(numbers)) == tokenizer.decode(numpy.array(numbers)) == "some text"
+    with pytest.raises(TypeError):
+        tokenizer.decode([1.0])
+
+
+@pytest.mark.parametrize("number", [-1, 1_004, 10**12])
+def test_a_number_of_no_token_is_refused(number):
+    with pytest.raises(ValueError, match=f"{number} is no token's number; this vocabulary has 1004 tokens"):
+        tokenizer.decode([number])
+
+
+def test_half_a_surrogate_pair_is_refused_but_escaped_bytes_are_bytes():
+    with pytest.raises(ValueError, match=r"'\\ud83d' is half of a surrogate pair"):
+        tokenizer.encode("a\ud83db")
+    assert tokenizer.decode_bytes(tokenizer.encode(b"a\xff".decode("utf-8", "surrogateescape"))) == b"a\xff"
+
+
+def test_a_whole_word_may_go_before_the_merges():
+    tokens = {token: number for number, token in enumerate([*BYTES, b"ab", b"abc", b"bc"])}
+    merges = [(b"b", b"c"), (b"a", b"b")]  # no merge makes "abc"
+    assert Tokenizer(tokens, merges).encode("abc") == [tokens[b"a"], tokens[b"bc"]]
+    assert Tokenizer(tokens, merges, ignore_merges=True).encode("abc d") == [tokens[b"abc"], tokens[b" "], tokens[b"d"]]
+
+
+def test_composed_form_comes_before_the_tokens():
+    composing = Tokenizer(tokenizer.tokens, tokenizer.merges, specials=tokenizer.specials, nfc=True)
+    text = "e\u0301 <image>\u0338"
+    assert composing.encode(text) == tokenizer.encode(unicodedata.normalize("NFC", text))
+    image = tokenizer.specials["<image>"]
+    assert image in composing.encode(text, allow=["<image>"]), "a special token is no text that could be composed"
+
+
+def test_small_texts_give_small_vocabularies():
+    small = Tokenizer.train(["ab ab ab"], 1_000, specials=["<|end|>"])
+    assert small.merges == [(b"a", b"b"), (b" ", b"ab")] and small.specials == {"<|end|>": 258}
+    assert Tokenizer.train(["ab cd ab"], 300, min_frequency=2).merges == [(b"a", b"b")]
+    with pytest.raises(ValueError, match="vocab_size=256 is less than 256 bytes and 1 special tokens"):
+        Tokenizer.train(["ab"], 256, specials=["<|end|>"])
+
+
+WHOLE = {token: number for number, token in enumerate([*BYTES, b"ab", b"abc"])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pattern": "gpt9"}, "no pattern 'gpt9'"),
+        ({"tokens": {token: number for token, number in WHOLE.items() if token != b"x"}}, "no token for 1 of the 256"),
+        ({"tokens": WHOLE | {b"abc": 5}}, "no two tokens may share one"),
+        ({"tokens": WHOLE | {b"abc": -5}}, "must be 0 to"),
+        ({"tokens": WHOLE | {b"abc": 2**40}}, "must be 0 to"),
+        ({"specials": {"<end>": 3}}, "no two tokens may share one"),
+        ({"specials": {"": 300}}, "needs a text"),
+        ({"specials": {"ab": 300}}, "'ab' is also a piece of plain text"),
+        ({"merges": [(b"b", b"c")]}, "merge 0, b'b' and b'c': there is no token b'bc'"),
+        ({"merges": [(b"bc", b"a")]}, "there is no token b'bc'"),
+        ({"merges": [(b"ab", b"c"), (b"a", b"b")]}, "merge 1 makes b'ab', which an earlier merge already joins"),
+        ({"merges": [(b"a", b"b"), (b"a", b"b")]}, "the same merge stands twice"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(change, message):
+    whole = {"tokens": WHOLE, "merges": [(b"a", b"b"), (b"ab", b"c")]}
+    Tokenizer(**whole)
+    with pytest.raises(ValueError, match=message):
+        Tokenizer(**whole | change)
