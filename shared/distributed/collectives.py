@@ -41,6 +41,14 @@ def all_reduce_mean(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     return x if world_size() == 1 else _AllReduceMean.apply(x)
 
 
+def gather_values(value: Any) -> list[Any]:
+    """Every process's `value`, a plain Python one such as a dictionary of numbers, in the order of ranks."""
+    values = [value] * world_size()
+    if len(values) > 1:
+        distributed.all_gather_object(values, value)
+    return values
+
+
 class _AllGather(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Batches as a pure function of their number, so that a run can go on anywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,54 @@ class Batches:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.arrays[0]))
             self._epoch, self._order = epoch, torch.from_numpy(order)
         return self._order
+
+
+def share_of(batch: Any, process: int, processes: int) -> Any:
+    """Return the rows of `batch` that belong to one of several processes: equally many for each, in order.
+
+    Every tensor and array is cut, however nested, and so is a list without tensors in it, with one entry a sample.
+    Single numbers and tensors without axes belong to all. Means over equal shares average to the mean over the batch.
+
+    Raises ValueError when the rows don't divide evenly, or tensors differ in length so that rows are no samples.
+    """
+    if processes == 1:
+        return batch
+    lengths = sorted({len(leaf) for leaf in _rows_in(batch)})
+    if len(lengths) != 1:
+        found = f"tensors of {' and '.join(map(str, lengths))} rows" if lengths else "no tensor"
+        raise ValueError(f"cannot tell what a sample is in a batch with {found}; give every tensor one row a sample")
+    if lengths[0] % processes:
+        raise ValueError(
+            f"a batch of {lengths[0]} rows does not divide among {processes} processes; make it a multiple of {processes}"
+        )
+    rows = lengths[0] // processes
+    return _cut(batch, slice(process * rows, (process + 1) * rows))
+
+
+def _rows_in(batch: Any) -> Iterator[Any]:
+    """Every part of a batch that has a row for each sample."""
+    if isinstance(batch, Tensor | np.ndarray):
+        if batch.ndim:
+            yield batch
+    elif isinstance(batch, dict):
+        for value in batch.values():
+            yield from _rows_in(value)
+    elif isinstance(batch, tuple | list):
+        inner = [rows for value in batch for rows in _rows_in(value)]
+        yield from inner or ([batch] if batch else [])
+
+
+def _cut(batch: Any, rows: slice) -> Any:
+    if isinstance(batch, Tensor | np.ndarray):
+        return batch[rows] if batch.ndim else batch
+    if isinstance(batch, dict):
+        return {key: _cut(value, rows) for key, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        if not any(True for value in batch for _ in _rows_in(value)):
+            return batch[rows]
+        values = [_cut(value, rows) for value in batch]
+        return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
+    return batch
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

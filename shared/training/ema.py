@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
@@ -23,7 +23,13 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Take in the weights as they are after step number `step` (counted from 0)."""
-        averages, weights = list(self.average.parameters()), list(model.parameters())
+        averages = [own_share(average) for average in self.average.parameters()]
+        weights = [own_share(weight) for weight in model.parameters()]
         torch._foreach_lerp_(averages, weights, 1 - self.decay_at(step))
         for average, buffer in zip(self.average.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)
+
+
+def own_share(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: an average needs nothing of the others' shares."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

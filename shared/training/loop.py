@@ -1,79 +1,35 @@
-"""The training loop of every lesson in PyTorch, and its configuration."""
+"""The training loop of every lesson in PyTorch."""
 
 import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
+from shared.distributed import is_main, join, rank, world_size
 from shared.errors import CourseError
-from shared.training.batches import Batches, to_device
+from shared.training.batches import Batches, share_of, to_device
 from shared.training.checkpoint import TrainingState
+from shared.training.config import TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.interruption import Interruption, TrainingInterrupted
 from shared.training.last_good import clear_folder, load_last_good, save_newest
 from shared.training.metrics import MetricsLog, Window
 from shared.training.not_finite import not_finite
 from shared.training.optimizers import build_optimizers, set_learning_rate
+from shared.training.parallel import Parallel, anyone, blocks_prepared, mean_over_processes, total_norm
 from shared.training.progress import open_display
 from shared.training.random_state import seed_everything
-from shared.training.schedules import SCHEDULES
+from shared.training.slow_worker import SlowWorkers
 from shared.training.stages import Stage, check_stages, enter_stage, frozen_parts_restored, stage_at, training_mode
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor | float]]]
 Evaluate = Callable[[nn.Module], dict[str, float]]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train: everything but the model, the data and the loss.
-
-    `steps` are updates of the weights, each from `accumulate` batches. `learning_rate` is the schedule's peak.
-    `betas[0]` is also SGD's momentum. `clip_norm` bounds the gradient's norm (None: no bound).
-    With `ema_decay` an averaged model is kept beside. `seed` governs dropout and the like, not the data's order.
-    Raises ValueError on values that can't be meant.
-    """
-
-    steps: int
-    learning_rate: float
-    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.999)
-    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
-    warmup_steps: int = 0
-    clip_norm: float | None = 1.0
-    accumulate: int = 1
-    ema_decay: float | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
-    compile: bool = False
-    seed: int = 0
-    log_every: int = 10
-    checkpoint_every: int = 100
-
-    def __post_init__(self):
-        for name in ("steps", "accumulate", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        choices = {
-            "optimizer": ("adamw", "muon", "sgd"),
-            "schedule": tuple(SCHEDULES),
-            "precision": ("float32", "bfloat16"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
-        if not 0 <= self.warmup_steps <= self.steps:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps = {self.steps}")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
-
-    def learning_rate_at(self, step: int) -> float:
-        return self.learning_rate * SCHEDULES[self.schedule](step, self.steps, self.warmup_steps)
 
 
 @dataclass
@@ -107,34 +63,37 @@ def train(
     `batch_at(k)` is a pure function of the number of the batch. `loss(model, batch)` returns a scalar mean, or it and
     a dictionary of further things to log. `evaluate(model)` is called every `evaluate_every` steps and after the last,
     on the averaged model where there is one; it disturbs neither weights nor random states.
-    With a `folder` there are a log and checkpoints, and `resume` goes on from the last one, to the same weights
+    Under torchrun all processes call this alike, with the same arguments: each takes its rows of every batch, which must
+    divide evenly, and only the main one shows and logs, means over all. With a `folder` there are a log and checkpoints, and `resume` goes on from the last one, to the same weights
     as a run that was never cut. `device` is where model and batches are put.
 
     Raises TrainingInterrupted after Ctrl-C or SIGTERM (all saved), NotFinite when the loss is no longer a number,
     and CourseError when disk, device or checkpoint are not what they should be.
     """
-    device = usable_device(device)
+    device = usable_device(join(device))
     check_stages(stages, config.steps, model)
-    seed_everything(config.seed)
-    state = _fresh_state(model.to(device), config, stages, device)
+    seed_everything(config.seed, process=rank())
+    parallel, state = _fresh_state(model, config, stages, device)
     if folder is not None:
         folder = Path(folder)
         clear_folder(folder, resume)
         load_last_good(folder, state)
 
-    forward = torch.compile(model) if config.compile else model
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
     window = Window(state.sums)
+    pace = SlowWorkers(state.seconds)
     stage = None
     started = time.perf_counter() - state.seconds
 
     with contextlib.ExitStack() as open_things:
         interruption = open_things.enter_context(Interruption(listen=folder is not None))
-        log = open_things.enter_context(contextlib.closing(MetricsLog(folder, state.step)))
+        log = open_things.enter_context(contextlib.closing(MetricsLog(folder if is_main() else None, state.step)))
         unit, per_step = _units(batch_at, config, tokens_per_step)
         display = open_display(label, state.step, config.steps, unit, per_step)
         open_things.enter_context(contextlib.closing(display))
+        model = state.model
         open_things.enter_context(frozen_parts_restored(model))
+        by_block = config.compile and parallel.sharded
+        open_things.enter_context(blocks_prepared(model, recompute=config.recompute, compile=by_block))
         training_mode(model)
 
         while state.step < config.steps:
@@ -142,6 +101,7 @@ def train(
                 stage = now
                 enter_stage(model, stage)
                 training_mode(model)
+                parallel.begin_stage()
             learning_rate = config.learning_rate_at(state.step)
             set_learning_rate(state.optimizers, learning_rate)
 
@@ -149,15 +109,17 @@ def train(
             losses = []
             first_batch = state.step * config.accumulate
             for number in range(first_batch, first_batch + config.accumulate):
-                batch = to_device(batch_at(number), device)
-                with autocast:
-                    value, further = _with_metrics(loss(forward, batch))
+                with parallel.work:
+                    batch = to_device(share_of(batch_at(number), rank(), world_size()), device)
+                last_batch = number == first_batch + config.accumulate - 1
+                value, further = _with_metrics(parallel.loss(loss, batch, last=last_batch))
                 (value / config.accumulate).backward()
                 losses.append(value.detach())
                 window.add({"loss": losses[-1]} | further)
 
             learning = [parameter for parameter in model.parameters() if parameter.grad is not None]
-            norm = get_total_norm([parameter.grad for parameter in learning])
+            norm = total_norm([parameter.grad for parameter in learning])
+            losses = mean_over_processes(losses)
             # One look at one number: where anything in the step isn't finite, neither is this sum.
             if not torch.isfinite(norm + sum(losses)):
                 raise not_finite(state, [float(value) for value in losses], batch_at, first_batch, folder)
@@ -178,21 +140,22 @@ def train(
             line = {}
             if last or state.step % config.log_every == 0:
                 line |= window.take() | {"learning_rate": learning_rate, "seconds": state.seconds}
+                line |= pace.compare(parallel.work, state.seconds)
             if evaluate is not None and (last or (evaluate_every and state.step % evaluate_every == 0)):
-                line |= _evaluated(evaluate, state)
+                line |= _evaluated(evaluate, state, parallel)
             if line:
                 log.write(state.step, line)
-            if folder is not None and (last or interruption.wanted or state.step % config.checkpoint_every == 0):
+            stop = anyone(interruption.wanted)
+            if folder is not None and (last or stop or state.step % config.checkpoint_every == 0):
                 log.sync()
                 save_newest(folder, state)
-            if interruption.wanted:
+            if stop:
                 raise TrainingInterrupted(
-                    f"stopped by {interruption.wanted} after step {state.step} of {config.steps}; all is saved in "
+                    f"stopped by {stop} after step {state.step} of {config.steps}; all is saved in "
                     f"{folder}, and the same command with RESUME=1 goes on from here"
                 )
 
-    model.eval()
-    return TrainingResult(log.history, state.seconds, state.step, model, state.ema and state.ema.average)
+    return TrainingResult(log.history, state.seconds, state.step, *parallel.finished())
 
 
 def usable_device(device: str | torch.device) -> torch.device:
@@ -207,27 +170,37 @@ def usable_device(device: str | torch.device) -> torch.device:
 
 def _fresh_state(
     model: nn.Module, config: TrainingConfig, stages: tuple[Stage, ...], device: torch.device
-) -> TrainingState:
+) -> tuple[Parallel, TrainingState]:
     model.zero_grad(set_to_none=True)  # a gradient left over from before would be taken for one of ours
-    optimizers = build_optimizers(model, config.optimizer, config.learning_rate, config.weight_decay, config.betas)
     ema = None if config.ema_decay is None else ExponentialMovingAverage(model, config.ema_decay)
-    # Of the configuration, what says when to log and to save is free to change between two sittings.
+    parallel = Parallel(
+        model,
+        ema and ema.average,
+        mode=config.parallel,
+        bfloat16=config.precision == "bfloat16",
+        compile=config.compile,
+        device=device,
+    )
+    model = parallel.model
+    optimizers = build_optimizers(model, config.optimizer, config.learning_rate, config.weight_decay, config.betas)
+    # Of the configuration, what leaves the numbers as they are is free to change between two sittings.
     settings = asdict(config) | {"betas": list(config.betas)}
     settings |= {"stages": [[stage.steps, *stage.trainable] for stage in stages]}
-    del settings["log_every"], settings["checkpoint_every"]
-    return TrainingState(model, optimizers, ema, device, settings)
+    for free in ("log_every", "checkpoint_every", "parallel", "recompute"):
+        del settings[free]
+    return parallel, TrainingState(model, optimizers, ema, device, settings)
 
 
 def _with_metrics(value: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, dict]:
     return value if isinstance(value, tuple) else (value, {})
 
 
-def _evaluated(evaluate: Evaluate, state: TrainingState) -> dict[str, float]:
+def _evaluated(evaluate: Evaluate, state: TrainingState, parallel: Parallel) -> dict[str, float]:
     model = state.model if state.ema is None else state.ema.average
     model.eval()
     devices = [state.device] if state.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices):
-        values = evaluate(model)
+        values = parallel.evaluate(evaluate)
     training_mode(state.model)
     return {f"evaluation/{name}": float(value) for name, value in values.items()}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from shared.distributed import gather_values
 from shared.training.atomic import disk_errors, write_atomically
 
 FILE_NAME = "metrics.jsonl"
@@ -104,10 +105,20 @@ class Window:
             self.sums[f"{key}/count"] = self.sums.get(f"{key}/count", 0) + 1
 
     def take(self) -> dict[str, float]:
-        """Return the means and begin anew."""
-        means = {key: self.sums[key] / self.sums[f"{key}/count"] for key in self.sums if not key.endswith("/count")}
+        """Return the means, over all processes where there are several, and begin anew."""
+        sums = summed_over_processes(self.sums)
+        means = {key: sums[key] / sums[f"{key}/count"] for key in sums if not key.endswith("/count")}
         self.sums.clear()
         return means
+
+
+def summed_over_processes(sums: Mapping[str, float]) -> dict[str, float]:
+    """Add up what the processes have gathered, name by name; not all need have met the same names."""
+    total: dict[str, float] = {}
+    for part in gather_values(dict(sums)):
+        for key, value in part.items():
+            total[key] = total.get(key, 0) + value
+    return total
 
 
 def _as_line(values: dict) -> str:

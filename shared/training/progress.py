@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
+from shared.distributed import is_main
+
 # A job's process finds here the file into which it should report, instead of printing (see jobs.py).
 REPORT_VARIABLE = "TRAINING_PROGRESS_FILE"
 
@@ -46,6 +48,8 @@ class Pace:
 
 def open_display(label: str, step: int, steps: int, unit: str, units_per_step: int) -> Display:
     """Choose the display for where this process's output goes, and show the run's beginning at once."""
+    if not is_main():
+        return Nothing()
     if report := os.environ.get(REPORT_VARIABLE):
         return ReportFile(Path(report), label, step, steps, unit, units_per_step)
     if sys.stderr.isatty():
@@ -86,6 +90,16 @@ class _OneLine(TextColumn):
         text = super().render(task)
         text.no_wrap, text.overflow = True, "ellipsis"
         return text
+
+
+class Nothing:
+    """What all processes but the main one show."""
+
+    def update(self, step: int, loss: float) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 class TerminalBar:

@@ -7,7 +7,11 @@ import torch
 from torch import Tensor
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int, *, process: int = 0) -> None:
+    """Set all sources. Processes draw apart from each other, or their rows would share one dropout mask; the first
+    draws as a process alone does."""
+    if process:
+        seed = int(np.random.SeedSequence([seed, process]).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 – augmentation of others may draw from it
     torch.manual_seed(seed)  # every device's generator too

@@ -1,9 +1,11 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 
 from shared.training import Batches
-from shared.training.batches import to_device
+from shared.training.batches import share_of, to_device
 
 
 def test_no_sample_comes_twice_in_an_epoch_and_all_come_when_they_fit():
@@ -72,3 +74,34 @@ def test_a_nested_batch_moves_whole():
     batch = {"images": [torch.zeros(2), torch.ones(2)], "names": ("a", torch.zeros(1))}
     moved = to_device(batch, torch.device("meta"))
     assert moved["images"][1].is_meta and moved["names"][1].is_meta and moved["names"][0] == "a"
+
+
+class Pair(NamedTuple):
+    first: torch.Tensor
+    names: list
+
+
+def test_the_shares_of_all_processes_are_the_batch():
+    batch = {
+        "x": torch.arange(12).reshape(6, 2),
+        "deep": [Pair(torch.arange(6), list("abcdef")), np.arange(6)],
+        "temperature": torch.tensor(2.0),
+        "step": 7,
+    }
+    shares = [share_of(batch, process, 3) for process in range(3)]
+    assert torch.equal(torch.cat([share["x"] for share in shares]), batch["x"])
+    assert torch.equal(torch.cat([share["deep"][0].first for share in shares]), batch["deep"][0].first)
+    assert [name for share in shares for name in share["deep"][0].names] == list("abcdef")
+    assert np.concatenate([share["deep"][1] for share in shares]).tolist() == list(range(6))
+    assert all(share["temperature"] == 2.0 and share["step"] == 7 for share in shares)
+    assert isinstance(shares[0]["deep"][0], Pair)
+    assert share_of(batch, 0, 1) is batch
+
+
+def test_batches_that_cannot_be_shared_are_told():
+    with pytest.raises(ValueError, match="6 rows does not divide among 4 processes; make it a multiple of 4"):
+        share_of(torch.zeros(6, 2), 0, 4)
+    with pytest.raises(ValueError, match="tensors of 2 and 6 rows; give every tensor one row a sample"):
+        share_of((torch.zeros(6), torch.zeros(2)), 0, 2)
+    with pytest.raises(ValueError, match="with no tensor"):
+        share_of({"seed": 3}, 0, 2)

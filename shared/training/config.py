@@ -1,0 +1,58 @@
+"""How to train, in one frozen value."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.training.schedules import SCHEDULES
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train: everything but the model, the data and the loss.
+
+    `steps` are updates of the weights, each from `accumulate` batches. `learning_rate` is the schedule's peak.
+    `betas[0]` is also SGD's momentum. `clip_norm` bounds the gradient's norm (None: no bound).
+    With `ema_decay` an averaged model is kept beside. `seed` governs dropout and the like, not the data's order.
+    `parallel` says how several processes share the work (see parallel.py); without torchrun it has no effect.
+    `recompute` trades a second forward pass of every block for the memory of what happens inside it.
+    Raises ValueError on values that can't be meant.
+    """
+
+    steps: int
+    learning_rate: float
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    warmup_steps: int = 0
+    clip_norm: float | None = 1.0
+    accumulate: int = 1
+    ema_decay: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    recompute: bool = False
+    seed: int = 0
+    log_every: int = 10
+    checkpoint_every: int = 100
+
+    def __post_init__(self):
+        for name in ("steps", "accumulate", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        choices = {
+            "optimizer": ("adamw", "muon", "sgd"),
+            "schedule": tuple(SCHEDULES),
+            "precision": ("float32", "bfloat16"),
+            "parallel": ("ddp", "fsdp"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        if not 0 <= self.warmup_steps <= self.steps:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps = {self.steps}")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+
+    def learning_rate_at(self, step: int) -> float:
+        return self.learning_rate * SCHEDULES[self.schedule](step, self.steps, self.warmup_steps)
