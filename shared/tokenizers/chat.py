@@ -1,7 +1,7 @@
 """A conversation as one row of token numbers, with a note of which of them the assistant has to learn to say."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from shared.tokenizers.tokenizer import Tokenizer
 
@@ -20,12 +20,8 @@ class Turn:
 class Conversation:
     """numbers: of the tokens; answers: whether each is the assistant's own, so that its prediction counts in the loss."""
 
-    numbers: list[int] = field(default_factory=list)
-    answers: list[bool] = field(default_factory=list)
-
-    def _add(self, numbers: list[int], *, answer: bool = False) -> None:
-        self.numbers.extend(numbers)
-        self.answers.extend([answer] * len(numbers))
+    numbers: list[int]
+    answers: list[bool]
 
 
 @dataclass(frozen=True)
@@ -62,29 +58,23 @@ class ChatTemplate:
         What is said can't forge a turn: of the special tokens only <image> is read in it.
         Raises ValueError when there are more or fewer <image> than image_tokens, or a role is no line of text.
         """
-        specials, plain = self.tokenizer.specials, self.tokenizer.encode
-        said, images = Conversation(), iter(image_tokens)
-        if self.begin is not None:
-            said._add([specials[self.begin]])
-        found = 0
+        specials = self.tokenizer.specials
+        row = [] if self.begin is None else [(specials[self.begin], False)]
         for turn in turns:
-            said._add(self._header(turn.role))
-            if turn.role == ASSISTANT:
-                said._add([*plain(turn.text), specials[self.end]], answer=True)
-            else:
-                for number in plain(turn.text, allow=[self.image] if self.image else []):
-                    if number == specials.get(self.image):
-                        found += 1
-                        said._add([number] * next(images, 1))
-                    else:
-                        said._add([number])
-                said._add([specials[self.end]])
-            said._add(plain("\n"))
+            mine = turn.role == ASSISTANT
+            said = self.tokenizer.encode(turn.text, allow=[] if mine or self.image is None else [self.image])
+            row += [(number, False) for number in self._header(turn.role)]
+            row += [(number, mine) for number in [*said, specials[self.end]]]
+            row += [(number, False) for number in self.tokenizer.encode("\n")]
+        if reply:
+            row += [(number, False) for number in self._header(ASSISTANT)]
+        image = specials.get(self.image)
+        found = sum(number == image for number, _ in row)
         if found != len(image_tokens):
             raise ValueError(f"the turns have {found} {self.image}, but image_tokens tells of {len(image_tokens)}")
-        if reply:
-            said._add(self._header(ASSISTANT))
-        return said
+        lengths = iter(image_tokens)
+        row = [pair for pair in row for _ in range(next(lengths) if pair[0] == image else 1)]
+        return Conversation([number for number, _ in row], [answer for _, answer in row])
 
     def _header(self, role: str) -> list[int]:
         if not role or "\n" in role:

@@ -1,0 +1,204 @@
+"""tokenizer.json: the library reads ours, we read the library's, and what would mean something else is refused."""
+
+import json
+import pickle
+
+import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from shared.errors import CourseError
+from shared.tokenizers import PATTERNS, Tokenizer, load_tokenizer, save_tokenizer
+from shared.tokenizers.alphabet import BYTES
+from shared.tokenizers.tests.oracle import ADVERSARIAL, SCRIPTS, TEXTS, library
+
+SPECIALS = ["<|begin|>", "<image>", "<|Ende der Übung|>"]
+CORPUS = [TEXTS["english"][:10_000], SCRIPTS]
+SAMPLES = [*ADVERSARIAL, *(text[:3_000] for text in TEXTS.values()), "e\u0301 <image> x <|Ende der Übung|><|begin|>"]
+trained = {name: Tokenizer.train(CORPUS, 700, specials=SPECIALS, pattern=name) for name in PATTERNS}
+
+
+def same(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
+    for text in SAMPLES:
+        numbers = ours.encode(text, allow=ours.specials)
+        assert numbers == theirs.encode(text, add_special_tokens=False).ids, ascii(text[:60])
+        assert ours.decode(numbers) == theirs.decode(numbers, skip_special_tokens=False)
+
+
+@pytest.mark.parametrize("nfc", [False, True])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_the_library_reads_ours_and_so_do_we(pattern, nfc, tmp_path):
+    ours = Tokenizer(
+        trained[pattern].tokens, trained[pattern].merges, specials=trained[pattern].specials, pattern=pattern, nfc=nfc
+    )
+    save_tokenizer(ours, tmp_path / "tokenizer.json")
+    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    same(ours, theirs)
+    assert theirs.get_vocab_size() == ours.vocab_size
+    again = load_tokenizer(tmp_path / "tokenizer.json")
+    for part in ("tokens", "merges", "specials", "pattern", "ignore_merges", "nfc"):
+        assert getattr(again, part) == getattr(ours, part)
+    # What the library makes of it, in its own spelling, is still the same to us.
+    theirs.save(str(tmp_path / "theirs.json"))
+    again = load_tokenizer(tmp_path / "theirs.json")
+    assert (again.tokens, again.merges, again.specials) == (ours.tokens, ours.merges, ours.specials)
+
+
+def test_transformers_reads_ours(tmp_path):
+    ours = trained["llama3"]
+    save_tokenizer(ours, tmp_path / "tokenizer.json")
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    for text in SAMPLES:
+        assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text, allow=ours.specials)
+
+
+def test_a_merge_is_one_line_that_a_person_can_read(tmp_path):
+    save_tokenizer(trained["llama3"], tmp_path / "new folder" / "tokenizer.json")
+    lines = (tmp_path / "new folder" / "tokenizer.json").read_text(encoding="utf-8").splitlines()
+    assert '   "Ġ t",' in lines and '   "i n",' in lines
+
+
+def of_the_library(pre_tokenizer, *, specials=("<|begin|>",), normalizer=None, **trainer) -> tokenizers.Tokenizer:
+    theirs = tokenizers.Tokenizer(models.BPE())
+    theirs.pre_tokenizer, theirs.decoder = pre_tokenizer, decoders.ByteLevel()
+    if normalizer:
+        theirs.normalizer = normalizer
+    alphabet = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()} | trainer
+    theirs.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=700, special_tokens=list(specials), show_progress=False, **alphabet)
+    )
+    return theirs
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "name"),
+    [
+        (pre_tokenizers.ByteLevel(add_prefix_space=False), "gpt2"),
+        (pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False)]), "gpt2"),
+        (library("gpt2").pre_tokenizer, "gpt2"),
+        (library("llama3").pre_tokenizer, "llama3"),
+        (library("qwen2").pre_tokenizer, "qwen2"),
+    ],
+)
+def test_we_read_what_the_library_has_trained(pre_tokenizer, name, tmp_path):
+    """With its special tokens first, a normalizer, a post-processor, and tokens added later."""
+    theirs = of_the_library(pre_tokenizer, normalizer=normalizers.NFC())
+    theirs.add_special_tokens(["<|later|>"])
+    theirs.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", theirs.token_to_id("<|begin|>"))]
+    )
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    ours = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (ours.pattern, ours.nfc) == (name, True)
+    assert ours.specials == {"<|begin|>": 0, "<|later|>": 700} and ours.vocab_size == 701
+    same(ours, theirs)
+    save_tokenizer(ours, tmp_path / "again.json")
+    same(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "again.json")))
+
+
+def test_words_that_go_before_the_merges_do_so_in_both(tmp_path):
+    """As in Llama 3, whose vocabulary has words that its merges cannot make."""
+    tokens = {token: number for number, token in enumerate([*BYTES, b"ab", b"bc", b"abc"])}
+    ours = Tokenizer(tokens, [(b"b", b"c"), (b"a", b"b")], ignore_merges=True)
+    save_tokenizer(ours, tmp_path / "tokenizer.json")
+    same(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
+    assert load_tokenizer(tmp_path / "tokenizer.json").encode("abc") == [tokens[b"abc"]]
+
+
+def test_a_tokenizer_can_be_sent_to_another_process():
+    again = pickle.loads(pickle.dumps(trained["llama3"]))
+    assert again.encode(SCRIPTS) == trained["llama3"].encode(SCRIPTS)
+
+
+@pytest.fixture
+def content(tmp_path):
+    save_tokenizer(trained["llama3"], tmp_path / "tokenizer.json")
+    return json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+def _without(content: dict, *path: str) -> None:
+    *above, last = path
+    for name in above:
+        content = content[name]
+    del content[last]
+
+
+REFUSED = {
+    "another model": (lambda c: c["model"].update(type="WordPiece"), "its model is WordPiece, expected BPE"),
+    "dropout": (lambda c: c["model"].update(dropout=0.1), "dropout is 0.1, supported is only None"),
+    "byte fallback": (lambda c: c["model"].update(byte_fallback=True), "byte_fallback is True"),
+    "word pieces": (lambda c: c["model"].update(continuing_subword_prefix="##"), "continuing_subword_prefix is '##'"),
+    "lower case": (lambda c: c.update(normalizer={"type": "Lowercase"}), "normalizes text by Lowercase"),
+    "no pre-tokenizer": (lambda c: c.update(pre_tokenizer=None), "does not end in ByteLevel"),
+    "metaspace": (lambda c: c.update(pre_tokenizer={"type": "Metaspace"}), "does not end in ByteLevel"),
+    "space before": (
+        lambda c: c["pre_tokenizer"]["pretokenizers"][1].update(add_prefix_space=True),
+        "add_prefix_space is on",
+    ),
+    "another pattern": (
+        lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": r"\w+"}),
+        "a pattern that is none of gpt2, llama3, qwen2",
+    ),
+    "cut out": (lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"), "a pattern that is none"),
+    "stripping token": (lambda c: c["added_tokens"][1].update(lstrip=True), "'<image>' is lstrip"),
+    "composed specials": (
+        lambda c: (c.update(normalizer={"type": "NFC"}), c["added_tokens"][1].update(normalized=True)),
+        "'<image>' is normalized",
+    ),
+    "a missing byte": (lambda c: _without(c, "model", "vocab", "a"), "no token for 1 of the 256 bytes"),
+    "foreign letters": (lambda c: c["model"]["vocab"].update({"▁the": 9_000}), "'▁' spells no byte"),
+    "a merge of three": (lambda c: c["model"]["merges"].append("a b c"), "the merge 'a b c' is not two tokens"),
+    "a merge of nothing": (lambda c: c["model"]["merges"].append(["Q", "Q"]), "there is no token b'QQ'"),
+    "merges out of order": (lambda c: c["model"]["merges"].reverse(), "which an earlier merge already joins"),
+    "a number in words": (lambda c: c["model"]["vocab"].update(a="64"), "the number of a token is '64'"),
+    "a number twice": (lambda c: c["model"]["vocab"].update(a=5), "no two tokens may share one"),
+    "no vocabulary": (lambda c: _without(c, "model", "vocab"), "no tokenizer.json as the tokenizers library writes it"),
+    "no model": (lambda c: _without(c, "model"), "no tokenizer.json as the tokenizers library writes it"),
+    "merges of numbers": (lambda c: c["model"].update(merges=[1, 2]), "no tokenizer.json as the tokenizers library"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_mean_something_else_is_refused(name, content, tmp_path):
+    change, message = REFUSED[name]
+    change(content)
+    file = tmp_path / "changed.json"
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CourseError) as error:
+        load_tokenizer(file)
+    assert str(file) in str(error.value) and message in str(error.value)
+
+
+@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_json_is_refused(raw, tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(raw)
+    with pytest.raises(CourseError, match="cannot be read as JSON"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize("raw", [b"[]", b"3", b"null", b'{"model": null}', b'{"model": []}'])
+def test_json_of_something_else_is_refused(raw, tmp_path):
+    (tmp_path / "tokenizer.json").write_bytes(raw)
+    with pytest.raises(CourseError, match=r"no tokenizer.json as the tokenizers library writes it"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(CourseError, match=r"none.json does not exist; a tokenizer is one file"):
+        load_tokenizer(tmp_path / "none.json")
+    with pytest.raises(CourseError, match="cannot be read"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_disk_that_refuses_is_said_in_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CourseError, match=r"cannot write .*tokenizer.json"):
+        save_tokenizer(trained["gpt2"], tmp_path / "file" / "tokenizer.json")
+
+
+def test_the_trained_alphabet_must_be_whole(tmp_path):
+    theirs = of_the_library(pre_tokenizers.ByteLevel(add_prefix_space=False), initial_alphabet=[])
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CourseError, match="of the 256 bytes"):
+        load_tokenizer(tmp_path / "tokenizer.json")
