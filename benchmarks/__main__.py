@@ -1,6 +1,6 @@
 """`make bench`: the course's speed beside others', in one run on this machine, into benchmarks/results.md.
 
-python -m benchmarks [vit attention_cpu stdlib_engine toybox]          and, on a machine with a CUDA GPU, attention
+python -m benchmarks [vit attention_cpu stdlib_engine toybox tokenizer]     and, on a machine with a CUDA GPU, attention
 """
 
 import importlib
@@ -15,7 +15,14 @@ from rich.table import Table
 from shared.course.machine import describe
 
 # Each has `measure()`, which returns rows of name, ours, theirs, ratio (above 1 we are ahead), unit.
-PARTS = ("vit", "attention_cpu", "stdlib_engine", "toybox", *(("attention",) if torch.cuda.is_available() else ()))
+PARTS = (
+    "vit",
+    "attention_cpu",
+    "stdlib_engine",
+    "toybox",
+    "tokenizer",
+    *(("attention",) if torch.cuda.is_available() else ()),
+)
 HERE = Path(__file__).parent
 COLUMNS = ("what", "ours", "theirs", "unit", "ratio (above 1 we are ahead)")
 
