@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor test lint bench clean
+.PHONY: help setup doctor runs test lint bench clean
 
 # The first Python on this machine that the course can use; name another with PYTHON=…
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -42,6 +42,9 @@ notebook-%: setup ## open lesson N's notebook
 
 results-%: setup ## measure lesson N over several seeds and write its results.json, figures and tables
 	@$(RUN) -m shared.course.results $* --preset $(PRESET) --seeds $(SEEDS) $(OPTIONS)
+
+runs: setup ## list what has been trained: how far each run came, and how to go on with it
+	@$(RUN) -m shared.course.runs
 
 test: setup lint ## run every test and every notebook
 	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env

@@ -21,7 +21,8 @@ import torch
 from shared.errors import CourseError
 from shared.training.atomic import write_atomically
 from shared.training.interruption import TrainingInterrupted
-from shared.training.jobs import INTERRUPTED
+from shared.training.jobs import INTERRUPTED, SECONDS_TO_SAVE
+from shared.training.sole_use import sole_use
 
 
 def main(folder: Path) -> int:
@@ -32,7 +33,9 @@ def main(folder: Path) -> int:
     started = time.perf_counter()
     try:
         function = imported(job["function"])
-        result = function(**job["arguments"], folder=folder, resume=job["resume"])
+        # One whose parent was killed may still be saving in this folder.
+        with sole_use(folder, patience=SECONDS_TO_SAVE):
+            result = function(**job["arguments"], folder=folder, resume=job["resume"])
         record = _checked(job["function"], result) | _costs(job, started)
         write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
         return 0

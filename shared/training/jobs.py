@@ -20,6 +20,7 @@ from shared.training.interruption import Interruption, TrainingInterrupted
 from shared.training.job import ROOT, Job
 from shared.training.job_display import open_job_display
 from shared.training.progress import REPORT_VARIABLE
+from shared.training.sole_use import sole_use
 
 INTERRUPTED = 130  # the status of a job that was asked to stop and has saved
 SECONDS_TO_SAVE = 60.0  # that a job is given to reach its next step and save, before it is killed
@@ -98,7 +99,8 @@ def _prepare(job: Job, resume: bool) -> dict | None:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     with disk_errors(folder):
         if not goes_on and folder.exists():
-            shutil.rmtree(folder)
+            with sole_use(folder, patience=SECONDS_TO_SAVE):
+                shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").unlink(missing_ok=True)
     order = {
