@@ -1,0 +1,70 @@
+"""The page's whiteboard and its examples, computed again."""
+
+import re
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+from shared.tokenizers import Tokenizer
+from shared.tokenizers.alphabet import BYTES
+from shared.tokenizers.pretokenize import kind
+from shared.tokenizers.train import learn_merges
+
+PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+COUNTS = {b"red": 4, b"ready": 3, b"ring": 2, b"bring": 2}
+
+
+def tokenizer_with(merges: list[tuple[bytes, bytes]]) -> Tokenizer:
+    tokens = [*BYTES, *(left + right for left, right in merges)]
+    return Tokenizer({token: number for number, token in enumerate(tokens)}, merges, pattern="gpt2")
+
+
+def cut(tokenizer: Tokenizer, word: bytes) -> list[str]:
+    return [tokenizer.decode([number]) for number in tokenizer.encode(word)]
+
+
+def whiteboard() -> list[str]:
+    """Before each merge: the most frequent pairs, the one that is joined, and how the words look after it."""
+    merges, rows = learn_merges(COUNTS, 100), []
+    for step, merge in enumerate(merges):
+        before, frequency = tokenizer_with(merges[:step]), Counter()
+        for word, count in COUNTS.items():
+            for pair in pairwise(cut(before, word)):
+                frequency["·".join(pair)] += count
+        most = max(frequency.values())
+        tied = sorted(pair for pair, count in frequency.items() if count == most)
+        joined = "·".join(token.decode() for token in merge)
+        words = ", ".join("·".join(cut(tokenizer_with(merges[: step + 1]), word)) for word in COUNTS)
+        rows.append(f"| {step + 1} | {most} | {', '.join(tied)} | {joined} | {words} |")
+    return rows
+
+
+def test_the_whiteboard_is_what_training_does():
+    assert re.findall(r"^\| \d+ \| .*$", PAGE, flags=re.M) == whiteboard()
+
+
+def test_the_words_that_were_not_in_the_text_are_cut_as_the_page_says():
+    tokenizer = tokenizer_with(learn_merges(COUNTS, 100))
+    told = dict(re.findall(r"^- `(\w+)` → `([^`]+)`", PAGE, flags=re.M))
+    assert told == {word: "·".join(cut(tokenizer, word.encode())) for word in told} and len(told) == 3
+
+
+def test_the_first_counts_are_the_page_s():
+    frequency = Counter()
+    for word, count in COUNTS.items():
+        for pair in pairwise(word.decode()):
+            frequency["".join(pair)] += count
+    told = re.search(r"^    (re \d.*)$", PAGE, flags=re.M)[1]
+    assert told == "   ".join(f"{pair} {count}" for pair, count in frequency.most_common())
+
+
+def test_the_examples_run_one_after_the_other(capsys):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)
+    assert len(blocks) == 3
+    exec("".join(blocks), {})
+    assert "".join(capsys.readouterr().out.split()) == "ring🦜"
+
+
+def test_the_kinds_are_the_page_s():
+    text, kinds = re.search(r"^    text    (.*)\n    kinds   (.*)$", PAGE, flags=re.M).groups()
+    assert "".join(character if character.isascii() else kind(character) for character in text) == kinds
