@@ -6,11 +6,11 @@ import pickle
 import pytest
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from shared.errors import CourseError
 from shared.tokenizers import PATTERNS, Tokenizer, load_tokenizer, save_tokenizer
-from shared.tokenizers.alphabet import BYTES
+from shared.tokenizers.alphabet import BYTES, spell
 from shared.tokenizers.tests.oracle import ADVERSARIAL, SCRIPTS, TEXTS, library
 
 SPECIALS = ["<|begin|>", "<image>", "<|Ende der Übung|>"]
@@ -202,3 +202,17 @@ def test_the_trained_alphabet_must_be_whole(tmp_path):
     theirs.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(CourseError, match="of the 256 bytes"):
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+@pytest.mark.parametrize(("kind", "pattern"), [(GPT2Tokenizer, "gpt2"), (Qwen2Tokenizer, "qwen2")])
+def test_we_read_the_published_kinds_as_transformers_writes_them(kind, pattern, tmp_path):
+    """With their whole pipelines: GPT-2's, and Qwen2's that composes characters first."""
+    source = trained[pattern]
+    vocab = {spell(token): number for token, number in source.tokens.items()} | {"<|endoftext|>": 9_999}
+    theirs = kind(vocab=vocab, merges=[(spell(left), spell(right)) for left, right in source.merges])
+    theirs.save_pretrained(tmp_path)
+    ours = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (ours.pattern, ours.nfc) == (pattern, kind is Qwen2Tokenizer)
+    assert ours.specials == {"<|endoftext|>": 9_999} and ours.vocab_size == 10_000
+    for text in [*SAMPLES, "a<|endoftext|>b"]:
+        assert ours.encode(text, allow=ours.specials) == theirs(text, add_special_tokens=False).input_ids
