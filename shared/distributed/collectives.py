@@ -41,11 +41,14 @@ def all_reduce_mean(x: Shaped[Tensor, "*shape"]) -> Shaped[Tensor, "*shape"]:
     return x if world_size() == 1 else _AllReduceMean.apply(x)
 
 
-def gather_values(value: Any) -> list[Any]:
-    """Every process's `value`, a plain Python one such as a dictionary of numbers, in the order of ranks."""
+def gather_values(value: Any, group: distributed.ProcessGroup | None = None) -> list[Any]:
+    """Every process's `value`, a plain Python one such as a dictionary of numbers, in the order of ranks.
+
+    `group` is another group of the same processes, whose traffic does not mix with the usual one's.
+    """
     values = [value] * world_size()
     if len(values) > 1:
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group)
     return values
 
 

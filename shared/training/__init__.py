@@ -1,13 +1,13 @@
 """One training loop for every lesson in PyTorch, and jobs that run side by side."""
 
 from shared.training.batches import Batches
-from shared.training.checkpoint import load_weights
 from shared.training.config import TrainingConfig
 from shared.training.interruption import TrainingInterrupted
 from shared.training.jobs import Job, run_jobs
 from shared.training.loop import TrainingResult, train
 from shared.training.metrics import curve_from_history, read_metrics
 from shared.training.not_finite import NotFinite
+from shared.training.saving import load_weights
 from shared.training.stages import Stage
 
 __all__ = [

@@ -20,6 +20,7 @@ from shared.errors import CourseError
 from shared.training.atomic import write_atomically
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.random_state import random_numbers, random_tensors, restore_random
+from shared.training.shares import shared_out
 
 FILE_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "previous-checkpoint.safetensors"  # the one before it, for the day when the newest turns out damaged
@@ -53,7 +54,8 @@ def save_checkpoint(path: Path, state: TrainingState, *, keep_old_as: Path | Non
     Raises CourseError when the disk refuses; nothing has changed then.
     """
     # Copies, for safetensors refuses tensors that are views of one memory, as two buffers may well be.
-    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in _tensors(state).items()}
+    tensors = state_tensors(state) | {f"random.{name}": tensor for name, tensor in random_tensors(state.device).items()}
+    tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     header = {
         "step": state.step,
         "seconds": state.seconds,
@@ -73,13 +75,13 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
     settings, or holds another model's weights; the message lists what is missing, surplus or of another shape.
     """
     tensors, header = read_checkpoint(path)
-    _check_settings(path, header["settings"], state.settings)
+    check_settings(path, header["settings"], state.settings)
     _restore_module(path, state.model, tensors, "model.")
     if state.ema is not None:
         _restore_module(path, state.ema.average, tensors, "average.")
     for optimizer in state.optimizers:
-        _restore_optimizer(optimizer, state.model, tensors)
-    restore_random(_under("random.", tensors), header["random"], state.device)
+        restore_optimizer(optimizer, state.model, tensors)
+    restore_random(under("random.", tensors), header["random"], state.device)
     state.step, state.seconds, state.sums = header["step"], header["seconds"], header["sums"]
 
 
@@ -95,7 +97,7 @@ def load_weights(model: nn.Module, path: Path, *, average: bool = False) -> nn.M
         tensors, _ = read_checkpoint(path)
     except DamagedCheckpoint as damage:
         raise CourseError(f"{damage}; {_way_back(path)}") from damage
-    if average and not _under("average.", tensors):
+    if average and not under("average.", tensors):
         raise CourseError(f"{path} holds no averaged weights: it was trained without ema_decay")
     _restore_module(path, model, tensors, "average." if average else "model.")
     return model
@@ -125,6 +127,15 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, header
 
 
+def read_step(path: Path) -> int:
+    """How many steps the run had done that wrote the file; −1 where there is none, or none that can be read."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return json.loads((file.metadata() or {})["training"])["step"]
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError):
+        return -1
+
+
 def _way_back(path: Path) -> str:
     """Say which older checkpoint lies beside the damaged one at `path`."""
     previous = path.with_name(PREVIOUS_NAME)
@@ -135,18 +146,19 @@ def _way_back(path: Path) -> str:
     return f"the one before it, {previous}, is whole: load that (step {step}), or train on from it with RESUME=1"
 
 
-def _tensors(state: TrainingState) -> dict[str, Tensor]:
-    tensors = {f"model.{name}": tensor for name, tensor in _named_tensors(state.model).items()}
+def state_tensors(state: TrainingState) -> dict[str, Tensor]:
+    """Every tensor of weights, their average and the optimizers' state, by the names that checkpoints use."""
+    tensors = {f"model.{name}": tensor for name, tensor in module_tensors(state.model).items()}
     if state.ema is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in _named_tensors(state.ema.average).items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in module_tensors(state.ema.average).items()}
     names = {parameter: name for name, parameter in state.model.named_parameters()}
     for optimizer in state.optimizers:
         for parameter, values in optimizer.state.items():
             tensors |= {f"optimizer.{names[parameter]}.{key}": v for key, v in values.items() if v is not None}
-    return tensors | {f"random.{name}": tensor for name, tensor in random_tensors(state.device).items()}
+    return tensors
 
 
-def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
+def module_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers, each once: tied weights appear under their first name only."""
     persistent = set(module.state_dict())
     named = chain(module.named_parameters(), module.named_buffers())
@@ -154,7 +166,15 @@ def _named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _restore_module(path: Path, module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
-    wanted, given = _named_tensors(module), _under(prefix, tensors)
+    wanted, given = module_tensors(module), under(prefix, tensors)
+    check_fit(path, wanted, given)
+    with torch.no_grad():
+        for name, want in wanted.items():
+            want.copy_(shared_out(given[name], want))
+
+
+def check_fit(path: Path, wanted: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Raise CourseError, with all that differs, when names, shapes or types are not those of the model."""
     misshapen = [
         f"{name}: {tuple(given[name].shape)} {given[name].dtype} where the model has {tuple(want.shape)} {want.dtype}"
         for name, want in wanted.items()
@@ -168,24 +188,33 @@ def _restore_module(path: Path, module: nn.Module, tensors: dict[str, Tensor], p
     if any(faults.values()):
         lines = [f"{len(names)} {fault}: {_shortened(names)}" for fault, names in faults.items() if names]
         raise CourseError(f"{path} does not fit this model:\n  " + "\n  ".join(lines))
-    with torch.no_grad():
-        for name, want in wanted.items():
-            want.copy_(given[name])
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def restore_optimizer(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give `optimizer` the state that `tensors` have for its parameters."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     values_of: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in _under("optimizer.", tensors).items():
+    for name, tensor in under("optimizer.", tensors).items():
         parameter_name, key = name.rsplit(".", 1)
         values_of.setdefault(parameter_name, {})[key] = tensor
     # PyTorch counts parameters through the groups; a parameter that was frozen so far has no state yet.
-    state = {i: values_of[names[p]] for i, p in enumerate(parameters) if names[p] in values_of}
+    state = {
+        place: {key: _as_shares(value, parameter) for key, value in values_of[names[parameter]].items()}
+        for place, parameter in enumerate(parameters)
+        if names[parameter] in values_of
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _check_settings(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _as_shares(value: Tensor, parameter: Tensor) -> Tensor:
+    """A moment is as large as its parameter, and shared out with it; a number of steps is for all."""
+    already = value.shape != parameter.shape or type(value) is type(parameter.detach())
+    return value if already else shared_out(value, parameter)
+
+
+def check_settings(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise CourseError, with both values of each that differs, when the run in `path` was another one."""
     differing = [
         f"{name}: {saved.get(name)!r} there, {wanted.get(name)!r} here"
         for name in sorted(saved.keys() | wanted.keys())
@@ -198,7 +227,8 @@ def _check_settings(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -
         )
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

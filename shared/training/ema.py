@@ -3,7 +3,9 @@
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from shared.training.shares import own_share
 
 
 class ExponentialMovingAverage:
@@ -28,8 +30,3 @@ class ExponentialMovingAverage:
         torch._foreach_lerp_(averages, weights, 1 - self.decay_at(step))
         for average, buffer in zip(self.average.buffers(), model.buffers(), strict=True):
             average.copy_(buffer)
-
-
-def own_share(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: an average needs nothing of the others' shares."""
-    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

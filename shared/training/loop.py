@@ -18,13 +18,13 @@ from shared.training.checkpoint import TrainingState
 from shared.training.config import TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.interruption import Interruption, TrainingInterrupted
-from shared.training.last_good import clear_folder, load_last_good, save_newest
 from shared.training.metrics import MetricsLog, Window
 from shared.training.not_finite import not_finite
 from shared.training.optimizers import build_optimizers, set_learning_rate
 from shared.training.parallel import Parallel, anyone, blocks_prepared, mean_over_processes, total_norm
 from shared.training.progress import open_display
 from shared.training.random_state import seed_everything
+from shared.training.saving import Saver, load_newest, prepare_folder
 from shared.training.slow_worker import SlowWorkers
 from shared.training.stages import Stage, check_stages, enter_stage, frozen_parts_restored, stage_at, training_mode
 
@@ -76,9 +76,10 @@ def train(
     parallel, state = _fresh_state(model, config, stages, device)
     if folder is not None:
         folder = Path(folder)
-        clear_folder(folder, resume)
-        load_last_good(folder, state)
+        prepare_folder(folder, resume)
+        load_newest(folder, state)
 
+    saver = None if folder is None else Saver(folder)
     window = Window(state.sums)
     pace = SlowWorkers(state.seconds)
     stage = None
@@ -146,9 +147,11 @@ def train(
             if line:
                 log.write(state.step, line)
             stop = anyone(interruption.wanted)
-            if folder is not None and (last or stop or state.step % config.checkpoint_every == 0):
+            if saver is not None and (last or stop or state.step % config.checkpoint_every == 0):
                 log.sync()
-                save_newest(folder, state)
+                saver.save(state)
+                if last or stop:
+                    saver.wait()
             if stop:
                 raise TrainingInterrupted(
                     f"stopped by {stop} after step {state.step} of {config.steps}; all is saved in "

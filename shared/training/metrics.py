@@ -106,19 +106,22 @@ class Window:
 
     def take(self) -> dict[str, float]:
         """Return the means, over all processes where there are several, and begin anew."""
-        sums = summed_over_processes(self.sums)
+        sums = mean_sums(self.sums)
         means = {key: sums[key] / sums[f"{key}/count"] for key in sums if not key.endswith("/count")}
         self.sums.clear()
         return means
 
 
-def summed_over_processes(sums: Mapping[str, float]) -> dict[str, float]:
-    """Add up what the processes have gathered, name by name; not all need have met the same names."""
-    total: dict[str, float] = {}
-    for part in gather_values(dict(sums)):
-        for key, value in part.items():
-            total[key] = total.get(key, 0) + value
-    return total
+def mean_sums(sums: Mapping[str, float]) -> dict[str, float]:
+    """The mean of the sums that the processes have gathered, name by name; not all need have met the same names.
+
+    Means, so that they are what one process would have gathered, and another number of processes can go on with them.
+    """
+    parts = gather_values(dict(sums))
+    names = {key for part in parts for key in part}
+    return (
+        {key: sum(part.get(key, 0) for part in parts) / len(parts) for key in sorted(names)} if parts[1:] else parts[0]
+    )
 
 
 def _as_line(values: dict) -> str:

@@ -10,9 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from shared.distributed import is_main
 from shared.errors import CourseError
 from shared.training.atomic import write_atomically
-from shared.training.checkpoint import TrainingState, save_checkpoint
+from shared.training.checkpoint import TrainingState
+from shared.training.saving import Saver
 
 
 class NotFinite(CourseError):
@@ -31,8 +33,11 @@ def not_finite(
     message = f"training stopped at step {state.step + 1}: the loss is {losses[place]:g}. {_suspect(state, batch)}."
     if folder is not None:
         evidence = folder / "not-finite"
-        write_atomically(evidence / "batch.safetensors", _batch_as_safetensors(batch))
-        save_checkpoint(evidence / "checkpoint.safetensors", state)
+        if is_main():
+            write_atomically(evidence / "batch.safetensors", _batch_as_safetensors(batch))
+        saver = Saver(evidence)
+        saver.save(state)
+        saver.wait()
         message += f" The batch (number {first_batch + place}) and the state before this step are in {evidence}."
     return NotFinite(message + " Usual causes: too high a learning rate, log or division by zero, a bad sample")
 

@@ -19,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from torch.utils.checkpoint import checkpoint
 
 from shared.distributed import world_size
+from shared.training.shares import whole
 from shared.training.slow_worker import Stopwatch
 
 if TYPE_CHECKING:
@@ -108,8 +109,8 @@ class Parallel:
         """The trained model and its average, both whole, on `device` and in evaluation mode."""
         if not self.sharded:
             return self.model.eval(), self.average
-        average = None if self.average is None else _gathered(self.average, copy.deepcopy(self.whole_model))
-        model = _gathered(self.model, self.whole_model)
+        average = None if self.average is None else _gather(self.average, copy.deepcopy(self.whole_model))
+        model = _gather(self.model, self.whole_model)
         return model.to(self.device).eval(), average and average.to(self.device).eval().requires_grad_(False)
 
     def _shard(self, model: nn.Module, bfloat16: bool) -> nn.Module:
@@ -178,8 +179,7 @@ def blocks_prepared(model: nn.Module, *, recompute: bool, compile: bool) -> Iter
 
 def total_norm(gradients: list[Tensor]) -> Tensor:
     """The norm over all gradients together; of shares, the norm of what they are shares of."""
-    norm = get_total_norm(gradients)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    return whole(get_total_norm(gradients))
 
 
 def mean_over_processes(values: list[Tensor]) -> list[Tensor]:
@@ -207,10 +207,10 @@ def _as_on_the_main_process(module: nn.Module) -> None:
             distributed.broadcast(tensor, 0)
 
 
-def _gathered(shares: nn.Module, whole: nn.Module) -> nn.Module:
+def _gather(shares: nn.Module, into: nn.Module) -> nn.Module:
     with torch.no_grad():
-        for target, share in zip(whole.parameters(), shares.parameters(), strict=True):
-            target.copy_(share.full_tensor())
-        for target, buffer in zip(whole.buffers(), shares.buffers(), strict=True):
+        for target, share in zip(into.parameters(), shares.parameters(), strict=True):
+            target.copy_(whole(share))
+        for target, buffer in zip(into.buffers(), shares.buffers(), strict=True):
             target.copy_(buffer)
-    return whole
+    return into

@@ -1,6 +1,7 @@
 """What each process of test_parallel.py does: train every case and keep log and weights. Pytest runs the same alone."""
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.distributed import gather_values, is_main, join, rank
-from shared.training import Batches, Stage, TrainingConfig, TrainingResult, train
+from shared.distributed import gather_values, is_main, join, rank, world_size
+from shared.training import Batches, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, train
 from shared.transformer import Attention, Block, Decoder, DecoderConfig, FeedForward
 
 WIDTH, STEPS = 16, 50
@@ -134,9 +135,8 @@ def named_weights(result: TrainingResult) -> dict[str, Tensor]:
     }
 
 
-def main(folder: Path, names: list[str]) -> None:
-    torch.set_num_threads(1)
-    join()
+def train_cases(folder: Path, names: list[str]) -> None:
+    """Train each case in both ways, and keep what came of it."""
     for name in names:
         for parallel in ("ddp", "fsdp"):
             result = run(name, parallel)
@@ -148,5 +148,51 @@ def main(folder: Path, names: list[str]) -> None:
                 (folder / f"{name} {parallel}.json").write_text(json.dumps(result.history))
 
 
+# A line of the log every 4 steps, cut in the midst of them.
+CUT = {"steps": 24, "log_every": 4}
+CUT_AFTER = 10
+
+
+def cut(folder: Path, parallel: str) -> None:
+    """Train until the last process, and it alone, gets a signal: all must stop after the same step, and save."""
+    calls = 0
+    real = CASES["vit"].loss
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal calls
+        # Two batches a step.
+        if model.training and rank() == world_size() - 1 and (calls := calls + 1) == 2 * CUT_AFTER:
+            signal.raise_signal(signal.SIGTERM)
+        return real(model, batch)
+
+    CASES["vit"].loss = loss
+    try:
+        run("vit", parallel, folder, **CUT)
+    except TrainingInterrupted as interruption:
+        assert f"after step {CUT_AFTER} of" in str(interruption), interruption
+    else:
+        raise AssertionError("nobody heard the signal")
+    finally:
+        CASES["vit"].loss = real
+
+
+def resume(folder: Path, parallel: str) -> TrainingResult:
+    result = run("vit", parallel, folder, resume=True, **CUT)
+    if is_main():
+        save_file(named_weights(result), folder / "weights.safetensors")
+    return result
+
+
+def main(folder: Path, command: str, arguments: list[str]) -> None:
+    torch.set_num_threads(1)
+    join()
+    if command == "train":
+        train_cases(folder, arguments)
+    else:
+        for argument in arguments:  # such as cut/ddp, resume-from-ddp/fsdp
+            act = cut if argument.startswith("cut") else resume
+            act(folder / argument, argument.split("/")[1])
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

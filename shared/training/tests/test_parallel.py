@@ -30,7 +30,7 @@ def together(tmp_path_factory):
     @cache
     def launched(processes: int) -> Path:
         folder = tmp_path_factory.mktemp(f"{processes}-processes")
-        done = launch(processes, JOB, str(folder), *(name for size, name in RUNS if size == processes))
+        done = launch(processes, JOB, str(folder), "train", *(name for size, name in RUNS if size == processes))
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr.lower(), done.stderr
         assert done.stderr.count("training: step 0/") == 2 * sum(size == processes for size, _ in RUNS), "one shows"

@@ -1,0 +1,121 @@
+"""Where a run is saved, and from where it goes on: one file for one process, a folder of shares for several.
+
+Whichever form the newest checkpoint has, any number of processes can go on from it.
+"""
+
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+from torch import distributed, nn
+
+from shared.distributed import gather_values, is_main, world_size
+from shared.errors import CourseError
+from shared.training import checkpoint
+from shared.training.atomic import disk_errors
+from shared.training.checkpoint import DamagedCheckpoint, TrainingState, load_checkpoint, read_step
+from shared.training.last_good import clear_folder, load_last_good, save_newest
+from shared.training.sharded_checkpoint import (
+    PREFIX,
+    UNFINISHED,
+    load_sharded,
+    load_sharded_weights,
+    remove_sharded,
+    sharded_checkpoints,
+    staged,
+    step_of,
+    write_sharded,
+)
+
+
+class Saver:
+    """Saves a run's state, again and again, into one folder.
+
+    One process writes one file and waits for the disk. Several copy their shares and go on training while a thread in
+    each writes: a checkpoint costs the copying only. The newest two are kept, in case the newest is damaged later.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.thread: threading.Thread | None = None
+        self.failure: BaseException | None = None
+        self.group = distributed.new_group(backend="gloo") if world_size() > 1 else None
+
+    def save(self, state: TrainingState) -> None:
+        """Save `state`; all processes call this alike. Raises CourseError when the disk refuses, now or the last time."""
+        if self.group is None:
+            save_newest(self.folder, state)
+            return
+        self.wait()
+        tensors, header = staged(state)
+        path = self.folder / f"{PREFIX}{state.step:08}"
+        # A daemon: a process that has lost the others must be able to end, whatever its thread still waits for.
+        self.thread = threading.Thread(target=self._write, args=(path, tensors, header), daemon=True)
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Return when what was to be saved is saved. Raises CourseError when it could not be."""
+        if self.thread is not None:
+            self.thread.join()
+            self.thread = None
+        if self.failure is not None:
+            raise self.failure
+
+    def _write(self, path: Path, tensors: dict, header: dict) -> None:
+        try:
+            write_sharded(path, tensors, header, self.group)
+            if is_main():
+                remove_sharded(sharded_checkpoints(self.folder)[2:])
+        except BaseException as error:  # raised again by wait(), in the thread that trains
+            self.failure = error
+
+
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make `folder` ready, as `clear_folder` does, once for all processes. Raises CourseError when the disk refuses."""
+    if is_main():
+        clear_folder(folder, resume)
+        for unfinished in folder.glob(f"{UNFINISHED}*"):
+            with disk_errors(unfinished):
+                shutil.rmtree(unfinished)
+        if not resume:
+            remove_sharded(sharded_checkpoints(folder))
+    gather_values(None)  # nobody looks before all is in order
+
+
+def load_weights(model: nn.Module, path: Path, *, average: bool = False) -> nn.Module:
+    """Put the weights of a run's checkpoint into `model` and return it; with `average`, the averaged ones.
+
+    `path` is a checkpoint, of either form, or the folder of a run, of which it is the newest. Raises CourseError when it
+    is damaged or does not fit the model.
+    """
+    path = Path(path)
+    sharded = [path] if path.name.startswith(PREFIX) and path.is_dir() else sharded_checkpoints(path)
+    if not sharded or read_step(path / checkpoint.FILE_NAME) >= step_of(sharded[0]):
+        return checkpoint.load_weights(model, path, average=average)
+    return load_sharded_weights(model, sharded[0], average=average)
+
+
+def load_newest(folder: Path, state: TrainingState) -> None:
+    """Bring `state`, freshly built, to the newest whole checkpoint in `folder`; leave it alone where there is none.
+
+    Raises CourseError as loading does, and when there are checkpoints but none is whole.
+    """
+    sharded = sharded_checkpoints(folder)
+    if not sharded or read_step(folder / checkpoint.FILE_NAME) >= step_of(sharded[0]):
+        if world_size() == 1:
+            load_last_good(folder, state)
+        elif (folder / checkpoint.FILE_NAME).exists():
+            load_checkpoint(folder / checkpoint.FILE_NAME, state)
+        return
+    damage = ""
+    for path in sharded:
+        try:
+            load_sharded(path, state)
+        except DamagedCheckpoint as error:
+            damage = str(error)
+            continue
+        if damage and is_main():
+            print(f"warning: {damage}; going on from {path.name}, step {state.step}", file=sys.stderr, flush=True)
+        return
+    raise CourseError(f"{damage}, and there is none before it to go back to; start without RESUME=1")

@@ -1,0 +1,153 @@
+import importlib.util
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file
+
+from shared.distributed.launch import launch
+from shared.errors import CourseError
+from shared.training import TrainingInterrupted, load_weights, read_metrics
+from shared.training.sharded_checkpoint import HEADER, sharded_checkpoints
+
+JOB = Path(__file__).with_name("parallel_job.py")
+specification = importlib.util.spec_from_file_location("parallel_job", JOB)
+job = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(job)
+
+
+def run_job(processes: int, *arguments: str) -> str:
+    done = launch(processes, JOB, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run that was never cut, in one process."""
+    return job.run("vit", "ddp", **job.CUT)
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory) -> Path:
+    """Folders ddp, fsdp and alone, each with a run that was stopped on its way: two by two processes, one by one."""
+    folder = tmp_path_factory.mktemp("cuts") / "cut"
+    run_job(2, str(folder.parent), "cut", "cut/ddp", "cut/fsdp")
+    calls = 0
+
+    def loss(model, batch):
+        nonlocal calls
+        if model.training and (calls := calls + 1) == 2 * job.CUT_AFTER:
+            signal.raise_signal(signal.SIGTERM)
+        return job.classify(model, batch)
+
+    case, job.CASES["vit"].loss = job.CASES["vit"].loss, loss
+    with pytest.raises(TrainingInterrupted):
+        job.run("vit", "ddp", folder / "alone", **job.CUT)
+    job.CASES["vit"].loss = case
+    return folder
+
+
+def assert_reaches(folder: Path, whole, weights) -> None:
+    history = read_metrics(folder / "metrics.jsonl")
+    assert [line["step"] for line in history] == [line["step"] for line in whole.history]
+    for key in ("loss", "accuracy", "evaluation/loss"):
+        wanted = torch.tensor([line[key] for line in whole.history if key in line])
+        given = torch.tensor([line[key] for line in history if key in line])
+        torch.testing.assert_close(given, wanted, rtol=0, atol=1e-5)
+    wanted = {key: value for key, value in job.named_weights(whole).items() if not key.endswith("key.bias")}
+    torch.testing.assert_close({key: weights[key] for key in wanted}, wanted, rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_any_number_of_processes_goes_on_from_what_others_saved(tmp_path, cuts, whole, processes):
+    # Four go on in the other kind of parallelism than the one that saved; the log goes on where it was cut.
+    pairs = [("fsdp", "fsdp"), ("alone", "fsdp")] if processes == 2 else [("ddp", "fsdp")]
+    for saved, goes_on in pairs:
+        shutil.copytree(cuts / saved, tmp_path / f"from-{saved}" / goes_on)
+    run_job(processes, str(tmp_path), "resume", *(f"from-{saved}/{goes_on}" for saved, goes_on in pairs))
+    for saved, goes_on in pairs:
+        folder = tmp_path / f"from-{saved}" / goes_on
+        weights = load_file(folder / "weights.safetensors")
+        assert_reaches(folder, whole, weights)
+        # What lies in the newest checkpoint is what the processes had in the end.
+        for average, part in ((False, "model"), (True, "average")):
+            model = load_weights(job.SmallVisionTransformer(), folder, average=average)
+            for name, parameter in model.named_parameters():
+                assert torch.equal(parameter, weights[f"{part}.{name}"]), name
+
+
+@pytest.mark.parametrize("saved", ["ddp", "fsdp"])
+def test_one_process_goes_on_from_what_two_saved(tmp_path, cuts, whole, saved):
+    shutil.copytree(cuts / saved, tmp_path / "run")
+    assert_reaches(tmp_path / "run", whole, job.named_weights(job.resume(tmp_path / "run", "ddp")))
+
+
+def test_nothing_is_pickled_and_every_file_is_opened_by_plain_safetensors(cuts):
+    [checkpoint] = sharded_checkpoints(cuts / "fsdp")
+    files = sorted(path.name for path in checkpoint.iterdir())
+    assert files == [f"shard-0000{n}-model-00001-of-00001.safetensors" for n in (1, 2)] + [HEADER]
+    names = set()
+    for path in checkpoint.glob("*.safetensors"):
+        with safetensors.safe_open(path, framework="pt") as file:
+            names |= set(file.keys())
+    assert {"model.head.weight", "average.head.weight", "optimizer.head.weight.exp_avg"} <= names
+    assert {"random.0.cpu", "random.1.cpu"} <= names
+    header = json.loads((checkpoint / HEADER).read_text())["training"]
+    assert header["step"] == job.CUT_AFTER and len(header["random"]) == 2
+    assert header["sums"]["loss/count"] == 2 * 2  # two steps since the last line of the log, of two batches each
+
+
+@pytest.mark.parametrize("damage", ["a byte", "cut short", "missing", "the header's step", "no header"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(tmp_path, cuts, whole, damage, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(cuts / "fsdp", run)
+    older, newer = run / "checkpoint-00000010", run / "checkpoint-00000015"
+    shutil.copytree(older, newer)
+    shard = newer / "shard-00002-model-00001-of-00001.safetensors"
+    content = bytearray(shard.read_bytes())
+    if damage == "a byte":
+        content[-40] ^= 1
+        shard.write_bytes(content)
+    elif damage == "cut short":
+        shard.write_bytes(content[:-8])
+    elif damage == "missing":
+        shard.unlink()
+    elif damage == "no header":
+        (newer / HEADER).unlink()  # never finished, so there is nothing to say
+    else:
+        (newer / HEADER).write_text((newer / HEADER).read_text().replace('"step": 10', '"step": 15'))
+    weights = job.named_weights(job.resume(run, "ddp"))
+    assert_reaches(run, whole, weights)
+    warning = capsys.readouterr().err
+    if damage != "no header":
+        name = HEADER if "header" in damage else shard.name
+        assert (
+            f"not as they were written are {name}" in warning
+            and "going on from checkpoint-00000010, step 10" in warning
+        )
+    if damage == "a byte":
+        shutil.rmtree(older)
+        (run / "checkpoint.safetensors").unlink()
+        with pytest.raises(CourseError, match="none before it to go back to; start without RESUME=1"):
+            job.resume(run, "ddp")
+
+
+def test_what_does_not_fit_is_refused(tmp_path, cuts):
+    shutil.copytree(cuts / "ddp", tmp_path / "run")
+    with pytest.raises(CourseError, match=r"other settings \(learning_rate: 0\.01 there, 0\.5 here\)"):
+        job.run("vit", "ddp", tmp_path / "run", resume=True, **job.CUT, learning_rate=0.5)
+    with pytest.raises(CourseError, match=r"does not fit this model:\n  .* missing: 0\.bias, 0\.weight"):
+        load_weights(torch.nn.Sequential(torch.nn.Linear(2, 2)), tmp_path / "run")
+
+
+def test_without_resume_the_older_run_is_gone(tmp_path, cuts):
+    run = tmp_path / "run"
+    shutil.copytree(cuts / "ddp", run)
+    shutil.copytree(run / "checkpoint-00000010", run / "unfinished-checkpoint-00000011")
+    job.run("vit", "ddp", run, **{**job.CUT, "steps": 2})
+    assert {path.name for path in run.iterdir()} == {"checkpoint.safetensors", "metrics.jsonl", "tensorboard"}
