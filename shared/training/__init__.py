@@ -2,6 +2,7 @@
 
 from shared.training.batches import Batches
 from shared.training.config import TrainingConfig
+from shared.training.explosion import Exploded
 from shared.training.interruption import TrainingInterrupted
 from shared.training.jobs import Job, run_jobs
 from shared.training.loop import TrainingResult, train
@@ -12,6 +13,7 @@ from shared.training.stages import Stage
 
 __all__ = [
     "Batches",
+    "Exploded",
     "Job",
     "NotFinite",
     "Stage",

@@ -14,6 +14,7 @@ class TrainingConfig:
     `betas[0]` is also SGD's momentum. `clip_norm` bounds the gradient's norm (None: no bound).
     With `ema_decay` an averaged model is kept beside. `seed` governs dropout and the like, not the data's order.
     `parallel` says how several processes share the work (see parallel.py); without torchrun it has no effect.
+    `explosion_factor`: the run stops when the loss stays beyond so many times the highest before (see explosion.py).
     `recompute` trades a second forward pass of every block for the memory of what happens inside it.
     Raises ValueError on values that can't be meant.
     """
@@ -32,6 +33,7 @@ class TrainingConfig:
     compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     recompute: bool = False
+    explosion_factor: float | None = 10.0
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 100
@@ -53,6 +55,8 @@ class TrainingConfig:
             raise ValueError(f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps = {self.steps}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+        if self.explosion_factor is not None and not self.explosion_factor > 1:
+            raise ValueError(f"explosion_factor is {self.explosion_factor}; it must be above 1, or None")
 
     def learning_rate_at(self, step: int) -> float:
         return self.learning_rate * SCHEDULES[self.schedule](step, self.steps, self.warmup_steps)

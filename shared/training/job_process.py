@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import json
 import os
-import resource
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from shared.errors import CourseError
 from shared.training.atomic import write_atomically
 from shared.training.interruption import TrainingInterrupted
 from shared.training.jobs import INTERRUPTED, SECONDS_TO_SAVE
+from shared.training.memory import peak_process_memory
 from shared.training.sole_use import sole_use
 
 
@@ -77,22 +77,13 @@ def _costs(job: dict, started: float) -> dict:
     """Seconds over all sittings, peak memory in MB, and the device by name; "_" sets them apart from measurements."""
     costs = {
         "_seconds": round(job["seconds"] + time.perf_counter() - started, 2),
-        "_peak_memory_mb": round(_peak_memory() / 1e6, 1),
+        "_peak_memory_mb": round(peak_process_memory() / 1e6, 1),
         "_device": job["arguments"].get("device", "cpu"),
     }
     if torch.cuda.is_initialized():
         costs["_device"] = torch.cuda.get_device_name()
         costs["_peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return costs
-
-
-def _peak_memory() -> int:
-    """Return the most bytes of memory that this process has held."""
-    if sys.platform == "darwin":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # On Linux that figure would take in what the parent held when it started us; this one doesn't.
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) * 1024
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from shared.distributed import is_main, join, rank, world_size
+from shared.distributed import gather_values, is_main, join, rank, world_size
 from shared.errors import CourseError
 from shared.training.batches import Batches, share_of, to_device
 from shared.training.checkpoint import TrainingState
 from shared.training.config import TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
+from shared.training.explosion import LossWatch
 from shared.training.interruption import Interruption, TrainingInterrupted
+from shared.training.memory import peak_memory
 from shared.training.metrics import MetricsLog, Window
 from shared.training.not_finite import not_finite
 from shared.training.optimizers import build_optimizers, set_learning_rate
@@ -26,6 +28,7 @@ from shared.training.progress import open_display
 from shared.training.random_state import seed_everything
 from shared.training.saving import Saver, load_newest, prepare_folder
 from shared.training.slow_worker import SlowWorkers
+from shared.training.sole_use import sole_use
 from shared.training.stages import Stage, check_stages, enter_stage, frozen_parts_restored, stage_at, training_mode
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor | float]]]
@@ -68,30 +71,33 @@ def train(
     as a run that was never cut. `device` is where model and batches are put.
 
     Raises TrainingInterrupted after Ctrl-C or SIGTERM (all saved), NotFinite when the loss is no longer a number,
-    and CourseError when disk, device or checkpoint are not what they should be.
+    Exploded when it has grown out of all measure, and CourseError when disk, device or checkpoint are not what they should be.
     """
     device = usable_device(join(device))
     check_stages(stages, config.steps, model)
     seed_everything(config.seed, process=rank())
     parallel, state = _fresh_state(model, config, stages, device)
-    if folder is not None:
-        folder = Path(folder)
-        prepare_folder(folder, resume)
-        load_newest(folder, state)
-
-    saver = None if folder is None else Saver(folder)
-    window = Window(state.sums)
-    pace = SlowWorkers(state.seconds)
-    stage = None
-    started = time.perf_counter() - state.seconds
-
     with contextlib.ExitStack() as open_things:
+        if folder is not None:
+            folder = Path(folder)
+            if is_main():
+                open_things.enter_context(sole_use(folder))
+            prepare_folder(folder, resume)
+            load_newest(folder, state)
+
+        saver = None if folder is None else Saver(folder)
+        window = Window(state.sums)
+        pace = SlowWorkers(state.seconds)
+        stage = None
+        started = time.perf_counter() - state.seconds
         interruption = open_things.enter_context(Interruption(listen=folder is not None))
         log = open_things.enter_context(contextlib.closing(MetricsLog(folder if is_main() else None, state.step)))
         unit, per_step = _units(batch_at, config, tokens_per_step)
-        display = open_display(label, state.step, config.steps, unit, per_step)
+        display = open_display(label, state.step, config.steps, unit, per_step, device)
         open_things.enter_context(contextlib.closing(display))
         model = state.model
+        watch = LossWatch(config.explosion_factor, gather_values(log.history)[0])  # all judge by the main one's log
+        watch.remember(model, state.step)
         open_things.enter_context(frozen_parts_restored(model))
         by_block = config.compile and parallel.sharded
         open_things.enter_context(blocks_prepared(model, recompute=config.recompute, compile=by_block))
@@ -124,6 +130,9 @@ def train(
             # One look at one number: where anything in the step isn't finite, neither is this sum.
             if not torch.isfinite(norm + sum(losses)):
                 raise not_finite(state, [float(value) for value in losses], batch_at, first_batch, folder)
+            step_loss = float(sum(losses)) / config.accumulate
+            if watch.exploded(step_loss):
+                raise watch.error(state, step_loss, batch_at, config.accumulate, folder)
             if config.clip_norm is not None:
                 clip_grads_with_norm_(learning, config.clip_norm, norm)
             for optimizer in state.optimizers:
@@ -136,11 +145,13 @@ def train(
             state.step += 1
             state.seconds = time.perf_counter() - started
             last = state.step == config.steps
-            display.update(state.step, float(losses[-1]))
+            display.update(state.step, step_loss, learning_rate)
 
             line = {}
             if last or state.step % config.log_every == 0:
                 line |= window.take() | {"learning_rate": learning_rate, "seconds": state.seconds}
+                line["memory_mb"] = round(peak_memory(device) / 1e6, 1)
+                watch.remember(model, state.step)
                 line |= pace.compare(parallel.work, state.seconds)
             if evaluate is not None and (last or (evaluate_every and state.step % evaluate_every == 0)):
                 line |= _evaluated(evaluate, state, parallel)
@@ -189,7 +200,7 @@ def _fresh_state(
     # Of the configuration, what leaves the numbers as they are is free to change between two sittings.
     settings = asdict(config) | {"betas": list(config.betas)}
     settings |= {"stages": [[stage.steps, *stage.trainable] for stage in stages]}
-    for free in ("log_every", "checkpoint_every", "parallel", "recompute"):
+    for free in ("log_every", "checkpoint_every", "parallel", "recompute", "explosion_factor"):
         del settings[free]
     return parallel, TrainingState(model, optimizers, ema, device, settings)
 

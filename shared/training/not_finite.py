@@ -33,13 +33,18 @@ def not_finite(
     message = f"training stopped at step {state.step + 1}: the loss is {losses[place]:g}. {_suspect(state, batch)}."
     if folder is not None:
         evidence = folder / "not-finite"
-        if is_main():
-            write_atomically(evidence / "batch.safetensors", _batch_as_safetensors(batch))
-        saver = Saver(evidence)
-        saver.save(state)
-        saver.wait()
+        keep_evidence(evidence, state, batch)
         message += f" The batch (number {first_batch + place}) and the state before this step are in {evidence}."
     return NotFinite(message + " Usual causes: too high a learning rate, log or division by zero, a bad sample")
+
+
+def keep_evidence(folder: Path, state: TrainingState, batch: Any) -> None:
+    """Write a state and a batch to `folder`, for whoever wants to find out what went wrong."""
+    if is_main():
+        write_atomically(folder / "batch.safetensors", _batch_as_safetensors(batch))
+    saver = Saver(folder)
+    saver.save(state)
+    saver.wait()
 
 
 def _suspect(state: TrainingState, batch: Any) -> str:

@@ -7,15 +7,18 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
 from shared.distributed import is_main
+from shared.training.memory import peak_memory
 
 # A job's process finds here the file into which it should report, instead of printing (see jobs.py).
 REPORT_VARIABLE = "TRAINING_PROGRESS_FILE"
@@ -24,37 +27,59 @@ REPORT_VARIABLE = "TRAINING_PROGRESS_FILE"
 class Display(Protocol):
     """What shows a run: told after each step how far it is."""
 
-    def update(self, step: int, loss: float) -> None: ...
+    def update(self, step: int, loss: float, learning_rate: float) -> None: ...
 
     def close(self) -> None: ...
 
 
+@dataclass
 class Pace:
-    """Steps per second over the last few seconds, so that a slow first step (compilation) is soon forgotten."""
+    """How a run goes: its length, its speed over the last few seconds, its learning rate, its memory.
 
-    def __init__(self, step: int):
-        self.marks = deque([(time.monotonic(), step)], maxlen=25)
+    Of the last few seconds, so that a slow first step (compilation) is soon forgotten.
+    """
 
-    def mark(self, step: int) -> None:
+    step: int
+    steps: int
+    unit: str = ""  # what is counted beside steps: tokens, samples, …
+    units_per_step: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __post_init__(self):
+        self.marks = deque([(time.monotonic(), self.step)], maxlen=25)
+        self.learning_rate, self.memory = 0.0, 0
+
+    def mark(self, step: int, learning_rate: float) -> None:
+        self.step, self.learning_rate = step, learning_rate
         now = time.monotonic()
         if now - self.marks[-1][0] >= 0.2 or len(self.marks) == 1:
             self.marks.append((now, step))
+            self.memory = peak_memory(self.device)
 
     @property
     def steps_per_second(self) -> float:
         (start, first), (end, last) = self.marks[0], self.marks[-1]
         return (last - first) / (end - start) if end > start else 0.0
 
+    def __str__(self) -> str:
+        """What comes last gives way first where the terminal is narrow."""
+        speed = self.steps_per_second
+        text = pace_text(speed, self.steps - self.step, self.unit, self.units_per_step)
+        return f"{text} · lr {self.learning_rate:.1e} · {self.memory / 1e6:,.0f} MB" if speed else text
 
-def open_display(label: str, step: int, steps: int, unit: str, units_per_step: int) -> Display:
+
+def open_display(
+    label: str, step: int, steps: int, unit: str, units_per_step: int, device: torch.device | None = None
+) -> Display:
     """Choose the display for where this process's output goes, and show the run's beginning at once."""
+    pace = Pace(step, steps, unit, units_per_step, device or torch.device("cpu"))
     if not is_main():
         return Nothing()
     if report := os.environ.get(REPORT_VARIABLE):
-        return ReportFile(Path(report), label, step, steps, unit, units_per_step)
+        return ReportFile(Path(report), label, pace)
     if sys.stderr.isatty():
-        return TerminalBar(label, step, steps, unit, units_per_step)
-    return PlainLines(label, step, steps, unit, units_per_step)
+        return TerminalBar(label, pace)
+    return PlainLines(label, pace)
 
 
 def pace_text(steps_per_second: float, steps_left: int, unit: str, units_per_step: int) -> str:
@@ -95,7 +120,7 @@ class _OneLine(TextColumn):
 class Nothing:
     """What all processes but the main one show."""
 
-    def update(self, step: int, loss: float) -> None:
+    def update(self, step: int, loss: float, learning_rate: float) -> None:
         pass
 
     def close(self) -> None:
@@ -105,18 +130,19 @@ class Nothing:
 class TerminalBar:
     """A live bar: label, bar, step, loss, pace."""
 
-    def __init__(self, label: str, step: int, steps: int, unit: str, units_per_step: int):
-        self.steps, self.unit, self.units_per_step = steps, unit, units_per_step
-        self.pace = Pace(step)
+    def __init__(self, label: str, pace: Pace):
+        self.pace = pace
         label = label or "training"
         self.progress = Progress(*bar_columns([label]), console=Console(stderr=True), refresh_per_second=4)
-        self.task = self.progress.add_task(label, total=steps, completed=step, state=f"{step}/{steps} · starting")
+        state = f"{pace.step}/{pace.steps} · starting"
+        self.task = self.progress.add_task(label, total=pace.steps, completed=pace.step, state=state)
         self.progress.start()
 
-    def update(self, step: int, loss: float) -> None:
-        self.pace.mark(step)
-        pace = pace_text(self.pace.steps_per_second, self.steps - step, self.unit, self.units_per_step)
-        self.progress.update(self.task, completed=step, state=f"{step}/{self.steps} · loss {loss:.4f} · {pace}")
+    def update(self, step: int, loss: float, learning_rate: float) -> None:
+        self.pace.mark(step, learning_rate)
+        self.progress.update(
+            self.task, completed=step, state=f"{step}/{self.pace.steps} · loss {loss:.4f} · {self.pace}"
+        )
 
     def close(self) -> None:
         self.progress.stop()
@@ -125,19 +151,17 @@ class TerminalBar:
 class PlainLines:
     """A line now and then: at the start, after 2 s, then at ever longer intervals up to a minute, and at the end."""
 
-    def __init__(self, label: str, step: int, steps: int, unit: str, units_per_step: int):
-        self.label, self.steps, self.unit, self.units_per_step = label or "training", steps, unit, units_per_step
-        self.pace = Pace(step)
+    def __init__(self, label: str, pace: Pace):
+        self.label, self.pace = label or "training", pace
         self.wait, self.due = 2.0, time.monotonic() + 2.0
-        self._print(f"step {step}/{steps}, starting")
+        self._print(f"step {pace.step}/{pace.steps}, starting")
 
-    def update(self, step: int, loss: float) -> None:
-        self.pace.mark(step)
-        if (now := time.monotonic()) >= self.due or step == self.steps:
+    def update(self, step: int, loss: float, learning_rate: float) -> None:
+        self.pace.mark(step, learning_rate)
+        if (now := time.monotonic()) >= self.due or step == self.pace.steps:
             self.wait = min(60.0, self.wait * 1.5)
             self.due = now + self.wait
-            pace = pace_text(self.pace.steps_per_second, self.steps - step, self.unit, self.units_per_step)
-            self._print(f"step {step}/{self.steps}, loss {loss:.4f}, {pace}")
+            self._print(f"step {step}/{self.pace.steps}, loss {loss:.4f}, {self.pace}")
 
     def close(self) -> None:
         pass
@@ -149,15 +173,14 @@ class PlainLines:
 class ReportFile:
     """A JSON file, renewed at most four times a second, from which the parent process draws this job's bar."""
 
-    def __init__(self, path: Path, label: str, step: int, steps: int, unit: str, units_per_step: int):
-        self.path, self.label, self.steps, self.unit, self.units_per_step = path, label, steps, unit, units_per_step
-        self.pace = Pace(step)
+    def __init__(self, path: Path, label: str, pace: Pace):
+        self.path, self.label, self.pace = path, label, pace
         self.due = 0.0
-        self._write(step, None)
+        self._write(pace.step, None)
 
-    def update(self, step: int, loss: float) -> None:
-        self.pace.mark(step)
-        if time.monotonic() >= self.due or step == self.steps:
+    def update(self, step: int, loss: float, learning_rate: float) -> None:
+        self.pace.mark(step, learning_rate)
+        if time.monotonic() >= self.due or step == self.pace.steps:
             self._write(step, loss)
 
     def close(self) -> None:
@@ -165,8 +188,7 @@ class ReportFile:
 
     def _write(self, step: int, loss: float | None) -> None:
         self.due = time.monotonic() + 0.25
-        pace = pace_text(self.pace.steps_per_second, self.steps - step, self.unit, self.units_per_step)
-        report = {"label": self.label, "step": step, "steps": self.steps, "loss": loss, "pace": pace}
+        report = {"label": self.label, "step": step, "steps": self.pace.steps, "loss": loss, "pace": str(self.pace)}
         temporary = self.path.with_name(self.path.name + ".part")
         with contextlib.suppress(OSError):  # a display is never worth ending a run for; the checkpoint will complain
             temporary.write_text(json.dumps(report), encoding="utf-8")

@@ -9,18 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.errors import CourseError
+from shared.training.atomic import disk_errors
 
 _ours: set[Path] = set()  # folders that this process uses already
 
 
 @contextlib.contextmanager
 def sole_use(folder: Path, patience: float = 1.0) -> Iterator[None]:
-    """Within this context no other process gets the sole use of `folder`, which must exist.
+    """Within this context no other process gets the sole use of `folder`, which is made where it does not exist.
 
     The system keeps the lock, not a file: it ends with the process, however that ends. A process may nest it.
     Waits `patience` seconds for another process to finish (one whose parent was killed is still saving), then raises
     CourseError. Where a file system knows no locks, everybody is let in: a lock is a help and not a need.
     """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     place = folder.resolve()
     if place in _ours:
         yield

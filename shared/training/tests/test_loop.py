@@ -59,7 +59,7 @@ def run(folder=None, loss=loss, resume=False, settings=None, **options):
 
 
 def without_times(history):
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in history]
+    return [{key: value for key, value in line.items() if key not in ("seconds", "memory_mb")} for line in history]
 
 
 def assert_same_run(folder, result, whole):

@@ -1,8 +1,11 @@
-"""What a log is read back as."""
+"""What a log says, and what it is read back as."""
 
 import pytest
+import torch
+from torch import nn
 
-from shared.training import curve_from_history
+from shared.training import Batches, TrainingConfig, curve_from_history, read_metrics, train
+from shared.training.memory import peak_memory
 
 
 def test_a_curve_from_a_log():
@@ -10,3 +13,24 @@ def test_a_curve_from_a_log():
     assert curve_from_history(history, "loss") == ([5], [2.0])
     with pytest.raises(ValueError, match="'accuracy'; there are evaluation/error, loss, step"):
         curve_from_history(history, "accuracy")
+
+
+def test_the_log_tells_what_a_long_run_is_watched_by(tmp_path):
+    batches = Batches(torch.ones(8, 2), batch_size=4, seed=0)
+    loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
+    train(nn.Linear(2, 1), batches, loss, TrainingConfig(4, 0.1, log_every=2), folder=tmp_path)
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [2, 4]
+    for line in lines:
+        assert line.keys() == {"step", "loss", "gradient_norm", "learning_rate", "seconds", "memory_mb"}
+        assert 20 < line["memory_mb"] < 20_000 and line["seconds"] > 0
+    assert lines[0]["memory_mb"] <= lines[1]["memory_mb"]  # the most so far
+
+
+def test_memory_is_the_most_that_was_held():
+    before = peak_memory(torch.device("cpu"))
+    block = torch.ones(25_000_000)
+    assert peak_memory(torch.device("cpu")) >= before and peak_memory(torch.device("cpu")) > block.nbytes
+    del block
+    after = peak_memory(torch.device("cpu"))
+    assert after >= 100_000_000 and after == peak_memory(torch.device("cpu"))

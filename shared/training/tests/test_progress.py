@@ -20,6 +20,7 @@ class Clock:
 def clock_set_by_hand(monkeypatch):
     hand = Clock()
     monkeypatch.setattr(progress.time, "monotonic", hand.monotonic)
+    monkeypatch.setattr(progress, "peak_memory", lambda device: 1_234_000_000)
     return hand
 
 
@@ -34,32 +35,32 @@ def test_pace_in_words():
 
 
 def test_a_slow_first_step_is_forgotten(clock_set_by_hand):
-    pace = Pace(0)
+    pace = Pace(0, 40)
     clock_set_by_hand.now += 60  # compiling
-    pace.mark(1)
+    pace.mark(1, 0.1)
     for step in range(2, 40):
         clock_set_by_hand.now += 0.5
-        pace.mark(step)
+        pace.mark(step, 0.1)
     assert pace.steps_per_second == pytest.approx(2.0)
 
 
 def test_plain_lines_begin_at_once_and_grow_rare(clock_set_by_hand, capsys):
-    display = PlainLines("student", 0, 1000, "samples", 10)
+    display = PlainLines("student", Pace(0, 1000, "samples", 10))
     assert capsys.readouterr().err == "student: step 0/1000, starting\n"
     times = []
     for step in range(1, 1001):
         clock_set_by_hand.now += 0.5
-        display.update(step, 1.25)
+        display.update(step, 1.25, 3e-4)
         if lines := capsys.readouterr().err:
             times.append(step / 2)
             assert lines.startswith(f"student: step {step}/1000, loss 1.2500, ")
-            assert lines.endswith(" left · 2 steps/s · 20 samples/s\n")
+            assert lines.endswith(" left · 2 steps/s · 20 samples/s · lr 3.0e-04 · 1,234 MB\n")
     assert times[:3] == [2.0, 5.0, 9.5] and times[-1] == 500.0 and len(times) < 20
 
 
 def test_a_report_is_small_and_not_renewed_at_every_step(clock_set_by_hand, tmp_path):
     path = tmp_path / "progress.json"
-    display = ReportFile(path, "student", 3, 40, "", 0)
+    display = ReportFile(path, "student", Pace(3, 40))
     assert json.loads(path.read_text()) == {
         "label": "student",
         "step": 3,
@@ -70,12 +71,13 @@ def test_a_report_is_small_and_not_renewed_at_every_step(clock_set_by_hand, tmp_
     seen = set()
     for step in range(4, 41):
         clock_set_by_hand.now += 0.1
-        display.update(step, 0.5)
+        display.update(step, 0.5, 3e-4)
         seen.add(json.loads(path.read_text())["step"])
     assert 40 in seen and 10 < len(seen) < 16
+    assert json.loads(path.read_text())["pace"] == "0:00 left · 10 steps/s · lr 3.0e-04 · 1,234 MB"
     path.unlink()
     tmp_path.rmdir()
-    display.update(40, 0.5)  # nowhere to write to: no reason to end a run
+    display.update(40, 0.5, 3e-4)  # nowhere to write to: no reason to end a run
 
 
 def test_the_display_fits_where_the_output_goes(monkeypatch, tmp_path, capsys):
@@ -89,6 +91,6 @@ def test_the_bar_on_a_terminal_draws_itself(monkeypatch, capsys):
     bar = open_display("student", 0, 10, "samples", 32)
     assert isinstance(bar, progress.TerminalBar)
     for step in range(1, 11):
-        bar.update(step, 0.5)
+        bar.update(step, 0.5, 3e-4)
     bar.close()
     assert "student" in capsys.readouterr().err
