@@ -183,6 +183,7 @@ def named_masks() -> dict[str, tuple[Mask, int, int]]:
     packed = runs((19, 0), (22, 1), (4, -1))
     documents = torch.cat([runs((7, 0), (33, 1)), runs((40, 0))])
     prefix = runs((21, 0), (19, -1))
+    unlike = torch.cat([prefix, runs((8, 0), (32, -1))])
     images = runs((3, -1), (18, 0), (5, -1), (14, 1))
     return {
         "image": (Mask(), 33, 33),
@@ -195,6 +196,7 @@ def named_masks() -> dict[str, tuple[Mask, int, int]]:
         "packed images": (Mask(segment_q=packed, segment_k=packed), 45, 45),
         "packed documents": (Mask(causal=True, segment_q=documents, segment_k=documents), 40, 40),
         "prefix": (Mask(causal=True, span_q=prefix, span_k=prefix), 40, 40),
+        "prefixes of unlike lengths": (Mask(causal=True, span_q=unlike, span_k=unlike), 40, 40),
         "images among text": (Mask(causal=True, span_q=images, span_k=images), 40, 40),
         "ragged batch": (Mask(segment_k=torch.cat([runs((30, 0)), runs((9, 0), (21, -1))])), 20, 30),
         "interleaved": (Mask(segment_q=runs((6, -1), (30, 0), (4, 1)), segment_k=runs((16, 0), (20, 1))), 40, 36),
