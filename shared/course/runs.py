@@ -20,6 +20,7 @@ from rich.text import Text
 from shared.course.lesson import ROOT
 from shared.training.checkpoint import FILE_NAME
 from shared.training.job import Job
+from shared.training.sharded_checkpoint import HEADER
 from shared.training.sole_use import in_use
 
 COLUMNS = ("lesson", "preset", "seed", "arm", "state", "size", "last change")
@@ -52,9 +53,8 @@ def find_runs(runs: Path) -> list[Found]:
     """Everything under `runs` that has been trained there, in the order of its path."""
     tickets = [path for path in sorted(runs.rglob("job.json")) if "fingerprint" in _read(path)]
     jobs = {path.parent for path in tickets}
-    own = [
-        path.parent for path in sorted(runs.rglob(FILE_NAME)) if not jobs.intersection(path.parents) and path.is_file()
-    ]
+    folders = {path.parent for path in runs.rglob(FILE_NAME)} | {path.parents[1] for path in runs.rglob(HEADER)}
+    own = [folder for folder in sorted(folders) if not jobs.intersection((folder, *folder.parents))]
     return [*(_of_job(runs, ticket) for ticket in tickets), *(_of_its_own(runs, folder) for folder in own)]
 
 
@@ -114,17 +114,19 @@ def _of_older_code(folder: Path, ticket: dict) -> str:
 
 
 def _saved(folder: Path) -> str:
-    """Say of which step the newest checkpoint is."""
-    saved = sorted(folder.rglob(FILE_NAME), key=lambda path: path.stat().st_mtime)
+    """Say of which step the newest checkpoint is; an arm may train several models, each in a folder of its own."""
+    saved = [*folder.rglob(FILE_NAME), *folder.rglob(HEADER)]
     if not saved:
         return ", nothing saved yet"
-    header = _header(saved[-1])
-    return f", saved at {header['step']}" if header else f", {saved[-1].name} damaged"
+    newest = max(saved, key=lambda path: path.stat().st_mtime)
+    header = _header(newest)
+    return f", saved at {header['step']}" if header else f", {newest.name} damaged"
 
 
 def _of_its_own(runs: Path, folder: Path) -> Found:
     """A training that no job stands behind: what its checkpoint says of it."""
-    header = _header(folder / FILE_NAME)
+    headers = [_header(path) for path in (folder / FILE_NAME, *folder.glob(f"*/{HEADER}"))]
+    header = max(headers, key=lambda header: header.get("step", -1))
     name = folder.relative_to(runs).as_posix()
     if in_use(folder):
         state = "running"
@@ -137,7 +139,9 @@ def _of_its_own(runs: Path, folder: Path) -> Found:
 
 
 def _header(path: Path) -> dict:
-    """What a checkpoint says of its run, without reading its weights; {} when it can't be read."""
+    """What a checkpoint, or the header of a sharded one, says of its run; {} when it can't be read."""
+    if path.name == HEADER:
+        return _read(path)
     try:
         with safetensors.safe_open(path, framework="np") as file:
             return json.loads((file.metadata() or {})["training"])

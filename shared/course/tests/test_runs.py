@@ -144,11 +144,16 @@ def test_a_training_of_ones_own_is_listed_too(tmp_path):
     trained(tmp_path / "mine" / "half", stop_after=3)
     trained(tmp_path / "mine" / "broken")
     (tmp_path / "mine" / "broken" / FILE_NAME).write_bytes(b"")
+    trained(tmp_path / "mine" / "shared out", stop_after=3)
+    (tmp_path / "mine" / "shared out" / "checkpoint-00000004").mkdir()  # several processes went on with it
+    header = json.dumps({"step": 4, "settings": {"steps": 6, "seed": 7}})
+    (tmp_path / "mine" / "shared out" / "checkpoint-00000004" / "training.json").write_text(header)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "job.json").write_text("[]")  # another program's
     assert states(tmp_path) == {
         "mine/broken": "failed: checkpoint.safetensors is damaged or not from a training run",
         "mine/half": "cut at step 2 of 6",
+        "mine/shared out": "cut at step 4 of 6",
         "mine/whole": "finished",
     }
     assert list(commands(find_runs(tmp_path))) == []
