@@ -13,7 +13,6 @@ from shared.errors import CourseError
 from shared.tokenizers.alphabet import spell, unspell
 from shared.tokenizers.pretokenize import PATTERNS
 from shared.tokenizers.tokenizer import Tokenizer
-from shared.training.atomic import write_atomically
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 # What the layout may leave out or say otherwise, and what alone is built here.
@@ -22,6 +21,9 @@ NOT_BUILT = {"dropout": None, "byte_fallback": False, "continuing_subword_prefix
 
 def save_tokenizer(tokenizer: Tokenizer, file: Path | str) -> None:
     """Write the tokenizer, whole or not at all. Raises CourseError when the disk refuses."""
+    # Here, because it brings PyTorch along: all else in this room runs with nothing installed.
+    from shared.training.atomic import write_atomically
+
     vocab = {spell(token): number for token, number in tokenizer.tokens.items()} | tokenizer.specials
     content = {
         "version": "1.0",

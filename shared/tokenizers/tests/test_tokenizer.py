@@ -1,7 +1,10 @@
 """Encoding and decoding: nothing is lost, the library's numbers, special tokens that no text can forge."""
 
 import random
+import subprocess
+import sys
 import unicodedata
+from pathlib import Path
 
 import numpy
 import pytest
@@ -113,6 +116,15 @@ def test_remembered_words_are_few_and_short_and_change_nothing():
     fresh._cache |= {f"{number}": [] for number in range(CACHED_WORDS)}
     size = len(fresh._cache)
     assert fresh.encode(" unheard-of") == tokenizer.encode(" unheard-of") and len(fresh._cache) == size
+
+
+def test_it_runs_with_nothing_installed():
+    code = (
+        "from shared.tokenizers import Tokenizer; t = Tokenizer.train(['ab ab'], 258); print(t.decode(t.encode('abé')))"
+    )
+    command = [sys.executable, "-S", "-X", "utf8", "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, encoding="utf-8", check=False)
+    assert done.stdout.strip() == "abé", done.stderr
 
 
 def test_numbers_may_be_of_any_integer_type():
