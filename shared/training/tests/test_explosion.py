@@ -122,6 +122,26 @@ def test_an_exploded_run_stops_and_keeps_the_evidence(tmp_path):
     assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl")] == list(range(10, 140, 10))
 
 
+def test_a_run_that_was_cut_still_knows_what_was_healthy(tmp_path):
+    model = network()
+    diverging = Diverging(model, 2 * 160)
+
+    def cut(number: int):
+        raise KeyboardInterrupt
+
+    config = TrainingConfig(400, 1e-3, accumulate=2, checkpoint_every=50)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            network(),
+            lambda number: (cut if number == 310 else diverging.batches)(number),
+            diverging.loss,
+            config,
+            folder=tmp_path,
+        )
+    with pytest.raises(Exploded, match=f"stopped at step {160 + PATIENCE}"):
+        train(model, diverging.batch_at, diverging.loss, config, folder=tmp_path, resume=True)
+
+
 def test_without_a_folder_there_is_the_message():
     with pytest.raises(Exploded, match=r"has grown most is 2\.bias") as caught:
         run()

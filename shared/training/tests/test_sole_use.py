@@ -1,11 +1,14 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from shared.errors import CourseError
-from shared.training import Job, job_process, run_jobs, sole_use
+from shared.training import Job, TrainingConfig, job_process, run_jobs, sole_use, train
 from shared.training.job import ROOT
 from shared.training.sole_use import in_use
 
@@ -72,6 +75,24 @@ class Done:
 
     def poll(self) -> int:
         return self.returncode
+
+
+def test_a_training_does_not_touch_a_folder_in_use(tmp_path, other):
+    (tmp_path / "checkpoint.safetensors").write_text("of the other one")
+    with pytest.raises(CourseError, match="another process is at work"):
+        train(nn.Linear(2, 1), lambda number: torch.ones(4, 2), first_output, TrainingConfig(2, 0.1), folder=tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").read_text() == "of the other one"
+
+
+def first_output(model, batch):
+    assert in_use(Path("."))
+    return model(batch).square().mean()
+
+
+def test_a_training_has_its_folder_for_itself(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(nn.Linear(2, 1), lambda number: torch.ones(4, 2), first_output, TrainingConfig(2, 0.1), folder=tmp_path)
+    assert not in_use(tmp_path)
 
 
 def test_a_process_may_nest_its_use(tmp_path):
