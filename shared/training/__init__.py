@@ -6,6 +6,7 @@ from shared.training.explosion import Exploded
 from shared.training.interruption import TrainingInterrupted
 from shared.training.jobs import Job, run_jobs
 from shared.training.loop import TrainingResult, train
+from shared.training.lost_process import ProcessLost
 from shared.training.metrics import curve_from_history, read_metrics
 from shared.training.not_finite import NotFinite
 from shared.training.saving import load_weights
@@ -16,6 +17,7 @@ __all__ = [
     "Exploded",
     "Job",
     "NotFinite",
+    "ProcessLost",
     "Stage",
     "TrainingConfig",
     "TrainingInterrupted",

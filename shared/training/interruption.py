@@ -3,6 +3,7 @@
 import signal
 import threading
 
+from shared.distributed import world_size
 from shared.errors import CourseError
 
 
@@ -33,7 +34,9 @@ class Interruption:
 
     def _hear(self, number: int, _frame) -> None:
         self.wanted = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self._restore()
+        # Under torchrun one Ctrl-C comes twice, from the terminal and from torchrun, which kills those that are too slow.
+        if world_size() == 1:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -19,6 +19,7 @@ from shared.training.config import TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.explosion import LossWatch
 from shared.training.interruption import Interruption, TrainingInterrupted
+from shared.training.lost_process import lost_process_told
 from shared.training.memory import peak_memory
 from shared.training.metrics import MetricsLog, Window
 from shared.training.not_finite import not_finite
@@ -66,20 +67,24 @@ def train(
     `batch_at(k)` is a pure function of the number of the batch. `loss(model, batch)` returns a scalar mean, or it and
     a dictionary of further things to log. `evaluate(model)` is called every `evaluate_every` steps and after the last,
     on the averaged model where there is one; it disturbs neither weights nor random states.
-    Under torchrun all processes call this alike, with the same arguments: each takes its rows of every batch, which must
-    divide evenly, and only the main one shows and logs, means over all. With a `folder` there are a log and checkpoints, and `resume` goes on from the last one, to the same weights
+    With a `folder` there are a log and checkpoints, and `resume` goes on from the last one, to the same weights
     as a run that was never cut. `device` is where model and batches are put.
 
+    Under torchrun all processes call this alike, with the same arguments. Each takes its rows of every batch, which must
+    divide evenly; only the main one shows and logs, and what it logs are means over all.
+
     Raises TrainingInterrupted after Ctrl-C or SIGTERM (all saved), NotFinite when the loss is no longer a number,
-    Exploded when it has grown out of all measure, and CourseError when disk, device or checkpoint are not what they should be.
+    Exploded when it has grown out of all measure, ProcessLost when another process died or hangs, and CourseError when
+    disk, device or checkpoint are not what they should be.
     """
     device = usable_device(join(device))
     check_stages(stages, config.steps, model)
     seed_everything(config.seed, process=rank())
     parallel, state = _fresh_state(model, config, stages, device)
+    folder = None if folder is None else Path(folder)
     with contextlib.ExitStack() as open_things:
+        open_things.enter_context(lost_process_told(folder))
         if folder is not None:
-            folder = Path(folder)
             if is_main():
                 open_things.enter_context(sole_use(folder))
             prepare_folder(folder, resume)

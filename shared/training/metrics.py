@@ -118,10 +118,8 @@ def mean_sums(sums: Mapping[str, float]) -> dict[str, float]:
     Means, so that they are what one process would have gathered, and another number of processes can go on with them.
     """
     parts = gather_values(dict(sums))
-    names = {key for part in parts for key in part}
-    return (
-        {key: sum(part.get(key, 0) for part in parts) / len(parts) for key in sorted(names)} if parts[1:] else parts[0]
-    )
+    names = dict.fromkeys(key for part in parts for key in part)
+    return {key: sum(part.get(key, 0) for part in parts) / len(parts) for key in names} if parts[1:] else parts[0]
 
 
 def _as_line(values: dict) -> str:

@@ -85,7 +85,7 @@ def write_sharded(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
     try:
         storage.save(tensors, storage_writer=writer, process_group=group)
     except storage.api.CheckpointException as error:
-        raise _as_course_error(path, error) from error
+        raise _in_words(path, error) from error
     mine = {file.name: _size_and_checksum(file) for file in unfinished.glob(f"shard-{rank() + 1:05}-*")}
     files = {name: value for part in gather_values(mine, group) for name, value in part.items()}
     if is_main():
@@ -98,11 +98,12 @@ def write_sharded(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
             os.replace(unfinished, path)
 
 
-def _as_course_error(path: Path, error: BaseException) -> CourseError:
+def _in_words(path: Path, error: Any) -> Exception:
     process, (cause, _) = next(iter(error.failures.items()))
-    reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    if not isinstance(cause, OSError):
+        return RuntimeError(str(cause))
     return CourseError(
-        f"cannot write {path}: {reason} (process {process}). "
+        f"cannot write {path}: {cause.strerror or cause} (process {process}). "
         "What was saved before is untouched: make room or set the permissions right, then go on with RESUME=1"
     )
 

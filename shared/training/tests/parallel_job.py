@@ -1,10 +1,14 @@
 """What each process of test_parallel.py does: train every case and keep log and weights. Pytest runs the same alone."""
 
 import json
+import math
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.distributed import gather_values, is_main, join, rank, world_size
-from shared.training import Batches, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, train
+from shared.errors import CourseError
+from shared.training import Batches, ProcessLost, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, train
 from shared.transformer import Attention, Block, Decoder, DecoderConfig, FeedForward
 
 WIDTH, STEPS = 16, 50
@@ -183,14 +188,45 @@ def resume(folder: Path, parallel: str) -> TrainingResult:
     return result
 
 
+def fail(folder: Path, how: str) -> None:
+    """Do something to the last process in the midst of a run; what the others, and it, then say goes to stderr."""
+    calls = 0
+    last, real = rank() == world_size() - 1, CASES["vit"].loss
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal calls
+        calls += model.training
+        if calls == 2 * CUT_AFTER and last and how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if calls == 2 * CUT_AFTER and last and how == "hangs":
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(600)
+        if calls == 2 * CUT_AFTER and last and how == "disk":
+            (folder / "unfinished-checkpoint-00000012").write_text("in the way of what is to be saved next")
+        if last and how == "slow":
+            time.sleep(0.03)
+        value, further = real(model, batch)
+        return (value * math.nan if last and calls == 2 * CUT_AFTER and how == "nan" else value), further
+
+    CASES["vit"].loss = loss
+    try:
+        run("vit", "fsdp" if how == "disk" else "ddp", folder, **CUT, checkpoint_every=4)
+    except CourseError as error:
+        print(f"{type(error).__name__} in {rank()}: {error}", file=sys.stderr, flush=True)
+        if isinstance(error, ProcessLost):
+            sys.exit(1)  # so that torchrun ends those that hang
+    finally:
+        CASES["vit"].loss = real
+
+
 def main(folder: Path, command: str, arguments: list[str]) -> None:
     torch.set_num_threads(1)
-    join()
+    join(timeout=timedelta(seconds=12 if "fail/hangs" in arguments else 60))
     if command == "train":
         train_cases(folder, arguments)
     else:
-        for argument in arguments:  # such as cut/ddp, resume-from-ddp/fsdp
-            act = cut if argument.startswith("cut") else resume
+        for argument in arguments:  # such as cut/ddp, from-ddp/fsdp, fail/dies
+            act = {"cut": cut, "fail": fail}.get(argument.split("/")[0], resume)
             act(folder / argument, argument.split("/")[1])
 
 
