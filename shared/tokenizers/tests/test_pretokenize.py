@@ -4,10 +4,10 @@ import sys
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from shared.tokenizers.pretokenize import PATTERNS, kind, split
+from shared.tokenizers.tests.examples import FIXED, texts, texts_with_half_characters
 from shared.tokenizers.tests.oracle import ADVERSARIAL, TEXTS
 
 CUTTERS = {name: pre_tokenizers.Split(Regex(pattern), "isolated") for name, pattern in PATTERNS.items()}
@@ -38,18 +38,15 @@ def test_words_are_the_library_s_on_awkward_texts(pattern):
         assert split(text, pattern) == cut_by_the_library(text, pattern), ascii(text[:60])
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    st.text(
-        st.one_of(st.characters(codec="utf-8"), st.sampled_from("'sStTlLrRveEdmſ _.,!?\r\n\t 019é漢\x85\u3000\x1c"))
-    )
-)
+@settings(max_examples=300, **FIXED)
+@given(texts)
 def test_words_are_the_library_s_on_any_text(text):
     for pattern in PATTERNS:
         assert split(text, pattern) == cut_by_the_library(text, pattern)
 
 
-@given(st.text(st.characters(exclude_categories=[])))
+@settings(**FIXED)
+@given(texts_with_half_characters)
 def test_words_are_the_text_again(text):
     for pattern in PATTERNS:
         assert "".join(split(text, pattern)) == text

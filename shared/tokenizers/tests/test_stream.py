@@ -4,13 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.tokenizers import TextStream, Tokenizer
+from shared.tokenizers.tests.examples import FIXED, texts
 from shared.tokenizers.tests.oracle import SCRIPTS
 
 tokenizer = Tokenizer.train([SCRIPTS], 361, specials=["<|end|>"])
 
 
-@settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text().map(tokenizer.encode), st.lists(st.integers(0, 360), max_size=30)), st.booleans())
+@settings(max_examples=150, **FIXED)
+@given(st.one_of(texts.map(tokenizer.encode), st.lists(st.integers(0, 360), max_size=30)), st.booleans())
 def test_pieces_make_the_whole_and_are_its_beginning_at_every_moment(numbers, skip):
     whole = tokenizer.decode(numbers, skip_specials=skip)
     stream, written = TextStream(tokenizer, skip_specials=skip), ""

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.tokenizers.alphabet import BYTES, spell, unspell
+from shared.tokenizers.tests.examples import FIXED
 from shared.tokenizers.tests.oracle import TEXTS, merges_of, spelled, trained_library
 from shared.tokenizers.train import count_words, learn_merges
 
@@ -62,7 +63,7 @@ def test_rare_pairs_are_left_alone_as_the_library_leaves_them(min_frequency):
 words = st.text(st.sampled_from("abcé"), min_size=1, max_size=12)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, **FIXED)
 @given(st.lists(words, max_size=12))
 def test_few_letters_make_every_kind_of_tie_and_overlap(chosen):
     text = " ".join(chosen)
@@ -72,7 +73,7 @@ def test_few_letters_make_every_kind_of_tie_and_overlap(chosen):
     assert spelled(learned) == merges_of(trained_library([text], 316))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, **FIXED)
 @given(st.dictionaries(st.binary(max_size=9), st.integers(1, 5), max_size=9), st.integers(1, 4))
 def test_words_of_any_bytes_are_learned_by_the_definition(counts, min_frequency):
     learned = learn_merges(counts, 30, min_frequency=min_frequency)
