@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -65,13 +66,18 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Return the lines of a metrics.jsonl, [] where there is none; a last line that was cut short is left out."""
+    """Return the lines of a metrics.jsonl, [] where there is none.
+
+    A last line that was cut short is left out; so is one in the midst that is damaged, with a warning.
+    """
+    written = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for number, line in enumerate(written, 1):
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:
-            break
+            if number < len(written):
+                print(f"warning: line {number} of {path} is damaged and left out", file=sys.stderr, flush=True)
     return lines
 
 

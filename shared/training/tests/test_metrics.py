@@ -27,6 +27,14 @@ def test_the_log_tells_what_a_long_run_is_watched_by(tmp_path):
     assert lines[0]["memory_mb"] <= lines[1]["memory_mb"]  # the most so far
 
 
+@pytest.mark.parametrize("damage", [b"", b'{"step": 2, "lo', b"\xff\xfe\x00", b"\x00" * 30])
+def test_a_damaged_line_costs_that_line_and_no_other(tmp_path, capsys, damage):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n{"step": 4, "lo')
+    assert [line["step"] for line in read_metrics(path)] == [1, 3]
+    assert capsys.readouterr().err == f"warning: line 2 of {path} is damaged and left out\n"
+
+
 def test_memory_is_the_most_that_was_held():
     before = peak_memory(torch.device("cpu"))
     block = torch.ones(25_000_000)
