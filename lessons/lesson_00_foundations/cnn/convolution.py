@@ -36,9 +36,7 @@ def conv2d_direct(
     # end exercise
 
 
-def im2col(
-    images: Images, size: int, stride: int = 1, padding: int = 0
-) -> Float[Tensor, "batch places channels*size*size"]:
+def im2col(images: Images, size: int, stride: int = 1, padding: int = 0) -> Float[Tensor, "batch places window"]:
     """Every window as a row; places in reading order, and within a window the channel first, then row and column.
 
     Raises ValueError when no window fits.
@@ -74,7 +72,7 @@ def mean_pool2d(images: Images, size: int, stride: int | None = None) -> Float[T
 
 def _windows_of_each_channel(
     images: Images, size: int, stride: int
-) -> Float[Tensor, "batch channels rows columns size*size"]:
+) -> Float[Tensor, "batch channels rows columns window"]:
     rows, columns = (output_size(side, size, stride, 0) for side in images.shape[-2:])
     # exercise 0.13: windows to pool
     # Pooling never mixes channels: each is an image of its own.

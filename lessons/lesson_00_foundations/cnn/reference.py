@@ -67,13 +67,15 @@ def conv2d_direct(images: Tensor, kernel: Tensor, bias: Tensor, stride: int = 1,
         y[to] += x[at] * w[weight]
 
     def rule(gradient: list[float]) -> Gradients:
-        # Each product x · w of the sum is differentiated twice: by x it leaves w, and by w it leaves x.
         to_x, to_w, to_bias = [0.0] * len(x), [0.0] * len(w), [0.0] * out
+        # exercise 0.17: the way back through a convolution
+        # Each product x · w of the sum is differentiated twice: by x it leaves w, and by w it leaves x.
         for to, at, weight in triples():
             to_x[at] += gradient[to] * w[weight]
             to_w[weight] += gradient[to] * x[at]
         for place, slope in enumerate(gradient):
             to_bias[place // (rows * columns) % out] += slope
+        # end exercise
         return to_x, to_w, to_bias
 
     return record(y, (batch, out, rows, columns), (images, kernel, bias), rule)

@@ -1,0 +1,254 @@
+"""Convolution, pooling and residual networks: the same numbers in every version, and something is learned."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lessons.lesson_00_foundations.cnn import arms, convolution, figures, reference
+from lessons.lesson_00_foundations.cnn.claims import ARMS, CLAIMS
+from lessons.lesson_00_foundations.cnn.exact import as_plain, as_torch, check_convolution
+from lessons.lesson_00_foundations.cnn.model import MLP, ResNet, count_parameters, mlp_of_equal_size, shortcut
+from lessons.lesson_00_foundations.cnn.shifted import CANVAS, DIGIT, LEFT, PLACES, RIGHT, held_out, place, read_digits
+from shared.stdlib import digits
+from shared.stdlib.functional import cross_entropy
+from shared.stdlib.making import normal
+from shared.stdlib.optim import Adam
+from shared.stdlib.training import train
+
+ROOT = Path(__file__).parents[3]
+CASES = [(1, 0), (1, 1), (2, 1), (3, 2)]
+
+
+# ── Convolution ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("ours", [convolution.conv2d_direct, convolution.conv2d])
+@pytest.mark.parametrize(("stride", "padding"), CASES)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_convolutions_by_hand_are_pytorchs(ours, stride, padding, size):
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in [(2, 3, 7, 6), (4, 3, size, size), (4,)]]
+    inputs = [tensor.requires_grad_() for tensor in inputs]
+    expected, found = F.conv2d(*inputs, stride, padding), ours(*inputs, stride, padding)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+    upstream = torch.randn_like(expected)
+    for one, other in zip(
+        torch.autograd.grad(found, inputs, upstream), torch.autograd.grad(expected, inputs, upstream), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("ours", [reference.conv2d_direct, reference.conv2d])
+@pytest.mark.parametrize(("stride", "padding"), CASES)
+def test_convolutions_in_pure_python_are_pytorchs(ours, stride, padding):
+    inputs = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(2, 2, 6, 5), (3, 2, 3, 3), (3,)]
+    ]
+    expected = F.conv2d(*inputs, stride, padding)
+    upstream = torch.randn_like(expected)
+    gradients = torch.autograd.grad(expected, inputs, upstream)
+    plain = [as_plain(tensor, requires_grad=True) for tensor in inputs]
+    found = ours(*plain, stride, padding)
+    (found * as_plain(upstream)).sum().backward()
+    torch.testing.assert_close(as_torch(found), expected, atol=1e-9, rtol=0)
+    for tensor, gradient in zip(plain, gradients, strict=True):
+        torch.testing.assert_close(
+            torch.tensor(tensor.grad).reshape(gradient.shape).double(), gradient, atol=1e-5, rtol=0
+        )
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("max_pool2d", F.max_pool2d), ("mean_pool2d", F.avg_pool2d)])
+@pytest.mark.parametrize(("size", "stride"), [(2, None), (3, 2), (2, 3)])
+def test_pooling_in_pure_python_is_pytorchs(ours, theirs, size, stride):
+    images = torch.randn(2, 3, 6, 7, dtype=torch.float64, requires_grad=True)
+    expected = theirs(images, size, stride)
+    upstream = torch.randn_like(expected)
+    expected.backward(upstream)
+    plain = as_plain(images, requires_grad=True)
+    found = getattr(reference, ours)(plain, size, stride)
+    (found * as_plain(upstream)).sum().backward()
+    torch.testing.assert_close(as_torch(found), expected, atol=1e-9, rtol=0)
+    gradient = torch.tensor(plain.grad, dtype=torch.float64).reshape(images.shape)
+    torch.testing.assert_close(gradient, images.grad, atol=1e-9, rtol=0)
+
+
+def test_a_window_that_does_not_fit_is_refused():
+    for convolve in (convolution.conv2d, convolution.conv2d_direct):
+        with pytest.raises(ValueError, match=r"a window of 5 does not fit into 3 \+ 2 · 0"):
+            convolve(torch.zeros(1, 1, 3, 8), torch.zeros(1, 1, 5, 5))
+    with pytest.raises(ValueError, match="expected size ≥ 1, stride ≥ 1"):
+        convolution.im2col(torch.zeros(1, 1, 3, 3), 2, stride=0)
+    with pytest.raises(ValueError, match="does not fit"):
+        reference.im2col(normal((1, 1, 2, 2), 1.0, Random(0)), 3)
+
+
+def test_the_mechanism_holds_to_rounding():
+    measured = check_convolution(seed=0, data="digits", device="cpu", folder=ROOT, resume=False)
+    assert len(measured) == 6
+    assert max(measured.values()) < 1e-12
+
+
+# ── Networks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pair(seed=0):
+    """The same random weights in the pure-Python and the PyTorch network."""
+    model = ResNet(2, 4, widths=(3, 5), blocks=2, pool=2).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    plain = reference.ResNet(2, 4, (3, 5), 2, 2, Random(seed))
+    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    return plain, model
+
+
+def test_the_residual_networks_are_the_same_mathematics():
+    plain, model = pair()
+    images, labels = torch.rand(3, 2, 8, 6, dtype=torch.float64), [1, 0, 3]
+    logits = plain(as_plain(images))
+    cross_entropy(logits, labels).backward()
+    expected = model(images)
+    F.cross_entropy(expected, torch.tensor(labels)).backward()
+    torch.testing.assert_close(as_torch(logits), expected, atol=1e-9, rtol=0)
+    parameters = plain.parameters()
+    for name, parameter in model.named_parameters():
+        gradient = torch.tensor(parameters[name].grad, dtype=torch.float64).reshape(parameter.shape)
+        torch.testing.assert_close(gradient, parameter.grad, atol=1e-9, rtol=0)
+        assert gradient.abs().max() > 1e-6, name
+
+    # What the norms remember of that batch is the same too, and used in the same way.
+    for norm in plain.norms():
+        norm.training = False
+    model.eval()
+    images = torch.rand(2, 2, 8, 6, dtype=torch.float64)
+    torch.testing.assert_close(as_torch(plain(as_plain(images))), model(images), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "published", "exact"),
+    [(20, 0.27, 269_722), (32, 0.46, 464_154), (44, 0.66, 658_586), (56, 0.85, 853_018), (110, 1.7, 1_727_962)],
+)
+def test_parameter_counts_are_those_of_table_6(depth, published, exact):
+    with torch.device("meta"):
+        model, plain = ResNet.for_cifar10(depth), ResNet.for_cifar10(depth, residual=False)
+    assert count_parameters(model) == count_parameters(plain) == exact
+    assert round(exact / 1e6, 2 if published < 1 else 1) == published
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)]
+    assert len(layers) == depth
+
+
+def test_sizes_that_make_no_network_are_refused():
+    with pytest.raises(ValueError, match="21 is not 6n"):
+        ResNet.for_cifar10(21)
+    with pytest.raises(ValueError, match="make no network"):
+        ResNet(1, 10, widths=(), blocks=1)
+    with pytest.raises(ValueError, match="would forget some"):
+        shortcut(torch.zeros(1, 4, 2, 2), 3, 1)
+    with pytest.raises(ValueError, match="no model 'vit'"):
+        arms.build("vit")
+
+
+def test_a_block_whose_branch_is_zero_does_nothing():
+    model = ResNet(1, 3, widths=(4,), blocks=3)
+    plain = ResNet(1, 3, widths=(4,), blocks=3, residual=False)
+    images = torch.randn(2, 1, 6, 6)
+    with torch.no_grad():
+        for network in (model, plain):
+            for block in network.blocks:
+                block.norm2.weight.zero_()
+        stem = F.relu(model.stem_norm(model.stem(images)))
+        assert torch.equal(model.features(images), stem) and stem.abs().max() > 0.1
+        assert (plain.features(images) == 0).all()
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_the_mlp_has_as_many_parameters(depth):
+    cnn = arms.build("cnn")
+    mlp = mlp_of_equal_size(cnn, CANVAS**2, 10, depth=depth)
+    assert abs(count_parameters(mlp) / count_parameters(cnn) - 1) < 0.02
+    assert count_parameters(MLP(64, 0, 10, depth=0)) == 650
+
+
+# ── Shifted digits ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_two_halves_share_no_column():
+    assert not set(range(*LEFT)) & set(range(*RIGHT))
+    assert range(*LEFT).start == 0 and range(*RIGHT).stop == PLACES == CANVAS - DIGIT + 1
+    data = read_digits()
+    for columns in (LEFT, RIGHT):
+        canvases, labels = held_out(data, columns)
+        assert len(canvases) == len(labels) == 4 * len(data.test)
+        widest = slice(columns[0], columns[1] - 1 + DIGIT)
+        assert canvases[..., widest].count_nonzero() == canvases.count_nonzero() > 0
+        assert torch.equal(held_out(data, columns)[0], canvases)
+
+
+def test_a_digit_may_not_hang_over_the_edge():
+    with pytest.raises(ValueError, match=r"columns run from 9 to 9; on a canvas of 16"):
+        place(torch.zeros(1, 1, 8, 8), torch.tensor([0]), torch.tensor([9]))
+
+
+# ── Learning ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_it_learns_to_read_digits_that_it_never_saw(tmp_path):
+    """A fifth of the usual steps: far above chance for the CNN, and above the MLP."""
+    measured = {
+        name: arms.train_shifted(
+            seed=0,
+            data="digits",
+            device="cpu",
+            folder=tmp_path / name,
+            resume=False,
+            steps=100,
+            model=name,
+            places="left",
+        )
+        for name in ("cnn", "mlp")
+    }
+    assert measured["cnn"]["accuracy"] > 0.75
+    assert measured["cnn"]["accuracy_right"] > 0.6
+    assert measured["mlp"]["accuracy_right"] < 0.25
+    json.dumps(measured)
+
+
+def test_every_arm_of_the_smallest_preset_runs(tmp_path):
+    for arm in ARMS:
+        if arm.name in ("deep, plain", "photographs, ResNet-20"):
+            function = getattr(arms, arm.function.split(":")[1])
+            measured = function(
+                **arm.presets["smoke"], seed=1, data="digits", device="cpu", folder=tmp_path / arm.name, resume=False
+            )
+            assert 0 <= measured["accuracy"] <= 1
+            json.dumps(measured)
+
+
+def test_arms_and_claims_fit_together():
+    names = [arm.name for arm in ARMS]
+    assert len(set(names)) == len(names) and {arm.part for arm in ARMS} == {"cnn"}
+    assert {claim.kind for claim in CLAIMS} == {"exact", "learns", "paper"}
+    assert all(set(claim.arms) <= set(names) for claim in CLAIMS)
+    assert set(figures.CAPTIONS) and all(name.startswith("cnn_") for name in figures.CAPTIONS)
+
+
+def test_the_reference_runs_with_nothing_installed():
+    command = [sys.executable, "-S", "-m", "lessons.lesson_00_foundations.cnn.reference", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "held out: 359 digits" in done.stdout
+
+
+def test_the_pure_python_network_learns():
+    """Eight canvases, which it may learn by heart."""
+    data, random = digits.load().chosen(list(range(8))), Random(0)
+    model = reference.ResNet(1, 10, (4, 6), 1, 2, random)
+    canvases = reference.as_tensor(reference.scattered(data.images, random))
+    optimizer = Adam(model.parameters().values(), 2e-2)
+    losses = train(model, lambda step: cross_entropy(model(canvases), data.labels), optimizer, 15)
+    assert losses[-1] < 0.5 * losses[0]
