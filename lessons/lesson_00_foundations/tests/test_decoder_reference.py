@@ -1,0 +1,84 @@
+"""The pure-Python decoder and the PyTorch one are the same mathematics: same weights, same numbers."""
+
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lessons.lesson_00_foundations.decoder import reference
+from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from shared.transformer import DecoderConfig
+
+ROOT = Path(__file__).parents[3]
+ODD = reference.Sizes(11, width=18, layers=2, heads=3, kv_heads=1, hidden=10, rotary_base=300.0, norm_eps=0.01)
+
+
+def both(sizes):
+    """The same random weights in both."""
+    config = DecoderConfig(
+        sizes.vocab, sizes.width, sizes.layers, sizes.heads, sizes.kv_heads, sizes.hidden,
+        rotary_base=sizes.rotary_base, norm_eps=sizes.norm_eps,
+    )  # fmt: skip
+    model = LanguageModel(config).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.4 + (0.6 if parameter.ndim == 1 else 0.0))
+    plain = reference.Decoder(sizes, Random(0))
+    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    return plain, model
+
+
+@pytest.mark.parametrize(
+    "sizes", [ODD, reference.Sizes(9, width=16, heads=4, kv_heads=4)], ids=["grouped", "not grouped"]
+)
+def test_same_weights_same_logits_and_gradients(sizes):
+    plain, model = both(sizes)
+    windows = torch.randint(sizes.vocab, (2, 8))
+    loss = reference.loss_of(plain, windows.tolist())
+    loss.backward()
+    logits = model(windows[:, :-1])
+    expected = F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
+    ours = plain(windows[:, :-1].tolist())
+    torch.testing.assert_close(
+        torch.tensor(ours.data, dtype=torch.float64).reshape(ours.shape), logits, atol=1e-9, rtol=0
+    )
+    gradients = plain.parameters()
+    for name, parameter in model.named_parameters():
+        gradient = torch.tensor(gradients[name].grad, dtype=torch.float64).reshape(parameter.shape)
+        torch.testing.assert_close(gradient, parameter.grad, atol=1e-9, rtol=0)
+        assert gradient.abs().max() > 1e-6
+
+
+def test_bigram_counts_of_a_text_one_can_count_by_hand():
+    # After a: b, b, c (29 − 2 letters of the alphabet alike). After b: a, a. After c nothing is asked.
+    letters = [reference.ALPHABET.index(letter) for letter in "abab ac"]
+    a, b, size = letters[0], letters[1], len(reference.ALPHABET)
+    bits = reference.bigram_bits(letters, [[a, b]])
+    assert 2**-bits == pytest.approx((2 + 1) / (3 + size))
+
+
+def test_run_returns_what_it_prints_and_repeats_itself(capsys):
+    first, again, other = (reference.run(steps=1, seed=seed) for seed in (1, 1, 2))
+    shown = capsys.readouterr().out
+    assert f"{first['bits_per_byte']:6.2f}" in shown and f"{first['bigram_bits_per_byte']:6.2f}" in shown
+    for key in ("bits_per_byte", "bigram_bits_per_byte", "losses", "sample"):
+        assert first[key] == again[key]
+    assert first["losses"] != other["losses"]
+
+
+def test_quick_run_with_nothing_installed():
+    """After so few steps it is behind the counts, and says so; but well below letters all alike."""
+    command = [sys.executable, "-S", "-m", "lessons.lesson_00_foundations.decoder.reference", "--quick"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
+    assert done.returncode == 0, done.stderr
+    scores = {
+        line[:19].strip(): float(line[19:].split()[0]) for line in done.stdout.splitlines() if line.startswith("  ")
+    }
+    assert 1.5 < scores["bigram counts"] < 3.0
+    assert scores["decoder"] < 4.0 < scores["any letter alike"]
