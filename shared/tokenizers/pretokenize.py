@@ -69,6 +69,17 @@ def kind(character: str) -> str:
 _KINDS = _Kinds()
 
 
+def to_bytes(word: str) -> bytes:
+    """Return a word's bytes in UTF-8; those that were none keep their value, as Python's "surrogateescape" has it.
+
+    Raises ValueError for half a surrogate pair, which is no character.
+    """
+    try:
+        return word.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{word[error.start]!a} is half of a surrogate pair and no character; drop it") from error
+
+
 def split(text: str, pattern: str = "llama3") -> list[str]:
     """Return the words of a text, which together are the text again.
 

@@ -7,7 +7,7 @@ from heapq import heapify, heappop, heappush
 from operator import index
 
 from shared.tokenizers.alphabet import BYTES, spell
-from shared.tokenizers.pretokenize import PATTERNS, split
+from shared.tokenizers.pretokenize import PATTERNS, split, to_bytes
 from shared.tokenizers.train import count_words, learn_merges, pairs_of
 
 CACHED_WORDS = 2**16
@@ -65,8 +65,10 @@ class Tokenizer:
         """Learn a vocabulary: the 256 bytes, as many merges as fit, and the special tokens last.
 
         A small text may have fewer pairs to join than would fit. Raises ValueError when `vocab_size` does not hold
-        the bytes and the special tokens.
+        the bytes and the special tokens, when a special token is named twice, and as `count_words` does.
         """
+        if len(set(specials)) != len(specials):
+            raise ValueError(f"a special token is named twice: {', '.join(specials)}")
         number = vocab_size - len(BYTES) - len(specials)
         if number < 0:
             raise ValueError(f"vocab_size={vocab_size} is less than 256 bytes and {len(specials)} special tokens")
@@ -124,10 +126,7 @@ class Tokenizer:
         A merge joins all of its pairs at once, so even a word of a million letters takes only as many rounds as there
         are different merges in it.
         """
-        try:
-            data = word.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError as error:
-            raise ValueError(f"{word[error.start]!a} is half of a surrogate pair and no character; drop it") from error
+        data = to_bytes(word)
         if self.ignore_merges and data in self.tokens:
             return [self.tokens[data]]
         tokens = data.decode("latin-1").translate(self._letters)

@@ -11,17 +11,22 @@ from heapq import heapify, heappop, heappush
 from operator import add
 
 from shared.tokenizers.alphabet import BYTES
-from shared.tokenizers.pretokenize import split
+from shared.tokenizers.pretokenize import split, to_bytes
 
 NUMBER_OF_BYTE = {token[0]: chr(number) for number, token in enumerate(BYTES)}
 
 
 def count_words(texts: Iterable[str], pattern: str = "llama3") -> Counter[bytes]:
-    """Return how often each word stands in the texts. Raises ValueError for a pattern that is not known."""
+    """Return how often each word stands in the texts.
+
+    Raises ValueError for a pattern that is not known, for half a surrogate pair, and for one text without a list.
+    """
+    if isinstance(texts, str):
+        raise ValueError("texts is one text, and would be read a letter at a time: give a list, [text]")
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(split(text, pattern))
-    return Counter({word.encode("utf-8", "surrogateescape"): count for word, count in counts.items()})
+    return Counter({to_bytes(word): count for word, count in counts.items()})
 
 
 def learn_merges(counts: Mapping[bytes, int], number: int, *, min_frequency: int = 1) -> list[tuple[bytes, bytes]]:

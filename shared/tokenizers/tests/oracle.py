@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import random
 from pydoc_data.topics import topics
 
@@ -10,6 +11,8 @@ from tokenizers import Regex, models, pre_tokenizers, trainers
 
 from shared.tokenizers.alphabet import spell
 from shared.tokenizers.pretokenize import PATTERNS
+
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread, like every test here
 
 SCRIPTS = (
     "Der Fluß überflutet die Straße. Où êtes-vous ? Ça va bien, merci. ¿Qué hora es? Pchnąć w tę łódź jeża. "

@@ -167,6 +167,8 @@ def test_small_texts_give_small_vocabularies():
     assert Tokenizer.train(["ab cd ab"], 300, min_frequency=2).merges == [(b"a", b"b")]
     with pytest.raises(ValueError, match="vocab_size=256 is less than 256 bytes and 1 special tokens"):
         Tokenizer.train(["ab"], 256, specials=["<|end|>"])
+    with pytest.raises(ValueError, match="named twice: <a>, <a>"):
+        Tokenizer.train(["ab"], 300, specials=["<a>", "<a>"])
 
 
 WHOLE = {token: number for number, token in enumerate([*BYTES, b"ab", b"abc"])}

@@ -89,6 +89,13 @@ def test_words_are_counted_over_all_texts():
     assert count_words(["a a b", " a"], "gpt2") == {b"a": 1, b" a": 2, b" b": 1}
 
 
+def test_texts_that_are_no_texts_are_refused():
+    with pytest.raises(ValueError, match=r"give a list, \[text\]"):
+        count_words("ab ab")
+    with pytest.raises(ValueError, match=r"'\\ud800' is half of a surrogate pair"):
+        count_words(["a\ud800"])
+
+
 @pytest.mark.parametrize("wrong", [{"number": -1}, {"number": 1, "min_frequency": 0}])
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must not be negative"):
