@@ -84,6 +84,20 @@ def test_the_gradients_of_a_ring_of_blocks_add_up():
         torch.testing.assert_close(mine.double(), right, atol=3 * TOLERANCE[q.dtype], rtol=3 * TOLERANCE[q.dtype])
 
 
+def test_a_row_that_sees_nothing_passes_on_no_gradient_of_its_log_sum_exp():
+    """It is the constant −∞ there, and what is done with −∞ further on may well have no gradient that is a number."""
+    q, k, v = (framed(1, 1, 20 * UNIT, 16, dtype=torch.float32).requires_grad_() for _ in range(3))
+    out, lse = attention(q, k, v, Mask(segment_q=runs((5, -1), (15, 0))), return_lse=True)
+    blind = lse == -torch.inf
+    assert int(blind.sum()) == 5 * UNIT
+    grad_out, given = torch.randn_like(out), torch.randn_like(lse)
+    found = [
+        torch.autograd.grad([out, lse], (q, k, v), [grad_out, given.masked_fill(blind, value)], retain_graph=True)
+        for value in (0.0, torch.nan)
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_the_same_inputs_give_the_same_bits():
     segment = runs((20, 0), (17, 1))
     mask = Mask(causal=True, segment_q=segment, segment_k=segment)
