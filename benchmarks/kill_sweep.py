@@ -7,11 +7,11 @@ call with `resume`. In the end its weights, averages, optimizer and random state
 run that was never cut, and its metrics file must hold every line once, in order, with equal values. After every single
 kill, whatever checkpoints lie in the folder must be whole. Then a disk fills up while the run saves.
 
-With `--plant-faults` each fault of kill_sweep_child.FAULTS is built into the loop, and the sweep must notice every one.
+With `--plant-faults` faults are built into the loop (those named, or all of kill_sweep_child.FAULTS), and the sweep must
+notice every one.
 """
 
 import argparse
-import json
 import multiprocessing
 import random
 import shutil
@@ -25,16 +25,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import safetensors
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks import kill_sweep_disk
 from benchmarks.kill_sweep_child import FAULTS, PLACES, STEPS, Plan, sit
+from benchmarks.kill_sweep_compare import damaged, differences
 from shared.course.machine import describe
 from shared.errors import CourseError
-from shared.training import read_metrics
-from shared.training.checkpoint import FILE_NAME, PREVIOUS_NAME, read_checkpoint
+from shared.training.checkpoint import FILE_NAME
 
 HERE = Path(__file__).parent
 MOMENT = "at a random moment of the run"
@@ -160,65 +159,6 @@ def has_half_written(folder: Path) -> bool:
     return bool(list(folder.glob(f"{FILE_NAME}.*.part")))
 
 
-def damaged(folder: Path) -> list[str]:
-    """Return what is wrong with the checkpoints that lie in `folder`."""
-    faults = []
-    for name in (FILE_NAME, PREVIOUS_NAME):
-        if (folder / name).exists():
-            try:
-                read_checkpoint(folder / name)
-            except CourseError as error:
-                faults.append(str(error).replace(str(folder), "…"))
-    return faults
-
-
-def differences(folder: Path, whole: Path) -> list[str]:
-    """Compare the end of a run with that of `whole`, byte for byte; return what differs, in words."""
-    found = [f"{path.name} was left behind" for path in folder.glob("*.part")]
-    for name in (FILE_NAME, PREVIOUS_NAME):
-        if not (folder / name).exists():
-            found.append(f"{name} is missing; the run's last words: {last_words(folder)}")
-            continue
-        try:
-            ours, theirs = raw(folder / name), raw(whole / name)
-        except safetensors.SafetensorError:
-            found.append(f"{name} is damaged; the run's last words: {last_words(folder)}")
-            continue
-        found += [
-            f"{name}: {part} differs"
-            for part in sorted(ours.keys() | theirs.keys())
-            if ours.get(part) != theirs.get(part)
-        ]
-    lines, wanted = (read_metrics(place / "metrics.jsonl") for place in (folder, whole))
-    for line in (*lines, *wanted):
-        for measured in ("seconds", "memory_mb"):  # what clock and machine decide
-            line.pop(measured, None)
-    if lines != wanted:
-        steps = [line["step"] for line in lines], [line["step"] for line in wanted]
-        found.append(
-            f"the metrics differ: lines of steps {steps[0]} instead of {steps[1]}"
-            if steps[0] != steps[1]
-            else "the metrics differ in their values"
-        )
-    elif (folder / "metrics.jsonl").read_text().count("\n") != len(wanted):
-        found.append("the metrics file holds more than its lines")
-    return found
-
-
-def raw(path: Path) -> dict[str, bytes | str]:
-    """Everything in a checkpoint by name, as bytes; of the header, all but the seconds and what stands for the bytes."""
-    with safetensors.safe_open(path, framework="np") as file:
-        tensors = {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118 – it is no dictionary
-        header = json.loads(file.metadata()["training"])
-    return tensors | {key: json.dumps(value) for key, value in header.items() if key not in ("seconds", "checksum")}
-
-
-def last_words(folder: Path) -> str:
-    log = folder.with_suffix(".log")
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    return lines[-1] if lines else "none"
-
-
 # ── What it shows ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 COLUMNS = ("killed", "kills", "of them inside a checkpoint's writing", "bit-identical end", "unbroken metrics")
@@ -268,13 +208,20 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--page", type=Path, help="where to write the result as Markdown")
-    parser.add_argument("--plant-faults", action="store_true", help="see too that faults are noticed")
+    parser.add_argument(
+        "--plant-faults",
+        nargs="*",
+        metavar="FAULT",
+        choices=FAULTS,
+        help="see too that these faults, or all, are noticed",
+    )
     given = parser.parse_args()
+    planted = [] if given.plant_faults is None else given.plant_faults or list(FAULTS)
     console = Console()
     with console.status("starting") as status, tempfile.TemporaryDirectory() as place:
         whole = run_whole(Path(place))
         done = sweep(whole, given.kills, given.seed, said=status.update)
-        faults = {name: sweep(whole, 12, given.seed, name) for name in FAULTS} if given.plant_faults else {}
+        faults = {name: sweep(whole, 12, given.seed, name) for name in planted}
         disk = kill_sweep_disk.outcomes()
     table = Table(*COLUMNS)
     for row in table_rows(done):

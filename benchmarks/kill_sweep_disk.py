@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.kill_sweep_child import SETTINGS, go
+from benchmarks.kill_sweep_compare import differences
 from shared.errors import CourseError
 from shared.training.checkpoint import FILE_NAME, read_checkpoint
 
@@ -48,8 +49,6 @@ def can_mount(place: Path) -> bool:
 
 def fill_and_go_on(whole: Path, disk: Path, full_in: int, room: int, mount: bool) -> dict:
     """Train on a disk that fills up, look at what is left, make room, go on, and compare with a run that had room."""
-    from benchmarks.kill_sweep import differences  # there, this module's results are shown
-
     disk.mkdir()
     if mount:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
