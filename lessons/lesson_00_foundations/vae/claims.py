@@ -122,7 +122,7 @@ CLAIMS = (
     Claim(
         "vae-samples-are-no-copies", "learns",
         "Samples are no copies: they lie no nearer to the nearest digit trained on than held-out digits do (median, ratio).",
-        "arXiv:1511.01844, section 3.3", ("vae",), number("vae", "nearest"), 1.0, "number",
+        "arXiv:1511.01844", ("vae",), number("vae", "nearest"), 1.0, "number",
     ),
     Claim(
         "vae-kl-makes-samples", "paper",
@@ -150,13 +150,13 @@ CLAIMS = (
         "vae-likelihood-is-not-looks", "paper",
         f"Likelihood and looks are two things. With {NARROW} numbers a code, held-out digits are less likely than with each "
         "pixel by itself (bound on log p, difference in nats) …",
-        "arXiv:1511.01844, section 3", ("vae, 2 wide", DIGITS),
-        lambda arms: arms["vae, 2 wide"]["log_likelihood"] - arms[DIGITS]["independent_log_likelihood"], -10.0, "number",
+        "arXiv:1511.01844", ("vae, 2 wide", DIGITS),
+        lambda arms: arms["vae, 2 wide"]["log_likelihood"] - arms[DIGITS]["independent_log_likelihood"], 0.0, "number",
         at_least=False,
     ),
     Claim(
         "vae-looks-are-not-likelihood", "paper", "… yet the judge likes its samples better (difference in score).",
-        "arXiv:1511.01844, section 3", ("vae, 2 wide", DIGITS),
+        "arXiv:1511.01844", ("vae, 2 wide", DIGITS),
         lambda arms: arms["vae, 2 wide"]["grain_score"] - arms[DIGITS]["independent_score"], 2.0, "number",
     ),
 )  # fmt: skip

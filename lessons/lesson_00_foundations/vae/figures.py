@@ -13,8 +13,8 @@ from shared.course.lesson import Run
 from shared.training import load_weights
 
 CAPTIONS = {
-    "vae_samples": "Nobody wrote these. Above: codes drawn from the prior, through the decoder. Below: a Gaussian in as many "
-    "principal components. Not chosen: the first twelve of each.",
+    "vae_samples": "Somebody wrote the held-out digits above; nobody the others: codes drawn from the prior, through the decoder, and "
+    "a Gaussian in as many principal components. Not chosen: the first twelve of each.",
     "vae_walk": "From one held-out digit to another: along a straight line between their codes (above each pair), and by fading one "
     "reconstruction into the other (below).",
     "vae_map": "A code of two numbers, as a map. Left: where the encoder puts held-out digits, coloured by a label it never saw. "
@@ -56,10 +56,12 @@ def as_pictures(images: Tensor) -> list[np.ndarray]:
 
 @torch.no_grad()
 def samples(run: Run, images: Images) -> plots.Card:
-    """Twelve samples of both models."""
-    both = trained(run, "vae", WIDTH), GaussianInPCA.fit(images.train, WIDTH)
-    drawn = [picture for model in both for picture in as_pictures(model.sample(12, Generator().manual_seed(0)))]
-    return plots.image_grid(drawn, ["VAE"] * 12 + ["PCA"] * 12, columns=12)
+    """Twelve held-out digits, and twelve samples of either model."""
+    rows = {"real": images.test[:12]}
+    for name, model in (("VAE", trained(run, "vae", WIDTH)), ("PCA", GaussianInPCA.fit(images.train, WIDTH))):
+        rows[name] = model.sample(12, Generator().manual_seed(0))
+    drawn = [picture for row in rows.values() for picture in as_pictures(row)]
+    return plots.image_grid(drawn, [name for name in rows for _ in range(12)], columns=12)
 
 
 @torch.no_grad()

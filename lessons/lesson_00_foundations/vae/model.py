@@ -69,7 +69,7 @@ def importance_weighted_bound(
     mean: Codes,
     log_variance: Codes,
 ) -> Float[Tensor, " batch"]:
-    """log of the mean of p(x | z) p(z) / q(z | x) over codes z drawn from q (arXiv:1509.00519, eq. 8), in nats.
+    """log of the mean of p(x | z) p(z) / q(z | x) over codes z drawn from q (arXiv:1509.00519, section 3), in nats.
 
     On average below log p(x), and the closer the more samples; with one sample it is the ELBO.
     """
