@@ -1,6 +1,6 @@
 """`make bench`: the course's speed beside others', in one run on this machine, into benchmarks/results.md.
 
-python -m benchmarks [vit attention_cpu stdlib_engine toybox tokenizer]     and, on a machine with a CUDA GPU, attention
+python -m benchmarks [vit attention_cpu stdlib_engine toybox tokenizer distributed]     and, on a machine with a CUDA GPU, attention
 """
 
 import importlib
@@ -21,6 +21,7 @@ PARTS = (
     "stdlib_engine",
     "toybox",
     "tokenizer",
+    "distributed",
     *(("attention",) if torch.cuda.is_available() else ()),
 )
 HERE = Path(__file__).parent

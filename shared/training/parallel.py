@@ -44,8 +44,9 @@ class Door(nn.Module):
 class Parallel:
     """A model, and its average where one is kept, made ready to be trained by all processes together.
 
-    `model` is what optimizers, the average and checkpoints work on: the model that was given, on `device`, or with
-    FSDP a copy of it whose parameters are shares (DTensor). `work` measures what this process does by itself.
+    `model` is what optimizers, the average and checkpoints work on: the model that was given, on `device`. With FSDP it
+    is a twin whose parameters are shares (DTensor), and the given one is empty until `finished` fills it again.
+    `work` measures what this process does by itself.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Parallel:
             for module in filter(None, (model, average)):
                 _as_on_the_main_process(module)
         if self.sharded:
-            self.model = copy.deepcopy(model)
+            self.model = _moved_out_of(model)
             self.doors = {module: self._shard(module, bfloat16) for module in filter(None, (self.model, average))}
         else:
             self.model, self.average = model.to(device), average and average.to(device)
@@ -109,8 +110,8 @@ class Parallel:
         """The trained model and its average, both whole, on `device` and in evaluation mode."""
         if not self.sharded:
             return self.model.eval(), self.average
-        average = None if self.average is None else _gather(self.average, copy.deepcopy(self.whole_model))
         model = _gather(self.model, self.whole_model)
+        average = None if self.average is None else _gather(self.average, copy.deepcopy(model))
         return model.to(self.device).eval(), average and average.to(self.device).eval().requires_grad_(False)
 
     def _shard(self, model: nn.Module, bfloat16: bool) -> nn.Module:
@@ -207,10 +208,19 @@ def _as_on_the_main_process(module: nn.Module) -> None:
             distributed.broadcast(tensor, 0)
 
 
+def _moved_out_of(model: nn.Module) -> nn.Module:
+    """A twin of `model` that has taken over the memory of its parameters; those of `model` are left empty."""
+    taken = {id(parameter): nn.Parameter(parameter.data, parameter.requires_grad) for parameter in model.parameters()}
+    twin = copy.deepcopy(model, taken)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.new_empty(0)
+    return twin
+
+
 def _gather(shares: nn.Module, into: nn.Module) -> nn.Module:
     with torch.no_grad():
         for target, share in zip(into.parameters(), shares.parameters(), strict=True):
-            target.copy_(whole(share))
+            target.data = whole(share.detach())
         for target, buffer in zip(into.buffers(), shares.buffers(), strict=True):
             target.copy_(buffer)
     return into

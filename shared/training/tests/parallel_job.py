@@ -204,13 +204,14 @@ def fail(folder: Path, how: str) -> None:
         if calls == 2 * CUT_AFTER and last and how == "disk":
             (folder / "unfinished-checkpoint-00000012").write_text("in the way of what is to be saved next")
         if last and how == "slow":
-            time.sleep(0.03)
+            time.sleep(0.1)
         value, further = real(model, batch)
         return (value * math.nan if last and calls == 2 * CUT_AFTER and how == "nan" else value), further
 
     CASES["vit"].loss = loss
     try:
-        run("vit", "fsdp" if how == "disk" else "ddp", folder, **CUT, checkpoint_every=4)
+        changes = CUT | {"checkpoint_every": 4} | ({"steps": 12} if how == "slow" else {})
+        run("vit", "fsdp" if how == "disk" else "ddp", folder, **changes)
     except CourseError as error:
         print(f"{type(error).__name__} in {rank()}: {error}", file=sys.stderr, flush=True)
         if isinstance(error, ProcessLost):

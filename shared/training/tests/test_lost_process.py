@@ -69,7 +69,8 @@ def test_a_slow_process_is_named_and_logged(survived):
     [warning] = re.findall(r"^warning: process 1 on \S+ is slow: .* take ([\d.]+) times as long", said, re.M)
     assert float(warning) > 1.5
     lines = [line for line in read_metrics(folder / "slow" / "metrics.jsonl") if "loss" in line]
-    assert all(line["slowest_process"] == 1 and line["slowdown"] > 1.5 for line in lines)
+    assert [line["slowest_process"] for line in lines] == [1, 1, 1]
+    assert lines[-1]["slowdown"] > 1.5
 
 
 def test_what_is_not_finite_in_one_process_stops_all_and_keeps_the_evidence(survived):
@@ -86,6 +87,6 @@ def test_what_is_not_finite_in_one_process_stops_all_and_keeps_the_evidence(surv
 
 def test_only_the_newest_two_checkpoints_are_kept(survived):
     folder, _ = survived
-    assert [step_of(path) for path in sharded_checkpoints(folder / "slow")] == [24, 20]
+    assert [step_of(path) for path in sharded_checkpoints(folder / "slow")] == [12, 8]
     header = json.loads((sharded_checkpoints(folder / "slow")[0] / "training.json").read_text())
-    assert header["training"]["step"] == 24
+    assert header["training"]["step"] == 12

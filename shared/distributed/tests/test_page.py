@@ -1,0 +1,33 @@
+"""The page on several processes names options that exist, and a script that a shell can read."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from torch.distributed.run import get_args_parser
+
+PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+SHELL = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.S)
+
+
+def test_every_option_of_torchrun_exists_and_is_explained():
+    known = {option for action in get_args_parser()._actions for option in action.option_strings}
+    used = set()
+    for block in SHELL:
+        for command in re.findall(r"torchrun (.*?) -m ", block.replace("\\\n", " ")):
+            used |= set(re.findall(r"--[a-z-]+", command))
+    explained = set(re.findall(r"^\| `(--[a-z-]+)", PAGE, flags=re.M))
+    assert used - known == set() and used - explained == set()
+    slurm = set(re.findall(r"^#SBATCH (--[a-z-]+)", PAGE, flags=re.M))
+    assert explained - known <= slurm
+
+
+def test_the_commands_are_ones_that_a_shell_can_read():
+    for block in SHELL:
+        subprocess.run(["bash", "-n"], input=block, text=True, check=True)
+
+
+def test_every_link_leads_somewhere():
+    for link in re.findall(r"\]\(([^)#]+)\)", PAGE):
+        if not link.startswith("http"):
+            assert (Path(__file__).parents[1] / link).exists(), link
