@@ -21,9 +21,9 @@ def conv2d_direct(
     It is called convolution, though the kernel is not turned round as in mathematics: what is learned does not care.
     Raises ValueError when no window fits.
     """
-    rows, columns = (output_size(side, kernel.shape[-1], stride, padding) for side in images.shape[-2:])
-    size = kernel.shape[-1]
     # exercise 0.11: convolve by sliding a window
+    size = kernel.shape[-1]
+    rows, columns = (output_size(side, size, stride, padding) for side in images.shape[-2:])
     padded = F.pad(images, (padding,) * 4)
     places = []
     for row in range(rows):
@@ -41,9 +41,9 @@ def im2col(images: Images, size: int, stride: int = 1, padding: int = 0) -> Floa
 
     Raises ValueError when no window fits.
     """
+    # exercise 0.12: lay out every window as a row
     for side in images.shape[-2:]:
         output_size(side, size, stride, padding)
-    # exercise 0.12: lay out every window as a row
     padded = F.pad(images, (padding,) * 4)
     # `unfold` only makes strides: no number is copied before the rows are laid out.
     windows = padded.unfold(2, size, stride).unfold(3, size, stride)
@@ -73,8 +73,8 @@ def mean_pool2d(images: Images, size: int, stride: int | None = None) -> Float[T
 def _windows_of_each_channel(
     images: Images, size: int, stride: int
 ) -> Float[Tensor, "batch channels rows columns window"]:
-    rows, columns = (output_size(side, size, stride, 0) for side in images.shape[-2:])
     # exercise 0.13: windows to pool
+    rows, columns = (output_size(side, size, stride, 0) for side in images.shape[-2:])
     # Pooling never mixes channels: each is an image of its own.
     alone = rearrange(images, "batch channels height width -> (batch channels) 1 height width")
     windows = im2col(alone, size, stride)
@@ -91,6 +91,4 @@ def output_size(length: int, size: int, stride: int, padding: int) -> int:
         raise ValueError(f"size {size}, stride {stride}, padding {padding}: expected size ≥ 1, stride ≥ 1, padding ≥ 0")
     if length + 2 * padding < size:
         raise ValueError(f"a window of {size} does not fit into {length} + 2 · {padding}; pad more or look closer")
-    # exercise 0.14: count the places of a window
     return (length + 2 * padding - size) // stride + 1
-    # end exercise

@@ -29,6 +29,8 @@ SHOWN = 90
 def draw(run: Run) -> dict[str, plots.Card]:
     """Every figure that the run's arms allow."""
     arms = run.arms[run.seeds[0]]
+    if run.preset == "gpu" and "photographs, ResNet-20" in arms:
+        return {"cnn_photographs": photographs(run)}
     if "shifted, CNN" not in arms:
         return {}
     return {
@@ -99,6 +101,15 @@ def learning_curves(run: Run) -> plots.Card:
             "MLP, 4 × the steps": float(np.mean(measured(run, "shifted, MLP, long", "accuracy"))),
             "softmax regression": float(np.mean(measured(run, "shifted, softmax regression", "accuracy"))),
         },
+        percent=True,
+    )
+
+
+def photographs(run: Run) -> plots.Card:
+    """ResNet-20 on CIFAR-10."""
+    return plots.learning_curves(
+        {"ResNet-20": measured(run, "photographs, ResNet-20", "accuracy_curve")},
+        y_label="held-out accuracy",
         percent=True,
     )
 

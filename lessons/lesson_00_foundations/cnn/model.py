@@ -22,7 +22,7 @@ def shortcut(x: Maps, out: int, stride: int) -> Float[Tensor, "batch out rows co
     """
     if out < x.shape[1]:
         raise ValueError(f"a shortcut from {x.shape[1]} to {out} channels would forget some; a block widens or keeps")
-    # exercise 0.15: the shortcut
+    # exercise 0.14: the shortcut
     x = x[:, :, ::stride, ::stride]
     return F.pad(x, (0, 0, 0, 0, 0, out - x.shape[1]))
     # end exercise

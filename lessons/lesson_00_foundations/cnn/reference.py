@@ -68,7 +68,7 @@ def conv2d_direct(images: Tensor, kernel: Tensor, bias: Tensor, stride: int = 1,
 
     def rule(gradient: list[float]) -> Gradients:
         to_x, to_w, to_bias = [0.0] * len(x), [0.0] * len(w), [0.0] * out
-        # exercise 0.17: the way back through a convolution
+        # exercise 0.16: the way back through a convolution
         # Each product x · w of the sum is differentiated twice: by x it leaves w, and by w it leaves x.
         for to, at, weight in triples():
             to_x[at] += gradient[to] * w[weight]

@@ -60,7 +60,7 @@ def place(
                 f"{length} begins at 0 to {side - length}"
             )
     canvas = images.new_zeros(batch, channels, side, side)
-    # exercise 0.16: lay digits on a canvas
+    # exercise 0.15: lay digits on a canvas
     sample = torch.arange(batch, device=images.device)[:, None, None]
     down = (rows[:, None] + torch.arange(height, device=images.device))[:, :, None]
     right = (columns[:, None] + torch.arange(width, device=images.device))[:, None, :]

@@ -142,7 +142,9 @@ def last_error(model: nn.Module, windows: Tensor, spread: float) -> float:
 def read_opinions(seed: int) -> tuple[list[str], Tensor, list[str], Tensor, list[str], Tensor]:
     """Sentences to train on, new ones of seen pairs of negation and opinion, and new ones of unseen pairs; each with labels."""
     both = opinions.sentences(SENTENCES + TESTED, seed)
-    parts = both[:SENTENCES], both[SENTENCES:], opinions.sentences(TESTED, seed, unseen=True)
+    # A sentence without a negation could be drawn twice; it may be learned or tested, not both.
+    unseen = opinions.sentences(TESTED, seed, unseen=True, without={text for text, _ in both})
+    parts = both[:SENTENCES], both[SENTENCES:], unseen
     split = []
     for part in parts:
         split += [[text for text, _ in part], torch.tensor([label for _, label in part])]

@@ -30,11 +30,11 @@ def rnn_step(
 
 
 def lstm_step(
-    projected: Float[Tensor, "batch gates*hidden"],
+    projected: Float[Tensor, "batch rows"],
     h: Float[Tensor, "batch hidden"],
     c: Float[Tensor, "batch hidden"],
-    weight_hh: Float[Tensor, "gates*hidden hidden"],
-    bias_hh: Float[Tensor, "gates*hidden"],
+    weight_hh: Float[Tensor, "rows hidden"],
+    bias_hh: Float[Tensor, "rows"],
 ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]:
     """c' = f · c + i · g and h' = o · tanh(c'), with i, f, g, o = σ, σ, tanh, σ of the four quarters of W_ih x + b_ih + W_hh h + b_hh.
 

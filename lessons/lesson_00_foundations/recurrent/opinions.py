@@ -4,6 +4,7 @@ Half of the sentences turn their opinion round by a negation, and the pairs of n
 only in the test. Who counts words knows that "not" was said and that "dull" was said; what it comes to must be read.
 """
 
+from collections.abc import Collection
 from itertools import pairwise
 from random import Random
 
@@ -54,13 +55,14 @@ def sentence(rng: Random, *, unseen: bool) -> tuple[str, int]:
     return " ".join(text.split()), int(good)
 
 
-def sentences(count: int, seed: int, *, unseen: bool = False) -> list[tuple[str, int]]:
-    """Different sentences with their labels; those with unseen pairs share no random numbers with the others."""
+def sentences(count: int, seed: int, *, unseen: bool = False, without: Collection[str] = ()) -> list[tuple[str, int]]:
+    """So many different sentences with their labels, none of them in `without`."""
     rng = Random(f"opinions {seed} {unseen}")
     found: dict[str, int] = {}
     while len(found) < count:
         text, label = sentence(rng, unseen=unseen)
-        found[text] = label
+        if text not in without:
+            found[text] = label
     return list(found.items())
 
 

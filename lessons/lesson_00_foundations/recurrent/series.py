@@ -19,21 +19,30 @@ SPACING = 6.0  # between the values that one sees; the usual one for this series
 WASHOUT = 500.0  # what the start has to do with it is forgotten by then
 
 
-def mackey_glass(count: int, seed: int) -> list[float]:
-    """The series from a start drawn by `seed`, every `SPACING` days, integrated by Heun's method."""
-    back, every = round(DELAY / STEP), round(SPACING / STEP)
-    random = Random(seed)
-    values = [random.uniform(0.6, 1.4)] * (back + 1)
+def integrate(start: float, days: float, step: float = STEP) -> list[float]:
+    """x at 0, step, 2 · step, … up to `days`, from a past that was always `start`; by Heun's method.
+
+    Heun's takes the mean of the slope here and the slope where it would lead: its error falls with the square of the step.
+    """
+    back = round(DELAY / step)
+    values = [start] * (back + 1)
 
     def slope(now: float, then: float) -> float:
         return 0.2 * then / (1.0 + then**10) - 0.1 * now
 
-    for _ in range(round(WASHOUT / STEP) + count * every):
+    for _ in range(round(days / step)):
         now = values[-1]
         first = slope(now, values[-1 - back])
-        second = slope(now + STEP * first, values[-back])
-        values.append(now + STEP * 0.5 * (first + second))
-    return values[-count * every :: every]
+        second = slope(now + step * first, values[-back])
+        values.append(now + step * 0.5 * (first + second))
+    return values[back:]
+
+
+def mackey_glass(count: int, seed: int) -> list[float]:
+    """`count` values of the series, `SPACING` days apart, from a start drawn by `seed`, once it has forgotten it."""
+    every = round(SPACING / STEP)
+    values = integrate(Random(seed).uniform(0.6, 1.4), WASHOUT + (count - 1) * SPACING)
+    return values[-1 - (count - 1) * every :: every]
 
 
 def windows(values: list[float], length: int) -> Float[Tensor, "windows length"]:

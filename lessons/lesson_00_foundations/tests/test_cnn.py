@@ -77,6 +77,14 @@ def test_pooling_in_pure_python_is_pytorchs(ours, theirs, size, stride):
     torch.testing.assert_close(gradient, images.grad, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize("length", [5, 6, 7, 224])
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (5, 3, 0), (2, 2, 0), (1, 4, 2)])
+def test_a_window_finds_its_places(length, size, stride, padding):
+    starts = range(-padding, length + padding - size + 1, stride)
+    for module in (convolution, reference):
+        assert module.output_size(length, size, stride, padding) == len(starts)
+
+
 def test_a_window_that_does_not_fit_is_refused():
     for convolve in (convolution.conv2d, convolution.conv2d_direct):
         with pytest.raises(ValueError, match=r"a window of 5 does not fit into 3 \+ 2 · 0"):
