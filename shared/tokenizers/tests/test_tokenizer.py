@@ -92,6 +92,7 @@ def test_special_tokens_stand_where_they_are_allowed_and_the_longest_wins():
     text = "<|begin|>a<image><image><end><|end|>"
     assert tokenizer.encode(text, allow=tokenizer.specials) == [begin, *tokenizer.encode("a"), image, image_end, end]
     assert tokenizer.encode("<image><end>", allow=["<image>"]) == [image, *tokenizer.encode("<end>")]
+    assert tokenizer.encode("<image><|end|>", allow=["<image>"]) == [image, *tokenizer.encode("<|end|>")]
     only_end = tokenizer.encode(text, allow=["<|end|>"])
     assert only_end[-1] == end and not {begin, image, image_end} & set(only_end)
     assert tokenizer.decode([image, *tokenizer.encode("x"), end], skip_specials=True) == "x"
