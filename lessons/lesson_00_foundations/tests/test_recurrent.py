@@ -271,6 +271,7 @@ def test_it_learns_what_negation_does(tmp_path):
     bag = arms.train_bag(**settings(tmp_path, "bag"), steps=120, pairs=False)
     assert lstm["accuracy"] > 0.7
     assert bag["accuracy"] < 0.6
+    assert {"accuracy_curve", "loss_curve", "accuracy_seen"} <= lstm.keys()
 
 
 def test_it_learns_to_predict(tmp_path):
