@@ -4,7 +4,8 @@ Each arm is trained in a process of its own; each claim reads what the arms have
 """
 
 from lessons.lesson_01_vit.figures import CAPTIONS, draw
-from shared.course.lesson import Arm, Arms, Claim, Lesson
+from shared.course.lesson import Arm, Claim, Lesson
+from shared.course.measures import difference, number
 
 ROOMS = "lessons.lesson_01_vit.arms"
 LABELS_PER_CLASS = 5
@@ -85,24 +86,6 @@ ARMS = (
 )  # fmt: skip
 
 
-def number(arm: str, name: str):
-    """Reads one number of one arm."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name]
-
-    return read
-
-
-def gain(arm: str, rival: str):
-    """Reads by how much one arm's held-out accuracy exceeds another's, trained from the same seed."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm]["accuracy"] - arms[rival]["accuracy"]
-
-    return read
-
-
 CLAIMS = (
     Claim(
         "patches-are-a-convolution", "exact",
@@ -162,7 +145,7 @@ CLAIMS = (
     Claim(
         "positions-help", "paper",
         "Positions raise the held-out accuracy on digits (with less without).",
-        "arXiv:2010.11929, table 8", ("vit", "without positions"), gain("vit", "without positions"), 0.20, "points",
+        "arXiv:2010.11929, table 8", ("vit", "without positions"), difference("vit", "without positions"), 0.20, "points",
     ),
     Claim(
         "places-are-learned", "paper",
@@ -173,13 +156,13 @@ CLAIMS = (
         "masked-pretraining-helps", "paper",
         f"With {LABELS_PER_CLASS} labels a class, fine-tuning a masked autoencoder beats training from scratch (with less without).",
         "arXiv:2111.06377, section 4", ("few labels, masked 75 %", "few labels"),
-        gain("few labels, masked 75 %", "few labels"), 0.02, "points",
+        difference("few labels, masked 75 %", "few labels"), 0.02, "points",
     ),
     Claim(
         "mask-most", "paper",
         "Hiding 75 % of the patches teaches no less than hiding 25 %, at a third of the encoder's work (accuracy after fine-tuning, difference).",
         "arXiv:2111.06377, figure 5", ("few labels, masked 75 %", "few labels, masked 25 %"),
-        gain("few labels, masked 75 %", "few labels, masked 25 %"), -0.02, "points",
+        difference("few labels, masked 75 %", "few labels, masked 25 %"), -0.02, "points",
     ),
     Claim(
         "teacher-helps",
@@ -188,7 +171,7 @@ CLAIMS = (
         "beats labels alone (difference).",
         "arXiv:2012.12877, section 4",
         ("taught by a CNN, new images", "taught by labels"),
-        gain("taught by a CNN, new images", "taught by labels"),
+        difference("taught by a CNN, new images", "taught by labels"),
         0.0,
         "points",
     ),
@@ -198,7 +181,7 @@ CLAIMS = (
         "The same when it decides on the labelled images only, as in the paper (difference; see “How to read this”).",
         "arXiv:2012.12877, table 3",
         ("taught by a CNN", "taught by labels"),
-        gain("taught by a CNN", "taught by labels"),
+        difference("taught by a CNN", "taught by labels"),
         0.0,
         "points",
         presets=(),
@@ -216,7 +199,7 @@ CLAIMS = (
     Claim(
         "registers-cost-nothing", "learns",
         "Four registers cost little held-out accuracy (with less without).",
-        "arXiv:2309.16588, section 3.2", ("registers", "vit"), gain("registers", "vit"), -0.03, "points",
+        "arXiv:2309.16588, section 3.2", ("registers", "vit"), difference("registers", "vit"), -0.03, "points",
     ),
     Claim(
         "registers-calm-outliers", "paper",

@@ -1,6 +1,7 @@
 """What the part `autograd` trains and claims."""
 
 from shared.course.lesson import Arm, Claim
+from shared.course.measures import number, ratio
 
 ROOM = "lessons.lesson_00_foundations.autograd.arms"
 PART = "autograd"
@@ -28,42 +29,41 @@ CLAIMS = (
     Claim(
         "gradients-by-pushing", "exact",
         "Every operator's gradient is what pushing each number a little up and down gives (largest difference).",
-        "shared/stdlib", ("gradients",), lambda arms: arms["gradients"]["finite_difference_error"], 1e-6, "error",
+        "shared/stdlib", ("gradients",), number("gradients", "finite_difference_error"), 1e-6, "error",
         at_least=False,
     ),
     Claim(
         "gradients-are-pytorchs", "exact", "… and what PyTorch gives (largest difference, float64).",
-        "shared/stdlib", ("gradients",), lambda arms: arms["gradients"]["torch_difference"], 1e-9, "error", at_least=False,
+        "shared/stdlib", ("gradients",), number("gradients", "torch_difference"), 1e-9, "error", at_least=False,
     ),
     Claim(
         "two-worlds-one-training", "exact",
         "Trained from the same weights on the same batches, pure Python and PyTorch have the same loss for 100 steps "
         "(largest difference).",
-        "shared/stdlib", ("in both worlds",), lambda arms: arms["in both worlds"]["loss_difference"], 1e-6, "error",
+        "shared/stdlib", ("in both worlds",), number("in both worlds", "loss_difference"), 1e-6, "error",
         at_least=False,
     ),
     Claim(
         "a-network-reads-digits", "learns",
         "Two layers in pure Python read held-out digits better than the nearest class mean does.",
-        "Rumelhart, Hinton & Williams, 1986", ("in both worlds",), lambda arms: arms["in both worlds"]["accuracy"], 0.95,
-        baseline=lambda arms: arms["in both worlds"]["nearest_mean"], baseline_name="nearest class mean",
+        "Rumelhart, Hinton & Williams, 1986", ("in both worlds",), number("in both worlds", "accuracy"), 0.95,
+        baseline=number("in both worlds", "nearest_mean"), baseline_name="nearest class mean",
     ),
     Claim(
         "a-gradient-is-cheap", "paper",
         "The gradient by all weights costs a few forward passes, however many weights there are (the most, from 310 weights to 19,210).",
-        "Baur & Strassen, 1983", ("cost of a gradient",), lambda arms: arms["cost of a gradient"]["largest_cost"], 6.0,
+        "Baur & Strassen, 1983", ("cost of a gradient",), number("cost of a gradient", "largest_cost"), 6.0,
         "number", at_least=False,
     ),
     Claim(
         "momentum-descends-faster", "paper",
         "After equal steps, each at the best of its learning rates, momentum's training loss is lower than plain descent's (ratio).",
         "Polyak, 1964", ("descent with momentum", "descent"),
-        lambda arms: arms["descent with momentum"]["training_loss"] / arms["descent"]["training_loss"], 0.95, "number",
-        at_least=False,
+        ratio("descent with momentum", "descent", "training_loss"), 0.95, "number", at_least=False,
     ),
     Claim(
         "adam-descends-faster", "paper", "… and so is Adam's (ratio).",
-        "arXiv:1412.6980, section 6", ("Adam", "descent"),
-        lambda arms: arms["Adam"]["training_loss"] / arms["descent"]["training_loss"], 0.8, "number", at_least=False,
+        "arXiv:1412.6980, section 6", ("Adam", "descent"), ratio("Adam", "descent", "training_loss"), 0.8, "number",
+        at_least=False,
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """The arms of the CNN part, and what it claims of them."""
 
-from shared.course.lesson import Arm, Arms, Claim
+from shared.course.lesson import Arm, Claim
+from shared.course.measures import difference, number
 
 ROOMS = "lessons.lesson_00_foundations.cnn"
 SHIFTED = f"{ROOMS}.arms:train_shifted"
@@ -32,24 +33,6 @@ ARMS = (
         part="cnn",
     ),
 )  # fmt: skip
-
-
-def number(arm: str, name: str):
-    """Reads one number of one arm."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name]
-
-    return read
-
-
-def less(arm: str, rival: str, name: str = "accuracy"):
-    """Reads by how much one arm's number exceeds another's, trained from the same seed."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name] - arms[rival][name]
-
-    return read
 
 
 CLAIMS = (
@@ -91,12 +74,12 @@ CLAIMS = (
     Claim(
         "cnn-beats-mlp", "paper",
         "It beats an MLP of equal size, trained on the same images for the same steps (with less without convolution).",
-        "LeCun et al. 1998, section II.A", ("shifted, CNN", "shifted, MLP"), less("shifted, CNN", "shifted, MLP"), 0.08, "points",
+        "LeCun et al. 1998, section II.A", ("shifted, CNN", "shifted, MLP"), difference("shifted, CNN", "shifted, MLP"), 0.08, "points",
     ),
     Claim(
         "cnn-beats-long-mlp", "paper",
         f"… and still when the MLP is trained {MANY} times as long.",
-        "LeCun et al. 1998, section II.A", ("shifted, CNN", "shifted, MLP, long"), less("shifted, CNN", "shifted, MLP, long"), 0.02, "points",
+        "LeCun et al. 1998, section II.A", ("shifted, CNN", "shifted, MLP, long"), difference("shifted, CNN", "shifted, MLP, long"), 0.02, "points",
     ),
     Claim(
         "cnn-new-places", "paper",
@@ -107,23 +90,23 @@ CLAIMS = (
     Claim(
         "cnn-depth-hurts-plain", "paper",
         "Without shortcuts 42 layers end with a higher training loss than 10 after the same steps (difference, in nats).",
-        "arXiv:1512.03385, figure 1", ("deep, plain", "shallow, plain"), less("deep, plain", "shallow, plain", "training_loss"), 0.5, "number",
+        "arXiv:1512.03385, figure 1", ("deep, plain", "shallow, plain"), difference("deep, plain", "shallow, plain", "training_loss"), 0.5, "number",
     ),
     Claim(
         "cnn-shortcuts-help", "paper",
         "With shortcuts, 42 layers of exactly as many parameters end with a lower training loss than without (difference, in nats).",
-        "arXiv:1512.03385, figure 4", ("deep, plain", "deep, residual"), less("deep, plain", "deep, residual", "training_loss"), 0.8, "number",
+        "arXiv:1512.03385, figure 4", ("deep, plain", "deep, residual"), difference("deep, plain", "deep, residual", "training_loss"), 0.8, "number",
     ),
     Claim(
         "cnn-shortcuts-held-out", "paper",
         "… and read more held-out digits (with less without).",
-        "arXiv:1512.03385, table 2", ("deep, residual", "deep, plain"), less("deep, residual", "deep, plain"), 0.35, "points",
+        "arXiv:1512.03385, table 2", ("deep, residual", "deep, plain"), difference("deep, residual", "deep, plain"), 0.35, "points",
     ),
     Claim(
         "cnn-deep-residual-against-shallow", "paper",
         "With shortcuts the same depth does no harm: 42 layers end with no higher training loss than 10 (difference, in nats).",
         "arXiv:1512.03385, figure 4", ("deep, residual", "shallow, residual"),
-        less("deep, residual", "shallow, residual", "training_loss"), 0.1, "number", at_least=False,
+        difference("deep, residual", "shallow, residual", "training_loss"), 0.1, "number", at_least=False,
     ),
     Claim(
         "cnn-cifar10", "learns",

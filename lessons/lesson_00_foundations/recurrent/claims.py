@@ -1,6 +1,7 @@
 """The arms of the recurrent part, and what it claims of them."""
 
-from shared.course.lesson import Arm, Arms, Claim
+from shared.course.lesson import Arm, Claim
+from shared.course.measures import Measure, difference, number
 
 ROOMS = "lessons.lesson_00_foundations.recurrent"
 RECALL = f"{ROOMS}.arms:train_recall"
@@ -38,31 +39,9 @@ ARMS = (
 )  # fmt: skip
 
 
-def number(arm: str, name: str):
-    """Reads one number of one arm."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name]
-
-    return read
-
-
-def less(arm: str, rival: str, name: str = "accuracy"):
-    """Reads by how much one arm's number exceeds another's, trained from the same seed."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name] - arms[rival][name]
-
-    return read
-
-
-def felt(arm: str):
+def felt(arm: str) -> Measure:
     """Reads how much the end of a fresh network feels of its state `FAR` steps before, as a share of what it feels of the last."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm]["gradient_fresh"][-1 - FAR]
-
-    return read
+    return lambda arms: arms[arm]["gradient_fresh"][-1 - FAR]
 
 
 CLAIMS = (
@@ -108,7 +87,7 @@ CLAIMS = (
     Claim(
         "recurrent-recall-lstm", "paper",
         "The usual start of an LSTM (forget bias 1) has less of a lead over the plain network (mean accuracy over all lags, difference).",
-        "Hochreiter & Schmidhuber 1997, section 5", ("recall, LSTM", "recall, RNN"), less("recall, LSTM", "recall, RNN", "mean_accuracy"), 0.0,
+        "Hochreiter & Schmidhuber 1997, section 5", ("recall, LSTM", "recall, RNN"), difference("recall, LSTM", "recall, RNN", "mean_accuracy"), 0.0,
         "points", presets=(),
     ),
     Claim(
@@ -143,12 +122,12 @@ CLAIMS = (
     Claim(
         "recurrent-sentiment-bigrams", "learns",
         "Counting pairs of neighbours as well helps little (the LSTM's lead over that).",
-        "", ("sentiment, LSTM", "sentiment, bag of bigrams"), less("sentiment, LSTM", "sentiment, bag of bigrams"), 0.3, "points",
+        "", ("sentiment, LSTM", "sentiment, bag of bigrams"), difference("sentiment, LSTM", "sentiment, bag of bigrams"), 0.3, "points",
     ),
     Claim(
         "recurrent-sentiment-gates", "paper",
         "A plain network of equal size with the rotation's start learns it from some seeds and not from others (the LSTM's lead over it).",
         "Hochreiter & Schmidhuber 1997", ("sentiment, LSTM", "sentiment, RNN, orthogonal"),
-        less("sentiment, LSTM", "sentiment, RNN, orthogonal"), 0.0, "points", presets=(),
+        difference("sentiment, LSTM", "sentiment, RNN, orthogonal"), 0.0, "points", presets=(),
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """What the part `vae` trains and claims."""
 
-from shared.course.lesson import Arm, Arms, Claim
+from shared.course.lesson import Arm, Claim
+from shared.course.measures import difference, number, ratio
 
 ROOM = "lessons.lesson_00_foundations.vae.arms"
 PART = "vae"
@@ -28,33 +29,6 @@ ARMS = (
     Arm(DIGITS, f"{ROOM}:look_at_digits", JUDGE, part=PART),
     Arm("vae, exact", f"{ROOM}:check_mechanism", {"smoke": {}, "cpu": {}, "full": {}}, part=PART),
 )
-
-
-def number(arm: str, name: str):
-    """Reads one number of one arm."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name]
-
-    return read
-
-
-def less(arm: str, rival: str, name: str):
-    """Reads by how much one arm's number exceeds another's, from the same seed."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name] - arms[rival][name]
-
-    return read
-
-
-def share(arm: str, rival: str, name: str):
-    """Reads one arm's number as a share of another's, from the same seed."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name] / arms[rival][name]
-
-    return read
 
 
 CLAIMS = (
@@ -85,7 +59,7 @@ CLAIMS = (
     Claim(
         "vae-beats-linear", "paper",
         "Hidden layers are what does it: with one matrix each way the bound is lower (difference, in nats).",
-        "arXiv:1312.6114, section 3", ("vae", "vae, one matrix each"), less("vae", "vae, one matrix each", "log_likelihood"), 25.0,
+        "arXiv:1312.6114, section 3", ("vae", "vae, one matrix each"), difference("vae", "vae, one matrix each", "log_likelihood"), 25.0,
         "number",
     ),
     Claim(
@@ -103,21 +77,21 @@ CLAIMS = (
         "vae-samples-look-like-digits", "paper",
         "An independent classifier takes the VAE's samples for digits more than those of a Gaussian in a PCA of equal width "
         "(score, from 1 to 10: sure of each, even over all; difference).",
-        "arXiv:1312.6114, figure 5; arXiv:1606.03498", ("vae", "pca"), less("vae", "pca", "score"), 0.3, "number",
+        "arXiv:1312.6114, figure 5; arXiv:1606.03498", ("vae", "pca"), difference("vae", "pca", "score"), 0.3, "number",
     ),
     Claim(
         "vae-samples-lie-nearer", "paper",
         "… and its features of them lie nearer to those of held-out digits (Fréchet distance, as a share of the PCA Gaussian's).",
-        "arXiv:1706.08500, section 3", ("vae", "pca"), share("vae", "pca", "distance"), 0.9, "number", at_least=False,
+        "arXiv:1706.08500, section 3", ("vae", "pca"), ratio("vae", "pca", "distance"), 0.9, "number", at_least=False,
     ),
     Claim(
         "vae-samples-with-grain", "paper",
         "… also when both models draw every pixel with its noise (difference in score).",
-        "arXiv:1606.03498", ("vae", "pca"), less("vae", "pca", "grain_score"), 0.3, "number",
+        "arXiv:1606.03498", ("vae", "pca"), difference("vae", "pca", "grain_score"), 0.3, "number",
     ),
     Claim(
         "vae-samples-narrow", "paper", f"… and with {NARROW} numbers a code the lead is larger (difference in score).",
-        "arXiv:1312.6114, figure 5", ("vae, 2 wide", "pca, 2 wide"), less("vae, 2 wide", "pca, 2 wide", "score"), 2.0, "number",
+        "arXiv:1312.6114, figure 5", ("vae, 2 wide", "pca, 2 wide"), difference("vae, 2 wide", "pca, 2 wide", "score"), 2.0, "number",
     ),
     Claim(
         "vae-samples-are-no-copies", "learns",
@@ -128,16 +102,16 @@ CLAIMS = (
         "vae-kl-makes-samples", "paper",
         "The KL is what makes the prior a place to draw from: with it, samples lie nearer to digits than without "
         "(Fréchet distance, as a share).",
-        "arXiv:1312.6114, section 2.3", ("vae", FREE), share("vae", FREE, "distance"), 0.7, "number", at_least=False,
+        "arXiv:1312.6114, section 2.3", ("vae", FREE), ratio("vae", FREE, "distance"), 0.7, "number", at_least=False,
     ),
     Claim(
         "vae-kl-generalises", "paper",
         "Without the KL the digits trained on are restored better (squared error with it, as a share of that without) …",
-        "arXiv:1312.6114, section 2.3", ("vae", FREE), share("vae", FREE, "training_error"), 1.05, "number",
+        "arXiv:1312.6114, section 2.3", ("vae", FREE), ratio("vae", FREE, "training_error"), 1.05, "number",
     ),
     Claim(
         "vae-kl-held-out", "paper", "… and held-out digits worse.",
-        "arXiv:1312.6114, section 2.3", ("vae", FREE), share("vae", FREE, "error"), 0.95, "number", at_least=False,
+        "arXiv:1312.6114, section 2.3", ("vae", FREE), ratio("vae", FREE, "error"), 0.95, "number", at_least=False,
     ),
     Claim(
         "vae-halfway", "paper",
