@@ -47,7 +47,7 @@ def rotate(x: Tensor, base: float = 10_000.0, start: int = 0) -> Tensor:
 
     Pair i of a head is made of the numbers i and i + head_dim / 2, and turns by base^(−2i / head_dim) a place.
     """
-    # exercise 0.40: rotary positions
+    # exercise 0.41: rotary positions
     tokens, head_dim = x.shape[-2:]
     half = head_dim // 2
     angles = [(start + place) * base ** (-2 * i / head_dim) for place in range(tokens) for i in range(half)]
@@ -65,7 +65,7 @@ def grouped_causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tenso
     query [batch, heads, tokens, head_dim]; key and value [batch, kv_heads, tokens, head_dim]. Neighbouring heads share a key head
     (arXiv:2305.13245): with 4 heads and 2 key heads, heads 0 and 1 use the first, 2 and 3 the second.
     """
-    # exercise 0.41: attention that looks back only, with shared keys
+    # exercise 0.42: attention that looks back only, with shared keys
     batch, heads, tokens, head_dim = query.shape
     kv_heads = key.shape[1]
     query = query.reshape(batch, kv_heads, heads // kv_heads, tokens, head_dim)

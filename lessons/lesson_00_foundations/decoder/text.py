@@ -6,7 +6,7 @@ Every document is a pure function of (split, seed, number), so a corpus needs no
     question     two blue stars and a red moon. what colour is the moon? red
     instruction  a red moon and a blue star. point to the star
     naming       small striped red circle: circle red.⏎ large plain blue star: star blue.⏎ …
-    words        red: dax.⏎ blue: fep.⏎ red: dax.⏎ blue: fep.⏎ …
+    words        red dax.⏎ blue fep.⏎ red dax.⏎ blue fep.⏎ …
 
 The last two are *episodes by example*: a rule that nobody states (which attributes to name, in which order; which
 made-up word stands for what) holds for every line. Who predicts the end of a later line well has learned the rule from the
@@ -72,7 +72,7 @@ class Line(NamedTuple):
 
     @property
     def text(self) -> str:
-        return f"{self.shown}: {self.answer}.\n"
+        return f"{self.shown} {self.answer}.\n"
 
 
 def naming_episode(rng: Random, *, held_out: bool = False, lines: int = LINES) -> list[Line]:
@@ -82,7 +82,7 @@ def naming_episode(rng: Random, *, held_out: bool = False, lines: int = LINES) -
     for _ in range(lines):
         colour, shape = pick(rng, SEEN_PAIRS)
         thing = {"size": pick(rng, SIZES), "texture": pick(rng, TEXTURES), "colour": colour, "shape": shape}
-        episode.append(Line(" ".join(thing.values()), " ".join(thing[attribute] for attribute in rule)))
+        episode.append(Line(" ".join(thing.values()) + ":", " ".join(thing[attribute] for attribute in rule)))
     return episode
 
 

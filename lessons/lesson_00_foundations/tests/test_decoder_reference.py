@@ -3,40 +3,23 @@
 import subprocess
 import sys
 from pathlib import Path
-from random import Random
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from lessons.lesson_00_foundations.decoder import reference
-from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.transformer import DecoderConfig
+from lessons.lesson_00_foundations.decoder.exact import check_decoder, twins
 
 ROOT = Path(__file__).parents[3]
 ODD = reference.Sizes(11, width=18, layers=2, heads=3, kv_heads=1, hidden=10, rotary_base=300.0, norm_eps=0.01)
-
-
-def both(sizes):
-    """The same random weights in both."""
-    config = DecoderConfig(
-        sizes.vocab, sizes.width, sizes.layers, sizes.heads, sizes.kv_heads, sizes.hidden,
-        rotary_base=sizes.rotary_base, norm_eps=sizes.norm_eps,
-    )  # fmt: skip
-    model = LanguageModel(config).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.4 + (0.6 if parameter.ndim == 1 else 0.0))
-    plain = reference.Decoder(sizes, Random(0))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
-    return plain, model
 
 
 @pytest.mark.parametrize(
     "sizes", [ODD, reference.Sizes(9, width=16, heads=4, kv_heads=4)], ids=["grouped", "not grouped"]
 )
 def test_same_weights_same_logits_and_gradients(sizes):
-    plain, model = both(sizes)
+    plain, model = twins(sizes, 0)
     windows = torch.randint(sizes.vocab, (2, 8))
     loss = reference.loss_of(plain, windows.tolist())
     loss.backward()
@@ -53,6 +36,13 @@ def test_same_weights_same_logits_and_gradients(sizes):
         gradient = torch.tensor(gradients[name].grad, dtype=torch.float64).reshape(parameter.shape)
         torch.testing.assert_close(gradient, parameter.grad, atol=1e-9, rtol=0)
         assert gradient.abs().max() > 1e-6
+
+
+def test_what_the_exact_arm_measures_is_nothing():
+    found = check_decoder(seed=3, data="", device="cpu", folder=Path(), resume=False)
+    assert found["reference_difference"] < 1e-9 and found["reference_gradient_difference"] < 1e-9
+    assert found["cache_differing_tokens"] == found["batch_differing_tokens"] == 0
+    assert found["tokens_compared"] == 200
 
 
 def test_bigram_counts_of_a_text_one_can_count_by_hand():

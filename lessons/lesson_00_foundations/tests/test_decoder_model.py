@@ -1,0 +1,217 @@
+"""Packing and the loss, the n-gram rival, weights of 8 bits, and the measures that the claims rest on."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lessons.lesson_00_foundations.decoder import text
+from lessons.lesson_00_foundations.decoder.arms import (
+    BEGIN,
+    accuracies_by_shots,
+    corpus,
+    encoded,
+    episode_accuracies,
+    greedily_right,
+    ngram_bits,
+    small_model,
+    surprise,
+    tokenizer_of,
+    train_decoder,
+)
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
+from lessons.lesson_00_foundations.decoder.ngram import KneserNey
+from lessons.lesson_00_foundations.decoder.quantised import bytes_of, quantised
+from lessons.lesson_00_foundations.decoder.speed import agreement, measure_speed
+from shared.tokenizers import load_tokenizer
+from shared.transformer import DecoderConfig, generate
+
+# ── Packing and the loss ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_packed_documents_are_all_there_and_none_is_twice():
+    documents = [[number] * (1 + number % 7) for number in range(1, 200)] + [list(range(300, 325))]
+    tokens, segments = pack(documents, 10)
+    found = Counter(tokens[segments >= 0].tolist())
+    assert found == Counter(token for document in documents for token in document)
+    assert (segments >= 0).float().mean() > 0.9
+    # The long one is cut into pieces of its own, in order.
+    rows = [row for row in tokens.tolist() if row[0] >= 300]
+    assert rows[:2] == [list(range(300, 310)), list(range(310, 320))]
+
+
+def test_a_packed_document_is_read_as_if_it_were_alone():
+    model = small_model(50).double()
+    documents = [torch.randint(50, (length,)).tolist() for length in (9, 4, 7)]
+    tokens, segments = pack(documents, 24)
+    logits = model(tokens, segments=segments)
+    for place, document in enumerate(documents):
+        alone = model(torch.tensor([document]))[0]
+        torch.testing.assert_close(logits[segments == place], alone, atol=1e-9, rtol=0)
+    both = sum(
+        F.cross_entropy(model(torch.tensor([d]))[0, :-1], torch.tensor(d[1:]), reduction="sum") for d in documents
+    )
+    assert next_token_loss(logits, tokens, segments).item() == pytest.approx(both.item() / 17, rel=1e-9)
+    assert surprise(model, documents) == pytest.approx(both.item() / math.log(2), rel=1e-6)
+
+
+# ── The rival ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_kneser_ney_is_a_distribution_after_any_context(order):
+    documents = [torch.randint(6, (30,)).tolist() for _ in range(10)]
+    model = KneserNey(documents, 8, order=order)
+    for context in ([], [0], [7], [1, 2], [3, 3, 3], documents[0][:4], [5, 0, 1, 4, 2, 2]):
+        chances = [model.probability(context, token) for token in range(8)]
+        assert sum(chances) == pytest.approx(1.0) and min(chances) > 0
+
+
+def test_kneser_ney_of_a_text_one_can_count_by_hand():
+    model = KneserNey([[0, 1, 2, 1, 2, 1, 3]], 4, order=2, discount=0.5)
+    # After 1 came 2, 2, 3. The lower order counts contexts: 1 follows {0, 2}, 2 follows {1}, 3 follows {1}; and 0 begins.
+    below = (1 - 0.5) / 5 + 0.5 * 4 / 5 / 4
+    assert model.probability([1], 2) == pytest.approx((2 - 0.5) / 3 + 0.5 * 2 / 3 * below)
+    # 1 stands three times and 2 twice, but both count by what they follow.
+    assert model.probability([], 1) == pytest.approx((2 - 0.5) / 5 + 0.5 * 4 / 5 / 4)
+    assert model.surprise([0, 1]) == pytest.approx(-math.log2(model.probability([0], 1)))
+
+
+def test_more_context_helps_on_text_that_has_it():
+    documents = [[0, 1, 2, 3, 1, 4] * 5 for _ in range(3)]
+    bits = [KneserNey(documents, 5, order=order).surprise([0, 1, 2, 3, 1, 4] * 2) for order in (1, 2, 3)]
+    assert bits[0] > bits[1] > bits[2]
+
+
+def test_orders_and_discounts_out_of_range_are_refused():
+    for wrong in ({"order": 0}, {"discount": 1.0}, {"discount": 0.0}):
+        with pytest.raises(ValueError, match=r"order=.* discount="):
+            KneserNey([[0]], 2, **wrong)
+
+
+# ── Eight bits ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_in_8_bits_is_nearly_the_same_in_a_quarter_of_the_bytes(tied):
+    model = LanguageModel(DecoderConfig(300, 64, 2, 4, 2, 160, tied=tied)).eval()
+    small = quantised(model)
+    tokens = torch.randint(300, (2, 20))
+    with torch.no_grad():
+        full, rounded = model(tokens), small(tokens)
+    assert 0 < (full - rounded).abs().max() < 0.05 * full.abs().max()
+    assert 3.4 < bytes_of(model) / bytes_of(small) < 4
+    assert (small.output.numbers.data_ptr() == small.embedding.numbers.data_ptr()) is tied
+    assert not list(small.blocks[0].attention.parameters()) and model.output.weight.dtype == torch.float32
+
+
+def test_generation_runs_on_8_bits_with_a_cache():
+    small = quantised(small_model(60))
+    prompts = [torch.tensor([1, 2, 3]), torch.tensor([4])]
+    with_cache, without = (generate(small, prompts, max_new_tokens=6, use_cache=use) for use in (True, False))
+    assert all(torch.equal(*pair) for pair in zip(with_cache, without, strict=True))
+
+
+def test_layers_with_a_bias_are_refused():
+    model = small_model(20)
+    model.blocks[0].attention.query = torch.nn.Linear(64, 64)
+    with pytest.raises(ValueError, match="query has a bias"):
+        quantised(model)
+
+
+def test_agreement_ends_where_two_texts_part():
+    ones = [torch.tensor([1, 2, 3, 4]), torch.tensor([5, 6])]
+    others = [torch.tensor([1, 9, 3, 4]), torch.tensor([5, 6, 7])]
+    assert agreement(ones, others) == pytest.approx((1 + 2) / (4 + 3))
+    assert agreement(ones, ones) == 1.0
+
+
+# ── What is measured ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenizer_of(text.documents("train", 0, 300))
+
+
+class Oracle(torch.nn.Module):
+    """Knows the rows by heart, but for those tokens that it is to get wrong."""
+
+    def __init__(self, rows, wrong):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(1)
+        self.rows, self.wrong = rows, wrong
+
+    def forward(self, tokens):
+        following = torch.cat([tokens[:, 1:], tokens[:, :1]], dim=1)
+        for row, place in self.wrong:
+            following[row, place - 1] += 1
+        return F.one_hot(following, int(following.max()) + 2).float()
+
+
+def test_only_the_token_guessed_wrong_is_wrong():
+    rows = [[3, 1, 4, 1, 5], [9, 2, 6]]
+    right = greedily_right(Oracle(rows, [(0, 3), (1, 1)]), rows)
+    assert right[0].tolist() == [False, True, True, False, True]
+    assert right[1, :3].tolist() == [False, False, True]
+
+
+def test_accuracy_by_shots_counts_whole_answers(tokenizer):
+    always = Oracle(None, [])
+    measured = accuracies_by_shots(always, tokenizer, 0)
+    assert all(value == 1.0 for name, value in measured.items() if not name.endswith("by_shots"))
+    assert {f"held_out_naming_{shots}" for shots in (0, 1, 2, 4)} <= measured.keys()
+    # Wrong at the first token of the third answer of the first episode: one of ten is lost, at two shots alone.
+    lines = text.episode_at("naming", "validation", 0, 0, held_out=True)
+    before = "".join(line.text for line in lines[:2]) + lines[2].shown
+    place = 1 + len(tokenizer.encode(before))
+    found = episode_accuracies(Oracle(None, [(0, place)]), tokenizer, "naming", 0, held_out=True, count=10)
+    assert found == [1.0, 1.0, 0.9, *[1.0] * (text.LINES - 3)]
+
+
+def test_the_tokenizer_has_a_token_for_every_word_and_gives_the_text_back(tokenizer):
+    document = text.document_at("train", 0, 5)
+    numbers = encoded(tokenizer, [document])[0]
+    assert numbers[0] == tokenizer.specials[BEGIN] and tokenizer.decode(numbers[1:]) == document
+    words = [word for word in document.split() if word.isalpha()]
+    assert all(len(tokenizer.encode(f" {word}")) == 1 for word in words)
+
+
+def test_the_rival_is_measured_at_its_best_order(tokenizer):
+    documents = text.documents("train", 0, 60)
+    test = encoded(tokenizer, documents[:5])
+    best = ngram_bits(tokenizer, documents, test, 100)
+    each = [
+        sum(map(KneserNey(encoded(tokenizer, documents), tokenizer.vocab_size, order=n).surprise, test))
+        for n in (3, 4, 5)
+    ]
+    assert best["ngram_bits_per_byte"] == pytest.approx(min(each) / 100) and best["ngram_order"] == 3 + each.index(
+        min(each)
+    )
+
+
+def test_real_text_joins_and_part_of_it_is_held_out(tmp_path):
+    (tmp_path / "book.txt").write_text("".join(f"Sentence number {number} of this book.\n" for number in range(400)))
+    training, held_out = corpus(f"folder:{tmp_path}", 0, 100, ["caption"])
+    real, new = ({d for d in documents if d.startswith("Sentence")} for documents in (training, held_out))
+    assert len(real) > 20 and len(new) >= 1 and not real & new
+    assert len([d for d in training if d not in real]) == 100
+
+
+def test_an_arm_trains_measures_and_leaves_what_a_checkpoint_needs(tmp_path):
+    measured = train_decoder(
+        seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False, steps=2, documents=60, batch_size=2,
+        width=16, hidden=16, layers=1,
+    )  # fmt: skip
+    assert 0 < measured["ngram_bits_per_byte"] < measured["bits_per_byte"] < 8
+    assert measured["vocabulary"] == load_tokenizer(tmp_path / "tokenizer.json").vocab_size
+    assert measured["int8_bytes"] < measured["bytes"] / 2.5
+
+
+def test_speed_is_measured_of_all_three(tmp_path):
+    found = measure_speed(
+        seed=0, data="", device="cpu", folder=tmp_path, resume=False, width=64, layers=1, new_tokens=3
+    )
+    assert found["cache_speedup"] > 0 and found["int8_speedup"] > 0 and 3.5 < found["memory_saving"] <= 4
