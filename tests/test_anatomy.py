@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -28,22 +29,32 @@ def test_the_table_of_lessons_is_whole():
     assert BUILT, "no lesson is built"
 
 
+def rooms(number: int) -> list[Path]:
+    """The folders that a lesson teaches in: its own, or those of its parts."""
+    lesson, folder = load_lesson(number)
+    return [folder / part for part in lesson.parts] or [folder]
+
+
 @pytest.mark.parametrize("number", BUILT)
 def test_every_file_is_there(number):
     folder = lesson_folder(number)
     assert [name for name in FILES if not (folder / name).exists()] == []
-    assert (folder / "model.py").exists() or (folder / "model" / "__init__.py").exists()
+    for room in rooms(number):
+        assert (room / "reference.py").exists(), room
+        assert (room / "model.py").exists() or (room / "model" / "__init__.py").exists(), room
 
 
 @pytest.mark.parametrize("number", BUILT)
-def test_the_readme_has_every_section_and_every_exercise(number):
-    folder = lesson_folder(number)
-    text = (folder / "README.md").read_text(encoding="utf-8")
-    headings = re.findall(r"^## (.+)$", text, flags=re.M)
-    assert [name for name in SECTIONS if not any(heading.startswith(name) for heading in headings)] == []
-    # | number | title | difficulty 1–5 | minutes | …
-    listed = dict(re.findall(r"^\| (\d+\.\d+) \| ([^|]+?) \| [1-5] \| \d+ \|", text, flags=re.M))
-    assert listed == {exercise.number: exercise.title for exercise in find_exercises(folder)}
+def test_the_pages_have_every_section_and_every_exercise(number):
+    for folder in {lesson_folder(number), *rooms(number)}:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        headings = re.findall(r"^## (.+)$", text, flags=re.M)
+        assert [name for name in SECTIONS if not any(heading.startswith(name) for heading in headings)] == [], folder
+    for room in rooms(number):
+        text = (room / "README.md").read_text(encoding="utf-8")
+        # | number | title | difficulty 1–5 | minutes | …
+        listed = dict(re.findall(r"^\| (\d+\.\d+) \| ([^|]+?) \| [1-5] \| \d+ \|", text, flags=re.M))
+        assert listed == {exercise.number: exercise.title for exercise in find_exercises(room)}, room
 
 
 @pytest.mark.parametrize("number", BUILT)

@@ -94,6 +94,9 @@ class Lesson:
                 raise ValueError(
                     f"claim {claim.name} names arms that lesson {self.number} does not have: {sorted(unknown)}"
                 )
+            parts = {arm.part for arm in self.arms if arm.name in claim.arms}
+            if len(parts) != 1:
+                raise ValueError(f"claim {claim.name} must read arms of one part, not of {sorted(map(str, parts))}")
         if self.headline not in {claim.name for claim in self.claims}:
             raise ValueError(f"lesson {self.number}: no claim is called {self.headline}")
 
@@ -101,6 +104,11 @@ class Lesson:
     def parts(self) -> list[str]:
         """The names of the lesson's parts, in order; none where it is of one piece."""
         return list(dict.fromkeys(arm.part for arm in self.arms if arm.part is not None))
+
+    def part_of(self, claim: str) -> str | None:
+        """The part that the arms of a claim belong to; None in a lesson of one piece."""
+        (arms,) = (each.arms for each in self.claims if each.name == claim)
+        return next(arm.part for arm in self.arms if arm.name == arms[0])
 
     def arms_of(self, preset: str, data: str, part: str | None = None) -> list[Arm]:
         """The arms that run in a preset on a data set, or those of one part."""

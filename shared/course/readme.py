@@ -5,6 +5,7 @@ there with what would be written now, so that prose and measurements can't drift
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.course.lesson import PRESETS, ROOT, Lesson, entries, lesson_folder, load_lesson
@@ -30,30 +31,77 @@ def replace_generated(text: str, generated: str, where: str) -> str:
 
 
 def lesson_results(lesson: Lesson, folder: Path) -> str:
-    """The block “what you should see” of a lesson: a table for each preset, then the figures."""
-    parts = [preset_results(lesson, key, result) for key, result in read_results(folder).items()]
+    """The block “what you should see” of a lesson: a table for each preset, then the figures.
+
+    In a lesson of several parts the table counts their claims; the claims themselves stand on the parts' pages.
+    """
+    table = parts_table if lesson.parts else claims_of_all
+    blocks = [preset_results(lesson, key, result, table) for key, result in read_results(folder).items()]
     for name, caption in lesson.captions.items():
         if (folder / "figures" / f"{name}.png").exists():
-            parts.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
-    return "\n\n".join(parts) or "*Not measured yet.*"
+            blocks.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
+    return "\n\n".join(blocks) or "*Not measured yet.*"
 
 
-def preset_results(lesson: Lesson, key: str, result: dict) -> str:
+def part_results(lesson: Lesson, folder: Path, part: str) -> str:
+    """The same of one part, without figures: a part's page shows each beside the words that explain it."""
+
+    def table(lesson: Lesson, result: dict) -> str:
+        return markdown_table([claim for claim in result["claims"] if lesson.part_of(claim["name"]) == part])
+
+    blocks = [preset_results(lesson, key, result, table, part) for key, result in read_results(folder).items()]
+    return "\n\n".join(blocks) or "*Not measured yet.*"
+
+
+def claims_of_all(lesson: Lesson, result: dict) -> str:
+    """The table of every claim."""
+    return markdown_table(result["claims"])
+
+
+def parts_table(lesson: Lesson, result: dict) -> str:
+    """How many claims of each kind each part has, of how many the run has found what was expected, and how long that took."""
+    lines = ["| part | exact | learns | paper | reproduced | seconds a seed |", "|---|---|---|---|---|---|"]
+    for part in lesson.parts:
+        claims = [claim for claim in result["claims"] if lesson.part_of(claim["name"]) == part]
+        kinds = [str(sum(claim["kind"] == kind for claim in claims)) for kind in ("exact", "learns", "paper")]
+        judged = [claim["verdict"] for claim in claims if claim["verdict"] != "measured"]
+        found = f"{judged.count('reproduced')} of {len(judged)}"
+        cells = [f"[{part}]({part}/README.md)", *kinds, found, f"{seconds(lesson, result, part):.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def seconds(lesson: Lesson, result: dict, part: str | None) -> float:
+    """What a seed takes, of all arms or of one part's, where as many run side by side as `make lesson-N` lets."""
+    if part is None:
+        return result["seconds"] / len(result["seeds"])
+    costs = {name: sum(arm["seconds"]) for name, arm in result["arms"].items()}
+    own = sum(costs[arm.name] for arm in lesson.arms if arm.part == part and arm.name in costs)
+    return result["seconds"] / len(result["seeds"]) * own / sum(costs.values())
+
+
+def preset_results(
+    lesson: Lesson, key: str, result: dict, table: Callable[[Lesson, dict], str], part: str | None = None
+) -> str:
     """One preset's table, under the command that measures it and what it was measured on."""
     preset, machine, seeds = key.split("/")[0], result["machine"], result["seeds"]
-    each = result["seconds"] / len(seeds)
+    each = seconds(lesson, result, part)
     duration = f"{each:.0f} s" if each < 120 else f"{each / 60:.0f} min"
-    memory = max(arm["peak_memory_mb"] for arm in result["arms"].values())
+    own = {arm.name for arm in lesson.arms if part in (None, arm.part)}
+    memory = max(arm["peak_memory_mb"] for name, arm in result["arms"].items() if name in own)
     where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
-    command = f"make lesson-{lesson.number}" + ("" if preset == "cpu" else f" PRESET={preset}")
-    parts = [
+    command = f"make lesson-{lesson.number}" + (f" PART={part}" if part else "")
+    command += "" if preset == "cpu" else f" PRESET={preset}"
+    blocks = [
         f"**`{command}`**: about {duration} a seed and at most {memory:,} MB an arm on {where} "
         f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "
         f"{result['date']}). Mean of seeds {', '.join(map(str, seeds))} ± half of the 95 % interval.",
-        markdown_table(result["claims"]),
+        table(lesson, result),
     ]
-    parts += [f"*Not at this scale:* {claim['reason']}" for claim in result["claims"] if claim["reason"]]
-    return "\n\n".join(parts)
+    claims = [claim for claim in result["claims"] if part is None or lesson.part_of(claim["name"]) == part]
+    if part or not lesson.parts:
+        blocks += [f"*Not at this scale:* {claim['reason']}" for claim in claims if claim["reason"]]
+    return "\n\n".join(blocks)
 
 
 def headline(lesson: Lesson, folder: Path) -> str:
@@ -82,7 +130,9 @@ def generated_pages() -> dict[Path, str]:
     parts = {ROOT / "README.md": lesson_table()}
     for entry in entries():
         if folder := lesson_folder(entry.number):
-            parts[folder / "README.md"] = lesson_results(load_lesson(entry.number)[0], folder)
+            lesson, _ = load_lesson(entry.number)
+            parts[folder / "README.md"] = lesson_results(lesson, folder)
+            parts |= {folder / part / "README.md": part_results(lesson, folder, part) for part in lesson.parts}
     pages = {path: path.read_text(encoding="utf-8") for path in parts}
     return {path: replace_generated(text, parts[path], str(path.relative_to(ROOT))) for path, text in pages.items()}
 

@@ -1,11 +1,14 @@
 """A claim can fail: the arithmetic behind the table of claims."""
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
 from shared.course.lesson import Arm, Claim, Lesson
+from shared.course.measures import number
+from shared.course.readme import lesson_results, part_results
 from shared.course.run import choose_part
 from shared.course.verdicts import half_width, judge, row
 from shared.errors import CourseError
@@ -91,11 +94,18 @@ def test_a_lesson_knows_its_own_names():
         Lesson(**lesson | {"arms": ()})
 
 
-def test_a_part_runs_alone():
+def lesson_of_two_parts():
     two = (Arm("model", "a:b", {"cpu": {}}, part="first"), Arm("other", "a:b", {"cpu": {}}, part="second"))
-    both = replace(CLAIM, name="both", arms=("model", "other"))
-    lesson = Lesson(1, two, (CLAIM, both), "reads", "read", dict, {"cpu": "digits"})
+    more = replace(
+        CLAIM, name="more", kind="paper", arms=("other",), measure=number("other", "accuracy"), baseline=None
+    )
+    return Lesson(1, two, (CLAIM, more), "reads", "read", dict, {"cpu": "digits"})
+
+
+def test_a_part_runs_alone():
+    lesson = lesson_of_two_parts()
     assert lesson.parts == ["first", "second"]
+    assert [lesson.part_of(name) for name in ("reads", "more")] == ["first", "second"]
     assert [arm.name for arm in lesson.arms_of("cpu", "digits")] == ["model", "other"]
     assert [arm.name for arm in lesson.arms_of("cpu", "digits", "first")] == ["model"]
     assert [claim.name for claim in lesson.claims_of("cpu", "digits", "first")] == ["reads"]
@@ -103,3 +113,35 @@ def test_a_part_runs_alone():
     assert choose_part(None, lesson) is None
     with pytest.raises(CourseError, match="no part 'third'; choose one of first, second"):
         choose_part("third", lesson)
+    with pytest.raises(ValueError, match="claim reads must read arms of one part, not of"):
+        replace(lesson, claims=(replace(CLAIM, arms=("model", "other")),))
+
+
+def test_each_part_has_its_own_table(tmp_path):
+    lesson = lesson_of_two_parts()
+    rows = [
+        {"name": claim.name, "reason": "", **row(judge(claim, {0: {"model": {"accuracy": 0.9}, "other": {"accuracy": 0.7}}}, judged=True))}
+        for claim in lesson.claims
+    ]  # fmt: skip
+    costs = {"model": {"seconds": [30.0], "peak_memory_mb": 100}, "other": {"seconds": [10.0], "peak_memory_mb": 400}}
+    machine = {"processor": "a chip", "cores": 2, "python": "3", "torch": "2", "commit": "abc"}
+    record = {
+        "date": "today",
+        "data": "digits",
+        "seeds": [0],
+        "seconds": 20,
+        "machine": machine,
+        "claims": rows,
+        "arms": costs,
+    }
+    (tmp_path / "results.json").write_text(json.dumps({"cpu/cpu": record}))
+    first, second = (part_results(lesson, tmp_path, part) for part in lesson.parts)
+    assert "`make lesson-1 PART=first`**: about 15 s a seed and at most 100 MB" in first
+    assert "`make lesson-1 PART=second`**: about 5 s a seed and at most 400 MB" in second
+    assert "90.0 %" in first
+    assert "70.0 %" not in first
+    assert "70.0 %" in second
+    whole = lesson_results(lesson, tmp_path)
+    assert "**`make lesson-1`**: about 20 s a seed and at most 400 MB" in whole
+    assert "| [first](first/README.md) | 0 | 1 | 0 | 1 of 1 | 15 |" in whole
+    assert "| [second](second/README.md) | 0 | 0 | 1 | 0 of 1 | 5 |" in whole
