@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shared.atomic import write_atomically
 from shared.errors import CourseError
 from shared.tokenizers.alphabet import spell, unspell
 from shared.tokenizers.pretokenize import PATTERNS
@@ -21,9 +22,6 @@ NOT_BUILT = {"dropout": None, "byte_fallback": False, "continuing_subword_prefix
 
 def save_tokenizer(tokenizer: Tokenizer, file: Path | str) -> None:
     """Write the tokenizer, whole or not at all. Raises CourseError when the disk refuses."""
-    # Here, because it brings PyTorch along: all else in this room runs with nothing installed.
-    from shared.training.atomic import write_atomically
-
     vocab = {spell(token): number for token, number in tokenizer.tokens.items()} | tokenizer.specials
     content = {
         "version": "1.0",

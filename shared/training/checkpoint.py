@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from shared.atomic import write_atomically
 from shared.errors import CourseError
-from shared.training.atomic import write_atomically
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.random_state import random_numbers, random_tensors, restore_random
 from shared.training.shares import shared_out

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
+from shared.atomic import write_atomically
 from shared.errors import CourseError
-from shared.training.atomic import write_atomically
 from shared.training.interruption import TrainingInterrupted
 from shared.training.jobs import INTERRUPTED, SECONDS_TO_SAVE
 from shared.training.memory import peak_process_memory

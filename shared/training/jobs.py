@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared.atomic import disk_errors, write_atomically
 from shared.errors import CourseError
-from shared.training.atomic import disk_errors, write_atomically
 from shared.training.interruption import Interruption, TrainingInterrupted
 from shared.training.job import ROOT, Job
 from shared.training.job_display import open_job_display

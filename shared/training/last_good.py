@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from shared.atomic import disk_errors, remove_half_written
 from shared.errors import CourseError
-from shared.training.atomic import disk_errors, remove_half_written
 from shared.training.checkpoint import (
     FILE_NAME,
     PREVIOUS_NAME,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from shared.atomic import disk_errors, write_atomically
 from shared.distributed import gather_values
-from shared.training.atomic import disk_errors, write_atomically
 
 FILE_NAME = "metrics.jsonl"
 

@@ -10,9 +10,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from shared.atomic import write_atomically
 from shared.distributed import is_main
 from shared.errors import CourseError
-from shared.training.atomic import write_atomically
 from shared.training.checkpoint import TrainingState
 from shared.training.saving import Saver
 

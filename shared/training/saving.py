@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torch import distributed, nn
 
+from shared.atomic import disk_errors
 from shared.distributed import gather_values, is_main, world_size
 from shared.errors import CourseError
 from shared.training import checkpoint
-from shared.training.atomic import disk_errors
 from shared.training.checkpoint import DamagedCheckpoint, TrainingState, load_checkpoint, read_step
 from shared.training.last_good import clear_folder, load_last_good, save_newest
 from shared.training.sharded_checkpoint import (

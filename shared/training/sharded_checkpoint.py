@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shared.atomic import disk_errors, write_atomically
 from shared.distributed import gather_values, is_main, rank, world_size
 from shared.errors import CourseError
-from shared.training.atomic import disk_errors, write_atomically
 from shared.training.checkpoint import (
     DamagedCheckpoint,
     TrainingState,

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from shared.atomic import disk_errors
 from shared.errors import CourseError
-from shared.training.atomic import disk_errors
 
 _ours: set[Path] = set()  # folders that this process uses already
 

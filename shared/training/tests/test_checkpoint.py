@@ -9,7 +9,6 @@ from torch import nn
 
 from shared.errors import CourseError
 from shared.training import Batches, TrainingConfig, TrainingInterrupted, load_weights, train
-from shared.training.atomic import write_atomically
 from shared.training.checkpoint import FILE_NAME, PREVIOUS_NAME, read_checkpoint
 
 INPUTS = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
@@ -143,7 +142,7 @@ def test_a_full_disk_while_the_log_is_written_is_told_too(tmp_path, monkeypatch)
     from shared.training.metrics import MetricsLog
 
     def refuse(self, step, values):
-        from shared.training.atomic import disk_errors
+        from shared.atomic import disk_errors
 
         with disk_errors(self.path):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -157,19 +156,6 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CourseError, match="cannot write"):
         run(tmp_path / "file" / "folder")
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "note"
-    write_atomically(path, b"old")
-
-    def refuse(descriptor):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr("os.fsync", refuse)
-    with pytest.raises(CourseError, match="Input/output error"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_the_header_is_json_and_nothing_is_pickled(tmp_path):
