@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor runs test lint bench clean
+.PHONY: help setup doctor checkpoints runs test lint bench clean
 
 # The first Python on this machine that the course can use; name another with PYTHON=…
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -21,7 +21,7 @@ help: ## list what can be done
 	@echo "Multimodal from Scratch"
 	@echo
 	@sed -n 's/^\([a-zA-Z0-9%-]*\):[^#]*## \(.*\)/\1|\2/p' Makefile | sed 's/%/N/' | \
-		awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+		awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "  Options: PRESET=smoke|cpu|full|gpu  SEED=0  PART=name  DATA=name  DEVICE=cpu|cuda  RESUME=1   (make results-N: SEEDS=\"0 1 2\")"
 
@@ -42,6 +42,12 @@ notebook-%: setup ## open lesson N's notebook
 
 results-%: setup ## measure lesson N over several seeds and write its results.json, figures and tables
 	@$(RUN) -m shared.course.results $* --preset $(PRESET) --seeds $(SEEDS) $(OPTIONS)
+
+checkpoint-%: setup ## train again what lesson N keeps for later lessons, into data/checkpoints
+	@$(RUN) -m shared.course.checkpoint $*
+
+checkpoints: setup ## train all of these again, in order
+	@$(RUN) -m shared.course.checkpoint --all
 
 runs: setup ## list what has been trained: how far each run came, and how to go on with it
 	@$(RUN) -m shared.course.runs

@@ -1,0 +1,138 @@
+"""`make checkpoint-N`: train what later lessons start from, and keep it in `data/checkpoints` with its provenance.
+
+A lesson that others build on says so in a file `checkpoint.py`, which exports a CHECKPOINT. Checkpoints form a chain: each
+provenance names the hashes of its parents, so that one can tell when a child was made from a parent that is no more.
+
+    python -m shared.course.checkpoint 0        # make lesson 0's again
+    python -m shared.course.checkpoint --all    # all of them, parents first
+"""
+
+import hashlib
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from data.toybox.heldout import VERSION
+from shared.course.lesson import ROOT
+from shared.course.machine import describe
+from shared.errors import CourseError
+
+PLACE = ROOT / "data" / "checkpoints"
+PROVENANCE = "provenance.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a lesson leaves for others."""
+
+    name: str
+    """Its folder in `data/checkpoints`."""
+    about: str
+    """What it is and who uses it, in a sentence."""
+    make: Callable[[Path], Mapping[str, float | int | str]]
+    """Trains, writes the files into the folder it is given, and returns what it has measured."""
+    parents: Sequence[str] = ()
+    """Names of the checkpoints that it is made from."""
+
+
+def checkpoints() -> dict[int, Checkpoint]:
+    """Every lesson's checkpoint, by the lesson's number; parents come before children, for lessons build on earlier ones."""
+    found = {}
+    for path in sorted((ROOT / "lessons").glob("lesson_*/**/checkpoint.py")):
+        place = path.relative_to(ROOT)
+        module = importlib.import_module(".".join(place.with_suffix("").parts))
+        found[int(place.parts[1].split("_")[1])] = module.CHECKPOINT
+    return found
+
+
+def make(number: int) -> Path:
+    """Train lesson `number`'s checkpoint and put it in place once it is whole. Raises CourseError where there is none."""
+    known = checkpoints()
+    if number not in known:
+        raise CourseError(f"lesson {number} keeps no checkpoint; lessons that do: {', '.join(map(str, known))}")
+    checkpoint, started = known[number], time.monotonic()
+    if missing := [parent for parent in checkpoint.parents if not (PLACE / parent / PROVENANCE).exists()]:
+        raise CourseError(f"{checkpoint.name} is made from {', '.join(missing)}: make that first (make checkpoints)")
+    PLACE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=PLACE, prefix=".making-") as making:
+        folder = Path(making) / checkpoint.name
+        folder.mkdir()
+        measured = checkpoint.make(folder)
+        record = {
+            "about": checkpoint.about,
+            "made by": f"make checkpoint-{number}",
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+            "seconds": round(time.monotonic() - started),
+            "machine": describe("cpu"),
+            "toy world": VERSION,
+            "parents": {parent: hash_of(PLACE / parent) for parent in checkpoint.parents},
+            "measured": dict(measured),
+            "files": hashes_of(folder),
+        }
+        (folder / PROVENANCE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        place = PLACE / checkpoint.name
+        if place.exists():
+            place.rename(Path(making) / "before")
+        shutil.move(folder, place)
+    return place
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of a checkpoint but its provenance, by name."""
+    files = (path for path in sorted(folder.iterdir()) if path.name != PROVENANCE)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def hash_of(folder: Path) -> str:
+    """One hash for a whole checkpoint: of the hashes of its files."""
+    return hashlib.sha256(json.dumps(hashes_of(folder), sort_keys=True).encode()).hexdigest()
+
+
+def complaints(known: Iterable[Checkpoint], place: Path = PLACE) -> list[str]:
+    """What is wrong with the checkpoints in a folder: missing, changed by hand, or made from what is no more."""
+    found = []
+    for checkpoint in known:
+        folder = place / checkpoint.name
+        if not (folder / PROVENANCE).exists():
+            found.append(f"{checkpoint.name} is missing")
+            continue
+        record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        if record["files"] != hashes_of(folder):
+            found.append(f"{checkpoint.name}: its files are not those that its provenance names")
+        if record["toy world"] != VERSION:
+            found.append(f"{checkpoint.name} was made in the toy world {record['toy world']}; now it is {VERSION}")
+        if set(record["parents"]) != set(checkpoint.parents):
+            found.append(f"{checkpoint.name} was made from other parents than its lesson names")
+        for parent, before in record["parents"].items():
+            if not (place / parent).exists() or hash_of(place / parent) != before:
+                found.append(f"{checkpoint.name} was made from a {parent} that has changed since")
+    return found
+
+
+def main() -> int:
+    asked = sys.argv[1:]
+    if len(asked) != 1 or not (asked[0] == "--all" or asked[0].isdecimal()):
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        for number in checkpoints() if asked[0] == "--all" else [int(asked[0])]:
+            place = make(number)
+            record = json.loads((place / PROVENANCE).read_text(encoding="utf-8"))
+            for name, value in record["measured"].items():
+                print(f"  {name}: {value}")
+            print(f"{record['seconds']} s; {place.relative_to(ROOT)}")
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

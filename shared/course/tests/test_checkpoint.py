@@ -1,0 +1,85 @@
+"""Checkpoints are made whole or not at all, and what has gone stale is named."""
+
+import json
+
+import pytest
+
+from data.toybox.heldout import VERSION
+from shared.course import checkpoint as room
+from shared.course.checkpoint import PROVENANCE, Checkpoint, complaints, hash_of, make
+from shared.errors import CourseError
+
+
+def writes(content):
+    def make_it(folder):
+        (folder / "weights").write_text(content)
+        return {"accuracy": 0.9}
+
+    return make_it
+
+
+PARENT = Checkpoint("parent", "a parent", writes("1"))
+CHILD = Checkpoint("child", "a child", writes("2"), parents=("parent",))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "PLACE", tmp_path)
+    monkeypatch.setattr(room, "checkpoints", lambda: {0: PARENT, 2: CHILD})
+    return tmp_path
+
+
+def test_a_chain_is_made_and_is_whole(place):
+    with pytest.raises(CourseError, match="make that first"):
+        make(2)
+    make(0)
+    make(2)
+    record = json.loads((place / "child" / PROVENANCE).read_text())
+    assert record["made by"] == "make checkpoint-2"
+    assert record["measured"] == {"accuracy": 0.9}
+    assert record["toy world"] == VERSION
+    assert record["parents"] == {"parent": hash_of(place / "parent")}
+    assert complaints([PARENT, CHILD], place) == []
+    assert sorted(path.name for path in place.iterdir()) == ["child", "parent"]
+    make(0)  # again over the old one
+    assert complaints([PARENT, CHILD], place) == []
+
+
+def test_what_is_stale_is_named(place):
+    assert complaints([PARENT], place) == ["parent is missing"]
+    make(0)
+    make(2)
+    (place / "parent" / "weights").write_text("another")
+    found = complaints([PARENT, CHILD], place)
+    assert len(found) == 2
+    assert "parent: its files are not those" in found[0]
+    assert "child was made from a parent that has changed since" in found[1]
+    (place / "parent" / "weights").write_text("1")
+    (place / "child" / "more").write_text("unasked")
+    assert ["child: its files are not those" in found for found in complaints([PARENT, CHILD], place)] == [True]
+    (place / "child" / "more").unlink()
+    path = place / "parent" / PROVENANCE
+    path.write_text(path.read_text().replace(VERSION, "an older one"))
+    assert "made in the toy world an older one" in complaints([PARENT, CHILD], place)[0]
+    orphan = Checkpoint("child", "a child", writes("2"))
+    assert "other parents" in complaints([orphan], place)[0]
+
+
+def test_what_fails_half_way_leaves_the_old_one(place, monkeypatch):
+    make(0)
+    before = hash_of(place / "parent")
+
+    def breaks(folder):
+        (folder / "weights").write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, "checkpoints", lambda: {0: Checkpoint("parent", "a parent", breaks)})
+    with pytest.raises(KeyboardInterrupt):
+        make(0)
+    assert hash_of(place / "parent") == before
+    assert [path.name for path in place.iterdir()] == ["parent"]
+
+
+def test_a_lesson_without_one_is_an_error(place):
+    with pytest.raises(CourseError, match="lesson 1 keeps no checkpoint; lessons that do: 0, 2"):
+        make(1)
