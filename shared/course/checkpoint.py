@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from data.toybox.heldout import VERSION
 from shared.course.lesson import ROOT
 from shared.course.machine import describe
 from shared.errors import CourseError
@@ -38,6 +37,8 @@ class Checkpoint:
     """What it is and who uses it, in a sentence."""
     make: Callable[[Path], Mapping[str, float | int | str]]
     """Trains, writes the files into the folder it is given, and returns what it has measured."""
+    world: str
+    """The version of the toy world that it has learned from, with its list of held-out combinations."""
     parents: Sequence[str] = ()
     """Names of the checkpoints that it is made from."""
 
@@ -71,7 +72,7 @@ def make(number: int) -> Path:
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "seconds": round(time.monotonic() - started),
             "machine": describe("cpu"),
-            "toy world": VERSION,
+            "toy world": checkpoint.world,
             "parents": {parent: hash_of(PLACE / parent) for parent in checkpoint.parents},
             "measured": dict(measured),
             "files": hashes_of(folder),
@@ -106,8 +107,8 @@ def complaints(known: Iterable[Checkpoint], place: Path = PLACE) -> list[str]:
         record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         if record["files"] != hashes_of(folder):
             found.append(f"{checkpoint.name}: its files are not those that its provenance names")
-        if record["toy world"] != VERSION:
-            found.append(f"{checkpoint.name} was made in the toy world {record['toy world']}; now it is {VERSION}")
+        if record["toy world"] != checkpoint.world:
+            found.append(f"{checkpoint.name} was made in toy world {record['toy world']}; now it is {checkpoint.world}")
         if set(record["parents"]) != set(checkpoint.parents):
             found.append(f"{checkpoint.name} was made from other parents than its lesson names")
         for parent, before in record["parents"].items():

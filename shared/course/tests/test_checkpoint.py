@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from data.toybox.heldout import VERSION
 from shared.course import checkpoint as room
 from shared.course.checkpoint import PROVENANCE, Checkpoint, complaints, hash_of, make
 from shared.errors import CourseError
@@ -18,8 +17,8 @@ def writes(content):
     return make_it
 
 
-PARENT = Checkpoint("parent", "a parent", writes("1"))
-CHILD = Checkpoint("child", "a child", writes("2"), parents=("parent",))
+PARENT = Checkpoint("parent", "a parent", writes("1"), "1")
+CHILD = Checkpoint("child", "a child", writes("2"), "1", parents=("parent",))
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_a_chain_is_made_and_is_whole(place):
     record = json.loads((place / "child" / PROVENANCE).read_text())
     assert record["made by"] == "make checkpoint-2"
     assert record["measured"] == {"accuracy": 0.9}
-    assert record["toy world"] == VERSION
+    assert record["toy world"] == "1"
     assert record["parents"] == {"parent": hash_of(place / "parent")}
     assert complaints([PARENT, CHILD], place) == []
     assert sorted(path.name for path in place.iterdir()) == ["child", "parent"]
@@ -59,9 +58,9 @@ def test_what_is_stale_is_named(place):
     assert ["child: its files are not those" in found for found in complaints([PARENT, CHILD], place)] == [True]
     (place / "child" / "more").unlink()
     path = place / "parent" / PROVENANCE
-    path.write_text(path.read_text().replace(VERSION, "an older one"))
-    assert "made in the toy world an older one" in complaints([PARENT, CHILD], place)[0]
-    orphan = Checkpoint("child", "a child", writes("2"))
+    path.write_text(path.read_text().replace('"toy world": "1"', '"toy world": "0"'))
+    assert "made in toy world 0; now it is 1" in complaints([PARENT, CHILD], place)[0]
+    orphan = Checkpoint("child", "a child", writes("2"), "1")
     assert "other parents" in complaints([orphan], place)[0]
 
 
@@ -73,7 +72,7 @@ def test_what_fails_half_way_leaves_the_old_one(place, monkeypatch):
         (folder / "weights").write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(room, "checkpoints", lambda: {0: Checkpoint("parent", "a parent", breaks)})
+    monkeypatch.setattr(room, "checkpoints", lambda: {0: Checkpoint("parent", "a parent", breaks, "1")})
     with pytest.raises(KeyboardInterrupt):
         make(0)
     assert hash_of(place / "parent") == before
