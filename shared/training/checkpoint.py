@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.atomic import write_atomically
+from shared.distributed import is_main
 from shared.errors import CourseError
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.random_state import random_numbers, random_tensors, restore_random
@@ -81,7 +82,8 @@ def load_checkpoint(path: Path, state: TrainingState) -> None:
         _restore_module(path, state.ema.average, tensors, "average.")
     for optimizer in state.optimizers:
         restore_optimizer(optimizer, state.model, tensors)
-    restore_random(under("random.", tensors), header["random"], state.device)
+    if is_main():  # the others go on with streams of their own
+        restore_random(under("random.", tensors), header["random"], state.device)
     state.step, state.seconds, state.sums = header["step"], header["seconds"], header["sums"]
 
 

@@ -8,6 +8,7 @@ seen until a while ago, its untrained self included; and the loss must stay beyo
 Gradient norms are not judged: a healthy run's span orders of magnitude, and what they do to the weights, clipping bounds.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from shared.distributed import gather_values
 from shared.errors import CourseError
 from shared.training.checkpoint import TrainingState
 from shared.training.not_finite import keep_evidence
@@ -74,7 +76,8 @@ class LossWatch:
     ) -> Exploded:
         """Return the error to raise, after saving the state and the batch at which it began in folder/exploded/."""
         began = state.step - PATIENCE + 1
-        growth = {name: norm / max(self.norms[name], 1e-12) for name, norm in _norms(state.model).items()}
+        before, now = _over_processes(self.norms), _over_processes(_norms(state.model))
+        growth = {name: norm / max(before[name], 1e-12) for name, norm in now.items()}
         name = max(growth, key=growth.__getitem__)
         message = (
             f"training stopped at step {state.step + 1}: for {PATIENCE} steps the loss has been more than "
@@ -94,6 +97,13 @@ class LossWatch:
 
 @torch.no_grad()
 def _norms(model: nn.Module) -> dict[str, float]:
+    """The size of each parameter, or of the share of it that this process holds."""
     named = dict(model.named_parameters())
     norms = torch._foreach_norm([own_share(parameter) for parameter in named.values()])
     return dict(zip(named, torch.stack(list(norms)).tolist(), strict=True))
+
+
+def _over_processes(norms: dict[str, float]) -> dict[str, float]:
+    """Norms of the whole parameters from those of their shares. (Of N copies: √N times as large, which no ratio notices.)"""
+    parts = gather_values(norms)
+    return {name: math.hypot(*(part[name] for part in parts)) for name in norms}

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from shared.atomic import disk_errors, remove_half_written
+from shared.distributed import gather_values, is_main
 from shared.errors import CourseError
 from shared.training.checkpoint import (
     FILE_NAME,
@@ -48,8 +49,8 @@ def load_last_good(folder: Path, state: TrainingState) -> None:
     When the newest is damaged or missing and the one before it is whole, the run goes on from that, and says so: the
     steps between the two are done again, to the very same weights. The damaged file is set aside, not removed.
 
-    Raises CourseError when there are checkpoints but none is whole, and when the newest is another run's or another
-    model's: that is a mistake in the command, and going back would hide it.
+    Raises DamagedCheckpoint when there are checkpoints but none is whole, and CourseError when the newest is another run's
+    or another model's: that is a mistake in the command, and going back would hide it.
     """
     newest, previous = folder / FILE_NAME, folder / PREVIOUS_NAME
     if newest.exists():
@@ -67,12 +68,12 @@ def load_last_good(folder: Path, state: TrainingState) -> None:
     try:
         load_checkpoint(previous, state)
     except CourseError as error:
-        raise CourseError(
-            f"{damage}, and there is none before it to go back to ({error}); start without RESUME=1"
-        ) from error
-    with disk_errors(folder):
-        if newest.exists():
-            os.replace(newest, folder / DAMAGED_NAME)
-            damage += f" (set aside as {DAMAGED_NAME})"
-    print(f"warning: {damage}; going on from {previous.name}, step {state.step}", file=sys.stderr, flush=True)
+        raise DamagedCheckpoint(f"{damage}; {error}" if previous.exists() else damage) from error
+    gather_values(None)  # all have looked at it
+    if is_main():
+        with disk_errors(folder):
+            if newest.exists():
+                os.replace(newest, folder / DAMAGED_NAME)
+                damage += f" (set aside as {DAMAGED_NAME})"
+        print(f"warning: {damage}; going on from {previous.name}, step {state.step}", file=sys.stderr, flush=True)
     return None

@@ -26,7 +26,7 @@ from shared.training.not_finite import not_finite
 from shared.training.optimizers import build_optimizers, set_learning_rate
 from shared.training.parallel import Parallel, anyone, blocks_prepared, mean_over_processes, total_norm
 from shared.training.progress import open_display
-from shared.training.random_state import seed_everything
+from shared.training.random_state import chance_undisturbed, seed_everything
 from shared.training.saving import Saver, load_newest, prepare_folder
 from shared.training.slow_worker import SlowWorkers
 from shared.training.sole_use import sole_use
@@ -217,8 +217,7 @@ def _with_metrics(value: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, dict]:
 def _evaluated(evaluate: Evaluate, state: TrainingState, parallel: Parallel) -> dict[str, float]:
     model = state.model if state.ema is None else state.ema.average
     model.eval()
-    devices = [state.device] if state.device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
+    with torch.no_grad(), chance_undisturbed(state.device):
         values = parallel.evaluate(evaluate)
     training_mode(state.model)
     return {f"evaluation/{name}": float(value) for name, value in values.items()}

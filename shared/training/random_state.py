@@ -1,6 +1,8 @@
 """Every source of chance that a training step may draw from: set, read and put back."""
 
+import contextlib
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -44,3 +46,13 @@ def restore_random(tensors: dict[str, Tensor], numbers: dict[str, list], device:
     torch.set_rng_state(tensors["cpu"])
     if "device" in tensors and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(tensors["device"])
+
+
+@contextlib.contextmanager
+def chance_undisturbed(device: torch.device) -> Iterator[None]:
+    """On leaving, every source goes on as if nothing had been drawn within this context."""
+    tensors, numbers = random_tensors(device), random_numbers()
+    try:
+        yield
+    finally:
+        restore_random(tensors, numbers, device)

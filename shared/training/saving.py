@@ -14,14 +14,18 @@ from shared.atomic import disk_errors
 from shared.distributed import gather_values, is_main, world_size
 from shared.errors import CourseError
 from shared.training import checkpoint
-from shared.training.checkpoint import DamagedCheckpoint, TrainingState, load_checkpoint, read_step
+from shared.training.checkpoint import DamagedCheckpoint, TrainingState, read_step
 from shared.training.last_good import clear_folder, load_last_good, save_newest
 from shared.training.sharded_checkpoint import (
+    DAMAGED,
+    HEADER,
     PREFIX,
     UNFINISHED,
     load_sharded,
     load_sharded_weights,
+    read_header,
     remove_sharded,
+    set_aside,
     sharded_checkpoints,
     staged,
     step_of,
@@ -79,7 +83,7 @@ def prepare_folder(folder: Path, resume: bool) -> None:
             with disk_errors(unfinished):
                 shutil.rmtree(unfinished)
         if not resume:
-            remove_sharded(sharded_checkpoints(folder))
+            remove_sharded([*sharded_checkpoints(folder), *folder.glob(f"{DAMAGED}{PREFIX}*")])
     gather_values(None)  # nobody looks before all is in order
 
 
@@ -87,35 +91,56 @@ def load_weights(model: nn.Module, path: Path, *, average: bool = False) -> nn.M
     """Put the weights of a run's checkpoint into `model` and return it; with `average`, the averaged ones.
 
     `path` is a checkpoint, of either form, or the folder of a run, of which it is the newest. Raises CourseError when it
-    is damaged or does not fit the model.
+    is damaged, naming one that is whole, or when it does not fit the model.
     """
     path = Path(path)
-    sharded = [path] if path.name.startswith(PREFIX) and path.is_dir() else sharded_checkpoints(path)
-    if not sharded or read_step(path / checkpoint.FILE_NAME) >= step_of(sharded[0]):
-        return checkpoint.load_weights(model, path, average=average)
-    return load_sharded_weights(model, sharded[0], average=average)
+    if not (path / HEADER).exists():
+        sharded = sharded_checkpoints(path)
+        if not sharded or read_step(path / checkpoint.FILE_NAME) >= step_of(sharded[0]):
+            return checkpoint.load_weights(model, path, average=average)
+        path = sharded[0]
+    try:
+        return load_sharded_weights(model, path, average=average)
+    except DamagedCheckpoint as damage:
+        raise CourseError(f"{damage}; {_way_back(path)}") from damage
 
 
 def load_newest(folder: Path, state: TrainingState) -> None:
     """Bring `state`, freshly built, to the newest whole checkpoint in `folder`; leave it alone where there is none.
 
-    Raises CourseError as loading does, and when there are checkpoints but none is whole.
+    Says so when that is not the newest, and sets the damaged ones aside. Raises CourseError as loading does, and when
+    there are checkpoints but none is whole.
     """
-    sharded = sharded_checkpoints(folder)
-    if not sharded or read_step(folder / checkpoint.FILE_NAME) >= step_of(sharded[0]):
-        if world_size() == 1:
-            load_last_good(folder, state)
-        elif (folder / checkpoint.FILE_NAME).exists():
-            load_checkpoint(folder / checkpoint.FILE_NAME, state)
-        return
-    damage = ""
-    for path in sharded:
+    candidates = [(step_of(path), path) for path in sharded_checkpoints(folder)]
+    files = [folder / name for name in (checkpoint.FILE_NAME, checkpoint.PREVIOUS_NAME)]
+    if any(file.exists() for file in files):
+        # Where the newer of the two can't be read, the older one tells how far it had come at least.
+        candidates.append((max(map(read_step, files)), files[0]))
+    damaged: dict[Path, str] = {}
+    for _, path in sorted(candidates, reverse=True):
         try:
-            load_sharded(path, state)
+            load_last_good(folder, state) if path == files[0] else load_sharded(path, state)
         except DamagedCheckpoint as error:
-            damage = str(error)
+            damaged[path] = str(error)
             continue
-        if damage and is_main():
-            print(f"warning: {damage}; going on from {path.name}, step {state.step}", file=sys.stderr, flush=True)
+        gather_values(None)  # all have looked at them
+        if damaged and is_main():
+            set_aside(damaged.keys() - {files[0]})
+            told = "; ".join(damaged.values())
+            print(f"warning: {told}; going on from {path.name}, step {state.step}", file=sys.stderr, flush=True)
         return
-    raise CourseError(f"{damage}, and there is none before it to go back to; start without RESUME=1")
+    if damaged:
+        told = "; ".join(damaged.values())
+        raise CourseError(f"{told}, and there is none before it to go back to; start without RESUME=1")
+
+
+def _way_back(path: Path) -> str:
+    """Say which older checkpoint lies beside the damaged one at `path`."""
+    for older in sharded_checkpoints(path.parent):
+        if older.name < path.name:
+            try:
+                step = read_header(older)["step"]
+            except DamagedCheckpoint:
+                continue
+            return f"the one before it, {older}, is whole: load that (step {step}), or train on from it with RESUME=1"
+    return "no other checkpoint that is whole lies beside it, so train again"

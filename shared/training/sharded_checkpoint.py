@@ -33,12 +33,13 @@ from shared.training.checkpoint import (
 from shared.training.metrics import mean_sums
 from shared.training.random_state import random_numbers, random_tensors, restore_random
 
-HEADER, PREFIX, UNFINISHED = "training.json", "checkpoint-", "unfinished-"
+HEADER, PREFIX, UNFINISHED, DAMAGED = "training.json", "checkpoint-", "unfinished-", "damaged-"
 
 
 def sharded_checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints of a run's folder, the newest first."""
-    return sorted((path.parent for path in folder.glob(f"{PREFIX}*/{HEADER}")), reverse=True)
+    """The finished checkpoints of a run's folder, the newest first. (One that a person has renamed is left to them.)"""
+    finished = [path.parent for path in folder.glob(f"{PREFIX}*/{HEADER}")]
+    return sorted((path for path in finished if path.name.removeprefix(PREFIX).isdigit()), key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:
@@ -51,6 +52,15 @@ def remove_sharded(paths: Iterable[Path]) -> None:
         with disk_errors(path):
             (path / HEADER).unlink(missing_ok=True)
             shutil.rmtree(path)
+
+
+def set_aside(paths: Iterable[Path]) -> None:
+    """Rename damaged checkpoints, so that they take no other's place and whoever wants to can look at them."""
+    for path in paths:
+        aside = path.with_name(DAMAGED + path.name)
+        with disk_errors(path):
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(path, aside)
 
 
 # ── Saving ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -76,7 +86,8 @@ def write_sharded(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
     """Write what all processes have staged to the folder `path`: under another name, which is changed when all is there.
 
     `group` is a process group for this alone, so that the training's own traffic may go on meanwhile.
-    Raises CourseError when a disk refuses; nothing has changed then but for a folder of another name.
+    Raises CourseError, in every process alike, when a disk refuses; nothing has changed then but for a folder of another
+    name.
     """
     from torch.distributed import checkpoint as storage  # here and below, for one process alone need not wait for it
 
@@ -88,14 +99,24 @@ def write_sharded(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]
         raise _in_words(path, error) from error
     mine = {file.name: _size_and_checksum(file) for file in unfinished.glob(f"shard-{rank() + 1:05}-*")}
     files = {name: value for part in gather_values(mine, group) for name, value in part.items()}
+    refused = None
     if is_main():
-        header = header | {"files": files}
-        content = json.dumps({"training": header, "checksum": _header_checksum(header)})
-        write_atomically(unfinished / HEADER, content.encode())
-        with disk_errors(path):
-            if path.exists():
-                remove_sharded([path])
-            os.replace(unfinished, path)
+        try:
+            _finish(unfinished, path, header | {"files": files})
+        except CourseError as error:
+            refused = str(error)
+    # Nobody takes it for saved before it is.
+    if refused := next(filter(None, gather_values(refused, group)), None):
+        raise CourseError(refused)
+
+
+def _finish(unfinished: Path, path: Path, header: dict[str, Any]) -> None:
+    content = json.dumps({"training": header, "checksum": _header_checksum(header)})
+    write_atomically(unfinished / HEADER, content.encode())
+    with disk_errors(path):
+        if path.exists():
+            remove_sharded([path])
+        os.replace(unfinished, path)
 
 
 def _in_words(path: Path, error: Any) -> Exception:

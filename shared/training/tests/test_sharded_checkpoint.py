@@ -130,11 +130,53 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(tmp_path, cu
             f"not as they were written are {name}" in warning
             and "going on from checkpoint-00000010, step 10" in warning
         )
-    if damage == "a byte":
-        shutil.rmtree(older)
-        (run / "checkpoint.safetensors").unlink()
-        with pytest.raises(CourseError, match="none before it to go back to; start without RESUME=1"):
-            job.resume(run, "ddp")
+    # The damaged one takes no other's place.
+    aside = run / "damaged-checkpoint-00000015"
+    assert aside.exists() == (damage != "no header") and sharded_checkpoints(run) == [older]
+
+
+def test_when_no_checkpoint_is_whole_all_are_named_and_none_is_touched(tmp_path, cuts):
+    run = tmp_path / "run"
+    shutil.copytree(cuts / "fsdp", run)
+    shutil.copytree(run / "checkpoint-00000010", run / "checkpoint-00000015")
+    (run / "checkpoint.safetensors").write_bytes(b"cut short")
+    for checkpoint in sharded_checkpoints(run):
+        next(checkpoint.glob("shard-*")).unlink()
+    with pytest.raises(CourseError) as caught:
+        job.resume(run, "ddp")
+    message = str(caught.value)
+    for name in ("checkpoint-00000015", "checkpoint-00000010", "checkpoint.safetensors"):
+        assert f"{run / name} is damaged" in message and (run / name).exists()
+    assert message.endswith("there is none before it to go back to; start without RESUME=1")
+
+
+def test_a_run_goes_on_from_the_newest_whole_one_of_either_form(tmp_path, cuts, capsys):
+    """One process had gone on after several, and what it saved is damaged; or several after one."""
+    run = tmp_path / "run"
+    shutil.copytree(cuts / "alone", run)
+    (run / "previous-checkpoint.safetensors").write_bytes((run / "checkpoint.safetensors").read_bytes())
+    (run / "checkpoint.safetensors").write_bytes(b"cut short")
+    shutil.copytree(cuts / "ddp" / "checkpoint-00000010", run / "checkpoint-00000005")
+    shutil.copytree(cuts / "ddp" / "checkpoint-00000010", run / "checkpoint-00000011")
+    (run / "checkpoint-00000011" / HEADER).write_text("{}")
+    shutil.copytree(run / "checkpoint-00000011", run / "checkpoint-of-mine")  # no name of ours: left alone
+    assert job.resume(run, "ddp").steps == 24
+    said = capsys.readouterr().err
+    assert "checkpoint-00000011 is damaged" in said and "going on from previous-checkpoint.safetensors, step 10" in said
+    assert sharded_checkpoints(run) == [run / "checkpoint-00000005"] and (run / "checkpoint-of-mine").exists()
+
+
+def test_weights_are_not_quietly_read_from_an_older_checkpoint(tmp_path, cuts):
+    run = tmp_path / "run"
+    shutil.copytree(cuts / "fsdp", run)
+    shutil.copytree(run / "checkpoint-00000010", run / "checkpoint-00000015")
+    (run / "checkpoint-00000015" / HEADER).write_text("not even JSON")
+    with pytest.raises(CourseError, match=r"damaged.*checkpoint-00000010, is whole: load that \(step 10\)"):
+        load_weights(job.SmallVisionTransformer(), run)
+    load_weights(job.SmallVisionTransformer(), run / "checkpoint-00000010")
+    shutil.rmtree(run / "checkpoint-00000010")
+    with pytest.raises(CourseError, match="no other checkpoint that is whole lies beside it, so train again"):
+        load_weights(job.SmallVisionTransformer(), run)
 
 
 def test_what_does_not_fit_is_refused(tmp_path, cuts):
@@ -148,6 +190,7 @@ def test_what_does_not_fit_is_refused(tmp_path, cuts):
 def test_without_resume_the_older_run_is_gone(tmp_path, cuts):
     run = tmp_path / "run"
     shutil.copytree(cuts / "ddp", run)
-    shutil.copytree(run / "checkpoint-00000010", run / "unfinished-checkpoint-00000011")
+    for name in ("unfinished-checkpoint-00000011", "damaged-checkpoint-00000009"):
+        shutil.copytree(run / "checkpoint-00000010", run / name)
     job.run("vit", "ddp", run, **{**job.CUT, "steps": 2})
     assert {path.name for path in run.iterdir()} == {"checkpoint.safetensors", "metrics.jsonl", "tensorboard"}
