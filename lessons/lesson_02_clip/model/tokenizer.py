@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -60,7 +61,7 @@ class CLIPTokenizer:
         while len(learned) < merges:
             pairs = Counter()
             for word, letters in words.items():
-                for pair in zip(letters, letters[1:], strict=False):
+                for pair in pairwise(letters):
                     pairs[pair] += counts[word]
             if not pairs:
                 break
@@ -108,7 +109,7 @@ class CLIPTokenizer:
     def _merged(self, word: str) -> list[int]:
         letters = letters_of(word)
         while len(letters) > 1:
-            pair = min(zip(letters, letters[1:], strict=False), key=lambda pair: self._rank.get(pair, len(self._rank)))
+            pair = min(pairwise(letters), key=lambda pair: self._rank.get(pair, len(self._rank)))
             if pair not in self._rank:
                 break
             letters = join(letters, pair)

@@ -1,0 +1,60 @@
+"""Name what a photograph shows, out of any list of names, with a published CLIP.
+
+python -m lessons.lesson_02_clip.classify FOLDER PHOTO "a cat" "a dog" "a bowl of soup"
+
+FOLDER is a downloaded one of OpenAI's, such as that of openai/clip-vit-base-patch32: config.json, model.safetensors,
+vocab.json, merges.txt and preprocessor_config.json.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+
+from lessons.lesson_02_clip.model import CLIP
+from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
+from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
+from lessons.lesson_02_clip.model.zero_shot import TEMPLATES, class_vectors
+from shared.errors import CourseError
+
+
+@torch.no_grad()
+def classify_photo(
+    folder: Path | str, photo: Path | str, names: Sequence[str], templates: Sequence[str] = TEMPLATES
+) -> dict[str, float]:
+    """Each name's probability, the likeliest first; they add up to 1, so one of the names had better be right.
+
+    Raises CourseError when the folder holds no CLIP, or the photograph cannot be read.
+    """
+    model, tokenizer = CLIP.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+    try:
+        with Image.open(photo) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")  # upright, as the camera noted
+    except OSError as error:
+        raise CourseError(f"{photo}: unreadable picture ({error})") from error
+    picture = model.encode_images(ImagePreprocessing.from_pretrained(folder)([image]))
+    classes = class_vectors(model.encode_texts, tokenizer, names, templates)
+    probabilities = model.logits(picture, classes)[0].softmax(dim=-1).tolist()
+    return dict(sorted(zip(names, probabilities, strict=True), key=lambda entry: -entry[1]))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("photo")
+    parser.add_argument("names", nargs="+")
+    given = parser.parse_args()
+    try:
+        for name, probability in classify_photo(given.folder, given.photo, given.names).items():
+            print(f"{probability:7.1%}  {name}")
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

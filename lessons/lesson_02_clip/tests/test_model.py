@@ -1,0 +1,176 @@
+"""The towers, what they are made to be blind to, and zero-shot naming."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lessons.lesson_02_clip.model import (
+    CLIP,
+    CLIPConfig,
+    SigLIP,
+    SigLIPConfig,
+    TextTower,
+    TextTowerConfig,
+    VisionTower,
+    VisionTowerConfig,
+)
+from lessons.lesson_02_clip.model.zero_shot import class_vectors, classify, ensemble, modality_gap, recall_at
+
+IMAGE = VisionTowerConfig(image_size=8, patch_size=4, width=20, depth=2, heads=5, hidden=24)
+TEXT = TextTowerConfig(vocab=30, context=8, width=16, depth=2, heads=4, hidden=24)
+CONFIG = CLIPConfig(IMAGE, TEXT, embedding=12)
+SIGLIP_IMAGE = replace(IMAGE, class_token=False, pooling="attention", patch_bias=True, pre_norm=False)
+SIGLIP = SigLIPConfig(SIGLIP_IMAGE, replace(TEXT, causal=False, pooling="last"))
+BOTH = pytest.mark.parametrize("model", [CLIP(CONFIG), SigLIP(SIGLIP)], ids=["CLIP", "SigLIP"])
+CAPTIONS = torch.tensor([[1, 5, 9, 29, 29, 29, 29, 29], [1, 5, 9, 7, 3, 4, 6, 29]])
+
+
+@BOTH
+@torch.no_grad()
+def test_vectors_are_directions(model):
+    images, tokens = torch.randn(3, 3, 8, 8), CAPTIONS
+    for vectors in (model.encode_images(images), model.encode_texts(tokens)):
+        torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(len(vectors)))
+    assert model(images, tokens).shape == (3, 2)
+    # Each image is judged by itself, and each text.
+    torch.testing.assert_close(model(images[1:2], tokens[1:]), model(images, tokens)[1:2, 1:], atol=1e-5, rtol=0)
+
+
+@BOTH
+@torch.no_grad()
+def test_a_larger_scale_makes_it_surer(model):
+    images, tokens = torch.randn(3, 3, 8, 8), CAPTIONS
+    before = model(images, tokens)
+    model.log_scale += 1.0
+    after = model(images, tokens)
+    model.log_scale -= 1.0
+    ratio = (after - after.mean()) / (before - before.mean())
+    torch.testing.assert_close(ratio, torch.full_like(ratio, torch.e), atol=1e-3, rtol=0)
+
+
+@BOTH
+def test_every_parameter_learns(model):
+    model.zero_grad()
+    images, tokens = torch.randn(2, 3, 8, 8), CAPTIONS
+    model.loss(model.encode_images(images), model.encode_texts(tokens)).backward()
+    # A bias of the keys adds one number to all scores of a query, which softmax does not see.
+    still = [name for name, p in model.named_parameters() if not p.grad.abs().max() > 1e-8 and "key.bias" not in name]
+    assert not still
+
+
+def test_the_scale_finds_back_from_its_limit():
+    model = CLIP(CONFIG)
+    with torch.no_grad():
+        model.log_scale.fill_(9.0)
+    # Everything is wrong, so a smaller scale would help.
+    images = F.normalize(torch.eye(12)[:4], dim=-1)
+    loss = model.loss(images, images.roll(1, 0))
+    loss.backward()
+    assert model.logit_scale.item() == pytest.approx(100.0) and model.log_scale.grad > 1
+
+
+@torch.no_grad()
+def test_what_is_padded_behind_the_end_changes_nothing():
+    tower = TextTower(TEXT)
+    other = CAPTIONS.clone()
+    other[0, 4:] = torch.tensor([3, 8, 2, 11])
+    torch.testing.assert_close(tower(CAPTIONS), tower(other))
+    torch.testing.assert_close(tower(CAPTIONS[:1, :4]), tower(CAPTIONS[:1]))
+    # What stands before it does, and not causal everything does.
+    other[0, 1] = 6
+    assert (tower(CAPTIONS)[0] - tower(other)[0]).abs().max() > 1e-3
+    both_ways = TextTower(replace(TEXT, causal=False))
+    assert (both_ways(CAPTIONS)[0] - both_ways(CAPTIONS[:, :4])[0]).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_words_have_an_order():
+    tower = TextTower(TEXT)
+    a, b = torch.tensor([[1, 5, 9, 29]]), torch.tensor([[1, 9, 5, 29]])
+    assert (tower(a) - tower(b)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_the_end_is_found_by_its_number_or_as_the_largest():
+    by_size, by_number, last = (
+        TextTower(replace(TEXT, **change)) for change in ({}, {"end_token": 7}, {"pooling": "last"})
+    )
+    assert by_size.pooled_place(CAPTIONS).tolist() == [3, 7]
+    assert by_number.pooled_place(CAPTIONS[1:]).tolist() == [3]
+    assert last.pooled_place(CAPTIONS).tolist() == [7, 7]
+
+
+def test_a_caption_too_long_is_refused():
+    with pytest.raises(ValueError, match="9 tokens do not fit into a context of 8"):
+        TextTower(TEXT)(torch.zeros(1, 9, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation": "relu"}, "'relu'"),
+        ({"pooling": "mean"}, "'mean'"),
+        ({"heads": 5}, "5 heads"),
+        ({"end_token": 30}, "end_token is 30"),
+    ],
+)
+def test_choices_that_cannot_be_meant(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TEXT, **change)
+    if "activation" in change:
+        with pytest.raises(ValueError, match=message):
+            replace(IMAGE, **change)
+
+
+def test_siglip_needs_attention_pooling():
+    with pytest.raises(ValueError, match="pooling is 'class'"):
+        SigLIPConfig(IMAGE, TEXT)
+
+
+@torch.no_grad()
+def test_hidden_states_lead_to_the_vector():
+    tower, images = VisionTower(IMAGE), torch.randn(2, 3, 8, 8)
+    states = tower.hidden_states(images)
+    assert len(states) == IMAGE.depth + 1
+    torch.testing.assert_close(tower.norm(states[-1])[:, 0], tower(images))
+    torch.testing.assert_close(tower.norm(states[-1]), tower.features(images))
+
+
+# ── Zero-shot ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_class_is_what_its_prompts_have_in_common():
+    model, read = CLIP(CONFIG), []
+
+    def tokenize(texts):
+        read.extend(texts)
+        return CAPTIONS[torch.arange(len(texts)) % 2]
+
+    vectors = class_vectors(model.encode_texts, tokenize, ["cat", "dog"], ["a {}", "the {}"])
+    assert read == ["a cat", "the cat", "a dog", "the dog"]
+    with torch.no_grad():
+        both = model.encode_texts(CAPTIONS).mean(dim=0)
+    torch.testing.assert_close(vectors, (both / both.norm()).expand(2, -1))
+    with pytest.raises(ValueError, match=r"'a cat' has no \{\}"):
+        class_vectors(model.encode_texts, tokenize, ["cat"], ["a {}", "a cat"])
+
+
+def test_the_nearest_class_is_the_answer():
+    classes = torch.eye(3)
+    images = F.normalize(torch.tensor([[0.1, 0.9, 0.2], [0.8, 0.1, 0.1], [0.0, 0.3, 0.7]]), dim=-1)
+    assert classify(images, classes).tolist() == [1, 0, 2]
+    assert ensemble(classes[None]).shape == (1, 3)
+
+
+def test_recall_counts_the_own_one_and_no_ties():
+    similarity = torch.tensor([[0.9, 0.5, 0.1], [0.7, 0.2, 0.6], [0.3, 0.3, 0.3]])
+    own = torch.tensor([0, 2, 1])
+    assert [round(recall_at(k, similarity, own), 4) for k in (1, 2, 3)] == [0.3333, 0.6667, 1.0]
+
+
+def test_the_gap_is_the_distance_of_the_means():
+    images, texts = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[-1.0, 0.0], [0.0, 1.0]])
+    assert modality_gap(images, texts) == pytest.approx(1.0)
+    assert modality_gap(images, images) == 0.0
