@@ -10,24 +10,22 @@ The sequence is always [queries, text]. In the course's mask algebra (shared.att
 A picture of all three: `visible(task, queries, segments)`.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from shared.attention import Mask
 
-Task = Literal["contrastive", "matching", "generation"]
+TASKS = ("contrastive", "matching", "generation")
 
 
-def task_mask(task: Task, queries: int, segments: Int[Tensor, "batch text"]) -> Mask:
+def task_mask(task: str, queries: int, segments: Int[Tensor, "batch text"]) -> Mask:
     """The self-attention mask of a task (arXiv:2301.12597, section 3.2) over [queries, text].
 
     segments  0 for a word, −1 for padding. Raises ValueError for another task.
     """
-    if task not in ("contrastive", "matching", "generation"):
-        raise ValueError(f"no task {task!r}: choose contrastive, matching or generation")
+    if task not in TASKS:
+        raise ValueError(f"no task {task!r}: choose one of {', '.join(TASKS)}")
     # exercise 3.3: three masks from segments and spans
     one_each = segments.new_zeros(segments.shape[0], queries)
     if task == "contrastive":
@@ -43,7 +41,7 @@ def task_mask(task: Task, queries: int, segments: Int[Tensor, "batch text"]) -> 
 
 
 def visible(
-    task: Task, queries: int, segments: Int[Tensor, "batch text"]
+    task: str, queries: int, segments: Int[Tensor, "batch text"]
 ) -> Bool[Tensor, "batch query_and_text query_and_text"]:
     """The mask spelled out for every pair, for a picture: row i sees column j."""
     length = queries + segments.shape[1]

@@ -19,7 +19,7 @@ from lessons.lesson_03_blip2.model.losses import (
     similarities,
     writing_loss,
 )
-from lessons.lesson_03_blip2.model.masks import Task, task_mask
+from lessons.lesson_03_blip2.model.masks import task_mask
 from lessons.lesson_03_blip2.model.qformer import QFormer
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
@@ -55,7 +55,7 @@ class Retriever(nn.Module):
 
     def together(
         self,
-        task: Task,
+        task: str,
         features: Float[Tensor, "batch patches context"],
         tokens: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"],

@@ -226,7 +226,7 @@ def test_it_writes_what_the_published_class_writes(language, tmp_path):
     )
     given = ours.answer(ours.vision.features(images), list(prompts), max_new_tokens=9)
     assert torch.equal(torch.stack(given), expected[:, -9:])
-    assert len(set(torch.cat(given).tolist())) > 2
+    assert len(set(torch.cat(given).tolist())) > 1
 
 
 def test_public_files_hold_the_tied_head_and_say_less(tmp_path):
