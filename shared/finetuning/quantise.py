@@ -1,0 +1,28 @@
+"""A model's linear layers in few bits."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from shared.finetuning.adapters import adapters_in, matching_linears, replace
+from shared.finetuning.frozen import FrozenLinear
+
+
+def quantise_linears(
+    model: nn.Module, kind: Callable[[nn.Linear], FrozenLinear], targets: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Store the weights of all linear layers that the patterns name as `kind` (NF4Linear, Int8Linear) does.
+
+    Returns their names. They don't learn any more; adapters put on them do.
+    Raises ValueError when a target names no linear layer, a layer shares its weight with another part of the model, is
+    quantised already or is adapted: quantise first, then add adapters.
+    """
+    if adapters_in(model):
+        raise ValueError("the model has adapters; quantise it first, then add or load them")
+    names = matching_linears(model, targets)
+    again = [name for name in names if isinstance(model.get_submodule(name), FrozenLinear)]
+    if again:
+        raise ValueError(f"{', '.join(again[:8])} is quantised already; a second rounding would only lose more")
+    for name in names:
+        replace(model, name, kind(model.get_submodule(name)))
+    return names

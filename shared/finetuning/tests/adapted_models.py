@@ -1,0 +1,56 @@
+"""A small decoder of the course and the same one in `transformers`' names, for the tests of adapters."""
+
+import torch
+from torch import nn
+
+from shared.finetuning import adapters_in
+from shared.pretrained import Rename, Table, under
+from shared.transformer import Decoder, DecoderConfig
+
+CONFIG = DecoderConfig(vocab=31, width=24, layers=2, heads=4, kv_heads=2, hidden=40)
+BLOCK = [
+    Rename("input_layernorm.weight", "attention_norm.weight"),
+    Rename("self_attn.q_proj.weight", "attention.query.weight"),
+    Rename("self_attn.k_proj.weight", "attention.key.weight"),
+    Rename("self_attn.v_proj.weight", "attention.value.weight"),
+    Rename("self_attn.o_proj.weight", "attention.output.weight"),
+    Rename("post_attention_layernorm.weight", "feed_forward_norm.weight"),
+    Rename("mlp.gate_proj.weight", "feed_forward.gate.weight"),
+    Rename("mlp.up_proj.weight", "feed_forward.up.weight"),
+    Rename("mlp.down_proj.weight", "feed_forward.down.weight"),
+]
+TABLE = Table(
+    [
+        Rename("model.embed_tokens.weight", "embedding.weight"),
+        *under("model.layers.{n}.", "blocks.{n}.", BLOCK),
+        Rename("model.norm.weight", "norm.weight"),
+        Rename("lm_head.weight", "output.weight"),
+    ]
+)
+
+
+def decoder(seed: int = 0) -> Decoder:
+    """A decoder with every weight drawn, norms' gains included, and large enough to matter."""
+    torch.manual_seed(seed)
+    return redrawn(Decoder(CONFIG))
+
+
+def redrawn(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.2 + (1.0 if parameter.ndim == 1 else 0.0))
+    return model
+
+
+def draw_adapters(model: nn.Module, seed: int = 1) -> None:
+    """Give every adapter something to say: they all start at zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for adapter in adapters_in(model).values():
+            for name, parameter in adapter.named_parameters():
+                if not name.startswith("base."):
+                    parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+
+
+def tokens() -> torch.Tensor:
+    return torch.randint(CONFIG.vocab, (2, 9), generator=torch.Generator().manual_seed(5))

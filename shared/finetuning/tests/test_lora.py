@@ -1,0 +1,212 @@
+"""LoRA and DoRA: what the formulas say, what learns, and what merging leaves behind."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from shared.finetuning import (
+    AdapterConfig,
+    DoRALinear,
+    Int8Linear,
+    LoRALinear,
+    NF4Linear,
+    adapter_names,
+    adapters_in,
+    adapters_off,
+    add_adapters,
+    fold_adapters,
+    merge_adapters,
+    remove_adapters,
+    unmerge_adapters,
+)
+from shared.finetuning.tests.adapted_models import CONFIG, decoder, draw_adapters, tokens
+from shared.training import TrainingConfig, train
+from shared.transformer import Decoder, DecoderConfig
+
+KINDS = [LoRALinear, DoRALinear]
+BOTH = [AdapterConfig(("*.query", "*.down"), rank=3, alpha=5.0, dora=dora) for dora in (False, True)]
+
+
+def drawn(kind, base=None, dropout=0.0):
+    base = nn.Linear(7, 5) if base is None else base
+    layer = kind(base, rank=2, scale=1.5, dropout=dropout)
+    for name, parameter in layer.named_parameters():
+        if not name.startswith("base."):
+            nn.init.normal_(parameter) if parameter.ndim == 2 else nn.init.uniform_(parameter, 0.5, 2.0)
+    return layer
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("store", [lambda linear: linear, NF4Linear, Int8Linear])
+def test_an_adapted_layer_starts_as_the_layer_itself(kind, bias, store):
+    base = store(nn.Linear(64, 48, bias=bias))
+    layer, x = kind(base, rank=4, scale=2.0), torch.randn(3, 64)
+    torch.testing.assert_close(layer(x), base(x), rtol=1e-6, atol=1e-6)
+
+
+def test_lora_is_the_formula():
+    layer, x = drawn(LoRALinear), torch.randn(4, 7)
+    weight = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
+    torch.testing.assert_close(layer(x), F.linear(x, weight, layer.base.bias))
+    torch.testing.assert_close(layer.whole_weight(), weight)
+
+
+def test_dora_gives_each_output_a_length_and_leaves_the_bias_alone():
+    layer, x = drawn(DoRALinear), torch.randn(4, 7)
+    direction = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
+    rows = [layer.magnitude[r] * direction[r] / direction[r].pow(2).sum().sqrt() for r in range(5)]
+    torch.testing.assert_close(layer(x), F.linear(x, torch.stack(rows), layer.base.bias))
+    torch.testing.assert_close(layer.whole_weight(), torch.stack(rows))
+    fresh = DoRALinear(nn.Linear(7, 5), rank=2, scale=1.0)
+    torch.testing.assert_close(fresh.magnitude, fresh.base.weight.pow(2).sum(dim=1).sqrt())
+
+
+def test_doras_gradient_takes_the_lengths_as_constants():
+    layer, x = drawn(DoRALinear), torch.randn(4, 7)
+    layer(x).square().sum().backward()
+    found = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
+    layer.zero_grad()
+    direction = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
+    stretch = layer.magnitude / direction.detach().norm(dim=1)
+    F.linear(x, stretch[:, None] * direction, layer.base.bias).square().sum().backward()
+    assert set(found) == {"magnitude", "lora_down.weight", "lora_up.weight"}
+    for name, gradient in found.items():
+        torch.testing.assert_close(gradient, layer.get_parameter(name).grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dropout_is_for_the_correction_only(kind):
+    layer, x = drawn(kind, dropout=0.5), torch.randn(4, 7)
+    whole = layer.eval()(x)
+    assert not torch.allclose(layer.train()(x), whole)
+    nn.init.zeros_(layer.lora_up.weight)
+    assert torch.equal(layer.train()(x), layer.eval()(x))
+
+
+def test_a_model_that_evaluates_goes_on_evaluating():
+    model = decoder().eval()
+    add_adapters(model, AdapterConfig(("*.query",), dropout=0.9))
+    draw_adapters(model)
+    assert torch.equal(model(tokens()), model(tokens()))
+    assert not any(module.training for module in model.modules())
+
+
+def test_alpha_is_divided_by_the_rank():
+    for rank in (2, 4):
+        model = decoder()
+        add_adapters(model, AdapterConfig(("*.query",), rank=rank, alpha=6.0))
+        assert {adapter.scale for adapter in adapters_in(model).values()} == {6.0 / rank}
+
+
+@pytest.mark.parametrize("config", BOTH, ids=["lora", "dora"])
+def test_only_adapters_learn_and_the_base_stays_to_the_bit(config):
+    model = decoder()
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    assert add_adapters(model, config) == tuple(
+        f"blocks.{n}.{layer}" for n in range(2) for layer in ("attention.query", "feed_forward.down")
+    )
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learning == set(adapter_names(model)) and len(learning) == 4 * (3 if config.dora else 2)
+
+    def loss(model, rows):
+        return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+
+    rows = torch.randint(CONFIG.vocab, (8, 9))
+    first = loss(model, rows).item()
+    train(model, lambda number: rows, loss, TrainingConfig(30, 1e-2))
+    assert loss(model, rows).item() < first - 0.3
+    remove_adapters(model)
+    after = dict(model.named_parameters())
+    assert after.keys() == before.keys() and all(torch.equal(after[name], old) for name, old in before.items())
+
+
+@pytest.mark.parametrize("config", BOTH, ids=["lora", "dora"])
+def test_merging_says_the_same_and_unmerging_leaves_no_trace(config):
+    model = decoder()
+    plain, old = model(tokens()), {name: p.clone() for name, p in model.named_parameters()}
+    add_adapters(model, config)
+    draw_adapters(model)
+    adapted = model(tokens())
+    assert (adapted - plain).abs().max() > 0.1
+    merge_adapters(model)
+    assert not torch.equal(model.blocks[0].attention.query.base.weight, old["blocks.0.attention.query.weight"])
+    torch.testing.assert_close(model(tokens()), adapted, rtol=1e-4, atol=1e-4)
+    for _ in range(3):
+        unmerge_adapters(model)
+        merge_adapters(model)
+    unmerge_adapters(model)
+    assert torch.equal(model(tokens()), adapted)
+    with adapters_off(model):
+        assert torch.equal(model(tokens()), plain)
+    assert torch.equal(model(tokens()), adapted)
+    remove_adapters(model)
+    assert all(torch.equal(p, old[name]) for name, p in model.named_parameters())
+
+
+def test_folding_leaves_the_old_names_and_the_new_outputs():
+    model = decoder()
+    names = list(model.state_dict())
+    add_adapters(model, BOTH[1])
+    draw_adapters(model)
+    adapted = model(tokens())
+    fold_adapters(model)
+    assert list(model.state_dict()) == names and not adapters_in(model)
+    torch.testing.assert_close(model(tokens()), adapted, rtol=1e-4, atol=1e-4)
+
+
+def test_merging_twice_or_out_of_order_is_refused():
+    model = decoder()
+    add_adapters(model, BOTH[0])
+    draw_adapters(model)
+    with pytest.raises(ValueError, match="not merged"):
+        unmerge_adapters(model)
+    merge_adapters(model)
+    weight = model.blocks[0].attention.query.base.weight.clone()
+    with pytest.raises(ValueError, match="merged already"):
+        merge_adapters(model)
+    assert torch.equal(model.blocks[0].attention.query.base.weight, weight)
+    with pytest.raises(ValueError, match="unmerge_adapters first"), adapters_off(model):
+        pass
+
+
+def test_a_quantised_base_is_not_merged_into_and_then_nothing_is():
+    model = decoder()
+    model.blocks[1].feed_forward.down = Int8Linear(model.blocks[1].feed_forward.down)
+    add_adapters(model, BOTH[0])
+    with pytest.raises(ValueError, match="Int8Linear"):
+        merge_adapters(model)
+    assert not any(adapter.merged for adapter in adapters_in(model).values())
+
+
+def test_an_adapter_keeps_its_precision_in_a_half_precise_model():
+    base = nn.Linear(16, 16).bfloat16()
+    for kind in KINDS:
+        layer = kind(base, rank=2, scale=1.0)
+        nn.init.normal_(layer.lora_up.weight)
+        y = layer(torch.randn(3, 16).bfloat16())
+        assert y.dtype == torch.bfloat16 and layer.lora_down.weight.dtype == torch.float32
+        layer.merge()
+        assert layer.base.weight.dtype == torch.bfloat16
+
+
+def test_targets_that_fit_nothing_or_too_much_are_named():
+    with pytest.raises(
+        ValueError, match=r"no linear layer matches '\*\.q_proj'; the model has blocks\.0\.attention\.query"
+    ):
+        add_adapters(decoder(), AdapterConfig(("*.q_proj",)))
+    tied = Decoder(DecoderConfig(vocab=31, width=24, layers=1, heads=4, kv_heads=2, hidden=40, tied=True))
+    with pytest.raises(ValueError, match="output shares its weight"):
+        add_adapters(tied, AdapterConfig(("*",)))
+    add_adapters(tied, AdapterConfig(("blocks.*",)))
+    with pytest.raises(ValueError, match="has adapters already"):
+        add_adapters(tied, AdapterConfig(("blocks.*",)))
+    with pytest.raises(ValueError, match="no adapters"):
+        merge_adapters(decoder())
+    with pytest.raises(ValueError, match="tuple of patterns"):
+        AdapterConfig("*.query")
+    with pytest.raises(ValueError, match="alpha is 0"):
+        AdapterConfig(("*",), alpha=0)
+    with pytest.raises(ValueError, match="a rank of 9 for a layer of 7 → 5"):
+        LoRALinear(nn.Linear(7, 5), rank=9, scale=1.0)

@@ -1,0 +1,94 @@
+"""Ask `peft` and `bitsandbytes` for the answers that the tests compare with, and store them beside the tests.
+
+python -m shared.finetuning.tests.write_expected        (needs requirements/oracles.txt)
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import bitsandbytes.functional
+import peft
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from shared.finetuning.tests.adapted_models import CONFIG, redrawn, tokens
+
+HERE = Path(__file__).parent / "expected"
+
+
+def llama() -> LlamaForCausalLM:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=CONFIG.vocab,
+        hidden_size=CONFIG.width,
+        num_hidden_layers=CONFIG.layers,
+        num_attention_heads=CONFIG.heads,
+        num_key_value_heads=CONFIG.kv_heads,
+        intermediate_size=CONFIG.hidden,
+        rms_norm_eps=CONFIG.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": CONFIG.rotary_base},
+        tie_word_embeddings=False,
+    )
+    return redrawn(LlamaForCausalLM(config)).eval()
+
+
+def write_adapters(name: str, **settings) -> None:
+    model = peft.get_peft_model(llama(), peft.LoraConfig(lora_dropout=0.1, **settings))
+    torch.manual_seed(4)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn_like(parameter)
+    model.eval()
+    model.save_pretrained(HERE / name)
+    (HERE / name / "README.md").unlink()
+    config = HERE / name / "adapter_config.json"
+    # PEFT writes a set in whatever order; so that the file does not change from one run to the next, here it is sorted.
+    content = json.loads(config.read_text())
+    content["target_modules"].sort()
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    with torch.no_grad():
+        save_file({"logits": model(tokens()).logits}, HERE / name / "logits.safetensors")
+
+
+def write_nf4() -> None:
+    torch.manual_seed(0)
+    stored = {}
+    for name, shape in (("whole", (80, 256)), ("ragged", (7, 33))):
+        weight = torch.randn(shape) * 0.05
+        weight[0, : min(64, shape[1])] *= 40
+        packed, state = bitsandbytes.functional.quantize_4bit(weight, quant_type="nf4")
+        stored |= {f"{name}.weight": weight, f"{name}.packed": packed.flatten(), f"{name}.largest": state.absmax}
+        stored[f"{name}.again"] = bitsandbytes.functional.dequantize_4bit(packed, state)[:7]
+    difference = stored["whole.largest"] - stored["whole.largest"].mean()
+    # The library's compiled CPU kernel looks the nearest level up in a table of 65,536 and is off by one now and then;
+    # for float64 it searches all 256, as its GPU kernel does.
+    levels = bitsandbytes.functional.create_dynamic_map()
+    codes, groups = torch.ops.bitsandbytes.quantize_blockwise.default(difference.double(), levels, 256)
+    stored |= {"codes": codes, "groups": groups, "levels": levels}
+    save_file(stored, HERE / "nf4.safetensors")
+
+
+def main() -> None:
+    HERE.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        llama().save_pretrained(folder)
+        save_file(load_file(Path(folder) / "model.safetensors"), HERE / "llama.safetensors")
+    write_adapters("lora", r=4, lora_alpha=10, target_modules=["q_proj", "v_proj", "down_proj"])
+    write_adapters("dora", r=3, lora_alpha=6, target_modules=["q_proj", "up_proj"], use_dora=True)
+    write_adapters(
+        "patterns",
+        r=4,
+        lora_alpha=8,
+        target_modules=["q_proj", "o_proj"],
+        rank_pattern={"layers.1.self_attn.o_proj": 2},
+        alpha_pattern={"o_proj": 5},
+        use_rslora=True,
+    )
+    write_nf4()
+
+
+if __name__ == "__main__":
+    main()
