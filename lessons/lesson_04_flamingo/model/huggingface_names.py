@@ -1,0 +1,65 @@
+"""What published files call each weight of `IdeficsForVisionText2Text`."""
+
+from lessons.lesson_00_foundations.decoder import model as llama
+from lessons.lesson_02_clip.model import VisionTowerConfig
+from lessons.lesson_02_clip.model.huggingface import vision_table
+from lessons.lesson_04_flamingo.model.config import FlamingoConfig
+from shared.pretrained import Join, Rearrange, Rename, Rule, Table, under
+
+RESAMPLER_BLOCK = [
+    Rename("0.context_layer_norm.{leaf}", "context_norm.{leaf}"),
+    Rename("0.latents_layer_norm.{leaf}", "latents_norm.{leaf}"),
+    Rename("0.q_proj.weight", "attention.query.weight"),
+    Rename("0.k_proj.weight", "attention.key.weight"),
+    Rename("0.v_proj.weight", "attention.value.weight"),
+    Rename("0.output_proj.weight", "attention.output.weight"),
+    Rename("0.q_layer_norm.{leaf}", "attention.query_norm.{leaf}"),
+    Rename("0.k_layer_norm.{leaf}", "attention.key_norm.{leaf}"),
+    Rename("1.ln.{leaf}", "feed_forward_norm.{leaf}"),
+    Rename("1.fc.weight", "feed_forward.up.weight"),
+    Rename("1.c_proj.weight", "feed_forward.down.weight"),
+]
+INSERTED = [
+    Rename("input_layernorm.weight", "attention_norm.weight"),
+    Rename("cross_attn.q_proj.weight", "attention.query.weight"),
+    Rename("cross_attn.k_proj.weight", "attention.key.weight"),
+    Rename("cross_attn.v_proj.weight", "attention.value.weight"),
+    Rename("cross_attn.o_proj.weight", "attention.output.weight"),
+    Rename("cross_attn.q_layer_norm.weight", "attention.query_norm.weight"),
+    Rename("cross_attn.k_layer_norm.weight", "attention.key_norm.weight"),
+    Rename("post_attention_layernorm.weight", "feed_forward_norm.weight"),
+    Rename("mlp.gate_proj.weight", "feed_forward.gate.weight"),
+    Rename("mlp.up_proj.weight", "feed_forward.up.weight"),
+    Rename("mlp.down_proj.weight", "feed_forward.down.weight"),
+]
+
+
+def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab: int, added: int) -> Table:
+    """`IdeficsForVisionText2Text`; of its vocabulary `vocab` tokens are the language model's own and `added` are not."""
+    gate = Rearrange("1 1 width -> width") if config.gates == "vector" else None
+    gates = [
+        Rename("alpha_cross_attn", "attention_gate", gate),
+        Rename("alpha_dense", "feed_forward_gate", gate),
+    ]
+    return Table(
+        [
+            # The tower's table begins with `vision_model.` by itself.
+            *under("model.", "vision.", vision_table(vision).rules),
+            Rename("model.perceiver_resampler.latents", "resampler.latents"),
+            Rename("model.perceiver_resampler.layer_norm.{leaf}", "resampler.norm.{leaf}"),
+            *under("model.perceiver_resampler.blocks.{n}.", "resampler.blocks.{n}.", RESAMPLER_BLOCK),
+            *under("model.gated_cross_attn_layers.{n}.", "inserted.{n}.", [*INSERTED, *gates]),
+            *under("model.layers.{n}.", "language.blocks.{n}.", llama.BLOCK),
+            Rename("model.norm.weight", "language.norm.weight"),
+            _words("model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight", "embedding", vocab, added),
+            _words("lm_head.weight", "lm_head.additional_fc.weight", "output", vocab, added),
+        ],
+        ignore=["model.vision_model.embeddings.position_ids"]
+        + [f"model.{layers}.{{n}}.{part}.rotary_emb.inv_freq" for layers, part in (("layers", "self_attn"), ("gated_cross_attn_layers", "cross_attn"))],
+    )  # fmt: skip
+
+
+def _words(own: str, others: str, ours: str, vocab: int, added: int) -> Rule:
+    """The vectors of added tokens lie apart on disk, because they learn while the others are frozen; here they are one table."""
+    ours = f"language.{ours}.weight"
+    return Join([own, others], ours, sizes=[vocab, added]) if added else Rename(own, ours)
