@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor checkpoints runs test lint bench clean
+.PHONY: help setup doctor checkpoints runs test lint bench clean site site-setup site-serve test-site
 
 # The first Python on this machine that the course can use; name another with PYTHON=…
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -14,6 +14,7 @@ PRESET ?= cpu
 SEED ?= $(if $(filter full,$(PRESET)),0 1 2,0)
 SEEDS ?= 0 1 2
 WORKERS ?= 2
+PORT ?= 8000
 # An empty option is left out.
 OPTIONS = $(if $(PART),--part $(PART)) $(if $(DATA),--data $(DATA)) $(if $(DEVICE),--device $(DEVICE)) $(if $(RESUME),--resume)
 
@@ -62,9 +63,23 @@ lint: setup ## check the code's style
 	@$(RUN) -m ruff check --quiet . && $(RUN) -m ruff format --quiet --check . || \
 		{ echo "style: run .venv/bin/ruff check --fix . && .venv/bin/ruff format ."; exit 1; }
 
+# The site has an environment of its own, so that nothing here makes lessons and tests slower.
+site-setup:
+	@$(PYTHON) -S shared/course/site/environment.py
+
+site: site-setup ## build the course as a site that needs no network, into site/
+	@.venv-site/bin/python -m shared.course.site.build
+
+site-serve: site ## build it and show it in a browser: http://127.0.0.1:8000, or PORT=…
+	@.venv-site/bin/python -m shared.course.site.serve --port $(PORT)
+
+test-site: setup ## build it and look at every page in this machine's Chromium
+	@$(PYTHON) -S shared/course/site/environment.py --browser
+	@$(RUN) -m pytest -q shared/course/site
+
 bench: setup ## measure the course's speed against others on this machine, into benchmarks/
 	@$(RUN) -m benchmarks
 
 clean: ## remove what runs and tests have left (not the environment, not downloaded data)
-	@rm -rf runs dist build .pytest_cache .ruff_cache .hypothesis
-	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	@rm -rf runs dist build site .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
