@@ -1,0 +1,171 @@
+"""Linear layers with weights of four and eight bits: products, gradients, memory, precision, and training on top."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from shared.finetuning import (
+    AdapterConfig,
+    Int8Linear,
+    NF4Linear,
+    add_adapters,
+    quantise_int8,
+    quantise_linears,
+    share_that_learns,
+    training_bytes,
+)
+from shared.finetuning.tests.adapted_models import CONFIG, decoder, tokens
+from shared.training import TrainingConfig, train
+
+KINDS = [NF4Linear, Int8Linear]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_it_multiplies_by_the_stored_weight_and_so_does_the_gradient(kind, bias):
+    layer = kind(nn.Linear(64, 32, bias=bias))
+    x = torch.randn(2, 3, 64, requires_grad=True)
+    target = torch.randn(2, 3, 32)
+    F.mse_loss(layer(x), target).backward()
+    y = x.detach().clone().requires_grad_()
+    F.mse_loss(F.linear(y, layer.dequantised(), layer.bias), target).backward()
+    torch.testing.assert_close(layer(x), F.linear(x, layer.dequantised(), layer.bias))
+    torch.testing.assert_close(x.grad, y.grad)
+    assert not list(layer.parameters())
+
+
+@pytest.mark.parametrize(("kind", "error"), [(NF4Linear, 0.15), (Int8Linear, 0.01)])
+def test_the_stored_weight_is_near(kind, error):
+    linear = nn.Linear(256, 256)
+    nn.init.normal_(linear.weight, std=0.02)
+    difference = kind(linear).dequantised() - linear.weight
+    assert 0 < difference.pow(2).mean().sqrt() / 0.02 < error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_as_large_as_the_weight_is_kept_for_the_way_back(kind):
+    layer, kept = kind(nn.Linear(256, 256)), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+        layer(torch.randn(1, 256, requires_grad=True))
+    assert max(kept, default=0) < 256 * 256
+
+
+def test_a_row_of_large_weights_takes_no_precision_from_another():
+    weight = torch.randn(3, 50)
+    weight[1] *= 1000
+    weight[2] = 0
+    numbers, scales = quantise_int8(weight)
+    assert numbers.abs().amax(dim=1).tolist() == [127, 127, 0]
+    error = (numbers * scales[:, None] - weight).abs().amax(dim=1)
+    assert (error <= scales / 2 * 1.0001).all() and error[0] < 0.02
+
+
+def test_whole_numbers_are_those_of_bitsandbytes():
+    theirs = pytest.importorskip("bitsandbytes.functional", reason="pip install -r requirements/oracles.txt")
+    weight = torch.randn(33, 70)
+    numbers, largest, _ = theirs.int8_vectorwise_quant(weight.clone())
+    ours, scales = quantise_int8(weight)
+    assert torch.equal(ours, numbers) and torch.equal(scales, largest / 127)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_change_of_precision_leaves_the_scales_alone(kind):
+    layer = kind(nn.Linear(64, 32))
+    before = layer.dequantised()
+    layer.to(torch.bfloat16)
+    assert torch.equal(layer.dequantised(), before) and layer.bias.dtype == torch.bfloat16
+    y = layer(torch.randn(2, 64, dtype=torch.bfloat16, requires_grad=True))
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision_reaches_the_input_in_its_own(kind):
+    layer, x = kind(nn.Linear(64, 32)), torch.randn(2, 64, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    y.float().sum().backward()
+    assert x.grad.dtype == torch.float32
+    torch.testing.assert_close(x.grad, layer.dequantised().sum(dim=0).expand(2, 64), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_saved_and_loaded_with_its_model(kind):
+    model, other = decoder(0), decoder(1)
+    for each in (model, other):
+        quantise_linears(each, kind, ("blocks.*",))
+    assert not torch.equal(other(tokens()), model(tokens()))
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(tokens()), model(tokens()))
+
+
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
+def test_qlora_learns_through_weights_that_do_not_move(dora):
+    model = decoder()
+    assert len(quantise_linears(model, NF4Linear, ("blocks.*",))) == 14
+    add_adapters(model, AdapterConfig(("blocks.*",), rank=4, dora=dora))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    rows = torch.randint(CONFIG.vocab, (8, 9))
+
+    def loss(model, rows):
+        return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+
+    first = loss(model, rows).item()
+    train(model, lambda number: rows, loss, TrainingConfig(30, 1e-2))
+    assert loss(model, rows).item() < first - 0.5
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+def test_the_bytes_counted_are_those_that_are_held():
+    for prepare in (lambda m: None, lambda m: add_adapters(m, AdapterConfig(("*.query",), rank=2))):
+        model = decoder()
+        prepare(model)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+        model(tokens()).sum().backward()
+        optimizer.step()
+        counted = training_bytes(model)
+        assert counted.weights == sum(p.nbytes for p in model.parameters())
+        assert counted.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+        moments = [state[key] for state in optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")]
+        assert counted.moments == sum(moment.nbytes for moment in moments)
+        assert counted.total == counted.weights + counted.gradients + counted.moments
+
+
+def test_bits_a_weight_are_what_the_paper_says():
+    layer = NF4Linear(nn.Linear(1024, 1024, bias=False))
+    bits = 8 * training_bytes(layer).weights / 1024**2
+    assert bits == pytest.approx(4 + 8 / 64 + 32 / (64 * 256), abs=1e-4)
+    assert training_bytes(layer).gradients == 0
+    assert training_bytes(Int8Linear(nn.Linear(1024, 1024, bias=False))).weights == 1024**2 + 4 * 1024
+
+
+def test_a_quantised_weight_counts_as_one_number_in_the_share():
+    shares = []
+    for prepare in (lambda m: None, lambda m: quantise_linears(m, NF4Linear, ("blocks.*",))):
+        model = decoder()
+        everything = sum(p.numel() for p in model.parameters())
+        prepare(model)
+        add_adapters(model, AdapterConfig(("*.query",), rank=2))
+        learning = 2 * 2 * (CONFIG.width + CONFIG.width)
+        assert share_that_learns(model) == pytest.approx(learning / (everything + learning))
+        shares.append(share_that_learns(model))
+    assert shares[0] == shares[1]
+
+
+def test_counting_needs_no_memory():
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Linear(10**5, 10**5, bias=False))
+    assert training_bytes(model).total == 4 * 4 * 10**10
+
+
+def test_what_cannot_be_quantised_is_named():
+    model = decoder()
+    with pytest.raises(ValueError, match="no linear layer matches"):
+        quantise_linears(model, NF4Linear, ("*.q_proj",))
+    quantise_linears(model, Int8Linear, ("*.query",))
+    with pytest.raises(ValueError, match=r"blocks\.0\.attention\.query, .* is quantised already"):
+        quantise_linears(model, NF4Linear, ("blocks.*",))
+    add_adapters(model, AdapterConfig(("*.query",)))
+    with pytest.raises(ValueError, match="quantise it first"):
+        quantise_linears(model, Int8Linear, ("*.key",))
