@@ -1,89 +1,56 @@
-"""The small language model that later lessons keep frozen: train the headline arm, and keep it as a published folder.
+"""The small language model that later lessons keep frozen: the headline arm, larger and trained for longer.
 
-python -m lessons.lesson_00_foundations.decoder.checkpoint        (or: make checkpoint-0)
+make checkpoint-0
 """
 
-import argparse
-import hashlib
-import platform
 import shutil
 import tempfile
-import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from data.toybox.heldout import VERSION
-from lessons.lesson_00_foundations.decoder.arms import BEGIN, SHOTS, SPECIALS, small_model, train_decoder
-from lessons.lesson_00_foundations.decoder.claims import STEPS
-from shared.course.lesson import ROOT
+from lessons.lesson_00_foundations.decoder.arms import BEGIN, small_model, train_decoder
+from shared.course.checkpoint import PLACE, Checkpoint
 from shared.tokenizers import load_tokenizer
 from shared.training import load_weights
 
-FOLDER = ROOT / "data" / "checkpoints" / "lesson_00_decoder"
-COMMAND = "python -m lessons.lesson_00_foundations.decoder.checkpoint"
+SIZES = {"width": 96, "layers": 4, "heads": 4, "kv_heads": 2, "hidden": 256}
+LENGTH_OF_TRAINING = {"steps": 1200, "documents": 60_000}
+FOLDER = PLACE / "lesson_00_decoder"
 
 
-def make(folder: Path, *, seed: int, **settings: int) -> dict:
-    """Train, and write `config.json`, `model.safetensors` (bfloat16), `tokenizer.json` and `PROVENANCE.md`; return what was measured."""
-    start = time.perf_counter()
+def make(folder: Path, *, steps: int, documents: int, **sizes: int) -> dict[str, float | int | str]:
+    """Train, and write the model as a folder of `LlamaForCausalLM`, in bfloat16, with its tokenizer; return what was measured."""
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as run:
-        measured = train_decoder(seed=seed, data="toybox", device="cpu", folder=Path(run), resume=False, **settings)
+        measured = train_decoder(
+            seed=0, data="toybox", device="cpu", folder=Path(run), resume=False, steps=steps, documents=documents, **sizes
+        )  # fmt: skip
         tokenizer = load_tokenizer(Path(run) / "tokenizer.json")
-        model = load_weights(small_model(tokenizer.vocab_size), Path(run))
-        # Half the bytes; what is measured above was measured before the rounding.
+        model = load_weights(small_model(tokenizer.vocab_size, **sizes), Path(run))
+        # Half the bytes; what is measured was measured before the rounding.
         model.to(torch.bfloat16).save_pretrained(folder, bos_token_id=tokenizer.specials[BEGIN])
         shutil.copyfile(Path(run) / "tokenizer.json", folder / "tokenizer.json")
-    words = provenance(folder, measured, seed, settings, time.perf_counter() - start)
-    (folder / "PROVENANCE.md").write_text(words, encoding="utf-8")
-    return measured
-
-
-def provenance(folder: Path, measured: dict, seed: int, settings: dict[str, int], seconds: float) -> str:
-    """Where the files come from, what they were measured to do, and their hashes."""
-    rows = {
-        "bits a byte on new text (Kneser–Ney on the same)": f"{measured['bits_per_byte']:.3f} ({measured['ngram_bits_per_byte']:.3f})",
+    return {
+        name: value for name, value in measured.items() if not name.endswith(("_curve", "_seconds")) and plain(value)
     }
-    for kind, words in (("naming", "held-out rules of naming"), ("words", "held-out pairs of made-up words")):
-        shown = " / ".join(f"{measured[f'held_out_{kind}_{shots}']:.0%}" for shots in SHOTS)
-        rows[f"{words}: right after {', '.join(map(str, SHOTS))} examples"] = shown
-    files = ("config.json", "model.safetensors", "tokenizer.json")
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in files}
-    lines = [
-        "# The decoder of lesson 0",
-        "",
-        f"A Llama of {measured['parameters']:,} parameters, trained by `{COMMAND} --seed {seed}` on {measured['training_tokens']:,} "
-        "tokens of toy-world text and episodes by example; weights in bfloat16, in the layout of `LlamaForCausalLM`.",
-        "",
-        f"* parents: none; the toy world is `{VERSION}`, whose held-out combinations it has not read of",
-        f"* settings: {', '.join(f'{name} {value}' for name, value in settings.items())}; seed {seed}",
-        f"* special tokens: {', '.join(f'`{special}`' for special in SPECIALS)}; every document begins with the first, the others "
-        "are for later lessons and untrained",
-        f"* made in {seconds:.0f} s on one thread, Python {platform.python_version()}, PyTorch {torch.__version__}",
-        "",
-        "| measured before rounding to bfloat16 | |",
-        "|---|---|",
-        *(f"| {name} | {value} |" for name, value in rows.items()),
-        "",
-        "| file | SHA-256 |",
-        "|---|---|",
-        *(f"| `{name}` | `{value}` |" for name, value in hashes.items()),
-        "",
-    ]
-    return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Train lesson 0's language model and keep it.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=FOLDER)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    measured = make(options.folder, seed=options.seed, **STEPS["cpu"])
-    for name in ("bits_per_byte", "ngram_bits_per_byte", "held_out_naming_by_shots", "held_out_words_by_shots"):
-        print(f"{name}: {measured[name]}")
-    print(f"written to {options.folder}")
+def plain(value: object) -> bool:
+    """Whether it is one number, not a list of them."""
+    return isinstance(value, int | float)
 
 
-if __name__ == "__main__":
-    main()
+def make_checkpoint(folder: Path) -> Mapping[str, float | int | str]:
+    """What `make checkpoint-0` does."""
+    return make(folder, **LENGTH_OF_TRAINING, **SIZES)
+
+
+CHECKPOINT = Checkpoint(
+    "lesson_00_decoder",
+    "A small Llama that has read of the toy world and learns simple rules in context; lessons 3 and 4 keep it frozen.",
+    make_checkpoint,
+    VERSION,
+)

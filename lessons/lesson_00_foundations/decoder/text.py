@@ -6,16 +6,18 @@ Every document is a pure function of (split, seed, number), so a corpus needs no
     question     two blue stars and a red moon. what colour is the moon? red
     instruction  a red moon and a blue star. point to the star
     naming       small striped red circle: circle red.⏎ large plain blue star: star blue.⏎ …
-    words        red dax.⏎ blue fep.⏎ red dax.⏎ blue fep.⏎ …
+    choosing     red circle? circle.⏎ small plain star? star.⏎ large blue? blue.⏎ …
 
-The last two are *episodes by example*: a rule that nobody states (which attributes to name, in which order; which
-made-up word stands for what) holds for every line. Who predicts the end of a later line well has learned the rule from the
-earlier ones, in context. Some rules and some pairs of word and meaning are held out, as some combinations of colour and
-shape are (`data.toybox.heldout`): on those no rule can have been remembered.
+The last two are *episodes by example*: a rule that nobody states holds for every line. In naming it says which attributes of
+a thing are named, in which order: one example tells. In choosing it is an order of the four kinds of attribute, and of those
+shown the one that comes first is said: each example tells a part of the order. Who predicts the end of a later line well has
+learned the rule from the earlier ones, in context. Some rules are held out, as some combinations of colour and shape are
+(`data.toybox.heldout`): those cannot have been remembered.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -27,12 +29,11 @@ from data.toybox.questions import question_at
 from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, pick, stream
 from shared.errors import CourseError
 
-KINDS = ("caption", "question", "instruction", "naming", "words")
-SHARES = (1, 2, 1, 4, 4)
+KINDS = ("caption", "question", "instruction", "naming", "choosing")
+SHARES = (2, 2, 1, 3, 4)
 """How many documents of each kind stand in a dozen."""
-LINES = 8
-"""Examples in an episode; before the last there are five to learn from."""
-MADE_UP = ("dax", "wug", "fep", "zib", "toma", "blick", "lorp", "mip")
+LINES = {"naming": 8, "choosing": 12}
+"""Examples in an episode."""
 FIRST_PURPOSE = 100
 """Our own random numbers among those of `stream`: the toy world uses purposes below 64."""
 
@@ -41,8 +42,9 @@ FIRST_PURPOSE = 100
 NAMING_RULES: tuple[tuple[str, ...], ...] = tuple(
     rule for length in (1, 2, 3) for rule in permutations(ATTRIBUTES, length)
 )
-# Each attribute stands in each place of a held-out pair once, and in each place of a held-out triple twice.
 _CYCLE = ("size", "texture", "colour", "shape")
+"""The kinds of attribute, in the order in which a thing is described."""
+# Each attribute stands in each place of a held-out pair once, and in each place of a held-out triple twice.
 HELD_OUT_NAMING = frozenset(
     rule
     for place in range(4)
@@ -55,13 +57,12 @@ HELD_OUT_NAMING = frozenset(
 SEEN_NAMING = tuple(rule for rule in NAMING_RULES if rule not in HELD_OUT_NAMING)
 
 
-def are_held_out_meanings(first: str, second: str) -> bool:
-    """Whether made-up words never stand for these two colours, or shapes, side by side in training: a quarter of the pairs.
-
-    Each colour and each shape has partners of both kinds, so nothing about one of them tells which pairs are held out.
-    """
-    values = COLOURS if first in COLOURS else SHAPES
-    return (values.index(first) + values.index(second)) % 4 == 3
+CHOOSING_RULES: tuple[tuple[str, ...], ...] = tuple(permutations(ATTRIBUTES))
+# The cycle begun at each place, forwards and backwards: each attribute stands in each place twice.
+HELD_OUT_CHOOSING = frozenset(
+    tuple(_CYCLE[(place + way * step) % 4] for step in range(4)) for place in range(4) for way in (1, -1)
+)
+SEEN_CHOOSING = tuple(rule for rule in CHOOSING_RULES if rule not in HELD_OUT_CHOOSING)
 
 
 class Line(NamedTuple):
@@ -75,44 +76,56 @@ class Line(NamedTuple):
         return f"{self.shown} {self.answer}.\n"
 
 
-def naming_episode(rng: Random, *, held_out: bool = False, lines: int = LINES) -> list[Line]:
+def naming_episode(rng: Random, *, held_out: bool = False) -> list[Line]:
     """Lines that name one to three attributes of a thing, always the same in the same order; with `held_out` in an unseen one."""
     rule = pick(rng, sorted(HELD_OUT_NAMING)) if held_out else pick(rng, SEEN_NAMING)
+    things = [_thing(rng) for _ in range(LINES["naming"])]
+    return [Line(" ".join(thing.values()) + ":", " ".join(thing[part] for part in rule)) for thing in things]
+
+
+def choosing_episode(rng: Random, *, held_out: bool = False) -> list[Line]:
+    """Lines that show two or three attributes of a thing and say the one that comes first in the episode's order."""
+    rule = pick(rng, sorted(HELD_OUT_CHOOSING)) if held_out else pick(rng, SEEN_CHOOSING)
     episode = []
-    for _ in range(lines):
-        colour, shape = pick(rng, SEEN_PAIRS)
-        thing = {"size": pick(rng, SIZES), "texture": pick(rng, TEXTURES), "colour": colour, "shape": shape}
-        episode.append(Line(" ".join(thing.values()) + ":", " ".join(thing[attribute] for attribute in rule)))
+    for _ in range(LINES["choosing"]):
+        thing, shown = _thing(rng), pick(rng, _SHOWN)
+        episode.append(Line(" ".join(thing[part] for part in shown) + "?", thing[min(shown, key=rule.index)]))
     return episode
 
 
-def words_episode(rng: Random, *, held_out: bool = False, lines: int = LINES) -> list[Line]:
-    """Lines that say one of two made-up words, which stand for two colours, or for two shapes, in this episode only.
+# As many pairs as triples.
+_SHOWN = [*combinations(_CYCLE, 2)] * 2 + [*combinations(_CYCLE, 3)] * 3
 
-    With `held_out` it is two that never stand side by side in training. What has not been shown yet cannot be known: after k
-    lines the other meaning is still unseen with a chance of 2⁻ᵏ.
+
+def _thing(rng: Random) -> dict[str, str]:
+    """A thing of a seen combination, its attributes by their kinds."""
+    colour, shape = pick(rng, SEEN_PAIRS)
+    return {"size": pick(rng, SIZES), "texture": pick(rng, TEXTURES), "colour": colour, "shape": shape}
+
+
+def best_guess(before: Sequence[Line], line: Line) -> float:
+    """How often the best possible guess at the end of a line of choosing is right, if all 24 orders are equally likely at first.
+
+    Counted over the orders that agree with the lines before: a bound on any learner that knows no more than the rules of the game.
     """
-    values = COLOURS if rng.random() < 0.5 else SHAPES
-    words, meanings = _two(rng, MADE_UP), _two(rng, values)
-    while are_held_out_meanings(*meanings) != held_out:
-        meanings = _two(rng, values)
-    shown = [int(rng.random() * 2) for _ in range(lines)]
-    return [Line(meanings[which], words[which]) for which in shown]
+    left = [rule for rule in CHOOSING_RULES if all(chosen(rule, shown) == answer for shown, answer in before)]
+    return max(Counter(chosen(rule, line.shown) for rule in left).values()) / len(left)
 
 
-def _two(rng: Random, options: Sequence[str]) -> tuple[str, str]:
-    """Two different ones."""
-    first = pick(rng, options)
-    return first, pick(rng, [option for option in options if option != first])
+def chosen(rule: Sequence[str], shown: str) -> str:
+    """Which of the words shown comes first in an order of the kinds of attribute."""
+    values = {"size": SIZES, "texture": TEXTURES, "colour": COLOURS, "shape": SHAPES}
+    words = shown.rstrip("?").split()
+    return next(word for kind in rule for word in words if word in values[kind])
 
 
-EPISODES = {"naming": naming_episode, "words": words_episode}
+EPISODES = {"naming": naming_episode, "choosing": choosing_episode}
 
 # ── Documents ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def episode_at(kind: str, split: str, seed: int, number: int, *, held_out: bool = False) -> list[Line]:
-    """Episode `number` of a kind, "naming" or "words". Raises ValueError for another kind or split."""
+    """Episode `number` of a kind, "naming" or "choosing". Raises ValueError for another kind or split."""
     check_split(split)
     if kind not in EPISODES:
         raise ValueError(f"no episodes of kind {kind!r}: choose one of {', '.join(EPISODES)}")
@@ -120,29 +133,39 @@ def episode_at(kind: str, split: str, seed: int, number: int, *, held_out: bool 
     return EPISODES[kind](stream(seed, number, purpose), held_out=held_out)
 
 
-def document_at(split: str, seed: int, number: int, kinds: Sequence[str] = KINDS) -> str:
-    """Document `number` of a split, of one of `kinds` in the proportions of `SHARES`.
+def document_at(split: str, seed: int, number: int, *, mixed: bool = False) -> str:
+    """Document `number` of a split; the kinds stand in the proportions of `SHARES`.
 
     In "train" and "validation" all rules and combinations are seen ones; in "test" every scene has a held-out
-    combination and every episode a held-out rule. Raises ValueError for another split.
+    combination and every episode a held-out rule. With `mixed` each line of an episode follows a rule of its own: the same
+    sentences, and nothing to learn from the lines before. Raises ValueError for another split.
     """
     check_split(split)
     rng = stream(seed, number, FIRST_PURPOSE + 64 + SPLITS.index(split))
-    kind = pick(rng, [kind for kind, share in zip(KINDS, SHARES, strict=True) if kind in kinds for _ in range(share)])
+    kind = pick(rng, [kind for kind, share in zip(KINDS, SHARES, strict=True) for _ in range(share)])
     if kind in EPISODES:
-        return "".join(line.text for line in episode_at(kind, split, seed, number, held_out=split == "test"))
+        held_out = split == "test"
+        lines = episode_at(kind, split, seed, number, held_out=held_out)
+        if mixed:
+            others = (MIXED * (number + 1) + place for place in range(len(lines)))
+            lines = [episode_at(kind, split, seed, other, held_out=held_out)[0] for other in others]
+        return "".join(line.text for line in lines)
     if kind == "question":
         scene, question = question_at(split, seed, number, things=(2, 4))
         return f"{caption(scene, 'places')}. {question.text} {question.answer}\n"
-    scene = scene_at(split, seed, number, (2, 4))
     if kind == "instruction":
+        scene = scene_at(split, seed, number, (2, 4))
         return f"{caption(scene, 'attributes')}. {instruction(scene, rng).text}\n"
-    return f"{caption(scene, pick(rng, LEVELS), rng)}\n"
+    return f"{caption(scene_at(split, seed, number), pick(rng, LEVELS), rng)}\n"
 
 
-def documents(split: str, seed: int, count: int, kinds: Sequence[str] = KINDS) -> list[str]:
+MIXED = 1_000_000
+"""From so many numbers on, episodes lend their first lines to mixed ones, a block of numbers to each."""
+
+
+def documents(split: str, seed: int, count: int, *, mixed: bool = False) -> list[str]:
     """The first `count` documents of a split."""
-    return [document_at(split, seed, number, kinds) for number in range(count)]
+    return [document_at(split, seed, number, mixed=mixed) for number in range(count)]
 
 
 # ── Real text ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 
 from data.toybox.heldout import mentions_held_out
-from data.toybox.scene import COLOURS, SHAPES
 from lessons.lesson_00_foundations.decoder import text
 from shared.errors import CourseError
 
@@ -26,8 +25,11 @@ def rule_of(lines):
 def test_a_document_is_a_pure_function_of_split_seed_and_number():
     assert text.documents("train", 3, 40) == [text.document_at("train", 3, number) for number in range(40)]
     assert len({*text.documents("train", 3, 40)} & {*text.documents("train", 4, 40)}) < 5
-    train, validation = ({*text.documents(split, 0, 300, ["question"])} for split in ("train", "validation"))
-    assert len(train) == 300 and not train & validation
+    train, validation = (
+        {document for document in text.documents(split, 0, 600) if document.count("\n") > 1}
+        for split in ("train", "validation")
+    )
+    assert len(train) > 250 and not train & validation
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -53,33 +55,59 @@ def test_seen_and_held_out_rules_share_their_attributes_and_places():
             assert set(named.values()) == {times} and len(named) == 4
 
 
-@pytest.mark.parametrize("held_out", [False, True])
-def test_made_up_words_keep_their_meanings_within_an_episode_only(held_out):
-    seen = set()
-    for number in range(300):
-        lines = text.episode_at("words", "train", 0, number, held_out=held_out)
-        meanings = dict(lines)
-        assert all(meanings[line.shown] == line.answer for line in lines)
-        if len(meanings) == 2:
-            assert len(set(meanings.values())) == 2
-            assert text.are_held_out_meanings(*meanings) is held_out
-        seen |= set(meanings.items())
-    # Every word has stood for every colour and every shape: nothing but the episode tells which it is now.
-    assert len(seen) == len(text.MADE_UP) * (len(COLOURS) + len(SHAPES))
+@pytest.mark.parametrize(("split", "held_out"), [("train", False), ("validation", True), ("test", False)])
+def test_one_order_holds_for_a_whole_choosing_episode(split, held_out):
+    orders = {True: text.HELD_OUT_CHOOSING, False: text.SEEN_CHOOSING}
+    found = set()
+    for number in range(200):
+        lines = text.episode_at("choosing", split, 1, number, held_out=held_out)
+        agreeing = {
+            rule: all(text.chosen(rule, line.shown) == line.answer for line in lines) for rule in text.CHOOSING_RULES
+        }
+        assert any(agreeing[rule] for rule in orders[held_out])
+        found |= {rule for rule in orders[held_out] if agreeing[rule]}
+        assert {len(line.shown.split()) for line in lines} <= {2, 3}
+    assert found == set(orders[held_out])
 
 
-def test_each_meaning_has_partners_of_both_kinds():
-    for values in (COLOURS, SHAPES):
-        for value in values:
-            partners = [text.are_held_out_meanings(value, other) for other in values if other != value]
-            assert 0 < sum(partners) < len(partners)
-            assert [text.are_held_out_meanings(other, value) for other in values if other != value] == partners
+def test_held_out_orders_have_everything_everywhere_twice():
+    assert set(text.SEEN_CHOOSING) | text.HELD_OUT_CHOOSING == set(text.CHOOSING_RULES)
+    assert not set(text.SEEN_CHOOSING) & text.HELD_OUT_CHOOSING
+    for place in range(4):
+        assert set(Counter(rule[place] for rule in text.HELD_OUT_CHOOSING).values()) == {2}
 
 
-def test_documents_of_one_kind_and_of_all_in_their_shares():
-    naming = sum(":" in document for document in text.documents("train", 0, 1200)) / 1200
-    assert naming == pytest.approx(text.SHARES[text.KINDS.index("naming")] / sum(text.SHARES), abs=0.05)
-    assert not [d for d in text.documents("train", 0, 100, ["caption", "question", "instruction"]) if ":" in d]
+def test_the_first_in_the_order_is_chosen():
+    assert text.chosen(("shape", "size", "colour", "texture"), "small striped red?") == "small"
+    assert text.chosen(("texture", "colour", "shape", "size"), "red circle?") == "red"
+
+
+def test_the_best_guess_of_examples_one_can_count_by_hand():
+    line = text.Line("small red?", "red")
+    assert text.best_guess([], line) == 1 / 2
+    assert text.best_guess([text.Line("large blue?", "blue")], line) == 1
+    # Of three things, the first is as likely any.
+    assert text.best_guess([], text.Line("small plain star?", "star")) == 1 / 3
+    # Once colour has come before size, it comes before texture too in two orders of three.
+    assert text.best_guess([text.Line("large blue?", "blue")], text.Line("plain red?", "red")) == pytest.approx(2 / 3)
+
+
+def test_kinds_stand_in_their_shares():
+    documents = text.documents("train", 0, 1200)
+    for kind, mark in (("naming", ":"), ("choosing", "?")):
+        found = sum(document.count("\n") > 1 and mark in document for document in documents) / 1200
+        assert found == pytest.approx(text.SHARES[text.KINDS.index(kind)] / sum(text.SHARES), abs=0.05)
+
+
+def test_mixed_episodes_have_the_same_lines_and_no_rule():
+    usual, mixed = (text.documents("train", 0, 500, mixed=mixed) for mixed in (False, True))
+    assert [d for d in usual if d.count("\n") == 1] == [d for d in mixed if d.count("\n") == 1]
+    for of_usual, of_mixed in zip(usual, mixed, strict=True):
+        assert of_usual.count("\n") == of_mixed.count("\n")
+        if ":" in of_usual:
+            for document, one_rule in ((of_usual, True), (of_mixed, False)):
+                lines = [text.Line(*line.rstrip(".").split(": ")) for line in document.splitlines()]
+                assert (rule_of(lines) is not None) is one_rule
 
 
 def test_what_is_not_there_is_refused():
