@@ -77,6 +77,9 @@ test-site: setup ## build it and look at every page in this machine's Chromium
 	@$(PYTHON) -S shared/course/site/environment.py --browser
 	@$(RUN) -m pytest -q shared/course/site
 
+grade-%: setup ## grade lesson N: SUBMISSION=a folder, a zip, or a folder of many
+	@$(RUN) -m shared.teaching.grade $* $(if $(SUBMISSION),"$(SUBMISSION)") --workers $(WORKERS)
+
 bench: setup ## measure the course's speed against others on this machine, into benchmarks/
 	@$(RUN) -m benchmarks
 
