@@ -87,11 +87,8 @@ def looking(run: Run) -> plots.Card:
     folder = run.arm_folder(seed, "decoder")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     model = load_weights(small_model(tokenizer.vocab_size), folder).eval()
-    lines = next(
-        lines[:SHOWN_LINES]
-        for lines in (text.episode_at("naming", "validation", seed, number, held_out=True) for number in range(100))
-        if all(len(line.answer.split()) == 2 for line in lines)
-    )
+    episodes = (text.episode_at("naming", "validation", seed, number, held_out=True) for number in range(1000))
+    lines = next(filter(tells, (episode[:SHOWN_LINES] for episode in episodes)))
     tokens, answers, last, wanted = _episode(tokenizer, lines)
     weights = attention_maps(model, torch.tensor([tokens]))
     names = [tokenizer.decode([token]).strip().replace("\n", "⏎") for token in tokens]
@@ -108,6 +105,12 @@ def looking(run: Run) -> plots.Card:
         axis.set_yticks(range(len(names) - last), names[last:], fontsize=9)
         axis.set_title(f"layer {layer + 1}, head {head + 1}", fontsize=10, loc="left")
     return card
+
+
+def tells(lines: Sequence[text.Line]) -> bool:
+    """Whether each line names two attributes, and no word twice: so that looking at a word and at its kind are two things."""
+    words = " ".join(line.answer for line in lines).split()
+    return len(set(words)) == len(words) == 2 * len(lines)
 
 
 def _episode(
