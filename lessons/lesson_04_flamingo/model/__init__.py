@@ -12,7 +12,7 @@ from lessons.lesson_04_flamingo.model.config import FlamingoConfig, ResamplerCon
 from lessons.lesson_04_flamingo.model.flamingo import Flamingo, text_loss, training_stage, words_of
 from lessons.lesson_04_flamingo.model.gated import GatedCrossAttention, gated
 from lessons.lesson_04_flamingo.model.resampler import PerceiverResampler
-from lessons.lesson_04_flamingo.model.sequences import Interleaved, few_shot, interleave, latest_image, media_mask
+from lessons.lesson_04_flamingo.model.sequences import Interleaved, few_shot, interleave, latest_image, media_mask, sees
 
 __all__ = [
     "Flamingo",
@@ -26,6 +26,7 @@ __all__ = [
     "interleave",
     "latest_image",
     "media_mask",
+    "sees",
     "text_loss",
     "training_stage",
     "words_of",

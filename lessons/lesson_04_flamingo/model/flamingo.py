@@ -175,7 +175,7 @@ def text_loss(
 
     Ask for words: not for padding, not for a row's first token, and not for `<image>`, which is put there and not written.
     """
-    # exercise 4.4: the surprise at what is asked
+    # exercise 4.6: the surprise at what is asked
     asked = asked[:, 1:]
     return F.cross_entropy(logits[:, :-1][asked], tokens[:, 1:][asked])
     # end exercise

@@ -20,7 +20,7 @@ def gated(
 
     gate  one number, or one for each value of a token
     """
-    # exercise 4.3: a gate that begins closed
+    # exercise 4.5: a gate that begins closed
     return x + update if gate is None else x + torch.tanh(gate) * update
     # end exercise
 

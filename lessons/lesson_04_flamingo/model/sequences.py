@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from shared.attention import Mask
@@ -43,7 +43,7 @@ def latest_image(
 
     Images are counted through a whole row; an image's own token looks at that image.
     """
-    # exercise 4.1: each token's latest image
+    # exercise 4.3: each token's latest image
     is_image = tokens == image_token
     latest = is_image.cumsum(dim=1) - 1
     # The place of that image tells its document: it may be another's, where documents share a row.
@@ -56,10 +56,18 @@ def latest_image(
 
 def media_mask(looks: Int[Tensor, "batch tokens"], images: int, latents: int) -> Mask:
     """Tokens see the latents of their image: an image is a segment, and so is the text that looks at it."""
-    # exercise 4.2: one segment for an image and its text
+    # exercise 4.4: one segment for an image and its text
     of_latent = torch.arange(images, device=looks.device).repeat_interleave(latents)[None]
     return Mask(segment_q=looks, segment_k=of_latent)
     # end exercise
+
+
+def sees(
+    looks: Int[Tensor, "batch tokens"], images: int, latents: int
+) -> Bool[Tensor, "batch tokens images_and_latents"]:
+    """That mask spelled out, for a picture: which latents, image by image, each token sees."""
+    mask = media_mask(looks, images, latents)
+    return mask.visible(looks.shape[1], images * latents).expand(len(looks), -1, -1)
 
 
 def interleave(
