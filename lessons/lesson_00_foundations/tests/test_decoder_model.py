@@ -15,6 +15,7 @@ from lessons.lesson_00_foundations.decoder.arms import (
     encoded,
     episode_accuracies,
     greedily_right,
+    loss_of,
     ngram_bits,
     small_model,
     surprise,
@@ -45,8 +46,8 @@ def test_packed_documents_are_all_there_and_none_is_twice():
 
 def test_a_packed_document_is_read_as_if_it_were_alone():
     model = small_model(50).double()
-    documents = [torch.randint(50, (length,)).tolist() for length in (9, 4, 7)]
-    tokens, segments = pack(documents, 24)
+    documents = [torch.randint(50, (length,)).tolist() for length in (9, 4, 7, 5)]
+    tokens, segments = pack(documents, 28)
     logits = model(tokens, segments=segments)
     for place, document in enumerate(documents):
         alone = model(torch.tensor([document]))[0]
@@ -54,7 +55,9 @@ def test_a_packed_document_is_read_as_if_it_were_alone():
     both = sum(
         F.cross_entropy(model(torch.tensor([d]))[0, :-1], torch.tensor(d[1:]), reduction="sum") for d in documents
     )
-    assert next_token_loss(logits, tokens, segments).item() == pytest.approx(both.item() / 17, rel=1e-9)
+    assert next_token_loss(logits, tokens, segments).item() == pytest.approx(both.item() / 21, rel=1e-9)
+    assert loss_of(model, (tokens, segments)).item() == pytest.approx(both.item() / 21, rel=1e-9)
+    # In rows of nine, those of four and five share one.
     assert surprise(model, documents) == pytest.approx(both.item() / math.log(2), rel=1e-6)
 
 
