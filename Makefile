@@ -77,6 +77,9 @@ test-site: setup ## build it and look at every page in this machine's Chromium
 	@$(PYTHON) -S shared/course/site/environment.py --browser
 	@$(RUN) -m pytest -q shared/course/site
 
+assign-%: setup ## write lesson N's exercises as students get them, into dist/ (OWN=1: without the earlier lessons)
+	@$(RUN) -m shared.teaching.assign $* $(if $(OWN),--own)
+
 grade-%: setup ## grade lesson N: SUBMISSION=a folder, a zip, or a folder of many
 	@$(RUN) -m shared.teaching.grade $* $(if $(SUBMISSION),"$(SUBMISSION)") --workers $(WORKERS)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import date, datetime
 from pathlib import Path
 
+from shared.course.exercises import find_exercises
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching.isolation.limits import Limits
@@ -41,6 +42,10 @@ def assignment(number: int, folder: Path, path: Path = PATH) -> Assignment:
         if type(value) is not int or value < 1:
             raise CourseError(f"{path}: [limits] {name} is {value!r}; a whole number from 1 on is expected")
     points = {exercise: page["difficulty"] for exercise, page in listed(folder).items()}
+    if unlisted := [exercise.number for exercise in find_exercises(folder) if exercise.number not in points]:
+        raise CourseError(
+            f"{folder.name}: no README lists exercise {', '.join(unlisted)} with its difficulty and minutes"
+        )
     given = own.get("points", {})
     _known(path, given, set(points), f"the points of lesson {number}")
     for exercise, value in given.items():
