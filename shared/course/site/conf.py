@@ -31,6 +31,7 @@ html_theme_options = {
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 html_static_path = ["static"]
+html_favicon = "static/favicon.svg"
 html_css_files = ["course.css"]
 html_copy_source = False
 html_use_index = False

@@ -17,6 +17,7 @@ LEFT_OUT = {"__pycache__", "cache", "checkpoints", ".ipynb_checkpoints"}
 PAGES, CODE, OTHERS = {".md", ".ipynb"}, {".py", ".toml", ".txt", ""}, {".png", ".svg", ".gif", ".jpg", ".json", ".gz"}
 SOURCE = ".source"
 """What a file of code is called among the pages: model.py.source becomes the page model.py.html."""
+FACTS_LINE = re.compile(r"^(?:Learn|Build|Capstone) · about \d+ minutes · (.+) · \[notebook\]\(lesson\.ipynb\)\n", re.M)
 LISTING = "files"
 """The page that lists a folder."""
 
@@ -43,7 +44,8 @@ def contents(root: Path) -> Iterator[tuple[str, bytes]]:
     for path in course_files(root):
         name, content = path.relative_to(root).as_posix(), path.read_bytes()
         if path.suffix in CODE:
-            yield name + SOURCE, content
+            if content:
+                yield name + SOURCE, content
         elif path.name != "README.md":
             yield name, content
         else:
@@ -91,23 +93,35 @@ def with_site_parts(text: str, page: Path, root: Path, folders: dict[int, Path],
         return text + front_contents(root, folders, known)
     for number, folder in folders.items():
         if page.parent == folder:
-            text = below_title(text, facts(folder, known[number], folders))
-            return text + toctree([relative(part, folder) for part in parts(folder)] + notebook(folder))
+            below = [relative(part, folder) for part in parts(folder)] + [
+                f"Notebook <{name}>" for name in notebook(folder)
+            ]
+            return with_facts(text, folder, known[number], folders) + toctree(below)
         if folder in page.parents:
             return below_title(text, f"* **Part of:** [lesson {number}]({relative(folder / 'README.md', page.parent)})")
     return below_title(text, f"* **Code:** [all files]({LISTING}.md)")
+
+
+def with_facts(text: str, folder: Path, entry: Entry, folders: dict[int, Path]) -> str:
+    """A lesson's page with its facts in a box, which takes the place of the line that says the like of them."""
+    if said := FACTS_LINE.search(text):
+        return text[: said.start()] + box(facts(folder, entry, folders, said[1])) + text[said.end() :]
+    return below_title(text, facts(folder, entry, folders))
 
 
 def below_title(text: str, lines: str) -> str:
     """`text` with a box below its first heading."""
     heading = re.search(r"^# .+\n", text, flags=re.M)
     assert heading, f"a page begins with its title, not with {text[:60]!r}"
-    box = f"\n```{{container}} facts\n{lines}\n```\n"
-    return text[: heading.end()] + box + text[heading.end() :]
+    return text[: heading.end()] + box(lines) + text[heading.end() :]
 
 
-def facts(folder: Path, entry: Entry, folders: dict[int, Path]) -> str:
-    """Type, minutes, prerequisites and what can be opened, as a list."""
+def box(lines: str) -> str:
+    return f"\n```{{container}} facts\n{lines}\n```\n"
+
+
+def facts(folder: Path, entry: Entry, folders: dict[int, Path], says: str = "") -> str:
+    """Type, minutes, what the page `says` of prerequisites and what the code shows of them, and what can be opened."""
     needs = prerequisites(folder, entry.number)
     earlier = [
         f"[lesson {number}]({relative(folders[number] / 'README.md', folder)})"
@@ -122,7 +136,8 @@ def facts(folder: Path, entry: Entry, folders: dict[int, Path]) -> str:
     lines = [
         f"* **Type:** {entry.kind}",
         f"* **Time:** about {entry.minutes} minutes",
-        f"* **Stands on:** {', '.join(earlier) or 'no earlier lesson'}",
+        f"* **Asks:** {says}" if says else "",
+        f"* **Builds on:** {', '.join(earlier) or 'no earlier lesson'}",
         f"* **Uses:** {', '.join(rooms)}" if rooms else "",
         f"* **Open:** {', '.join(opened)}",
     ]
@@ -143,6 +158,7 @@ def front_contents(root: Path, folders: dict[int, Path], known: dict[int, Entry]
     others = [relative(path, root) for path in others if not any(folder in path.parents for folder in folders.values())]
     records = [name for name in others if name.startswith("benchmarks/")]
     rooms = [name for name in others if name not in records]
+    rooms += [f"All the code of {top} <{top}/{LISTING}>" for top in ("shared", "data")]
     return toctree(lessons, "Lessons") + toctree(rooms, "What lessons stand on") + toctree(records, "Records")
 
 
