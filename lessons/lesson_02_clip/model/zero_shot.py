@@ -55,7 +55,9 @@ def classify(
     return (images @ classes.T).argmax(dim=1)
 
 
-def recall_at(k: int, similarity: Float[Tensor, "queries candidates"], own: Int[Tensor, "queries"]) -> float:
+def recall_at(
+    k: int, similarity: Float[Tensor, "queries candidates"], own: Int[Tensor, "queries"]
+) -> Float[Tensor, ""]:
     """The share of queries whose own candidate is among the `k` nearest; `own[i]` is its number (section 3.1.1 on retrieval).
 
     Of equally near candidates each is counted as before the own one: a model that gives all the same vector finds nothing.
@@ -63,7 +65,7 @@ def recall_at(k: int, similarity: Float[Tensor, "queries candidates"], own: Int[
     # exercise 2.7: found among the first k
     mine = similarity.gather(1, own[:, None])
     before = (similarity >= mine).sum(dim=1) - 1
-    return (before < k).float().mean().item()
+    return (before < k).float().mean()
     # end exercise
 
 

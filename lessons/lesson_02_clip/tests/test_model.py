@@ -167,7 +167,7 @@ def test_the_nearest_class_is_the_answer():
 def test_recall_counts_the_own_one_and_no_ties():
     similarity = torch.tensor([[0.9, 0.5, 0.1], [0.7, 0.2, 0.6], [0.3, 0.3, 0.3]])
     own = torch.tensor([0, 2, 1])
-    assert [round(recall_at(k, similarity, own), 4) for k in (1, 2, 3)] == [0.3333, 0.6667, 1.0]
+    assert [round(recall_at(k, similarity, own).item(), 4) for k in (1, 2, 3)] == [0.3333, 0.6667, 1.0]
 
 
 def test_the_gap_is_the_distance_of_the_means():
