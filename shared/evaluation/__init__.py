@@ -1,0 +1,19 @@
+"""How good answers and captions are: the measures that papers report, equal to the programs that define them."""
+
+from shared.evaluation.bleu import bleu
+from shared.evaluation.captions import score_captions
+from shared.evaluation.cider import cider
+from shared.evaluation.rouge import rouge_l
+from shared.evaluation.vqa import normalised_answer, score_answers, vqa_accuracy
+from shared.evaluation.words import caption_words
+
+__all__ = [
+    "bleu",
+    "caption_words",
+    "cider",
+    "normalised_answer",
+    "rouge_l",
+    "score_answers",
+    "score_captions",
+    "vqa_accuracy",
+]

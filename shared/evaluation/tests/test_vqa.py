@@ -1,0 +1,76 @@
+"""VQA accuracy: equal to the official program's on hundreds of questions, and right where one can count by hand."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shared.evaluation import normalised_answer, score_answers, vqa_accuracy
+from shared.evaluation.tests.cases import answer_cases
+
+EXPECTED = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))["answers"]
+
+
+def test_six_hundred_questions_score_as_the_official_program_scores_them():
+    cases = answer_cases()
+    assert len(cases) == len(EXPECTED) == 600
+    for (answer, people), expected in zip(cases, EXPECTED, strict=True):
+        assert vqa_accuracy(answer, people) == pytest.approx(expected, abs=1e-6), (answer, people)
+    assert {round(score, 1) for score in EXPECTED} == {0.0, 0.3, 0.6, 0.9, 1.0}
+
+
+@pytest.mark.parametrize(("agreeing", "score"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (9, 1.0)])
+def test_an_answer_is_as_right_as_people_agree(agreeing, score):
+    people = ["red"] * agreeing + [f"other {number}" for number in range(10 - agreeing)]
+    assert vqa_accuracy("red", people) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("answer", "compared"),
+    [
+        ("The Dog", "dog"),
+        (" two\ndogs ", "2 dogs"),
+        ("None", "0"),
+        ("dont", "don't"),
+        ("couldntve", "couldntve"),
+        ("couldnt've", "couldn't've"),
+        ("somebody'd", "somebodyd"),
+        ("left/right", "left right"),
+        ("left /right", "left right"),
+        ("1,000", "1000"),
+        ("1,000/day", "1000day"),
+        ("3.5", "3.5"),
+        ("u.s.", "us"),
+        ("what?!", "what"),
+        ("", ""),
+    ],
+)
+def test_answers_are_compared_in_one_spelling(answer, compared):
+    assert normalised_answer(answer) == compared
+
+
+def test_where_all_say_the_same_it_is_compared_as_it_stands():
+    assert vqa_accuracy("Two", ["two"] * 10) == 0.0
+    assert vqa_accuracy("two", ["two"] * 10) == 1.0
+    assert vqa_accuracy("Two", ["two"] * 9 + ["three"]) == 1.0
+
+
+def test_a_whole_set_and_its_kinds():
+    people = {1: ["yes"] * 10, 2: ["2"] * 2 + [str(n) for n in range(10, 18)], "c": ["red"] * 5 + ["blue"] * 5}
+    given = {1: "yes", 2: "two", "c": "green"}
+    scores = score_answers(given, people, {1: "yes/no", 2: "number", "c": "other"})
+    assert scores == pytest.approx(
+        {"accuracy": 1.6 / 3, "accuracy/yes/no": 1.0, "accuracy/number": 0.6, "accuracy/other": 0.0}
+    )
+    assert set(score_answers(given, people)) == {"accuracy"}
+
+
+def test_questions_and_answers_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="no answers to score"):
+        score_answers({}, {})
+    with pytest.raises(ValueError, match="1 questions lack human answers, the first is 2"):
+        score_answers({1: "a", 2: "b"}, {1: ["a"]})
+    with pytest.raises(ValueError, match="1 questions lack an answer, the first is 2"):
+        score_answers({1: "a"}, {1: ["a"], 2: ["b"]})
+    with pytest.raises(ValueError, match="no human answer"):
+        vqa_accuracy("a", [])
