@@ -17,7 +17,7 @@ from shared.tokenizers import load_tokenizer
 from shared.training import load_weights
 
 SIZES = {"width": 96, "layers": 4, "heads": 4, "kv_heads": 2, "hidden": 256}
-LENGTH_OF_TRAINING = {"steps": 1200, "documents": 60_000}
+LENGTH_OF_TRAINING = {"steps": 3000, "documents": 80_000}
 FOLDER = PLACE / "lesson_00_decoder"
 
 

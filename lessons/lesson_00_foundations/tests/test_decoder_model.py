@@ -61,6 +61,20 @@ def test_a_packed_document_is_read_as_if_it_were_alone():
     assert surprise(model, documents) == pytest.approx(both.item() / math.log(2), rel=1e-6)
 
 
+def test_fresh_weights_keep_signals_at_their_size():
+    torch.manual_seed(0)
+    model = LanguageModel(DecoderConfig(200, 256, 4, 4, 2, 512, tied=True))
+    block = model.blocks[1]
+    for weight, deviation in (
+        (block.attention.query.weight, 256**-0.5),
+        (block.feed_forward.up.weight, 256**-0.5),
+        (block.feed_forward.down.weight, 512**-0.5 / 8**0.5),  # each of eight additions brings an eighth
+        (block.attention.output.weight, 256**-0.5 / 8**0.5),
+        (model.embedding.weight, 0.1),
+    ):
+        assert weight.std().item() == pytest.approx(deviation, rel=0.05)
+
+
 # ── The rival ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
