@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from shared.atomic import write_atomically
-from shared.distributed import is_main
+from shared.distributed import gather_values, is_main
 from shared.errors import CourseError
 from shared.training.checkpoint import TrainingState
 from shared.training.saving import Saver
+from shared.training.shares import own_share
 
 
 class NotFinite(CourseError):
@@ -48,17 +49,24 @@ def keep_evidence(folder: Path, state: TrainingState, batch: Any) -> None:
 
 
 def _suspect(state: TrainingState, batch: Any) -> str:
-    named = list(state.model.named_parameters())
-    for name, parameter in named:
-        if not bool(torch.isfinite(parameter).all()):
-            return f"The parameter {name} is not finite already before the step"
+    named = dict(state.model.named_parameters())
+    if name := _first_not_finite(named):
+        return f"The parameter {name} is not finite already before the step"
     for name, tensor in _leaves(batch):
         if isinstance(tensor, Tensor) and not bool(torch.isfinite(tensor).all()):
             return f"The batch itself is not finite, at {name}"
-    for name, parameter in named:
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            return f"Parameters and batch are finite; the first gradient that is not is that of {name}"
+    if name := _first_not_finite({name: parameter.grad for name, parameter in named.items()}):
+        return f"Parameters and batch are finite; the first gradient that is not is that of {name}"
     return "Parameters, batch and every single gradient are finite: look at the loss function"
+
+
+def _first_not_finite(named: dict[str, Tensor | None]) -> str | None:
+    """The name of the first tensor with a number that is none, in the share of whichever process."""
+    mine = [
+        name for name, tensor in named.items() if tensor is not None and not torch.isfinite(own_share(tensor)).all()
+    ]
+    found = {name for names in gather_values(mine) for name in names}
+    return next((name for name in named if name in found), None)
 
 
 def _batch_as_safetensors(batch: Any) -> bytes:

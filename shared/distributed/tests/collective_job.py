@@ -1,6 +1,5 @@
 """What each process of test_collectives.py does: all collectives on its own tensors, forward and backward."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -50,7 +49,3 @@ def main(folder: Path) -> None:
     counts = torch.tensor([rank()])
     results["integers"] = all_gather_with_gradients(counts)
     save_file(results, folder / f"{rank()}.safetensors")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,17 +1,10 @@
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from shared.distributed import all_gather_with_gradients, all_reduce_mean, ring_exchange
-from shared.distributed.launch import launch
-
-JOB = Path(__file__).with_name("collective_job.py")
-specification = importlib.util.spec_from_file_location("collective_job", JOB)
-job = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(job)
+from shared.distributed.launch import launch_function
+from shared.distributed.tests import collective_job as job
 
 
 def together(name: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -32,7 +25,7 @@ def together(name: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
 @pytest.fixture(scope="module", params=[2, 4])
 def results(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("collectives")
-    done = launch(request.param, JOB, str(folder))
+    done = launch_function(request.param, job.main, folder)
     assert done.returncode == 0, done.stderr
     return [load_file(folder / f"{process}.safetensors") for process in range(request.param)]
 

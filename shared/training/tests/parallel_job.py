@@ -1,25 +1,27 @@
-"""What each process of test_parallel.py does: train every case and keep log and weights. Pytest runs the same alone."""
+"""What each process of test_parallel.py and test_sharded_checkpoint.py does; pytest runs the same alone."""
 
 import json
-import math
-import os
+import random
+import re
 import signal
-import sys
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.distributed import gather_values, is_main, join, rank, world_size
-from shared.errors import CourseError
-from shared.training import Batches, ProcessLost, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, train
+from shared.training import Batches, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, saving, train
+from shared.training.sharded_checkpoint import HEADER
+from shared.training.shares import whole
 from shared.transformer import Attention, Block, Decoder, DecoderConfig, FeedForward
 
 WIDTH, STEPS = 16, 50
@@ -28,14 +30,14 @@ WIDTH, STEPS = 16, 50
 class SmallVisionTransformer(nn.Module):
     """A Vision Transformer of the shared parts: 2 × 2 patches of 8 × 8 pixels, a class token, learned positions."""
 
-    def __init__(self):
+    def __init__(self, dropout: float = 0.0):
         super().__init__()
         self.patches = nn.Conv2d(1, WIDTH, 2, stride=2)
         self.class_token = nn.Parameter(torch.zeros(1, 1, WIDTH))
         self.positions = nn.Parameter(0.02 * torch.randn(1, 17, WIDTH))
         norm = partial(nn.LayerNorm, WIDTH)
         self.blocks = nn.ModuleList(
-            Block(Attention(WIDTH, 2), FeedForward(WIDTH, 24), norm, layer_scale=0.5) for _ in range(2)
+            Block(Attention(WIDTH, 2), FeedForward(WIDTH, 24, dropout=dropout), norm, layer_scale=0.5) for _ in range(2)
         )
         self.norm = norm()
         self.head = nn.Linear(WIDTH, 3)  # three rows don't divide among two processes, or four
@@ -55,6 +57,12 @@ def classify(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[s
     return F.cross_entropy(logits, batch["labels"]), {"accuracy": right}
 
 
+def classify_by_chance(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A loss that draws from Python's and NumPy's generators too, as others' augmentations do."""
+    value, further = classify(model, batch)
+    return value * (1 + 0.1 * random.random() + 0.1 * np.random.rand()), further  # noqa: NPY002
+
+
 def without_positions(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """A loss that leaves parts of the model alone: these must not move, nor keep anyone waiting."""
     tokens = model.blocks[1](model.patches(batch["images"]).flatten(2).mT)
@@ -65,20 +73,21 @@ def predict(model: nn.Module, tokens: Tensor) -> Tensor:
     return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
 
 
-def noisy(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    return batch[0] + 0.1 * torch.randn(batch[0].shape, generator=generator), batch[1]
+def noisy(batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+    return batch[0] + 0.1 * torch.randn(batch[0].shape, generator=generator), *batch[1:]
 
 
 SOURCE = torch.Generator().manual_seed(3)
 PICTURES = torch.randn(64, 1, 8, 8, generator=SOURCE)
-IMAGES = Batches(PICTURES, PICTURES.mean((1, 2, 3)).sign().long() + 1, batch_size=8, seed=1, augment=noisy)
+LABELS = PICTURES.mean((1, 2, 3)).sign().long() + 1
+IMAGES = Batches(PICTURES, LABELS, torch.arange(64), batch_size=8, seed=1, augment=noisy)
 # Counting in steps of 1 to 4, modulo the vocabulary: there is something to learn.
 STARTS, STRIDES = torch.randint(13, (64, 1), generator=SOURCE), torch.randint(1, 5, (64, 1), generator=SOURCE)
 TOKENS = Batches((STARTS + STRIDES * torch.arange(10)) % 13, batch_size=8, seed=1)
 
 
 def images(number: int) -> dict[str, Tensor]:
-    return dict(zip(("images", "labels"), IMAGES(number), strict=True))
+    return dict(zip(("images", "labels", "rows"), IMAGES(number), strict=True))
 
 
 def decoder() -> Decoder:
@@ -92,20 +101,25 @@ class Case:
     loss: Callable
     settings: dict = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
+    evaluate: Callable | None = None
 
 
 # Clipping is at work in most steps, and each step is made of two batches.
-FULL = {"accumulate": 2, "clip_norm": 0.5, "ema_decay": 0.9}
+CLIPPED = {"clip_norm": 0.5, "ema_decay": 0.9}
+FULL = CLIPPED | {"accumulate": 2}
 SHORT = {"steps": 12, "clip_norm": 0.5}
 BY_PART = (Stage(5, ("blocks.*", "head.*")), Stage(7, ("patches.*", "head.*", "blocks.1.*")))
 CASES = {
     "vit": Case(SmallVisionTransformer, images, classify, FULL),
-    "decoder": Case(decoder, TOKENS, predict, FULL),
+    "decoder": Case(decoder, TOKENS, predict, CLIPPED),
     "stages": Case(SmallVisionTransformer, images, classify, SHORT | {"optimizer": "sgd"}, BY_PART),
-    "muon": Case(SmallVisionTransformer, images, classify, SHORT | {"recompute": True, "optimizer": "muon"}),
+    "muon": Case(
+        SmallVisionTransformer, images, classify, SHORT | {"steps": 6, "recompute": True, "optimizer": "muon"}
+    ),
     "bfloat16": Case(decoder, TOKENS, predict, SHORT | {"precision": "bfloat16", "ema_decay": 0.9}),
     "part unused": Case(SmallVisionTransformer, images, without_positions, SHORT),
 }
+BY_CHANCE = Case(partial(SmallVisionTransformer, dropout=0.2), images, classify_by_chance, FULL)
 
 
 def held_out(case: Case, model: nn.Module) -> dict[str, float]:
@@ -113,21 +127,31 @@ def held_out(case: Case, model: nn.Module) -> dict[str, float]:
     return {"loss": float(value[0] if isinstance(value, tuple) else value)}
 
 
-def run(name: str, parallel: str, folder: Path | None = None, resume: bool = False, **changes) -> TrainingResult:
-    case = CASES[name]
+def run(
+    case: Case | str,
+    parallel: str,
+    folder: Path | None = None,
+    resume: bool = False,
+    *,
+    loss=None,
+    evaluate_every: int = 6,
+    **changes,
+) -> TrainingResult:
+    """Train a case, with another loss or other settings where they are given."""
+    case = CASES[case] if isinstance(case, str) else case
     torch.manual_seed(rank())  # each process draws other weights: the main one's must count
     model = case.make()
     settings = {"steps": STEPS, "learning_rate": 1e-2, "log_every": 1, "parallel": parallel} | case.settings | changes
     return train(
         model,
         case.batch_at,
-        case.loss,
+        loss or case.loss,
         TrainingConfig(**settings),
         folder=folder,
         resume=resume,
         stages=case.stages,
-        evaluate=partial(held_out, case),
-        evaluate_every=6,
+        evaluate=case.evaluate or partial(held_out, case),
+        evaluate_every=evaluate_every,
     )
 
 
@@ -140,7 +164,7 @@ def named_weights(result: TrainingResult) -> dict[str, Tensor]:
     }
 
 
-def train_cases(folder: Path, names: list[str]) -> None:
+def train_cases(folder: Path, names: Sequence[str]) -> None:
     """Train each case in both ways, and keep what came of it."""
     for name in names:
         for parallel in ("ddp", "fsdp"):
@@ -154,82 +178,116 @@ def train_cases(folder: Path, names: list[str]) -> None:
 
 
 # A line of the log every 4 steps, cut in the midst of them.
-CUT = {"steps": 24, "log_every": 4}
+CUT = {"steps": 16, "log_every": 4}
 CUT_AFTER = 10
 
 
-def cut(folder: Path, parallel: str) -> None:
+class Watched:
+    """A loss that keeps which rows a training has seen, one list for each batch, and acts at the end of a certain step."""
+
+    def __init__(self, loss: Callable, step: int | None = None, act: Callable[[], None] = lambda: None):
+        self.loss, self.step, self.act = loss, step, act
+        self.seen: list[list[int]] = []
+
+    def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        if model.training:
+            self.seen.append(batch["rows"].tolist())
+            if self.step and len(self.seen) == 2 * self.step:  # two batches a step
+                self.act()
+        return self.loss(model, batch)
+
+    def keep(self, folder: Path, when: str) -> None:
+        (folder / f"rows {when} {rank()} of {world_size()}.json").write_text(json.dumps(self.seen))
+
+
+def cut(folder: Path, parallel: str, case: Case | str = "vit") -> None:
     """Train until the last process, and it alone, gets a signal: all must stop after the same step, and save."""
-    calls = 0
-    real = CASES["vit"].loss
-
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        nonlocal calls
-        # Two batches a step.
-        if model.training and rank() == world_size() - 1 and (calls := calls + 1) == 2 * CUT_AFTER:
-            signal.raise_signal(signal.SIGTERM)
-        return real(model, batch)
-
-    CASES["vit"].loss = loss
+    last = rank() == world_size() - 1
+    real = (CASES[case] if isinstance(case, str) else case).loss
+    loss = Watched(real, CUT_AFTER if last else None, partial(signal.raise_signal, signal.SIGTERM))
     try:
-        run("vit", parallel, folder, **CUT)
+        run(case, parallel, folder, loss=loss, **CUT)
     except TrainingInterrupted as interruption:
         assert f"after step {CUT_AFTER} of" in str(interruption), interruption
     else:
         raise AssertionError("nobody heard the signal")
-    finally:
-        CASES["vit"].loss = real
+    loss.keep(folder, "before")
 
 
 def resume(folder: Path, parallel: str) -> TrainingResult:
-    result = run("vit", parallel, folder, resume=True, **CUT)
+    loss = Watched(CASES["vit"].loss)
+    result = run("vit", parallel, folder, resume=True, loss=loss, **CUT)
+    loss.keep(folder, "after")
+    draws = gather_values(torch.rand(1).item())
+    assert len(set(draws)) == len(draws), "processes must not draw the same dropout"
     if is_main():
         save_file(named_weights(result), folder / "weights.safetensors")
     return result
 
 
-def fail(folder: Path, how: str) -> None:
-    """Do something to the last process in the midst of a run; what the others, and it, then say goes to stderr."""
-    calls = 0
-    last, real = rank() == world_size() - 1, CASES["vit"].loss
+def exact(folder: Path, parallel: str) -> None:
+    """Train with chance at work, once without a cut and once with one: for as many processes every bit is the same."""
+    whole = run(BY_CHANCE, parallel, folder / "whole", **CUT)
+    cut(folder / "cut", parallel, BY_CHANCE)
+    resumed = run(BY_CHANCE, parallel, folder / "cut", resume=True, **CUT)
+    if is_main():
+        for name, result in (("whole", whole), ("cut", resumed)):
+            save_file(named_weights(result), folder / f"{name}.safetensors")
 
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        nonlocal calls
-        calls += model.training
-        if calls == 2 * CUT_AFTER and last and how == "dies":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if calls == 2 * CUT_AFTER and last and how == "hangs":
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(600)
-        if calls == 2 * CUT_AFTER and last and how == "disk":
-            (folder / "unfinished-checkpoint-00000012").write_text("in the way of what is to be saved next")
-        if last and how == "slow":
-            time.sleep(0.1)
-        value, further = real(model, batch)
-        return (value * math.nan if last and calls == 2 * CUT_AFTER and how == "nan" else value), further
 
-    CASES["vit"].loss = loss
+def traffic(folder: Path, parallel: str) -> None:
+    """Count what travels, by kind, in a run whose steps are made of one batch each, and of three."""
+    counts = {}
+    for accumulate in (1, 3):
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            run("vit", parallel, steps=4, log_every=100, accumulate=accumulate)
+        trace = folder / f"{rank()} {accumulate}.trace"
+        folder.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(trace))
+        counts[accumulate] = Counter(re.findall('"name": "gloo:([a-z_]+)"', trace.read_text()))
+    (folder / f"{rank()}.json").write_text(json.dumps(counts))
+
+
+def background(folder: Path, parallel: str) -> None:
+    """Save after step 4 of 8 with a disk that takes until step 6, and after the last one with a slow disk."""
+    really_write, training_has_come_far, written = saving.write_sharded, threading.Event(), []
+    weights = {}
+
+    def write(path: Path, *rest: object) -> None:
+        if path.name.endswith("4"):
+            assert training_has_come_far.wait(60), "training does not go on while a checkpoint is being written"
+        else:
+            time.sleep(0.3)
+        written.append(path.name)
+        really_write(path, *rest)
+
+    def keep_weights(model: nn.Module) -> dict[str, float]:
+        if len(loss.seen) == 2 * 4:
+            weights.update({name: whole(tensor.detach()).clone() for name, tensor in model.named_parameters()})
+        return {}
+
+    loss = Watched(classify, 6, training_has_come_far.set)
+    saving.write_sharded = write
     try:
-        changes = CUT | {"checkpoint_every": 4} | ({"steps": 12} if how == "slow" else {})
-        run("vit", "fsdp" if how == "disk" else "ddp", folder, **changes)
-    except CourseError as error:
-        print(f"{type(error).__name__} in {rank()}: {error}", file=sys.stderr, flush=True)
-        if isinstance(error, ProcessLost):
-            sys.exit(1)  # so that torchrun ends those that hang
+        case = replace(CASES["vit"], evaluate=keep_weights)
+        result = run(case, parallel, folder, loss=loss, steps=8, checkpoint_every=4, ema_decay=None, evaluate_every=1)
     finally:
-        CASES["vit"].loss = real
+        saving.write_sharded = really_write
+    assert written == ["checkpoint-00000004", "checkpoint-00000008"]
+    assert (folder / written[-1] / HEADER).exists(), "it ends before its last checkpoint is there"
+    if is_main():
+        save_file(weights, folder / "as of step 4.safetensors")
+        save_file(named_weights(result), folder / "weights.safetensors")
 
 
-def main(folder: Path, command: str, arguments: list[str]) -> None:
+ACTS = {"background": background, "cut": cut, "exact": exact, "traffic": traffic}
+
+
+def main(folder: Path, command: str, arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    join(timeout=timedelta(seconds=12 if "fail/hangs" in arguments else 60))
+    join()
     if command == "train":
         train_cases(folder, arguments)
     else:
-        for argument in arguments:  # such as cut/ddp, from-ddp/fsdp, fail/dies
-            act = {"cut": cut, "fail": fail}.get(argument.split("/")[0], resume)
-            act(folder / argument, argument.split("/")[1])
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+        for argument in arguments:  # such as cut/ddp, from-ddp/fsdp
+            ACTS.get(argument.split("/")[0], resume)(folder / argument, argument.split("/")[1])

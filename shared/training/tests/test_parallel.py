@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -7,12 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shared.distributed.launch import launch
-
-JOB = Path(__file__).with_name("parallel_job.py")
-specification = importlib.util.spec_from_file_location("parallel_job", JOB)
-job = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(job)
+from shared.distributed.launch import launch_function
+from shared.training.tests import parallel_job as job
 
 # Four processes on two cores take their time, and test no further feature: the two models of the course will do.
 RUNS = [(2, name) for name in job.CASES] + [(4, "vit"), (4, "decoder")]
@@ -30,7 +25,7 @@ def together(tmp_path_factory):
     @cache
     def launched(processes: int) -> Path:
         folder = tmp_path_factory.mktemp(f"{processes}-processes")
-        done = launch(processes, JOB, str(folder), "train", *(name for size, name in RUNS if size == processes))
+        done = launch_function(processes, job.main, folder, "train", [name for size, name in RUNS if size == processes])
         assert done.returncode == 0, done.stderr
         assert "warning" not in done.stderr.lower(), done.stderr
         assert done.stderr.count("training: step 0/") == 2 * sum(size == processes for size, _ in RUNS), "one shows"
@@ -62,6 +57,20 @@ def test_many_processes_reach_the_losses_of_one(together, processes, name, paral
         # A key's bias adds the same to all scores of a row, so its gradient is rounding noise, which Adam makes large.
         wanted = {key: value for key, value in job.named_weights(result).items() if not key.endswith("key.bias")}
         torch.testing.assert_close({key: weights[key] for key in wanted}, wanted, rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_gradients_travel_once_a_step_however_many_batches_it_has(tmp_path, parallel):
+    done = launch_function(2, job.main, tmp_path, "act", [f"traffic/{parallel}"])
+    assert done.returncode == 0, done.stderr
+    for process in (0, 1):
+        one, three = json.loads((tmp_path / "traffic" / parallel / f"{process}.json").read_text()).values()
+        # In four steps: gradients, the loss, whether someone wants to stop.
+        assert one["all_reduce"] == three["all_reduce"] >= 3 * 4
+        if parallel == "ddp":
+            assert one == three
+        else:  # weights come together for every batch
+            assert three["all_gather"] > one["all_gather"] and one.keys() == three.keys()
 
 
 def test_the_cases_are_not_trivial():

@@ -1,29 +1,25 @@
-import importlib.util
 import json
 import shutil
-import signal
+import time
+from itertools import chain, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import safetensors
 import torch
 from safetensors.torch import load_file
 
-from shared.distributed.launch import launch
+from shared.distributed.launch import launch_function
 from shared.errors import CourseError
-from shared.training import TrainingInterrupted, load_weights, read_metrics
+from shared.training import load_weights, read_metrics, saving
 from shared.training.sharded_checkpoint import HEADER, sharded_checkpoints
-
-JOB = Path(__file__).with_name("parallel_job.py")
-specification = importlib.util.spec_from_file_location("parallel_job", JOB)
-job = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(job)
+from shared.training.tests import parallel_job as job
 
 
-def run_job(processes: int, *arguments: str) -> str:
-    done = launch(processes, JOB, *arguments)
+def run_job(processes: int, folder: Path, command: str, *arguments: str) -> None:
+    done = launch_function(processes, job.main, folder, command, arguments)
     assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +32,9 @@ def whole():
 def cuts(tmp_path_factory) -> Path:
     """Folders ddp, fsdp and alone, each with a run that was stopped on its way: two by two processes, one by one."""
     folder = tmp_path_factory.mktemp("cuts") / "cut"
-    run_job(2, str(folder.parent), "cut", "cut/ddp", "cut/fsdp")
-    calls = 0
-
-    def loss(model, batch):
-        nonlocal calls
-        if model.training and (calls := calls + 1) == 2 * job.CUT_AFTER:
-            signal.raise_signal(signal.SIGTERM)
-        return job.classify(model, batch)
-
-    case, job.CASES["vit"].loss = job.CASES["vit"].loss, loss
-    with pytest.raises(TrainingInterrupted):
-        job.run("vit", "ddp", folder / "alone", **job.CUT)
-    job.CASES["vit"].loss = case
+    run_job(2, folder.parent, "act", "cut/ddp", "cut/fsdp")
+    (folder / "alone").mkdir()
+    job.cut(folder / "alone", "ddp")
     return folder
 
 
@@ -63,15 +49,22 @@ def assert_reaches(folder: Path, whole, weights) -> None:
     torch.testing.assert_close({key: weights[key] for key in wanted}, wanted, rtol=0, atol=3e-4)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_any_number_of_processes_goes_on_from_what_others_saved(tmp_path, cuts, whole, processes):
-    # Four go on in the other kind of parallelism than the one that saved; the log goes on where it was cut.
-    pairs = [("fsdp", "fsdp"), ("alone", "fsdp")] if processes == 2 else [("ddp", "fsdp")]
-    for saved, goes_on in pairs:
-        shutil.copytree(cuts / saved, tmp_path / f"from-{saved}" / goes_on)
-    run_job(processes, str(tmp_path), "resume", *(f"from-{saved}/{goes_on}" for saved, goes_on in pairs))
-    for saved, goes_on in pairs:
-        folder = tmp_path / f"from-{saved}" / goes_on
+# Two processes go on as they were, and from what one has saved; four in either way from either.
+GOES_ON = {2: [("ddp", "ddp"), ("fsdp", "fsdp"), ("alone", "fsdp")], 4: list(product(("ddp", "fsdp"), repeat=2))}
+
+
+@pytest.fixture(scope="module", params=GOES_ON)
+def resumed(request, cuts, tmp_path_factory):
+    """How many processes have gone on, and a folder for each that they have gone on from."""
+    processes, place = request.param, tmp_path_factory.mktemp("resumed")
+    for saved, goes_on in GOES_ON[processes]:
+        shutil.copytree(cuts / saved, place / f"from-{saved}" / goes_on)
+    run_job(processes, place, "act", *(f"from-{saved}/{goes_on}" for saved, goes_on in GOES_ON[processes]))
+    return processes, [place / f"from-{saved}" / goes_on for saved, goes_on in GOES_ON[processes]]
+
+
+def test_any_number_of_processes_goes_on_from_what_others_saved(resumed, whole):
+    for folder in resumed[1]:
         weights = load_file(folder / "weights.safetensors")
         assert_reaches(folder, whole, weights)
         # What lies in the newest checkpoint is what the processes had in the end.
@@ -81,10 +74,84 @@ def test_any_number_of_processes_goes_on_from_what_others_saved(tmp_path, cuts, 
                 assert torch.equal(parameter, weights[f"{part}.{name}"]), name
 
 
+def test_no_sample_is_seen_twice_or_lost_when_the_number_of_processes_changes(resumed):
+    processes, folders = resumed
+    for folder in folders:
+        before = 1 if "alone" in folder.parent.name else 2
+        seen = []
+        for when, size in (("before", before), ("after", processes)):
+            each = [json.loads((folder / f"rows {when} {rank} of {size}.json").read_text()) for rank in range(size)]
+            seen += [list(chain(*rows)) for rows in zip(*each, strict=True)]
+        assert seen == [job.images(number)["rows"].tolist() for number in range(2 * job.CUT["steps"])]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    run_job(2, folder, "act", *(f"{act}/{parallel}" for act in ("exact", "background") for parallel in ("ddp", "fsdp")))
+    return folder
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_as_many_processes_as_before_reach_the_very_same_weights(two, parallel):
+    """With dropout and everything else that is drawn."""
+    folder = two / "exact" / parallel
+    whole, cut = (load_file(folder / f"{name}.safetensors") for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys() and all(torch.equal(value, cut[name]) for name, value in whole.items())
+    lines = [read_metrics(folder / name / "metrics.jsonl") for name in ("whole", "cut")]
+    for line in chain(*lines):
+        for measured in ("seconds", "memory_mb", "slowdown", "slowest_process"):  # what clock and machine decide
+            line.pop(measured, None)
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_training_goes_on_while_a_checkpoint_is_written_as_it_was(two, parallel):
+    folder = two / "background" / parallel
+    kept, end = load_file(folder / "as of step 4.safetensors"), load_file(folder / "weights.safetensors")
+    for step, weights in ((4, kept), (8, {name.removeprefix("model."): value for name, value in end.items()})):
+        model = load_weights(job.SmallVisionTransformer(), folder / f"checkpoint-0000000{step}")
+        assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters()), step
+    assert not torch.equal(kept["head.weight"], end["model.head.weight"])
+
+
 @pytest.mark.parametrize("saved", ["ddp", "fsdp"])
 def test_one_process_goes_on_from_what_two_saved(tmp_path, cuts, whole, saved):
     shutil.copytree(cuts / saved, tmp_path / "run")
     assert_reaches(tmp_path / "run", whole, job.named_weights(job.resume(tmp_path / "run", "ddp")))
+
+
+class Disk:
+    """Stands in for the writing: notes when each begins and ends, takes a while, and refuses the step it is told to."""
+
+    def __init__(self, refuses: int | None = None):
+        self.refuses, self.notes = refuses, []
+
+    def write(self, path, tensors, header, group):
+        self.notes.append(f"begins {path.name[-1]}")
+        time.sleep(0.2)
+        self.notes.append(f"ends {path.name[-1]}")
+        if path.name.endswith(str(self.refuses)):
+            raise CourseError("the disk is full")
+
+
+@pytest.mark.parametrize("refuses", [None, 1, 2])
+def test_one_checkpoint_is_written_after_the_other_and_none_fails_unheard(tmp_path, monkeypatch, refuses):
+    disk = Disk(refuses)
+    monkeypatch.setattr(saving, "staged", lambda state: ({}, {}))
+    monkeypatch.setattr(saving, "write_sharded", disk.write)
+    saver = saving.Saver(tmp_path)
+    saver.group = "as if there were several processes"
+    heard = []
+    for act in (lambda: saver.save(SimpleNamespace(step=1)), lambda: saver.save(SimpleNamespace(step=2)), saver.wait):
+        try:
+            act()
+        except CourseError:
+            heard.append(list(disk.notes))
+            break
+    everything = ["begins 1", "ends 1", "begins 2", "ends 2"]
+    assert disk.notes == (everything[:2] if refuses == 1 else everything)
+    assert heard == ([] if refuses is None else [everything[: 2 * refuses]])
 
 
 def test_nothing_is_pickled_and_every_file_is_opened_by_plain_safetensors(cuts):
@@ -160,7 +227,7 @@ def test_a_run_goes_on_from_the_newest_whole_one_of_either_form(tmp_path, cuts, 
     shutil.copytree(cuts / "ddp" / "checkpoint-00000010", run / "checkpoint-00000011")
     (run / "checkpoint-00000011" / HEADER).write_text("{}")
     shutil.copytree(run / "checkpoint-00000011", run / "checkpoint-of-mine")  # no name of ours: left alone
-    assert job.resume(run, "ddp").steps == 24
+    assert job.resume(run, "ddp").steps == job.CUT["steps"]
     said = capsys.readouterr().err
     assert "checkpoint-00000011 is damaged" in said and "going on from previous-checkpoint.safetensors, step 10" in said
     assert sharded_checkpoints(run) == [run / "checkpoint-00000005"] and (run / "checkpoint-of-mine").exists()
@@ -193,4 +260,5 @@ def test_without_resume_the_older_run_is_gone(tmp_path, cuts):
     for name in ("unfinished-checkpoint-00000011", "damaged-checkpoint-00000009"):
         shutil.copytree(run / "checkpoint-00000010", run / name)
     job.run("vit", "ddp", run, **{**job.CUT, "steps": 2})
-    assert {path.name for path in run.iterdir()} == {"checkpoint.safetensors", "metrics.jsonl", "tensorboard"}
+    left = {path.name for path in run.iterdir() if not path.name.startswith("rows")}
+    assert left == {"checkpoint.safetensors", "metrics.jsonl", "tensorboard"}
