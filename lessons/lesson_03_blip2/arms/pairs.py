@@ -1,0 +1,127 @@
+"""What the bridge learns from: pictures of the toy world with captions, and with questions and their answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from data.toybox.language import caption
+from data.toybox.questions import question_at
+from data.toybox.scene import Scene
+from lessons.lesson_00_foundations.decoder.arms import BEGIN
+from lessons.lesson_02_clip.arms.pairs import pixels_of, scenes_of
+from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_03_blip2.arms.frozen import features_of
+from shared.tokenizers import Tokenizer
+
+KINDS = ("colour", "shape", "place", "existence")
+"""Questions that one or two things are enough for."""
+LEVEL = "colours"
+STOP = "\n"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures, by what the eye made of them, each with a text: row i of one belongs to row i of the others.
+
+    tokens    [begin, prompt, answer, end of line]; for a caption the prompt is empty
+    segments  0 for a token, −1 for padding
+    prompts   how many tokens of each row are given when it is asked
+    texts     what is to be written: a caption, or an answer
+    """
+
+    features: Float[Tensor, "pictures patches context"]
+    tokens: Int[Tensor, "pictures text"]
+    segments: Int[Tensor, "pictures text"]
+    prompts: Int[Tensor, "pictures"]
+    texts: Sequence[str]
+    scenes: Sequence[Scene]
+    kinds: Sequence[str]
+
+
+def captioned(
+    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, things: tuple[int, int], device: str
+) -> Pairs:
+    """Scenes of a split with a caption of colours and shapes each."""
+    scenes = scenes_of(split, seed, count, things)
+    texts = [caption(scene, LEVEL) for scene in scenes]
+    return _pairs(eye, tokenizer, scenes, ["" for _ in scenes], texts, ["caption"] * count, device)
+
+
+def questioned(
+    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, things: tuple[int, int], device: str
+) -> Pairs:
+    """Scenes of a split with a question each, of all `KINDS` in equal parts."""
+    asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], things) for number in range(count)]
+    questions = [question for _, question in asked]
+    prompts, answers = [f"{question.text} " for question in questions], [question.answer for question in questions]
+    kinds = [question.kind for question in questions]
+    return _pairs(eye, tokenizer, [scene for scene, _ in asked], prompts, answers, kinds, device)
+
+
+def _pairs(
+    eye: VisionTower,
+    tokenizer: Tokenizer,
+    scenes: Sequence[Scene],
+    prompts: Sequence[str],
+    texts: Sequence[str],
+    kinds: Sequence[str],
+    device: str,
+) -> Pairs:
+    rows, given = [], []
+    for prompt, text in zip(prompts, texts, strict=True):
+        # A space belongs to the word after it: prompt and answer are encoded as the one text that they are.
+        given.append(1 + len(tokenizer.encode(prompt.rstrip())) if prompt else 1)
+        rows.append([tokenizer.specials[BEGIN], *tokenizer.encode(prompt + text + STOP)])
+    longest = max(map(len, rows))
+    tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+    segments = torch.where(torch.arange(longest) < torch.tensor(list(map(len, rows)))[:, None], 0, -1)
+    features = features_of(eye, pixels_of(scenes), device).cpu()
+    return Pairs(features, tokens, segments, torch.tensor(given), texts, scenes, kinds)
+
+
+def joined(first: Pairs, second: Pairs) -> Pairs:
+    """Both together."""
+    longest = max(first.tokens.shape[1], second.tokens.shape[1])
+
+    def widened(x: Tensor, value: int) -> Tensor:
+        return torch.nn.functional.pad(x, (0, longest - x.shape[1]), value=value)
+
+    return Pairs(
+        torch.cat([first.features, second.features]),
+        torch.cat([widened(first.tokens, 0), widened(second.tokens, 0)]),
+        torch.cat([widened(first.segments, -1), widened(second.segments, -1)]),
+        torch.cat([first.prompts, second.prompts]),
+        [*first.texts, *second.texts],
+        [*first.scenes, *second.scenes],
+        [*first.kinds, *second.kinds],
+    )
+
+
+@dataclass
+class UniqueCaptions:
+    """Batches in which no two captions are alike: two pictures that share one would be each other's false negatives.
+
+    `batch_at(number)` is a pure function of the number.
+    """
+
+    pairs: Pairs
+    batch_size: int
+    seed: int
+
+    def __call__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        generator, chosen = np.random.default_rng([self.seed, number]), {}
+        while len(chosen) < self.batch_size:
+            row = int(generator.integers(len(self.pairs.texts)))
+            chosen.setdefault(self.pairs.texts[row], row)
+        rows = torch.tensor(list(chosen.values()))
+        return self.pairs.features[rows], self.pairs.tokens[rows], self.pairs.segments[rows]
+
+
+def asked(segments: Int[Tensor, "batch text"], prompts: Int[Tensor, "batch"]) -> Bool[Tensor, "batch text"]:
+    """Which tokens the second stage's loss asks for: a caption's words, an answer, and the end of either; no question."""
+    place = torch.arange(segments.shape[1], device=segments.device)
+    return (place >= prompts[:, None]) & (segments >= 0)

@@ -1,0 +1,103 @@
+"""What the lesson trains and claims.
+
+Thresholds of what is learned are set by the first measurements over several seeds; until then `presets` is empty, and the
+claim is measured and not judged.
+"""
+
+from shared.course.lesson import Arm, Arms, Claim
+
+ROOM = "lessons.lesson_03_blip2.arms"
+PRESETS = ("smoke", "cpu", "full")
+SIZES = {
+    "smoke": {"scenes": 80, "batch_size": 8, "held_out": 16},
+    "cpu": {"scenes": 3000},
+    "full": {"scenes": 6000},
+}
+STEPS = {"smoke": 3, "cpu": 400, "full": 1000}
+FIRST_STEPS = {"smoke": 3, "cpu": 300, "full": 800}
+
+
+def settings(**further: object) -> dict[str, dict]:
+    """For every preset its sizes, its steps of the second stage, and what sets an arm apart."""
+    return {preset: SIZES[preset] | {"steps": STEPS[preset]} | further for preset in PRESETS}
+
+
+def with_first_stage() -> dict[str, dict]:
+    return {preset: chosen | {"first_steps": FIRST_STEPS[preset]} for preset, chosen in settings().items()}
+
+
+ARMS = (
+    Arm("both stages", f"{ROOM}.bridges:train_bridge", with_first_stage()),
+    Arm("stage 2 alone", f"{ROOM}.bridges:train_bridge", settings()),
+    Arm("mean pooling", f"{ROOM}.bridges:train_bridge", settings(bridge="mean")),
+    Arm("all patches", f"{ROOM}.bridges:train_bridge", settings(bridge="linear")),
+    Arm("exact", f"{ROOM}.exact:check_mechanism", {preset: {} for preset in PRESETS}),
+)
+
+
+def number(arm: str, name: str):
+    """Reads one number of one arm."""
+
+    def read(arms: Arms) -> float:
+        return arms[arm][name]
+
+    return read
+
+
+def lead(first: str, second: str, name: str):
+    """Reads by how much one arm is ahead of another."""
+
+    def read(arms: Arms) -> float:
+        return arms[first][name] - arms[second][name]
+
+    return read
+
+
+CLAIMS = (
+    Claim(
+        "masks-agree", "exact", "The three masks of the algebra are those spelled out in pure Python (pairs that differ).",
+        "arXiv:2301.12597, figure 2", ("exact",), number("exact", "mask_difference"), 0.0, "error", at_least=False,
+    ),
+    Claim(
+        "contrast-agrees", "exact",
+        "The pure-Python first stage and the PyTorch one compare images and texts alike (largest difference, float64).",
+        "reference.py", ("exact",), number("exact", "contrast_difference"), 1e-9, "error", at_least=False,
+    ),
+    Claim(
+        "writing-agrees", "exact", "… and write alike (largest difference of logits, float64).",
+        "reference.py", ("exact",), number("exact", "writing_difference"), 1e-9, "error", at_least=False,
+    ),
+    Claim(
+        "frozen-stay", "exact", "Eye and language model have not moved by one bit (arms in which a hash has changed).",
+        "arXiv:2301.12597, section 3", ("both stages",), number("both stages", "frozen_changed"), 0.0, "error", at_least=False,
+    ),
+    Claim(
+        "answers", "learns", "It answers questions about held-out combinations, better than one who knows how often each answer comes.",
+        "arXiv:2301.12597, section 4.2", ("both stages",), number("both stages", "answers"), 0.5,
+        baseline=number("both stages", "answers_blind"), baseline_name="blind", presets=(),
+    ),
+    Claim(
+        "captions", "learns", "Its captions of scenes with held-out combinations are true, thing for thing.",
+        "arXiv:2301.12597, section 4.3", ("both stages",), number("both stages", "captions"), 0.3, presets=(),
+    ),
+    Claim(
+        "retrieval", "learns", "After the first stage alone it finds the captions of held-out scenes (recall at 1).",
+        "arXiv:2301.12597, table 5", ("both stages",), number("both stages", "retrieval"), 0.3,
+        baseline=number("both stages", "retrieval_chance"), baseline_name="chance", presets=(),
+    ),
+    Claim(
+        "first-stage-helps", "paper", "The first stage before the second beats the second alone at equal steps of the second (answers).",
+        "arXiv:2301.12597, figure 5", ("both stages", "stage 2 alone"), lead("both stages", "stage 2 alone", "answers"), 0.02,
+        "points", presets=(),
+    ),
+    Claim(
+        "queries-beat-the-mean", "paper", "Queries beat the mean of the patches (answers).",
+        "arXiv:2301.12597, section 3.1", ("both stages", "mean pooling"), lead("both stages", "mean pooling", "answers"), 0.02,
+        "points", presets=(),
+    ),
+    Claim(
+        "few-queries-suffice", "paper", "A few queries come near the projection of all patches (answers, difference).",
+        "arXiv:2301.12597, section 3.1", ("both stages", "all patches"), lead("both stages", "all patches", "answers"), -0.05,
+        "points", presets=(),
+    ),
+)  # fmt: skip
