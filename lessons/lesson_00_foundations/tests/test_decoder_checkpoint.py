@@ -59,9 +59,11 @@ def test_it_completes_a_caption(model, tokenizer):
 
 def test_it_answers_questions_better_than_a_guess(model, tokenizer):
     questions = [question_at("validation", 11, number, things=(2, 4)) for number in range(120)]
+    asked = [f"{caption(scene, 'places')}. {question.text}" for scene, question in questions]
+    prompts = [torch.tensor(row) for row in encoded(tokenizer, asked)]
+    written = [tokenizer.decode(tokens.tolist()) for tokens in generate(model, prompts, max_new_tokens=4)]
     right = sum(
-        write(model, tokenizer, f"{caption(scene, 'places')}. {question.text}", 4).startswith(f" {question.answer}")
-        for scene, question in questions
+        text.startswith(f" {question.answer}\n") for text, (_, question) in zip(written, questions, strict=True)
     )
     # Each answer of a kind is as frequent as the others, of which there are two to nine.
     guess = sum(1 / len(ANSWERS[question.kind]) for _, question in questions)
