@@ -1,0 +1,64 @@
+"""COCO Captions: photographs of everyday scenes, five captions each (arXiv:1504.00325; annotations CC BY 4.0).
+
+Read from the official files, unpacked in `coco/` or `mscoco/` of the data folder:
+
+    coco/annotations/captions_val2017.json
+    coco/val2017/000000000139.jpg
+
+They are not fetched by themselves: the images alone are 19 GB. COCO publishes no checksums to compare with.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.datasets.annotations import must_be_in, present, read_annotations, records
+from data.datasets.download import data_folder, find
+
+FOLDERS = ("coco", "mscoco")
+HOME = "http://images.cocodataset.org"
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """A photograph and what people said about it. (`data.datasets.image_folder.read_image` reads `file`.)"""
+
+    image_id: int
+    file: Path
+    captions: tuple[str, ...]
+
+
+def coco_captions(split: str = "val2017", *, skip_missing: bool = False) -> list[CaptionedImage]:
+    """Return the images of a split: "train2017" (118,287), "val2017" (5,000), or those of 2014.
+
+    With `skip_missing` an image whose file is not there is left out. Raises CourseError when files are not there
+    (saying where to get them), are cut off, or do not fit each other.
+    """
+    year = split[-4:]
+    annotations = find(FOLDERS, f"annotations/captions_{split}.json")
+    if annotations is None:
+        annotations = data_folder() / FOLDERS[0] / "annotations" / f"captions_{split}.json"
+    get = (
+        f"Get {HOME}/annotations/annotations_trainval{year}.zip and {HOME}/zips/{split}.zip, unpack both in "
+        f"{annotations.parents[1]}, or set MULTIMODAL_DATA to the folder that holds {FOLDERS[0]}/."
+    )
+    return read_captions(annotations, annotations.parents[1] / split, skip_missing=skip_missing, how_to_get=get)
+
+
+def read_captions(
+    annotations: Path, images: Path, *, skip_missing: bool = False, how_to_get: str = "Give the path of another file."
+) -> list[CaptionedImage]:
+    """Return the images of any annotation file in COCO's format, with their captions in the file's order.
+
+    Raises CourseError as `coco_captions` does: also for captions of an unknown image, and images without a caption.
+    """
+    content = read_annotations(annotations, how_to_get)
+    photographs = records(content, annotations, "images", {"id": int, "file_name": str}, unique="id")
+    said = records(content, annotations, "annotations", {"image_id": int, "caption": str})
+    captions: dict[int, list[str]] = {}
+    for each in said:
+        captions.setdefault(each["image_id"], []).append(each["caption"].strip())
+    files = {each["id"]: images / each["file_name"] for each in photographs}
+    must_be_in(captions, files, annotations, "images have captions and are not listed among the images")
+    must_be_in(files, captions, annotations, "images have no caption")
+    there = present(files, how_to_get, skip_missing=skip_missing)
+    return [CaptionedImage(key, file, tuple(captions[key])) for key, file in files.items() if key in there]
