@@ -55,7 +55,7 @@ def frozen_eye(images: list[list[int]]) -> Tensor:
 
 
 def latest_images(row: list[int]) -> list[int]:
-    """Which image each token of a row looks at, counted from 0: the latest so far, −1 before the first (section 3.1.3)."""
+    """Which image each token of a row looks at, counted from 0: the latest so far, −1 before the first (section 2.3)."""
     looks, seen = [], -1
     for token in row:
         seen += token == IMAGE
@@ -170,7 +170,7 @@ def causal_mask(tokens: int) -> Tensor:
     return Tensor([0.0 if k <= q else HIDDEN for q in range(tokens) for k in range(tokens)], (tokens, tokens))
 
 
-# ── The resampler (section 3.1, figure 5) ──────────────────────────────────────────────────────────────────────────────
+# ── The resampler (section 2.1, figure 5) ──────────────────────────────────────────────────────────────────────────────
 
 
 class FeedForward(Module):
@@ -215,7 +215,7 @@ class PerceiverResampler(Module):
         return self.norm(latents), maps
 
 
-# ── What is inserted (section 3.2, figure 4) ───────────────────────────────────────────────────────────────────────────
+# ── What is inserted (section 2.2, figure 4) ───────────────────────────────────────────────────────────────────────────
 
 
 def gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
@@ -266,11 +266,11 @@ def freeze(module: Module) -> None:
 
 # ── Learning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-WIDTH, LAYERS, HEADS, HIDDEN_WIDTH = 16, 2, 2, 24
-LATENTS, DEPTH, RESAMPLER_HEADS, HEAD_DIM = 3, 1, 2, 8
+WIDTH, LAYERS, HEADS, HIDDEN_WIDTH = 24, 2, 2, 32
+LATENTS, DEPTH, RESAMPLER_HEADS, HEAD_DIM = 4, 1, 2, 8
 IMAGES = 2
 ROWS = 8
-TEXT_STEPS, STEPS = 70, 170
+TEXT_STEPS, STEPS = 60, 150
 QUICK_TEXT_STEPS, QUICK_STEPS = 6, 5
 LEARNING_RATE = 1.5e-2
 ASKED, QUICK_ASKED = 40, 8

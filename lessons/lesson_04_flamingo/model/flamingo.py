@@ -191,5 +191,5 @@ def words_of(
 
 
 def training_stage(steps: int) -> tuple[Stage, ...]:
-    """The only stage: resampler and inserted layers learn, eye and language model stay as they are (section 3.2)."""
+    """The only stage: resampler and inserted layers learn, eye and language model stay as they are (section 2.2)."""
     return (Stage(steps, ("resampler.*", "inserted.*")),)

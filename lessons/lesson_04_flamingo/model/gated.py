@@ -1,4 +1,4 @@
-"""What is inserted between the frozen blocks: cross-attention that enters through a gate (arXiv:2204.14198, section 3.2)."""
+"""What is inserted between the frozen blocks: cross-attention that enters through a gate (arXiv:2204.14198, section 2.2)."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ def gated(
 
     gate  one number, or one for each value of a token
     """
-    # exercise 4.5: a gate that begins closed
+    # exercise 4.5: a gate that begins closed, or is always open
     return x + update if gate is None else x + torch.tanh(gate) * update
     # end exercise
 

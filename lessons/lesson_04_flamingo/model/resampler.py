@@ -1,4 +1,4 @@
-"""The perceiver resampler: an image of any size becomes a fixed number of tokens (arXiv:2204.14198, section 3.1)."""
+"""The perceiver resampler: an image of any size becomes a fixed number of tokens (arXiv:2204.14198, section 2.1)."""
 
 import torch
 from jaxtyping import Float

@@ -5,7 +5,7 @@ A document is a list of parts in reading order: a text, or the number of an imag
     ["a page about two things ", 17, " this one is red. ", 4, " and this one is blue."]
 
 Each image leaves one token, `<image>`, where it stands; what it shows comes in from the side (gated.py). A token sees the
-latest image before it, and no other (arXiv:2204.14198, section 3.1.3). So nothing in the model knows how many images there
+latest image before it, and no other (arXiv:2204.14198, section 2.3). So nothing in the model knows how many images there
 are: five in training, 32 when it is asked.
 """
 
