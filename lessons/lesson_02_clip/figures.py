@@ -8,7 +8,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessons.lesson_02_clip.arms.contrast import small_model
+from lessons.lesson_02_clip.arms.contrast import CONTRASTS, small_model
 from lessons.lesson_02_clip.arms.measure import SCENES, classes_of, encoded, exam, images_of
 from lessons.lesson_02_clip.arms.pairs import (
     CLASSES,
@@ -20,8 +20,6 @@ from lessons.lesson_02_clip.arms.pairs import (
     standardise,
     tokens_of,
 )
-from lessons.lesson_02_clip.arms.settings import CONTRASTS
-from lessons.lesson_02_clip.claims import SCORE
 from lessons.lesson_02_clip.model import CLIP
 from shared import plots
 from shared.course.lesson import Run
@@ -169,7 +167,9 @@ def contrast(run: Run) -> plots.Card:
     """Both losses over the number of pairs that are compared with one another."""
     card, axes = plots.figure(rows=1, columns=2, height=3.8)
     for axis, (name, title) in zip(
-        axes[0], {SCORE: "caption of a picture, recall at 1", "zero_shot": "zero-shot accuracy"}.items(), strict=True
+        axes[0],
+        {"image_to_text": "caption of a picture, recall at 1", "zero_shot": "zero-shot accuracy"}.items(),
+        strict=True,
     ):
         for loss, colour in (("info-nce", plots.BLUE), ("sigmoid", plots.ORANGE)):
             sizes = [size for size in CONTRASTS if f"{loss}, {size} pairs" in run.arms[run.seeds[0]]]

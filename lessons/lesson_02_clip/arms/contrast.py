@@ -13,6 +13,8 @@ from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextTowerConf
 from shared.training import TrainingConfig, curve_from_history, train
 
 SCENES = 16_000
+# How many pairs are compared with one another, in the arms that compare the losses.
+CONTRASTS = (2, 4, 8, 16, 32, 64)
 
 
 def small_model(
