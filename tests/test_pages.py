@@ -14,7 +14,8 @@ from shared.errors import CourseError
 PAGES = sorted(
     path
     for path in ROOT.rglob("*.md")
-    if not {".venv", ".venv-site", "runs", "dist", "build", ".pytest_cache", "cache", ".scratch"} & set(path.parts)
+    if not {".venv", ".venv-site", "runs", "dist", "build", "handout", ".pytest_cache", "cache", ".scratch"}
+    & set(path.parts)
 )
 BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
 

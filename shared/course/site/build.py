@@ -37,7 +37,6 @@ def lay_out_mathjax(static: Path) -> None:
     digest = hashlib.sha256((source / MATHJAX).read_bytes()).hexdigest()
     if digest != MATHJAX_SHA256:
         raise CourseError(f"{source / MATHJAX} is not the official MathJax 3.2.2 (SHA-256 {digest}): remove .venv-site")
-    shutil.rmtree(place, ignore_errors=True)
     for path in [source / MATHJAX, *(path for pattern in BESIDE for path in source.glob(pattern))]:
         goal = place / path.relative_to(source)
         goal.parent.mkdir(parents=True, exist_ok=True)
@@ -46,16 +45,18 @@ def lay_out_mathjax(static: Path) -> None:
 
 
 def build(into: Path, work: Path, root: Path = ROOT) -> int:
-    """Build the site of the course at `root` into a folder, and count its pages. What it is made of lies in `work`.
+    """Build the site of the course at `root` into a folder, and count its pages. What it is made of is left in `work`.
 
-    Raises CourseError when a page has a fault; the warnings have been printed by then.
+    Raises CourseError when a page has a fault; the warnings have been printed by then, and `into` is as it was.
     """
+    # Always anew: Sphinx says nothing of the faults of a page that it has read before.
+    shutil.rmtree(work, ignore_errors=True)
     pages = lay_out(root, work / "pages")
     lay_out_mathjax(work / "static")
     app = Sphinx(
         srcdir=work / "pages",
         confdir=HERE,
-        outdir=into,
+        outdir=work / "site",
         doctreedir=work / "doctrees",
         buildername="html",
         confoverrides={"html_static_path": [str(HERE / "static"), str(work / "static")]},
@@ -65,9 +66,11 @@ def build(into: Path, work: Path, root: Path = ROOT) -> int:
     )
     app.build()
     if app.statuscode:
-        raise CourseError("the site has faults; they stand above")
+        raise CourseError(f"the site has faults; they stand above (lines are those of {work / 'pages'})")
     # A folder opens with its index; relative links are the same from there.
-    shutil.copyfile(into / "README.html", into / "index.html")
+    shutil.copyfile(work / "site" / "README.html", work / "site" / "index.html")
+    shutil.rmtree(into, ignore_errors=True)
+    shutil.move(work / "site", into)
     return pages
 
 
@@ -76,6 +79,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=ROOT / "site")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "site")
     asked, started = parser.parse_args(), time.monotonic()
+    print("building the site (about half a minute) …", file=sys.stderr)
     pages = build(asked.into.resolve(), asked.work.resolve())
     print(f"{pages} pages in {time.monotonic() - started:.0f} s: open {asked.into / 'index.html'}, or make site-serve")
 

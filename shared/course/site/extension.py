@@ -10,7 +10,8 @@ from sphinx.application import Sphinx
 from sphinx.parsers import Parser
 from sphinx.transforms import SphinxTransform
 
-from shared.course.site.pages import LISTING, SOURCE
+from shared.course.site.listing import LISTING
+from shared.course.site.pages import SOURCE
 
 LANGUAGES = {"py": "python", "toml": "toml", "Makefile": "make"}
 
