@@ -34,7 +34,7 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_up.weight)
         self.active = True
-        self._before_merging: nn.Parameter | None = None
+        self._before_merging: Tensor | None = None  # no parameter: neither saved nor counted
         # A model that is evaluating must not begin to drop things out because it was adapted.
         self.train(base.training)
 
@@ -77,7 +77,7 @@ class LoRALinear(nn.Module):
             )
         with torch.no_grad():
             whole = nn.Parameter(self.whole_weight().to(self.base.weight.dtype), requires_grad=False)
-        self._before_merging, self.base.weight = self.base.weight, whole
+        self._before_merging, self.base.weight = self.base.weight.detach(), whole
 
     def unmerge(self) -> None:
         """Take the correction out again: the old weight was kept, so not a bit of it has changed.
@@ -87,7 +87,9 @@ class LoRALinear(nn.Module):
         """
         if not self.merged:
             raise ValueError("the adapter is not merged, so there is nothing to take out")
-        self.base.weight, self._before_merging = self._before_merging, None
+        # The model may have moved to another device meanwhile.
+        before, self._before_merging = self._before_merging.to(self.base.weight), None
+        self.base.weight = nn.Parameter(before, requires_grad=False)
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, scale={self.scale:g}" + (", merged" if self.merged else "")

@@ -37,7 +37,7 @@ LEVELS = (
 
 
 def normal_float_levels() -> list[float]:
-    """Sixteen levels that normally distributed weights use equally often (section 3, eq. 4).
+    """Sixteen levels that normally distributed weights use about equally often (section 3, eq. 4).
 
     Equal shares of a normal distribution are equal steps in probability. Eight steps above the middle and seven below
     leave room for an exact zero. The outermost level can't sit at probability 1, which is infinitely far away: it sits

@@ -145,6 +145,20 @@ def test_merging_says_the_same_and_unmerging_leaves_no_trace(config):
     assert all(torch.equal(p, old[name]) for name, p in model.named_parameters())
 
 
+def test_a_merged_model_has_the_same_tensors_and_can_move():
+    model = decoder()
+    add_adapters(model, BOTH[1])
+    draw_adapters(model)
+    names, learning = list(model.state_dict()), adapter_names(model)
+    merge_adapters(model)
+    assert list(model.state_dict()) == names and adapter_names(model) == learning
+    merged = model(tokens())
+    model.double()
+    unmerge_adapters(model)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    torch.testing.assert_close(model(tokens()).float(), merged, rtol=1e-3, atol=1e-3)
+
+
 def test_folding_leaves_the_old_names_and_the_new_outputs():
     model = decoder()
     names = list(model.state_dict())
