@@ -184,6 +184,14 @@ def test_masked_loss_of_numbers_one_can_check_by_hand(student):
 
 
 @pytest.mark.exercise("1.5")
+def test_a_faint_patch_is_not_blown_up(student):
+    """Its variance is 1e-6, as much as stands under the root beside it: ±√½·10⁻³ becomes ±½."""
+    faint = torch.tensor([[[1.0, -1.0]]]) * 0.5**0.5 * 1e-3
+    loss = student(MASKED_LOSS, predicted=torch.zeros(1, 1, 2), patches=faint, hidden=torch.tensor([[True]]))
+    assert loss.item() == pytest.approx(0.25, rel=1e-3)
+
+
+@pytest.mark.exercise("1.5")
 def test_every_hidden_patch_of_the_batch_counts_the_same(student):
     patches, predicted = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3)
     hidden = torch.tensor([[True, False, False, False], [True, True, True, False]])
