@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor checkpoints runs test lint bench clean site site-setup site-serve test-site
+.PHONY: help setup doctor checkpoints runs test lint bench clean site site-setup site-serve test-site progress mutants
 
 # The first Python on this machine that the course can use; name another with PYTHON=…
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -75,7 +75,25 @@ site-serve: site ## build it and show it in a browser: http://127.0.0.1:8000, or
 
 test-site: setup ## build it and look at every page in this machine's Chromium
 	@$(PYTHON) -S shared/course/site/environment.py --browser
-	@$(RUN) -m pytest -q shared/course/site
+	@SITE=must $(RUN) -m pytest -q shared/course/site
+
+start-%: setup ## open lesson N's exercises: their solutions are taken out of the code, and kept
+	@$(RUN) -m shared.teaching.study start $*
+
+check-%: setup ## say of lesson N's exercises which are solved, with hints
+	@$(RUN) -m shared.teaching.check $*
+
+hint-%: setup ## a hint for an exercise, as hint-1.3
+	@$(RUN) -m shared.teaching.study hint $*
+
+solution-%: setup ## the solution of an exercise, as solution-1.3
+	@$(RUN) -m shared.teaching.study solution $*
+
+progress: setup ## which lessons are done, what comes next, how many hours are left
+	@$(RUN) -m shared.teaching.progress
+
+mutants: setup ## plant every small bug in every exercise, and list those that no test notices (LESSON=1: of that one)
+	@$(RUN) -m shared.teaching.mutation $(LESSON)
 
 assign-%: setup ## write lesson N's exercises as students get them, into dist/ (OWN=1: without the earlier lessons)
 	@$(RUN) -m shared.teaching.assign $* $(if $(OWN),--own)

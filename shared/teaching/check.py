@@ -5,7 +5,9 @@ python -m shared.teaching.check 1 [--exercise 1.3]
 
 import argparse
 import contextlib
+import hashlib
 import io
+import json
 import sys
 from collections.abc import Sequence
 
@@ -13,10 +15,11 @@ import pytest
 from rich.console import Console
 from rich.markup import escape
 
+from shared.atomic import write_atomically
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, listed, untouched
+from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, listed, solutions, untouched
 
 
 class Tally:
@@ -38,6 +41,19 @@ class Tally:
                 exercise["test"], exercise["said"] = item.name, call.excinfo.exconly()
         elif call.when == "call":
             exercise["passed"] += 1
+
+
+RECORD = "exercises.json"
+
+
+def record(number: int, found: dict[str, dict]) -> None:
+    """Keep which exercises pass, each with a hash of what was written for it, in runs/LESSON/exercises.json."""
+    path = ROOT / "runs" / exercise_folder(number).name / RECORD
+    passed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, written in solutions(exercises_of(number)).items():
+        if name in found:
+            passed[name] = hashlib.sha256(written.encode()).hexdigest() if solved(found[name]) else ""
+    write_atomically(path, json.dumps(passed, indent=1).encode())
 
 
 def check(number: int, only: str | None = None) -> dict[str, dict]:
@@ -93,6 +109,7 @@ def main() -> int:
     try:
         found = check(given.lesson, given.exercise)
         folder = exercise_folder(given.lesson)
+        record(given.lesson, found)
         show(found, {exercise.number: exercise for exercise in exercises_of(given.lesson)}, listed(folder), Console())
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -54,6 +54,11 @@ def part(text: str, exercise: str) -> str:
     return "".join(text.splitlines(keepends=True)[first:last])
 
 
+def stub(text: str, exercise: str) -> str:
+    """What stands in an exercise's place while it is open: the error that names it."""
+    return part(without_solutions(text), exercise)
+
+
 def over(solution: str, theirs: str, exercise: str, needed: frozenset[str]) -> str:
     """A student's file with nothing of theirs but one exercise: of the others, the `needed` ones solved, the rest left out.
 
