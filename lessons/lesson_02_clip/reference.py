@@ -124,7 +124,7 @@ class Tower(Module):
     """Tokens [batch, tokens, width] with learned positions → one transformer block → norm → tokens that know of each other."""
 
     def __init__(self, tokens: int, width: int, heads: int, random: Random):
-        self.positions = normal((tokens, width), 0.3, random, requires_grad=True)
+        self.positions = normal((tokens, width), 0.2, random, requires_grad=True)
         self.attention_norm, self.feed_forward_norm, self.norm = LayerNorm(width), LayerNorm(width), LayerNorm(width)
         self.attention = MultiHeadAttention(width, heads, random)
         self.up, self.down = Linear(width, 2 * width, random), Linear(2 * width, width, random)
@@ -158,7 +158,7 @@ class CLIP(Module):
     def encode_texts(self, captions: list[str]) -> Tensor:
         words = [number for caption in captions for number in numbers_of(caption)]
         tokens = self.text_tower(self.words(words).reshape(len(captions), LONGEST, -1))
-        return unit(self.text_projection(tokens[:, -1]))  # the last token speaks for its caption, as in SigLIP
+        return unit(self.text_projection(tokens.mean(1)))
 
     def loss(self, images: Tensor, texts: Tensor, kind: str) -> Tensor:
         if kind == "sigmoid":

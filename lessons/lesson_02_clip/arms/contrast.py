@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lessons.lesson_02_clip.arms.measure import evaluate, measure
+from lessons.lesson_02_clip.arms.measure import apart, evaluate, measure
 from lessons.lesson_02_clip.arms.pairs import SIZE, Pairs, scenes_of, toy_tokenizer
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextTowerConfig, VisionTowerConfig
 from shared.training import TrainingConfig, curve_from_history, train
@@ -92,15 +92,14 @@ def train_pairs(
         steps=steps, learning_rate=learning_rate, optimizer="muon", warmup_steps=steps // 10, betas=(0.9, 0.98),
         seed=seed, log_every=max(1, steps // 40),
     )  # fmt: skip
-    before = measure(model.to(device))
+    gap_before = apart(model.to(device))
     result = train(
         model, pairs, lambda model, batch: contrastive_loss(model, batch, contrast or batch_size), config, folder=folder,
         resume=resume, device=device, label=folder.name, evaluate=evaluate, evaluate_every=max(1, steps // 8),
     )  # fmt: skip
     return {
         **measure(result.model),
-        "gap_before": before["gap"],
-        "before": before["zero_shot"],
+        "gap_before": gap_before,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "loss_curve": curve_from_history(result.history, "loss"),
         "scale_curve": curve_from_history(result.history, "scale"),

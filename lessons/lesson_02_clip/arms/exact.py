@@ -62,7 +62,7 @@ def as_torch(tensor: PlainTensor) -> Tensor:
 
 
 def torch_twin(plain: reference.CLIP) -> CLIP:
-    """The pure-Python model in PyTorch: one block a tower, patches averaged, captions read off at their last token."""
+    """The pure-Python model in PyTorch: one block a tower, patches averaged, and words averaged."""
     width, embedding = len(plain.image_projection.weight.tolist()[0]), plain.image_projection.weight.shape[0]
     sizes = {"width": width, "depth": 1, "heads": plain.image_tower.attention.heads, "hidden": 2 * width}
     alike = {"activation": "gelu", "norm_eps": 1e-6}
@@ -71,7 +71,7 @@ def torch_twin(plain: reference.CLIP) -> CLIP:
         pre_norm=False, **sizes, **alike,
     )  # fmt: skip
     text = TextTowerConfig(
-        vocab=len(reference.VOCABULARY), context=reference.LONGEST, causal=False, pooling="last", **sizes, **alike
+        vocab=len(reference.VOCABULARY), context=reference.LONGEST, causal=False, pooling="mean", **sizes, **alike
     )
     twin = CLIP(CLIPConfig(image, text, embedding)).double()
     weights = {ours: as_torch(parameter) for name, parameter in plain.parameters().items() if (ours := twin_name(name))}

@@ -121,6 +121,13 @@ def retrieval(
     }
 
 
+def apart(model: CLIP | SigLIP) -> float:
+    """The modality gap on held-out scenes."""
+    model.eval()
+    asked = exam("test")
+    return modality_gap(images_of(model, asked), encoded(model.encode_texts, asked.texts, model.log_scale.device))
+
+
 def measure(model: CLIP | SigLIP) -> Mapping[str, float]:
     """Everything that the lesson claims of a pair of towers, as numbers."""
     model.eval()

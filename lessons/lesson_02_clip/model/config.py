@@ -50,7 +50,8 @@ class TextTowerConfig:
 
     context    the most tokens it can read, start and end included
     causal     whether a token sees only those before it, as in CLIP ("to preserve the ability to add language modeling")
-    pooling    which token is the caption's vector: the first "end" token, or the "last" one, padding or not (SigLIP)
+    pooling    which token is the caption's vector: the first "end" token, or the "last" one, padding or not (SigLIP); or
+               the "mean" of all (the lesson's reference in pure Python)
     end_token  its number; None stands for the largest number in the row, which it is in CLIP's vocabulary
 
     Raises ValueError when the choices exclude each other.
@@ -65,13 +66,13 @@ class TextTowerConfig:
     activation: str = "quick_gelu"
     norm_eps: float = 1e-5
     causal: bool = True
-    pooling: Literal["end", "last"] = "end"
+    pooling: Literal["end", "last", "mean"] = "end"
     end_token: int | None = None
 
     def __post_init__(self) -> None:
         check_activation(self.activation)
-        if self.pooling not in ("end", "last"):
-            raise ValueError(f"pooling is {self.pooling!r}, expected end or last")
+        if self.pooling not in ("end", "last", "mean"):
+            raise ValueError(f"pooling is {self.pooling!r}, expected end, last or mean")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
         if self.end_token is not None and not 0 <= self.end_token < self.vocab:

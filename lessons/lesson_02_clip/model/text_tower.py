@@ -77,6 +77,8 @@ class TextTower(nn.Module):
     def forward(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch width"]:
         """One vector a caption. Raises as `features` does."""
         x = self.features(tokens)
+        if self.config.pooling == "mean":
+            return x.mean(dim=1)
         return x[torch.arange(len(x), device=x.device), self.pooled_place(tokens)]
 
     @classmethod

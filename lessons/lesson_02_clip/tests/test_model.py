@@ -111,7 +111,7 @@ def test_a_caption_too_long_is_refused():
     ("change", "message"),
     [
         ({"activation": "relu"}, "'relu'"),
-        ({"pooling": "mean"}, "'mean'"),
+        ({"pooling": "first"}, "'first'"),
         ({"heads": 5}, "5 heads"),
         ({"end_token": 30}, "end_token is 30"),
     ],
