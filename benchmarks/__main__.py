@@ -1,6 +1,8 @@
 """`make bench`: the course's speed beside others', in one run on this machine, into benchmarks/results.md.
 
-python -m benchmarks [vit attention_cpu stdlib_engine toybox tokenizer distributed]     and, on a machine with a CUDA GPU, attention
+python -m benchmarks [vit attention_cpu stdlib_engine toybox tokenizer distributed]
+
+and, on a machine with a CUDA GPU, attention and throughput.
 """
 
 import importlib
@@ -22,7 +24,7 @@ PARTS = (
     "toybox",
     "tokenizer",
     "distributed",
-    *(("attention",) if torch.cuda.is_available() else ()),
+    *(("attention", "throughput") if torch.cuda.is_available() else ()),
 )
 HERE = Path(__file__).parent
 COLUMNS = ("what", "ours", "theirs", "unit", "ratio (above 1 we are ahead)")

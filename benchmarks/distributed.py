@@ -12,6 +12,7 @@ moments (each as large as the weights: 39 MB) and activations.
 """
 
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path
@@ -35,7 +36,7 @@ def measure() -> list[dict]:
         for parallel in ("ddp", "fsdp") if processes > 1 else ("ddp",):
             measured = _run(processes, parallel)
             name = f"{processes} processes, {parallel.upper()}" if processes > 1 else "1 process"
-            where = f"{gpus} GPUs" if gpus else "one thread each"
+            where = f"{gpus} GPUs" if gpus else f"one thread each on {os.cpu_count()} cores"
             rows += [
                 _row(f"decoder, {name}, {where}: speed", 1 / measured["seconds"], "steps/s"),
                 _row(f"decoder, {name}, {where}: memory of a process", measured["memory"] / 1e6, "MB"),

@@ -19,7 +19,13 @@ def test_every_option_of_torchrun_exists_and_is_explained():
     explained = set(re.findall(r"^\| `(--[a-z-]+)", PAGE, flags=re.M))
     assert used - known == set() and used - explained == set()
     slurm = set(re.findall(r"^#SBATCH (--[a-z-]+)", PAGE, flags=re.M))
-    assert explained - known <= slurm
+    of_the_example = set(re.findall(r"(--[a-z-]+)", " ".join(re.findall(r"-m shared\.training\.example(.*)", PAGE))))
+    assert explained - known == slurm | of_the_example
+
+
+def test_the_example_knows_its_options():
+    for option in ("--device", "--parallel", "--folder"):
+        assert f'add_argument("{option}"' in (Path(__file__).parents[2] / "training" / "example.py").read_text()
 
 
 def test_the_commands_are_ones_that_a_shell_can_read():
