@@ -8,7 +8,6 @@ Judging is left to the tests (`tests/test_site.py`); this only reports. Needs re
 import argparse
 import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -18,14 +17,10 @@ from urllib.parse import quote, urlsplit
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from shared.course.site.chromium import chromium, flags
 from shared.course.site.serve import server
 from shared.errors import CourseError
 
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-ON_A_MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-# It is to talk to nobody but the site: without these it asks its maker for news, and no other name is to be found.
-SILENT = ("--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run")
-SILENT += ("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",)
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 PATIENCE = 120_000  # milliseconds; a busy machine is no fault of the page
 
@@ -60,12 +55,6 @@ SEEN = """async () => {
     spilled: [...document.querySelectorAll("article *")].filter(spills).map(node => node.outerHTML.slice(0, 80)),
   };
 }"""
-
-
-def chromium() -> str | None:
-    """Where this machine has Chromium or Chrome; CHROMIUM=/path/to/it names another."""
-    found = [os.environ.get("CHROMIUM"), *map(shutil.which, CHROMIUM), str(ON_A_MAC) if ON_A_MAC.exists() else None]
-    return next((path for path in found if path), None)
 
 
 class Watched:
@@ -164,10 +153,8 @@ def main() -> None:
         raise CourseError(
             "there is no Chromium or Chrome on this machine; install one, or name it: CHROMIUM=/path/to/it"
         )
-    # As root, in a container, Chromium can't build its sandbox; the pages are our own.
-    flags = [*SILENT, "--no-sandbox"] if os.geteuid() == 0 else list(SILENT)
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags, env={**os.environ, "HOME": home})
+        browser = playwright.chromium.launch(executable_path=path, args=flags(), env={**os.environ, "HOME": home})
         found = report(browser, asked.folder, asked.search, asked.pictures)
         browser.close()
     asked.report.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.util.console import nocolor
 
 from shared.course.lesson import ROOT
 from shared.course.site.pages import lay_out
@@ -49,6 +50,8 @@ def build(into: Path, work: Path, root: Path = ROOT) -> int:
 
     Raises CourseError when a page has a fault; the warnings have been printed by then, and `into` is as it was.
     """
+    if not sys.stderr.isatty():
+        nocolor()
     # Always anew: Sphinx says nothing of the faults of a page that it has read before.
     shutil.rmtree(work, ignore_errors=True)
     pages = lay_out(root, work / "pages")

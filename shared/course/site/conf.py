@@ -6,6 +6,7 @@ extensions = ["myst_nb", "sphinx.ext.mathjax", "shared.course.site.extension"]
 
 # Markdown as GitHub reads it: mathematics between dollars, anchors for headings, and nothing that GitHub lacks.
 myst_enable_extensions = ["dollarmath", "strikethrough", "tasklist"]
+suppress_warnings = ["myst.strikethrough"]  # that only HTML has it: pages are nothing else
 myst_disable_syntax = ["myst_role", "myst_line_comment", "myst_block_break", "myst_target"]
 myst_dmath_double_inline = True
 myst_dmath_allow_labels = False
