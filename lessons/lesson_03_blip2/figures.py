@@ -1,0 +1,93 @@
+"""The lesson's figures, drawn from what a run has measured."""
+
+from statistics import fmean
+
+import torch
+
+from data.toybox.language import is_true
+from data.toybox.picture import pictures
+from lessons.lesson_02_clip.arms.pairs import SIZE, TEST_SEED, scenes_of
+from lessons.lesson_03_blip2.model import visible
+from shared import plots
+from shared.course.lesson import Run
+
+CAPTIONS = {
+    "queries": "Where each query looks in the last block that looks, on held-out scenes: the scene, then a map a query.",
+    "answers": "Right answers about held-out combinations, by bridge, at equal steps of the second stage (a dot a seed).",
+    "captions": "Captions of scenes with held-out combinations, as the model with both stages writes them.",
+    "second_stage": "The second stage's loss: the surprise of the frozen language model at captions and answers.",
+    "masks": "The three masks of one Q-Former: four queries, then four words; row i sees column j.",
+}
+BRIDGES = {
+    "both stages": "both stages",
+    "stage 2 alone": "stage 2 alone",
+    "all patches, one matrix": "all patches",
+    "mean of the patches": "mean pooling",
+}
+THINGS = (1, 2)
+
+
+def draw(run: Run) -> dict[str, plots.Card]:
+    """Every figure that the run's arms allow, the first one the lesson's face."""
+    return {
+        "queries": queries(run),
+        "answers": answers(run),
+        "captions": captions(run),
+        "second_stage": second_stage(run),
+        "masks": masks(),
+    }
+
+
+def trained(run: Run) -> dict[str, str]:
+    """The bridges of this run: what a figure calls each, and its arm."""
+    return {name: arm for name, arm in BRIDGES.items() if arm in run.arms[run.seeds[0]]}
+
+
+def measured(run: Run, arm: str, name: str) -> list:
+    """One thing that an arm has measured, for every seed."""
+    return [run.arms[seed][arm][name] for seed in run.seeds]
+
+
+def queries(run: Run) -> plots.Card:
+    """The first held-out scenes that were captioned, and each query's look at them."""
+    maps = torch.tensor(run.arms[run.seeds[0]]["both stages"]["query_maps"])
+    side = round(maps.shape[2] ** 0.5)
+    scenes = scenes_of("test", TEST_SEED, len(maps), THINGS)
+    names = [f"query {number + 1}" for number in range(maps.shape[1])]
+    return plots.attention_overlay(list(pictures(scenes, SIZE)), maps.unflatten(2, (side, side)), captions=names)
+
+
+def answers(run: Run) -> plots.Card:
+    """Every bridge's answers, beside one who has not looked."""
+    return plots.bars_with_intervals(
+        {name: measured(run, arm, "answers") for name, arm in trained(run).items()},
+        x_label="questions about held-out combinations answered rightly",
+        baselines={"blind": fmean(measured(run, "both stages", "answers_blind"))},
+        highlight="both stages",
+        percent=True,
+    )
+
+
+def captions(run: Run) -> plots.Card:
+    """What it writes, whether true or not."""
+    written = run.arms[run.seeds[0]]["both stages"]["captions_written"][:8]
+    scenes = scenes_of("test", TEST_SEED, len(written), THINGS)
+    true = [is_true(text, scene) for text, scene in zip(written, scenes, strict=True)]
+    broken = [text.replace(" and ", "\nand ") for text in written]
+    return plots.image_grid(list(pictures(scenes, SIZE)), broken, correct=true, columns=4)
+
+
+def second_stage(run: Run) -> plots.Card:
+    """The loss of every bridge by steps of the second stage."""
+    return plots.learning_curves(
+        {name: measured(run, arm, "loss_curve") for name, arm in trained(run).items()},
+        x_label="step of the second stage",
+        y_label="surprise (nats a token)",
+    )
+
+
+def masks() -> plots.Card:
+    """One sequence under the three masks, side by side."""
+    segments = torch.zeros(1, 4, dtype=torch.long)
+    three = [visible(task, 4, segments)[0].float() for task in ("contrastive", "matching", "generation")]
+    return plots.matrix_grid(torch.stack(three)[None])
