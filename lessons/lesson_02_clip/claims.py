@@ -26,21 +26,38 @@ def swept(loss: str, contrast: int) -> Arm:
     settings = {"loss": loss, "contrast": contrast}
     presets = {"full": SWEEP | settings}
     if contrast in (SMALLEST, LARGEST):
-        presets |= {"smoke": TINY | settings, "cpu": SWEEP | settings}
-    return Arm(f"{loss}, {contrast} pairs", PAIRS, presets)
+        presets["cpu"] = SWEEP | settings
+    if contrast == SMALLEST:
+        presets["smoke"] = TINY | settings
+    return Arm(f"{loss}, {contrast} pairs", PAIRS, presets, only_on="toybox")
 
 
 ARMS = (
-    Arm("clip", PAIRS, HEADLINE),
+    Arm("clip", PAIRS, HEADLINE, only_on="toybox"),
     *(swept(loss, contrast) for contrast in CONTRASTS for loss in ("info-nce", "sigmoid")),
-    Arm("temperature 1", PAIRS, {"smoke": TINY | {"temperature": 1.0}, "full": SWEEP | {"temperature": 1.0}}),
-    Arm("temperature 0.07", PAIRS, {"full": SWEEP | {"temperature": 0.07}}),
-    Arm("several things", PAIRS, {"smoke": TINY | {"things": [1, 3]}, "full": {"steps": 1800, "things": [1, 3]}}),
+    Arm("temperature 1", PAIRS, {"full": SWEEP | {"temperature": 1.0}}, only_on="toybox"),
+    Arm("temperature 0.07", PAIRS, {"full": SWEEP | {"temperature": 0.07}}, only_on="toybox"),
+    Arm("several things", PAIRS, {"full": {"steps": 1800, "things": [1, 3]}}, only_on="toybox"),
     Arm(
         "baselines", f"{ROOM}.baselines:measure_baselines",
         {"smoke": {"scenes": 200, "epochs": 1}, "cpu": {"scenes": 8000, "epochs": 8}, "full": {"scenes": 16000, "epochs": 20}},
+        only_on="toybox",
     ),
-    Arm("exact", f"{ROOM}.exact:check_mechanism", {"smoke": {}, "cpu": {}, "full": {}}),
+    Arm("exact", f"{ROOM}.exact:check_mechanism", {"smoke": {}, "cpu": {}, "full": {}, "gpu": {}}),
+    Arm(
+        "clothes", f"{ROOM}.clothes:train_clothes",
+        {"smoke": {"steps": 3}, "cpu": {"steps": 600}, "full": {"steps": 2000}}, only_on="fashion_mnist",
+    ),
+    Arm(
+        "photographs", f"{ROOM}.photographs:train_photographs",
+        {
+            "gpu": {
+                "steps": 3000, "batch_size": 1024, "image_size": 128, "patch_size": 8, "width": 384, "depth": 8,
+                "precision": "bfloat16", "compiled": False,
+            },
+        },
+        only_on="flickr8k",
+    ),
 )  # fmt: skip
 
 
@@ -104,13 +121,31 @@ LEARNS = (
     ),
     Claim(
         "image-to-text", "learns", "A held-out picture's full caption is the nearest of hundreds (recall at 1).",
-        "arXiv:2103.00020, table 13", ("clip",), number("clip", "image_to_text"), 0.1,
+        "arXiv:2103.00020, table 13", ("clip",), number("clip", "image_to_text"), 0.08,
         baseline=number("clip", "chance"), baseline_name="chance",
     ),
     Claim(
         "text-to-image", "learns", "… and a caption's picture the nearest of as many (recall at 1).",
-        "arXiv:2103.00020, table 13", ("clip",), number("clip", "text_to_image"), 0.1,
+        "arXiv:2103.00020, table 13", ("clip",), number("clip", "text_to_image"), 0.08,
         baseline=number("clip", "chance"), baseline_name="chance",
+    ),
+    Claim(
+        "clothes-held-out", "learns",
+        "On Fashion-MNIST, it names pictures of two classes held out of training (pullover, sneaker) from their descriptions, out of ten.",
+        "arXiv:2103.00020, section 3.1", ("clothes",), number("clothes", "zero_shot_held_out"), 0.2,
+        baseline=number("clothes", "chance"), baseline_name="chance", presets=(),
+    ),
+    Claim(
+        "clothes-linear-probe", "learns",
+        "A linear probe of its frozen image tower reads all ten classes (baseline: the same probe of the pixels).",
+        "arXiv:2103.00020, section 3.2", ("clothes",), number("clothes", "linear_probe"), 0.7,
+        baseline=number("clothes", "linear_probe_of_pixels"), baseline_name="probe of pixels", presets=(),
+    ),
+    Claim(
+        "photographs", "learns",
+        "From scratch on a few thousand photographs, a held-out one finds its caption among all held-out ones (recall at 5).",
+        "arXiv:2103.00020, table 13", ("photographs",), number("photographs", "image_to_text_at_5"), 0.05,
+        baseline=number("photographs", "chance"), baseline_name="chance", presets=(),
     ),
 )  # fmt: skip
 
@@ -142,12 +177,15 @@ PAPER = (
     ),
     Claim(
         "modality-gap", "paper",
-        "Images and texts stay apart: the distance of their means, of unit vectors.",
-        "arXiv:2203.02053, figure 1", ("clip",), number("clip", "gap"), 0.2, "number",
+        "After training, images and texts still live apart (distance of their means, of unit vectors; the paper finds 0.82 for CLIP).",
+        "arXiv:2203.02053, figure 1", ("clip",), number("clip", "gap"), 0.5, "number",
+        expected="not at this scale",
+        reason="the gap is there before training (the line below) and nearly closes. Toy captions tell all that there is to see, so "
+        "that a picture's vector and its caption's can coincide, and they come to; of a photograph a caption tells little.",
     ),
     Claim(
-        "gap-from-birth", "paper", "That distance before training.", "arXiv:2203.02053, section 2.2", ("clip",),
-        number("clip", "gap_before"), 0.2, "number",
+        "gap-from-birth", "paper", "Untrained towers put images and texts into two places apart (the same distance).",
+        "arXiv:2203.02053, section 2.2", ("clip",), number("clip", "gap_before"), 0.5, "number",
     ),
     Claim(
         "temperature-is-learned", "paper",
@@ -165,5 +203,6 @@ LESSON = Lesson(
     headline_words="held-out combinations named zero-shot",
     figures=draw,
     captions=CAPTIONS,
-    data_sets={"smoke": "toybox", "cpu": "toybox", "full": "toybox"},
+    data_sets={"smoke": "toybox", "cpu": "toybox", "full": "toybox", "gpu": "flickr8k"},
+    other_data_sets=("fashion_mnist",),
 )

@@ -37,11 +37,17 @@ CAPTIONS = {
     "modality_gap": "Pictures and captions in the plane that shows most of them, before and after training: they agree "
     "about directions, and live apart.",
     "temperature": "The temperature that InfoNCE learns.",
+    "clothes": "Fashion-MNIST: two classes named from descriptions alone, eight seen ones, and a linear probe of what the eye has learned.",
 }
 
 
 def draw(run: Run) -> dict[str, plots.Card]:
     """Every figure that the run's arms allow, the first one the lesson's face."""
+    if run.data == "fashion_mnist":
+        return {"clothes": clothes(run)}
+    if run.data == "flickr8k":
+        curves = {"photograph of a caption": measured(run, "photographs", "text_to_image_curve")}
+        return {"photographs": plots.learning_curves(curves, y_label="recall at 5, held out", percent=True)}
     model = trained(run)
     return {
         "data_flow": data_flow(model),
@@ -241,4 +247,21 @@ def temperature(run: Run) -> plots.Card:
         {name: [temperatures(curve) for curve in measured(run, arm, "scale_curve")] for name, arm in names.items()},
         y_label="temperature",
         baselines={"where all begin": 0.07},
+    )
+
+
+def clothes(run: Run) -> plots.Card:
+    """What the arm on real clothes has measured."""
+    names = {
+        "two classes held out, zero-shot": "zero_shot_held_out",
+        "eight classes seen, zero-shot": "zero_shot_seen",
+        "linear probe of the eye": "linear_probe",
+        "linear probe of the pixels": "linear_probe_of_pixels",
+    }
+    return plots.bars_with_intervals(
+        {name: measured(run, "clothes", key) for name, key in names.items()},
+        x_label="held-out pictures named rightly",
+        baselines={"chance": 0.1},
+        highlight="two classes held out, zero-shot",
+        percent=True,
     )

@@ -35,6 +35,7 @@ DESCRIPTIONS = (
 )
 HELD_OUT = (2, 7)  # pullover: plain as a T-shirt, sleeves as a coat's; sneaker: low as a sandal, closed as a boot
 OPENINGS = ("", "a picture of ", "this is ")
+CONTEXT = 24
 
 
 class OneOfEach:
@@ -65,7 +66,7 @@ def train_clothes(*, seed: int, data: str, device: str, folder: Path, resume: bo
     labels, test_labels = torch.from_numpy(found.train_labels), torch.from_numpy(found.test_labels)
     seen = [label for label in range(len(DESCRIPTIONS)) if label not in HELD_OUT]
     tokenizer = CLIPTokenizer.train(
-        [opening + DESCRIPTIONS[label] for opening in OPENINGS for label in seen], 200, context=16
+        [opening + DESCRIPTIONS[label] for opening in OPENINGS for label in seen], 200, context=CONTEXT
     )
     # The end is padded on to one length: behind it nothing counts.
     tokens = torch.stack([tokenizer([opening + text for text in DESCRIPTIONS]) for opening in OPENINGS])
@@ -73,7 +74,7 @@ def train_clothes(*, seed: int, data: str, device: str, folder: Path, resume: bo
     model = CLIP(
         CLIPConfig(
             VisionTowerConfig(image_size=28, patch_size=4, channels=1, depth=3, **sizes),
-            TextTowerConfig(vocab=len(tokenizer.vocab), context=16, depth=2, end_token=tokenizer.end, **sizes),
+            TextTowerConfig(vocab=len(tokenizer.vocab), context=CONTEXT, depth=2, end_token=tokenizer.end, **sizes),
             embedding=64,
         )
     )
