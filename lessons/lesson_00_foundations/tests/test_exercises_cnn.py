@@ -74,6 +74,13 @@ def test_every_window_becomes_a_row(student, size, stride, padding):
 
 
 @pytest.mark.exercise("0.12")
+@pytest.mark.parametrize("shape", [(1, 1, 2, 5), (1, 1, 5, 2)])
+def test_where_no_window_fits_one_is_told(student, shape):
+    with pytest.raises(ValueError, match="3"):
+        student(IM2COL, images=torch.randn(shape), size=3)
+
+
+@pytest.mark.exercise("0.12")
 def test_a_pixel_hears_from_every_window_it_lies_in(student):
     images = torch.randn(1, 1, 4, 4)
     _, gradients = student(IM2COL, upstream=torch.ones(1, 4, 9), images=images, size=3)

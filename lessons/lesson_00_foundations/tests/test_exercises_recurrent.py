@@ -62,7 +62,7 @@ LSTM = "recurrent.model:lstm_step"
 
 
 @pytest.mark.exercise("0.22")
-@pytest.mark.parametrize("hidden", [1, 3])
+@pytest.mark.parametrize("hidden", [1, 3, 5])
 def test_the_lstms_step_is_pytorchs(student, hidden):
     arguments, upstream = cell_arguments(4, hidden), torch.randn(4, hidden)
     arguments["c"] = torch.randn(4, hidden)

@@ -48,8 +48,7 @@ def main() -> int:
         out = Console(soft_wrap=True, highlight=False)
         out.print(f"lesson {number}: [{style}]{caught} of {len(outcomes)} planted bugs are caught ({share:.1%})[/]")
         for each in survivors:
-            change = f"{each.mutant.before}  →  {each.mutant.after}"
-            out.print(f"  {each.exercise.number:>5}  {each.place}  {each.mutant.kind}: {escape(change)}")
+            out.print(f"  {each.exercise.number:>5}  {each.place}  {each.mutant.kind}: {escape(each.mutant.code)}")
     if given.json:
         given.json.write_text(json.dumps(summary, indent=1) + "\n")
     return 0 if all(each["share"] >= GOAL for each in summary.values()) else 1

@@ -48,7 +48,7 @@ def planted(number: int, sample: int | None = None) -> list[tuple[Exercise, Muta
     every, used = [], set()
     for exercise in exercises_of(number):
         for mutant in mutants(exercise.path.read_text(encoding="utf-8"), exercise.first, exercise.last):
-            key = (exercise.number, mutant.before, mutant.after)
+            key = (exercise.number, mutant.code)
             if key in known:
                 used.add(key)
             else:
@@ -60,15 +60,15 @@ def planted(number: int, sample: int | None = None) -> list[tuple[Exercise, Muta
     return [every[place * len(every) // sample] for place in range(sample)]
 
 
-def equivalents(number: int) -> set[tuple[str, str, str]]:
-    """The mutants that are no bugs, each with the reason written beside it: (exercise, before, after)."""
+def equivalents(number: int) -> set[tuple[str, str]]:
+    """The mutants that are no bugs, each with the reason written beside it: (exercise, the changed line)."""
     path = exercise_folder(number) / "tests" / EQUIVALENT
     if not path.exists():
         return set()
     listed = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
     if unexplained := [each for each in listed if not each.get("reason")]:
         raise CourseError(f"{path}: without a reason: {unexplained}")
-    return {(each["exercise"], each["before"], each["after"]) for each in listed}
+    return {(each["exercise"], each["line"]) for each in listed}
 
 
 class Hunt:

@@ -28,13 +28,16 @@ AXES = {"dim", "axis", "dims"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """One planted bug: what kind, on which line (from 1), what stood there and what stands there now, and the whole file."""
+    """One planted bug: of what kind, on which line (from 1), and the whole file with it."""
 
     kind: str
     line: int
-    before: str
-    after: str
     text: str
+
+    @property
+    def code(self) -> str:
+        """The line as it stands now."""
+        return self.text.splitlines()[self.line - 1].strip()
 
 
 def mutants(text: str, first: int, last: int) -> list[Mutant]:
@@ -54,18 +57,13 @@ def mutants(text: str, first: int, last: int) -> list[Mutant]:
                     ast.parse(changed)
                 except SyntaxError:
                     continue
-                before = ast.get_source_segment(text, node) or ""
-                found[changed] = Mutant(kind, node.lineno, _short(before), _short(after), changed)
-    return sorted(found.values(), key=lambda mutant: (mutant.line, mutant.kind, mutant.after))
+                found[changed] = Mutant(kind, node.lineno, changed)
+    return sorted(found.values(), key=lambda mutant: (mutant.line, mutant.kind, mutant.code))
 
 
 def _replaced(lines: list[bytes], node: ast.AST, after: str) -> str:
     head, tail = lines[node.lineno - 1][: node.col_offset], lines[node.end_lineno - 1][node.end_col_offset :]
     return b"".join([*lines[: node.lineno - 1], head + after.encode() + tail, *lines[node.end_lineno :]]).decode()
-
-
-def _short(code: str) -> str:
-    return " ".join(code.split())
 
 
 def _changes(node: ast.AST, parent: ast.AST, text: str) -> Iterator[tuple[str, str]]:
