@@ -12,7 +12,7 @@ from shared.course.lesson import Entry, entries
 from shared.course.site.listing import LISTING, listing
 from shared.course.site.prerequisites import prerequisites
 
-FOLDERS = ("lessons", "shared", "data", "benchmarks")
+FOLDERS = ("lessons", "shared", "data", "benchmarks", "requirements")
 AT_THE_TOP = ("*.md", "*.toml", "*.txt", "LICENSE", "Makefile")
 # A handout is a page with gaps, filled in for each lesson's bundle.
 LEFT_OUT = {"__pycache__", "cache", "checkpoints", "handout"}
