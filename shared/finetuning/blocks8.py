@@ -1,7 +1,5 @@
 """Eight bits a number, in blocks: how QLoRA's second quantisation stores the scales of the first."""
 
-from functools import cache
-
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -10,7 +8,6 @@ from torch.nn import functional as F
 GROUP = 256
 
 
-@cache
 def dynamic_levels() -> Float[Tensor, "256"]:
     """The 256 numbers between −1 and 1 that eight bits can name (dynamic tree quantisation, arXiv:1511.04561).
 
@@ -18,12 +15,15 @@ def dynamic_levels() -> Float[Tensor, "256"]:
     named by its middle, once with either sign. Zero and one complete the number. So small numbers keep their
     relative precision, and large ones are named most finely.
     """
-    levels = [torch.tensor([0.0, 1.0])]
+    levels = [torch.tensor([0.0, 1.0], device="cpu")]
     for exponent in range(7):
-        edges = torch.linspace(0.1, 1, 2**exponent + 1)
+        edges = torch.linspace(0.1, 1, 2**exponent + 1, device="cpu")
         middles = 10.0 ** (exponent - 6) * ((edges[:-1] + edges[1:]) / 2)
         levels += [middles, -middles]
     return torch.cat(levels).sort().values
+
+
+LEVELS = dynamic_levels()
 
 
 def quantise_blocks(
@@ -36,14 +36,14 @@ def quantise_blocks(
     groups = F.pad(numbers, (0, -len(numbers) % GROUP)).view(-1, GROUP)
     largest = groups.abs().amax(dim=1)
     relative = (groups * _reciprocal(largest)[:, None]).clamp(-1, 1)
-    levels = dynamic_levels().to(numbers.device)
+    levels = LEVELS.to(numbers.device)
     between = (levels[:-1] + levels[1:]) / 2
     return torch.bucketize(relative.flatten()[: len(numbers)], between).to(torch.uint8), largest
 
 
 def dequantise_blocks(codes: UInt8[Tensor, "count"], largest: Float[Tensor, "groups"]) -> Float[Tensor, "count"]:
     """The numbers again: the level times the largest of its group."""
-    levels = dynamic_levels().to(codes.device)
+    levels = LEVELS.to(codes.device)
     return levels[codes.int()] * largest.repeat_interleave(GROUP)[: len(codes)]
 
 

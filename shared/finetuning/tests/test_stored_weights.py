@@ -157,6 +157,11 @@ def test_counting_needs_no_memory():
     with torch.device("meta"):
         model = nn.Sequential(nn.Linear(10**5, 10**5, bias=False))
     assert training_bytes(model).total == 4 * 4 * 10**10
+    with torch.device("meta"):
+        quantise_linears(model, NF4Linear, ("0",))
+    assert 8 * training_bytes(model).total / 10**10 == pytest.approx(4.127, abs=1e-3)
+    # And those that follow have their numbers.
+    assert NF4Linear(nn.Linear(64, 4)).dequantised().isfinite().all()
 
 
 def test_what_cannot_be_quantised_is_named():
