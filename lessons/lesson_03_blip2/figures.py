@@ -89,5 +89,17 @@ def second_stage(run: Run) -> plots.Card:
 def masks() -> plots.Card:
     """One sequence under the three masks, side by side."""
     segments = torch.zeros(1, 4, dtype=torch.long)
-    three = [visible(task, 4, segments)[0].float() for task in ("contrastive", "matching", "generation")]
-    return plots.matrix_grid(torch.stack(three)[None])
+    card, axes = plots.figure(height=2.9, columns=3)
+    for axis, task in zip(axes[0], ("contrastive", "matching", "generation"), strict=True):
+        seen = visible(task, 4, segments)[0]
+        axis.imshow(seen, cmap=plots.SEQUENTIAL, vmin=0, vmax=1.4)
+        axis.set(xticks=[1.5, 5.5], xticklabels=["queries", "words"], yticks=[1.5, 5.5], xlabel=task)
+        axis.set_yticklabels(["queries", "words"], rotation=90, va="center")
+        # White lines between the places, a wider one between queries and words.
+        for place in range(1, len(seen)):
+            for line in (axis.axhline, axis.axvline):
+                line(place - 0.5, color="white", linewidth=4 if place == 4 else 1)
+        axis.grid(visible=False)
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+    return card

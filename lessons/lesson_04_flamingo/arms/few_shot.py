@@ -65,7 +65,7 @@ def train_flamingo(
         model, Batches(training, batch_size, seed), loss_of,
         TrainingConfig(steps=steps, learning_rate=learning_rate, warmup_steps=steps // 10, seed=seed, log_every=max(1, steps // 40)),
         folder=folder, resume=resume, device=device, stages=stages, label=folder.name,
-        evaluate=lambda model: gate_sizes(model), evaluate_every=max(1, steps // 12),
+        evaluate=gate_sizes, evaluate_every=max(1, steps // 12),
     )  # fmt: skip
     model.eval()
     measured = {

@@ -95,7 +95,7 @@ def interleave(
         numbers[-1] += [part for part in document if isinstance(part, int)]
     longest = max(sum(map(len, row)) for row in rows) if length is None else length
     tokens, segments = torch.zeros(len(rows), longest, dtype=torch.long), torch.full((len(rows), longest), -1)
-    images = torch.full((len(rows), max(1, *map(len, numbers), 1)), -1)
+    images = torch.full((len(rows), max(1, *map(len, numbers))), -1)
     for row, (packed, shown) in enumerate(zip(rows, numbers, strict=True)):
         at = 0
         for segment, piece in enumerate(packed):
