@@ -13,7 +13,8 @@ from shared.teaching.settings import Assignment
 
 TOP = ("requirements.txt", "constraints.txt", "pyproject.toml", "conftest.py", "LICENSE", ".gitignore")
 SUFFIXES = {".py", ".md", ".toml", ".json", ".gz", ".csv", ".png", ".ipynb", ".txt", ".safetensors", ".npz"}
-NEVER = {"__pycache__", "cache", ".ipynb_checkpoints"}
+# What lists planted bugs lists solutions with one thing wrong.
+NEVER = {"__pycache__", "cache", ".ipynb_checkpoints", "equivalent_mutants.toml"}
 # Of earlier lessons the code alone is needed, of the machinery what a student runs.
 NOT_OF_WHAT_IT_STANDS_ON = {"tests", "figures", "site", "handout", "isolation"}
 TEACHING = {"__init__.py", "markers.py", "check.py"}

@@ -12,6 +12,7 @@ import pytest
 
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
+from shared.errors import CourseError
 from shared.teaching.isolation.limits import Limits
 from shared.teaching.isolation.student_process import Nursery, StudentProcess
 from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, untouched
@@ -145,7 +146,7 @@ def examine(
     finally:
         examination.leave()
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-        raise RuntimeError(f"pytest ended with {status!r}:\n{said.getvalue()[-2000:]}")
+        raise CourseError(f"pytest ended with {status!r}:\n{said.getvalue()[-2000:]}")
     return examination.found
 
 
@@ -164,7 +165,7 @@ def right(found: Mapping) -> bool:
 def calibrate(number: int, limits: Limits) -> dict[str, frozenset[str]]:
     """Which other exercises each one needs: none where its solution passes without them, else all.
 
-    Raises RuntimeError when the solution itself does not pass: then no grade of this machine would be worth anything.
+    Raises CourseError when the solution itself does not pass: then no grade of this machine would be worth anything.
     """
     every = [exercise.number for exercise in exercises_of(number)]
     alone = examine(number, solution(number), limits, dict.fromkeys(every, frozenset()))
@@ -172,5 +173,5 @@ def calibrate(number: int, limits: Limits) -> dict[str, frozenset[str]]:
     if any(needed.values()):
         found = examine(number, solution(number), limits, needed)
         if wrong := [f"{name} ({each['test']}: {each['said']})" for name, each in found.items() if not right(each)]:
-            raise RuntimeError(f"the solution itself does not pass its tests here: {', '.join(wrong)}")
+            raise CourseError(f"the solution itself does not pass its tests here: {', '.join(wrong)}")
     return needed
