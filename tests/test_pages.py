@@ -67,7 +67,7 @@ def test_every_make_target_that_the_pages_name_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {name.replace("%", "") for name in re.findall(r"^([a-z%-]+):", makefile, flags=re.M)}
     for page in PAGES:
-        for name in re.findall(r"(?:^|`)make ([a-z]+-?)", page.read_text(encoding="utf-8"), flags=re.M):
+        for name in re.findall(r"(?:^|`)make ([a-z]+(?:-[a-z]+)*-?)", page.read_text(encoding="utf-8"), flags=re.M):
             assert name in targets, f"{page.relative_to(ROOT)} names make {name}"
 
 
