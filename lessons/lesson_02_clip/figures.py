@@ -84,23 +84,23 @@ def data_flow(model: CLIP) -> plots.Card:
     words = captions[0].replace(" ", "\n")
     picture_row = {
         f"picture\n{list(pixels.shape[1:])}": pixels_of(scenes[:1])[0].permute(1, 2, 0),
-        f"patches + positions\n{list(states[0].shape[1:])}": states[0][0],
+        f"patches + places\n{list(states[0].shape[1:])}": states[0][0],
         f"{tower.config.depth} blocks + norm\n{list(states[-1].shape[1:])}": tower.norm(states[-1])[0],
-        f"class token, projected\n[{vectors[0].shape[1]}]": vectors[0][0].reshape(8, -1),
+        f"class token\n→ [{vectors[0].shape[1]}]": vectors[0][0].reshape(8, -1),
     }
     caption_row = {
         f"caption\n{tokens.shape[1]} tokens": words,
-        f"words + positions\n{list(embedded.shape[1:])}": embedded[0],
+        f"words + places\n{list(embedded.shape[1:])}": embedded[0],
         f"{model.text_tower.config.depth} blocks + norm\n{list(read.shape[1:])}": read[0],
-        f"end token, projected\n[{vectors[1].shape[1]}]": vectors[1][0].reshape(8, -1),
+        f"end token\n→ [{vectors[1].shape[1]}]": vectors[1][0].reshape(8, -1),
     }
     card, axes = plots.figure(height=4.6, rows=2, columns=5)
     for row, stages in enumerate((picture_row, caption_row)):
         for axis, (name, values) in zip(axes[row], stages.items(), strict=False):
             panel(axis, name, values)
     logits = model.logits(*vectors)
-    panel(axes[0, 4], "cosines of 8 pictures\nwith 8 captions, scaled", logits)
-    panel(axes[1, 4], "softmax of each row:\nwhich caption is mine?", logits.softmax(dim=1))
+    panel(axes[0, 4], "8 pictures ×\n8 captions", logits)
+    panel(axes[1, 4], "softmax of\neach row", logits.softmax(dim=1))
     return card
 
 

@@ -10,6 +10,7 @@ python -S -m lessons.lesson_02_clip.reference [--quick] [--loss info-nce|sigmoid
 import argparse
 import math
 import time
+from collections.abc import Sequence
 from functools import partial
 from operator import mul
 from random import Random
@@ -72,21 +73,13 @@ def info_nce_gradient(images: Tensor, texts: Tensor, log_scale: Tensor) -> tuple
     # exercise 2.2: the gradient of InfoNCE, by hand
     batch, scale = images.shape[0], math.exp(log_scale.item())
     rows, columns = images.tolist(), texts.tolist()
-    cosines = [[sum(map(mul, image, text)) for text in columns] for image in rows]
-    powers = [[math.exp(scale * (cosine - 1.0)) for cosine in row] for row in cosines]  # cosines reach 1 at most
-    by_row, by_column = list(map(sum, powers)), list(map(sum, zip(*powers, strict=True)))
+    logits = [[scale * sum(map(mul, image, text)) for text in columns] for image in rows]
+    by_row = [shares(row) for row in logits]
+    by_column = list(zip(*[shares(column) for column in zip(*logits, strict=True)], strict=True))
     slopes = [
-        [0.5 * (powers[i][j] / by_row[i] + powers[i][j] / by_column[j] - 2.0 * (i == j)) / batch for j in range(batch)]
-        for i in range(batch)
+        [0.5 * (by_row[i][j] + by_column[i][j] - 2.0 * (i == j)) / batch for j in range(batch)] for i in range(batch)
     ]
-    # logit (i, j) = scale · image i · text j
-    to_images = [
-        [scale * sum(map(mul, slopes[i], column)) for column in zip(*columns, strict=True)] for i in range(batch)
-    ]
-    turned = list(zip(*slopes, strict=True))
-    to_texts = [[scale * sum(map(mul, turned[j], column)) for column in zip(*rows, strict=True)] for j in range(batch)]
-    to_log_scale = scale * sum(sum(map(mul, slope, row)) for slope, row in zip(slopes, cosines, strict=True))
-    return flat(to_images), flat(to_texts), Tensor([to_log_scale], ())
+    return through_the_product(slopes, logits, rows, columns, scale)
     # end exercise
 
 
@@ -99,21 +92,37 @@ def sigmoid_gradient(
     """
     batch, scale, offset = images.shape[0], math.exp(log_scale.item()), bias.item()
     rows, columns = images.tolist(), texts.tolist()
-    cosines = [[sum(map(mul, image, text)) for text in columns] for image in rows]
+    logits = [[scale * sum(map(mul, image, text)) for text in columns] for image in rows]
     slopes = [
-        [(0.5 + 0.5 * math.tanh(0.5 * (scale * cosines[i][j] + offset)) - (i == j)) / batch for j in range(batch)]
+        [(0.5 + 0.5 * math.tanh(0.5 * (logits[i][j] + offset)) - (i == j)) / batch for j in range(batch)]
         for i in range(batch)
     ]
-    to_images = [
-        [scale * sum(map(mul, slopes[i], column)) for column in zip(*columns, strict=True)] for i in range(batch)
-    ]
+    return *through_the_product(slopes, logits, rows, columns, scale), Tensor([sum(map(sum, slopes))], ())
+
+
+Rows = list[list[float]]
+
+
+def through_the_product(
+    slopes: Rows, logits: Rows, rows: Rows, columns: Rows, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the slopes at logit (i, j) = scale · image i · text j to the gradients by images, texts and log_scale."""
     turned = list(zip(*slopes, strict=True))
-    to_texts = [[scale * sum(map(mul, turned[j], column)) for column in zip(*rows, strict=True)] for j in range(batch)]
-    to_log_scale = scale * sum(sum(map(mul, slope, row)) for slope, row in zip(slopes, cosines, strict=True))
-    return flat(to_images), flat(to_texts), Tensor([to_log_scale], ()), Tensor([sum(map(sum, slopes))], ())
+    to_images = [[scale * sum(map(mul, slope, value)) for value in zip(*columns, strict=True)] for slope in slopes]
+    to_texts = [[scale * sum(map(mul, slope, value)) for value in zip(*rows, strict=True)] for slope in turned]
+    # The scale's logarithm: a step of it changes each logit by the logit itself.
+    to_log_scale = sum(sum(map(mul, slope, row)) for slope, row in zip(slopes, logits, strict=True))
+    return flat(to_images), flat(to_texts), Tensor([to_log_scale], ())
 
 
-def flat(rows: list[list[float]]) -> Tensor:
+def shares(scores: Sequence[float]) -> list[float]:
+    """Softmax of one row, with the greatest taken out, so that no exponential overflows."""
+    greatest = max(scores)
+    powers = [math.exp(score - greatest) for score in scores]
+    return [power / sum(powers) for power in powers]
+
+
+def flat(rows: Rows) -> Tensor:
     return Tensor([value for row in rows for value in row], (len(rows), len(rows[0])))
 
 
