@@ -1,5 +1,6 @@
 import math
 import random
+import re
 import signal
 
 import numpy as np
@@ -211,6 +212,18 @@ def test_a_gradient_left_over_from_before_is_not_ours():
 
 def test_the_model_comes_back_in_evaluation_mode():
     assert not run().model.training
+
+
+@pytest.mark.parametrize(
+    ("options", "unit", "each"), [({"tokens_per_step": 1000}, "tokens", 1000), ({}, "samples", 16)]
+)
+def test_a_run_says_how_fast_it_goes_and_how_long_it_will_take(capsys, options, unit, each):
+    run(**options)
+    *_, last = capsys.readouterr().err.splitlines()
+    pace = rf"0:00 left · ([\d.,]+) steps/s · ([\d,]+) {unit}/s · lr [\d.e-]+ · [\d,]+ MB"
+    found = re.fullmatch(rf"training: step 24/24, loss [\d.]+, {pace}", last)
+    steps, units = (float(number.replace(",", "")) for number in found.groups())
+    assert units / steps == pytest.approx(each, rel=0.02)
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):

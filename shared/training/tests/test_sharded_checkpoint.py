@@ -175,6 +175,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(tmp_path, cu
     shutil.copytree(cuts / "fsdp", run)
     older, newer = run / "checkpoint-00000010", run / "checkpoint-00000015"
     shutil.copytree(older, newer)
+    shutil.copytree(older, run / "unfinished-checkpoint-00000020")  # by a process that was killed while it wrote
     shard = newer / "shard-00002-model-00001-of-00001.safetensors"
     content = bytearray(shard.read_bytes())
     if damage == "a byte":
@@ -200,6 +201,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_serves(tmp_path, cu
     # The damaged one takes no other's place.
     aside = run / "damaged-checkpoint-00000015"
     assert aside.exists() == (damage != "no header") and sharded_checkpoints(run) == [older]
+    assert not (run / "unfinished-checkpoint-00000020").exists()
 
 
 def test_when_no_checkpoint_is_whole_all_are_named_and_none_is_touched(tmp_path, cuts):
