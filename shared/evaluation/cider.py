@@ -31,14 +31,8 @@ def cider(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) ->
     total = 0.0
     for candidate, own in zip(candidates, references, strict=True):
         mine = weighted(candidate)
-        total += sum(_similarity(mine, weighted(words), _pairs(candidate) - _pairs(words)) for words in own) / len(own)
+        total += sum(_similarity(mine, weighted(words), len(candidate) - len(words)) for words in own) / len(own)
     return 10 * total / len(candidates)
-
-
-def _pairs(words: Words) -> int:
-    # The public implementation measures length in pairs of words: only for a caption without a word that is another
-    # difference than in words.
-    return max(0, len(words) - 1)
 
 
 def _similarity(mine: list[dict], theirs: list[dict], difference: int) -> float:

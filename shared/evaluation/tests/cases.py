@@ -34,6 +34,14 @@ ANSWERS = (  # noqa: SIM905
 ).split()
 
 
+# Signs that are judged by where they stood before others were taken away; and more points than the official program takes.
+BY_HAND = [
+    ("xy cd", ["x/?y c?d"] * 5 + ["z"] * 5),
+    ("x y c d", ["x/?y c?d"] * 5 + ["z"] * 5),
+    ("ab", ["ab" + "." * 40] * 5 + ["z"] * 5),
+]
+
+
 def _draw(random: Random, choices):
     # `random()` is promised to stay the same from one Python to the next; `choice` and `shuffle` are not.
     return choices[int(random.random() * len(choices))]
@@ -78,14 +86,14 @@ def sentences(count: int = 500) -> list[str]:
 
 def answer_cases(count: int = 600) -> list[tuple[str, list[str]]]:
     """An answer and ten people's; often some of them agree, sometimes all of them do."""
-    random, cases = Random(9), []
+    random, cases = Random(9), list(BY_HAND)
 
     def answer() -> str:
         return _draw(random, [" ", "\n", "\t", ""]).join(
             _draw(random, ANSWERS) for _ in range(1 + int(random.random() * 3))
         )
 
-    for _ in range(count):
+    while len(cases) < count:
         pool = [answer() for _ in range(1 + int(random.random() * 4))]
         if random.random() < 0.2:
             pool = pool[:1]
