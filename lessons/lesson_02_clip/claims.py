@@ -13,8 +13,8 @@ ROOM = "lessons.lesson_02_clip.arms"
 PAIRS = f"{ROOM}.contrast:train_pairs"
 
 SMALLEST, LARGEST = 4, CONTRASTS[-1]
-# What the two losses are compared by: that a picture's own caption is found first.
-SCORE = "image_to_text"
+# What the two losses are compared by: naming held-out combinations, zero-shot.
+SCORE = "zero_shot"
 TINY = {"steps": 4, "scenes": 200}
 HEADLINE = {"smoke": TINY, "cpu": {"steps": 900}, "full": {"steps": 900}}
 # Half as long: what is compared is one with another.
@@ -62,7 +62,7 @@ ARMS = (
 
 
 def lead(arms: Arms, contrast: int) -> float:
-    """By how much the sigmoid loss's recall exceeds InfoNCE's, at a number of pairs contrasted."""
+    """By how much the sigmoid loss's accuracy exceeds InfoNCE's, at a number of pairs contrasted."""
     return difference(f"sigmoid, {contrast} pairs", f"info-nce, {contrast} pairs", SCORE)(arms)
 
 
@@ -152,22 +152,27 @@ LEARNS = (
 PAPER = (
     Claim(
         "more-negatives-help", "paper",
-        f"At equal pairs and steps, InfoNCE that contrasts {LARGEST} pairs at a time beats InfoNCE that contrasts {SMALLEST} (recall at 1, difference).",
+        f"At equal pairs and steps, InfoNCE that contrasts {LARGEST} pairs at a time beats InfoNCE that contrasts {SMALLEST} (zero-shot accuracy, difference).",
         "arXiv:2303.15343, figure 2", (f"info-nce, {LARGEST} pairs", f"info-nce, {SMALLEST} pairs"),
-        difference(f"info-nce, {LARGEST} pairs", f"info-nce, {SMALLEST} pairs", SCORE), 0.0, "points",
+        difference(f"info-nce, {LARGEST} pairs", f"info-nce, {SMALLEST} pairs", SCORE), 0.1, "points",
     ),
     Claim(
         "sigmoid-leads-when-small", "paper",
-        f"The sigmoid loss's lead over InfoNCE is larger at {SMALLEST} pairs than at {LARGEST} (recall at 1, difference of leads).",
+        f"The sigmoid loss's lead over InfoNCE is larger at {SMALLEST} pairs than at {LARGEST} (zero-shot accuracy, difference of leads).",
         "arXiv:2303.15343, figure 2",
         tuple(f"{loss}, {size} pairs" for loss in ("info-nce", "sigmoid") for size in (SMALLEST, LARGEST)),
-        lambda arms: lead(arms, SMALLEST) - lead(arms, LARGEST), 0.0, "points",
+        lambda arms: lead(arms, SMALLEST) - lead(arms, LARGEST), 0.1, "points",
+    ),
+    Claim(
+        "sigmoid-lead-at-the-smallest", "paper", f"Its lead at {SMALLEST} pairs.",
+        "arXiv:2303.15343, figure 2", (f"info-nce, {SMALLEST} pairs", f"sigmoid, {SMALLEST} pairs"),
+        lambda arms: lead(arms, SMALLEST), 0.0, "points", presets=(),
     ),
     Claim(
         "ensembles-help", "paper",
         "An ensemble of 72 detailed prompts names better than a single one of them does on average (difference).",
         "arXiv:2103.00020, section 3.1.4", ("clip",),
-        lambda arms: arms["clip"]["ensemble"] - arms["clip"]["one_detailed_prompt"], 0.0, "points",
+        lambda arms: arms["clip"]["ensemble"] - arms["clip"]["one_detailed_prompt"], 0.02, "points",
     ),
     Claim(
         "ensemble-and-short-prompt", "paper",

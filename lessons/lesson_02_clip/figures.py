@@ -4,7 +4,7 @@ from statistics import fmean
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,8 +34,8 @@ CAPTIONS = {
     "contrast": "The same pairs, the same steps, the same work: what differs is how many pairs are compared with one another "
     "(mean over seeds, and the band from the least to the greatest).",
     "named": "Held-out pictures and the nearest of 64 captions.",
-    "modality_gap": "Pictures and captions in the plane that shows most of them, before and after training: they agree "
-    "about directions, and live apart.",
+    "modality_gap": "Pictures and captions in the plane that shows most of their spread: untrained towers put them into two "
+    "places apart; trained, they lie together, in one cluster for each of the eight combinations.",
     "temperature": "The temperature that InfoNCE learns.",
     "clothes": "Fashion-MNIST: two classes named from descriptions alone, eight seen ones, and a linear probe of what the eye has learned.",
 }
@@ -174,7 +174,7 @@ def contrast(run: Run) -> plots.Card:
     card, axes = plots.figure(rows=1, columns=2, height=3.8)
     for axis, (name, title) in zip(
         axes[0],
-        {"image_to_text": "caption of a picture, recall at 1", "zero_shot": "zero-shot accuracy"}.items(),
+        {"zero_shot": "zero-shot accuracy", "image_to_text": "caption of a picture, recall at 1"}.items(),
         strict=True,
     ):
         for loss, colour in (("info-nce", plots.BLUE), ("sigmoid", plots.ORANGE)):
@@ -192,6 +192,7 @@ def contrast(run: Run) -> plots.Card:
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.set(xlabel="pairs contrasted with one another", ylabel=title)
         axis.set_ylim(0, None)
+        axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes[0, 0].legend(frameon=False)
     return card
