@@ -13,7 +13,6 @@ from lessons.lesson_02_clip.arms.measure import SCENES, classes_of, encoded, exa
 from lessons.lesson_02_clip.arms.pairs import (
     CLASSES,
     TEST_SEED,
-    captions_of,
     pixels_of,
     prompt,
     scenes_of,
@@ -73,9 +72,8 @@ def trained(run: Run) -> CLIP:
 @torch.no_grad()
 def data_flow(model: CLIP) -> plots.Card:
     """Picture → tokens → blocks → unit vector; caption → tokens → blocks → unit vector; and their logits with others."""
-    scenes = scenes_of("test", TEST_SEED, 8, (1, 1))
-    pixels, captions = standardise(pixels_of(scenes)), captions_of(scenes, "colours")
-    captions = [caption.removeprefix("a picture of ").removeprefix("here we see ") for caption in captions]
+    classes, pictures = one_of_each()
+    pixels, captions = standardise(pictures), [prompt(*CLASSES[number]) for number in classes]
     tokens = tokens_of(captions)
     tower = model.image_tower
     states, read = tower.hidden_states(pixels[:1]), model.text_tower.features(tokens[:1])
@@ -83,7 +81,7 @@ def data_flow(model: CLIP) -> plots.Card:
     vectors = model.encode_images(pixels), model.encode_texts(tokens)
     words = captions[0].replace(" ", "\n")
     picture_row = {
-        f"picture\n{list(pixels.shape[1:])}": pixels_of(scenes[:1])[0].permute(1, 2, 0),
+        f"picture\n{list(pixels.shape[1:])}": pictures[0].permute(1, 2, 0),
         f"patches + places\n{list(states[0].shape[1:])}": states[0][0],
         f"{tower.config.depth} blocks + norm\n{list(states[-1].shape[1:])}": tower.norm(states[-1])[0],
         f"class token\n→ [{vectors[0].shape[1]}]": vectors[0][0].reshape(8, -1),
@@ -104,6 +102,14 @@ def data_flow(model: CLIP) -> plots.Card:
     return card
 
 
+def one_of_each() -> tuple[list[int], Tensor]:
+    """The eight held-out combinations' numbers in `CLASSES`, and a held-out picture of each, as bytes."""
+    first = exam("test").classes[:, 0]
+    classes = sorted(set(first.tolist()))
+    rows = torch.stack([(first == number).int().argmax() for number in classes])
+    return classes, pixels_of(scenes_of("test", TEST_SEED, SCENES, (1, 1)))[rows]
+
+
 def panel(axis: Axes, name: str, values: Tensor | str) -> None:
     """One stage: a picture, words, or numbers as shades."""
     axis.grid(visible=False)
@@ -122,15 +128,10 @@ def panel(axis: Axes, name: str, values: Tensor | str) -> None:
 @torch.no_grad()
 def agreement(model: CLIP) -> plots.Card:
     """Cosines of one held-out picture of each of the eight held-out combinations with the eight captions."""
-    asked = exam("test")
-    held_out = sorted(set(asked.classes[:, 0].tolist()))
-    rows = torch.stack([(asked.classes[:, 0] == number).int().argmax() for number in held_out])
-    texts = encoded(
-        model.encode_texts, tokens_of([prompt(*CLASSES[number]) for number in held_out]), model.log_scale.device
-    )
-    cosines = images_of(model, asked)[rows] @ texts.T
-    names = [" ".join(CLASSES[number]) for number in held_out]
-    pictures = pixels_of(scenes_of("test", TEST_SEED, SCENES, (1, 1)))[rows]
+    classes, pictures = one_of_each()
+    texts = model.encode_texts(tokens_of([prompt(*CLASSES[number]) for number in classes]))
+    cosines = model.encode_images(standardise(pictures)) @ texts.T
+    names = [" ".join(CLASSES[number]) for number in classes]
     card, axes = plots.figure(height=5.2, rows=1, columns=1)
     axis = axes[0, 0]
     axis.imshow(cosines, cmap=plots.DIVERGING, vmin=-1, vmax=1, aspect="equal")
