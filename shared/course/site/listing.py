@@ -15,10 +15,10 @@ def listing(folder: Path, files: Iterable[Path], root: Path) -> str:
     lines = ["---", "orphan: true", "no-search: true", "---", f"# {folder.relative_to(root).as_posix()}", ""]
     if folder.parent != root:
         lines.append(f"* [..](../{LISTING}.md)")
-    lines += [f"* [{name}/]({name}/{LISTING}.md)" for name in sorted({parts[0] for parts in names if len(parts) > 1})]
+    lines += [f"* [`{name}/`]({name}/{LISTING}.md)" for name in sorted({parts[0] for parts in names if len(parts) > 1})]
     for (name,) in (parts for parts in names if len(parts) == 1):
         says = first_words(folder / name) if name.endswith(".py") else ""
-        lines.append(f"* [{name}]({name})" + (f": {says}" if says else ""))
+        lines.append(f"* [`{name}`]({name})" + (f": {says}" if says else ""))
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,9 @@ PAGES, CODE, OTHERS = {".md", ".ipynb"}, {".py", ".toml", ".txt", ""}, {".png", 
 SOURCE = ".source"
 """What a file of code is called among the pages: model.py.source becomes the page model.py.html."""
 # The line below a lesson's title that says by hand what the box of facts says.
-FACTS_LINE = re.compile(r"^(?:Learn|Build|Capstone) · about \d+ minutes · (.+) · \[notebook\]\(lesson\.ipynb\)\n", re.M)
+FACTS_LINE = re.compile(
+    r"^(?:Learn|Build|Capstone) · about \d+ minutes · (.+?)(?: · \[notebook\]\(lesson\.ipynb\))?\n", re.M
+)
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,14 @@ def test_a_lesson_says_its_facts_in_the_place_of_the_line_that_says_the_like(cou
     assert "bundle" not in facts
 
 
+def test_that_line_may_name_lessons_and_no_notebook(course):
+    page = course / "lessons/lesson_01_example/README.md"
+    line = "Build · about 180 minutes · stands on [lesson 0](../lesson_00/README.md) (a model)"
+    page.write_text(f"# Lesson 1 · An example\n\n{line}\n\n## The problem\n\nIt is · about 5 minutes · long.\n")
+    shown = laid_out(course)["lessons/lesson_01_example/README.md"]
+    assert "Build · about" not in shown and "* Stands on [lesson 0](../lesson_00/README.md) (a model)\n" in shown
+
+
 def test_the_students_bundle_is_there_to_download_once_it_is_made(course):
     (course / "dist").mkdir()
     (course / "dist/lesson_01_example.zip").write_bytes(b"zip")
@@ -49,9 +57,9 @@ def test_code_has_pages_and_every_folder_a_list(course):
     pages = laid_out(course)
     assert pages["LICENSE.source"] == "Do what you like.\n"
     assert pages["lessons/lesson_01_example/model/parts.py.source"].endswith("import door\n")
-    assert "[model/](model/files.md)" in pages["lessons/lesson_01_example/files.md"]
-    assert "[parts.py](parts.py): Parts of \\*it\\*, `a * b`." in pages["lessons/lesson_01_example/model/files.md"]
-    assert "[thing.py](thing.py)" in pages["shared/bare/files.md"]
+    assert "[`model/`](model/files.md)" in pages["lessons/lesson_01_example/files.md"]
+    assert "[`parts.py`](parts.py): Parts of \\*it\\*, `a * b`." in pages["lessons/lesson_01_example/model/files.md"]
+    assert "[`thing.py`](thing.py)" in pages["shared/bare/files.md"]
 
 
 def test_every_page_stands_below_another(course):
