@@ -20,7 +20,7 @@ from shared.teaching.submission import Submission
 from shared.teaching.tree import lay_out
 
 NOT_STARTED = "not started"
-SECONDS_OF_A_TEST = 300  # that the tests themselves may take on whatever a student's code gives back
+SECONDS_OF_A_TEST = 900  # that the tests themselves may take on whatever a student's code gives back
 
 
 @cache

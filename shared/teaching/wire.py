@@ -9,7 +9,7 @@ import math
 import os
 import select
 import struct
-import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -99,33 +99,40 @@ def _tensor(dtype: torch.dtype, shape: Any, rest: memoryview) -> tuple[torch.Ten
     return torch.frombuffer(mine, dtype=dtype).reshape(shape), rest[size:]
 
 
-def send(descriptor: int, message: bytes, seconds: float | None = None) -> None:
-    """Write a message that `encode` has made, whole. Raises TimeoutError when nobody reads it (the descriptor must not block then)."""
-    deadline = None if seconds is None else time.monotonic() + seconds
+def send(descriptor: int, message: bytes, left: Callable[[], float] | None = None) -> None:
+    """Write a message that `encode` has made, whole. `left` says how many seconds there still are for it.
+
+    Raises TimeoutError when there are none, for which the descriptor must not block.
+    """
     rest = memoryview(message)
     while rest:
-        if deadline is not None and not select.select([], [descriptor], [], max(deadline - time.monotonic(), 0))[1]:
-            raise TimeoutError
+        _wait(left, [], [descriptor])
         rest = rest[os.write(descriptor, rest) :]
 
 
-def receive(descriptor: int, seconds: float | None = None) -> Any:
+def receive(descriptor: int, left: Callable[[], float] | None = None) -> Any:
     """Read one message. Raises WireError for one that is none, EOFError when nobody writes any more, TimeoutError."""
-    deadline = None if seconds is None else time.monotonic() + seconds
-    text_size, tensor_size = LENGTHS.unpack(_read(descriptor, LENGTHS.size, deadline))
+    text_size, tensor_size = LENGTHS.unpack(_read(descriptor, LENGTHS.size, left))
     if text_size + tensor_size > LARGEST:
         raise WireError(f"a message of {text_size + tensor_size:,} bytes; at most {LARGEST:,} are read")
-    return decode(_read(descriptor, text_size, deadline), _read(descriptor, tensor_size, deadline))
+    return decode(_read(descriptor, text_size, left), _read(descriptor, tensor_size, left))
 
 
-def _read(descriptor: int, size: int, deadline: float | None) -> bytes:
+def _read(descriptor: int, size: int, left: Callable[[], float] | None) -> bytes:
     found = bytearray()
     while len(found) < size:
-        left = None if deadline is None else max(deadline - time.monotonic(), 0)
-        if not select.select([descriptor], [], [], left)[0]:
-            raise TimeoutError
+        _wait(left, [descriptor], [])
         part = os.read(descriptor, min(size - len(found), 2**20))
         if not part:
             raise EOFError
         found += part
     return bytes(found)
+
+
+def _wait(left: Callable[[], float] | None, reading: list[int], writing: list[int]) -> None:
+    if left is None:
+        return
+    while not any(select.select(reading, writing, [], max(left(), 0))):
+        # Asked again: time in which the other side could not work is given back to it.
+        if left() <= 0:
+            raise TimeoutError

@@ -27,7 +27,7 @@ class Limits:
 
     cpu_seconds: int = 20
     seconds: int = 60
-    """By the clock, for code that waits instead of working."""
+    """By the clock, for one call, for code that waits instead of working; time in a busy machine's queue is not counted."""
     memory_mb: int = 2048
     """On top of what Python and PyTorch take."""
 

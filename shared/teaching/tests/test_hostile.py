@@ -18,7 +18,7 @@ from shared.teaching.markers import part
 
 LESSON, FILE = "lesson_01_vit", "lessons/lesson_01_vit/model/patches.py"
 HONEST = (ROOT / FILE).read_text(encoding="utf-8")
-SETTINGS = '[limits]\ncpu_seconds = 1\nseconds = 12\nmemory_mb = 1024\n[lesson.1]\npoints = { "1.3" = 4 }\n'
+SETTINGS = '[limits]\ncpu_seconds = 2\nseconds = 10\nmemory_mb = 1024\n[lesson.1]\npoints = { "1.3" = 4 }\n'
 
 _spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
 hostile = importlib.util.module_from_spec(_spec)
@@ -128,9 +128,9 @@ def test_nobody_else_does(graded, held, name):
     ("name", "said"),
     [
         ("exits", "has ended: exit 0"),
-        ("loops", "more than 1 s of work"),
-        ("loops on", "more than 1 s of work"),
-        ("sleeps", "longer than 12 s"),
+        ("loops", "more than 2 s of work"),
+        ("loops on", "more than 2 s of work"),
+        ("sleeps", "longer than 10 s"),
         ("crashes", "crashed"),
         ("fills memory", "MemoryError"),
         ("skips", "Skipped"),

@@ -90,14 +90,14 @@ def test_what_is_no_message_is_refused(text):
 def test_reading_has_an_end():
     reader, writer = os.pipe()
     with pytest.raises(TimeoutError):
-        wire.receive(reader, 0.01)
+        wire.receive(reader, lambda: -1)
     os.write(writer, LENGTHS.pack(2**31, 2**31))
     with pytest.raises(WireError, match="at most"):
-        wire.receive(reader, 5)
+        wire.receive(reader, lambda: 60)
     os.write(writer, LENGTHS.pack(5, 0) + b"nu")
     os.close(writer)
     with pytest.raises(EOFError):
-        wire.receive(reader, 5)
+        wire.receive(reader, lambda: 60)
     os.close(reader)
 
 
@@ -106,7 +106,7 @@ def test_a_message_larger_than_a_pipe():
     tensor = torch.randn(300_000)
     sending = threading.Thread(target=wire.send, args=(writer, encode(tensor)))
     sending.start()
-    assert torch.equal(wire.receive(reader, 60), tensor)
+    assert torch.equal(wire.receive(reader, lambda: 60), tensor)
     sending.join()
     os.close(reader)
     os.close(writer)
@@ -116,6 +116,22 @@ def test_writing_to_nobody_has_an_end():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with pytest.raises(TimeoutError):
-        wire.send(writer, encode(torch.zeros(10**6)), 0.01)
+        wire.send(writer, encode(torch.zeros(10**6)), lambda: -1)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_time_given_back_is_waited_for():
+    """What says “no time left” once and then more is asked again, and the message is read after all."""
+    reader, writer = os.pipe()
+    answers = iter([0, 1])
+
+    def left():
+        seconds = next(answers, 60)
+        if seconds == 1:
+            os.write(writer, encode(7))
+        return seconds
+
+    assert wire.receive(reader, left) == 7
     os.close(reader)
     os.close(writer)
