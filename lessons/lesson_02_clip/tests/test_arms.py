@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from data.toybox.heldout import is_held_out, mentions_held_out
+from lessons.lesson_02_clip import checkpoint
 from lessons.lesson_02_clip.arms import contrast, measure
 from lessons.lesson_02_clip.arms.baselines import measure_baselines
 from lessons.lesson_02_clip.arms.pairs import (
@@ -16,7 +17,8 @@ from lessons.lesson_02_clip.arms.pairs import (
     tokens_of,
     toy_tokenizer,
 )
-from lessons.lesson_02_clip.model import info_nce
+from lessons.lesson_02_clip.model import CLIP, info_nce
+from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 from shared.training import TrainingConfig, train
 
 SMALL = {"patch_size": 8, "width": 32, "depth": 1}
@@ -110,11 +112,11 @@ def test_a_short_training_learns_to_name_held_out_colours(loss, pairs):
     """Chance is 12.5 %; shapes take longer."""
     torch.manual_seed(0)
     model = contrast.small_model(loss, **SMALL)
-    config = TrainingConfig(steps=120, learning_rate=5e-3, optimizer="muon", warmup_steps=12, betas=(0.9, 0.98))
+    config = TrainingConfig(steps=80, learning_rate=5e-3, optimizer="muon", warmup_steps=8, betas=(0.9, 0.98))
     train(model, pairs, lambda model, batch: contrast.contrastive_loss(model, batch, 32), config)
     asked = measure.exam("test", count=128)
     named = (measure.images_of(model, asked) @ measure.classes_of(model).T).argmax(dim=1)
-    assert (named // 8 == asked.classes[:, 0] // 8).float().mean() > 0.5
+    assert (named // 8 == asked.classes[:, 0] // 8).float().mean() > 0.4
 
 
 def test_the_arm_measures_what_the_claims_read(tmp_path):
@@ -138,6 +140,19 @@ def test_the_arm_measures_what_the_claims_read(tmp_path):
         seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False, scenes=200, epochs=1
     )
     assert baselines["chance"] == 1 / 64 and 0.0 <= baselines["zero_shot"] < 0.5
+
+
+def test_a_checkpoint_is_a_published_folder_with_its_tokenizer(tmp_path):
+    measured = checkpoint.make(tmp_path, steps=2, scenes=60, things=(1, 2), **SMALL)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json",
+    }  # fmt: skip
+    assert 0.0 <= measured["zero_shot"] <= 1.0 and not any(name.endswith("_curve") for name in measured)
+    model, tokenizer = CLIP.from_pretrained(tmp_path), CLIPTokenizer.from_pretrained(tmp_path)
+    tokens = tokenizer(["a purple triangle"])
+    assert torch.equal(tokens, toy_tokenizer()(["a purple triangle"]))
+    with torch.no_grad():
+        assert model(torch.zeros(1, 3, 32, 32), tokens).shape == (1, 1)
 
 
 def test_prompts_are_captions_of_the_grammar():
