@@ -13,8 +13,8 @@ SIZES = {
     "cpu": {"scenes": 3000},
     "full": {"scenes": 6000},
 }
-STEPS = {"smoke": 3, "cpu": 400, "full": 1000}
-FIRST_STEPS = {"smoke": 3, "cpu": 300, "full": 800}
+STEPS = {"smoke": 3, "cpu": 700, "full": 2500}
+FIRST_STEPS = {"smoke": 3, "cpu": 150, "full": 500}
 
 
 def settings(**further: object) -> dict[str, dict]:

@@ -46,8 +46,8 @@ def train_bridge(
     width: int = 64,
     depth: int = 4,
     batch_size: int = 32,
-    first_rate: float = 2e-3,
-    learning_rate: float = 2e-3,
+    first_rate: float = 8e-3,
+    learning_rate: float = 1e-2,
     held_out: int = HELD_OUT,
 ) -> dict:
     """Train a bridge between the frozen eye and the frozen language model; measure it on held-out combinations.
@@ -94,6 +94,18 @@ def train_bridge(
     }
 
 
+def training_config(steps: int, learning_rate: float, seed: int) -> TrainingConfig:
+    """How either stage is trained.
+
+    With Muon: under AdamW the frozen language model's own idea of what comes next is hard to leave, and after some hundred
+    steps every picture still gets the same caption.
+    """
+    return TrainingConfig(
+        steps=steps, learning_rate=learning_rate, optimizer="muon", betas=(0.9, 0.95), warmup_steps=steps // 10, seed=seed,
+        log_every=max(1, steps // 40),
+    )  # fmt: skip
+
+
 def new_bridge(kind: str, config: QFormerConfig, queries: int, language_width: int) -> nn.Module:
     """A fresh bridge of a kind. Raises ValueError for another."""
     if kind == "q-former":
@@ -116,7 +128,7 @@ def learn_first_stage(
     model = FirstStage(Retriever(sizes, eye), tokenizer.specials[TURN])
     result = train(
         model, UniqueCaptions(captions, batch_size, seed), lambda model, batch: model(*batch),
-        TrainingConfig(steps=steps, learning_rate=learning_rate, warmup_steps=steps // 10, seed=seed, log_every=max(1, steps // 40)),
+        training_config(steps, learning_rate, seed),
         folder=folder, resume=resume, device=device, stages=first_stage(steps), label=f"{folder.parent.name}, stage 1",
     )  # fmt: skip
     return model.retriever.eval(), curve_from_history(result.history, "loss")
@@ -144,7 +156,7 @@ def learn_second_stage(
     )
     result = train(
         model, batches, loss,
-        TrainingConfig(steps=steps, learning_rate=learning_rate, warmup_steps=steps // 10, seed=seed, log_every=max(1, steps // 40)),
+        training_config(steps, learning_rate, seed),
         folder=folder, resume=resume, device=device, stages=second_stage(steps), label=f"{folder.parent.name}, stage 2",
     )  # fmt: skip
     return curve_from_history(result.history, "loss")

@@ -41,7 +41,7 @@ def train_flamingo(
     documents: int = 1500,
     shots: int = 7,
     batch_size: int = 16,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 5e-3,
     held_out: int = 200,
 ) -> dict:
     """Train what is inserted on episodes of images; measure accuracy by the number of examples, and what it cost in text.
@@ -63,7 +63,10 @@ def train_flamingo(
     stages = (Stage(steps, ("resampler.*", "inserted.*", "language.*")),) if language_learns else training_stage(steps)
     result = train(
         model, Batches(training, batch_size, seed), loss_of,
-        TrainingConfig(steps=steps, learning_rate=learning_rate, warmup_steps=steps // 10, seed=seed, log_every=max(1, steps // 40)),
+        TrainingConfig(
+            steps=steps, learning_rate=learning_rate, optimizer="muon", betas=(0.9, 0.95), warmup_steps=steps // 10, seed=seed,
+            log_every=max(1, steps // 40),
+        ),
         folder=folder, resume=resume, device=device, stages=stages, label=folder.name,
         evaluate=gate_sizes, evaluate_every=max(1, steps // 12),
     )  # fmt: skip
