@@ -24,6 +24,8 @@ NEIGHBOURS = (
 )  # fmt: skip
 OTHER_NAME = {a: b for pair in NEIGHBOURS for a, b in (pair.split(), pair.split()[::-1])}
 AXES = {"dim", "axis", "dims"}
+# `strict` only checks what is given, and a forgotten `device` shows on a GPU alone.
+NOT_PLANTED = {"strict", "device"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def _is_axis(parent: ast.AST) -> bool:
 
 
 def _constants(value, node: ast.Constant, parent: ast.AST) -> Iterator[tuple[str, str]]:
+    if isinstance(parent, ast.keyword) and parent.arg in NOT_PLANTED:
+        return
     if isinstance(value, bool):
         yield "changed constant", str(not value)
     elif isinstance(value, int):
@@ -146,8 +150,9 @@ def _calls(node: ast.Call, text: str) -> Iterator[tuple[str, str]]:
     plain = not any(isinstance(argument, ast.Starred) for argument in node.args)
     if len(node.args) > 1 and plain and ast.dump(node.args[0]) != ast.dump(node.args[1]):
         yield "swapped arguments", call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
-    for place in range(len(node.keywords)):
-        yield "dropped argument", call(node.func, node.args, node.keywords[:place] + node.keywords[place + 1 :])
+    for place, keyword in enumerate(node.keywords):
+        if keyword.arg not in NOT_PLANTED:
+            yield "dropped argument", call(node.func, node.args, node.keywords[:place] + node.keywords[place + 1 :])
     match node.func:
         case ast.Attribute(value, name) if name in OTHER_NAME:
             yield "wrong function", call(ast.Attribute(value, OTHER_NAME[name], ast.Load()), node.args, node.keywords)

@@ -24,6 +24,8 @@ def loss(x, y, *, scale=2.0):
     total = -scores[1:n].sum(dim=-1)
     if scale > 1 and not total.any():
         total += 1
+    for one, other in zip(x, y, strict=True):
+        total += zeros(3, device=one.device)
     return minimum(total, y), total
     # end exercise
 """
@@ -68,6 +70,7 @@ def test_every_mutant_is_another_program_and_changes_the_exercise_alone():
     for mutant in planted():
         head, tail = CODE.split("    # exercise")[0], CODE.split("# end exercise")[1]
         assert mutant.text.startswith(head) and mutant.text.endswith(tail)
+        assert "strict=True" in mutant.text and ("device=" in mutant.text or "zeros(" not in mutant.text)
 
 
 def run(*arguments):
