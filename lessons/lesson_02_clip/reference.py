@@ -308,7 +308,7 @@ def report(result: dict, scene: Scene, named: tuple[str, str], scores: list[floa
     print(f"  and back: a caption's nearest picture fits it {result['retrieval']:6.1%}")
     print(f"  ({result['parameters']:,} parameters, {result['seconds']:.0f} s)")
     print(
-        f"\n{caption(scene)!r}, named {said(*named)!r}; at the right, how near it is to “a {named[0]} thing …” in each place:"
+        f"\n{caption(scene)!r}, named {said(*named)!r}; at the right, how near it is to “{phrase(Description(colour=named[0]))} …” in each place:"
     )
     grey = raster(scene, SIZE)[1::3]
     dark = [[255.0 - grey[row * SIZE + column] for column in range(SIZE)] for row in range(0, SIZE, 1)]
