@@ -16,7 +16,7 @@ SMALLEST, LARGEST = 4, CONTRASTS[-1]
 # What the two losses are compared by: naming held-out combinations, zero-shot.
 SCORE = "zero_shot"
 TINY = {"steps": 4, "scenes": 200}
-HEADLINE = {"smoke": TINY, "cpu": {"steps": 900}, "full": {"steps": 900}}
+HEADLINE = {"smoke": TINY, "cpu": {"steps": 1200}, "full": {"steps": 1200}}
 # Half as long: what is compared is one with another.
 SWEEP = {"steps": 400}
 
