@@ -94,7 +94,10 @@ def _write_whole(file: Path, write: Callable[[Path], object]) -> None:
     """Write beside `file`, down to the disk, and only then take its name."""
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
+        partial.touch()
+        readers = partial.stat().st_mode
         write(partial)
+        partial.chmod(readers)  # safetensors writes for its owner's eyes alone
         with open(partial, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(partial, file)

@@ -70,6 +70,13 @@ def assert_equal(one, other):
         assert torch.equal(a, b), name
 
 
+def test_who_may_read_one_file_may_read_the_other(saved):
+    _, folder = saved
+    (folder / "mine").touch()
+    modes = {name: (folder / name).stat().st_mode for name in ("mine", "config.json", "model.safetensors")}
+    assert len(set(modes.values())) == 1, modes
+
+
 def test_save_then_load(saved):
     model, folder = saved
     assert load_file(folder / "model.safetensors").keys() == {
