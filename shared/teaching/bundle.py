@@ -49,6 +49,8 @@ def _wanted(place: Path, number: int, own: bool) -> bool:
         return False
     if place.parts[:2] == ("shared", "teaching"):
         return len(place.parts) == 3 and place.name in TEACHING
+    if place.parts[:2] == ("data", "checkpoints"):
+        return int(place.parts[2].split("_")[1]) <= number
     if lesson := re.match(r"lesson_(\d+)_", place.parts[1]):
         if int(lesson[1]) == number:
             return True
