@@ -4,7 +4,8 @@ Thresholds of what is learned are set by the first measurements over several see
 claim is measured and not judged.
 """
 
-from shared.course.lesson import Arm, Arms, Claim
+from shared.course.lesson import Arm, Claim
+from shared.course.measures import difference, number
 
 ROOM = "lessons.lesson_03_blip2.arms"
 PRESETS = ("smoke", "cpu", "full")
@@ -33,24 +34,6 @@ ARMS = (
     Arm("all patches", f"{ROOM}.bridges:train_bridge", settings(bridge="linear")),
     Arm("exact", f"{ROOM}.exact:check_mechanism", {preset: {} for preset in PRESETS}),
 )
-
-
-def number(arm: str, name: str):
-    """Reads one number of one arm."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name]
-
-    return read
-
-
-def lead(first: str, second: str, name: str):
-    """Reads by how much one arm is ahead of another."""
-
-    def read(arms: Arms) -> float:
-        return arms[first][name] - arms[second][name]
-
-    return read
 
 
 CLAIMS = (
@@ -87,17 +70,17 @@ CLAIMS = (
     ),
     Claim(
         "first-stage-helps", "paper", "The first stage before the second beats the second alone at equal steps of the second (answers).",
-        "arXiv:2301.12597, section 4.1", ("both stages", "stage 2 alone"), lead("both stages", "stage 2 alone", "answers"), 0.02,
+        "arXiv:2301.12597, section 4.1", ("both stages", "stage 2 alone"), difference("both stages", "stage 2 alone", "answers"), 0.02,
         "points", presets=(),
     ),
     Claim(
         "queries-beat-the-mean", "paper", "Queries beat the mean of the patches (answers).",
-        "arXiv:2301.12597, section 3.1", ("both stages", "mean pooling"), lead("both stages", "mean pooling", "answers"), 0.02,
+        "arXiv:2301.12597, section 3.1", ("both stages", "mean pooling"), difference("both stages", "mean pooling", "answers"), 0.02,
         "points", presets=(),
     ),
     Claim(
         "few-queries-suffice", "paper", "A few queries come near the projection of all patches (answers, difference).",
-        "arXiv:2301.12597, section 3.1", ("both stages", "all patches"), lead("both stages", "all patches", "answers"), -0.05,
+        "arXiv:2301.12597, section 3.1", ("both stages", "all patches"), difference("both stages", "all patches", "answers"), -0.05,
         "points", presets=(),
     ),
 )  # fmt: skip

@@ -5,6 +5,7 @@ claim is measured and not judged.
 """
 
 from shared.course.lesson import Arm, Arms, Claim
+from shared.course.measures import difference, number
 
 ROOM = "lessons.lesson_04_flamingo.arms"
 PRESETS = ("smoke", "cpu", "full")
@@ -28,15 +29,6 @@ ARMS = (
 )
 
 
-def number(arm: str, name: str):
-    """Reads one number of one arm."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][name]
-
-    return read
-
-
 def rise(arm: str, fewer: int, more: int):
     """Reads by how much accuracy on held-out rules rises from `fewer` examples to `more`."""
 
@@ -51,15 +43,6 @@ def forgotten(arm: str):
 
     def read(arms: Arms) -> float:
         return arms[arm]["text_bits_after"] - arms[arm]["text_bits_before"]
-
-    return read
-
-
-def lead(first: str, second: str, name: str):
-    """Reads by how much one arm is ahead of another."""
-
-    def read(arms: Arms) -> float:
-        return arms[first][name] - arms[second][name]
 
     return read
 
@@ -114,7 +97,7 @@ CLAIMS = (
     ),
     Claim(
         "gates-help", "paper", "Tanh gates beat none (accuracy after four examples).",
-        "arXiv:2204.14198, table 3 (iii)", ("flamingo", "without gates"), lead("flamingo", "without gates", "held_out_4"), 0.0,
+        "arXiv:2204.14198, table 3 (iii)", ("flamingo", "without gates"), difference("flamingo", "without gates", "held_out_4"), 0.0,
         "points", presets=(),
     ),
     Claim(
