@@ -5,7 +5,6 @@ there with what would be written now, so that prose and measurements can't drift
 """
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from shared.course.lesson import PRESETS, ROOT, Lesson, entries, lesson_folder, load_lesson
@@ -35,8 +34,7 @@ def lesson_results(lesson: Lesson, folder: Path) -> str:
 
     In a lesson of several parts the table counts their claims; the claims themselves stand on the parts' pages.
     """
-    table = parts_table if lesson.parts else claims_of_all
-    blocks = [preset_results(lesson, key, result, table) for key, result in read_results(folder).items()]
+    blocks = [preset_results(lesson, key, result) for key, result in read_results(folder).items()]
     for name, caption in lesson.captions.items():
         if (folder / "figures" / f"{name}.png").exists():
             blocks.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
@@ -45,24 +43,20 @@ def lesson_results(lesson: Lesson, folder: Path) -> str:
 
 def part_results(lesson: Lesson, folder: Path, part: str) -> str:
     """The same of one part, without figures: a part's page shows each beside the words that explain it."""
-
-    def table(lesson: Lesson, result: dict) -> str:
-        return markdown_table([claim for claim in result["claims"] if lesson.part_of(claim["name"]) == part])
-
-    blocks = [preset_results(lesson, key, result, table, part) for key, result in read_results(folder).items()]
+    blocks = [preset_results(lesson, key, result, part) for key, result in read_results(folder).items()]
     return "\n\n".join(blocks) or "*Not measured yet.*"
 
 
-def claims_of_all(lesson: Lesson, result: dict) -> str:
-    """The table of every claim."""
-    return markdown_table(result["claims"])
+def claims_of(lesson: Lesson, result: dict, part: str | None) -> list[dict]:
+    """The recorded claims of one part; all of them where none is named."""
+    return [claim for claim in result["claims"] if part in (None, lesson.part_of(claim["name"]))]
 
 
 def parts_table(lesson: Lesson, result: dict) -> str:
     """How many claims of each kind each part has, of how many the run has found what was expected, and how long that took."""
     lines = ["| part | exact | learns | paper | reproduced | seconds a seed |", "|---|---|---|---|---|---|"]
     for part in lesson.parts:
-        claims = [claim for claim in result["claims"] if lesson.part_of(claim["name"]) == part]
+        claims = claims_of(lesson, result, part)
         kinds = [str(sum(claim["kind"] == kind for claim in claims)) for kind in ("exact", "learns", "paper")]
         judged = [claim["verdict"] for claim in claims if claim["verdict"] != "measured"]
         found = f"{judged.count('reproduced')} of {len(judged)}"
@@ -80,9 +74,7 @@ def seconds(lesson: Lesson, result: dict, part: str | None) -> float:
     return result["seconds"] / len(result["seeds"]) * own / sum(costs.values())
 
 
-def preset_results(
-    lesson: Lesson, key: str, result: dict, table: Callable[[Lesson, dict], str], part: str | None = None
-) -> str:
+def preset_results(lesson: Lesson, key: str, result: dict, part: str | None = None) -> str:
     """One preset's table, under the command that measures it and what it was measured on."""
     preset, machine, seeds = key.split("/")[0], result["machine"], result["seeds"]
     each = seconds(lesson, result, part)
@@ -96,11 +88,12 @@ def preset_results(
         f"**`{command}`**: about {duration} a seed and at most {memory:,} MB an arm on {where} "
         f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "
         f"{result['date']}). Mean of seeds {', '.join(map(str, seeds))} ± half of the 95 % interval.",
-        table(lesson, result),
     ]
-    claims = [claim for claim in result["claims"] if part is None or lesson.part_of(claim["name"]) == part]
-    if part or not lesson.parts:
-        blocks += [f"*Not at this scale:* {claim['reason']}" for claim in claims if claim["reason"]]
+    if lesson.parts and part is None:
+        return "\n\n".join([*blocks, parts_table(lesson, result)])
+    claims = claims_of(lesson, result, part)
+    blocks.append(markdown_table(claims))
+    blocks += [f"*Not at this scale:* {claim['reason']}" for claim in claims if claim["reason"]]
     return "\n\n".join(blocks)
 
 
