@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from shared.stdlib import tensor as stdlib
+from shared.two_worlds import as_plain, as_torch
 
 
 class Student:
@@ -54,23 +55,17 @@ def _through_torch(call, arguments, upstream):
 
 
 def _through_stdlib(call, arguments, upstream):
-    def to_stdlib(tensor, requires_grad=False):
-        return stdlib.Tensor(tensor.double().flatten().tolist(), tuple(tensor.shape), requires_grad)
-
-    def to_torch(tensor):
-        return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
-
-    own = {name: to_stdlib(value, upstream is not None) for name, value in _floating(arguments).items()}
+    own = {name: as_plain(value, upstream is not None) for name, value in _floating(arguments).items()}
     result = call(**{**arguments, **own})
-    plain = tuple(map(to_torch, result)) if isinstance(result, tuple) else to_torch(result)
+    plain = tuple(map(as_torch, result)) if isinstance(result, tuple) else as_torch(result)
     if upstream is None:
         return plain
     first = result[0] if isinstance(result, tuple) else result
-    loss = (first * to_stdlib(upstream)).sum()
+    loss = (first * as_plain(upstream)).sum()
     if loss.requires_grad:
         loss.backward()
     gradients = {
-        name: to_torch(stdlib.Tensor(tensor.grad or [0.0] * len(tensor.data), tensor.shape))
+        name: as_torch(stdlib.Tensor(tensor.grad or [0.0] * len(tensor.data), tensor.shape))
         for name, tensor in own.items()
     }
     return plain, gradients

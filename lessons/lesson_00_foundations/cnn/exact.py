@@ -13,6 +13,7 @@ from lessons.lesson_00_foundations.cnn.model import ResNet
 from lessons.lesson_00_foundations.cnn.shifted import DIGIT, place, read_digits
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.tensor import Tensor as PlainTensor
+from shared.two_worlds import as_plain, as_torch, largest_difference
 
 CASES = [(1, 0), (1, 1), (2, 1), (3, 2)]
 """(stride, padding) of the convolutions compared."""
@@ -39,7 +40,7 @@ def convolution_difference(answer: Callable) -> float:
         upstream = torch.randn_like(F.conv2d(*inputs, stride, padding))
         expected = in_torch(F.conv2d)(*inputs, stride, padding, upstream)
         found = answer(*inputs, stride, padding, upstream)
-        furthest = max(furthest, *(difference(one, other) for one, other in zip(found, expected, strict=True)))
+        furthest = max(furthest, *(largest_difference(one, other) for one, other in zip(found, expected, strict=True)))
     return furthest
 
 
@@ -76,7 +77,7 @@ def equivariance_difference(seed: int) -> float:
     # Around the digit there is a frame of one pixel that the kernel still answers to.
     inside = slice(5, 7 + DIGIT), slice(5, 7 + DIGIT)
     moved = slice(5 + down, 7 + DIGIT + down), slice(5 + right, 7 + DIGIT + right)
-    return difference(here[..., inside[0], inside[1]], there[..., moved[0], moved[1]])
+    return largest_difference(here[..., inside[0], inside[1]], there[..., moved[0], moved[1]])
 
 
 def _starts(images: Tensor, row: int, column: int) -> tuple[Tensor, Tensor]:
@@ -100,21 +101,8 @@ def network_differences(seed: int) -> dict[str, float]:
     F.cross_entropy(logits, labels).backward()
     gradients = plain.parameters()
     return {
-        "network_difference": difference(as_torch(plain_logits), logits),
+        "network_difference": largest_difference(as_torch(plain_logits), logits),
         "network_gradient_difference": max(
-            difference(torch.tensor(gradients[name].grad, dtype=torch.float64), parameter.grad.flatten())
-            for name, parameter in model.named_parameters()
+            largest_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
         ),
     }
-
-
-def as_plain(tensor: Tensor, requires_grad: bool = False) -> PlainTensor:
-    return PlainTensor(tensor.flatten().tolist(), tuple(tensor.shape), requires_grad)
-
-
-def as_torch(tensor: PlainTensor) -> Tensor:
-    return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
-
-
-def difference(one: Tensor, other: Tensor) -> float:
-    return (one.detach().double() - other.detach()).abs().max().item()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from lessons.lesson_00_foundations.decoder import reference
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.transformer import DecoderConfig, Rotary, generate
+from shared.two_worlds import as_torch, largest_difference
 
 SIZES = reference.Sizes(len(reference.ALPHABET))
 PROMPTS = (3, 17, 1, 9, 30)
@@ -51,14 +52,11 @@ def reference_differences(sizes: reference.Sizes, seed: int) -> dict[str, float]
     logits = model(windows[:, :-1])
     F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).backward()
 
-    def difference(ours: list[float], theirs: Tensor) -> float:
-        return (torch.tensor(ours, dtype=torch.float64) - theirs.detach().flatten()).abs().max().item()
-
     gradients = plain.parameters()
     return {
-        "reference_difference": difference(plain(windows[:, :-1].tolist()).data, logits),
+        "reference_difference": largest_difference(as_torch(plain(windows[:, :-1].tolist())), logits),
         "reference_gradient_difference": max(
-            difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
+            largest_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
         ),
     }
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lessons.lesson_00_foundations.cnn.model import count_parameters
 from lessons.lesson_00_foundations.recurrent import opinions, recall, series
 from lessons.lesson_00_foundations.recurrent.model import (
     Predictor,
@@ -39,10 +40,6 @@ def configuration(steps: int, learning_rate: float, seed: int) -> TrainingConfig
         steps=steps, learning_rate=learning_rate, warmup_steps=steps // 10, betas=(0.9, 0.99), weight_decay=0.0,
         seed=seed, log_every=max(1, steps // 20),
     )  # fmt: skip
-
-
-def count_parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def classification_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lessons.lesson_00_foundations.recurrent import reference
 from lessons.lesson_00_foundations.recurrent.model import LSTM, RNN, Recurrent
 from lessons.lesson_00_foundations.recurrent.recall import jacobian_through_time, states_through_time
-from shared.stdlib.tensor import Tensor as PlainTensor
+from shared.two_worlds import as_plain, as_torch, largest_difference
 
 LENGTHS = (7, 3, 1, 5)
 
@@ -51,7 +51,7 @@ def layer_difference(kind: type[Recurrent], torchs: type[nn.Module], lengths: tu
 
     pairs = [(shown, expected), *zip(state, (part[0] for part in last), strict=True)]
     pairs += zip(gradients((shown, *state), ours), gradients((expected, *last), theirs), strict=True)
-    return max(difference(one, other) for one, other in pairs)
+    return max(largest_difference(one, other) for one, other in pairs)
 
 
 def reference_difference(kind: type[Recurrent], plain_kind: type[reference.RNNCell], seed: int) -> float:
@@ -69,11 +69,11 @@ def reference_difference(kind: type[Recurrent], plain_kind: type[reference.RNNCe
     sum((part * up).sum() for part, up in zip(state, upstream, strict=True)).backward()
     total = sum((part * as_plain(up)).sum() for part, up in zip(plain_state, upstream, strict=True))
     total.backward()
-    pairs = [(as_torch(one.data, other), other) for one, other in zip(plain_state, state, strict=True)]
-    pairs += [(as_torch(step.grad, inputs.grad[:, place]), inputs.grad[:, place]) for place, step in enumerate(steps)]
+    pairs = [(as_torch(one), other) for one, other in zip(plain_state, state, strict=True)]
+    pairs += [(step.grad, inputs.grad[:, place]) for place, step in enumerate(steps)]
     parameters = plain.parameters()
-    pairs += [(as_torch(parameters[name].grad, p), p.grad) for name, p in layer.named_parameters()]
-    return max(difference(one, other) for one, other in pairs)
+    pairs += [(parameters[name].grad, parameter.grad) for name, parameter in layer.named_parameters()]
+    return max(largest_difference(one, other) for one, other in pairs)
 
 
 def jacobian_difference() -> float:
@@ -82,16 +82,4 @@ def jacobian_difference() -> float:
     states = states_through_time(layer, inputs)
     shown = torch.cat([state[0] for state in states])
     rows = [torch.autograd.grad(shown[-1, row], states[0][0], retain_graph=True)[0][0] for row in range(6)]
-    return difference(jacobian_through_time(shown[1:], layer.weight_hh), torch.stack(rows))
-
-
-def as_plain(tensor: Tensor, requires_grad: bool = False) -> PlainTensor:
-    return PlainTensor(tensor.flatten().tolist(), tuple(tensor.shape), requires_grad)
-
-
-def as_torch(flat: list[float], like: Tensor) -> Tensor:
-    return torch.tensor(flat, dtype=torch.float64).reshape(like.shape)
-
-
-def difference(one: Tensor, other: Tensor) -> float:
-    return (one.detach() - other.detach()).abs().max().item()
+    return largest_difference(jacobian_through_time(shown[1:], layer.weight_hh), torch.stack(rows))

@@ -22,8 +22,8 @@ from lessons.lesson_00_foundations.vae.model import (
 )
 from lessons.lesson_00_foundations.vae.pca import GaussianInPCA
 from shared.stdlib import digits
-from shared.stdlib.tensor import Tensor as PlainTensor
 from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.two_worlds import as_plain, as_torch, largest_difference
 
 SAMPLES = 4000
 """How many new images of each model the judge is shown."""
@@ -238,16 +238,13 @@ def reference_differences(seed: int) -> tuple[float, float]:
     noise = torch.randn(4, 5, dtype=torch.float64)
     theirs = model.elbo(images, noise)
     (theirs[1] - theirs[0]).mean().backward()
-    ours = plain(*(PlainTensor(x.flatten().tolist(), tuple(x.shape)) for x in (images, noise)))
+    ours = plain(as_plain(images), as_plain(noise))
     (ours[1] - ours[0]).mean().backward()
-
-    def difference(numbers: list[float], tensor: Tensor) -> float:
-        return (torch.tensor(numbers, dtype=torch.float64) - tensor.detach().flatten()).abs().max().item()
 
     parameters = plain.parameters()
     return (
-        max(difference(here.data, there) for here, there in zip(ours, theirs, strict=True)),
-        max(difference(parameters[name].grad, weight.grad) for name, weight in model.named_parameters()),
+        max(largest_difference(as_torch(here), there) for here, there in zip(ours, theirs, strict=True)),
+        max(largest_difference(parameters[name].grad, weight.grad) for name, weight in model.named_parameters()),
     )
 
 

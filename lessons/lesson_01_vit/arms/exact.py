@@ -12,6 +12,7 @@ from lessons.lesson_01_vit.arms.images import read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from shared.stdlib import digits
 from shared.stdlib.functional import cross_entropy
+from shared.two_worlds import as_torch, largest_difference
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict:
@@ -62,16 +63,13 @@ def reference_differences(seed: int) -> dict[str, float]:
     pixels = reference.as_tensor(few.images)
     plain_logits, _ = plain(pixels)
     cross_entropy(plain_logits, few.labels).backward()
-    logits = model(torch.tensor(pixels.data, dtype=torch.float64).reshape(pixels.shape))
+    logits = model(as_torch(pixels))
     F.cross_entropy(logits, torch.tensor(few.labels)).backward()
-
-    def difference(ours, theirs: torch.Tensor) -> float:
-        return (torch.tensor(ours, dtype=torch.float64) - theirs.detach().flatten()).abs().max().item()
 
     gradients = plain.parameters()
     return {
-        "reference_difference": difference(plain_logits.data, logits),
+        "reference_difference": largest_difference(as_torch(plain_logits), logits),
         "reference_gradient_difference": max(
-            difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
+            largest_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
         ),
     }

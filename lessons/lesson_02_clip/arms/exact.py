@@ -23,6 +23,7 @@ from shared.distributed.launch import launch
 from shared.errors import CourseError
 from shared.stdlib.making import normal
 from shared.stdlib.tensor import Tensor as PlainTensor
+from shared.two_worlds import as_torch, largest_difference
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict:
@@ -54,11 +55,6 @@ def hand_difference(seed: int) -> float:
             found = torch.tensor([hand.data, engine.grad, other.grad.flatten().tolist()], dtype=torch.float64)
             worst = max(worst, (found - found[1]).abs().max().item())
     return worst
-
-
-def as_torch(tensor: PlainTensor) -> Tensor:
-    """The same numbers in float64."""
-    return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
 
 
 def torch_twin(plain: reference.CLIP) -> CLIP:
@@ -111,13 +107,13 @@ def reference_differences(seed: int) -> dict[str, float]:
     vectors = twin.encode_images(pixels), twin.encode_texts(tokens)
     twin.loss(*vectors).backward()
 
-    gradients = {name: parameter.grad.flatten() for name, parameter in twin.named_parameters()}
+    gradients = {name: parameter.grad for name, parameter in twin.named_parameters()}
     return {
         "reference_difference": max(
-            (as_torch(ours) - theirs).abs().max().item() for ours, theirs in zip((images, texts), vectors, strict=True)
+            largest_difference(as_torch(ours), theirs) for ours, theirs in zip((images, texts), vectors, strict=True)
         ),
         "reference_gradient_difference": max(
-            (torch.tensor(parameter.grad, dtype=torch.float64) - gradients[ours]).abs().max().item()
+            largest_difference(parameter.grad, gradients[ours])
             for name, parameter in plain.parameters().items()
             if (ours := twin_name(name))
         ),

@@ -8,7 +8,7 @@ import torch
 from lessons.lesson_03_blip2 import reference
 from lessons.lesson_03_blip2.model import FirstStage, QFormerConfig, Retriever, RetrieverConfig, visible
 from lessons.lesson_03_blip2.model.losses import similarities
-from shared.stdlib.tensor import Tensor
+from shared.two_worlds import as_plain, as_torch, largest_difference
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict[str, float]:
@@ -18,15 +18,15 @@ def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: 
     texts = [reference.spelled(name) for name in reference.NAMES[:4]]
     tokens = torch.tensor(reference.padded(texts))
     segments = torch.tensor([[0] * len(text) + [-1] * (reference.TEXT - len(text)) for text in texts])
-    here, there = plain.contrast(stdlib(features), texts), contrast(model, features, tokens, segments)
-    written = plain.write(stdlib(features), texts), model.write(features, tokens, segments)
+    here, there = plain.contrast(as_plain(features), texts), contrast(model, features, tokens, segments)
+    written = plain.write(as_plain(features), texts), model.write(features, tokens, segments)
     masks = [
         (as_torch(reference.task_mask(task, 4, list(map(len, texts)), reference.TEXT))[:, 0] == 0)
         != visible(task, 4, segments)
         for task in ("contrastive", "matching", "generation")
     ]
     return {
-        "contrast_difference": (as_torch(here) - there).abs().max().item(),
+        "contrast_difference": largest_difference(as_torch(here), there),
         "writing_difference": (as_torch(written[0]) - written[1])[segments >= 0].abs().max().item(),
         "mask_difference": float(sum(mask.sum().item() for mask in masks)),
     }
@@ -63,11 +63,3 @@ def contrast(model: FirstStage, features: torch.Tensor, tokens: torch.Tensor, se
         similarities(retriever.image_vectors(features), retriever.text_vectors(tokens, segments))
         / model.log_temperature.exp()
     )
-
-
-def stdlib(tensor: torch.Tensor) -> Tensor:
-    return Tensor(tensor.flatten().tolist(), tuple(tensor.shape))
-
-
-def as_torch(tensor: Tensor) -> torch.Tensor:
-    return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
