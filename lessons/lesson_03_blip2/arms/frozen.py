@@ -39,14 +39,15 @@ def load_language() -> tuple[LanguageModel, Tokenizer]:
 @torch.no_grad()
 def features_of(
     eye: VisionTower, pixels: UInt8[Tensor, "images 3 size size"], device: str
-) -> Float[Tensor, "images patches width"]:
-    """What the eye makes of pictures, each looked at once: the patches after the last norm; the class token is left out.
+) -> Float[Tensor, "images tokens width"]:
+    """What the eye makes of pictures, each looked at once: all its tokens as they go into its last block, at one scale.
 
-    (The class token is what CLIP was trained to compare; the patches are what there is to ask about.)
+    The last block makes of them what CLIP compares, and there a purple triangle, never met, is no longer a triangle for
+    sure; so it is left out (arXiv:2301.12597, section 3.4). The class token stays: much of a shape is known to it alone.
     """
     eye = eye.to(device)
-    seen = [eye.features(standardise(some.to(device)))[:, eye.before_patches :] for some in pixels.split(256)]
-    return torch.cat(seen)
+    seen = [eye.hidden_states(standardise(some.to(device)))[-2] for some in pixels.split(256)]
+    return nn.functional.layer_norm(torch.cat(seen), (eye.config.width,))
 
 
 def digest(module: nn.Module) -> str:
