@@ -22,6 +22,7 @@ class DecoderConfig:
     hidden    width of the feed-forward between its matrices
     head_dim  width / heads when left out
     tied      the matrix that reads tokens in also names them on the way out
+    qkv_bias  queries, keys and values have a bias, the attention's output has none (Qwen2, arXiv:2407.10671, section 2.2.1)
     """
 
     vocab: int
@@ -35,10 +36,11 @@ class DecoderConfig:
     rotary_scaling: Llama3Scaling | None = None
     norm_eps: float = 1e-5
     tied: bool = False
+    qkv_bias: bool = False
 
 
 class Decoder(nn.Module):
-    """Tokens in, logits of the next token out: RMSNorm, rotary positions, grouped queries, SwiGLU, no biases."""
+    """Tokens in, logits of the next token out: RMSNorm, rotary positions, grouped queries, SwiGLU."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -56,7 +58,14 @@ class Decoder(nn.Module):
     @staticmethod
     def _block(config: DecoderConfig) -> Block:
         return Block(
-            Attention(config.width, config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim, bias=False),
+            Attention(
+                config.width,
+                config.heads,
+                kv_heads=config.kv_heads,
+                head_dim=config.head_dim,
+                bias=config.qkv_bias,
+                output_bias=False,
+            ),
             SwiGLU(config.width, config.hidden),
             lambda: RMSNorm(config.width, config.norm_eps),
         )
@@ -70,6 +79,8 @@ class Decoder(nn.Module):
             if parameter.ndim == 2:
                 adds = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if adds else 0.02)
+            elif name.endswith(".bias"):
+                nn.init.zeros_(parameter)
 
     def forward(
         self,

@@ -1,7 +1,7 @@
 """The course's own small language model: `shared.transformer.Decoder`, with a loss and the folder layout of published Llamas."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from shared.transformer import Decoder, DecoderConfig, Llama3Scaling
 
 
 class LanguageModel(Decoder):
-    """A decoder whose weights start at a size that fits its width, and that reads and writes `LlamaForCausalLM` folders."""
+    """A decoder whose weights start at a size that fits its width, and that reads and writes published folders: `LlamaForCausalLM`'s, and
+    with biases on queries, keys and values `Qwen2ForCausalLM`'s."""
 
     def _initialize(self) -> None:
         """Draw each matrix so that signals keep their size: 1/√inputs.
@@ -34,6 +35,8 @@ class LanguageModel(Decoder):
                 adds = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
                 deviation = parameter.shape[1] ** -0.5
                 nn.init.normal_(parameter, std=deviation / (2 * self.config.layers) ** 0.5 if adds else deviation)
+            elif name.endswith(".bias"):
+                nn.init.zeros_(parameter)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "LanguageModel":
@@ -44,7 +47,7 @@ class LanguageModel(Decoder):
         return model.eval()
 
     def save_pretrained(self, folder: Path | str, **settings: Any) -> None:
-        """Write `config.json` and `model.safetensors` as `LlamaForCausalLM` has them; `settings` join the config."""
+        """Write `config.json` and `model.safetensors` as the published class has them; `settings` join the config."""
         pretrained.save_pretrained(folder, self, table(self.config), write_config(self.config) | settings)
 
 
@@ -113,6 +116,16 @@ SETTINGS = [
     Fixed("attention_bias", False),
     Fixed("mlp_bias", False),
 ]
+OTHER_DEFAULTS = {"vocab": 151_936, "hidden": 22_016}
+QWEN2_SETTINGS = [
+    *(
+        replace(setting, default=OTHER_DEFAULTS.get(setting.ours, setting.default))
+        for setting in SETTINGS
+        if isinstance(setting, Setting)
+    ),
+    Fixed("hidden_act", "silu"),
+    Fixed("use_sliding_window", False),
+]
 SCALING = [
     Setting("factor", "factor"),
     Setting("low_freq_factor", "low_frequency_factor"),
@@ -121,9 +134,9 @@ SCALING = [
 ]
 BLOCK = [
     Rename("input_layernorm.weight", "attention_norm.weight"),
-    Rename("self_attn.q_proj.weight", "attention.query.weight"),
-    Rename("self_attn.k_proj.weight", "attention.key.weight"),
-    Rename("self_attn.v_proj.weight", "attention.value.weight"),
+    Rename("self_attn.q_proj.{leaf}", "attention.query.{leaf}"),
+    Rename("self_attn.k_proj.{leaf}", "attention.key.{leaf}"),
+    Rename("self_attn.v_proj.{leaf}", "attention.value.{leaf}"),
     Rename("self_attn.o_proj.weight", "attention.output.weight"),
     Rename("post_attention_layernorm.weight", "feed_forward_norm.weight"),
     Rename("mlp.gate_proj.weight", "feed_forward.gate.weight"),
@@ -133,7 +146,7 @@ BLOCK = [
 
 
 def table(config: DecoderConfig) -> Table:
-    """What `LlamaForCausalLM` calls each weight."""
+    """What `LlamaForCausalLM` and `Qwen2ForCausalLM` call each weight."""
     return Table(
         [
             Rename("model.embed_tokens.weight", "embedding.weight"),
@@ -149,10 +162,18 @@ def table(config: DecoderConfig) -> Table:
 
 def read_config(folder: Path | str) -> DecoderConfig:
     """Our config of a published folder. Raises CourseError when it holds another kind of model."""
-    config = pretrained.read_config(folder)
-    if config.get("model_type") != "llama":
-        raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; this reads llama")
-    ours = read_settings(SETTINGS, config)
+    return config_from(pretrained.read_config(folder), folder)
+
+
+def config_from(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
+    """Our config of published settings, which may be a part of a larger file (`text_config`).
+
+    Raises CourseError, naming the folder, when they are those of another kind of model.
+    """
+    kind = config.get("model_type")
+    if kind not in ("llama", "qwen2"):
+        raise CourseError(f"{folder} holds a model of type {kind!r}; this reads llama and qwen2")
+    ours = read_settings(SETTINGS if kind == "llama" else QWEN2_SETTINGS, config)
     if ours["width"] % ours["heads"] and config.get("head_dim") is None:
         raise CourseError(f"hidden_size {ours['width']} does not divide into {ours['heads']} heads")
     # Since version 5 of transformers one setting holds both; published files have them apart.
@@ -163,6 +184,7 @@ def read_config(folder: Path | str) -> DecoderConfig:
         head_dim=config.get("head_dim"),
         rotary_base=float(rotary.get("rope_theta") or config.get("rope_theta") or 10_000.0),
         rotary_scaling=_read_scaling(rotary),
+        qkv_bias=kind == "qwen2",
     )
 
 
@@ -176,14 +198,16 @@ def _read_scaling(rotary: Mapping[str, Any]) -> Llama3Scaling | None:
 
 
 def write_config(config: DecoderConfig) -> dict[str, Any]:
-    """The published settings of our config, as Llama 3's own files have them."""
+    """The published settings of our config, as Llama 3's own files have them, or Qwen2's where there are biases."""
     scaling = config.rotary_scaling
-    return {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        **write_settings(SETTINGS, asdict(config)),
+    written = {
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim or config.width // config.heads,
         "rope_theta": config.rotary_base,
         "rope_scaling": None if scaling is None else {"rope_type": "llama3"} | write_settings(SCALING, asdict(scaling)),
     }
+    if config.qkv_bias:
+        kind = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+        return kind | write_settings(QWEN2_SETTINGS, asdict(config)) | written
+    kind = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    return kind | write_settings(SETTINGS, asdict(config)) | written

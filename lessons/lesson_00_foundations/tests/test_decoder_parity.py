@@ -1,15 +1,15 @@
-"""Equality with `LlamaForCausalLM`, both ways, in configurations odd enough that nothing is equal by accident."""
+"""Equality with `LlamaForCausalLM` and `Qwen2ForCausalLM`, both ways, in configurations odd enough that nothing is equal by accident."""
 
 import json
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.errors import CourseError
-from shared.transformer import DecoderConfig, Llama3Scaling
+from shared.transformer import Decoder, DecoderConfig, Llama3Scaling
 
 SMALL = {
     "vocab_size": 37,
@@ -69,6 +69,77 @@ def test_our_folder_gives_the_same_logits_there(case, tmp_path):
     again = LanguageModel.from_pretrained(tmp_path)
     assert again.config.rotary_scaling == ours.config.rotary_scaling
     assert_same(again, theirs.float(), 41)
+
+
+QWEN2 = {
+    "untied": SMALL | {"num_attention_heads": 5, "num_key_value_heads": 1},
+    "tied": SMALL
+    | {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 36, "tie_word_embeddings": True},
+    "heads wider than their share": SMALL | {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 14},
+    "sizes of its rotary base and eps": SMALL
+    | {
+        "num_attention_heads": 5,
+        "num_key_value_heads": 5,
+        "rms_norm_eps": 0.1,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 50.0},
+    },
+}
+
+
+def assert_back_in(kind, folder, ours, vocab):
+    theirs, report = kind.from_pretrained(folder, output_loading_info=True)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert_same(ours, theirs.float().eval(), vocab)
+
+
+@pytest.mark.parametrize("case", QWEN2)
+def test_qwen2_both_ways(case, tmp_path):
+    theirs = redrawn(Qwen2ForCausalLM(Qwen2Config(**QWEN2[case])))
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = LanguageModel.from_pretrained(tmp_path / "theirs")
+    assert ours.config.qkv_bias and ours.config.tied == (case == "tied")
+    assert_same(ours, theirs, 37)
+    ours.save_pretrained(tmp_path / "ours")
+    before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("theirs", "ours"))
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    assert_back_in(Qwen2ForCausalLM, tmp_path / "ours", ours, 37)
+
+
+def test_a_published_qwen2_config_of_version_4_is_read(tmp_path):
+    """The file of Qwen2.5-0.5B has these keys: no `rope_parameters`, windows named and not used, a tied head."""
+    theirs = redrawn(Qwen2ForCausalLM(Qwen2Config(**QWEN2["tied"] | {"rope_parameters": {"rope_theta": 1e6}})))
+    theirs.save_pretrained(tmp_path)
+
+    def age(config):
+        for name in ("rope_parameters", "layer_types", "dtype", "head_dim", "hidden_act"):
+            config.pop(name, None)
+        config |= {"rope_theta": 1e6, "max_window_layers": 1, "sliding_window": 4, "use_sliding_window": False}
+
+    rewrite(tmp_path, age)
+    assert_same(LanguageModel.from_pretrained(tmp_path), theirs, 37)
+
+
+def test_qwen2_that_looks_through_a_window_is_refused(tmp_path):
+    theirs = Qwen2ForCausalLM(Qwen2Config(**QWEN2["untied"]))
+    theirs.save_pretrained(tmp_path)
+    rewrite(tmp_path, lambda config: config.update(use_sliding_window=True))
+    with pytest.raises(CourseError, match="use_sliding_window is True"):
+        LanguageModel.from_pretrained(tmp_path)
+
+
+def test_the_size_of_qwen2_of_half_a_billion():
+    """What is published as "0.49 billion": 494,032,768 numbers, the tied head counted once."""
+    config = DecoderConfig(151_936, 896, 24, 14, 2, 4864, rotary_base=1e6, norm_eps=1e-6, tied=True, qkv_bias=True)
+    with torch.device("meta"):
+        model = Decoder(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 494_032_768
+
+
+def test_biases_start_at_zero():
+    model = LanguageModel(DecoderConfig(11, 8, 1, 2, 1, 8, qkv_bias=True))
+    biases = {name: parameter for name, parameter in model.named_parameters() if name.endswith("bias")}
+    assert sorted(name.split(".")[-2] for name in biases) == ["key", "query", "value"]
+    assert not any(bias.any() for bias in biases.values())
 
 
 def rewrite(folder, change):
