@@ -5,7 +5,7 @@ from shared.transformer.block import Block
 from shared.transformer.cache import KVCache, LayerCache
 from shared.transformer.decoder import Decoder, DecoderConfig, positions_within
 from shared.transformer.feedforward import FeedForward, SwiGLU
-from shared.transformer.generation import generate, sample, token_probabilities
+from shared.transformer.generation import generate, sample, stream, token_probabilities
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
 
@@ -26,5 +26,6 @@ __all__ = [
     "positions_within",
     "rotate",
     "sample",
+    "stream",
     "token_probabilities",
 ]

@@ -1,6 +1,8 @@
 """Writing with a decoder: choose a token, read it, choose the next."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,15 +12,14 @@ from shared.attention import segments_of_ragged_batch
 from shared.transformer.decoder import Decoder
 
 
-@torch.no_grad()
 def generate(
     decoder: Decoder,
     prompts: Sequence[Tensor],
     *,
-    max_new_tokens: int,
-    temperature: float = 0.0,
+    max_new_tokens: int | Sequence[int],
+    temperature: float | Sequence[float] = 0.0,
     top_k: int | None = None,
-    top_p: float | None = None,
+    top_p: float | Sequence[float | None] | None = None,
     stop_tokens: Collection[int] = (),
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     use_cache: bool = True,
@@ -33,78 +34,133 @@ def generate(
     generator    of randomness, on the CPU; one for each prompt makes a prompt's text independent of its batch
     use_cache    False reads everything again for each token: the same text, slower
 
+    A length, a temperature or a top_p may be one for all, or one for each prompt.
     Raises ValueError when there is no prompt, one is empty, or a setting is out of its range.
     """
+    written: list[list[int]] = [[] for _ in prompts]
+    for tokens in stream(
+        decoder,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        stop_tokens=stop_tokens,
+        generator=generator,
+        use_cache=use_cache,
+    ):
+        for row, token in zip(written, tokens, strict=True):
+            if token is not None:
+                row.append(token)
+    return [torch.tensor(row, dtype=torch.long) for row in written]
+
+
+def stream(
+    decoder: Decoder,
+    prompts: Sequence[Tensor],
+    *,
+    max_new_tokens: int | Sequence[int],
+    temperature: float | Sequence[float] = 0.0,
+    top_k: int | None = None,
+    top_p: float | Sequence[float | None] | None = None,
+    stop_tokens: Collection[int] = (),
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    use_cache: bool = True,
+) -> Iterator[list[int | None]]:
+    """As `generate`, while it is being written: at each step every prompt's next token, None for one that has ended."""
     _check(prompts, max_new_tokens, temperature, top_k, top_p, generator)
+    limits = _one_each(max_new_tokens, len(prompts))
+    choose = partial(sample, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+    return _steps(decoder, prompts, limits, choose, frozenset(stop_tokens), use_cache)
+
+
+@torch.no_grad()
+def _steps(
+    decoder: Decoder,
+    prompts: Sequence[Tensor],
+    limits: Sequence[int],
+    choose: Callable[[Tensor], Tensor],
+    stop_tokens: Collection[int],
+    use_cache: bool,
+) -> Iterator[list[int | None]]:
     was_training = decoder.training
     decoder.eval()
     try:
-        reader = _Reader(decoder, prompts, max_new_tokens, use_cache)
-        written = [[] for _ in prompts]
+        reader = _Reader(decoder, prompts, max(limits), use_cache)
         unfinished = set(range(len(prompts)))
         logits = reader.read_all()
-        for step in range(max_new_tokens):
-            tokens = sample(logits, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-            for row in list(unfinished):
-                written[row].append(tokens[row].item())
-                if written[row][-1] in stop_tokens:
-                    unfinished.remove(row)
-            if not unfinished or step == max_new_tokens - 1:
+        for step in range(1, max(limits) + 1):
+            tokens = choose(logits)
+            row_tokens = tokens.tolist()
+            yield [token if row in unfinished else None for row, token in enumerate(row_tokens)]
+            unfinished -= {row for row in unfinished if row_tokens[row] in stop_tokens or step == limits[row]}
+            if not unfinished:
                 break
             # Rows that have finished read on in step with the others; nobody looks at what they say.
             logits = reader.read(tokens)
     finally:
         decoder.train(was_training)
-    return [torch.tensor(row, dtype=torch.long) for row in written]
 
 
 def sample(
     logits: Float[Tensor, "batch vocab"],
     *,
-    temperature: float = 1.0,
+    temperature: float | Sequence[float] = 1.0,
     top_k: int | None = None,
-    top_p: float | None = None,
+    top_p: float | Sequence[float | None] | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Int[Tensor, "batch"]:
     """One token for each row: a uniform number on the CPU picks the place in the cumulated probabilities.
 
     So the same seed gives the same text on every device.
     """
-    if temperature == 0:
-        return logits.argmax(-1)
-    ranked, order = token_probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p).sort(
+    batch, likeliest = logits.shape[0], logits.argmax(-1)
+    temperatures = _one_each(temperature, batch)
+    if not any(temperatures):
+        return likeliest
+    # Of a row without a temperature the likeliest token is taken; it needs some number to be divided by all the same.
+    heated = [own or 1.0 for own in temperatures]
+    ranked, order = token_probabilities(logits, temperature=heated, top_k=top_k, top_p=top_p).sort(
         dim=-1, descending=True, stable=True
     )
-    batch = logits.shape[0]
     if generator is None or isinstance(generator, torch.Generator):
         uniform = torch.rand(batch, 1, generator=generator, dtype=torch.float64)
     else:
         uniform = torch.stack([torch.rand(1, generator=each, dtype=torch.float64) for each in generator])
     cumulated = ranked.double().cumsum(-1)
     place = torch.searchsorted(cumulated, uniform.to(logits.device) * cumulated[:, -1:])
-    return order.gather(-1, place).squeeze(-1)
+    chosen = order.gather(-1, place).squeeze(-1)
+    return torch.where(torch.tensor(temperatures, device=logits.device) == 0, likeliest, chosen)
 
 
 def token_probabilities(
     logits: Float[Tensor, "batch vocab"],
     *,
-    temperature: float = 1.0,
+    temperature: float | Sequence[float] = 1.0,
     top_k: int | None = None,
-    top_p: float | None = None,
+    top_p: float | Sequence[float | None] | None = None,
 ) -> Float[Tensor, "batch vocab"]:
     """The probabilities that tokens are sampled from: cooled or heated, then cut to the likeliest, adding up to 1."""
-    logits = logits.float() / temperature
+    batch, device = logits.shape[0], logits.device
+    logits = logits.float() / torch.tensor(_one_each(temperature, batch), device=device)[:, None]
     if top_k is not None:
         kth = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     probabilities = logits.softmax(-1)
-    if top_p is not None:
+    limits = _one_each(top_p, batch)
+    if any(limit is not None for limit in limits):
+        enough = torch.tensor([torch.inf if limit is None else limit for limit in limits], device=device)[:, None]
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
         # A token stays while those before it have not yet reached p: the likeliest one always does.
         before = ranked.cumsum(-1) - ranked
-        probabilities = torch.zeros_like(ranked).scatter(-1, order, ranked.masked_fill(before >= top_p, 0.0))
+        probabilities = torch.zeros_like(ranked).scatter(-1, order, ranked.masked_fill(before >= enough, 0.0))
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
     return probabilities
+
+
+def _one_each(setting: Any, rows: int) -> Sequence[Any]:
+    """A setting for each row, where one may have been given for all."""
+    return list(setting) if isinstance(setting, Sequence) else [setting] * rows
 
 
 class _Reader:
@@ -149,10 +205,10 @@ class _Reader:
 
 def _check(
     prompts: Sequence[Tensor],
-    max_new_tokens: int,
-    temperature: float,
+    max_new_tokens: int | Sequence[int],
+    temperature: float | Sequence[float],
     top_k: int | None,
-    top_p: float | None,
+    top_p: float | Sequence[float | None] | None,
     generator: torch.Generator | Sequence[torch.Generator] | None,
 ) -> None:
     if len(prompts) == 0 or any(len(prompt) == 0 for prompt in prompts):
@@ -160,13 +216,18 @@ def _check(
             f"prompts have lengths {[len(p) for p in prompts]}; expected at least one, each of at least one token "
             "(begin with the begin-of-text token)"
         )
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
-    if temperature < 0:
-        raise ValueError(f"temperature is {temperature}; expected 0 (the likeliest token) or above")
+    given = {"generators": generator, "values of max_new_tokens": max_new_tokens, "temperatures": temperature}
+    for name, values in (given | {"values of top_p": top_p}).items():
+        if isinstance(values, Sequence) and len(values) != len(prompts):
+            raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; give one for each, or one for all")
+    for length in _one_each(max_new_tokens, 1):
+        if length < 1:
+            raise ValueError(f"max_new_tokens is {length}; expected at least 1")
+    for heat in _one_each(temperature, 1):
+        if heat < 0:
+            raise ValueError(f"temperature is {heat}; expected 0 (the likeliest token) or above")
     if top_k is not None and top_k < 1:
         raise ValueError(f"top_k is {top_k}; expected at least 1, or None for no limit")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p is {top_p}; expected a probability in (0, 1], or None for no limit")
-    if isinstance(generator, Sequence) and len(generator) != len(prompts):
-        raise ValueError(f"{len(generator)} generators for {len(prompts)} prompts; give one for each, or one for all")
+    for limit in _one_each(top_p, 1):
+        if limit is not None and not 0 < limit <= 1:
+            raise ValueError(f"top_p is {limit}; expected a probability in (0, 1], or None for no limit")

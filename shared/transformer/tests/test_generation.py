@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.transformer import Decoder, DecoderConfig, generate, sample, token_probabilities
+from shared.transformer import Decoder, DecoderConfig, generate, sample, stream, token_probabilities
 
 
 @pytest.fixture
@@ -51,6 +51,36 @@ def test_text_stops_with_its_stop_token_and_the_others_go_on(decoder):
     for written, whole in zip(generate(decoder, PROMPTS, max_new_tokens=12, stop_tokens={stop}), free, strict=True):
         expected = whole.tolist()
         assert written.tolist() == (expected[: expected.index(stop) + 1] if stop in expected else expected)
+
+
+def test_each_prompt_may_have_settings_of_its_own(decoder):
+    own = {"temperature": [0.0, 1.0, 0.7, 1.0], "top_p": [None, None, 0.8, 0.5], "max_new_tokens": [5, 12, 1, 8]}
+    together = generate(decoder, PROMPTS, generator=_generators(), **own)
+    for row, (prompt, generator) in enumerate(zip(PROMPTS, _generators(), strict=True)):
+        settings = {name: values[row] for name, values in own.items()}
+        assert together[row].tolist() == generate(decoder, [prompt], generator=[generator], **settings)[0].tolist()
+    assert [len(row) for row in together] == own["max_new_tokens"]
+
+
+def test_a_stream_tells_each_token_as_it_comes_and_none_after_a_row_has_ended(decoder):
+    whole = generate(decoder, PROMPTS, max_new_tokens=[5, 12, 1, 8])
+    steps = list(stream(decoder, PROMPTS, max_new_tokens=[5, 12, 1, 8]))
+    assert len(steps) == 12
+    for row, written in enumerate(whole):
+        assert [step[row] for step in steps] == written.tolist() + [None] * (12 - len(written))
+
+
+def test_a_stream_is_written_step_by_step_and_can_be_left(decoder):
+    read = []
+    decoder.train()
+    decoder.blocks[0].register_forward_hook(lambda *_: read.append(torch.is_grad_enabled()))
+    writing = stream(decoder, PROMPTS, max_new_tokens=12)
+    next(writing)
+    next(writing)
+    assert read == [False, False], "two steps read, and no gradients kept"
+    assert torch.is_grad_enabled(), "between the steps all is as it was outside"
+    writing.close()
+    assert decoder.training
 
 
 def test_embedded_prompts_are_read_like_tokens(decoder):
@@ -124,6 +154,9 @@ def test_samples_come_as_often_as_their_probability_says():
         ({"top_k": 0}, "top_k is 0"),
         ({"top_p": 0.0}, "top_p is 0.0"),
         ({"generator": _generators(2)}, "2 generators for 4 prompts"),
+        ({"temperature": [0.0, 1.0]}, "2 temperatures for 4 prompts"),
+        ({"max_new_tokens": [3, 0, 3, 3]}, "max_new_tokens is 0"),
+        ({"top_p": [None, 1.5, None, None]}, "top_p is 1.5"),
     ],
 )
 def test_settings_out_of_range_are_told(decoder, settings, said):
