@@ -74,7 +74,6 @@ def stream(
     return _steps(decoder, prompts, limits, choose, frozenset(stop_tokens), use_cache)
 
 
-@torch.no_grad()
 def _steps(
     decoder: Decoder,
     prompts: Sequence[Tensor],
@@ -170,6 +169,8 @@ class _Reader:
     own last one, so that no row notices how long the others are.
     """
 
+    # Each of these by itself, and not the stream as a whole: between two steps gradients are the caller's affair.
+    @torch.no_grad()
     def __init__(self, decoder: Decoder, prompts: Sequence[Tensor], max_new_tokens: int, use_cache: bool):
         device = decoder.embedding.weight.device
         self.decoder = decoder
@@ -179,6 +180,7 @@ class _Reader:
         longest = max(len(row) for row in self.rows)
         self.cache = decoder.new_cache(len(prompts), longest + max_new_tokens - 1) if use_cache else None
 
+    @torch.no_grad()
     def read_all(self) -> Float[Tensor, "batch vocab"]:
         """Read the rows from their starts."""
         embeddings = torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True)
@@ -192,6 +194,7 @@ class _Reader:
         last = (self.lengths - 1)[:, None, None].expand(-1, 1, features.shape[2])
         return self.decoder.output(features.gather(1, last).squeeze(1))
 
+    @torch.no_grad()
     def read(self, tokens: Int[Tensor, "batch"]) -> Float[Tensor, "batch vocab"]:
         """Read one more token of each row."""
         embeddings = self.decoder.embedding(tokens[:, None])
