@@ -1,0 +1,46 @@
+"""What the language model is shown of an image: the eye's tokens from before its last block."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lessons.lesson_01_vit.model import VisionTransformer, patch_coordinates
+from lessons.lesson_02_clip.model import VisionTower
+
+
+def image_features(
+    vision: VisionTransformer,
+    pixels: Float[Tensor, "images channels height width_px"],
+    layers: Sequence[int] = (-2,),
+    class_token: bool = False,
+) -> Float[Tensor, "images tokens features"]:
+    """The patches as they go into the eye's last block, in reading order (arXiv:2304.08485, section 4.1).
+
+    The last block makes of them what CLIP compares, one vector for the whole image; before it each patch still tells of its
+    own place. No last norm is applied, as none is in the published models.
+
+    layers       which of the depth + 1 states; the tokens of several are laid side by side
+    class_token  keep the tokens that stand before the patches
+    """
+    states = hidden_states(vision, pixels)
+    # exercise 5.1: what the eye knows before its last block
+    chosen = torch.cat([states[layer] for layer in layers], dim=-1)
+    return chosen if class_token else chosen[:, vision.before_patches :]
+    # end exercise
+
+
+def hidden_states(
+    vision: VisionTransformer, pixels: Float[Tensor, "images channels height width_px"]
+) -> list[Float[Tensor, "images tokens width"]]:
+    """The tokens as the first block gets them, and as each block leaves them: of lesson 2's tower, or of lesson 1's plain ViT."""
+    if isinstance(vision, VisionTower):
+        return vision.hidden_states(pixels)
+    patches = vision.embed_patches(pixels)
+    grid = tuple(side // vision.config.patch_size for side in pixels.shape[-2:])
+    angles = vision.angles(patch_coordinates(grid, pixels.device)[None])
+    states = [vision.add_leading_tokens(patches)]
+    for block in vision.blocks:
+        states.append(block(states[-1], angles=angles))
+    return states
