@@ -1,5 +1,8 @@
 """One service over any trained model: see README.md."""
 
+from shared.serving.app import create_app
+from shared.serving.serve import serve
+from shared.serving.settings import Settings
 from shared.serving.speaker import ROLES, Message, Refusal, Request, Speaker
 
-__all__ = ["ROLES", "Message", "Refusal", "Request", "Speaker"]
+__all__ = ["ROLES", "Message", "Refusal", "Request", "Settings", "Speaker", "create_app", "serve"]

@@ -1,0 +1,362 @@
+"""Every path of the service, and what each says to what it is asked."""
+
+import asyncio
+import base64
+import io
+import json
+import re
+
+from PIL import Image
+
+from shared.serving import create_app
+from shared.serving.problems import STATUS
+
+
+def png(size=(8, 6), colour=(255, 0, 0)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def completion(text, **others) -> dict:
+    return {"model": "parrot", "messages": [{"role": "user", "content": text}], **others}
+
+
+def test_caption_and_question_see_the_picture(house):
+    async def main():
+        async with house() as here:
+            caption = await here.post("/caption", files={"image": png()})
+            question = await here.post(
+                "/question",
+                form={"question": "what colour?", "temperature": "0.5", "top_p": "0.9", "seed": "7"},
+                files={"image": ("x.png", png(colour=(0, 0, 255)))},
+            )
+            short = await here.post(
+                "/question", form={"question": "a b c", "max_new_tokens": "2"}, files={"image": png()}
+            )
+        assert caption.status == question.status == 200
+        assert caption.json() == {
+            "caption": "user: [8x6,255,0,0] Describe the image. ",
+            "finish_reason": "stop",
+            "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+        }
+        assert question.json()["answer"] == "user: [8x6,0,0,255] what colour? t=0.5,p=0.9,s=7 "
+        assert short.json()["answer"] == "user: [8x6,255,0,0] "
+        assert short.json()["finish_reason"] == "length" and short.json()["usage"]["completion_tokens"] == 2
+
+    asyncio.run(main())
+
+
+def test_a_conversation_remembers_words_and_pictures(house):
+    async def main():
+        async with house() as here:
+            first = (await here.post("/chat", message="look", image=base64.b64encode(png()).decode())).json()
+            second = (await here.post("/chat", message="more", conversation_id=first["conversation_id"])).json()
+            other = (await here.post("/chat", message="new", image=data_url(png(colour=(0, 255, 0))))).json()
+            third = (await here.post("/chat", message="end", conversation_id=first["conversation_id"])).json()
+        assert first["answer"] == "user: [8x6,255,0,0] look "
+        assert second["answer"] == "user: [8x6,255,0,0] look assistant: user: [8x6,255,0,0] look user: more "
+        assert second["conversation_id"] == first["conversation_id"] != other["conversation_id"]
+        assert other["answer"] == "user: [8x6,0,255,0] new "
+        assert third["answer"].endswith("user: more user: end ") and "new" not in third["answer"]
+
+    asyncio.run(main())
+
+
+def test_a_turn_that_failed_has_not_been(house):
+    async def main():
+        async with house() as here:
+            name = (await here.post("/chat", message="one")).json()["conversation_id"]
+            for message in ("poison", "riddle", "word " * 500):
+                assert (await here.post("/chat", message=message, conversation_id=name)).status >= 400
+            assert (await here.post("/chat", message="poison")).status == 503
+            assert len(here.service.answering.conversations) == 1
+            last = (await here.post("/chat", message="two", conversation_id=name)).json()
+        assert last["answer"] == "user: one assistant: user: one user: two "
+
+    asyncio.run(main())
+
+
+def test_a_conversation_takes_one_question_at_a_time(house):
+    async def main():
+        async with house() as here:
+            name = (await here.post("/chat", message="one")).json()["conversation_id"]
+            here.speaker.go.clear()
+            asking = asyncio.create_task(here.post("/chat", message="two", conversation_id=name))
+            here.speaker.stepped.clear()
+            await asyncio.to_thread(here.speaker.stepped.wait)
+            meanwhile = await here.post("/chat", message="three", conversation_id=name)
+            here.speaker.go.set()
+            assert (meanwhile.status, meanwhile.code) == (409, "conversation_busy")
+            assert (await asking).json()["answer"].endswith("user: two ")
+            assert (await here.post("/chat", message="four", conversation_id=name)).status == 200
+
+    asyncio.run(main())
+
+
+def test_completions_have_openais_form(house):
+    async def main():
+        async with house() as here:
+            turns = [
+                {"role": "developer", "content": "be brief"},
+                {"role": "user", "content": "hello"},
+                {"role": "assistant", "content": "hi"},
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "what is"},
+                        {"type": "image_url", "image_url": {"url": data_url(png()), "detail": "low"}},
+                        {"type": "text", "text": "this?"},
+                    ],
+                },
+            ]
+            reply = (await here.post("/v1/chat/completions", model="parrot", messages=turns, max_tokens=50)).json()
+            models = (await here.get("/v1/models")).json()
+        assert re.fullmatch(r"chatcmpl-\w{24}", reply["id"]) and reply["object"] == "chat.completion"
+        assert reply["choices"][0]["finish_reason"] == "stop"
+        said = reply["choices"][0]["message"]
+        assert said["role"] == "assistant"
+        assert said["content"] == "system: be brief user: hello assistant: hi user: [8x6,255,0,0] what is this? "
+        assert reply["usage"] == {"prompt_tokens": 11, "completion_tokens": 12, "total_tokens": 23}
+        assert [model["id"] for model in models["data"]] == ["parrot"]
+
+    asyncio.run(main())
+
+
+def test_a_stream_says_the_same_piece_by_piece(house):
+    async def main():
+        async with house() as here:
+            options = {"stream": True, "stream_options": {"include_usage": True}}
+            reply = await here.post("/v1/chat/completions", **completion("a b c", **options))
+            silent = await here.post("/v1/chat/completions", **completion("silence", stream=True))
+        assert reply.status == 200 and reply.headers["content-type"].startswith("text/event-stream") and reply.ended
+        events = reply.body.decode().split("\n\n")
+        assert events[-2:] == ["data: [DONE]", ""]
+        chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks[:-1]]
+        assert deltas[0] == {"role": "assistant", "content": ""}
+        assert [delta.get("content") for delta in deltas[1:]] == ["user: ", "a ", "b ", "c ", None]
+        assert [chunk["choices"][0]["finish_reason"] for chunk in chunks[:-1]] == [None] * 5 + ["stop"]
+        assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["completion_tokens"] == 4
+        assert len({chunk["id"] for chunk in chunks}) == 1
+        assert silent.status == 200 and silent.body.count(b"data:") == 3
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_breaks_says_so_and_is_not_done(house):
+    async def main():
+        async with house() as here:
+            reply = await here.post("/v1/chat/completions", **completion("choke on this", stream=True))
+            before = await here.post("/v1/chat/completions", **completion("poison", stream=True))
+        assert reply.status == 200 and b"[DONE]" not in reply.body
+        last = json.loads(reply.body.decode().strip().rpartition("data: ")[2])
+        assert last["error"]["code"] == "model_failed" and "secret" not in reply.body.decode()
+        # What fails before the first word has a status of its own.
+        assert before.status == 503 and before.headers["content-type"] == "application/json"
+
+    asyncio.run(main())
+
+
+REFUSED = {
+    "no file": ("/caption", {"form": {"max_new_tokens": "3"}}, "invalid_request"),
+    "no image, but words": ("/caption", {"form": {}, "files": {"image": b"hello"}}, "not_an_image"),
+    "empty file": ("/caption", {"files": {"image": b""}}, "not_an_image"),
+    "half a picture": ("/caption", {"files": {"image": png()[:-30]}}, "broken_image"),
+    "no question": ("/question", {"files": {"image": png()}}, "invalid_request"),
+    "a blank question": ("/question", {"form": {"question": "  "}, "files": {"image": png()}}, "invalid_request"),
+    "an unknown field": ("/caption", {"form": {"temprature": "1"}, "files": {"image": png()}}, "invalid_request"),
+    "no number": ("/caption", {"form": {"temperature": "hot"}, "files": {"image": png()}}, "invalid_request"),
+    "not a number": ("/caption", {"form": {"temperature": "nan"}, "files": {"image": png()}}, "invalid_request"),
+    "two files": ("/caption", {"files": [("image", png()), ("other", png())]}, "broken_form"),
+    "JSON where a form belongs": ("/caption", {"image": "x"}, "wrong_content_type"),
+    "a form where JSON belongs": ("/chat", {"form": {"message": "x"}}, "wrong_content_type"),
+    "no message": ("/chat", {}, "invalid_request"),
+    "a number as message": ("/chat", {"message": 3}, "invalid_request"),
+    "true as a number": ("/chat", {"message": "x", "max_new_tokens": True}, "invalid_request"),
+    "broken base64": ("/chat", {"message": "x", "image": "###"}, "broken_base64"),
+    "base64 cut short": ("/chat", {"message": "x", "image": base64.b64encode(png()).decode()[:-3]}, "broken_base64"),
+    "base64 of nothing": ("/chat", {"message": "x", "image": ""}, "not_an_image"),
+    "an address": ("/chat", {"message": "x", "image": "data:text/html;base64,AAAA"}, "invalid_request"),
+    "an unknown conversation": ("/chat", {"message": "x", "conversation_id": "1"}, "unknown_conversation"),
+    "a chosen conversation": ("/chat", {"message": "x", "conversation_id": ""}, "unknown_conversation"),
+    "a huge prompt": ("/chat", {"message": "word " * 500}, "context_length_exceeded"),
+    "a monstrous prompt": ("/chat", {"message": "x" * 100_000}, "context_length_exceeded"),
+    "too long an answer": ("/chat", {"message": "x", "max_new_tokens": 10**6}, "context_length_exceeded"),
+    "no room for the answer": ("/chat", {"message": "x", "max_new_tokens": 400}, "context_length_exceeded"),
+    "what the model refuses": ("/chat", {"message": "a riddle"}, "refused"),
+    "what the model fails at": ("/chat", {"message": "poison"}, "model_failed"),
+    "what the model cannot count": ("/chat", {"message": "a puzzle"}, "model_failed"),
+    "another model": ("/v1/chat/completions", completion("x") | {"model": "gpt"}, "model_not_found"),
+    "no messages": ("/v1/chat/completions", {"model": "parrot", "messages": []}, "invalid_request"),
+    "an unknown role": (
+        "/v1/chat/completions",
+        {"model": "parrot", "messages": [{"role": "tool", "content": "x"}]},
+        "invalid_request",
+    ),
+    "the last word not the user's": (
+        "/v1/chat/completions",
+        {"model": "parrot", "messages": [{"role": "assistant", "content": "x"}]},
+        "invalid_request",
+    ),
+    "two answers": ("/v1/chat/completions", completion("x", n=2), "invalid_request"),
+    "what is not supported": ("/v1/chat/completions", completion("x", tools=[]), "invalid_request"),
+    "no such path": ("/admin", {}, "no_such_path"),
+    "no such method": ("/health", {}, "method_not_allowed"),
+}
+REMOTE = ("http://169.254.169.254/latest", "https://example.com/cat.png", "file:///etc/passwd", "data:,x", "//x", "")
+
+
+def test_bad_requests_are_told_what_is_wrong(house):
+    async def main():
+        async with house() as here:
+            for case, (path, request, code) in REFUSED.items():
+                reply = await here.post(path, **request)
+                error = reply.json()["error"]
+                assert (reply.status, error["code"]) == (STATUS[code], code), case
+                assert set(error) == {"message", "type", "param", "code"} and len(error["message"]) < 500, case
+                assert "secret" not in reply.body.decode() and "Traceback" not in reply.body.decode(), case
+                assert len(here.service.answering.conversations) == 0, case
+            assert (await here.post("/chat", message="and now?")).status == 200
+
+    asyncio.run(main())
+
+
+def test_no_address_is_fetched(house):
+    async def main():
+        async with house() as here:
+            for url in REMOTE:
+                part = {"type": "image_url", "image_url": {"url": url}}
+                reply = await here.post("/v1/chat/completions", **completion([part]))
+                assert (reply.status, reply.code) == (422, "invalid_request"), url
+
+    asyncio.run(main())
+
+
+def test_images_come_from_the_user_and_not_without_end(house):
+    async def main():
+        async with house(images=2) as here:
+            part = {"type": "image_url", "image_url": {"url": data_url(png())}}
+            many = await here.post("/v1/chat/completions", **completion([part] * 3))
+            some = await here.post("/v1/chat/completions", **completion([part] * 2))
+            turns = [{"role": "system", "content": [part]}, {"role": "user", "content": "x"}]
+            system = await here.post("/v1/chat/completions", model="parrot", messages=turns)
+        assert (many.status, some.status, system.status) == (422, 200, 422)
+
+    asyncio.run(main())
+
+
+def test_each_limit_has_a_status_of_its_own(house):
+    """Body, pixels, tokens, concurrency and time, in this order."""
+
+    async def main():
+        async with house(
+            body_bytes=10_000, pixels=1000, new_tokens=20, concurrent=1, seconds=0.2, gather_seconds=0
+        ) as here:
+            body = await here.post("/chat", message="x" * 10_000)
+            pixels = await here.post("/caption", files={"image": png((100, 11))})
+            tokens = await here.post("/chat", message="x", max_new_tokens=21)
+            here.speaker.go.clear()
+            asking = asyncio.create_task(here.post("/chat", message="one"))
+            await asyncio.to_thread(here.speaker.stepped.wait)
+            concurrency = await here.post("/chat", message="two")
+            time = await asking
+            here.speaker.go.set()
+            after = await here.post("/chat", message="three")
+        replies = (body, pixels, tokens, concurrency, time)
+        assert [reply.status for reply in replies] == [413, 422, 400, 429, 504]
+        assert len({reply.code for reply in replies}) == 5
+        assert concurrency.headers["retry-after"] and after.status == 200
+
+    asyncio.run(main())
+
+
+def test_health_and_metrics_tell_how_it_stands(house):
+    async def main():
+        async with house(concurrent=1) as here:
+            assert (await here.get("/health")).json() == {"status": "ready"}
+            here.speaker.go.clear()
+            asking = asyncio.create_task(here.post("/chat", message="one two"))
+            await asyncio.to_thread(here.speaker.stepped.wait)
+            full = (await here.get("/metrics")).body.decode()
+            here.speaker.go.set()
+            await asking
+            await here.get("/made/up/path")
+            page = await here.get("/metrics")
+            here.service.close()
+            closing = await here.get("/health")
+            refused = await here.post("/chat", message="x")
+        assert "requests_in_house 1.0" in full and page.headers["content-type"].startswith("text/plain")
+        lines = page.body.decode().splitlines()
+        for line in (
+            'requests_total{path="/chat",status="200"} 1.0',
+            'requests_total{path="other",status="404"} 1.0',
+            "requests_in_house 0.0",
+            "prompt_tokens_total 2.0",
+            "answer_tokens_total 3.0",
+            "conversations 1.0",
+            "batch_rows_count 1.0",
+            "first_text_seconds_count 1.0",
+        ):
+            assert line in lines, line
+        assert "made/up" not in page.body.decode()
+        assert (closing.status, closing.json()) == (503, {"status": "stopping"})
+        assert (refused.status, refused.code) == (503, "stopping") and refused.headers["retry-after"]
+
+    asyncio.run(main())
+
+
+def test_while_the_model_is_loaded_the_service_says_so(parrot, house_of):
+    async def main():
+        loading = asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def load():
+            asyncio.run_coroutine_threadsafe(loading.wait(), loop).result(60)
+            return parrot
+
+        app = create_app(load)
+        here = house_of(app, parrot)
+        async with app.router.lifespan_context(app):
+            health, refused = await here.get("/health"), await here.post("/chat", message="x")
+            metrics = await here.get("/metrics")
+            loading.set()
+            await app.state.service.settled.wait()
+            ready = await here.get("/health")
+        assert (health.status, health.json()) == (503, {"status": "starting"})
+        assert (refused.status, refused.code, metrics.status, ready.status) == (503, "starting", 200, 200)
+
+    asyncio.run(main())
+
+
+def test_a_mistake_of_ours_tells_nothing(house, monkeypatch, caplog):
+    async def main():
+        async with house() as here:
+
+            async def broken(*_):
+                raise KeyError("/secret/path")
+
+            monkeypatch.setattr(here.service.answering, "prepare", broken)
+            reply = await here.post("/chat", message="x")
+            page = (await here.get("/metrics")).body.decode()
+        assert (reply.status, reply.code) == (500, "internal_error") and "secret" not in reply.body.decode()
+        assert "/secret/path" in caplog.text and 'requests_total{path="/chat",status="500"} 1.0' in page
+
+    asyncio.run(main())
+
+
+def test_the_description_names_every_field(house):
+    async def main():
+        async with house() as here:
+            described = (await here.get("/openapi.json")).json()
+            assert (await here.get("/docs")).status == 404  # its page would be fetched from elsewhere
+        form = described["paths"]["/question"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert set(form["required"]) == {"image", "question"}
+        chat = described["paths"]["/chat"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert {"message", "image", "conversation_id", "temperature"} <= set(chat["properties"])
+
+    asyncio.run(main())
