@@ -29,15 +29,20 @@ from shared.tokenizers import Turn
 IMAGE = "<image>"
 DESCRIBE = "Describe the picture."
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-SHOWN = 20  # bad records in an error's message
+
+SLIMMEST = 100
 
 
 @dataclass(frozen=True)
 class Record:
-    """A conversation, in which "<image>" stands once in what the user says if there is an image, and else never."""
+    """A conversation, in which "<image>" stands once in what the user says if there is an image, and else never.
+
+    kind  what sort of question it is, where a record says so ("kind": "colour"): evaluation tells them apart
+    """
 
     image: Path | None
     turns: tuple[Turn, ...]
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class Bad:
 
 def read_records(
     file: Path | str, images: Path | str | None = None, *, look: bool = True
-) -> tuple[list[Record], list[Bad]]:
-    """All good records of a file, and all bad ones.
+) -> tuple[dict[int, Record], list[Bad]]:
+    """All good records of a file by their places in it, and all bad ones.
 
     images  folder that images are named from; left out, that of the file
     look    open every image to its end; without it only missing ones are found
@@ -60,41 +65,40 @@ def read_records(
     """
     file = Path(file)
     folder = file.parent if images is None else Path(images)
-    good: list[Record] = []
+    good: dict[int, Record] = {}
     bad: list[Bad] = []
     for index, content in enumerate(_listed(file)):
         record, problems = _record(content, folder, look)
         if problems:
             bad.append(Bad(index, "; ".join(problems)))
         else:
-            good.append(record)
+            good[index] = record
     return good, bad
 
 
 def load_records(file: Path | str, images: Path | str | None = None, *, skip_bad: bool = False) -> list[Record]:
-    """The records of a file. With `skip_bad` bad ones are left out, and it is said how many.
-
-    Raises CourseError when there are bad ones and they are not to be skipped, or no good one.
-    """
+    """The records of a file. Raises CourseError as `refuse_or_skip` does."""
     good, bad = read_records(file, images)
-    if bad and not skip_bad:
-        raise CourseError(f"{_report(file, good, bad[:SHOWN], len(bad))}\n  Mend them, or leave them out with skip_bad")
-    if not good:
-        raise CourseError(_report(file, good, bad[:SHOWN], len(bad)))
-    if bad:
-        print(
-            f"warning: {file}: {len(bad):,} of {len(bad) + len(good):,} records are left out, the first is {bad[0].index}: {bad[0].reason}",
-            file=sys.stderr,
-        )
-    return good
+    refuse_or_skip(file, len(good), bad, skip_bad)
+    return list(good.values())
 
 
-def _report(file: Path | str, good: Sequence[Record], shown: Sequence[Bad], bad: int) -> str:
-    lines = [
-        f"{file}: {bad:,} bad records of {len(good) + bad:,}",
-        *(f"  {each.index}: {each.reason}" for each in shown),
-    ]
-    return "\n".join(lines + ([f"  … and {bad - len(shown):,} more"] if bad > len(shown) else []))
+def refuse_or_skip(file: Path | str, good: int, bad: Sequence[Bad], skip_bad: bool) -> None:
+    """Say how many bad records are left out; or raise CourseError when they are not to be, or nothing good is left."""
+    if good and bad and skip_bad:
+        some = f"{len(bad):,} of {len(bad) + good:,} records are left out, the first is {bad[0].index}: {bad[0].reason}"
+        print(f"warning: {file}: {some}", file=sys.stderr, flush=True)
+    elif bad or not good:
+        advice = "mend them, or leave them out with skip_bad" if good else "there is nothing to learn from"
+        raise CourseError(f"{report(file, good, bad, shown=20)}\n  {advice}")
+
+
+def report(file: Path | str, good: int, bad: Sequence[Bad], *, shown: int | None = None) -> str:
+    """How many records are bad, and why: all of them, or the first `shown`."""
+    lines = [f"{file}: {len(bad):,} bad records of {good + len(bad):,}"]
+    lines += [f"  {each.index}: {each.reason}" for each in bad[:shown]]
+    more = len(bad[shown:]) if shown is not None else 0
+    return "\n".join(lines + ([f"  … and {more:,} more"] if more else []))
 
 
 def _listed(file: Path) -> list[Any]:
@@ -138,7 +142,9 @@ def _record(content: Any, folder: Path, look: bool) -> tuple[Record | None, list
             problems.append(f"an image, and {places} {IMAGE}" if places != 1 else f"{IMAGE}, and no image")
         if any(IMAGE in turn.text for turn in turns if turn.role == "assistant"):
             problems.append(f"{IMAGE} in an answer")
-    return Record(None if image is None else folder / image, tuple(turns)), problems
+    kind = content.get("kind")
+    place = None if image is None else folder / image
+    return Record(place, tuple(turns), kind if isinstance(kind, str) else ""), problems
 
 
 def _conversation(said: Any, problems: list[str]) -> list[Turn]:
@@ -198,9 +204,11 @@ def _fault(image: Path, look: bool) -> str | None:
     if not look:
         return None
     try:
-        open_picture(image)
+        width, height = open_picture(image).size
     except CourseError as error:
         return str(error)
+    if max(width, height) > SLIMMEST * min(width, height):
+        return f"{image} has {width} × {height} pixels; one side may be {SLIMMEST} times the other at most"
     return None
 
 
@@ -219,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(_report(asked.file, good, bad, len(bad)))
+    print(report(asked.file, len(good), bad))
     return 1 if bad else 0
 
 
