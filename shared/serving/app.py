@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from shared.serving import completions
 from shared.serving.answering import Answer, Answering
+from shared.serving.description import describe
 from shared.serving.door import Door
 from shared.serving.forms import read_form
 from shared.serving.images import from_base64, from_data_url
@@ -124,6 +125,7 @@ def create_app(load: Callable[[], Speaker], settings: Settings | None = None) ->
 
     app = FastAPI(title="Multimodal from Scratch", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.service = service
+    app.openapi = lambda: describe(app)
     _add_paths(app, service)
     app.add_exception_handler(Problem, _tell)
     app.add_exception_handler(HTTPException, _tell_http)
@@ -149,19 +151,19 @@ def _add_paths(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         return service.page_of_metrics()
 
-    @app.post("/caption", summary="describe an image", openapi_extra=_form(CaptionForm))
+    @app.post("/caption", summary="describe an image")
     async def caption(http: HTTPRequest) -> Response:
         return await service.caption(http)
 
-    @app.post("/question", summary="answer a question about an image", openapi_extra=_form(QuestionForm))
+    @app.post("/question", summary="answer a question about an image")
     async def question(http: HTTPRequest) -> Response:
         return await service.question(http)
 
-    @app.post("/chat", summary="one turn of a conversation", openapi_extra=_json(ChatBody))
+    @app.post("/chat", summary="one turn of a conversation")
     async def chat(http: HTTPRequest) -> Response:
         return await service.chat(from_json(ChatBody, await _json_body(http)))
 
-    @app.post("/v1/chat/completions", summary="OpenAI's chat completions", openapi_extra=_json(CompletionBody))
+    @app.post("/v1/chat/completions", summary="OpenAI's chat completions")
     async def complete(http: HTTPRequest) -> Response:
         return await completions.complete(from_json(CompletionBody, await _json_body(http)), service.answering)
 
@@ -176,17 +178,6 @@ async def _json_body(http: HTTPRequest) -> bytes:
     if kind != "application/json":
         raise Problem("wrong_content_type", "send JSON, and say so: content-type: application/json")
     return await http.body()
-
-
-def _json(kind: type) -> dict:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": kind.model_json_schema()}}}}
-
-
-def _form(kind: type) -> dict:
-    schema = kind.model_json_schema()
-    schema["properties"] = {"image": {"type": "string", "format": "binary"}, **schema["properties"]}
-    schema["required"] = ["image", *schema.get("required", [])]
-    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 
 async def _tell(http: HTTPRequest, problem: Problem) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import io
 import json
 import re
@@ -358,5 +359,8 @@ def test_the_description_names_every_field(house):
         assert set(form["required"]) == {"image", "question"}
         chat = described["paths"]["/chat"]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert {"message", "image", "conversation_id", "temperature"} <= set(chat["properties"])
+        # What is named elsewhere is there.
+        for name in re.findall(r'"#/([^"]+)"', json.dumps(described)):
+            assert functools.reduce(dict.__getitem__, name.split("/"), described)
 
     asyncio.run(main())
