@@ -81,7 +81,8 @@ class Conversations:
         turn = Turn(conversation.history)
         try:
             yield name, turn
-            self._keep(name, conversation, turn.added)
+            if turn.added:
+                self._keep(name, conversation, turn.added)
         finally:
             conversation.busy = False
 

@@ -29,6 +29,7 @@ class Parrot:
         self.stepped = threading.Event()
         self.go = threading.Event()  # cleared, it waits at its next step
         self.go.set()
+        self.hold_at: int | None = None  # a step at which it clears it
 
     def count(self, request: Request) -> int:
         pictures = sum(len(message.images) for message in request.messages)
@@ -67,6 +68,8 @@ class Parrot:
             for step in range(max(map(len, rows))):
                 self.steps += 1
                 self.stepped.set()
+                if step == self.hold_at:
+                    self.go.clear()
                 assert self.go.wait(60)
                 if any("choke" in request.messages[-1].text for request in requests) and step == 1:
                     raise RuntimeError("out of memory at /dev/secret")
@@ -100,7 +103,7 @@ class House:
         self.app, self.speaker, self.service = app, speaker, app.state.service
 
     async def ask(self, method, path, *, headers=(), chunks=(b"",), left=None, reply=None) -> Reply:
-        """One request. `chunks` is the body, `left` an event that says that the client has gone."""
+        """One request. `chunks` is the body (None: the client goes), `left` an event that says that it has gone."""
         reply = reply or Reply()
         arriving = [*chunks]
 
@@ -109,6 +112,8 @@ class House:
                 chunk = arriving.pop(0)
                 if callable(chunk):
                     chunk = await chunk()
+                if chunk is None:
+                    return {"type": "http.disconnect"}
                 return {"type": "http.request", "body": chunk, "more_body": bool(arriving)}
             await (left or asyncio.Event()).wait()
             return {"type": "http.disconnect"}
