@@ -59,11 +59,15 @@ def train_decoder(
     steps: int,
     documents: int,
     mixed: bool = False,
+    shares: Sequence[int] = text.SHARES,
     batch_size: int = 16,
     **sizes: int,
 ) -> dict:
-    """Train on toy-world text; measure bits a byte on new text and accuracy by the number of examples."""
-    train_documents, test_documents = corpus(data, seed, documents, mixed)
+    """Train on toy-world text; measure bits a byte on new text and accuracy by the number of examples.
+
+    shares  of each kind of document: `text.SHARES`, or `text.SHARES_TO_BE_ASKED`
+    """
+    train_documents, test_documents = corpus(data, seed, documents, mixed, shares)
     tokenizer = tokenizer_of(train_documents)
     rows, segments = pack(encoded(tokenizer, train_documents), LENGTH)
     torch.manual_seed(seed)
@@ -101,10 +105,12 @@ def train_decoder(
     }
 
 
-def corpus(data: str, seed: int, documents: int, mixed: bool = False) -> tuple[list[str], list[str]]:
+def corpus(
+    data: str, seed: int, documents: int, mixed: bool = False, shares: Sequence[int] = text.SHARES
+) -> tuple[list[str], list[str]]:
     """Training and held-out documents; where `data` names a folder of real text, half of each is from there."""
-    training = text.documents("train", seed, documents, mixed=mixed)
-    held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS, mixed=mixed)
+    training = text.documents("train", seed, documents, mixed=mixed, shares=shares)
+    held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS, mixed=mixed, shares=shares)
     if data.startswith("folder:") or data == "text_small":
         pieces = text.real_documents(data)
         # The last twentieth is held out: a piece of the same books, but no page that was read.

@@ -1,4 +1,4 @@
-"""The small language model that later lessons keep frozen: the headline arm, larger and trained for longer.
+"""The small language model that later lessons keep frozen: the headline arm, larger, trained for longer, and on interviews too.
 
 make checkpoint-0
 """
@@ -12,12 +12,13 @@ import torch
 
 from data.toybox.heldout import VERSION
 from lessons.lesson_00_foundations.decoder.arms import BEGIN, small_model, train_decoder
+from lessons.lesson_00_foundations.decoder.text import SHARES_TO_BE_ASKED
 from shared.course.checkpoint import PLACE, Checkpoint
 from shared.tokenizers import load_tokenizer
 from shared.training import load_weights
 
 SIZES = {"width": 96, "layers": 4, "heads": 4, "kv_heads": 2, "hidden": 256}
-LENGTH_OF_TRAINING = {"steps": 3000, "documents": 80_000}
+LENGTH_OF_TRAINING = {"steps": 7000, "documents": 160_000}
 FOLDER = PLACE / "lesson_00_decoder"
 
 
@@ -26,7 +27,8 @@ def make(folder: Path, *, steps: int, documents: int, **sizes: int) -> dict[str,
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as run:
         measured = train_decoder(
-            seed=0, data="toybox", device="cpu", folder=Path(run), resume=False, steps=steps, documents=documents, **sizes
+            seed=0, data="toybox", device="cpu", folder=Path(run), resume=False, steps=steps, documents=documents,
+            shares=SHARES_TO_BE_ASKED, **sizes,
         )  # fmt: skip
         tokenizer = load_tokenizer(Path(run) / "tokenizer.json")
         model = load_weights(small_model(tokenizer.vocab_size, **sizes), Path(run))
@@ -50,7 +52,7 @@ def make_checkpoint(folder: Path) -> Mapping[str, float | int | str]:
 
 CHECKPOINT = Checkpoint(
     "lesson_00_decoder",
-    "A small Llama that has read of the toy world and learns simple rules in context; lessons 3 and 4 keep it frozen.",
+    "A small Llama that has read of the toy world, answers simple questions and learns simple rules in context; lessons 3 and 4 keep it frozen.",
     make_checkpoint,
     VERSION,
 )

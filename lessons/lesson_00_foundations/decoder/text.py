@@ -1,14 +1,15 @@
 """What the decoder reads: the toy world in words, and episodes that teach it to learn from examples.
 
-Every document is a pure function of (split, seed, number), so a corpus needs no file. Five kinds:
+Every document is a pure function of (split, seed, number), so a corpus needs no file. Six kinds:
 
     caption      a small striped red circle and two blue stars
     question     two blue stars and a red moon. what colour is the moon? red
     instruction  a red moon and a blue star. point to the star
     naming       small striped red circle: circle red.⏎ large plain blue star: star blue.⏎ …
     choosing     red circle? circle.⏎ small plain star? star.⏎ large blue? blue.⏎ …
+    interview    a small plain red moon at the top.⏎ what is there? a red moon⏎ where is the moon? top⏎ …
 
-The last two are *episodes by example*: a rule that nobody states holds for every line. In naming it says which attributes of
+Interviews are only for the model that later lessons ask about pictures (`SHARES_TO_BE_ASKED`). Naming and choosing are *episodes by example*: a rule that nobody states holds for every line. In naming it says which attributes of
 a thing are named, in which order: one example tells. In choosing it is an order of the four kinds of attribute, and of those
 shown the one that comes first is said: each example tells a part of the order. Who predicts the end of a later line well has
 learned the rule from the earlier ones, in context. Some rules are held out, as some combinations of colour and shape are
@@ -25,14 +26,20 @@ from typing import NamedTuple
 from data.datasets.download import data_folder
 from data.toybox.heldout import SEEN_PAIRS, SPLITS, check_split, scene_at
 from data.toybox.language import ATTRIBUTES, LEVELS, caption, instruction
-from data.toybox.questions import question_at
-from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, pick, stream
+from data.toybox.questions import ANSWERS, Question, ask, question_at
+from data.toybox.questions import KINDS as QUESTION_KINDS
+from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, Thing, pick, stream
 from shared.errors import CourseError
 
-KINDS = ("caption", "question", "instruction", "naming", "choosing")
-SHARES = (2, 2, 1, 3, 4)
+KINDS = ("caption", "question", "instruction", "naming", "choosing", "interview")
+SHARES = (2, 2, 1, 3, 4, 0)
 """How many documents of each kind stand in a dozen."""
+SHARES_TO_BE_ASKED = (1, 1, 1, 2, 3, 7)
+"""The same, in fifteen, for a model that is to answer questions: several about each scene, and scenes of one thing as well."""
 LINES = {"naming": 8, "choosing": 12}
+INTERVIEWED, QUESTIONS = (1, 3), 4
+"""How many things there are in an interview's scene, and questions about it beside the first."""
+WHAT_IS_THERE = "what is there?"
 """Examples in an episode."""
 FIRST_PURPOSE = 100
 """Our own random numbers among those of `stream`: the toy world uses purposes below 64."""
@@ -133,8 +140,8 @@ def episode_at(kind: str, split: str, seed: int, number: int, *, held_out: bool 
     return EPISODES[kind](stream(seed, number, purpose), held_out=held_out)
 
 
-def document_at(split: str, seed: int, number: int, *, mixed: bool = False) -> str:
-    """Document `number` of a split; the kinds stand in the proportions of `SHARES`.
+def document_at(split: str, seed: int, number: int, *, mixed: bool = False, shares: Sequence[int] = SHARES) -> str:
+    """Document `number` of a split; the kinds stand in the proportions of `shares`.
 
     In "train" and "validation" all rules and combinations are seen ones; in "test" every scene has a held-out
     combination and every episode a held-out rule. With `mixed` each line of an episode follows a rule of its own: the same
@@ -142,7 +149,7 @@ def document_at(split: str, seed: int, number: int, *, mixed: bool = False) -> s
     """
     check_split(split)
     rng = stream(seed, number, FIRST_PURPOSE + 64 + SPLITS.index(split))
-    kind = pick(rng, [kind for kind, share in zip(KINDS, SHARES, strict=True) for _ in range(share)])
+    kind = pick(rng, [kind for kind, share in zip(KINDS, shares, strict=True) for _ in range(share)])
     if kind in EPISODES:
         held_out = split == "test"
         lines = episode_at(kind, split, seed, number, held_out=held_out)
@@ -153,19 +160,41 @@ def document_at(split: str, seed: int, number: int, *, mixed: bool = False) -> s
     if kind == "question":
         scene, question = question_at(split, seed, number, things=(2, 4))
         return f"{caption(scene, 'places')}. {question.text} {question.answer}\n"
+    if kind == "interview":
+        return interview(split, seed, number, rng)
     if kind == "instruction":
         scene = scene_at(split, seed, number, (2, 4))
         return f"{caption(scene, 'attributes')}. {instruction(scene, rng).text}\n"
     return f"{caption(scene_at(split, seed, number), pick(rng, LEVELS), rng)}\n"
 
 
+def interview(split: str, seed: int, number: int, rng: Random) -> str:
+    """A scene told in full, then what there is in short, then questions about it, a line each."""
+    scene, other = (scene_at(split, seed, at, INTERVIEWED) for at in (number, number + 2**39))
+    lines = [f"{caption(scene, 'places')}.", f"{WHAT_IS_THERE} {caption(scene, 'colours')}"]
+    for _ in range(QUESTIONS):
+        question = _any_question(scene, other.things, rng)
+        lines.append(f"{question.text} {question.answer}")
+    return "\n".join(lines) + "\n"
+
+
+def _any_question(scene: Scene, elsewhere: Sequence[Thing], rng: Random) -> Question:
+    """A question of a kind and with an answer drawn at random, among those that the scene has."""
+    first = int(rng.random() * len(QUESTION_KINDS))
+    for kind in (*QUESTION_KINDS[first:], *QUESTION_KINDS[:first]):
+        for answer in sorted(ANSWERS[kind], key=lambda _: rng.random()):
+            if question := ask(scene, kind, answer, rng, elsewhere):
+                return question
+    raise AssertionError("every scene has a thing whose colour can be asked")
+
+
 MIXED = 1_000_000
 """From so many numbers on, episodes lend their first lines to mixed ones, a block of numbers to each."""
 
 
-def documents(split: str, seed: int, count: int, *, mixed: bool = False) -> list[str]:
+def documents(split: str, seed: int, count: int, *, mixed: bool = False, shares: Sequence[int] = SHARES) -> list[str]:
     """The first `count` documents of a split."""
-    return [document_at(split, seed, number, mixed=mixed) for number in range(count)]
+    return [document_at(split, seed, number, mixed=mixed, shares=shares) for number in range(count)]
 
 
 # ── Real text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
