@@ -7,6 +7,7 @@ import torch
 from data.toybox.language import is_true
 from data.toybox.picture import pictures
 from lessons.lesson_02_clip.arms.pairs import SIZE, TEST_SEED, scenes_of
+from lessons.lesson_03_blip2.arms.bridges import THINGS
 from lessons.lesson_03_blip2.model import visible
 from shared import plots
 from shared.course.lesson import Run
@@ -14,6 +15,7 @@ from shared.course.lesson import Run
 CAPTIONS = {
     "queries": "Where each query looks in the last block that looks, on held-out scenes: the scene, then a map a query.",
     "answers": "Right answers about held-out combinations, by bridge, at equal steps of the second stage (a dot a seed).",
+    "composition": "Captions that are true: of new scenes whose combinations the bridge has met, and of scenes with one it has not.",
     "captions": "Captions of scenes with held-out combinations, as the model with both stages writes them.",
     "second_stage": "The second stage's loss: the surprise of the frozen language model at captions and answers.",
     "masks": "The three masks of one Q-Former: four queries, then four words; row i sees column j.",
@@ -24,7 +26,6 @@ BRIDGES = {
     "all patches, one matrix": "all patches",
     "mean of the patches": "mean pooling",
 }
-THINGS = (1, 2)
 
 
 def draw(run: Run) -> dict[str, plots.Card]:
@@ -32,6 +33,7 @@ def draw(run: Run) -> dict[str, plots.Card]:
     return {
         "queries": queries(run),
         "answers": answers(run),
+        "composition": composition(run),
         "captions": captions(run),
         "second_stage": second_stage(run),
         "masks": masks(),
@@ -58,12 +60,33 @@ def queries(run: Run) -> plots.Card:
 
 
 def answers(run: Run) -> plots.Card:
-    """Every bridge's answers, beside one who has not looked."""
+    """Every bridge's answers, beside one who has not looked, and one who was told in words."""
     return plots.bars_with_intervals(
         {name: measured(run, arm, "answers") for name, arm in trained(run).items()},
         x_label="questions about held-out combinations answered rightly",
-        baselines={"blind": fmean(measured(run, "both stages", "answers_blind"))},
+        baselines={"blind": fmean(measured(run, "both stages", "answers_blind"))} | in_words(run, "answers"),
         highlight="both stages",
+        percent=True,
+    )
+
+
+def in_words(run: Run, name: str) -> dict[str, float]:
+    """What the language model reaches that is told in words, where this run has measured it."""
+    arm = "told in words"
+    return {arm: fmean(measured(run, arm, name))} if arm in run.arms[run.seeds[0]] else {}
+
+
+def composition(run: Run) -> plots.Card:
+    """Met and unmet combinations side by side, for every bridge."""
+    return plots.bars_with_intervals(
+        {
+            f"{name}, {which}": measured(run, arm, f"{of}captions")
+            for name, arm in trained(run).items()
+            for which, of in (("met", "seen_"), ("held out", ""))
+        },
+        x_label="captions that are true, thing for thing",
+        baselines=in_words(run, "captions"),
+        highlight="both stages, held out",
         percent=True,
     )
 

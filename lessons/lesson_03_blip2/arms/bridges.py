@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lessons.lesson_02_clip.arms.pairs import TEST_SEED
 from lessons.lesson_03_blip2.arms import frozen
-from lessons.lesson_03_blip2.arms.measure import answer_accuracy, caption_accuracy, query_maps
-from lessons.lesson_03_blip2.arms.pairs import Pairs, UniqueCaptions, asked, captioned, joined, questioned
+from lessons.lesson_03_blip2.arms.measure import answer_accuracy, caption_accuracy, query_maps, shown, told_in_words
+from lessons.lesson_03_blip2.arms.pairs import Pairs, UniqueCaptions, asked, captioned, joined, questioned, told
 from lessons.lesson_03_blip2.model import (
     Blip2,
     FirstStage,
@@ -28,6 +28,13 @@ from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 TURN = "<|turn|>"  # a special token that lesson 0's decoder has never read: here it tells the Q-Former to write
 HELD_OUT = 200
+SPLITS = {"": "test", "seen_": "validation"}
+"""What is measured where: on scenes with a combination that was never met, and on new scenes of met ones."""
+THINGS, ASKED_THINGS = (1, 2), (1, 1)
+"""How many things there are in scenes that are told, and in scenes that are asked about.
+
+The language model answers about one thing; told of two in words, it takes one for the other (`read_captions`).
+"""
 
 
 def train_bridge(
@@ -41,7 +48,8 @@ def train_bridge(
     first_steps: int = 0,
     bridge: Literal["q-former", "linear", "mean"] = "q-former",
     scenes: int = 4000,
-    things: tuple[int, int] | list[int] = (1, 2),
+    things: tuple[int, int] | list[int] = THINGS,
+    asked_things: tuple[int, int] | list[int] = ASKED_THINGS,
     queries: int = 8,
     width: int = 64,
     depth: int = 4,
@@ -52,16 +60,18 @@ def train_bridge(
 ) -> dict:
     """Train a bridge between the frozen eye and the frozen language model; measure it on held-out combinations.
 
-    first_steps  steps of the first stage; 0 leaves it out, and other bridges than the Q-Former have none
+    first_steps   steps of the first stage; 0 leaves it out, and other bridges than the Q-Former have none
+    things        the least and the greatest number of things in a scene that is told; of one that is asked about, `asked_things`
     (data is not used: the toy world is what the frozen ends have seen)
     """
     torch.manual_seed(seed)
     eye = frozen.load_eye()
     language, tokenizer = frozen.load_language()
     before = frozen.digest(eye), frozen.digest(language)
-    things = tuple(things)
+    things, asked_things = tuple(things), tuple(asked_things)
     captions = captioned(eye, tokenizer, "train", seed, scenes, things, device)
-    questions = questioned(eye, tokenizer, "train", seed, scenes, things, device)
+    short = told(eye, tokenizer, "train", seed, scenes, things, device)
+    questions = questioned(eye, tokenizer, "train", seed, scenes, asked_things, device)
     config = QFormerConfig(width, depth, max(1, width // 16), 2 * width, captions.features.shape[2])
     between = new_bridge(bridge, config, queries, language.config.width)
     measured: dict = {}
@@ -76,22 +86,47 @@ def train_bridge(
         )
     model = Blip2(eye, between, language).to(device)
     history = learn_second_stage(
-        model, joined(captions, questions), seed=seed, device=device, folder=folder / "stage-2", resume=resume, steps=steps,
+        model, joined(short, questions), seed=seed, device=device, folder=folder / "stage-2", resume=resume, steps=steps,
         batch_size=batch_size, learning_rate=learning_rate,
     )  # fmt: skip
     model.eval()
-    asked_captions = captioned(eye, tokenizer, "test", TEST_SEED, held_out, things, device)
-    asked_questions = questioned(eye, tokenizer, "test", TEST_SEED, held_out, things, device)
-    measured |= caption_accuracy(model, tokenizer, asked_captions, device)
-    measured |= answer_accuracy(model, tokenizer, asked_questions, device)
-    if bridge == "q-former":
-        measured["query_maps"] = query_maps(model, asked_captions.features[:6].to(device))
+    for name, split in SPLITS.items():
+        tell = told(eye, tokenizer, split, TEST_SEED, held_out, things, device)
+        ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, asked_things, device)
+        captions_right = caption_accuracy(shown(model, tell, device), tokenizer, tell)
+        answers_right = answer_accuracy(shown(model, ask, device), tokenizer, ask)
+        measured |= {f"{name}{of}": value for of, value in (captions_right | answers_right).items()}
+        if bridge == "q-former" and split == "test":
+            measured["query_maps"] = query_maps(model, tell.features[:6].to(device))
     return measured | {
         "loss_curve": history,
         "frozen_changed": float((frozen.digest(eye), frozen.digest(language)) != before),
-        "image_tokens": between(asked_captions.features[:1].to(device)).shape[1],
+        "image_tokens": between(captions.features[:1].to(device)).shape[1],
         "parameters": sum(parameter.numel() for parameter in between.parameters()),
     }
+
+
+def read_captions(
+    *, seed: int, data: str, device: str, folder: Path, resume: bool, held_out: int = HELD_OUT
+) -> dict[str, float | list[str]]:
+    """What the language model says by itself when it is told in words: no bridge can be expected to do better.
+
+    (Nothing is trained; neither seed nor data is used.)
+    """
+    eye = frozen.load_eye()
+    language, tokenizer = frozen.load_language()
+    language.to(device)
+    measured: dict = {}
+    for name, split in SPLITS.items():
+        tell = told(eye, tokenizer, split, TEST_SEED, held_out, THINGS, device)
+        ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, ASKED_THINGS, device)
+        two = questioned(eye, tokenizer, split, TEST_SEED, held_out, (2, 2), device)
+        measured |= {f"{name}{of}": value for of, value in {
+            **caption_accuracy(told_in_words(language, tokenizer, tell, device), tokenizer, tell),
+            **answer_accuracy(told_in_words(language, tokenizer, ask, device), tokenizer, ask),
+            "answers_of_two": answer_accuracy(told_in_words(language, tokenizer, two, device), tokenizer, two)["answers"],
+        }.items()}  # fmt: skip
+    return measured
 
 
 def training_config(steps: int, learning_rate: float, seed: int) -> TrainingConfig:

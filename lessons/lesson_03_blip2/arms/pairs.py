@@ -12,14 +12,14 @@ from data.toybox.language import caption
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene
 from lessons.lesson_00_foundations.decoder.arms import BEGIN
+from lessons.lesson_00_foundations.decoder.text import WHAT_IS_THERE
 from lessons.lesson_02_clip.arms.pairs import pixels_of, scenes_of
 from lessons.lesson_02_clip.model import VisionTower
 from lessons.lesson_03_blip2.arms.frozen import features_of
 from shared.tokenizers import Tokenizer
 
-KINDS = ("colour", "shape", "place", "existence")
-"""Questions that one or two things are enough for."""
-LEVEL = "colours"
+KINDS = ("colour", "shape", "size", "texture", "place")
+"""Questions about one thing, which the language model answers well when it is told in words (`bridges.read_captions`)."""
 STOP = "\n"
 
 
@@ -27,7 +27,7 @@ STOP = "\n"
 class Pairs:
     """Pictures, by what the eye made of them, each with a text: row i of one belongs to row i of the others.
 
-    tokens    [begin, prompt, answer, end of line]; for a caption the prompt is empty
+    tokens    the prompt, what is to be written, the end of the line
     segments  0 for a token, −1 for padding
     prompts   how many tokens of each row are given when it is asked
     texts     what is to be written: a caption, or an answer
@@ -41,14 +41,30 @@ class Pairs:
     scenes: Sequence[Scene]
     kinds: Sequence[str]
 
+    def given(self, rows: Int[Tensor, "some"]) -> list[Int[Tensor, "prompt"]]:
+        """The prompts of some rows."""
+        return [self.tokens[row, : self.prompts[row]] for row in rows]
+
 
 def captioned(
     eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, things: tuple[int, int], device: str
 ) -> Pairs:
-    """Scenes of a split with a caption of colours and shapes each."""
+    """Scenes of a split with a caption each that tells all: what the first stage compares, matches and writes.
+
+    (These begin as documents do. What the second stage asks for follows the image's vectors, as it would follow a caption.)
+    """
     scenes = scenes_of(split, seed, count, things)
-    texts = [caption(scene, LEVEL) for scene in scenes]
-    return _pairs(eye, tokenizer, scenes, ["" for _ in scenes], texts, ["caption"] * count, device)
+    texts = [caption(scene, "places") for scene in scenes]
+    return _pairs(eye, tokenizer, scenes, [""] * count, texts, ["caption"] * count, device)
+
+
+def told(
+    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, things: tuple[int, int], device: str
+) -> Pairs:
+    """Scenes of a split, each with the question what is there, and a caption of colours and shapes as the answer."""
+    scenes = scenes_of(split, seed, count, things)
+    texts = [caption(scene, "colours") for scene in scenes]
+    return _pairs(eye, tokenizer, scenes, [WHAT_IS_THERE] * count, texts, ["caption"] * count, device)
 
 
 def questioned(
@@ -56,10 +72,9 @@ def questioned(
 ) -> Pairs:
     """Scenes of a split with a question each, of all `KINDS` in equal parts."""
     asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], things) for number in range(count)]
-    questions = [question for _, question in asked]
-    prompts, answers = [f"{question.text} " for question in questions], [question.answer for question in questions]
-    kinds = [question.kind for question in questions]
-    return _pairs(eye, tokenizer, [scene for scene, _ in asked], prompts, answers, kinds, device)
+    scenes, questions = [scene for scene, _ in asked], [question for _, question in asked]
+    prompts, answers = [question.text for question in questions], [question.answer for question in questions]
+    return _pairs(eye, tokenizer, scenes, prompts, answers, [question.kind for question in questions], device)
 
 
 def _pairs(
@@ -73,9 +88,10 @@ def _pairs(
 ) -> Pairs:
     rows, given = [], []
     for prompt, text in zip(prompts, texts, strict=True):
-        # A space belongs to the word after it: prompt and answer are encoded as the one text that they are.
-        given.append(1 + len(tokenizer.encode(prompt.rstrip())) if prompt else 1)
-        rows.append([tokenizer.specials[BEGIN], *tokenizer.encode(prompt + text + STOP)])
+        begin = [] if prompt else [tokenizer.specials[BEGIN]]
+        given.append(len(begin) + len(tokenizer.encode(prompt)))
+        # A space belongs to the word after it.
+        rows.append([*begin, *tokenizer.encode(f"{prompt} {text}{STOP}" if prompt else text + STOP)])
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     segments = torch.where(torch.arange(longest) < torch.tensor(list(map(len, rows)))[:, None], 0, -1)

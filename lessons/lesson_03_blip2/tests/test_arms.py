@@ -1,13 +1,17 @@
 """The arms do what their names say: texts are asked where they should be, batches hold no caption twice, frozen ends stay."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from data.toybox.heldout import is_held_out
+from data.toybox.language import is_true
 from lessons.lesson_00_foundations.decoder.arms import SPECIALS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.text import SHARES_TO_BE_ASKED, documents
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_03_blip2 import claims
+from lessons.lesson_03_blip2 import experiment
 from lessons.lesson_03_blip2.arms import bridges, exact, frozen, pairs
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer
@@ -25,8 +29,7 @@ def eye():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    text = "a red circle and two blue stars\nhow many red things are there? zero\nwhere is the moon? at the top left\n"
-    return Tokenizer.train([text] * 4, 320, specials=SPECIALS)
+    return Tokenizer.train(documents("train", 0, 200, shares=SHARES_TO_BE_ASKED), 400, specials=SPECIALS)
 
 
 @pytest.fixture
@@ -46,11 +49,11 @@ def test_a_question_is_given_and_its_answer_asked(eye, tokenizer):
     batch = pairs.questioned(eye, tokenizer, "train", 0, 8, THINGS, "cpu")
     asked = pairs.asked(batch.segments, batch.prompts)
     for row in range(8):
-        given = tokenizer.decode(batch.tokens[row, 1 : batch.prompts[row]].tolist())
+        given = tokenizer.decode(batch.given(torch.tensor([row]))[0].tolist())
         wanted = tokenizer.decode(batch.tokens[row][asked[row]].tolist())
         assert given.endswith("?") and wanted == f" {batch.texts[row]}\n"
     assert set(batch.kinds) == set(pairs.KINDS)
-    assert batch.features.shape == (8, 16, 16)
+    assert batch.features.shape == (8, 17, 16)
 
 
 def test_a_caption_is_asked_whole(eye, tokenizer):
@@ -60,6 +63,15 @@ def test_a_caption_is_asked_whole(eye, tokenizer):
         f"{text}\n" for text in batch.texts
     ]
     assert all(map(is_held_out, batch.scenes))
+
+
+def test_what_there_is_is_asked_and_told_in_short(eye, tokenizer):
+    batch = pairs.told(eye, tokenizer, "test", 0, 6, THINGS, "cpu")
+    asked = pairs.asked(batch.segments, batch.prompts)
+    for row, text in enumerate(batch.texts):
+        assert tokenizer.decode(batch.given(torch.tensor([row]))[0].tolist()) == "what is there?"
+        assert tokenizer.decode(batch.tokens[row][asked[row]].tolist()) == f" {text}\n"
+        assert is_true(text, batch.scenes[row])
 
 
 def test_no_caption_comes_twice_in_a_batch_and_batches_repeat_themselves(eye, tokenizer):
@@ -76,7 +88,7 @@ def test_no_caption_comes_twice_in_a_batch_and_batches_repeat_themselves(eye, to
 @pytest.mark.parametrize("bridge", ["q-former", "mean"])
 def test_an_arm_trains_and_measures(bridge, ends, tmp_path):
     arm = {"q-former": "both stages", "mean": "mean pooling"}[bridge]
-    settings = next(each for each in claims.ARMS if each.name == arm).presets["smoke"]
+    settings = next(each for each in experiment.ARMS if each.name == arm).presets["smoke"]
     small = {"width": 16, "depth": 2, "queries": 3} if bridge == "q-former" else {}
     measured = bridges.train_bridge(
         seed=0,
@@ -91,6 +103,11 @@ def test_an_arm_trains_and_measures(bridge, ends, tmp_path):
     assert 0 <= measured["answers"] <= 1 and 0 < measured["answers_blind"] < 1
     if bridge == "q-former":
         assert 0 <= measured["retrieval"] <= 1 and len(measured["query_maps"][0]) == 3
+
+
+def test_the_language_model_is_told_in_words_what_the_others_are_shown(ends):
+    measured = bridges.read_captions(seed=0, data="toybox", device="cpu", folder=Path(), resume=False, held_out=6)
+    assert 0 <= measured["answers"] <= 1 and 0 <= measured["seen_captions"] <= 1
 
 
 def test_the_mechanism_is_exact(tmp_path):

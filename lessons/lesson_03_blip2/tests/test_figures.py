@@ -10,11 +10,12 @@ from shared.course.lesson import Run
 
 def measurements(offset):
     curve = ([10, 20], [2.0 - offset, 1.0])
-    return {"answers": 0.5 + offset, "answers_blind": 0.3, "loss_curve": curve}
+    right = {"answers": 0.5 + offset, "captions": 0.4, "seen_captions": 0.6}
+    return right | {"answers_blind": 0.3, "loss_curve": curve}
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-@pytest.mark.parametrize("arms", [["both stages"], list(figures.BRIDGES.values())])
+@pytest.mark.parametrize("arms", [["both stages"], [*figures.BRIDGES.values(), "told in words"]])
 def test_every_figure_is_drawn_and_has_a_caption(seeds, arms):
     run = Run(
         "cpu", "cpu", "toybox", seeds, Path("nowhere"), {s: {arm: measurements(s / 100) for arm in arms} for s in seeds}
