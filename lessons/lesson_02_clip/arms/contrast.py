@@ -19,7 +19,7 @@ CONTRASTS = (2, 4, 8, 16, 32, 64)
 
 
 def small_model(
-    loss: Literal["info-nce", "sigmoid"], *, patch_size: int = 4, width: int = 64, depth: int = 3
+    loss: Literal["info-nce", "sigmoid"], *, patch_size: int = 4, width: int = 64, depth: int = 3, waves: float = 0.0
 ) -> CLIP | SigLIP:
     """The lesson's own two towers: 64 patches of 4×4 pixels into three blocks, a caption's words into two."""
     tokenizer = toy_tokenizer()
@@ -31,19 +31,20 @@ def small_model(
     # The same two towers for either loss, so that the loss is all that differs.
     model = CLIP(CLIPConfig(image, text, embedding=width))
     model = model if loss == "info-nce" else WithSigmoid(model.config)
-    begin_positions(model.image_tower)
+    if waves:
+        begin_positions(model.image_tower, waves)
     return model
 
 
 @torch.no_grad()
-def begin_positions(tower: VisionTower) -> None:
-    """Let learned positions begin as waves of rows and columns, as strong as what a patch shows.
+def begin_positions(tower: VisionTower, size: float) -> None:
+    """Let learned positions begin as waves of rows and columns of a size, about that of what a patch shows.
 
-    Begun small and at random, as in the paper, they were still too weak to tell places after four thousand steps: colours and
+    Begun small and at random, as in the paper, they are too weak to tell places even after four thousand steps: colours and
     textures win batch after batch without them.
     """
     waves = sine_cosine_positions(tower.config.grid, tower.config.width)
-    tower.positions[tower.before_patches :] = waves / 2
+    tower.positions[tower.before_patches :] = size * waves
 
 
 class WithSigmoid(CLIP):
@@ -86,7 +87,7 @@ def train_pairs(
     learning_rate: float = 5e-3,
     temperature: float | None = None,
     scenes: int = SCENES,
-    **sizes: int,
+    **sizes: float,
 ) -> dict:
     """Train two towers on pairs of the toy world; measure them on combinations that they have not met.
 
