@@ -32,7 +32,7 @@ def best_size(image: Size, pinpoints: Sequence[Size]) -> Size:
     if min(image) < 1 or not pinpoints:
         raise ValueError(f"an image of {image} and the sizes {list(pinpoints)}; expected pixels, and a size to choose")
 
-    # exercise 5.5: the grid that loses least
+    # exercise 5.6: the grid that loses least
     def merit(size: Size) -> tuple[int, int]:
         scale = min(size[0] / image[0], size[1] / image[1])
         kept = min(int(image[0] * scale) * int(image[1] * scale), image[0] * image[1])
@@ -86,7 +86,7 @@ def without_bars(
     patches: Float[Tensor, "rows columns width"], image: Size
 ) -> Float[Tensor, "kept_rows kept_columns width"]:
     """The patches that show the image, without those that lie wholly on the black bars."""
-    # exercise 5.6: cut the black bars away
+    # exercise 5.7: cut the black bars away
     rows, columns = patches.shape[:2]
     # The published code rounds to seven digits first, so that 6.99999999 patches are 7.
     if image[1] / image[0] > columns / rows:
@@ -108,7 +108,7 @@ def packed(
     grid   rows and columns of tiles
     """
     side = round(tiles.shape[1] ** 0.5)
-    # exercise 5.7: tiles laid together
+    # exercise 5.8: tiles laid together
     large = tiles[1:].unflatten(0, grid).unflatten(2, (side, side)).transpose(1, 2)
     shown = without_bars(large.flatten(2, 3).flatten(0, 1), image)
     ends = newline.expand(len(shown), 1, -1)

@@ -24,10 +24,18 @@ def image_features(
     layers       which of the depth + 1 states; the tokens of several are laid side by side
     class_token  keep the tokens that stand before the patches
     """
-    states = hidden_states(vision, pixels)
-    # exercise 5.1: what the eye knows before its last block
-    chosen = torch.cat([states[layer] for layer in layers], dim=-1)
-    return chosen if class_token else chosen[:, vision.before_patches :]
+    return chosen_tokens(hidden_states(vision, pixels), layers, 0 if class_token else vision.before_patches)
+
+
+def chosen_tokens(
+    states: Sequence[Float[Tensor, "images tokens width"]], layers: Sequence[int], leading: int
+) -> Float[Tensor, "images kept features"]:
+    """Some of an eye's states, a token's vectors side by side, without the `leading` tokens that are no patches.
+
+    states  as the first block gets them, and as each block leaves them: −1 is the last block's, −2 what goes into it
+    """
+    # exercise 5.3: what the eye knows before its last block
+    return torch.cat([states[layer] for layer in layers], dim=-1)[:, leading:]
     # end exercise
 
 

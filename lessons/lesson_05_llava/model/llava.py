@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
@@ -131,19 +131,21 @@ class Llava(nn.Module):
 
 
 def put_images(
-    text: Float[Tensor, "batch text width"], is_image: Tensor, vectors: Float[Tensor, "image_tokens width"]
+    text: Float[Tensor, "batch text width"],
+    is_image: Bool[Tensor, "batch text"],
+    vectors: Float[Tensor, "image_tokens width"],
 ) -> Float[Tensor, "batch text width"]:
-    """The text's vectors, with the images' put where `is_image` [batch, text] says, in reading order.
+    """The text's vectors, with the images' put where `is_image` says, in reading order.
 
     Raises ValueError when there are more or fewer places than vectors.
     """
-    # exercise 5.3: images in the places of words
     places = int(is_image.sum())
     if places != len(vectors):
         raise ValueError(
             f"the text has {places} image tokens, but the images take {len(vectors)}; expand each <image> to as many "
             "tokens as its image has"
         )
+    # exercise 5.4: images in the places of words, in PyTorch
     return text.masked_scatter(is_image[..., None], vectors.to(text.dtype))
     # end exercise
 

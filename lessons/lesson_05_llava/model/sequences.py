@@ -53,7 +53,7 @@ def learned(
 
     Nobody is ever asked to guess an image token, for it is no word, nor padding.
     """
-    # exercise 5.4: what is learned, and what is only read
+    # exercise 5.5: what is learned, and what is only read
     words = (tokens != image_token) & (segments >= 0)
     return words if prompts else words & answers
     # end exercise

@@ -1,0 +1,275 @@
+"""The exercises. Each is reached through `student` alone: numbers in, numbers out. A mistake breaks one of them."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+IMAGE, USER, ASSISTANT, END = range(4)  # the reference's own
+
+
+def close(given, expected, tolerance=1e-5):
+    torch.testing.assert_close(given.double(), expected.double(), atol=tolerance, rtol=0)
+
+
+# ── 5.1: only what the assistant says ─────────────────────────────────────────────────────────────────────────────────
+
+ANSWER_LOSS = "reference:answer_loss"
+ROWS = [
+    [USER, IMAGE, IMAGE, 4, ASSISTANT, 17, END, USER, 5, ASSISTANT, 9, END],
+    [USER, IMAGE, IMAGE, 5, ASSISTANT, 8, 8, 9, END, USER, 6, ASSISTANT],
+]
+OWN = [[5, 6, 10, 11], [5, 6, 7, 8]]
+
+
+@pytest.mark.exercise("5.1")
+def test_the_loss_is_the_mean_surprise_at_answers_and_their_ends(student):
+    logits = torch.randn(2, 12, 20)
+    chances = logits.double().log_softmax(-1)
+    surprises = [-chances[row, t - 1, ROWS[row][t]].item() for row in range(2) for t in OWN[row]]
+    assert student(ANSWER_LOSS, logits=logits, rows=ROWS).item() == pytest.approx(sum(surprises) / 8, rel=1e-6)
+
+
+@pytest.mark.exercise("5.1")
+def test_questions_images_and_headers_are_read_and_not_learned(student):
+    logits = torch.randn(2, 12, 20)
+    _, gradients = student(ANSWER_LOSS, upstream=torch.tensor(1.0), logits=logits, rows=ROWS)
+    expected = torch.zeros(2, 12, 20, dtype=torch.float64)
+    for row in range(2):
+        for t in OWN[row]:
+            truth = F.one_hot(torch.tensor(ROWS[row][t]), 20)
+            expected[row, t - 1] = (logits[row, t - 1].double().softmax(-1) - truth) / 8
+    close(gradients["logits"], expected)
+
+
+# ── 5.2 and 5.4: images in the places of words ────────────────────────────────────────────────────────────────────────
+
+TOKENS = [[USER, IMAGE, IMAGE, 4], [IMAGE, 7, IMAGE, IMAGE]]
+
+
+def put_by_reference(student, **arguments):
+    """The reference takes all rows one behind the other."""
+    text = arguments.pop("text")
+    flat = [token for row in TOKENS for token in row]
+    given = student("reference:put_images", tokens=flat, text=text.flatten(0, 1), **arguments)
+    if not isinstance(given, tuple):
+        return given.reshape(text.shape)
+    gradients = {"text": given[1]["text"].reshape(text.shape), "vectors": given[1]["vectors"]}
+    return given[0].reshape(text.shape), gradients
+
+
+def put_by_model(student, **arguments):
+    return student("model.llava:put_images", is_image=torch.tensor(TOKENS) == IMAGE, **arguments)
+
+
+PUT = [
+    pytest.param(put_by_reference, marks=pytest.mark.exercise("5.2")),
+    pytest.param(put_by_model, marks=pytest.mark.exercise("5.4")),
+]
+
+
+@pytest.mark.parametrize("put", PUT)
+def test_image_vectors_stand_in_reading_order(student, put):
+    text, vectors = torch.randn(2, 4, 3), torch.randn(5, 3)
+    given = put(student, text=text, vectors=vectors)
+    expected = text.clone()
+    for vector, (row, place) in zip(vectors, [(0, 1), (0, 2), (1, 0), (1, 2), (1, 3)], strict=True):
+        expected[row, place] = vector
+    close(given, expected)
+
+
+@pytest.mark.parametrize("put", PUT)
+def test_words_and_images_each_get_their_own_gradient(student, put):
+    text, vectors = torch.randn(2, 4, 3), torch.randn(5, 3)
+    upstream = torch.randn(8, 3) if put is put_by_reference else torch.randn(2, 4, 3)
+    _, gradients = put(student, upstream=upstream, text=text, vectors=vectors)
+    there = upstream.reshape(2, 4, 3)
+    is_image = torch.tensor(TOKENS) == IMAGE
+    close(gradients["vectors"], there[is_image])
+    close(gradients["text"], there * ~is_image[..., None])
+
+
+# ── 5.3: what the eye knows before its last block ─────────────────────────────────────────────────────────────────────
+
+FEATURES = "model.features:chosen_tokens"
+
+
+@pytest.mark.exercise("5.3")
+@pytest.mark.parametrize("leading", [0, 1, 3])
+@pytest.mark.parametrize("layer", [-2, -1, 0, 1])
+def test_one_state_is_taken_and_what_leads_is_left_out(student, layer, leading):
+    states = [torch.randn(2, 7, 5) for _ in range(4)]
+    close(student(FEATURES, states=states, layers=[layer], leading=leading), states[layer][:, leading:])
+
+
+@pytest.mark.exercise("5.3")
+def test_several_states_lie_side_by_side_in_the_order_that_is_asked(student):
+    states = [torch.randn(2, 7, 5) for _ in range(4)]
+    given = student(FEATURES, states=states, layers=[-2, 0], leading=1)
+    assert given.shape == (2, 6, 10)
+    close(given[..., :5], states[2][:, 1:])
+    close(given[..., 5:], states[0][:, 1:])
+
+
+# ── 5.5: what is learned, and what is only read ───────────────────────────────────────────────────────────────────────
+
+LEARNED = "model.sequences:learned"
+
+
+def sequence():
+    return {
+        "tokens": torch.tensor([[1, 9, 9, 4, 5, 6], [1, 9, 9, 9, 5, 9]]),
+        "answers": torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1]]).bool(),
+        "segments": torch.tensor([[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, -1]]),
+        "image_token": 9,
+    }
+
+
+@pytest.mark.exercise("5.5")
+def test_answers_are_learned(student):
+    assert student(LEARNED, **sequence()).int().tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 0]]
+
+
+@pytest.mark.exercise("5.5")
+def test_with_prompts_all_words_are_and_still_no_image_nor_padding(student):
+    given = student(LEARNED, **sequence(), prompts=True)
+    assert given.int().tolist() == [[1, 0, 0, 1, 1, 1], [1, 0, 0, 0, 1, 0]]
+
+
+@pytest.mark.exercise("5.5")
+def test_padding_is_never_learned_whatever_else_is_said_of_it(student):
+    """Some fill up with a word, or with the end of a turn, and mark it as an answer by mistake."""
+    padded = sequence() | {"tokens": torch.tensor([[1, 9, 9, 4, 5, 6], [1, 9, 9, 9, 5, 6]])}
+    for prompts in (False, True):
+        assert not student(LEARNED, **padded, prompts=prompts)[1, 5]
+
+
+# ── 5.6: the grid that loses least ────────────────────────────────────────────────────────────────────────────────────
+
+TILES = "model.anyres:tiles_of"
+PINPOINTS = [(4, 8), (8, 4), (8, 8), (12, 4), (4, 12)]
+
+
+def grid_chosen(student, height, width, pinpoints=PINPOINTS):
+    """Rows and columns of tiles: an image of ever brighter columns tells which tiles lie side by side."""
+    image = torch.arange(width, dtype=torch.float32).expand(1, height, width) + 1.0
+    tiles = student(TILES, image=image.clone(), pinpoints=pinpoints, side=4)[1:]
+    means = [tile.max().item() for tile in tiles]
+    columns = next((place for place in range(1, len(means)) if means[place] <= means[place - 1] + 1e-3), len(means))
+    return len(means) // columns, columns
+
+
+@pytest.mark.exercise("5.6")
+@pytest.mark.parametrize(
+    ("height", "width", "grid"),
+    [
+        (4, 8, (1, 2)),  # exactly one of the sizes
+        (8, 4, (2, 1)),
+        (8, 8, (2, 2)),
+        (3, 9, (1, 3)),  # a long one
+        (9, 3, (3, 1)),
+        (4, 4, (1, 2)),  # nothing is lost in any size; the first of those with the least black
+        (5, 5, (2, 2)),  # shrunk to 4 × 4 it would lose detail
+        (3, 7, (1, 2)),  # larger than itself shows nothing new, and wastes more
+        (40, 90, (1, 3)),  # shrunk to 4 × 9 it keeps most pixels; in 4 × 8 and 8 × 8 it would be 3 × 8
+        (100, 100, (2, 2)),
+    ],
+)
+def test_the_size_that_keeps_most_and_wastes_least(student, height, width, grid):
+    assert grid_chosen(student, height, width) == grid
+
+
+@pytest.mark.exercise("5.6")
+def test_the_order_of_the_list_makes_no_difference_where_sizes_differ(student):
+    for height, width in ((8, 8), (3, 9), (9, 3), (5, 5), (3, 7), (40, 90)):
+        turned = grid_chosen(student, height, width, PINPOINTS[::-1])
+        assert turned == grid_chosen(student, height, width)
+
+
+# ── 5.7: cut the black bars away ──────────────────────────────────────────────────────────────────────────────────────
+
+BARS = "model.anyres:without_bars"
+
+
+def numbered(rows, columns):
+    return torch.arange(rows * columns, dtype=torch.float32).reshape(rows, columns, 1)
+
+
+@pytest.mark.exercise("5.7")
+@pytest.mark.parametrize(
+    ("image", "rows", "columns"),
+    [
+        ((10, 30), (2, 4), (0, 6)),  # 2 of 6 rows are filled
+        ((20, 30), (1, 5), (0, 6)),
+        ((30, 10), (0, 6), (2, 4)),
+        ((30, 20), (0, 6), (1, 5)),
+        ((7, 7), (0, 6), (0, 6)),
+        ((13, 14), (0, 6), (0, 6)),  # 5.57 of 6 rows
+        ((16, 30), (1, 5), (0, 6)),  # 3.2 of 6 rows: a bar of one row and a half is one row
+    ],
+)
+def test_what_shows_the_image_stays(student, image, rows, columns):
+    patches = numbered(6, 6)
+    given = student(BARS, patches=patches, image=image)
+    close(given, patches[rows[0] : rows[1], columns[0] : columns[1]])
+
+
+@pytest.mark.exercise("5.7")
+def test_a_grid_that_is_no_square(student):
+    patches = numbered(4, 8)
+    close(student(BARS, patches=patches, image=(10, 20)), patches)
+    close(student(BARS, patches=patches, image=(10, 40)), patches[1:3])
+    close(student(BARS, patches=patches, image=(20, 20)), patches[:, 2:6])
+
+
+@pytest.mark.exercise("5.7")
+def test_seven_patches_that_come_out_as_a_little_less_are_seven(student):
+    """49 · (1 / 7) is 7 but for the last bit, in floating point."""
+    for rows, image in ((9, (49, 63)), (11, (49, 77)), (13, (49, 91)), (25, (49, 175))):
+        filled = image[0] * (rows / image[1])
+        assert math.isclose(filled, round(filled))
+        patches = numbered(rows, rows)
+        bar = (rows - round(filled)) // 2
+        close(student(BARS, patches=patches, image=image), patches[bar : rows - bar])
+
+
+# ── 5.8: tiles laid together ──────────────────────────────────────────────────────────────────────────────────────────
+
+PACKED = "model.anyres:packed"
+
+
+def tiled(grid, side):
+    """Tiles whose patches are numbered as they lie in the whole: row · 100 + column; the whole image has −1, −2, …"""
+    rows, columns = grid
+    whole = torch.arange(rows * side)[:, None] * 100.0 + torch.arange(columns * side)
+    tiles = whole.reshape(rows, side, columns, side).transpose(1, 2).reshape(rows * columns, side * side, 1)
+    return torch.cat([-1.0 - torch.arange(side * side)[None, :, None], tiles]), whole
+
+
+@pytest.mark.exercise("5.8")
+@pytest.mark.parametrize("grid", [(1, 2), (2, 1), (2, 2), (3, 1), (2, 3)])
+def test_the_whole_first_then_rows_with_a_newline_behind_each(student, grid):
+    tiles, whole = tiled(grid, 2)
+    image = (grid[0] * 2, grid[1] * 2)
+    given = student(PACKED, tiles=tiles, image=image, grid=grid, newline=torch.tensor([0.5]))
+    lines = torch.cat([whole, torch.full((len(whole), 1), 0.5)], dim=1)
+    close(given[:, 0], torch.cat([torch.tensor([-1.0, -2.0, -3.0, -4.0]), lines.flatten()]))
+
+
+@pytest.mark.exercise("5.8")
+def test_bars_are_left_out_and_newlines_counted_by_the_rows_that_stay(student):
+    tiles, whole = tiled((2, 2), 2)
+    given = student(PACKED, tiles=tiles, image=(10, 20), grid=(2, 2), newline=torch.tensor([0.5]))
+    lines = torch.cat([whole[1:3], torch.full((2, 1), 0.5)], dim=1)
+    close(given[4:, 0], lines.flatten())
+
+
+@pytest.mark.exercise("5.8")
+def test_every_newline_is_the_same_one_and_learns_from_all(student):
+    tiles, newline = torch.randn(5, 4, 3), torch.randn(3)
+    upstream = torch.randn(4 + 4 * 5, 3)
+    _, gradients = student(PACKED, upstream=upstream, tiles=tiles, image=(8, 8), grid=(2, 2), newline=newline)
+    close(gradients["newline"], upstream[[8, 13, 18, 23]].sum(0))
+    close(gradients["tiles"][0], upstream[:4])
+    close(gradients["tiles"].sum((0, 1)), upstream.sum(0) - gradients["newline"], 1e-4)

@@ -1,0 +1,74 @@
+"""The pure-Python LLaVA and the PyTorch one are the same mathematics: same weights, same logits, same loss, same gradients."""
+
+from random import Random
+
+import pytest
+import torch
+
+from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_05_llava import reference
+from lessons.lesson_05_llava.model import Llava, Projector, learned
+from shared.finetuning import answer_loss
+from shared.transformer import DecoderConfig
+from shared.two_worlds import as_plain, as_torch, largest_difference
+
+# features, width, layers, heads, hidden
+SIZES = {"the reference's": (20, 24, 2, 2, 48), "odd": (7, 18, 3, 3, 10)}
+
+
+def both(name):
+    """The same random weights in both; they are read out of the PyTorch model by the reference's own names."""
+    features, width, layers, heads, hidden = SIZES[name]
+    config = DecoderConfig(len(reference.WORDS), width, layers, heads, heads, hidden, rotary_base=10_000.0)
+    model = Llava(
+        torch.nn.Identity(), Projector(features, width), LanguageModel(config), image_token=reference.IMAGE
+    ).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    random = Random(0)
+    language = reference.LanguageModel(width, layers, heads, hidden, random)
+    plain = reference.Llava(reference.Projector(features, width, random), language)
+    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    return plain, model, torch.randn(3, reference.PATCHES, features, dtype=torch.float64)
+
+
+def rows():
+    """Three conversations of equal lengths, about an image each."""
+    turns = [[(question, reference.answer_to(question, digit)) for question in ("even", "next")] for digit in (3, 8, 0)]
+    return [reference.expanded(reference.conversation("<image>", said), reference.PATCHES) for said in turns]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_same_weights_same_logits_loss_and_gradients(name):
+    plain, model, features = both(name)
+    tokens, segments = torch.tensor(rows()), torch.zeros(3, len(rows()[0]), dtype=torch.long)
+    here = plain(rows(), as_plain(features))
+    there = model.logits(tokens, features)
+    # (The PyTorch decoder turns queries and keys by angles in float32.)
+    assert largest_difference(as_torch(here), there) < 1e-5
+
+    own = torch.tensor([reference.learned(row) for row in rows()])
+    wanted = learned(tokens, own, segments, image_token=reference.IMAGE)
+    losses = reference.answer_loss(here, rows()), answer_loss(there, tokens, wanted)
+    # (The PyTorch loss is taken in float32, whatever the logits are.)
+    torch.testing.assert_close(as_torch(losses[0]).float(), losses[1].float(), atol=1e-5, rtol=0)
+    losses[0].backward()
+    torch.nn.functional.cross_entropy(there[:, :-1][wanted[:, 1:]], tokens[:, 1:][wanted[:, 1:]]).backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert gradients.keys() == plain.parameters().keys()
+    for name, parameter in plain.parameters().items():
+        gradient = torch.tensor(parameter.grad, dtype=torch.float64).reshape(parameter.shape)
+        torch.testing.assert_close(gradient, gradients[name], atol=1e-5, rtol=0)
+        assert gradient.abs().max() > 1e-4, name
+
+
+def test_text_without_an_image_is_read_alike():
+    plain, model, _ = both("odd")
+    said = [reference.conversation("seven", [("even", "no"), ("large", "yes")])]
+    assert largest_difference(as_torch(plain(said)), model.logits(torch.tensor(said))) < 1e-5
+
+
+def test_the_projectors_are_one():
+    plain, model, features = both("odd")
+    assert largest_difference(as_torch(plain.projector(as_plain(features))), model.project(features)) < 1e-12
