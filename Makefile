@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor checkpoints runs test lint bench clean site site-setup site-serve test-site progress mutants
+.PHONY: help setup doctor checkpoints runs serve test lint bench clean site site-setup site-serve test-site progress mutants
 
 # The first Python on this machine that the course can use; name another with PYTHON=…
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -52,6 +52,9 @@ checkpoints: setup ## train all of these again, in order
 
 runs: setup ## list what has been trained: how far each run came, and how to go on with it
 	@$(RUN) -m shared.course.runs
+
+serve: setup ## show lesson 5's assistant pictures and ask it, over HTTP: PORT=8000, ASSISTANT=folder for another one
+	@$(RUN) -m lessons.lesson_05_llava.assistant.serve $(ASSISTANT) --port $(PORT)
 
 test: setup lint ## run every test and every notebook
 	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env

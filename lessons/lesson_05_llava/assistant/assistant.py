@@ -19,15 +19,16 @@ from torch import Tensor
 
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.assistant.files import (
-    context_of,
+    Habits,
+    habits_of,
     load_model,
     preprocessing_of,
     template_of,
-    write_context,
+    write_habits,
     write_preprocessing,
 )
 from lessons.lesson_05_llava.assistant.pictures import open_picture
-from lessons.lesson_05_llava.assistant.records import DESCRIBE, IMAGE
+from lessons.lesson_05_llava.assistant.records import IMAGE
 from lessons.lesson_05_llava.model import Llava
 from shared.serving.speaker import ROLES, Message, Refusal, Request
 from shared.tokenizers import TextStream, Tokenizer, Turn, load_tokenizer, save_tokenizer
@@ -38,22 +39,19 @@ MAX_NEW_TOKENS = 128
 
 
 class Assistant:
-    """A trained model with its tokenizer and its way with pictures; a `Speaker`, as the service calls it.
-
-    context  tokens that it can read and write together
-    """
+    """A trained model with its tokenizer and its way with pictures; a `Speaker`, as the service calls it."""
 
     def __init__(
         self,
         model: Llava,
         tokenizer: Tokenizer,
         preprocessing: ImagePreprocessing,
+        habits: Habits,
         *,
-        context: int,
         name: str = "assistant",
     ):
         self.model, self.tokenizer, self.preprocessing = model.eval(), tokenizer, preprocessing
-        self.template, self.longest, self.name = template_of(tokenizer), context, name
+        self.template, self.habits, self.name = template_of(tokenizer), habits, name
         with torch.no_grad():
             blank = torch.zeros(1, 3, preprocessing.size, preprocessing.size, device=self.device)
             self.image_tokens = model.project(model.image_features(blank)).shape[1]
@@ -67,7 +65,7 @@ class Assistant:
         folder = Path(folder)
         model, tokenizer = load_model(folder).to(device), load_tokenizer(folder / "tokenizer.json")
         preprocessing = preprocessing_of(folder, model.vision.config.image_size)
-        return cls(model, tokenizer, preprocessing, context=context_of(folder), name=folder.resolve().name)
+        return cls(model, tokenizer, preprocessing, habits_of(folder), name=_name(folder))
 
     def save(self, folder: Path | str) -> None:
         """Write the folder that `from_folder` reads. Raises CourseError when the disk refuses."""
@@ -75,7 +73,12 @@ class Assistant:
         self.model.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder / "tokenizer.json")
         write_preprocessing(folder, self.preprocessing)
-        write_context(folder, self.longest)
+        write_habits(folder, self.habits)
+
+    @property
+    def longest(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self.habits.context
 
     @property
     def device(self) -> torch.device:
@@ -84,10 +87,10 @@ class Assistant:
     # ── For people ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def caption_image(
-        self, image: Picture | Sequence[Picture], *, prompt: str = DESCRIBE, **settings: Any
+        self, image: Picture | Sequence[Picture], *, prompt: str | None = None, **settings: Any
     ) -> str | list[str]:
         """What a picture shows; of several pictures, a list. `settings` are those of `Request`: max_new_tokens, temperature, …"""
-        return self.answer_question(image, prompt, **settings)
+        return self.answer_question(image, prompt or self.habits.caption_prompt, **settings)
 
     def answer_question(
         self, image: Picture | Sequence[Picture], question: str | Sequence[str], **settings: Any
@@ -221,6 +224,12 @@ def request(
 ) -> Request:
     """A request with the settings that one would want if one had not thought about it."""
     return Request(tuple(messages), max_new_tokens, temperature, top_p, seed)
+
+
+def _name(folder: Path) -> str:
+    """What clients call it: the folder, or the run in which every run's folder `model` lies."""
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def _plain(message: Message) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lessons.lesson_05_llava.assistant import typed_json
+from lessons.lesson_05_llava.assistant.records import DESCRIBE
 from shared.atomic import write_atomically
 from shared.errors import CourseError
 from shared.finetuning import AdapterConfig
@@ -49,6 +50,7 @@ class ModelChoice:
     weights    how the language model's frozen matrices are stored
     adapters   what is learned beside them; null: the language model itself learns, in stages that say so
     context    tokens of a conversation, the picture's included; longer ones are cut in training and refused later
+    caption_prompt   what it is told when nothing but a caption is wanted
 
     A folder is looked for from where one stands, from the repository's root, and in the data folder (`data/cache`).
     """
@@ -59,6 +61,7 @@ class ModelChoice:
     weights: Literal["float32", "int8", "nf4"] = "float32"
     adapters: AdaptersChoice | None = None
     context: int = 2048
+    caption_prompt: str = DESCRIBE
 
     def __post_init__(self) -> None:
         if self.weights != "float32" and self.adapters is None:

@@ -5,10 +5,13 @@ tokenizer.json                   how words do        assistant.json             
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
+from lessons.lesson_05_llava.assistant import typed_json
 from lessons.lesson_05_llava.assistant.embedding import KIND, EmbeddingLlava
+from lessons.lesson_05_llava.assistant.records import DESCRIBE
 from lessons.lesson_05_llava.model import Llava
 from shared import pretrained
 from shared.atomic import write_atomically
@@ -30,23 +33,36 @@ def load_model(folder: Path | str) -> Llava:
     return MODELS[kind].from_pretrained(folder)
 
 
-def context_of(folder: Path | str) -> int:
-    """How many tokens an assistant can read and write: as its own file says, else as its language model's config does."""
+@dataclass(frozen=True)
+class Habits:
+    """What an assistant's folder says besides its weights.
+
+    context         tokens that it can read and write together
+    caption_prompt  what it was asked in training when a caption was wanted
+    """
+
+    context: int
+    caption_prompt: str = DESCRIBE
+
+
+def habits_of(folder: Path | str) -> Habits:
+    """As the assistant's own file says; of a folder without one, what its language model's config says of its context.
+
+    Raises CourseError when the file is not what `write_habits` writes.
+    """
     file = Path(folder) / SETTINGS
     if not file.exists():
         language = pretrained.read_config(folder).get("text_config") or {}
-        return language.get("max_position_embeddings") or CONTEXT
+        return Habits(language.get("max_position_embeddings") or CONTEXT)
     try:
-        context = json.loads(file.read_text(encoding="utf-8"))["context"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CourseError(f'{file} cannot be read ({error!r}); expected {{"context": a number of tokens}}') from error
-    if type(context) is not int or context < 2:
-        raise CourseError(f"{file} has context {context!r}; expected a number of tokens above 1")
-    return context
+        return typed_json.parse(Habits, file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CourseError(f"{file} is not what an assistant's folder says of itself: {error}") from error
 
 
-def write_context(folder: Path, context: int) -> None:
-    write_atomically(folder / SETTINGS, (json.dumps({"context": context}) + "\n").encode())
+def write_habits(folder: Path, habits: Habits) -> None:
+    """Write what `habits_of` reads."""
+    write_atomically(folder / SETTINGS, typed_json.written(habits).encode())
 
 
 def preprocessing_of(folder: Path, size: int) -> ImagePreprocessing:

@@ -27,6 +27,7 @@ from lessons.lesson_05_llava.assistant import config as configurations
 from lessons.lesson_05_llava.assistant.assistant import Assistant
 from lessons.lesson_05_llava.assistant.config import CONFIGURATIONS, FILE_NAME, Configuration, StageChoice
 from lessons.lesson_05_llava.assistant.examples import Examples, read_examples
+from lessons.lesson_05_llava.assistant.files import Habits
 from lessons.lesson_05_llava.assistant.join import Joined, join
 from lessons.lesson_05_llava.assistant.toy import FILES as TOY_FILES
 from lessons.lesson_05_llava.assistant.toy import write_toy_world
@@ -58,7 +59,7 @@ def run(configuration: Configuration, output: Path, *, resume: bool = False) -> 
     if is_main():
         _begin(configuration, output, joined, resume)
     gather_values(None)  # nobody reads before all is written
-    blank = Assistant(joined.model, joined.tokenizer, joined.preprocessing, context=configuration.model.context)
+    blank = _assistant(joined.model, joined, configuration)
     empty = Examples([], blank.template, joined.preprocessing, blank.image_tokens, configuration.model.context)
     for stage in configuration.stages:
         _train_stage(joined.model, stage, empty, configuration, output, device, resume)
@@ -146,7 +147,12 @@ def _save(model: Llava, joined: Joined, configuration: Configuration, output: Pa
             model.projector = projector
             load_adapters(adapters, model.language, names)
         fold_adapters(model.language)
-    Assistant(model, joined.tokenizer, joined.preprocessing, context=choice.context).save(output / "model")
+    _assistant(model, joined, configuration).save(output / "model")
+
+
+def _assistant(model: Llava, joined: Joined, configuration: Configuration) -> Assistant:
+    habits = Habits(configuration.model.context, configuration.model.caption_prompt)
+    return Assistant(model, joined.tokenizer, joined.preprocessing, habits)
 
 
 def data_file(name: str, output: Path) -> Path:
