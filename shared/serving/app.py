@@ -123,7 +123,10 @@ def create_app(load: Callable[[], Speaker], settings: Settings | None = None) ->
         service.stop()
         await starting
 
-    app = FastAPI(title="Multimodal from Scratch", lifespan=lifespan, docs_url=None, redoc_url=None)
+    # No redirects either: their address would be made of what the client says that this machine is called.
+    app = FastAPI(
+        title="Multimodal from Scratch", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
     app.state.service = service
     app.openapi = lambda: describe(app)
     _add_paths(app, service)

@@ -4,6 +4,7 @@ The parser is Starlette's. It is called here by hand so that it takes one file a
 nothing on a disk: a stranger's picture has no business there, and a container may have none to write to.
 """
 
+import logging
 from collections.abc import AsyncIterator
 
 from starlette.datastructures import UploadFile
@@ -11,6 +12,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from shared.serving.problems import Problem
+
+# The parser notes down whatever is odd about a form, at a line each; whoever sends odd forms could fill a disk.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 FIELDS = 16
 FIELD_BYTES = 1024 * 1024

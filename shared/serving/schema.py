@@ -135,8 +135,8 @@ def _checked(read: Callable[[], Kind]) -> Kind:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         if faults[0]["type"] == "json_invalid":
             raise Problem("not_json", f"the body is not JSON: {faults[0]['msg']}") from None
-        # What was sent is not repeated beyond the field's name, and that not at any length.
+        # Names of fields come from the client, and pydantic repeats a tag that it doesn't know: not at any length.
         names = [".".join(map(str, fault["loc"]))[:80] or "body" for fault in faults]
-        shown = "; ".join(f"{name}: {fault['msg']}" for name, fault in zip(names[:SHOWN], faults, strict=False))
+        shown = "; ".join(f"{name}: {fault['msg'][:160]}" for name, fault in zip(names[:SHOWN], faults, strict=False))
         more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
         raise Problem("invalid_request", shown + more, param=names[0]) from None

@@ -59,7 +59,8 @@ class Speaker(Protocol):
     def count(self, request: Request) -> int:
         """Tokens of the prompt, pictures included.
 
-        Called from any thread, also while `speak` runs. Raises Refusal for a request that it could never answer.
+        Called from any thread, also while `speak` runs. Raises Refusal for a request that it could never answer; but a
+        prompt that is merely too long is counted like any other, for the service holds it against `longest`.
         """
         ...
 

@@ -199,6 +199,13 @@ REFUSED = {
         {"model": "parrot", "messages": [{"role": "tool", "content": "x"}]},
         "invalid_request",
     ),
+    "a part of a kind with a long name": (
+        "/v1/chat/completions",
+        completion([{"type": "x" * 5000}]),
+        "invalid_request",
+    ),
+    "a field with a long name": ("/chat", {"message": "x", "y" * 5000: 1}, "invalid_request"),
+    "a thousand unknown fields": ("/chat", {f"field {number}": 1 for number in range(1000)}, "invalid_request"),
     "the last word not the user's": (
         "/v1/chat/completions",
         {"model": "parrot", "messages": [{"role": "assistant", "content": "x"}]},
@@ -207,6 +214,7 @@ REFUSED = {
     "two answers": ("/v1/chat/completions", completion("x", n=2), "invalid_request"),
     "what is not supported": ("/v1/chat/completions", completion("x", tools=[]), "invalid_request"),
     "no such path": ("/admin", {}, "no_such_path"),
+    "nearly a path": ("/chat/", {"message": "x"}, "no_such_path"),
     "no such method": ("/health", {}, "method_not_allowed"),
 }
 REMOTE = ("http://169.254.169.254/latest", "https://example.com/cat.png", "file:///etc/passwd", "data:,x", "//x", "")
