@@ -60,7 +60,7 @@ def test_every_spelling_says_the_same(folder, spelling):
 
 def test_with_nothing_held_out_all_are_learned_from(folder):
     (folder / "captions.json").write_text(SPELLINGS["mapping"][1])
-    learn, test = read_folder(folder, 16, held_out=0)
+    learn, test = read_folder(folder, 16, held_out=0.0)
     assert len(learn.captions) == len(test.captions) == 3
 
 

@@ -1,0 +1,63 @@
+"""Questions about the toy world, each answered twice: by a patient teacher, and by somebody who blurts it out.
+
+    a small plain red circle on the left and a large dotted blue star at the top. what colour is the star?
+    patient   find the star. here we see a large dotted blue star at the top. the colour is blue.
+    blunt     blue.
+
+The patient answer gives a hint first (what to find), then shows where to look, and says the answer last. Of its words
+lesson 0's decoder has read all but “place”, which it will have to spell.
+"""
+
+import re
+from dataclasses import dataclass
+
+from data.toybox.language import caption, describe, parse_phrase, phrase
+from data.toybox.questions import question_at
+from data.toybox.scene import Scene, Thing
+
+KINDS = ("colour", "shape", "size", "texture", "place")
+"""Questions about one thing."""
+ALL = ("size", "texture", "colour", "shape", "place")
+PATIENT = re.compile(r"find the [a-z ]+\. here we see [a-z ]+\. the (?P<kind>[a-z]+) is (?P<answer>[a-z ]+)\.")
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A question, the two answers to it, and what is right."""
+
+    question: str
+    patient: str
+    blunt: str
+    answer: str
+
+
+def dialogue_at(split: str, seed: int, number: int, things: tuple[int, int] = (2, 3)) -> Dialogue:
+    """Dialogue `number` of a split; in "test" each scene has a combination of colour and shape that is never trained on."""
+    scene, question = question_at(split, seed, number, KINDS[number % len(KINDS)], things)
+    asked_for = re.fullmatch(r"(?:what \w+|where) is the (.+)\?", question.text)[1]
+    thing = _thing(scene, asked_for)
+    shown = phrase(describe(thing, ALL))
+    return Dialogue(
+        f"{caption(scene, 'places')}. {question.text}",
+        f"find the {asked_for}. here we see {shown}. the {question.kind} is {question.answer}.",
+        f"{question.answer}.",
+        question.answer,
+    )
+
+
+def _thing(scene: Scene, words: str) -> Thing:
+    """The one thing of the scene that the words fit."""
+    said = parse_phrase(f"{'an' if words[0] in 'aeiou' else 'a'} {words}")
+    (thing,) = (thing for thing in scene.things if said.fits(thing))
+    return thing
+
+
+def is_patient(text: str) -> bool:
+    """Whether a reply has the teacher's form: hint, then look, then answer. (Whether it is right is another question.)"""
+    return PATIENT.fullmatch(text) is not None
+
+
+def final_answer(text: str) -> str:
+    """What a reply says in the end, in either form."""
+    found = PATIENT.fullmatch(text)
+    return found["answer"] if found else text.removesuffix(".")
