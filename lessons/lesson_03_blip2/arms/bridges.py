@@ -6,10 +6,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lessons.lesson_02_clip.arms.pairs import TEST_SEED
+from lessons.lesson_02_clip.arms.pairs import TEST_SEED, scenes_of
 from lessons.lesson_03_blip2.arms import frozen
 from lessons.lesson_03_blip2.arms.measure import answer_accuracy, caption_accuracy, query_maps, shown, told_in_words
-from lessons.lesson_03_blip2.arms.pairs import Pairs, UniqueCaptions, asked, captioned, joined, questioned, told
+from lessons.lesson_03_blip2.arms.pairs import (
+    Pairs,
+    UniqueCaptions,
+    asked,
+    captioned,
+    joined,
+    looked_at,
+    questioned,
+    told,
+)
 from lessons.lesson_03_blip2.model import (
     Blip2,
     FirstStage,
@@ -52,7 +61,7 @@ def train_bridge(
     asked_things: tuple[int, int] | list[int] = ASKED_THINGS,
     queries: int = 8,
     width: int = 64,
-    depth: int = 4,
+    depth: int = 2,
     batch_size: int = 32,
     first_rate: float = 8e-3,
     learning_rate: float = 1e-2,
@@ -69,8 +78,8 @@ def train_bridge(
     language, tokenizer = frozen.load_language()
     before = frozen.digest(eye), frozen.digest(language)
     things, asked_things = tuple(things), tuple(asked_things)
-    captions = captioned(eye, tokenizer, "train", seed, scenes, things, device)
-    short = told(eye, tokenizer, "train", seed, scenes, things, device)
+    seen = looked_at(eye, scenes_of("train", seed, scenes, things), device)
+    captions, short = captioned(seen, tokenizer), told(seen, tokenizer)
     questions = questioned(eye, tokenizer, "train", seed, scenes, asked_things, device)
     config = QFormerConfig(width, depth, max(1, width // 16), 2 * width, captions.features.shape[2])
     between = new_bridge(bridge, config, queries, language.config.width)
@@ -81,9 +90,8 @@ def train_bridge(
             steps=first_steps, batch_size=batch_size, learning_rate=first_rate,
         )  # fmt: skip
         between.start_from(retriever)
-        measured |= {"first_loss_curve": history} | retrieval(
-            retriever, captioned(eye, tokenizer, "test", TEST_SEED, held_out, things, device), device
-        )
+        new = looked_at(eye, scenes_of("test", TEST_SEED, held_out, things), device)
+        measured |= {"first_loss_curve": history} | retrieval(retriever, captioned(new, tokenizer), device)
     model = Blip2(eye, between, language).to(device)
     history = learn_second_stage(
         model, joined(short, questions), seed=seed, device=device, folder=folder / "stage-2", resume=resume, steps=steps,
@@ -91,7 +99,7 @@ def train_bridge(
     )  # fmt: skip
     model.eval()
     for name, split in SPLITS.items():
-        tell = told(eye, tokenizer, split, TEST_SEED, held_out, things, device)
+        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, things), device), tokenizer)
         ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, asked_things, device)
         captions_right = caption_accuracy(shown(model, tell, device), tokenizer, tell)
         answers_right = answer_accuracy(shown(model, ask, device), tokenizer, ask)
@@ -118,7 +126,7 @@ def read_captions(
     language.to(device)
     measured: dict = {}
     for name, split in SPLITS.items():
-        tell = told(eye, tokenizer, split, TEST_SEED, held_out, THINGS, device)
+        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, THINGS), device), tokenizer)
         ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, ASKED_THINGS, device)
         two = questioned(eye, tokenizer, split, TEST_SEED, held_out, (2, 2), device)
         measured |= {f"{name}{of}": value for of, value in {

@@ -13,7 +13,7 @@ from data.toybox.questions import question_at
 from data.toybox.scene import Scene
 from lessons.lesson_00_foundations.decoder.arms import BEGIN
 from lessons.lesson_00_foundations.decoder.text import WHAT_IS_THERE
-from lessons.lesson_02_clip.arms.pairs import pixels_of, scenes_of
+from lessons.lesson_02_clip.arms.pairs import pixels_of
 from lessons.lesson_02_clip.model import VisionTower
 from lessons.lesson_03_blip2.arms.frozen import features_of
 from shared.tokenizers import Tokenizer
@@ -21,6 +21,19 @@ from shared.tokenizers import Tokenizer
 KINDS = ("colour", "shape", "size", "texture", "place")
 """Questions about one thing, which the language model answers well when it is told in words (`bridges.read_captions`)."""
 STOP = "\n"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Scenes, and what the eye made of each."""
+
+    scenes: Sequence[Scene]
+    features: Float[Tensor, "pictures patches context"]
+
+
+def looked_at(eye: VisionTower, scenes: Sequence[Scene], device: str) -> Seen:
+    """Let the frozen eye look at each scene, once."""
+    return Seen(scenes, features_of(eye, pixels_of(scenes), device).cpu())
 
 
 @dataclass(frozen=True)
@@ -46,25 +59,19 @@ class Pairs:
         return [self.tokens[row, : self.prompts[row]] for row in rows]
 
 
-def captioned(
-    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, things: tuple[int, int], device: str
-) -> Pairs:
-    """Scenes of a split with a caption each that tells all: what the first stage compares, matches and writes.
+def captioned(seen: Seen, tokenizer: Tokenizer) -> Pairs:
+    """Scenes with a caption each that tells all: what the first stage compares, matches and writes.
 
     (These begin as documents do. What the second stage asks for follows the image's vectors, as it would follow a caption.)
     """
-    scenes = scenes_of(split, seed, count, things)
-    texts = [caption(scene, "places") for scene in scenes]
-    return _pairs(eye, tokenizer, scenes, [""] * count, texts, ["caption"] * count, device)
+    texts = [caption(scene, "places") for scene in seen.scenes]
+    return _pairs(seen, tokenizer, [""] * len(texts), texts, ["caption"] * len(texts))
 
 
-def told(
-    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, things: tuple[int, int], device: str
-) -> Pairs:
-    """Scenes of a split, each with the question what is there, and a caption of colours and shapes as the answer."""
-    scenes = scenes_of(split, seed, count, things)
-    texts = [caption(scene, "colours") for scene in scenes]
-    return _pairs(eye, tokenizer, scenes, [WHAT_IS_THERE] * count, texts, ["caption"] * count, device)
+def told(seen: Seen, tokenizer: Tokenizer) -> Pairs:
+    """Scenes, each with the question what is there, and a caption of colours and shapes as the answer."""
+    texts = [caption(scene, "colours") for scene in seen.scenes]
+    return _pairs(seen, tokenizer, [WHAT_IS_THERE] * len(texts), texts, ["caption"] * len(texts))
 
 
 def questioned(
@@ -72,19 +79,13 @@ def questioned(
 ) -> Pairs:
     """Scenes of a split with a question each, of all `KINDS` in equal parts."""
     asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], things) for number in range(count)]
-    scenes, questions = [scene for scene, _ in asked], [question for _, question in asked]
-    prompts, answers = [question.text for question in questions], [question.answer for question in questions]
-    return _pairs(eye, tokenizer, scenes, prompts, answers, [question.kind for question in questions], device)
+    seen = looked_at(eye, [scene for scene, _ in asked], device)
+    prompts, answers = [question.text for _, question in asked], [question.answer for _, question in asked]
+    return _pairs(seen, tokenizer, prompts, answers, [question.kind for _, question in asked])
 
 
 def _pairs(
-    eye: VisionTower,
-    tokenizer: Tokenizer,
-    scenes: Sequence[Scene],
-    prompts: Sequence[str],
-    texts: Sequence[str],
-    kinds: Sequence[str],
-    device: str,
+    seen: Seen, tokenizer: Tokenizer, prompts: Sequence[str], texts: Sequence[str], kinds: Sequence[str]
 ) -> Pairs:
     rows, given = [], []
     for prompt, text in zip(prompts, texts, strict=True):
@@ -95,8 +96,7 @@ def _pairs(
     longest = max(map(len, rows))
     tokens = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
     segments = torch.where(torch.arange(longest) < torch.tensor(list(map(len, rows)))[:, None], 0, -1)
-    features = features_of(eye, pixels_of(scenes), device).cpu()
-    return Pairs(features, tokens, segments, torch.tensor(given), texts, scenes, kinds)
+    return Pairs(seen.features, tokens, segments, torch.tensor(given), texts, seen.scenes, kinds)
 
 
 def joined(first: Pairs, second: Pairs) -> Pairs:

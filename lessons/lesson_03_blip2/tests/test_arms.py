@@ -10,6 +10,7 @@ from data.toybox.language import is_true
 from lessons.lesson_00_foundations.decoder.arms import SPECIALS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.text import SHARES_TO_BE_ASKED, documents
+from lessons.lesson_02_clip.arms.pairs import scenes_of
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_03_blip2 import experiment
 from lessons.lesson_03_blip2.arms import bridges, exact, frozen, pairs
@@ -57,7 +58,7 @@ def test_a_question_is_given_and_its_answer_asked(eye, tokenizer):
 
 
 def test_a_caption_is_asked_whole(eye, tokenizer):
-    batch = pairs.captioned(eye, tokenizer, "test", 0, 6, THINGS, "cpu")
+    batch = pairs.captioned(pairs.looked_at(eye, scenes_of("test", 0, 6, THINGS), "cpu"), tokenizer)
     asked = pairs.asked(batch.segments, batch.prompts)
     assert [tokenizer.decode(tokens[chosen].tolist()) for tokens, chosen in zip(batch.tokens, asked, strict=True)] == [
         f"{text}\n" for text in batch.texts
@@ -66,7 +67,7 @@ def test_a_caption_is_asked_whole(eye, tokenizer):
 
 
 def test_what_there_is_is_asked_and_told_in_short(eye, tokenizer):
-    batch = pairs.told(eye, tokenizer, "test", 0, 6, THINGS, "cpu")
+    batch = pairs.told(pairs.looked_at(eye, scenes_of("test", 0, 6, THINGS), "cpu"), tokenizer)
     asked = pairs.asked(batch.segments, batch.prompts)
     for row, text in enumerate(batch.texts):
         assert tokenizer.decode(batch.given(torch.tensor([row]))[0].tolist()) == "what is there?"
@@ -75,7 +76,7 @@ def test_what_there_is_is_asked_and_told_in_short(eye, tokenizer):
 
 
 def test_no_caption_comes_twice_in_a_batch_and_batches_repeat_themselves(eye, tokenizer):
-    captions = pairs.captioned(eye, tokenizer, "train", 0, 60, (1, 1), "cpu")
+    captions = pairs.captioned(pairs.looked_at(eye, scenes_of("train", 0, 60, (1, 1)), "cpu"), tokenizer)
     assert len(set(captions.texts)) < 60  # there are fewer captions than scenes
     batches = pairs.UniqueCaptions(captions, 16, seed=3)
     for number in (0, 1):
