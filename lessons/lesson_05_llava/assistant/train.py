@@ -11,6 +11,7 @@ evaluate.py, serve.py and `Assistant.from_folder` read. Ctrl-C or a kill loses n
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -38,6 +39,7 @@ from shared.distributed import join as meet
 from shared.errors import CourseError
 from shared.finetuning import fold_adapters, load_adapters, save_adapters, share_that_learns
 from shared.training import Batches, Stage, TrainingInterrupted, train
+from shared.training.sole_use import sole_use
 from shared.training.stages import enter_stage
 
 TOY, TOY_WORLD = "toy:", "toy-world"
@@ -56,18 +58,18 @@ def run(configuration: Configuration, output: Path, *, resume: bool = False) -> 
     """
     device = meet(_device(configuration.device))
     joined = join(configuration.model, configuration.seed)
-    if is_main():
-        _begin(configuration, output, joined, resume)
-    gather_values(None)  # nobody reads before all is written
-    blank = _assistant(joined.model, joined, configuration)
-    empty = Examples([], blank.template, joined.preprocessing, blank.image_tokens, configuration.model.context)
-    for stage in configuration.stages:
-        _train_stage(joined.model, stage, empty, configuration, output, device, resume)
-    folder = output / "model"
-    if is_main():
-        _save(joined.model.cpu(), joined, configuration, output)
-    gather_values(None)
-    return folder
+    with sole_use(output) if is_main() else contextlib.nullcontext():
+        if is_main():
+            _begin(configuration, output, joined, resume)
+        gather_values(None)  # nobody reads before all is written
+        blank = _assistant(joined.model, joined, configuration)
+        empty = Examples([], blank.template, joined.preprocessing, blank.image_tokens, configuration.model.context)
+        for stage in configuration.stages:
+            _train_stage(joined.model, stage, empty, configuration, output, device, resume)
+        if is_main():
+            _save(joined.model.cpu(), joined, configuration, output)
+        gather_values(None)
+    return output / "model"
 
 
 def _device(asked: str) -> str:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from dataclasses import replace
 
@@ -53,6 +54,10 @@ def trained(short, tmp_path_factory):
     return folder / "run"
 
 
+def metrics(run, stage):
+    return read_metrics(run / stage / "metrics.jsonl")
+
+
 def weights(run):
     return safetensors.torch.load_file(run / "model" / "model.safetensors")
 
@@ -92,7 +97,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(short, trained, tmp_pa
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "run" / "model").exists()
-    assert [line["step"] for line in read_metrics(tmp_path / "run" / "alignment")] == [1, 2, 3]
+    assert [line["step"] for line in metrics(tmp_path / "run", "alignment")] == [1, 2, 3]
     assert train.main(["--resume", str(tmp_path / "run" / "instruction" / "checkpoint.safetensors")]) == 0
     before, after = weights(trained), weights(tmp_path / "run")
     assert before.keys() == after.keys()
@@ -140,7 +145,7 @@ def test_two_processes_train_as_one(short, trained, tmp_path):
     for name in alone:
         torch.testing.assert_close(alone[name], together[name], atol=1e-4, rtol=1e-3)
     for stage in ("alignment", "instruction"):
-        one, two = (read_metrics(run / stage) for run in (trained, tmp_path / "run"))
+        one, two = (metrics(run, stage) for run in (trained, tmp_path / "run"))
         assert [line["loss"] for line in one] == pytest.approx([line["loss"] for line in two], abs=1e-4)
 
 
@@ -159,6 +164,13 @@ def test_the_run_is_evaluated_on_what_was_held_out(trained, tmp_path, capsys):
     assert "CIDEr" in capsys.readouterr().out
 
 
+def ready(address):
+    try:
+        return json.load(urllib.request.urlopen(f"{address}/health"))["status"] != "starting"
+    except urllib.error.HTTPError:  # 503 until the model is there
+        return False
+
+
 def test_the_command_line_serves_what_was_trained(trained, tmp_path):
     """A caption over HTTP is the caption in Python; SIGTERM ends it in order."""
     service = subprocess.Popen(
@@ -170,7 +182,7 @@ def test_the_command_line_serves_what_was_trained(trained, tmp_path):
     )
     try:
         address = next(line for line in service.stderr if line.startswith("http")).split()[0]
-        while json.load(urllib.request.urlopen(f"{address}/health"))["status"] == "starting":
+        while not ready(address):
             time.sleep(0.1)
         picture = tmp_path / "picture.png"
         Image.effect_noise((20, 20), 90).convert("RGB").save(picture)
