@@ -11,10 +11,8 @@ from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, KINDS, ask, question_at
 from data.toybox.scene import Scene, pick, stream
-from lessons.lesson_02_clip.arms.pairs import pixels_of
-from lessons.lesson_02_clip.model import VisionTower
-from lessons.lesson_03_blip2.arms.frozen import features_of
-from lessons.lesson_05_llava.model import IMAGE, batch_of, conversation
+from lessons.lesson_02_clip.arms.pairs import pixels_of, standardise
+from lessons.lesson_05_llava.model import IMAGE, Llava, batch_of, conversation
 from shared.tokenizers import ChatTemplate, Turn
 
 DESCRIBE = "describe the picture."
@@ -49,7 +47,7 @@ class Asked:
 
 
 def described(
-    eye: VisionTower,
+    model: Llava,
     template: ChatTemplate,
     seed: int,
     count: int,
@@ -61,11 +59,11 @@ def described(
     """What the first stage learns from: each scene with all that can be said of it."""
     scenes = [scene_at("train", seed, number, things) for number in range(count)]
     said = [[Turn("user", DESCRIBE), Turn("assistant", caption(scene, LEVEL))] for scene in scenes]
-    return _conversations(eye, template, scenes, said, image=image, device=device)
+    return _conversations(model, template, scenes, said, image=image, device=device)
 
 
 def interviewed(
-    eye: VisionTower, template: ChatTemplate, seed: int, count: int, turns: int, things: tuple[int, int], *, image: bool,
+    model: Llava, template: ChatTemplate, seed: int, count: int, turns: int, things: tuple[int, int], *, image: bool,
     device: str,
 ) -> Conversations:  # fmt: skip
     """What the second stage learns from: scenes, each with several questions of all kinds, or with a description.
@@ -79,7 +77,7 @@ def interviewed(
             said.append([Turn("user", DESCRIBE), Turn("assistant", caption(scene, LEVEL))])
         else:
             said.append(interview(scene, scenes[number - 1], turns, seed, number))
-    return _conversations(eye, template, scenes, said, image=image, device=device)
+    return _conversations(model, template, scenes, said, image=image, device=device)
 
 
 def interview(scene: Scene, other: Scene, turns: int, seed: int, number: int) -> list[Turn]:
@@ -95,38 +93,38 @@ def interview(scene: Scene, other: Scene, turns: int, seed: int, number: int) ->
 
 
 def _conversations(
-    eye: VisionTower, template: ChatTemplate, scenes: Sequence[Scene], said: Sequence[list[Turn]], *, image: bool, device: str
+    model: Llava, template: ChatTemplate, scenes: Sequence[Scene], said: Sequence[list[Turn]], *, image: bool, device: str
 ) -> Conversations:  # fmt: skip
-    features = seen(eye, scenes, image=image, device=device)
+    features = seen(model, scenes, image=image, device=device)
     places = [features.shape[1]] if image else []
     begun = [[Turn("user", f"{IMAGE}\n{turns[0].text}"), *turns[1:]] if image else turns for turns in said]
     return Conversations(features, *batch_of([template.encode(turns, image_tokens=places) for turns in begun]))
 
 
-def seen(
-    eye: VisionTower, scenes: Sequence[Scene], *, image: bool, device: str
-) -> Float[Tensor, "pictures patches width"]:
-    """What the eye makes of each scene, looked at once; nothing without an image."""
+@torch.no_grad()
+def seen(model: Llava, scenes: Sequence[Scene], *, image: bool, device: str) -> Float[Tensor, "pictures patches width"]:
+    """What the eye makes of each scene, looked at once, for it never learns; nothing without an image."""
     if not image:
-        return torch.zeros(len(scenes), 0, eye.config.width)
-    return features_of(eye, pixels_of(scenes), device).cpu()
+        return torch.zeros(len(scenes), 0, model.projector.first.in_features)
+    some = pixels_of(scenes).split(256)
+    return torch.cat([model.image_features(standardise(pixels.to(device))).cpu() for pixels in some])
 
 
 def asked(
-    eye: VisionTower, template: ChatTemplate, split: str, seed: int, count: int, things: tuple[int, int], *, image: bool,
+    model: Llava, template: ChatTemplate, split: str, seed: int, count: int, things: tuple[int, int], *, image: bool,
     device: str,
 ) -> Asked:  # fmt: skip
     """Questions of all kinds in equal parts, each answer as often as the next, about new scenes of a split."""
     drawn = [question_at(split, seed, number, KINDS[number % len(KINDS)], things) for number in range(count)]
     questions = [question for _, question in drawn]
     return _asked(
-        eye, template, [scene for scene, _ in drawn], [question.text for question in questions],
+        model, template, [scene for scene, _ in drawn], [question.text for question in questions],
         [question.kind for question in questions], [question.answer for question in questions], image=image, device=device,
     )  # fmt: skip
 
 
 def to_be_described(
-    eye: VisionTower, template: ChatTemplate, split: str, seed: int, count: int, things: tuple[int, int], *, image: bool,
+    model: Llava, template: ChatTemplate, split: str, seed: int, count: int, things: tuple[int, int], *, image: bool,
     device: str,
 ) -> Asked:  # fmt: skip
     """New scenes of a split, to be described."""
@@ -136,10 +134,10 @@ def to_be_described(
 
 
 def _asked(
-    eye: VisionTower, template: ChatTemplate, scenes: Sequence[Scene], questions: Sequence[str], kinds: Sequence[str],
+    model: Llava, template: ChatTemplate, scenes: Sequence[Scene], questions: Sequence[str], kinds: Sequence[str],
     answers: Sequence[str], *, image: bool, device: str,
 ) -> Asked:  # fmt: skip
-    features = seen(eye, scenes, image=image, device=device)
+    features = seen(model, scenes, image=image, device=device)
     places = [features.shape[1]] if image else []
     prompts = [torch.tensor(conversation(template, question, image_tokens=places).numbers) for question in questions]
     return Asked(features, prompts, questions, kinds, answers, scenes)

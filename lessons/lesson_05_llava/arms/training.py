@@ -1,10 +1,12 @@
 """The arms: LLaVA in two stages, and what is left when an image, a stage, the answers' mask or most of the weights are taken away."""
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lessons.lesson_02_clip.arms.pairs import TEST_SEED
 from lessons.lesson_03_blip2.arms import frozen
@@ -23,8 +25,11 @@ from shared.finetuning import (
 from shared.tokenizers import ChatTemplate
 from shared.training import Batches, Stage, TrainingConfig, curve_from_history, train
 
-Tuning = Literal["full", "lora", "dora", "qlora", "projector"]
+Tuning = Literal["full", "lora", "dora", "qlora"]
+TUNINGS = ("full", "lora", "dora", "qlora")
 LINEARS = ("language.blocks.*",)
+LAYERS = (-2,)
+THINGS = (1, 3)
 
 
 def train_llava(
@@ -39,71 +44,131 @@ def train_llava(
     image: bool = True,
     prompts: bool = False,
     tuning: Tuning = "full",
-    scenes: int = 3000,
-    things: tuple[int, int] | list[int] = (1, 3),
-    turns: int = 5,
-    batch_size: int = 8,
-    first_rate: float = 1e-2,
-    second_rate: float = 1e-2,
-    rank: int = 8,
     held_out: int = 480,
+    rank: int = 8,
+    layers: Sequence[int] = LAYERS,
+    **sizes: object,
 ) -> dict:
     """Train on descriptions, then on questions; measure on held-out combinations.
 
     first_steps  of the projector alone, on descriptions; 0 leaves the stage out
     image        False: the blind baseline, which reads and never sees
     prompts      the ablation: the loss asks for the questions as well as the answers
-    tuning       what of the language model learns in the second stage
+    tuning       what of the language model learns in the second stage: all, or adapters of a rank
+    sizes        as `learn` has them
     (data is not used: the toy world is what the eye and the language model have seen)
     """
     torch.manual_seed(seed)
-    eye = frozen.load_eye()
-    language, tokenizer = frozen.load_language()
-    template, things = ChatTemplate(tokenizer), tuple(things)
-    model = Llava(
-        eye, Projector(eye.config.width, language.config.width), language, image_token=tokenizer.specials[IMAGE],
-        class_token=True,
-    ).to(device)  # fmt: skip
-    before = frozen.digest(eye)
-    shared = {"seed": seed, "device": device, "resume": resume, "batch_size": batch_size, "prompts": prompts}
+    model, template = new_llava(layers, device)
+    before = frozen.digest(model.vision)
+    about = {"seed": seed, "device": device, "resume": resume, "image": image, "prompts": prompts, **sizes}
     measured: dict = {}
     if first_steps:
-        pairs = conversations.described(eye, template, seed, scenes, things, image=image, device=device)
         stage = first_stage(first_steps)
-        measured["first_loss_curve"] = learn(model, pairs, stage, folder=folder / "stage-1", rate=first_rate, **shared)
+        measured["first_loss_curve"] = learn(model, template, stage, folder=folder / "stage-1", **about)
     adapt(model, tuning, rank)
-    stage = Stage(second_steps, ("projector.*",)) if tuning == "projector" else second_stage(second_steps, model)
-    interviews = conversations.interviewed(eye, template, seed, scenes, turns, things, image=image, device=device)
-    measured["loss_curve"] = learn(model, interviews, stage, folder=folder / "stage-2", rate=second_rate, **shared)
-    about = {"things": things, "image": image, "device": device}
+    stage = second_stage(second_steps, model)
+    measured["loss_curve"] = learn(model, template, stage, folder=folder / "stage-2", **about)
+    things = tuple(sizes.get("things", THINGS))
     for name, split in (("answers", "test"), ("seen", "validation")):
-        questions = conversations.asked(eye, template, split, TEST_SEED, held_out, **about)
-        measured |= measure.answer_accuracy(model, template, questions, device, name)
-    scenes_to_describe = conversations.to_be_described(eye, template, "test", TEST_SEED, held_out // 6, **about)
-    measured |= measure.description_scores(model, template, scenes_to_describe, device)
-    return measured | costs(model, stage) | {"frozen_changed": float(frozen.digest(eye) != before)}
+        asked = conversations.asked(model, template, split, TEST_SEED, held_out, things, image=image, device=device)
+        measured |= measure.answer_accuracy(model, template, asked, device, name)
+    asked = conversations.to_be_described(
+        model, template, "test", TEST_SEED, held_out // 6, things, image=image, device=device
+    )
+    measured |= measure.description_scores(model, template, asked, device)
+    return measured | costs(model) | {"frozen_changed": float(frozen.digest(model.vision) != before)}
+
+
+def train_lengths(
+    *, seed: int, data: str, device: str, folder: Path, resume: bool, first_steps: int, lengths: Sequence[int],
+    held_out: int = 480, layers: Sequence[int] = LAYERS, **sizes: object,
+) -> dict:  # fmt: skip
+    """One first stage, or none, and second stages of several lengths that each begin where it has ended."""
+    torch.manual_seed(seed)
+    begun, template = new_llava(layers, device)
+    about = {"seed": seed, "device": device, "resume": resume, "image": True, "prompts": False, **sizes}
+    if first_steps:
+        learn(begun, template, first_stage(first_steps), folder=folder / "stage-1", **about)
+    things = tuple(sizes.get("things", THINGS))
+    asked = conversations.asked(begun, template, "test", TEST_SEED, held_out, things, image=True, device=device)
+    measured: dict = {}
+    for steps in lengths:
+        model = copy.deepcopy(begun)
+        learn(model, template, second_stage(steps, model), folder=folder / f"stage-2-{steps}", **about)
+        right = measure.answer_accuracy(model, template, asked, device, "answers")
+        measured[f"answers_{steps}"] = right["answers"]
+    return measured | {"answers_curve": [list(lengths), [measured[f"answers_{steps}"] for steps in lengths]]}
+
+
+def new_llava(layers: Sequence[int], device: str) -> tuple[Llava, ChatTemplate]:
+    """Lesson 2's eye, lesson 0's language model, a fresh projector between them; and how a conversation is written."""
+    eye = frozen.load_eye()
+    language, tokenizer = frozen.load_language()
+    projector = Projector(eye.config.width * len(layers), language.config.width)
+    # The class token is kept: in an eye this small it knows of shapes what no patch knows.
+    model = Llava(eye, projector, language, image_token=tokenizer.specials[IMAGE], layers=layers, class_token=True)
+    return model.to(device), ChatTemplate(tokenizer)
 
 
 def learn(
-    model: Llava, pairs: Conversations, stage: Stage, *, folder: Path, rate: float, seed: int, device: str, resume: bool,
-    batch_size: int, prompts: bool,
-) -> list:  # fmt: skip
-    """One stage; return the loss by steps."""
-    wanted = learned(pairs.tokens, pairs.answers, pairs.segments, image_token=model.image_token, prompts=prompts)
-    batches = Batches(pairs.features, pairs.tokens, wanted, pairs.segments, batch_size=batch_size, seed=seed)
+    model: Llava,
+    template: ChatTemplate,
+    stage: Stage,
+    *,
+    folder: Path,
+    seed: int,
+    device: str,
+    resume: bool,
+    image: bool,
+    prompts: bool,
+    scenes: int = 3000,
+    things: Sequence[int] = THINGS,
+    turns: int = 5,
+    batch_size: int = 8,
+    first_rate: float = 1e-2,
+    second_rate: float = 5e-3,
+) -> list:
+    """One stage, on descriptions when the projector learns alone and on questions when the language model learns too; return
+    the loss by steps.
+
+    scenes      to learn from, each of as few and as many `things`
+    turns       questions about a scene
+    batch_size  scenes a step
+    """
+    alone = stage == first_stage(stage.steps)
+    pairs = (
+        conversations.described(model, template, seed, scenes, tuple(things), image=image, device=device)
+        if alone
+        else conversations.interviewed(model, template, seed, scenes, turns, tuple(things), image=image, device=device)
+    )
     result = train(
-        model, batches, loss_of, training_config(stage.steps, rate, seed), folder=folder, resume=resume, device=device,
-        stages=(stage,), label=f"{folder.parent.name}, {folder.name}",
-    )  # fmt: skip
+        model,
+        batches_of(model, pairs, batch_size=batch_size, seed=seed, prompts=prompts),
+        loss_of,
+        training_config(stage.steps, first_rate if alone else second_rate, seed),
+        folder=folder,
+        resume=resume,
+        device=device,
+        stages=(stage,),
+        label=f"{folder.parent.name}, {folder.name}",
+    )
     return curve_from_history(result.history, "loss")
+
+
+def batches_of(model: Llava, pairs: Conversations, *, batch_size: int, seed: int, prompts: bool) -> Batches:
+    """Features, tokens, which of them are learned, and which of them are there."""
+    wanted = learned(pairs.tokens, pairs.answers, pairs.segments, image_token=model.image_token, prompts=prompts)
+    return Batches(pairs.features, pairs.tokens, wanted, pairs.segments, batch_size=batch_size, seed=seed)
 
 
 def loss_of(model: Llava, batch: tuple[Tensor, ...]) -> Tensor:
     """The surprise at what is to be learned; columns that are padding in every row are left out."""
     features, tokens, wanted, segments = batch
     longest = int((segments >= 0).any(dim=0).sum())
-    tokens, wanted, segments = (part[:, :longest] for part in (tokens, wanted, segments))
-    return answer_loss(model.logits(tokens, features, segments), tokens, wanted)
+    tokens, wanted = tokens[:, :longest], wanted[:, :longest]
+    # Padding stands at the ends, and nobody looks forward: it needs no segments.
+    return answer_loss(model.logits(tokens, features), tokens, wanted)
 
 
 def training_config(steps: int, rate: float, seed: int) -> TrainingConfig:
@@ -114,24 +179,24 @@ def training_config(steps: int, rate: float, seed: int) -> TrainingConfig:
     )  # fmt: skip
 
 
-def adapt(model: nn.Module, tuning: Tuning, rank: int) -> None:
+def adapt(model: Llava, tuning: Tuning, rank: int) -> None:
     """Prepare the language model for its second stage. Raises ValueError for a way of tuning that there is not."""
-    if tuning not in ("full", "lora", "dora", "qlora", "projector"):
-        raise ValueError(f"no tuning {tuning!r}: choose full, lora, dora, qlora or projector")
+    if tuning not in TUNINGS:
+        raise ValueError(f"no tuning {tuning!r}: choose one of {', '.join(TUNINGS)}")
     if tuning == "qlora":
         quantise_linears(model, NF4Linear, LINEARS)
-    if tuning in ("lora", "dora", "qlora"):
+    if tuning != "full":
         add_adapters(model, AdapterConfig(LINEARS, rank=rank, alpha=2.0 * rank, dora=tuning == "dora"))
 
 
-def costs(model: nn.Module, stage: Stage) -> dict[str, float]:
-    """What the second stage holds in memory besides activations, and which share of all numbers learns."""
-    from shared.training.stages import enter_stage
-
-    enter_stage(model, stage)
-    held = training_bytes(model, moments=1)
+def costs(model: Llava) -> dict[str, float]:
+    """What the second stage holds of the language model besides activations, and which share of its numbers learns."""
+    patterns, language = second_stage(1, model).trainable, copy.deepcopy(model.language)
+    for name, parameter in language.named_parameters():
+        parameter.requires_grad_("language.*" in patterns or f"language.{name}" in patterns)
+    held = training_bytes(language, moments=1)
     return {
-        "share_that_learns": share_that_learns(model),
+        "share_that_learns": share_that_learns(language),
         "weight_bytes": held.weights,
         "gradient_bytes": held.gradients,
         "moment_bytes": held.moments,
