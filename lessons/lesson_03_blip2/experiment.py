@@ -12,8 +12,8 @@ ROOM = "lessons.lesson_03_blip2.arms"
 PRESETS = ("smoke", "cpu", "full", "gpu")
 SIZES = {
     "smoke": {"scenes": 80, "batch_size": 8, "held_out": 16},
-    "cpu": {"scenes": 4000},
-    "full": {"scenes": 16_000},
+    "cpu": {"scenes": 10_000},
+    "full": {"scenes": 30_000},
     "gpu": {
         "scenes": 100_000,
         "things": (1, 3),
@@ -24,8 +24,8 @@ SIZES = {
         "learning_rate": 5e-3,
     },
 }
-STEPS = {"smoke": 3, "cpu": 500, "full": 2000, "gpu": 8000}
-FIRST_STEPS = {"smoke": 3, "cpu": 150, "full": 500, "gpu": 3000}
+STEPS = {"smoke": 3, "cpu": 600, "full": 2000, "gpu": 8000}
+FIRST_STEPS = {"smoke": 3, "cpu": 250, "full": 500, "gpu": 3000}
 
 
 def settings(**further: object) -> dict[str, dict]:
