@@ -17,7 +17,7 @@ from shared.training import load_weights
 
 NAME = "lesson_02_clip"
 FOLDER = PLACE / NAME
-SIZES = {"width": 96, "depth": 4, "waves": 1.0}
+SIZES = {"width": 96, "depth": 4, "waves": 0.5}
 LENGTH_OF_TRAINING = {"steps": 4000, "scenes": 60_000, "things": (1, 4)}
 
 
