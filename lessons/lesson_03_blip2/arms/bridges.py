@@ -63,8 +63,8 @@ def train_bridge(
     width: int = 64,
     depth: int = 2,
     batch_size: int = 32,
-    first_rate: float = 8e-3,
-    learning_rate: float = 1e-2,
+    first_rate: float = 4e-3,
+    learning_rate: float = 5e-3,
     held_out: int = HELD_OUT,
 ) -> dict:
     """Train a bridge between the frozen eye and the frozen language model; measure it on held-out combinations.
