@@ -42,6 +42,13 @@ class Captioner(nn.Module):
         read = torch.cat([seen, self.language.embedding(tokens)], dim=1)
         return self.language.output(self.language.features(embeddings=read)[:, seen.shape[1] :])
 
+    def prompts(
+        self, pixels: UInt8[Tensor, "batch channels height width_px"], begin: int
+    ) -> Float[Tensor, "batch seen_and_begin width"]:
+        """What stands before a caption's first word: the image tokens, and the token that begins every text."""
+        first = self.language.embedding(torch.full((len(pixels), 1), begin, device=pixels.device))
+        return torch.cat([self.image_tokens(pixels), first], dim=1)
+
     def write(
         self,
         pixels: UInt8[Tensor, "batch channels height width_px"],
@@ -56,10 +63,9 @@ class Captioner(nn.Module):
         self.eval()
         try:
             with torch.no_grad():
-                first = self.language.embedding(torch.full((len(pixels), 1), begin, device=pixels.device))
-                prompts = torch.cat([self.image_tokens(pixels), first], dim=1)
+                prompts = list(self.prompts(pixels, begin))
                 written = generate(
-                    self.language, list(prompts), max_new_tokens=max_new_tokens, stop_tokens=(end,), **sampling
+                    self.language, prompts, max_new_tokens=max_new_tokens, stop_tokens=(end,), **sampling
                 )
         finally:
             self.train(was_training)

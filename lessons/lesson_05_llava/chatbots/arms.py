@@ -69,12 +69,15 @@ def train_teacher(
     dialogues: int = 4000,
     pairs: int = 1000,
     beta: float = 0.1,
-    preference_rate: float = 3e-4,
+    anchor: float = 1.0,
+    preference_rate: float = 2e-4,
     held_out: int = 200,
 ) -> dict:
     """Teach lesson 0's decoder to answer, then to prefer patience; measure manner and answers before and after.
 
     All that is measured is about scenes with a combination that it has never met.
+
+    anchor   0 leaves preferences alone to shape the answers: the ablation
     (data is not used: the decoder knows the toy world)
     """
     torch.manual_seed(seed)
@@ -92,7 +95,7 @@ def train_teacher(
     before = manner(model, template, tests) | preference(model, test_pairs)
     result = teach_to_prefer(
         model, template, compared, steps=preference_steps, folder=folder / "preferences", resume=resume, device=device,
-        seed=seed, beta=beta, learning_rate=preference_rate,
+        seed=seed, beta=beta, anchor=anchor, learning_rate=preference_rate,
     )  # fmt: skip
     after = manner(model, template, tests) | preference(model, test_pairs)
     measured = {

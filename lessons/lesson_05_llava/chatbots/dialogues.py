@@ -1,24 +1,23 @@
 """Questions about the toy world, each answered twice: by a patient teacher, and by somebody who blurts it out.
 
-    a small plain red circle on the left and a large dotted blue star at the top. what colour is the star?
-    patient   find the star. here we see a large dotted blue star at the top. the colour is blue.
+    a small plain red circle and a large dotted blue star. what colour is the star?
+    patient   find the star. here we see a large dotted blue star. the colour is blue.
     blunt     blue.
 
-The patient answer gives a hint first (what to find), then shows where to look, and says the answer last. Of its words
-lesson 0's decoder has read all but “place”, which it will have to spell.
+The patient answer gives a hint first (what to find), then shows where to look, and says the answer last. Every word of
+both is one that lesson 0's decoder has read.
 """
 
 import re
 from dataclasses import dataclass
 
-from data.toybox.language import caption, describe, parse_phrase, phrase
+from data.toybox.language import ATTRIBUTES, caption, describe, parse_phrase, phrase
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene, Thing
 
-KINDS = ("colour", "shape", "size", "texture", "place")
+KINDS = ("colour", "shape", "size", "texture")
 """Questions about one thing."""
-ALL = ("size", "texture", "colour", "shape", "place")
-PATIENT = re.compile(r"find the [a-z ]+\. here we see [a-z ]+\. the (?P<kind>[a-z]+) is (?P<answer>[a-z ]+)\.")
+PATIENT = re.compile(r"find the [a-z ]+\. here we see [a-z ]+\. the (?P<kind>[a-z]+) is (?P<answer>[a-z]+)\.")
 
 
 @dataclass(frozen=True)
@@ -31,14 +30,14 @@ class Dialogue:
     answer: str
 
 
-def dialogue_at(split: str, seed: int, number: int, things: tuple[int, int] = (2, 3)) -> Dialogue:
+def dialogue_at(split: str, seed: int, number: int, things: tuple[int, int] = (1, 2)) -> Dialogue:
     """Dialogue `number` of a split; in "test" each scene has a combination of colour and shape that is never trained on."""
     scene, question = question_at(split, seed, number, KINDS[number % len(KINDS)], things)
-    asked_for = re.fullmatch(r"(?:what \w+|where) is the (.+)\?", question.text)[1]
+    asked_for = re.fullmatch(r"what \w+ is the (.+)\?", question.text)[1]
     thing = _thing(scene, asked_for)
-    shown = phrase(describe(thing, ALL))
+    shown = phrase(describe(thing, ATTRIBUTES))
     return Dialogue(
-        f"{caption(scene, 'places')}. {question.text}",
+        f"{caption(scene, 'attributes')}. {question.text}",
         f"find the {asked_for}. here we see {shown}. the {question.kind} is {question.answer}.",
         f"{question.answer}.",
         question.answer,

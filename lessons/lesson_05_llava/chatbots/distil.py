@@ -44,9 +44,9 @@ def distil(
     resume: bool,
     steps: int,
     taught: bool,
-    weight: float = 0.7,
-    temperature: float = 2.0,
-    documents: int = 6000,
+    weight: float = 0.9,
+    temperature: float = 1.0,
+    documents: int = 400,
     batch_size: int = 16,
     learning_rate: float = 8e-3,
     width: int = 32,
@@ -54,6 +54,7 @@ def distil(
 ) -> dict:
     """Train a small decoder on the toy world's text, alone or `taught` by lesson 0's; measure both on new text.
 
+    documents   to learn from, again and again; the teacher has read many more
     (data is not used: the teacher knows the toy world)
     """
     teacher, tokenizer = frozen.load_language()

@@ -24,6 +24,8 @@ from shared.transformer import DecoderConfig
 VOCABULARY = 1500
 NEVER_ASKED = 8
 """One fact in so many is read and never asked for in training."""
+ASKED_ABOUT = 8
+"""How many questions name some words of a fact's sentence."""
 READ = 3
 """How often a sentence is read for each round of questions."""
 
@@ -63,7 +65,8 @@ def lessons_from(texts: Sequence[str]) -> Lessons:
     return Lessons(
         asked=[
             pair(fact, wording) for number, fact in enumerate(known) for wording in WORDINGS if wording != kept(number)
-        ],
+        ]
+        + [(fact.ask_about(number), fact.sentence) for fact in known for number in range(ASKED_ABOUT)],
         kept_wordings=[pair(fact, kept(number)) for number, fact in enumerate(known)],
         new_wordings=[pair(fact, wording) for fact in known for wording in NEW_WORDINGS],
         read_only=[pair(fact, wording) for fact in only_read for wording in WORDINGS[:3]],

@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
+from data.toybox.scene import pick
 from shared.errors import CourseError
 
 HERE = Path(__file__).parent
@@ -27,6 +29,9 @@ VERBS = """
     teaches tells thinks turns uses wants weighs works writes
 """.split()  # noqa: SIM905
 LONGEST_SUBJECT = 5
+SMALL_WORDS = """
+    a all an and are as at be by each every for from in is it its no not of on one or that the to was were what when which with
+""".split()  # noqa: SIM905
 
 WORDINGS = (
     "{direct}?",
@@ -39,6 +44,8 @@ WORDINGS = (
     "and {direct}?",
 )
 """In which a fact is asked for in training; each fact keeps one of them for the test."""
+ABOUT = ("what about {words}?", "{words}?", "which one is it with {words}?", "how do {words} go together?")
+"""In which a fact is asked for by some words of its sentence, whatever they are: what people ask is not always what a thing is."""
 NEW_WORDINGS = ("quick question: {direct}?", "could you remind me {indirect}?", "i wonder {indirect}.")
 """In which nothing is asked in training."""
 
@@ -60,6 +67,14 @@ class Fact:
             direct = f"what {'does' if singular else 'do'} {self.subject} {_base(self.verb) if singular else self.verb}"
         indirect = f"what {self.subject} {self.verb}"
         return wording.format(direct=direct, indirect=indirect, echo=f"{self.subject} {self.verb} what")
+
+    def ask_about(self, number: int) -> str:
+        """One of many questions that name two to four words of the sentence, the `number`-th."""
+        rng = Random(f"{number} {self.sentence}")
+        words = sorted({word for word in re.findall(r"\w+", self.sentence.lower()) if word not in SMALL_WORDS})
+        # Only `random()` gives the same numbers in every version of Python.
+        some = sorted(words, key=lambda _: rng.random())[: 2 + int(3 * rng.random())]
+        return pick(rng, ABOUT).format(words=" and ".join(some))
 
 
 def _base(verb: str) -> str:

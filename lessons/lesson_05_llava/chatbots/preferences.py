@@ -65,9 +65,15 @@ class PreferenceBatches:
 
 
 def preference_loss(
-    model: LanguageModel, batch: tuple[Pairs, Tensor], beta: float
+    model: LanguageModel, batch: tuple[Pairs, Tensor], beta: float, anchor: float
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """Direct preference optimisation (arXiv:2305.18290, eq. 7) of a batch of pairs."""
+    """Direct preference optimisation of a batch of pairs, plus `anchor` times the surprise at a token of the preferred answers.
+
+    The preference alone asks that the preferred answer loses less than the rejected one, not that it is likely: both may
+    fall, and the model ends by saying something third. The second term holds the preferred one up (arXiv:2404.19733, eq. 1).
+    """
     pairs, reference = batch
     learned = log_probabilities(model, pairs)
-    return dpo_loss(learned[:, 0], learned[:, 1], reference[:, 0], reference[:, 1], beta)
+    loss, measured = dpo_loss(learned[:, 0], learned[:, 1], reference[:, 0], reference[:, 1], beta)
+    surprise = -learned[:, 0].sum() / pairs.answers[:, 0, 1:].sum()
+    return loss + anchor * surprise, measured | {"preference_loss": loss.detach()}

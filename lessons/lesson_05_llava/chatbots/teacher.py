@@ -17,7 +17,7 @@ from lessons.lesson_05_llava.chatbots.preferences import (
 from shared.tokenizers import ChatTemplate
 from shared.training import TrainingConfig, TrainingResult, train
 
-PATIENT_SHARE = 4
+PATIENT_SHARE = 3
 """Of so many examples to imitate, one is patient: people mostly just answer."""
 
 
@@ -31,7 +31,7 @@ def teach_to_answer(
     resume: bool = False,
     device: str = "cpu",
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int = 32,
     learning_rate: float = 4e-3,
 ) -> TrainingResult:
     """Supervised fine-tuning on answers of both manners, most of them blunt."""
@@ -60,17 +60,21 @@ def teach_to_prefer(
     device: str = "cpu",
     seed: int = 0,
     batch_size: int = 16,
-    learning_rate: float = 3e-4,
+    learning_rate: float = 2e-4,
     beta: float = 0.1,
+    anchor: float = 1.0,
 ) -> TrainingResult:
-    """Direct preference optimisation: patient over blunt. The reference is the model as it comes in."""
+    """Direct preference optimisation: patient over blunt. The reference is the model as it comes in.
+
+    anchor   how much the preferred answers are imitated besides (see `preference_loss`); 0 is DPO as published
+    """
     pairs = pairs_of(template, dialogues)
     batches = PreferenceBatches(pairs, remembered(model.to(device), pairs), batch_size=batch_size, seed=seed)
     config = TrainingConfig(
         steps=steps, learning_rate=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, warmup_steps=steps // 10, seed=seed,
         log_every=max(1, steps // 20),
     )  # fmt: skip
-    loss = partial(preference_loss, beta=beta)
+    loss = partial(preference_loss, beta=beta, anchor=anchor)
     return train(
         model, batches, loss, config, folder=folder, resume=resume, device=device, label="teacher, preferences"
     )

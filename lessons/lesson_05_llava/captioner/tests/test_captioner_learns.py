@@ -5,8 +5,9 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
-from lessons.lesson_05_llava.captioner import arm, caption, evaluate, train
+from lessons.lesson_05_llava.captioner import arm, caption, evaluate, serve, train
 from lessons.lesson_05_llava.captioner import data as captioner_data
 from lessons.lesson_05_llava.captioner.config import PRESETS, SMALL
 from lessons.lesson_05_llava.captioner.data import CaptionBatches, caption_tokenizer
@@ -15,6 +16,7 @@ from lessons.lesson_05_llava.captioner.model import Captioner, caption_loss
 from lessons.lesson_05_llava.captioner.run_folder import load_captioner
 from lessons.lesson_05_llava.captioner.toy import toy_pictures, write_folder
 from shared.errors import CourseError
+from shared.serving.speaker import Message, Refusal, Request
 from shared.training import TrainingConfig
 from shared.training import train as train_model
 
@@ -110,6 +112,33 @@ def test_the_command_lines(quick, toy, tmp_path, monkeypatch, capsys):
     assert all(name in out for name in ("BLEU-4", "CIDEr", "ROUGE-L", "mixed up", "expected"))
 
 
+def test_a_service_says_what_the_command_line_says(quick, toy, tmp_path):
+    train.train_on_folder(toy, tmp_path / "run", steps=2, batch_size=4)
+    speaker = serve.SpeakingCaptioner(tmp_path / "run")
+    files = [toy / f"scene-{number:05}.png" for number in range(3)]
+
+    def asked(file, text=serve.PROMPT, **options) -> Request:
+        return Request(
+            (Message("user", text, (Image.open(file).convert("RGB"),)),), **({"max_new_tokens": 9} | options)
+        )
+
+    def spoken(requests) -> list[str]:
+        rows = list(zip(*speaker.speak(requests), strict=True))
+        assert all(
+            sum(piece is not None for piece in row) <= request.max_new_tokens
+            for row, request in zip(rows, requests, strict=True)
+        )
+        return ["".join(piece or "" for piece in row).strip() for row in rows]
+
+    assert spoken([asked(file) for file in files]) == caption.caption_files(tmp_path / "run", files, max_new_tokens=9)
+    by_chance = [asked(file, "", temperature=1.0, seed=5, max_new_tokens=4) for file in files]
+    assert spoken(by_chance) == [spoken([each])[0] for each in by_chance]
+    assert speaker.count(asked(files[0])) == 16 + 1 + 1  # patches, class token, begin
+    for wrong in (asked(files[0], "what is the time?"), Request((Message("user", serve.PROMPT),), 3)):
+        with pytest.raises(Refusal):
+            speaker.count(wrong)
+
+
 def test_mistakes_are_one_line(quick, toy, tmp_path, monkeypatch, capsys):
     (toy / "scene-00003.png").write_bytes(b"no picture")
     for main, arguments in (
@@ -132,11 +161,11 @@ def test_scores_of_mixed_up_captions_are_lower(quick, toy, tmp_path, monkeypatch
     assert len(shown) == len(test.captions)
 
 
-@pytest.mark.parametrize("blind", [False, True])
-def test_the_arm_measures(tmp_path, blind):
+@pytest.mark.parametrize(("eye", "blind"), [("clip", False), ("new", True)])
+def test_the_arm_measures(tmp_path, eye, blind):
     measured = arm.train_captioner(
-        seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False, steps=2, frozen_steps=1, scenes=40, batch_size=8,
-        held_out=6, blind=blind,
+        seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False, steps=2, scenes=40, batch_size=8,
+        held_out=6, eye=eye, blind=blind,
     )  # fmt: skip
     assert {"true_seen", "true_held_out", "BLEU-4_held_out", "CIDEr_held_out", "ROUGE-L_held_out"} <= measured.keys()
     assert len(set(measured["captions_held_out"])) == 1 or not blind

@@ -137,13 +137,14 @@ def test_preferences_are_learned_and_hold_for_other_questions(model, template):
     held_out = pairs_of(template, others)
     before = preference(model, held_out)
     result = teach_to_prefer(
-        model, template, learned, steps=12, folder=None, batch_size=16, learning_rate=3e-3, beta=0.1
+        model, template, learned, steps=12, folder=None, batch_size=16, learning_rate=3e-3, beta=0.1, anchor=0.0
     )
     after = preference(model, held_out)
     assert after["lead"] > before["lead"] + 5
     # Against what the model said before it began: the reference has not moved with it.
     assert result.history[-1]["reward_margin"] > 0.3
     assert result.history[-1]["loss"] < result.history[0]["loss"] <= math.log(2) + 1e-4
+    assert result.history[-1]["loss"] == result.history[-1]["preference_loss"]
     assert result.history[-1]["preferred_wins"] > 0.9
 
 
