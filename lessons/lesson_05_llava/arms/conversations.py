@@ -1,4 +1,8 @@
-"""What the model learns from and is asked: pictures of the toy world, described, or talked about in questions and answers."""
+"""What the model learns from and is asked: pictures of the toy world, described, or talked about in questions and answers.
+
+Lesson 0's language model has read interviews: a scene told in full, then questions, a line each. Here a picture stands where the
+telling stood.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +15,40 @@ from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, KINDS, ask, question_at
 from data.toybox.scene import Scene, pick, stream
+from lessons.lesson_00_foundations.decoder.arms import BEGIN
+from lessons.lesson_00_foundations.decoder.text import WHAT_IS_THERE
 from lessons.lesson_02_clip.arms.pairs import pixels_of, standardise
-from lessons.lesson_05_llava.model import IMAGE, Llava, batch_of, conversation
-from shared.tokenizers import ChatTemplate, Turn
+from lessons.lesson_05_llava.model import Llava, batch_of, interview
+from shared.tokenizers import Tokenizer
 
-DESCRIBE = "describe the picture."
-LEVEL = "places"
+IN_FULL, IN_SHORT = "places", "colours"
 PURPOSE = 220  # of this lesson's own random numbers
+Turns = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class World:
+    """What is shown and asked: scenes of as few and as many `things`, and which kinds of questions about them.
+
+    Raises ValueError for kinds that need more things than there are.
+    """
+
+    things: tuple[int, int]
+    kinds: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if lonely := [kind for kind in self.kinds if FEWEST.get(kind, 1) > self.things[1]]:
+            raise ValueError(f"with at most {self.things[1]} things nothing can be asked of kind {', '.join(lonely)}")
+
+
+FEWEST = {"nearest": 2, "relation": 2, "same": 2, "larger": 2, "count": 3, "more": 3}
+"""How many things a kind of question needs, where it needs more than one, if each of its answers is to be the right one."""
+
+
+def world_of(things: Sequence[int]) -> World:
+    """Scenes of so many things, and all kinds of questions that these allow."""
+    fewest, most = things
+    return World((fewest, most), tuple(kind for kind in KINDS if FEWEST.get(kind, 1) <= most))
 
 
 @dataclass(frozen=True)
@@ -25,7 +56,7 @@ class Conversations:
     """To be learned from: row i of each belongs to picture i.
 
     features  what the eye makes of the pictures; nothing at all, [pictures, 0, width], where nobody looks
-    answers   which tokens are the assistant's own
+    answers   which tokens are the answers'
     """
 
     features: Float[Tensor, "pictures patches width"]
@@ -46,98 +77,112 @@ class Asked:
     scenes: Sequence[Scene]
 
 
+# ── To be learned from ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def described(
-    model: Llava,
-    template: ChatTemplate,
-    seed: int,
-    count: int,
-    things: tuple[int, int],
-    *,
-    image: bool,
-    device: str,
+    model: Llava, tokenizer: Tokenizer, seed: int, count: int, world: World, *, image: bool, device: str
 ) -> Conversations:
-    """What the first stage learns from: each scene with all that can be said of it."""
-    scenes = [scene_at("train", seed, number, things) for number in range(count)]
-    said = [[Turn("user", DESCRIBE), Turn("assistant", caption(scene, LEVEL))] for scene in scenes]
-    return _conversations(model, template, scenes, said, image=image, device=device)
+    """What the first stage learns from: each scene told in full, unasked, or in short, when asked what there is."""
+    scenes = [scene_at("train", seed, number, world.things) for number in range(count)]
+    said = list(map(description, scenes, range(count)))
+    return _conversations(model, tokenizer, scenes, said, image=image, device=device)
+
+
+def description(scene: Scene, number: int) -> Turns:
+    """In full for even numbers, in short for odd ones."""
+    return [(WHAT_IS_THERE, caption(scene, IN_SHORT)) if number % 2 else ("", f"{caption(scene, IN_FULL)}.")]
 
 
 def interviewed(
-    model: Llava, template: ChatTemplate, seed: int, count: int, turns: int, things: tuple[int, int], *, image: bool,
-    device: str,
+    model: Llava, tokenizer: Tokenizer, seed: int, count: int, turns: int, world: World, *, image: bool, device: str,
 ) -> Conversations:  # fmt: skip
-    """What the second stage learns from: scenes, each with several questions of all kinds, or with a description.
+    """What the second stage learns from: scenes, each with several questions of all kinds; one in `turns` is described.
 
-    (One picture in `turns` is described. A look at a picture costs as much as several questions, so it is asked several.)
+    (A look at a picture costs as much as several questions, so it is asked several.)
     """
-    scenes = [scene_at("train", seed + 1, number, things) for number in range(count)]
-    said = []
-    for number, scene in enumerate(scenes):
-        if number % turns == 0:
-            said.append([Turn("user", DESCRIBE), Turn("assistant", caption(scene, LEVEL))])
-        else:
-            said.append(interview(scene, scenes[number - 1], turns, seed, number))
-    return _conversations(model, template, scenes, said, image=image, device=device)
+    scenes = [scene_at("train", seed + 1, number, world.things) for number in range(count)]
+    said = [
+        description(scene, number // turns)
+        if number % turns == 0
+        else questions_about(scene, scenes[number - 1], turns, world, seed, number)
+        for number, scene in enumerate(scenes)
+    ]
+    return _conversations(model, tokenizer, scenes, said, image=image, device=device)
 
 
-def interview(scene: Scene, other: Scene, turns: int, seed: int, number: int) -> list[Turn]:
-    """Questions about a scene with their answers. Kind and answer are drawn first, each as often as the next; then a
-    question that has this answer here, where there is one."""
+def questions_about(scene: Scene, other: Scene, count: int, world: World, seed: int, number: int) -> Turns:
+    """Questions with their answers. Kind and answer are drawn first, each as often as the next; then a question that has
+    this answer here, where there is one. `other` is a scene of the same split, to ask for what is not there."""
     rng, said = stream(seed, number, PURPOSE), []
-    while len(said) < 2 * turns:
-        kind = pick(rng, KINDS)
+    while len(said) < count:
+        kind = pick(rng, world.kinds)
         question = ask(scene, kind, pick(rng, ANSWERS[kind]), rng, other.things)
         if question:
-            said += [Turn("user", question.text), Turn("assistant", question.answer)]
+            said.append((question.text, question.answer))
     return said
 
 
 def _conversations(
-    model: Llava, template: ChatTemplate, scenes: Sequence[Scene], said: Sequence[list[Turn]], *, image: bool, device: str
-) -> Conversations:  # fmt: skip
+    model: Llava, tokenizer: Tokenizer, scenes: Sequence[Scene], said: Sequence[Turns], *, image: bool, device: str
+) -> Conversations:
     features = seen(model, scenes, image=image, device=device)
-    places = [features.shape[1]] if image else []
-    begun = [[Turn("user", f"{IMAGE}\n{turns[0].text}"), *turns[1:]] if image else turns for turns in said]
-    return Conversations(features, *batch_of([template.encode(turns, image_tokens=places) for turns in begun]))
+    places = [image_tokens(model, features)]
+    rows = [interview(tokenizer, turns, begin=BEGIN, image_tokens=places) for turns in said]
+    return Conversations(features, *batch_of(rows))
 
 
 @torch.no_grad()
 def seen(model: Llava, scenes: Sequence[Scene], *, image: bool, device: str) -> Float[Tensor, "pictures patches width"]:
     """What the eye makes of each scene, looked at once, for it never learns; nothing without an image."""
     if not image:
-        return torch.zeros(len(scenes), 0, model.projector.first.in_features)
+        return torch.zeros(len(scenes), 0, model.vision.config.width * len(model.layers))
     some = pixels_of(scenes).split(256)
     return torch.cat([model.image_features(standardise(pixels.to(device))).cpu() for pixels in some])
 
 
+@torch.no_grad()
+def image_tokens(model: Llava, features: Float[Tensor, "pictures patches width"]) -> int:
+    """How many tokens the projector makes of a picture."""
+    return model.project(features[:1].to(next(model.projector.parameters()).device)).shape[1]
+
+
+# ── To be answered ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def asked(
-    model: Llava, template: ChatTemplate, split: str, seed: int, count: int, things: tuple[int, int], *, image: bool,
+    model: Llava, tokenizer: Tokenizer, split: str, seed: int, count: int, world: World, *, image: bool,
     device: str,
 ) -> Asked:  # fmt: skip
     """Questions of all kinds in equal parts, each answer as often as the next, about new scenes of a split."""
-    drawn = [question_at(split, seed, number, KINDS[number % len(KINDS)], things) for number in range(count)]
-    questions = [question for _, question in drawn]
-    return _asked(
-        model, template, [scene for scene, _ in drawn], [question.text for question in questions],
-        [question.kind for question in questions], [question.answer for question in questions], image=image, device=device,
+    drawn = [asked_at(split, seed, number, world) for number in range(count)]
+    scenes, questions = [scene for scene, _ in drawn], [question for _, question in drawn]
+    features = seen(model, scenes, image=image, device=device)
+    texts = [question.text for question in questions]
+    return Asked(
+        features, _prompts(model, tokenizer, texts, features), texts, [question.kind for question in questions],
+        [question.answer for question in questions], scenes,
     )  # fmt: skip
 
 
+def asked_at(split: str, seed: int, number: int, world: World):
+    """The scene and the question of a number: kinds in turn."""
+    return question_at(split, seed, number, world.kinds[number % len(world.kinds)], world.things)
+
+
 def to_be_described(
-    model: Llava, template: ChatTemplate, split: str, seed: int, count: int, things: tuple[int, int], *, image: bool,
+    model: Llava, tokenizer: Tokenizer, split: str, seed: int, count: int, world: World, *, image: bool,
     device: str,
 ) -> Asked:  # fmt: skip
-    """New scenes of a split, to be described."""
-    scenes = [scene_at(split, seed, number, things) for number in range(count)]
-    texts = [caption(scene, LEVEL) for scene in scenes]
-    return _asked(eye, template, scenes, [DESCRIBE] * count, ["description"] * count, texts, image=image, device=device)
-
-
-def _asked(
-    model: Llava, template: ChatTemplate, scenes: Sequence[Scene], questions: Sequence[str], kinds: Sequence[str],
-    answers: Sequence[str], *, image: bool, device: str,
-) -> Asked:  # fmt: skip
+    """New scenes of a split, asked what there is."""
+    scenes = [scene_at(split, seed, number, world.things) for number in range(count)]
     features = seen(model, scenes, image=image, device=device)
-    places = [features.shape[1]] if image else []
-    prompts = [torch.tensor(conversation(template, question, image_tokens=places).numbers) for question in questions]
-    return Asked(features, prompts, questions, kinds, answers, scenes)
+    texts = [WHAT_IS_THERE] * count
+    answers = [caption(scene, IN_SHORT) for scene in scenes]
+    return Asked(features, _prompts(model, tokenizer, texts, features), texts, ["description"] * count, answers, scenes)
+
+
+def _prompts(model: Llava, tokenizer: Tokenizer, questions: Sequence[str], features: Tensor) -> list[Int[Tensor, "_"]]:
+    places = [image_tokens(model, features)]
+    rows = [interview(tokenizer, [(question, "")], begin=BEGIN, image_tokens=places).numbers for question in questions]
+    return [torch.tensor(row) for row in rows]

@@ -7,7 +7,7 @@ import torch
 from lessons.lesson_05_llava.arms.conversations import Asked
 from lessons.lesson_05_llava.model import Llava
 from shared.evaluation import score_captions
-from shared.tokenizers import ChatTemplate
+from shared.tokenizers import Tokenizer
 
 LONGEST = {"answer": 6, "description": 64}
 KEPT = 12
@@ -15,23 +15,22 @@ KEPT = 12
 
 
 @torch.no_grad()
-def answers_to(model: Llava, template: ChatTemplate, asked: Asked, device: str, longest: int) -> list[str]:
-    """What the model answers to each question, greedily, up to the end of its turn."""
+def answers_to(model: Llava, tokenizer: Tokenizer, asked: Asked, device: str, longest: int) -> list[str]:
+    """What the model answers to each question, greedily, up to the end of the line."""
     model.eval()
-    end = template.tokenizer.specials[template.end]
+    ends = [token for token in range(tokenizer.vocab_size) if b"\n" in tokenizer.decode_bytes([token])]
     written = []
     for rows in torch.arange(len(asked.prompts)).split(64):
         features = [asked.features[row : row + 1].to(device) for row in rows.tolist()]
         prompts = [asked.prompts[row] for row in rows.tolist()]
-        for tokens in model.answer(prompts, features, max_new_tokens=longest, stop_tokens=[end]):
-            text = template.tokenizer.decode([token for token in tokens.tolist() if token != end])
-            written.append(text.strip())
+        for tokens in model.answer(prompts, features, max_new_tokens=longest, stop_tokens=ends):
+            written.append(tokenizer.decode(tokens.tolist()).split("\n")[0].strip())
     return written
 
 
-def answer_accuracy(model: Llava, template: ChatTemplate, asked: Asked, device: str, name: str) -> dict:
+def answer_accuracy(model: Llava, tokenizer: Tokenizer, asked: Asked, device: str, name: str) -> dict:
     """The share of right answers, over all and by kind, and the first wrong ones; and what the commonest answer would get."""
-    given = answers_to(model, template, asked, device, LONGEST["answer"])
+    given = answers_to(model, tokenizer, asked, device, LONGEST["answer"])
     right = [one == other for one, other in zip(given, asked.answers, strict=True)]
     measured: dict = {name: sum(right) / len(right)}
     commonest = 0
@@ -46,9 +45,9 @@ def answer_accuracy(model: Llava, template: ChatTemplate, asked: Asked, device: 
     }
 
 
-def description_scores(model: Llava, template: ChatTemplate, asked: Asked, device: str) -> dict:
+def description_scores(model: Llava, tokenizer: Tokenizer, asked: Asked, device: str) -> dict:
     """BLEU-4, CIDEr and ROUGE-L of the descriptions, and the first of them as written."""
-    written = answers_to(model, template, asked, device, LONGEST["description"])
+    written = answers_to(model, tokenizer, asked, device, LONGEST["description"])
     scores = score_captions(dict(enumerate(written)), {row: [text] for row, text in enumerate(asked.answers)})
     named = {"BLEU-4": "bleu_4", "CIDEr": "cider", "ROUGE-L": "rouge_l"}
     return {ours: scores[theirs] for theirs, ours in named.items()} | {"descriptions": written[:8]}

@@ -12,7 +12,7 @@ from lessons.lesson_02_clip.arms.pairs import TEST_SEED
 from lessons.lesson_03_blip2.arms import frozen
 from lessons.lesson_05_llava.arms import conversations, measure
 from lessons.lesson_05_llava.arms.conversations import Conversations
-from lessons.lesson_05_llava.model import IMAGE, Llava, Projector, first_stage, learned, second_stage
+from lessons.lesson_05_llava.model import IMAGE, Llava, MergingProjector, Projector, first_stage, learned, second_stage
 from shared.finetuning import (
     AdapterConfig,
     NF4Linear,
@@ -22,13 +22,14 @@ from shared.finetuning import (
     share_that_learns,
     training_bytes,
 )
-from shared.tokenizers import ChatTemplate
+from shared.tokenizers import Tokenizer
 from shared.training import Batches, Stage, TrainingConfig, curve_from_history, train
 
 Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
 LINEARS = ("language.blocks.*",)
 LAYERS = (-2,)
+MERGED = 2
 THINGS = (1, 3)
 
 
@@ -47,6 +48,7 @@ def train_llava(
     held_out: int = 480,
     rank: int = 8,
     layers: Sequence[int] = LAYERS,
+    merged: int = MERGED,
     **sizes: object,
 ) -> dict:
     """Train on descriptions, then on questions; measure on held-out combinations.
@@ -59,61 +61,68 @@ def train_llava(
     (data is not used: the toy world is what the eye and the language model have seen)
     """
     torch.manual_seed(seed)
-    model, template = new_llava(layers, device)
+    model, tokenizer = new_llava(layers, merged if image else 1, device)
     before = frozen.digest(model.vision)
     about = {"seed": seed, "device": device, "resume": resume, "image": image, "prompts": prompts, **sizes}
     measured: dict = {}
     if first_steps:
         stage = first_stage(first_steps)
-        measured["first_loss_curve"] = learn(model, template, stage, folder=folder / "stage-1", **about)
+        measured["first_loss_curve"] = learn(model, tokenizer, stage, folder=folder / "stage-1", **about)
     adapt(model, tuning, rank)
     stage = second_stage(second_steps, model)
-    measured["loss_curve"] = learn(model, template, stage, folder=folder / "stage-2", **about)
-    things = tuple(sizes.get("things", THINGS))
+    measured["loss_curve"] = learn(model, tokenizer, stage, folder=folder / "stage-2", **about)
+    world = conversations.world_of(sizes.get("things", THINGS))
     for name, split in (("answers", "test"), ("seen", "validation")):
-        asked = conversations.asked(model, template, split, TEST_SEED, held_out, things, image=image, device=device)
-        measured |= measure.answer_accuracy(model, template, asked, device, name)
+        asked = conversations.asked(model, tokenizer, split, TEST_SEED, held_out, world, image=image, device=device)
+        measured |= measure.answer_accuracy(model, tokenizer, asked, device, name)
     asked = conversations.to_be_described(
-        model, template, "test", TEST_SEED, held_out // 6, things, image=image, device=device
+        model, tokenizer, "test", TEST_SEED, held_out // 6, world, image=image, device=device
     )
-    measured |= measure.description_scores(model, template, asked, device)
+    measured |= measure.description_scores(model, tokenizer, asked, device)
     return measured | costs(model) | {"frozen_changed": float(frozen.digest(model.vision) != before)}
 
 
 def train_lengths(
     *, seed: int, data: str, device: str, folder: Path, resume: bool, first_steps: int, lengths: Sequence[int],
-    held_out: int = 480, layers: Sequence[int] = LAYERS, **sizes: object,
+    held_out: int = 480, layers: Sequence[int] = LAYERS, merged: int = MERGED, **sizes: object,
 ) -> dict:  # fmt: skip
     """One first stage, or none, and second stages of several lengths that each begin where it has ended."""
     torch.manual_seed(seed)
-    begun, template = new_llava(layers, device)
+    begun, tokenizer = new_llava(layers, merged, device)
     about = {"seed": seed, "device": device, "resume": resume, "image": True, "prompts": False, **sizes}
     if first_steps:
-        learn(begun, template, first_stage(first_steps), folder=folder / "stage-1", **about)
-    things = tuple(sizes.get("things", THINGS))
-    asked = conversations.asked(begun, template, "test", TEST_SEED, held_out, things, image=True, device=device)
+        learn(begun, tokenizer, first_stage(first_steps), folder=folder / "stage-1", **about)
+    world = conversations.world_of(sizes.get("things", THINGS))
+    asked = conversations.asked(begun, tokenizer, "test", TEST_SEED, held_out, world, image=True, device=device)
     measured: dict = {}
     for steps in lengths:
         model = copy.deepcopy(begun)
-        learn(model, template, second_stage(steps, model), folder=folder / f"stage-2-{steps}", **about)
-        right = measure.answer_accuracy(model, template, asked, device, "answers")
+        learn(model, tokenizer, second_stage(steps, model), folder=folder / f"stage-2-{steps}", **about)
+        right = measure.answer_accuracy(model, tokenizer, asked, device, "answers")
         measured[f"answers_{steps}"] = right["answers"]
     return measured | {"answers_curve": [list(lengths), [measured[f"answers_{steps}"] for steps in lengths]]}
 
 
-def new_llava(layers: Sequence[int], device: str) -> tuple[Llava, ChatTemplate]:
-    """Lesson 2's eye, lesson 0's language model, a fresh projector between them; and how a conversation is written."""
+def new_llava(layers: Sequence[int], merged: int, device: str) -> tuple[Llava, Tokenizer]:
+    """Lesson 2's eye, lesson 0's language model, a fresh projector between them; and the words' numbers."""
     eye = frozen.load_eye()
     language, tokenizer = frozen.load_language()
-    projector = Projector(eye.config.width * len(layers), language.config.width)
-    # The class token is kept: in an eye this small it knows of shapes what no patch knows.
-    model = Llava(eye, projector, language, image_token=tokenizer.specials[IMAGE], layers=layers, class_token=True)
-    return model.to(device), ChatTemplate(tokenizer)
+    width = eye.config.width * len(layers)
+    # One square of four patches is as large as a thing of the toy world, and a row of tokens a quarter as long.
+    projector = (
+        MergingProjector(width, language.config.width, side=merged)
+        if merged > 1
+        else Projector(width, language.config.width)
+    )
+    model = Llava(
+        eye, projector, language, image_token=tokenizer.specials[IMAGE], layers=layers, class_token=merged == 1
+    )
+    return model.to(device), tokenizer
 
 
 def learn(
     model: Llava,
-    template: ChatTemplate,
+    tokenizer: Tokenizer,
     stage: Stage,
     *,
     folder: Path,
@@ -136,11 +145,11 @@ def learn(
     turns       questions about a scene
     batch_size  scenes a step
     """
-    alone = stage == first_stage(stage.steps)
+    alone, world = stage == first_stage(stage.steps), conversations.world_of(things)
     pairs = (
-        conversations.described(model, template, seed, scenes, tuple(things), image=image, device=device)
+        conversations.described(model, tokenizer, seed, scenes, world, image=image, device=device)
         if alone
-        else conversations.interviewed(model, template, seed, scenes, turns, tuple(things), image=image, device=device)
+        else conversations.interviewed(model, tokenizer, seed, scenes, turns, world, image=image, device=device)
     )
     result = train(
         model,

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from shared.finetuning import collate
-from shared.tokenizers import ChatTemplate, Conversation, Turn
+from shared.tokenizers import ChatTemplate, Conversation, Tokenizer, Turn
 
 IMAGE = "<image>"
 
@@ -32,6 +32,26 @@ def conversation(
     """
     turns = instruction(question, answer, images=len(image_tokens))
     return template.encode(turns, image_tokens=image_tokens, reply=answer is None)
+
+
+def interview(
+    tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], *, begin: str, image_tokens: Sequence[int]
+) -> Conversation:
+    """The same for a language model that has never held a chat but has read interviews: a question and its answer a line.
+
+        <|begin|><image>…<image>what colour is the star? red⏎where is it? top⏎
+                                                         ▔▔▔▔              ▔▔▔▔
+    turns  questions with their answers; an answer "" leaves the model to go on. A question "" is none: an answer by itself
+    begin  the special token that begins a text
+    """
+    image = tokenizer.specials[IMAGE]
+    row = [(tokenizer.specials[begin], False)] + [(image, False)] * sum(image_tokens)
+    for question, answer in turns:
+        row += [(number, False) for number in tokenizer.encode(question)]
+        # A space belongs to the word behind it.
+        said = f"{' ' if question else ''}{answer}\n" if answer else ""
+        row += [(number, True) for number in tokenizer.encode(said)]
+    return Conversation([number for number, _ in row], [own for _, own in row])
 
 
 def batch_of(

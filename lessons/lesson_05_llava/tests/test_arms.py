@@ -1,0 +1,188 @@
+"""The arms do what their names say: who sees, what is learned, which weights move; and nothing held out is ever trained on."""
+
+import pytest
+import torch
+
+from data.toybox.heldout import is_held_out
+from data.toybox.questions import KINDS
+from lessons.lesson_00_foundations.decoder.arms import SPECIALS
+from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_03_blip2.arms import frozen
+from lessons.lesson_05_llava import claims
+from lessons.lesson_05_llava.arms import conversations, exact, measure, training
+from lessons.lesson_05_llava.model import interview, learned
+from shared.course.lesson import Arm
+from shared.tokenizers import Tokenizer
+from shared.transformer import DecoderConfig
+
+WORLD = conversations.world_of((1, 3))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    text = "what is there? a red circle and two blue stars\nhow many red things are there? zero\nwhere is the moon? top left\n"
+    return Tokenizer.train([text] * 4, 320, specials=SPECIALS)
+
+
+@pytest.fixture
+def ends(tokenizer, monkeypatch):
+    """An untrained eye and language model, so small that an arm takes a second."""
+
+    def eye():
+        torch.manual_seed(0)
+        config = VisionTowerConfig(image_size=32, patch_size=8, width=16, depth=2, heads=2, hidden=16)
+        return VisionTower(config).eval().requires_grad_(False)
+
+    def language():
+        torch.manual_seed(1)
+        model = LanguageModel(DecoderConfig(tokenizer.vocab_size, 16, 1, 2, 1, 16, tied=True))
+        return model.eval().requires_grad_(False), tokenizer
+
+    monkeypatch.setattr(frozen, "load_eye", eye)
+    monkeypatch.setattr(frozen, "load_language", language)
+
+
+def run(name, folder):
+    arm = next(each for each in claims.ARMS if each.name == name)
+    function = {claims.TRAIN: training.train_llava, claims.LENGTHS: training.train_lengths}[arm.function]
+    return function(seed=0, data="toybox", device="cpu", folder=folder / "arm", resume=False, **arm.presets["smoke"])
+
+
+# ── What is said ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_interview_is_the_text_that_the_language_model_has_read(tokenizer):
+    turns = [("what is there?", "a red circle"), ("where is the moon?", "top left")]
+    said = interview(tokenizer, turns, begin="<|begin|>", image_tokens=[3])
+    text = "what is there? a red circle\nwhere is the moon? top left\n"
+    specials = tokenizer.specials
+    assert said.numbers == [specials["<|begin|>"], *[specials["<image>"]] * 3, *tokenizer.encode(text)]
+    own = [number for number, mine in zip(said.numbers, said.answers, strict=True) if mine]
+    assert tokenizer.decode(own) == " a red circle\n top left\n"
+    asked = interview(tokenizer, [("where is the moon?", "")], begin="<|begin|>", image_tokens=[3])
+    assert tokenizer.decode(asked.numbers[4:]) == "where is the moon?" and not any(asked.answers)
+
+
+def test_questions_are_of_all_kinds_and_their_answers_right(ends):
+    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    asked = conversations.asked(model, tokenizer, "test", 0, 24, WORLD, image=True, device="cpu")
+    assert set(asked.kinds) == set(KINDS) and all(map(is_held_out, asked.scenes))
+    assert len(asked.prompts[0]) > 4 and asked.features.shape == (24, 16, 16)
+    fewer = conversations.world_of((1, 2))
+    assert set(fewer.kinds) == set(KINDS) - {"count", "more"}
+    with pytest.raises(ValueError, match="at most 1 things nothing can be asked of kind larger"):
+        conversations.World((1, 1), ("colour", "larger"))
+
+
+def test_nothing_held_out_is_trained_on(ends, monkeypatch):
+    shown = []
+    original = conversations.seen
+    monkeypatch.setattr(
+        conversations, "seen", lambda model, scenes, **about: shown.extend(scenes) or original(model, scenes, **about)
+    )
+    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    about = {"image": True, "device": "cpu"}
+    conversations.described(model, tokenizer, 0, 40, WORLD, **about)
+    conversations.interviewed(model, tokenizer, 0, 40, 3, WORLD, **about)
+    assert len(shown) == 80 and not any(map(is_held_out, shown))
+
+
+def test_the_loss_asks_for_answers_or_with_prompts_for_all_words(ends):
+    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    pairs = conversations.interviewed(model, tokenizer, 0, 6, 3, WORLD, image=True, device="cpu")
+    kept = {}
+    for prompts in (False, True):
+        batches = training.batches_of(model, pairs, batch_size=6, seed=0, prompts=prompts)
+        _, tokens, wanted, segments = batches(0)
+        kept[prompts] = wanted
+        assert not wanted[tokens == model.image_token].any() and not wanted[segments < 0].any()
+    assert (kept[True] & ~kept[False]).any() and not (kept[False] & ~kept[True]).any()
+    assert torch.equal(kept[True], learned(tokens, kept[False], segments, image_token=model.image_token, prompts=True))
+
+
+def test_who_is_blind_sees_nothing(ends):
+    model, tokenizer = training.new_llava((-2,), 1, "cpu")
+    about = {"image": False, "device": "cpu"}
+    pairs = conversations.interviewed(model, tokenizer, 0, 6, 3, WORLD, **about)
+    assert pairs.features.shape == (6, 0, 16) and not (pairs.tokens == model.image_token).any()
+    asked = conversations.asked(model, tokenizer, "test", 0, 12, WORLD, **about)
+    assert not any((prompt == model.image_token).any() for prompt in asked.prompts)
+
+
+# ── What is trained ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["llava", "blind", "stage 2 alone", "prompts too", "lora", "dora", "qlora"])
+def test_an_arm_trains_and_measures(name, ends, tmp_path):
+    measured = run(name, tmp_path)
+    assert measured["frozen_changed"] == 0.0
+    assert 0 <= measured["answers"] <= 1 and 0 < measured["answers_commonest"] < 1
+    assert {f"answers_{kind}" for kind in KINDS} <= measured.keys()
+    assert {"bleu_4", "cider", "rouge_l"} <= measured.keys()
+    assert ("first_loss_curve" in measured) == (name != "stage 2 alone")
+    adapted = name in ("lora", "dora", "qlora")
+    assert (measured["share_that_learns"] < 1) == adapted
+    assert (measured["gradient_bytes"] < measured["weight_bytes"]) == adapted
+
+
+def test_quantised_weights_take_fewer_bytes(ends, tmp_path):
+    assert run("qlora", tmp_path / "a")["weight_bytes"] < run("lora", tmp_path / "b")["weight_bytes"]
+
+
+def test_every_length_begins_where_the_first_stage_has_ended(ends, tmp_path, monkeypatch):
+    begun = []
+    original = training.learn
+
+    def watched(model, tokenizer, stage, **about):
+        if "language.*" in stage.trainable:
+            begun.append(frozen.digest(model))
+        return original(model, tokenizer, stage, **about)
+
+    monkeypatch.setattr(training, "learn", watched)
+    measured = run("lengths", tmp_path)
+    assert len(begun) == 2 and len(set(begun)) == 1
+    assert measured["answers_curve"][0] == [1, 2] and {"answers_1", "answers_2"} <= measured.keys()
+
+
+def test_wrong_answers_are_kept_with_their_questions(ends):
+    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    asked = conversations.asked(model, tokenizer, "test", 0, 24, WORLD, image=True, device="cpu")
+    measured = measure.answer_accuracy(model, tokenizer, asked, "cpu", "answers")
+    assert measured["answers_wrong"]
+    for number, question, given, right in measured["answers_wrong"]:
+        assert (question, right) == (asked.questions[number], asked.answers[number]) and given != right
+
+
+def test_right_answers_are_counted_by_kind(ends, monkeypatch):
+    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    asked = conversations.asked(model, tokenizer, "test", 0, 24, WORLD, image=True, device="cpu")
+    given = [answer if kind != "shape" else "nothing" for kind, answer in zip(asked.kinds, asked.answers, strict=True)]
+    monkeypatch.setattr(measure, "answers_to", lambda *_: given)
+    measured = measure.answer_accuracy(model, tokenizer, asked, "cpu", "answers")
+    assert measured["answers_shape"] == 0 and measured["answers_colour"] == 1 and measured["answers"] == 22 / 24
+
+
+def test_another_tuning_is_an_error(ends):
+    model, _ = training.new_llava((-2,), 2, "cpu")
+    with pytest.raises(ValueError, match="choose one of full, lora, dora, qlora"):
+        training.adapt(model, "prefix", 4)
+
+
+def test_the_mechanism_is_exact(tmp_path):
+    measured = exact.check_mechanism(seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False)
+    assert measured.pop("prompt_gradient") == 0.0
+    assert max(measured.values()) < 1e-5
+
+
+def test_claims_read_what_arms_measure():
+    """Every claim of every preset finds its numbers in what the arms of that preset return."""
+    numbers = dict.fromkeys(
+        (*(f"answers_{steps}" for steps in (50, 800)), "answers", "seen", "bleu_4", "cider", "rouge_l", "frozen_changed"), 0.5
+    ) | {"logit_difference": 0.0, "loss_difference": 0.0, "prompt_gradient": 0.0, "weight_bytes": 2.0}  # fmt: skip
+    arms = {arm.name: numbers for arm in claims.ARMS}
+    for claim in claims.CLAIMS:
+        assert isinstance(claim.measure(arms), float)
+        assert claim.baseline is None or isinstance(claim.baseline(arms), float)
+        assert set(claim.arms) <= arms.keys()
+    assert all(isinstance(arm, Arm) for arm in claims.ARMS)
