@@ -47,6 +47,7 @@ class ModelChoice:
     vision     folder of a published CLIP
     language   folder of a published Llama or Qwen2, with its tokenizer.json
     connector  what the language model is shown: every patch's vector, or CLIP's one embedding of the picture
+    class_token   show it, with the patches, the token in which the eye sums the picture up
     weights    how the language model's frozen matrices are stored
     adapters   what is learned beside them; null: the language model itself learns, in stages that say so
     context    tokens of a conversation, the picture's included; longer ones are cut in training and refused later
@@ -58,6 +59,7 @@ class ModelChoice:
     vision: str
     language: str
     connector: Literal["patches", "embedding"] = "patches"
+    class_token: bool = False
     weights: Literal["float32", "int8", "nf4"] = "float32"
     adapters: AdaptersChoice | None = None
     context: int = 2048
@@ -89,6 +91,7 @@ class StageChoice:
     warmup_steps: int = 0
     accumulate: int = 1
     weight_decay: float = 0.0
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
     def __post_init__(self) -> None:
         if not self.learns or not self.data:
@@ -141,6 +144,8 @@ class Configuration:
         return TrainingConfig(
             stage.steps,
             stage.learning_rate,
+            optimizer=stage.optimizer,
+            betas=(0.9, 0.95) if stage.optimizer == "muon" else (0.9, 0.999),
             weight_decay=stage.weight_decay,
             warmup_steps=stage.warmup_steps,
             accumulate=stage.accumulate,

@@ -42,18 +42,21 @@ def join(choice: ModelChoice, seed: int = 0) -> Joined:
     tokenizer = with_image_token(load_tokenizer(words / "tokenizer.json"), language.config.vocab, words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = connect(clip, language, choice.connector, tokenizer.specials[IMAGE])
+        model = connect(clip, language, choice, tokenizer.specials[IMAGE])
         adapt(model, choice)
     return Joined(model, tokenizer, preprocessing_of(eye, clip.config.image.image_size))
 
 
-def connect(clip: CLIP, language: LanguageModel, connector: str, image_token: int) -> Llava:
+def connect(clip: CLIP, language: LanguageModel, choice: ModelChoice, image_token: int) -> Llava:
     """An eye and a language model with a new projector between them."""
-    if connector == "patches":
+    eye = clip.image_tower
+    if choice.connector == "patches":
         projector = Projector(clip.config.image.width, language.config.width)
-        return Llava(clip.image_tower, projector, language, image_token=image_token).eval()
-    projector = Projector(clip.config.embedding, language.config.width)
-    return EmbeddingLlava(clip.image_tower, clip.image_projection, projector, language, image_token=image_token).eval()
+        model = Llava(eye, projector, language, image_token=image_token, class_token=choice.class_token)
+    else:
+        projector = Projector(clip.config.embedding, language.config.width)
+        model = EmbeddingLlava(eye, clip.image_projection, projector, language, image_token=image_token)
+    return model.eval()
 
 
 def adapt(model: Llava, choice: ModelChoice) -> None:

@@ -3,7 +3,7 @@
 python -m lessons.lesson_05_llava.assistant.toy FOLDER [--examples 1000] [--size 32]
 
 images/…            pictures            train_captions.json       flat: image, text, prompt
-test_captions.json  flat                train_instructions.json   conversations: two or three questions about a picture
+test_captions.json  flat                train_instructions.json   conversations: up to five questions about a picture
 test_questions.json flat                (test: every scene has a combination of colour and shape that training never shows)
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.toybox.heldout import SPLITS, scene_at
+from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.picture import picture
 from data.toybox.questions import ANSWERS, ask, question_at
@@ -26,6 +26,7 @@ from shared.errors import CourseError
 
 THINGS = (1, 2)
 KINDS = ("colour", "shape", "place", "existence")  # of questions that one or two things are enough for
+TURNS = 5
 LEVEL = "colours"
 CAPTION = "what is in the picture?"
 FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
@@ -76,21 +77,20 @@ def _captioned(split: str, number: int, scene: Scene) -> dict[str, str]:
 
 
 def _conversation(number: int, scene: Scene, seed: int) -> dict[str, object]:
-    """Questions of different kinds about one scene; a kind that nothing can be asked of here is left out."""
+    """Up to `TURNS` questions about one scene, no two alike. Kind and answer are drawn first, each as often as the next; then
+    a question that has this answer here, where there is one."""
     rng = stream(seed, number, PURPOSE)
-    other = scene_at(SPLITS[0], seed, number + 2**39, THINGS)  # where things come from that are asked for in vain
-    questions = []
-    for kind in rng.sample(KINDS, len(KINDS)):
-        # An answer that the scene has; for each kind the others are tried until one fits.
-        for answer in rng.sample(ANSWERS[kind], len(ANSWERS[kind])):
-            if question := ask(scene, kind, answer, rng, other.things):
-                questions.append(question)
-                break
-    questions = questions[: pick(rng, (2, 3))]
+    other = scene_at("train", seed, number + 2**39, THINGS)  # where things come from that are asked for in vain
+    questions: dict[str, str] = {}
+    for _ in range(10 * TURNS):
+        kind = pick(rng, KINDS)
+        question = ask(scene, kind, pick(rng, ANSWERS[kind]), rng, other.things)
+        if question and len(questions) < TURNS:
+            questions[question.text] = question.answer
     said = []
-    for place, question in enumerate(questions):
-        said.append({"from": "human", "value": question.text if place else f"{IMAGE}\n{question.text}"})
-        said.append({"from": "assistant", "value": question.answer})
+    for place, (text, answer) in enumerate(questions.items()):
+        said.append({"from": "human", "value": text if place else f"{IMAGE}\n{text}"})
+        said.append({"from": "assistant", "value": answer})
     return {"id": f"toy-{number}", "image": _name("train", number), "conversations": said}
 
 

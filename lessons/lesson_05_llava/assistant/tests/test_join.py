@@ -36,7 +36,9 @@ def test_the_projectors_have_the_published_sizes(published):
     clip, language = published
     assert sum(p.numel() for p in language.parameters()) == 494_032_768
     with torch.device("meta"):
-        embedding, patches = (connect(clip, language, way, 151_665) for way in ("embedding", "patches"))
+        embedding, patches = (
+            connect(clip, language, ModelChoice("", "", way), 151_665) for way in ("embedding", "patches")
+        )
     assert embedding.projector.first.weight.shape == (896, 512)
     assert patches.projector.first.weight.shape == (896, 768)
     with torch.device("meta"):
@@ -50,8 +52,9 @@ def test_adapters_of_small_scale_learn_less_than_a_hundredth_of_qwen(published):
     adapters = load(CONFIGURATIONS / "small_scale.json").model.adapters
     with torch.device("meta"):
         language = LanguageModel(QWEN)
-        model = connect(published[0], language, "patches", 151_665)
-        adapt(model, ModelChoice("", "", adapters=adapters))
+        choice = ModelChoice("", "", adapters=adapters)
+        model = connect(published[0], language, choice, 151_665)
+        adapt(model, choice)
     assert len(adapters_in(language)) == 7 * 24
     learning = sum(p.numel() for p in language.parameters() if p.requires_grad)
     a_block = 2 * (896 + 896) + 2 * (896 + 128) + 3 * (896 + 4864)
@@ -99,6 +102,12 @@ def test_weights_in_few_bits_keep_their_adapters_apart(weights, kind, towers):
     assert len(stored) == 7 * 2, "seven matrices a block; the embedding, which is the output too, is left whole"
     assert len(adapters_in(model)) == 2 * 2
     assert not [name for name in adapter_names(model) if not name.startswith("language.")]
+
+
+def test_the_class_token_may_stand_before_the_patches(make_assistant, tmp_path):
+    make_assistant(class_token=True).save(tmp_path)
+    assert Assistant.from_folder(tmp_path).image_tokens == 5
+    assert json.loads((tmp_path / "config.json").read_text())["vision_feature_select_strategy"] == "full"
 
 
 def test_adapters_that_fit_no_layer_are_told(towers):

@@ -172,7 +172,7 @@ def ready(address):
 
 
 def test_the_command_line_serves_what_was_trained(trained, tmp_path):
-    """A caption over HTTP is the caption in Python; SIGTERM ends it in order."""
+    """A caption over HTTP is the caption in Python; Ctrl-C ends it in order."""
     service = subprocess.Popen(
         [sys.executable, "-m", f"{ROOM}.serve", str(trained), "--port", "0"],
         cwd=ROOT,
@@ -202,7 +202,7 @@ def test_the_command_line_serves_what_was_trained(trained, tmp_path):
         said = json.load(answered)
         assistant = Assistant.from_folder(trained / "model")
         assert assistant.caption_image(picture, max_new_tokens=512) in said.values()
-        service.send_signal(signal.SIGTERM)
+        service.send_signal(signal.SIGINT)
         assert service.wait(timeout=60) == 0
     finally:
         service.kill()
