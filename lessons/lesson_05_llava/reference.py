@@ -210,7 +210,7 @@ def answer_loss(logits: Tensor, rows: list[list[int]]) -> Tensor:
 
 WIDTH, LAYERS, HEADS, HIDDEN_WIDTH = 24, 2, 2, 48
 ROWS = 10
-TEXT_STEPS, FIRST_STEPS, SECOND_STEPS = 120, 100, 100
+TEXT_STEPS, FIRST_STEPS, SECOND_STEPS = 80, 100, 100
 LEARNING_RATE = 1e-2
 ASKED = 100
 
