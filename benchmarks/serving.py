@@ -5,7 +5,8 @@
 wrk keeps a number of connections busy on the loopback: each sends a photograph of 224 × 224 with a question, waits
 for the answer, and asks again. The model is a Llama-style decoder with random weights, which reads 49 patches of the
 picture and the question's bytes and writes TOKENS tokens, so that it costs what a trained one of its size would;
-it has one thread, in one process with the web server. Written to benchmarks/serving.md.
+it has one thread, in one process with the web server. Beside answers a second stand answers in a second of the
+service's own processor time, which a machine that is busy with other things leaves as it is. Written to benchmarks/serving.md.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -33,7 +35,7 @@ from shared.serving import Request, Settings, serve
 from shared.transformer import Decoder, DecoderConfig, stream
 
 PAGE = Path(__file__).with_suffix(".md")
-SIZES = DecoderConfig(vocab=512, width=384, layers=8, heads=6, kv_heads=2, hidden=1024)
+SIZES = DecoderConfig(vocab=512, width=256, layers=6, heads=4, kv_heads=2, hidden=704)
 PATCH, SIDE = 32, 224
 TOKENS = 24
 CONNECTIONS = (1, 2, 4, 8, 16)
@@ -110,8 +112,8 @@ def form() -> bytes:
 
 
 @contextlib.contextmanager
-def service(rows: int) -> Iterator[str]:
-    """The service in a process of its own, answering up to `rows` requests together; gives its address."""
+def service(rows: int) -> Iterator[tuple[str, psutil.Process]]:
+    """The service in a process of its own, answering up to `rows` requests together; its address and the process."""
     command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(rows)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -119,13 +121,16 @@ def service(rows: int) -> Iterator[str]:
             while True:
                 with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=60):
                     break
-            yield url
+            yield url, psutil.Process(process.pid)
         finally:
             process.terminate()
 
 
-def load(url: str, connections: int, seconds: float, script: Path) -> dict[str, float]:
-    """Keep some connections busy; what wrk counted, and seconds until the answer at the median and the 99th percentile."""
+def load(side: tuple[str, psutil.Process], connections: int, seconds: float, script: Path) -> dict[str, float]:
+    """Keep some connections busy; what wrk counted, seconds until the answer at the median and the 99th percentile,
+    and the processor time that the service took."""
+    url, process = side
+    before = process.cpu_times()
     command = [
         "wrk",
         "-t1",
@@ -138,14 +143,16 @@ def load(url: str, connections: int, seconds: float, script: Path) -> dict[str, 
         f"{url}/question",
     ]
     answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(re.search(r"RESULT (.*)", answer)[1])
+    after = process.cpu_times()
+    took = after.user + after.system - before.user - before.system
+    return json.loads(re.search(r"RESULT (.*)", answer)[1]) | {"processor": took}
 
 
 def rows_of_batches(url: str) -> float:
     """Requests answered together so far, on the average."""
     with urllib.request.urlopen(f"{url}/metrics") as page:
         text = page.read().decode()
-    total, count = (float(re.search(rf"^batch_rows_{what} (\S+)", text, re.M)[1]) for what in ("sum", "count"))
+    total, count = (float(re.search(rf"^service_batch_rows_{what} (\S+)", text, re.M)[1]) for what in ("sum", "count"))
     return total / count
 
 
@@ -158,16 +165,16 @@ def measure(seconds: float) -> dict:
         script.write_text(SCRIPT % body)
         with service(1) as apart, service(ROWS) as together:
             sides = {"apart": apart, "together": together}
-            for url in sides.values():
-                load(url, 1, 2, script)
+            for side in sides.values():
+                load(side, 1, 2, script)
             # The two take turns, so that a busy moment of the machine hits them alike.
             for connections in CONNECTIONS:
-                for name, url in sides.items():
-                    results[name][connections] = load(url, connections, seconds, script)
+                for name, side in sides.items():
+                    results[name][connections] = load(side, connections, seconds, script)
                     print(name, connections, results[name][connections], flush=True)
-            results["rows"] = rows_of_batches(together)
+            results["rows"] = rows_of_batches(together[0])
             flood = {"before": (ROWS, together), "flood": (FLOOD, together), "after": (ROWS, together)}
-            results["flood"] = {name: load(url, count, seconds, script) for name, (count, url) in flood.items()}
+            results["flood"] = {name: load(side, count, seconds, script) for name, (count, side) in flood.items()}
     return results
 
 
@@ -185,15 +192,18 @@ def page(results: dict, seconds: float, busy: float) -> str:
         "",
         f"## Batches of up to {ROWS}, against one by one",
         "",
-        "| connections | answers/s, one by one | in batches | ratio | p50, one by one | in batches | p99, one by one | in batches |",
-        "|---|---|---|---|---|---|---|---|",
+        "| connections | answers/s, one by one | in batches | ratio | in a second of processor time, one by one | in batches | ratio "
+        "| p50, one by one | in batches | p99, one by one | in batches |",
+        "|" + "---|" * 11,
     ]  # fmt: skip
     for connections in CONNECTIONS:
         apart, together = results["apart"][connections], results["together"][connections]
-        rates = apart["200"] / apart["seconds"], together["200"] / together["seconds"]
-        ratio = f"{rates[1] / rates[0]:.2f}" if rates[0] else "–"
-        times = " | ".join(f"{side[what] * 1000:,.0f} ms" for what in ("p50", "p99") for side in (apart, together))
-        lines.append(f"| {connections} | {rates[0]:.1f} | {rates[1]:.1f} | {ratio} | {times} |")
+        cells = [str(connections)]
+        for unit in ("seconds", "processor"):
+            one, many = (side["200"] / side[unit] for side in (apart, together))
+            cells += [f"{one:.1f}", f"{many:.1f}", f"{many / one:.2f}" if one else "–"]
+        cells += [f"{side[what] * 1000:,.0f} ms" for what in ("p50", "p99") for side in (apart, together)]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         f"Over all of this, {results['rows']:.1f} requests were answered together on the average.",

@@ -120,8 +120,9 @@ def create_app(load: Callable[[], Speaker], settings: Settings | None = None) ->
     async def lifespan(app: FastAPI):
         starting = asyncio.create_task(service.start())
         yield
+        service.close()
+        await starting  # a model that is being loaded cannot be told to stop
         service.stop()
-        await starting
 
     # No redirects either: their address would be made of what the client says that this machine is called.
     app = FastAPI(

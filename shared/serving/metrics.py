@@ -14,7 +14,7 @@ class Metrics:
 
     def __init__(self):
         self.registry = CollectorRegistry()
-        into = {"registry": self.registry}
+        into = {"registry": self.registry, "namespace": "service"}
         self.requests = Counter("requests", "Requests answered", ["path", "status"], **into)
         self.seconds = Histogram(
             "request_seconds", "From a request's head to its end", ["path"], buckets=SECONDS, **into

@@ -299,17 +299,17 @@ def test_health_and_metrics_tell_how_it_stands(house):
             here.service.close()
             closing = await here.get("/health")
             refused = await here.post("/chat", message="x")
-        assert "requests_in_house 1.0" in full and page.headers["content-type"].startswith("text/plain")
+        assert "service_requests_in_house 1.0" in full and page.headers["content-type"].startswith("text/plain")
         lines = page.body.decode().splitlines()
         for line in (
-            'requests_total{path="/chat",status="200"} 1.0',
-            'requests_total{path="other",status="404"} 1.0',
-            "requests_in_house 0.0",
-            "prompt_tokens_total 2.0",
-            "answer_tokens_total 3.0",
-            "conversations 1.0",
-            "batch_rows_count 1.0",
-            "first_text_seconds_count 1.0",
+            'service_requests_total{path="/chat",status="200"} 1.0',
+            'service_requests_total{path="other",status="404"} 1.0',
+            "service_requests_in_house 0.0",
+            "service_prompt_tokens_total 2.0",
+            "service_answer_tokens_total 3.0",
+            "service_conversations 1.0",
+            "service_batch_rows_count 1.0",
+            "service_first_text_seconds_count 1.0",
         ):
             assert line in lines, line
         assert "made/up" not in page.body.decode()
@@ -353,7 +353,7 @@ def test_a_mistake_of_ours_tells_nothing(house, monkeypatch, caplog):
             reply = await here.post("/chat", message="x")
             page = (await here.get("/metrics")).body.decode()
         assert (reply.status, reply.code) == (500, "internal_error") and "secret" not in reply.body.decode()
-        assert "/secret/path" in caplog.text and 'requests_total{path="/chat",status="500"} 1.0' in page
+        assert "/secret/path" in caplog.text and 'service_requests_total{path="/chat",status="500"} 1.0' in page
 
     asyncio.run(main())
 

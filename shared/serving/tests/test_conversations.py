@@ -38,9 +38,11 @@ def test_each_history_is_its_own():
     to = conversations()
     first, _ = say(to, None, "a")
     second, _ = say(to, None, "b")
-    assert say(to, first, "c") == (first, ["a", "A"])
-    assert say(to, second, "d") == (second, ["b", "B"])
-    assert say(to, first, "e") == (first, ["a", "A", "c", "C"])
+    # Neither in the order in which they began, nor in the order in which they were used.
+    assert say(to, second, "c") == (second, ["b", "B"])
+    assert say(to, second, "d") == (second, ["b", "B", "c", "C"])
+    assert say(to, first, "e") == (first, ["a", "A"])
+    assert say(to, second, "f")[1] == ["b", "B", "c", "C", "d", "D"]
 
 
 def test_names_are_long_random_and_never_chosen():

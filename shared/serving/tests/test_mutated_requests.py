@@ -174,7 +174,7 @@ def test_mutated_requests(house):
                 await asyncio.gather(*map(one, range(CLIENTS)))
             # Nobody is left in the house, and it is as it was.
             count = here.service.metrics.registry.get_sample_value
-            assert count("requests_in_house") == count("requests_waiting") == 0
+            assert count("service_requests_in_house") == count("service_requests_waiting") == 0
             assert (await here.post("/chat", message="still there?")).status == 200
             gc.collect()
             pictures = sum(isinstance(thing, Image.Image) for thing in gc.get_objects())

@@ -147,7 +147,7 @@ def test_a_client_hangs_up(served, parrot, stream):
             assert connection.recv(10).startswith(b"HTTP/1.1")
         wait_until(lambda: not parrot.go.is_set())
     count = service.metrics.registry.get_sample_value
-    wait_until(lambda: count("hung_up_total") == 1 and count("requests_in_house") == 0)
+    wait_until(lambda: count("service_hung_up_total") == 1 and count("service_requests_in_house") == 0)
     parrot.hold_at = None
     parrot.go.set()
     wait_until(lambda: parrot.closed == 1)  # the model has stopped, long before its fifty words
