@@ -10,6 +10,7 @@ names what it is shown, each time the latest image of a sequence that holds seve
 import argparse
 import math
 import time
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
@@ -302,9 +303,7 @@ def learn_names(language: LanguageModel, steps: int, random: Random) -> list[flo
         rows, lengths = filled(names)
         return loss_of(language(rows), rows, lengths)
 
-    optimizer = AdamW(language.parameters().values(), LEARNING_RATE, betas=(0.9, 0.95))
-    schedule = partial(warmup_cosine, steps=steps, warmup_steps=steps // 10)
-    return train(language, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label="language model")
+    return learn(language, loss_at, steps, "language model")
 
 
 def learn_to_look(model: Flamingo, data: digits.Digits, steps: int, random: Random) -> list[float]:
@@ -316,9 +315,13 @@ def learn_to_look(model: Flamingo, data: digits.Digits, steps: int, random: Rand
         rows, lengths = filled(list(map(document, labels)))
         return loss_of(model(rows, frozen_eye(chosen.images)), rows, lengths)
 
+    return learn(model, loss_at, steps, "Flamingo")
+
+
+def learn(model: Module, loss_at: Callable[[int], Tensor], steps: int, label: str) -> list[float]:
     optimizer = AdamW(model.parameters().values(), LEARNING_RATE, betas=(0.9, 0.95))
     schedule = partial(warmup_cosine, steps=steps, warmup_steps=steps // 10)
-    return train(model, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label="Flamingo")
+    return train(model, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label=label)
 
 
 def build(language: LanguageModel, random: Random) -> Flamingo:
@@ -358,8 +361,9 @@ def run(
     kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
     language = LanguageModel(WIDTH, LAYERS, HEADS, HIDDEN_WIDTH, random)
     text_losses = learn_names(language, text_steps, random)
+    held = list(language.parameters().values())
+    frozen = [list(weight.data) for weight in held]
     freeze(language)
-    frozen = weights_of(language)
     model = build(language, random)
     first, second, other = (held_out.chosen(list(range(k * asked, (k + 1) * asked))) for k in range(3))
 
@@ -377,7 +381,7 @@ def run(
         "asked": asked,
         "parameters": sum(len(parameter.data) for parameter in model.parameters().values()),
         "unchanged_at_zero": unchanged,
-        "frozen_stayed": weights_of(language) == frozen,
+        "frozen_stayed": [list(weight.data) for weight in held] == frozen,
         "accuracy": share(names, second.labels),
         "accuracy_of_others": share(followed, other.labels),
         "blind_accuracy": share(blind, second.labels),
@@ -388,19 +392,6 @@ def run(
     }
     report(result, second.images[0], names[0], model)
     return result
-
-
-def weights_of(language: LanguageModel) -> list[list[float]]:
-    """Every number of the frozen model, whether it learns or not."""
-    held = [language.embedding.weight, language.norm.weight, language.output.weight]
-    for block in language.blocks:
-        held += [block.attention_norm.weight, block.feed_forward_norm.weight]
-        held += [
-            part.weight
-            for part in (block.attention.query, block.attention.key, block.attention.value, block.attention.output)
-        ]
-        held += [part.weight for part in (block.feed_forward.gate, block.feed_forward.up, block.feed_forward.down)]
-    return [list(weight.data) for weight in held]
 
 
 # ── What it saw ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,22 +3,36 @@
 from pathlib import Path
 
 import pytest
+import torch
 
+from lessons.lesson_03_blip2.arms import frozen
 from lessons.lesson_04_flamingo import figures
+from lessons.lesson_04_flamingo.arms.few_shot import small_flamingo
+from lessons.lesson_04_flamingo.arms.measure import SHOTS
 from shared.course.lesson import Run
 
 
 def measurements(offset):
-    accuracies = {
-        f"{kind}_{shots}": 0.1 * shots**0.5 + offset for kind in ("seen", "held_out") for shots in figures.SHOTS
+    names = ("held_out", "seen", "blind", "mixed", "told", "best")
+    accuracies = {f"{name}_{count}": 0.1 * count**0.5 + offset for name in names for count in SHOTS}
+    accuracies |= {f"{name}_{kind}": 0.9 + offset for name in ("reads", "probe") for kind in figures.KINDS}
+    curves = {
+        f"{name}_{layer}_curve": ([10, 20], [0.0, 0.1 + offset])
+        for name in ("attention", "feed_forward")
+        for layer in range(2)
     }
-    curves = {f"attention_{layer}_curve": ([0, 10], [0.0, 0.1 + offset]) for layer in range(2)}
-    return accuracies | curves | {"text_bits_before": 2.0, "text_bits_after": 2.1 + offset}
+    return accuracies | curves | {"text_bits_before": 2.0, "text_bits_after": 2.1 + offset, "latents": 3, "depth": 1}
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-@pytest.mark.parametrize("arms", [["flamingo"], list(figures.ARMS.values())])
-def test_every_figure_is_drawn_and_has_a_caption(seeds, arms):
+@pytest.mark.parametrize("arms", [["flamingo"], list(figures.ARMS.values())], ids=["fewest", "every"])
+def test_every_figure_is_drawn_and_has_a_caption(seeds, arms, monkeypatch):
+    def untrained(_run):
+        torch.manual_seed(0)
+        language, tokenizer = frozen.load_language()
+        return small_flamingo(frozen.load_eye(), language, latents=3, depth=1).eval(), tokenizer
+
+    monkeypatch.setattr(figures, "trained", untrained)
     measured = {seed: {arm: measurements(seed / 100) for arm in arms} for seed in seeds}
     drawn = figures.draw(Run("cpu", "cpu", "toybox", seeds, Path("nowhere"), measured))
     assert drawn.keys() == figures.CAPTIONS.keys()
