@@ -101,12 +101,12 @@ class Assistant:
         """
         images = [image] if isinstance(image, Picture) else list(image)
         questions = [question] if isinstance(question, str) else list(question)
-        count = max(len(images), len(questions))
-        if {len(images), len(questions)} - {1, count}:
+        count = max(len(images), len(questions)) if images and questions else 0
+        if count and {len(images), len(questions)} - {1, count}:
             raise ValueError(
                 f"{len(images)} pictures and {len(questions)} questions; expected one of either, or equally many"
             )
-        images, questions = (each * count if len(each) == 1 else each for each in (images, questions))
+        images, questions = (each * count if len(each) == 1 else each[:count] for each in (images, questions))
         asked = [
             request((Message("user", said, (open_picture(shown),)),), **settings)
             for shown, said in zip(images, questions, strict=True)

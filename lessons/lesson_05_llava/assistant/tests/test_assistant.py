@@ -180,5 +180,6 @@ def test_what_cannot_be_answered_is_refused(assistant, messages, said):
 def test_wrong_calls_are_told(assistant, pictures, tmp_path):
     with pytest.raises(ValueError, match="4 pictures and 3 questions"):
         assistant.answer_question(pictures, QUESTIONS[:3])
+    assert assistant.caption_image([]) == []
     with pytest.raises(CourseError, match=r"none.png is not there"):
         assistant.caption_image(tmp_path / "none.png")

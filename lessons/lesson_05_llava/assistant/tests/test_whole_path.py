@@ -18,6 +18,7 @@ from PIL import Image
 from lessons.lesson_05_llava.assistant import evaluate, train
 from lessons.lesson_05_llava.assistant.assistant import Assistant
 from lessons.lesson_05_llava.assistant.config import CONFIGURATIONS, AdaptersChoice, load, save
+from lessons.lesson_05_llava.assistant.examples import Examples
 from shared.course.lesson import ROOT
 from shared.distributed.launch import launch_function
 from shared.errors import CourseError
@@ -79,7 +80,7 @@ train.main(sys.argv[2:])
 """
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_weights(short, trained, tmp_path):
+def test_a_run_that_is_killed_goes_on_to_the_same_weights(short, trained, tmp_path, monkeypatch):
     """In the midst of the second stage, between two checkpoints."""
     save(short, tmp_path / "mine.json")
     command = [
@@ -98,7 +99,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_weights(short, trained, tmp_pa
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "run" / "model").exists()
     assert [line["step"] for line in metrics(tmp_path / "run", "alignment")] == [1, 2, 3]
+    batches, loss = [], Examples.loss
+    monkeypatch.setattr(Examples, "loss", lambda self, model, rows: batches.append(rows) or loss(self, model, rows))
     assert train.main(["--resume", str(tmp_path / "run" / "instruction" / "checkpoint.safetensors")]) == 0
+    assert len(batches) == 4, "of the second stage's six steps two had been saved, and of the first stage all"
     before, after = weights(trained), weights(tmp_path / "run")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -249,6 +253,41 @@ def test_data_of_ones_own_take_the_place_of_the_configurations(short, trained, t
     save(replace(short, stages=(replace(short.stages[0], steps=1),), skip_bad=True), tmp_path / "mine.json")
     assert train.main(command) == 0
     assert "4: no answer within the first 80 tokens" in capsys.readouterr().err
+
+
+class Knowing:
+    """Says what it was told to say, and keeps what it was asked."""
+
+    def __init__(self, answers):
+        self.answers, self.asked = list(answers), []
+
+    def write(self, requests):
+        self.asked += requests
+        return [self.answers.pop(0) for _ in requests]
+
+
+def test_scores_are_those_of_what_was_said(tmp_path):
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    questions = [
+        {
+            "image": "a.png",
+            "prompt": f"number {number}?",
+            "text": "a star",
+            "kind": "even" if number % 2 == 0 else "odd",
+        }
+        for number in range(4)
+    ]
+    (tmp_path / "q.json").write_text(json.dumps(questions))
+    asked = evaluate.questions_of(str(tmp_path / "q.json"))
+    knowing = Knowing(["a star", "a star", "a star", "a moon"])
+    found = evaluate.evaluate(knowing, asked[:1], asked[1:])
+    assert found["captions"]["scores"]["BLEU-2"] == pytest.approx(1.0)
+    assert found["questions"]["scores"] == {"accuracy": 2 / 3, "accuracy/odd": 1 / 2, "accuracy/even": 1.0}
+    assert [each.messages[-1].text for each in knowing.asked] == [f"number {number}?" for number in range(4)]
+    assert all(len(each.messages[-1].images) == 1 for each in knowing.asked)
+    assert found["questions"]["said"][2] == {
+        "image": str(tmp_path / "a.png"), "asked": "number 3?", "said": "a moon", "expected": ["a star"],
+    }  # fmt: skip
 
 
 def test_an_evaluation_of_nothing_is_told(trained, capsys):
