@@ -70,33 +70,53 @@ CLAIMS = (
         "arXiv:2301.12597, section 3", ("both stages",), number("both stages", "frozen_changed"), 0.0, "error", at_least=False,
     ),
     Claim(
-        "answers", "learns", "It answers questions about held-out combinations, better than one who knows how often each answer comes.",
+        "answers", "learns",
+        "It answers questions about things of held-out combinations, better than one who knows how often each answer comes.",
         "arXiv:2301.12597, section 4.3", ("both stages",), number("both stages", "answers"), 0.5,
-        baseline=number("both stages", "answers_blind"), baseline_name="blind", presets=(),
+        baseline=number("both stages", "answers_blind"), baseline_name="blind",
     ),
     Claim(
-        "captions", "learns", "Its captions of scenes with held-out combinations are true, thing for thing.",
-        "arXiv:2301.12597, section 4.2", ("both stages",), number("both stages", "captions"), 0.3, presets=(),
+        "captions-met", "learns", "Its captions of new scenes are true, thing for thing, where it has met the combinations.",
+        "arXiv:2301.12597, section 4.2", ("both stages",), number("both stages", "seen_captions"), 0.5,
     ),
     Claim(
-        "retrieval", "learns", "After the first stage alone it finds the captions of held-out scenes (recall at 1).",
-        "arXiv:2301.12597, section 4.4", ("both stages",), number("both stages", "retrieval"), 0.3,
-        baseline=number("both stages", "retrieval_chance"), baseline_name="chance", presets=(),
+        "captions", "learns", "… and where it has not: the language model has to write two words side by side that it never read so.",
+        "arXiv:2301.12597, section 4.2", ("both stages", "mean pooling"), number("both stages", "captions"), 0.05,
+        baseline=number("mean pooling", "captions"), baseline_name="mean pooling",
+    ),
+    Claim(
+        "told-in-words", "learns",
+        "Told in words instead, the same language model writes captions of held-out combinations: so it could (the ceiling).",
+        "", ("told in words",), number("told in words", "captions"), 0.9,
+    ),
+    Claim(
+        "retrieval", "learns", "After the first stage alone it finds the full captions of held-out scenes (recall at 1).",
+        "arXiv:2301.12597, section 4.4", ("both stages",), number("both stages", "retrieval"), 0.6,
+        baseline=number("both stages", "retrieval_chance"), baseline_name="chance",
     ),
     Claim(
         "first-stage-helps", "paper", "The first stage before the second beats the second alone at equal steps of the second (answers).",
-        "arXiv:2301.12597, section 4.1", ("both stages", "stage 2 alone"), difference("both stages", "stage 2 alone", "answers"), 0.02,
-        "points", presets=(),
+        "arXiv:2301.12597, section 4.1, figure 5", ("both stages", "stage 2 alone"),
+        difference("both stages", "stage 2 alone", "answers"), 0.02, "points",
+        expected="not at this scale",
+        reason="begun from nothing, the second stage has caught up after a hundred steps (see its loss): a caption in short says "
+        "all that it is asked for, and the language model is small enough for its surprise to tell the bridge at once what it "
+        "lacks. The paper's captions are from the web, and its language models have billions of weights.",
     ),
     Claim(
         "queries-beat-the-mean", "paper", "Queries beat the mean of the patches (answers).",
-        "arXiv:2301.12597, section 3.1", ("both stages", "mean pooling"), difference("both stages", "mean pooling", "answers"), 0.02,
-        "points", presets=(),
+        "arXiv:2301.12597, section 3.1", ("both stages", "mean pooling"), difference("both stages", "mean pooling", "answers"), 0.1,
+        "points",
     ),
     Claim(
-        "few-queries-suffice", "paper", "A few queries come near the projection of all patches (answers, difference).",
-        "arXiv:2301.12597, section 3.1", ("both stages", "all patches"), difference("both stages", "all patches", "answers"), -0.05,
-        "points", presets=(),
+        "few-queries-suffice", "paper",
+        "Eight queries lose nothing against a matrix for each of 65 tokens (captions of met combinations, difference).",
+        "arXiv:2301.12597, section 3.1", ("both stages", "all patches"), difference("both stages", "all patches", "seen_captions"), 0.0,
+        "points",
+    ),
+    Claim(
+        "queries-compose", "paper", "… and caption what was never met better (captions of held-out combinations, difference).",
+        "", ("both stages", "all patches"), difference("both stages", "all patches", "captions"), 0.03, "points",
     ),
 )  # fmt: skip
 

@@ -16,7 +16,7 @@ CAPTIONS = {
     "queries": "Where each query looks in the last block that looks, on held-out scenes: the scene, then a map a query.",
     "answers": "Right answers about held-out combinations, by bridge, at equal steps of the second stage (a dot a seed).",
     "composition": "Captions that are true: of new scenes whose combinations the bridge has met, and of scenes with one it has not.",
-    "captions": "Captions of scenes with held-out combinations, as the model with both stages writes them.",
+    "captions": "Captions as the model with both stages writes them: above of new scenes whose combinations it has met, below of held-out ones.",
     "second_stage": "The second stage's loss: the surprise of the frozen language model at captions and answers.",
     "masks": "The three masks of one Q-Former: four queries, then four words; row i sees column j.",
 }
@@ -92,11 +92,14 @@ def composition(run: Run) -> plots.Card:
 
 
 def captions(run: Run) -> plots.Card:
-    """What it writes, whether true or not."""
-    written = run.arms[run.seeds[0]]["both stages"]["captions_written"][:8]
-    scenes = scenes_of("test", TEST_SEED, len(written), THINGS)
-    true = [is_true(text, scene) for text, scene in zip(written, scenes, strict=True)]
-    broken = [text.replace(" and ", "\nand ") for text in written]
+    """What it writes, whether true or not: a row of new scenes of met combinations, and one of held-out ones."""
+    arm, scenes, texts = run.arms[run.seeds[0]]["both stages"], [], []
+    for name, split in (("seen_captions_written", "validation"), ("captions_written", "test")):
+        written = arm[name][:4]
+        scenes += scenes_of(split, TEST_SEED, len(written), THINGS)
+        texts += written
+    true = [is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)]
+    broken = [text.replace(" and ", "\nand ") for text in texts]
     return plots.image_grid(list(pictures(scenes, SIZE)), broken, correct=true, columns=4)
 
 

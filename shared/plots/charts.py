@@ -88,7 +88,7 @@ def bars_with_intervals(
     height = 1.2 + 0.5 * len(values) + 0.25 * len(baselines or {}) + frame_height(title, note)
     card, axes = figure(title, height=height, note=note)
     axis = axes[0, 0]
-    furthest = 0.0
+    furthest = max((baselines or {}).values(), default=0.0)
     for place, (name, seeds) in enumerate(values.items()):
         mean, spread = float(np.mean(seeds)), float(np.std(seeds, ddof=1)) if len(seeds) > 1 else 0.0
         low, high = (intervals or {}).get(name, (mean - spread, mean + spread))

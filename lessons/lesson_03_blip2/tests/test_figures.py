@@ -24,6 +24,7 @@ def test_every_figure_is_drawn_and_has_a_caption(seeds, arms):
         run.arms[seed]["both stages"] |= {
             "query_maps": [[[1 / 16] * 16] * 3] * 2,
             "captions_written": ["a purple triangle and a red star", "nonsense"],
+            "seen_captions_written": ["a red star", "a red star"],
         }
     drawn = figures.draw(run)
     assert drawn.keys() == figures.CAPTIONS.keys()
