@@ -66,12 +66,12 @@ def train_teacher(
     resume: bool,
     steps: int,
     preference_steps: int,
-    dialogues: int = 4000,
-    pairs: int = 1000,
+    dialogues: int = 9600,
+    pairs: int = 800,
     beta: float = 0.1,
     anchor: float = 1.0,
     preference_rate: float = 2e-4,
-    held_out: int = 200,
+    held_out: int = 150,
 ) -> dict:
     """Teach lesson 0's decoder to answer, then to prefer patience; measure manner and answers before and after.
 

@@ -36,7 +36,7 @@ class Bot:
 
 
 def make_expert(
-    texts: Path, folder: Path, *, steps: int = 400, seed: int = 0, resume: bool = False, device: str = "cpu"
+    texts: Path, folder: Path, *, steps: int = 500, seed: int = 0, resume: bool = False, device: str = "cpu"
 ) -> Bot:
     """An expert of all that stands in a folder of texts. Raises CourseError when there is too little to ask for."""
     lessons = lessons_from(read_texts(texts))
@@ -52,10 +52,10 @@ def make_expert(
 def make_teacher(
     folder: Path,
     *,
-    steps: int = 250,
-    preference_steps: int = 100,
-    dialogues: int = 4000,
-    pairs: int = 1000,
+    steps: int = 300,
+    preference_steps: int = 40,
+    dialogues: int = 9600,
+    pairs: int = 800,
     seed: int = 0,
     resume: bool = False,
     device: str = "cpu",

@@ -1,4 +1,4 @@
-"""Talk to one of the two chatbots; the first time, it is trained (half a minute each).
+"""Talk to one of the two chatbots; the first time, it is trained (about a minute each).
 
     python -m lessons.lesson_05_llava.chatbots.chat expert
     python -m lessons.lesson_05_llava.chatbots.chat teacher

@@ -46,7 +46,7 @@ def distil(
     taught: bool,
     weight: float = 0.9,
     temperature: float = 1.0,
-    documents: int = 400,
+    documents: int = 150,
     batch_size: int = 16,
     learning_rate: float = 8e-3,
     width: int = 32,
