@@ -252,6 +252,12 @@ def test_a_signal_ends_it_once_everyone_is_answered(end):
     assert code == (-signal.SIGTERM if end == signal.SIGTERM else 0) and "Traceback" not in errors
 
 
+def test_at_a_signal_the_door_closes(parrot):
+    server = make_server(lambda: parrot, Settings())
+    server.handle_exit(signal.SIGTERM, None)
+    assert server.config.app.state.service.state == "stopping" and server.should_exit
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_service():
     def load():
         raise CourseError("no checkpoint: make checkpoint-5 makes one")
