@@ -77,7 +77,7 @@ def test_answers_stand_where_they_are_asked(gallery, tokenizer):
             assert (asked.rows.looks[row, first - asking - 1 : last] == number).all()
             assert asked.wanted[row, first:last].all()
         assert asked.wanted[row].sum() == sum(last - first for first, last in asked.answers[row])
-    assert gallery.seen(asked.rows.images).shape == (3, 3, 4, 16)
+    assert gallery.seen(asked.rows.images).shape == (3, 3, 5, 16)  # four patches and the class token
     with pytest.raises(ValueError, match="no lines"):
         rooms.laid_out([[]], tokenizer)
 
