@@ -4,8 +4,7 @@ from statistics import fmean
 
 from data.toybox.picture import pictures
 from lessons.lesson_02_clip.arms.pairs import SIZE, TEST_SEED
-from lessons.lesson_05_llava.arms.conversations import asked_at, world_of
-from lessons.lesson_05_llava.arms.training import THINGS
+from lessons.lesson_05_llava.arms.conversations import World, asked_at, world_of
 from shared import plots
 from shared.course.lesson import Run
 
@@ -17,7 +16,6 @@ CAPTIONS = {
     "bytes": "Kilobytes of the language model's weights, their gradients and the optimizer's moments, by what learns.",
     "loss": "The second stage's loss: the surprise at the answers.",
 }
-WORLD = world_of(THINGS)
 TUNED = {"all of it": "llava", "LoRA": "lora", "DoRA": "dora", "LoRA on 4-bit weights (QLoRA)": "qlora"}
 LEARNING = {"both stages": "llava", "stage 2 alone": "stage 2 alone", "blind": "blind"}
 
@@ -42,10 +40,15 @@ def measured(run: Run, arm: str, name: str) -> list:
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
+def world(run: Run) -> World:
+    """What was shown and asked."""
+    return world_of(run.arms[run.seeds[0]]["llava"]["things"])
+
+
 def kinds(run: Run) -> plots.Card:
     """Every kind of question by itself."""
     return plots.bars_with_intervals(
-        {kind: measured(run, "llava", f"answers_{kind}") for kind in WORLD.kinds}
+        {kind: measured(run, "llava", f"answers_{kind}") for kind in world(run).kinds}
         | {"all kinds": measured(run, "llava", "answers")},
         x_label="right answers about held-out combinations",
         baselines={"blind, all kinds": fmean(measured(run, "blind", "answers"))},
@@ -58,9 +61,9 @@ def wrong(run: Run) -> plots.Card:
     """The first wrong answers of the first seed, under their pictures."""
     kept = run.arms[run.seeds[0]]["llava"]["answers_wrong"][:8]
     if not kept:  # then some that were answered rightly
-        first = [asked_at("test", TEST_SEED, number, WORLD)[1] for number in range(4)]
+        first = [asked_at("test", TEST_SEED, number, world(run))[1] for number in range(4)]
         kept = [[number, question.text, question.answer, question.answer] for number, question in enumerate(first)]
-    scenes = [asked_at("test", TEST_SEED, number, WORLD)[0] for number, *_ in kept]
+    scenes = [asked_at("test", TEST_SEED, number, world(run))[0] for number, *_ in kept]
     captions = [f"{broken(question)}\n{given or '—'} ({right})" for _, question, given, right in kept]
     marks = [given == right for _, _, given, right in kept]
     return plots.image_grid(list(pictures(scenes, SIZE)), captions, correct=marks, columns=4)

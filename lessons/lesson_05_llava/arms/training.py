@@ -79,6 +79,7 @@ def train_llava(
         model, tokenizer, "test", TEST_SEED, held_out // 6, world, image=image, device=device
     )
     measured |= measure.description_scores(model, tokenizer, asked, device)
+    measured["things"] = list(world.things)
     return measured | costs(model) | {"frozen_changed": float(frozen.digest(model.vision) != before)}
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from data.toybox.questions import KINDS
 from lessons.lesson_05_llava import claims, figures
 from shared.course.lesson import Run
 
@@ -11,8 +12,14 @@ from shared.course.lesson import Run
 def measurements(offset):
     curve = [[10, 20], [2.0 - offset, 1.0]]
     wrong = [[number, "what colour is the striped thing?", "red", "blue"] for number in (1, 2, 5)]
-    numbers = {f"answers_{kind}": 0.5 + offset for kind in figures.WORLD.kinds}
-    numbers |= {"answers": 0.6 + offset, "answers_wrong": wrong, "loss_curve": curve, "answers_curve": curve}
+    numbers = {f"answers_{kind}": 0.5 + offset for kind in KINDS}
+    numbers |= {
+        "things": [1, 3],
+        "answers": 0.6 + offset,
+        "answers_wrong": wrong,
+        "loss_curve": curve,
+        "answers_curve": curve,
+    }
     return numbers | dict.fromkeys(("weight_bytes", "gradient_bytes", "moment_bytes"), 1000.0)
 
 
@@ -39,3 +46,9 @@ def test_without_a_wrong_answer_right_ones_are_shown():
 def test_questions_are_broken_into_lines():
     lines = figures.broken("are the yellow thing and the small plain thing of the same shape?").split("\n")
     assert len(lines) == 3 and max(map(len, lines)) <= 27
+
+
+def test_only_what_was_asked_is_drawn():
+    run = a_run((0,), ["llava", "blind"])
+    run.arms[0]["llava"]["things"] = [1, 1]
+    assert "relation" not in figures.world(run).kinds and figures.kinds(run) is not None
