@@ -32,6 +32,7 @@ ARMS = (
     Arm("without gates", FEW_SHOT, settings(gates="none")),
     Arm("language learns", FEW_SHOT, settings(language_learns=True)),
     Arm("scalar gates", FEW_SHOT, settings(("full",), gates="scalar")),
+    Arm("episodes alone", FEW_SHOT, settings(("full",), text_rows=0)),
     Arm("exact", f"{ROOM}.exact:check_mechanism", {preset: {} for preset in SIZES}),
 )
 

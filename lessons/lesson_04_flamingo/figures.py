@@ -42,6 +42,7 @@ ARMS = {
     "one number a gate": "scalar gates",
     "without gates": "without gates",
     "language model learns along": "language learns",
+    "episodes alone, no text": "episodes alone",
 }
 SHOWN = 3  # episodes
 

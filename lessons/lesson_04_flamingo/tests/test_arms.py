@@ -1,5 +1,8 @@
 """The arms do what their names say: episodes follow one rule, answers stand where they are asked, frozen ends stay."""
 
+import importlib
+import inspect
+
 import pytest
 import torch
 
@@ -109,7 +112,7 @@ def test_one_reading_asks_what_prompts_of_each_length_would(eye, gallery, tokeni
     assert measure.accuracies(model, gallery, rooms.laid_out(episodes, tokenizer), exchanged=True) != together
 
 
-@pytest.mark.parametrize("arm", ["flamingo", "without gates", "language learns", "scalar gates"])
+@pytest.mark.parametrize("arm", ["flamingo", "without gates", "language learns", "scalar gates", "episodes alone"])
 def test_an_arm_trains_and_measures(arm, eye, tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr(frozen, "load_eye", lambda: eye)
     monkeypatch.setattr(frozen, "load_language", lambda: (language_of(tokenizer), tokenizer))
@@ -117,7 +120,7 @@ def test_an_arm_trains_and_measures(arm, eye, tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr(measure, "TEST_SCENES", 20)
     presets = next(each for each in experiment.ARMS if each.name == arm).presets
     settings = experiment.SIZES["smoke"] | {
-        name: value for name, value in presets["full"].items() if name in ("gates", "language_learns")
+        name: value for name, value in presets["full"].items() if name in ("gates", "language_learns", "text_rows")
     }
     measured = few_shot.train_flamingo(
         seed=0, data="toybox", device="cpu", folder=tmp_path / arm, resume=False, **settings, latents=2, depth=1
@@ -147,3 +150,11 @@ def test_the_mechanism_is_exact(tmp_path):
     measured = exact.check_mechanism(seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False)
     assert measured["closed_gates_changed"] == measured["mask_difference"] == 0
     assert measured["latent_counts"] == 1 and measured["logit_difference"] < 1e-6
+
+
+@pytest.mark.parametrize("arm", experiment.ARMS, ids=lambda arm: arm.name)
+def test_every_preset_gives_settings_that_its_arm_knows(arm):
+    module, name = arm.function.split(":")
+    known = inspect.signature(getattr(importlib.import_module(module), name))
+    for settings in arm.presets.values():
+        known.bind(seed=0, data="toybox", device="cpu", folder=None, resume=False, **settings)
