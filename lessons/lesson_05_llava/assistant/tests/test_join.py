@@ -13,7 +13,6 @@ from lessons.lesson_05_llava.assistant.assistant import Assistant
 from lessons.lesson_05_llava.assistant.config import CONFIGURATIONS, AdaptersChoice, ModelChoice, load
 from lessons.lesson_05_llava.assistant.files import Habits, template_of, toy_preprocessing, write_preprocessing
 from lessons.lesson_05_llava.assistant.join import adapt, connect, join, with_image_token
-from lessons.lesson_05_llava.model import Llava
 from shared.errors import CourseError
 from shared.finetuning import Int8Linear, NF4Linear, adapter_names, adapters_in, share_that_learns
 from shared.tokenizers import Tokenizer, Turn
@@ -77,13 +76,13 @@ def test_a_saved_assistant_loads_again(connector, make_assistant, tmp_path):
     assert said[0] == said[1] != ""
 
 
-def test_the_embedding_is_clips_own(towers):
+def test_the_embedding_is_clips_own_at_its_own_length(towers):
     clip = CLIP.from_pretrained(towers[0])
     model = join(ModelChoice(*map(str, towers), "embedding")).model
     pixels = torch.randn(3, 3, 16, 16)
-    torch.testing.assert_close(
-        torch.nn.functional.normalize(model.image_features(pixels)[:, 0], dim=-1), clip.encode_images(pixels)
-    )
+    seen = model.image_features(pixels)[:, 0]
+    torch.testing.assert_close(torch.nn.functional.normalize(seen, dim=-1), clip.encode_images(pixels))
+    torch.testing.assert_close(seen, clip.image_projection(clip.image_tower(pixels)))
 
 
 def test_a_seed_draws_the_projector_and_the_adapters(towers):
@@ -179,10 +178,29 @@ def test_a_folder_of_another_kind_is_told(assistant, towers, tmp_path):
         Assistant.from_folder(tmp_path)
 
 
-def test_a_published_llava_is_an_assistant_and_back(assistant, tmp_path):
-    """What is saved from patches is the published layout, with all that other programs look for."""
-    assistant.save(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["architectures"] == ["LlavaForConditionalGeneration"]
-    assert config["image_token_index"] == assistant.tokenizer.specials["<image>"]
-    assert type(Llava.from_pretrained(tmp_path)) is Llava
+def test_other_programs_read_the_folder_and_say_the_same(make_assistant, tmp_path):
+    """Model, tokenizer and preprocessing, in the published layout."""
+    from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    ours = make_assistant(class_token=True)
+    ours.save(tmp_path)
+    theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    picture = Image.effect_noise((30, 20), 90).convert("RGB")
+    pixels = CLIPImageProcessorPil.from_pretrained(tmp_path)([picture], return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels, ours.preprocessing([picture]), atol=1e-5, rtol=0)
+    written = f"<|begin|><|turn|>user\n{'<image>' * 5}\nwhat is it?<|end|>\n<|turn|>assistant\n"
+    prompt = tokenizer(written, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        said = theirs.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            pixel_values=pixels,
+            max_new_tokens=10,
+            do_sample=False,
+            eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),
+            pad_token_id=0,
+        )
+    expected = ours.tokenizer.decode(said[0, prompt.shape[1] :].tolist(), skip_specials=True)
+    assert ours.caption_image(picture, max_new_tokens=10) == expected != ""
