@@ -190,6 +190,9 @@ def page(results: dict, seconds: float, busy: float) -> str:
         + f"; load of the machine by others at the start {busy:.1f} processes. A decoder of {weights / 1e6:.1f} million weights; "
         f"{TOKENS} tokens an answer; {seconds:g} s a cell.",
         "",
+        "Where others keep the machine busy, answers a second and times of waiting are as much theirs as the service's; answers in "
+        "a second of its own processor time are not.",
+        "",
         f"## Batches of up to {ROWS}, against one by one",
         "",
         "| connections | answers/s, one by one | in batches | ratio | in a second of processor time, one by one | in batches | ratio "

@@ -264,7 +264,7 @@ def test_each_limit_has_a_status_of_its_own(house):
 
     async def main():
         async with house(
-            body_bytes=10_000, pixels=1000, new_tokens=20, concurrent=1, seconds=1.0, gather_seconds=0
+            body_bytes=10_000, pixels=1000, new_tokens=20, concurrent=1, seconds=2.0, gather_seconds=0
         ) as here:
             body = await here.post("/chat", message="x" * 10_000)
             pixels = await here.post("/caption", files={"image": png((100, 11))})

@@ -140,7 +140,7 @@ def test_who_leaves_is_not_answered_and_a_batch_nobody_waits_for_is_broken_off(p
 
 def test_time_runs_out_in_the_queue_and_in_the_answer(parrot):
     async def main():
-        async with batcher(parrot, rows=1, seconds=1.0) as to:
+        async with batcher(parrot, rows=1, seconds=2.0) as to:
             answered = await hold(to, parrot)
             queued = await problem_of(listen(to, "queued"))
             assert (queued.status, queued.code) == (504, "too_slow")

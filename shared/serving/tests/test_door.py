@@ -138,7 +138,7 @@ def test_who_leaves_in_the_midst_of_a_stream_stops_it(house, reply):
 
 def test_who_reads_too_slowly_is_cut_off(house):
     async def main():
-        async with house(seconds=0.1) as here:
+        async with house(seconds=1.0) as here:
             sent = []
 
             async def send(message):
