@@ -28,7 +28,9 @@ from shared.training import Batches, Stage, TrainingConfig, curve_from_history, 
 Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
 LINEARS = ("language.blocks.*",)
-LAYERS = (-2,)
+LAYERS = (0, -2)
+"""Which of the eye's states the language model is shown. Before its last block this eye knows what a thing is, and has half
+forgotten where: a patch's place is read from what went into its first block."""
 MERGED = 2
 THINGS = (1, 3)
 
