@@ -101,6 +101,9 @@ def test_both_manners_say_the_same():
         hint, look, said = re.findall(r"[^.]+\.", each.patient)
         assert hint.startswith("find the ") and look.startswith(" here we see a") and said.endswith(f" {each.answer}.")
         assert look.removeprefix(" here we see a").strip("n .") in each.question
+        # What is looked at is what was to be found, and has the answer in it.
+        found = set(hint.removeprefix("find the ").rstrip(".").split()) - {"thing"}
+        assert found | {each.answer} <= set(look.rstrip(".").split())
         assert set(re.findall(r"\w+", each.patient)) <= words
 
 
