@@ -4,6 +4,9 @@ Each arm is trained in a process of its own; each claim reads what the arms have
 of all training, of the language model as of what is inserted.
 """
 
+from statistics import fmean
+
+from lessons.lesson_04_flamingo.arms.measure import SHOTS
 from lessons.lesson_04_flamingo.figures import CAPTIONS, draw
 from shared.course.lesson import Arm, Arms, Claim, Lesson
 from shared.course.measures import difference, number
@@ -42,6 +45,15 @@ def rise(fewer: int, more: int):
 
     def read(arms: Arms) -> float:
         return arms["flamingo"][f"held_out_{more}"] - arms["flamingo"][f"held_out_{fewer}"]
+
+    return read
+
+
+def lead(rival: str):
+    """Reads by how much Flamingo's accuracy on held-out rules, mean of all numbers of examples, exceeds another arm's."""
+
+    def read(arms: Arms) -> float:
+        return fmean(arms["flamingo"][f"held_out_{shots}"] - arms[rival][f"held_out_{shots}"] for shots in SHOTS)
 
     return read
 
@@ -115,16 +127,16 @@ PAPER = (
     ),
     Claim(
         "many-shots", "paper", "… and from four to eight, twice as many as it was trained with.",
-        "arXiv:2204.14198, section 2.3", ("flamingo",), rise(4, 8), 0.02, "points",
+        "arXiv:2204.14198, section 2.3", ("flamingo",), rise(4, 8), 0.01, "points",
     ),
     Claim(
         "gates-guard-the-start", "paper", "Without gates, what is inserted costs plain text dearly before anything is learned (bits a token more than with them).",
-        "arXiv:2204.14198, section 2.2", ("flamingo", "without gates"), difference("without gates", "flamingo", "text_bits_start"), 0.5,
+        "arXiv:2204.14198, section 2.2", ("flamingo", "without gates"), difference("without gates", "flamingo", "text_bits_start"), 0.4,
         "number",
     ),
     Claim(
-        "gates-help", "paper", "… and after the same steps the gated model is better, by four points as in the paper (after four examples).",
-        "arXiv:2204.14198, table 3 (iii)", ("flamingo", "without gates"), difference("flamingo", "without gates", "held_out_4"), 0.04,
+        "gates-help", "paper", "… and after the same steps the gated model is better, by four points as in the paper (mean of 0 to 8 examples).",
+        "arXiv:2204.14198, table 3 (iii)", ("flamingo", "without gates"), lead("without gates"), 0.04,
         "points",
         expected="not at this scale",
         reason="what random layers spoil (the line above) is mended here within the first tens of steps: four short doors into a small "
@@ -141,8 +153,8 @@ PAPER = (
         lambda arms: forgotten("language learns")(arms) - forgotten("flamingo")(arms), 0.03, "number",
     ),
     Claim(
-        "frozen-is-better", "paper", "… and answers fewer questions rightly after eight examples, more than it was trained with (difference).",
-        "arXiv:2204.14198, table 3 (viii)", ("flamingo", "language learns"), difference("flamingo", "language learns", "held_out_8"), 0.02,
+        "frozen-is-better", "paper", "… and answers fewer questions rightly (mean of 0 to 8 examples, difference).",
+        "arXiv:2204.14198, table 3 (viii)", ("flamingo", "language learns"), lead("language learns"), 0.01,
         "points",
     ),
 )  # fmt: skip

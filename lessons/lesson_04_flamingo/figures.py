@@ -33,7 +33,7 @@ CAPTIONS = {
     "gates": "How far each gate opens while it learns (mean of |tanh|): all begin at zero. Left, looking; right, thinking about it.",
     "latents": "Where on the picture each latent looks, in the last block of the resampler (mean of its heads). What it gathers from the "
     "class token and from other latents is not shown.",
-    "ablations": "After four examples of a held-out rule: with gates, without, and with a language model that learns along.",
+    "ablations": "Held-out rules, mean over all numbers of examples: with gates, without, and with a language model that learns along.",
     "forgetting": "What a token of plain text costs before the training, and after it.",
     "latest_image": "Which latents each word sees, in a row of two documents with two images each (two latents an image).",
 }
@@ -229,8 +229,11 @@ def latents(model: Flamingo, gallery: Gallery, pictures: int = 4) -> plots.Card:
 def ablations(run: Run) -> plots.Card:
     """What gates and freezing are for, on the task."""
     return plots.bars_with_intervals(
-        {name: measured(run, arm, "held_out_4") for name, arm in arms_of(run).items()},
-        x_label="right after four examples of a held-out rule",
+        {
+            name: [fmean(run.arms[seed][arm][f"held_out_{count}"] for count in SHOTS) for seed in run.seeds]
+            for name, arm in arms_of(run).items()
+        },
+        x_label="right on held-out rules, mean of 0 to 8 examples",
         baselines={"no examples": fmean(measured(run, "flamingo", "held_out_0"))},
         highlight="Flamingo",
         percent=True,
