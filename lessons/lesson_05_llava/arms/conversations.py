@@ -127,7 +127,7 @@ def _conversations(
     model: Llava, tokenizer: Tokenizer, scenes: Sequence[Scene], said: Sequence[Turns], *, image: bool, device: str
 ) -> Conversations:
     features = seen(model, scenes, image=image, device=device)
-    places = [image_tokens(model, features)]
+    places = [features.shape[1]]
     rows = [interview(tokenizer, turns, begin=BEGIN, image_tokens=places) for turns in said]
     return Conversations(features, *batch_of(rows))
 
@@ -139,12 +139,6 @@ def seen(model: Llava, scenes: Sequence[Scene], *, image: bool, device: str) -> 
         return torch.zeros(len(scenes), 0, model.vision.config.width * len(model.layers))
     some = pixels_of(scenes).split(256)
     return torch.cat([model.image_features(standardise(pixels.to(device))).cpu() for pixels in some])
-
-
-@torch.no_grad()
-def image_tokens(model: Llava, features: Float[Tensor, "pictures patches width"]) -> int:
-    """How many tokens the projector makes of a picture."""
-    return model.project(features[:1].to(next(model.projector.parameters()).device)).shape[1]
 
 
 # ── To be answered ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,7 +154,7 @@ def asked(
     features = seen(model, scenes, image=image, device=device)
     texts = [question.text for question in questions]
     return Asked(
-        features, _prompts(model, tokenizer, texts, features), texts, [question.kind for question in questions],
+        features, _prompts(tokenizer, texts, features), texts, [question.kind for question in questions],
         [question.answer for question in questions], scenes,
     )  # fmt: skip
 
@@ -179,10 +173,10 @@ def to_be_described(
     features = seen(model, scenes, image=image, device=device)
     texts = [WHAT_IS_THERE] * count
     answers = [caption(scene, IN_SHORT) for scene in scenes]
-    return Asked(features, _prompts(model, tokenizer, texts, features), texts, ["description"] * count, answers, scenes)
+    return Asked(features, _prompts(tokenizer, texts, features), texts, ["description"] * count, answers, scenes)
 
 
-def _prompts(model: Llava, tokenizer: Tokenizer, questions: Sequence[str], features: Tensor) -> list[Int[Tensor, "_"]]:
-    places = [image_tokens(model, features)]
+def _prompts(tokenizer: Tokenizer, questions: Sequence[str], features: Tensor) -> list[Int[Tensor, "_"]]:
+    places = [features.shape[1]]
     rows = [interview(tokenizer, [(question, "")], begin=BEGIN, image_tokens=places).numbers for question in questions]
     return [torch.tensor(row) for row in rows]

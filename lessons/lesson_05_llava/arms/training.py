@@ -12,7 +12,7 @@ from lessons.lesson_02_clip.arms.pairs import TEST_SEED
 from lessons.lesson_03_blip2.arms import frozen
 from lessons.lesson_05_llava.arms import conversations, measure
 from lessons.lesson_05_llava.arms.conversations import Conversations
-from lessons.lesson_05_llava.model import IMAGE, Llava, MergingProjector, Projector, first_stage, learned, second_stage
+from lessons.lesson_05_llava.model import IMAGE, Llava, Projector, first_stage, learned, second_stage
 from shared.finetuning import (
     AdapterConfig,
     NF4Linear,
@@ -31,7 +31,6 @@ LINEARS = ("language.blocks.*",)
 LAYERS = (0, -2)
 """Which of the eye's states the language model is shown. Before its last block this eye knows what a thing is, and has half
 forgotten where: a patch's place is read from what went into its first block."""
-MERGED = 2
 THINGS = (1, 3)
 
 
@@ -50,7 +49,6 @@ def train_llava(
     held_out: int = 480,
     rank: int = 8,
     layers: Sequence[int] = LAYERS,
-    merged: int = MERGED,
     **sizes: object,
 ) -> dict:
     """Train on descriptions, then on questions; measure on held-out combinations.
@@ -63,7 +61,7 @@ def train_llava(
     (data is not used: the toy world is what the eye and the language model have seen)
     """
     torch.manual_seed(seed)
-    model, tokenizer = new_llava(layers, merged if image else 1, device)
+    model, tokenizer = new_llava(layers, device)
     before = frozen.digest(model.vision)
     about = {"seed": seed, "device": device, "resume": resume, "image": image, "prompts": prompts, **sizes}
     measured: dict = {}
@@ -87,11 +85,11 @@ def train_llava(
 
 def train_lengths(
     *, seed: int, data: str, device: str, folder: Path, resume: bool, first_steps: int, lengths: Sequence[int],
-    held_out: int = 480, layers: Sequence[int] = LAYERS, merged: int = MERGED, **sizes: object,
+    held_out: int = 480, layers: Sequence[int] = LAYERS, **sizes: object,
 ) -> dict:  # fmt: skip
     """One first stage, or none, and second stages of several lengths that each begin where it has ended."""
     torch.manual_seed(seed)
-    begun, tokenizer = new_llava(layers, merged, device)
+    begun, tokenizer = new_llava(layers, device)
     about = {"seed": seed, "device": device, "resume": resume, "image": True, "prompts": False, **sizes}
     if first_steps:
         learn(begun, tokenizer, first_stage(first_steps), folder=folder / "stage-1", **about)
@@ -106,20 +104,13 @@ def train_lengths(
     return measured | {"answers_curve": [list(lengths), [measured[f"answers_{steps}"] for steps in lengths]]}
 
 
-def new_llava(layers: Sequence[int], merged: int, device: str) -> tuple[Llava, Tokenizer]:
+def new_llava(layers: Sequence[int], device: str) -> tuple[Llava, Tokenizer]:
     """Lesson 2's eye, lesson 0's language model, a fresh projector between them; and the words' numbers."""
     eye = frozen.load_eye()
     language, tokenizer = frozen.load_language()
-    width = eye.config.width * len(layers)
-    # One square of four patches is as large as a thing of the toy world, and a row of tokens a quarter as long.
-    projector = (
-        MergingProjector(width, language.config.width, side=merged)
-        if merged > 1
-        else Projector(width, language.config.width)
-    )
-    model = Llava(
-        eye, projector, language, image_token=tokenizer.specials[IMAGE], layers=layers, class_token=merged == 1
-    )
+    projector = Projector(eye.config.width * len(layers), language.config.width)
+    # The class token is kept: in an eye this small it knows of shapes what no patch knows.
+    model = Llava(eye, projector, language, image_token=tokenizer.specials[IMAGE], layers=layers, class_token=True)
     return model.to(device), tokenizer
 
 

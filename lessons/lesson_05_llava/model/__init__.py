@@ -13,7 +13,7 @@ huggingface.py  the settings and names of published checkpoints
 from lessons.lesson_05_llava.model.features import image_features
 from lessons.lesson_05_llava.model.llava import Llava
 from lessons.lesson_05_llava.model.llava_next import LlavaNext, Tiled
-from lessons.lesson_05_llava.model.projector import MergingProjector, Projector
+from lessons.lesson_05_llava.model.projector import Projector
 from lessons.lesson_05_llava.model.sequences import IMAGE, batch_of, conversation, instruction, interview, learned
 from lessons.lesson_05_llava.model.stages import both_stages, first_stage, second_stage
 
@@ -21,7 +21,6 @@ __all__ = [
     "IMAGE",
     "Llava",
     "LlavaNext",
-    "MergingProjector",
     "Projector",
     "Tiled",
     "batch_of",

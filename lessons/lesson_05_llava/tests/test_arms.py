@@ -65,10 +65,10 @@ def test_an_interview_is_the_text_that_the_language_model_has_read(tokenizer):
 
 
 def test_questions_are_of_all_kinds_and_their_answers_right(ends):
-    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    model, tokenizer = training.new_llava((-2,), "cpu")
     asked = conversations.asked(model, tokenizer, "test", 0, 24, WORLD, image=True, device="cpu")
     assert set(asked.kinds) == set(KINDS) and all(map(is_held_out, asked.scenes))
-    assert len(asked.prompts[0]) > 4 and asked.features.shape == (24, 16, 16)
+    assert len(asked.prompts[0]) > 4 and asked.features.shape == (24, 17, 16)
     fewer = conversations.world_of((1, 2))
     assert set(fewer.kinds) == set(KINDS) - {"count", "more"}
     with pytest.raises(ValueError, match="at most 1 things nothing can be asked of kind larger"):
@@ -81,7 +81,7 @@ def test_nothing_held_out_is_trained_on(ends, monkeypatch):
     monkeypatch.setattr(
         conversations, "seen", lambda model, scenes, **about: shown.extend(scenes) or original(model, scenes, **about)
     )
-    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    model, tokenizer = training.new_llava((-2,), "cpu")
     about = {"image": True, "device": "cpu"}
     conversations.described(model, tokenizer, 0, 40, WORLD, **about)
     conversations.interviewed(model, tokenizer, 0, 40, 3, WORLD, **about)
@@ -89,7 +89,7 @@ def test_nothing_held_out_is_trained_on(ends, monkeypatch):
 
 
 def test_the_loss_asks_for_answers_or_with_prompts_for_all_words(ends):
-    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    model, tokenizer = training.new_llava((-2,), "cpu")
     pairs = conversations.interviewed(model, tokenizer, 0, 6, 3, WORLD, image=True, device="cpu")
     kept = {}
     for prompts in (False, True):
@@ -102,7 +102,7 @@ def test_the_loss_asks_for_answers_or_with_prompts_for_all_words(ends):
 
 
 def test_who_is_blind_sees_nothing(ends):
-    model, tokenizer = training.new_llava((-2,), 1, "cpu")
+    model, tokenizer = training.new_llava((-2,), "cpu")
     about = {"image": False, "device": "cpu"}
     pairs = conversations.interviewed(model, tokenizer, 0, 6, 3, WORLD, **about)
     assert pairs.features.shape == (6, 0, 16) and not (pairs.tokens == model.image_token).any()
@@ -146,7 +146,7 @@ def test_every_length_begins_where_the_first_stage_has_ended(ends, tmp_path, mon
 
 
 def test_wrong_answers_are_kept_with_their_questions(ends):
-    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    model, tokenizer = training.new_llava((-2,), "cpu")
     asked = conversations.asked(model, tokenizer, "test", 0, 24, WORLD, image=True, device="cpu")
     measured = measure.answer_accuracy(model, tokenizer, asked, "cpu", "answers")
     assert measured["answers_wrong"]
@@ -155,7 +155,7 @@ def test_wrong_answers_are_kept_with_their_questions(ends):
 
 
 def test_right_answers_are_counted_by_kind(ends, monkeypatch):
-    model, tokenizer = training.new_llava((-2,), 2, "cpu")
+    model, tokenizer = training.new_llava((-2,), "cpu")
     asked = conversations.asked(model, tokenizer, "test", 0, 24, WORLD, image=True, device="cpu")
     given = [answer if kind != "shape" else "nothing" for kind, answer in zip(asked.kinds, asked.answers, strict=True)]
     monkeypatch.setattr(measure, "answers_to", lambda *_: given)
@@ -164,7 +164,7 @@ def test_right_answers_are_counted_by_kind(ends, monkeypatch):
 
 
 def test_another_tuning_is_an_error(ends):
-    model, _ = training.new_llava((-2,), 2, "cpu")
+    model, _ = training.new_llava((-2,), "cpu")
     with pytest.raises(ValueError, match="choose one of full, lora, dora, qlora"):
         training.adapt(model, "prefix", 4)
 

@@ -12,7 +12,6 @@ from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_05_llava.model import (
     IMAGE,
     Llava,
-    MergingProjector,
     Projector,
     batch_of,
     both_stages,
@@ -184,22 +183,6 @@ def test_any_module_may_project():
     model.projector = redrawn(Pooled())
     tokens = torch.tensor([[3, IMAGE_TOKEN, 4]])
     assert model.logits(tokens, torch.randn(1, PATCHES, 20)).shape == (1, 3, VOCABULARY)
-
-
-def test_four_neighbours_become_one_token():
-    merging = redrawn(MergingProjector(5, 16))
-    patches = torch.randn(2, 4, 4, 5)
-    given = merging(patches.flatten(1, 2))
-    assert given.shape == (2, 4, 16)
-    # The third square is the lower left one; its patches lie in it row by row.
-    square = patches[:, 2:, :2].flatten(1)
-    torch.testing.assert_close(given[:, 2], merging.project(square[:, None])[:, 0])
-
-
-@pytest.mark.parametrize("patches", [9, 17, 12])
-def test_patches_that_do_not_divide_into_squares_are_an_error(patches):
-    with pytest.raises(ValueError, match=f"{patches} patches do not divide into squares of 2 × 2"):
-        MergingProjector(5, 16)(torch.randn(1, patches, 5))
 
 
 # ── Sequences ─────────────────────────────────────────────────────────────────────────────────────────────────────────
