@@ -47,7 +47,8 @@ class ModelChoice:
     vision     folder of a published CLIP
     language   folder of a published Llama or Qwen2, with its tokenizer.json
     connector  what the language model is shown: every patch's vector, or CLIP's one embedding of the picture
-    class_token   show it, with the patches, the token in which the eye sums the picture up
+    layers     which of the eye's states a patch is shown by, side by side: −2 went into the last block, 0 into the first
+    class_token   show, before the patches, the token in which the eye sums the picture up
     weights    how the language model's frozen matrices are stored
     adapters   what is learned beside them; null: the language model itself learns, in stages that say so
     context    tokens of a conversation, the picture's included; longer ones are cut in training and refused later
@@ -59,6 +60,7 @@ class ModelChoice:
     vision: str
     language: str
     connector: Literal["patches", "embedding"] = "patches"
+    layers: tuple[int, ...] = (-2,)
     class_token: bool = False
     weights: Literal["float32", "int8", "nf4"] = "float32"
     adapters: AdaptersChoice | None = None
@@ -68,6 +70,8 @@ class ModelChoice:
     def __post_init__(self) -> None:
         if self.weights != "float32" and self.adapters is None:
             raise ValueError(f"weights are stored as {self.weights} and cannot learn; give adapters, which can")
+        if not self.layers:
+            raise ValueError("layers is empty; expected one of the eye's states at least, such as [-2]")
         if self.context < 2:
             raise ValueError(f"context is {self.context}; expected room for a question and an answer")
 

@@ -51,8 +51,10 @@ def connect(clip: CLIP, language: LanguageModel, choice: ModelChoice, image_toke
     """An eye and a language model with a new projector between them."""
     eye = clip.image_tower
     if choice.connector == "patches":
-        projector = Projector(clip.config.image.width, language.config.width)
-        model = Llava(eye, projector, language, image_token=image_token, class_token=choice.class_token)
+        projector = Projector(clip.config.image.width * len(choice.layers), language.config.width)
+        model = Llava(
+            eye, projector, language, image_token=image_token, layers=choice.layers, class_token=choice.class_token
+        )
     else:
         projector = Projector(clip.config.embedding, language.config.width)
         model = EmbeddingLlava(eye, clip.image_projection, projector, language, image_token=image_token)

@@ -27,7 +27,7 @@ from shared.errors import CourseError
 from shared.tokenizers import Turn
 
 IMAGE = "<image>"
-DESCRIBE = "Describe the picture."
+DESCRIBE = "describe the picture."
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 SLIMMEST = 100

@@ -109,6 +109,18 @@ def test_the_class_token_may_stand_before_the_patches(make_assistant, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["vision_feature_select_strategy"] == "full"
 
 
+def test_a_patch_may_be_shown_by_several_of_the_eyes_states(make_assistant, tmp_path):
+    before = make_assistant(layers=(0, -2))
+    before.save(tmp_path)
+    after = Assistant.from_folder(tmp_path)
+    assert after.model.layers == (0, -2) and after.image_tokens == 4
+    pixels = torch.randn(2, 3, 16, 16)
+    states = before.model.vision.hidden_states(pixels)
+    torch.testing.assert_close(
+        after.model.image_features(pixels), torch.cat([states[0][:, 1:], states[-2][:, 1:]], dim=-1)
+    )
+
+
 def test_adapters_that_fit_no_layer_are_told(towers):
     with pytest.raises(CourseError, match=r"model.adapters: no linear layer matches '\*.nothing'"):
         join(ModelChoice(*map(str, towers), adapters=AdaptersChoice(("*.nothing",), rank=2, alpha=4.0)))

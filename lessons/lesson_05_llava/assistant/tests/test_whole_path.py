@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from lessons.lesson_05_llava.assistant import evaluate, train
+from lessons.lesson_05_llava.assistant import evaluate, serve, train
 from lessons.lesson_05_llava.assistant.assistant import Assistant
 from lessons.lesson_05_llava.assistant.config import CONFIGURATIONS, AdaptersChoice, load, save
 from lessons.lesson_05_llava.assistant.examples import Examples
@@ -132,8 +132,10 @@ def test_adapters_on_eight_bits_end_up_in_whole_weights(short, tmp_path):
         "adapter_config.json",
         "adapter_model.safetensors",
     }
-    start = train.join(replace(choice, weights="float32", adapters=None)).model.language.state_dict()
-    end = Assistant.from_folder(tmp_path / "run" / "model").model.language.state_dict()
+    before = train.join(replace(choice, weights="float32", adapters=None)).model
+    after = Assistant.from_folder(tmp_path / "run" / "model").model
+    assert not torch.equal(before.projector.first.weight, after.projector.first.weight), "it has learned in both stages"
+    start, end = before.language.state_dict(), after.language.state_dict()
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     assert moved == {f"blocks.{n}.attention.{part}.weight" for n in range(2) for part in ("query", "value")}
     # Each by its low-rank correction, and not by what eight bits had rounded away.
@@ -211,6 +213,20 @@ def test_the_command_line_serves_what_was_trained(trained, tmp_path):
     finally:
         service.kill()
         service.wait()
+
+
+def test_what_is_served_when_nobody_names_a_folder(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(serve, "CHECKPOINT", tmp_path / "kept")
+    monkeypatch.setattr(serve, "LAST_TRAINED", tmp_path / "last")
+    assert serve.main([]) == 1
+    assert "make checkpoint-5" in capsys.readouterr().err
+    (tmp_path / "last").symlink_to(trained)
+    assert serve.chosen(None) == tmp_path / "last" / "model"
+    (tmp_path / "kept").symlink_to(trained / "model")
+    assert serve.chosen(None) == tmp_path / "kept"
+    assert serve.chosen(trained) == trained / "model"
+    with pytest.raises(CourseError, match="holds no assistant"):
+        serve.chosen(tmp_path)
 
 
 # ── What goes wrong ───────────────────────────────────────────────────────────────────────────────────────────────────
