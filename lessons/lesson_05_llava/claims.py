@@ -15,7 +15,7 @@ TINY = {"scenes": 24, "batch_size": 4, "held_out": 24}
 SIZES = {
     "smoke": TINY | {"first_steps": 2, "second_steps": 2},
     # Scenes of one thing, and the six kinds of questions that one is enough for.
-    "cpu": {"first_steps": 200, "second_steps": 600, "scenes": 5000, "things": [1, 1]},
+    "cpu": {"first_steps": 300, "second_steps": 1300, "scenes": 10_000, "things": [1, 1]},
     "full": {"first_steps": 1000, "second_steps": 6000, "scenes": 20_000},
 }
 SHORTEST, LONGEST = 50, 800
