@@ -143,13 +143,22 @@ class Assistant:
     def count(self, request: Request) -> int:
         """Tokens of the prompt, pictures included.
 
-        Raises Refusal when nothing is asked last, a side is unknown, or the conversation leaves no room for an answer.
+        Raises Refusal when nothing is asked last, or a side is unknown. (One that is too long is counted too: whoever asks
+        decides what to say of it.)
         """
         return len(self._prompt(request))
 
     def speak(self, requests: Sequence[Request]) -> Iterator[list[str | None]]:
-        """Answer a batch, a token a step: what each row says newly, None once it has ended. Raises Refusal as `count`."""
+        """Answer a batch, a token a step: what each row says newly, None once it has ended.
+
+        Raises Refusal as `count`, and for a conversation that leaves no room for an answer.
+        """
         prompts = [self._prompt(each) for each in requests]
+        if too_long := [len(prompt) for prompt in prompts if len(prompt) >= self.longest]:
+            raise Refusal(
+                f"the conversation takes {too_long[0]:,} tokens, and {self.longest:,} are all that can be read and "
+                "written; leave out the oldest turns"
+            )
         limits = [
             min(each.max_new_tokens, self.longest - len(prompt)) for each, prompt in zip(requests, prompts, strict=True)
         ]
@@ -193,11 +202,6 @@ class Assistant:
         turns = [Turn(each.role, f"{IMAGE}\n" * len(each.images) + _plain(each)) for each in messages]
         shown = sum(len(each.images) for each in messages)
         numbers = self.template.encode(turns, image_tokens=[self.image_tokens] * shown, reply=True).numbers
-        if len(numbers) >= self.longest:
-            raise Refusal(
-                f"the conversation takes {len(numbers):,} tokens, and {self.longest:,} are all that can be read and "
-                "written; leave out the oldest turns"
-            )
         return numbers
 
     @torch.no_grad()

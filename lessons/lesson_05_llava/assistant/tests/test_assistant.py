@@ -159,8 +159,10 @@ def test_an_answer_ends_where_the_context_does(assistant):
     room = assistant.longest - assistant.count(long)
     assert 0 < room < 20
     assert len([step for step in assistant.speak([long]) if step != [None]]) == room
+    longer = request([Message("user", "star " * 200)])
+    assert assistant.count(longer) > assistant.longest
     with pytest.raises(Refusal, match="120 are all that can be read and written; leave out the oldest turns"):
-        assistant.count(request([Message("user", "star " * 200)]))
+        next(assistant.speak([longer]))
 
 
 @pytest.mark.parametrize(
