@@ -107,6 +107,9 @@ grade-%: setup ## grade lesson N: SUBMISSION=a folder, a zip, or a folder of man
 bench: setup ## measure the course's speed against others on this machine, into benchmarks/
 	@$(RUN) -m benchmarks
 
+bench-serving: setup ## put the service under load, with batches and without (needs wrk), into benchmarks/serving.md
+	@$(RUN) -m benchmarks.serving
+
 clean: ## remove what runs and tests have left (not the environment, not downloaded data)
 	@rm -rf runs dist build site .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
