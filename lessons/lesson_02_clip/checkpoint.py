@@ -21,7 +21,7 @@ SIZES = {"width": 96, "depth": 4, "waves": 0.5}
 LENGTH_OF_TRAINING = {"steps": 4000, "scenes": 60_000, "things": (1, 4)}
 
 
-def make(folder: Path, *, steps: int, scenes: int, things: tuple[int, int], **sizes: float) -> dict[str, float]:
+def make(folder: Path, *, steps: int, scenes: int, things: tuple[int, int], **sizes: int | float) -> dict[str, float]:
     """Train, and write the towers as a folder of `CLIPModel` with its tokenizer, in float32; return what was measured."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as run:

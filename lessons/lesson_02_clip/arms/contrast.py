@@ -87,7 +87,7 @@ def train_pairs(
     learning_rate: float = 5e-3,
     temperature: float | None = None,
     scenes: int = SCENES,
-    **sizes: float,
+    **sizes: int | float,
 ) -> dict:
     """Train two towers on pairs of the toy world; measure them on combinations that they have not met.
 
