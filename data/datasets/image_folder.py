@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from data.datasets.image_dataset import ImageDataset
 from shared.errors import CourseError
 
+# Pillow reports a damaged file by many kinds of error, depending on the format and on where the damage lies.
+UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, TypeError, Image.DecompressionBombError)
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -96,14 +98,20 @@ def read_image(file: Path, size: int) -> np.ndarray:
     """Return one picture as uint8 RGB [size, size, 3]. Raises CourseError, naming the file, when it is damaged."""
     try:
         with Image.open(file) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits of grey
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
-            return np.asarray(image)
-    # Pillow reports a damaged file by many kinds of error, depending on the format and on where the damage lies.
-    except (OSError, SyntaxError, ValueError, IndexError, TypeError, Image.DecompressionBombError) as error:
+            return np.asarray(ImageOps.fit(upright(opened), (size, size), Image.Resampling.LANCZOS))
+    except UNREADABLE as error:
         raise CourseError(f"{file}: unreadable picture ({error}); replace or remove it") from error
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as RGB, turned as the camera was held; 16 bits of grey as 8; what is transparent shows white paper.
+
+    Of a film it is the first picture. Raises any of `UNREADABLE` when the picture turns out damaged.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
