@@ -1,45 +1,9 @@
-"""What the lesson trains and claims: the arms and claims of its experiment.
+"""What the lesson claims, each sentence with the arms that it is read from (experiment.py) and its threshold."""
 
-Thresholds of what is learned are set by the first measurements over several seeds; until then `presets` is empty, and the
-claim is measured and not judged.
-"""
-
-from lessons.lesson_05_llava.arms.training import TUNINGS
-from shared.course.lesson import Arm, Arms, Claim
+from shared.course.lesson import Arms, Claim
 from shared.course.measures import difference, number, ratio
 
-ROOM = "lessons.lesson_05_llava.arms"
-TRAIN, LENGTHS = f"{ROOM}.training:train_llava", f"{ROOM}.training:train_lengths"
-PRESETS = ("smoke", "cpu", "full")
-TINY = {"scenes": 24, "batch_size": 4, "held_out": 24}
-SIZES = {
-    "smoke": TINY | {"first_steps": 2, "second_steps": 2},
-    # Scenes of one thing, and the six kinds of questions that one is enough for.
-    "cpu": {"first_steps": 300, "second_steps": 1300, "scenes": 10_000, "things": [1, 1]},
-    "full": {"first_steps": 1000, "second_steps": 6000, "scenes": 20_000},
-}
 SHORTEST, LONGEST = 50, 800
-SWEEP = {
-    "smoke": TINY | {"first_steps": 2, "lengths": [1, 2]},
-    "full": {"first_steps": 400, "lengths": [SHORTEST, 100, 200, 400, LONGEST], "scenes": 6000, "things": [1, 1]},
-}
-
-
-def settings(*presets: str, **further: object) -> dict[str, dict]:
-    """For some presets their sizes, and what sets an arm apart."""
-    return {preset: SIZES[preset] | further for preset in presets}
-
-
-ARMS = (
-    Arm("llava", TRAIN, settings(*PRESETS)),
-    Arm("blind", TRAIN, settings(*PRESETS, image=False, first_steps=0)),
-    Arm("stage 2 alone", TRAIN, settings(*PRESETS, first_steps=0)),
-    Arm("prompts too", TRAIN, settings("smoke", "full", prompts=True)),
-    *(Arm(tuning, TRAIN, settings("smoke", "full", tuning=tuning)) for tuning in TUNINGS if tuning != "full"),
-    Arm("lengths", LENGTHS, SWEEP),
-    Arm("lengths, stage 2 alone", LENGTHS, {preset: chosen | {"first_steps": 0} for preset, chosen in SWEEP.items()}),
-    Arm("exact", f"{ROOM}.exact:check_mechanism", {preset: {} for preset in PRESETS}),
-)
 
 
 def lead(steps: int):
@@ -52,7 +16,12 @@ def closing(arms: Arms) -> float:
     return lead(SHORTEST)(arms) - lead(LONGEST)(arms)
 
 
-CLAIMS = (
+def gained(name: str):
+    """Reads by how much the teacher's preferences have raised something."""
+    return lambda arms: arms["teacher"][f"{name}_after"] - arms["teacher"][f"{name}_before"]
+
+
+EXACT = (
     Claim(
         "logits-agree", "exact", "The pure-Python LLaVA and the PyTorch one give the same logits (largest difference; angles are float32).",
         "reference.py", ("exact",), number("exact", "logit_difference"), 1e-5, "error", at_least=False,
@@ -69,63 +38,122 @@ CLAIMS = (
         "eye-stays", "exact", "The eye has not moved by one bit (1 if its hash has changed).",
         "arXiv:2304.08485, section 4.2", ("llava",), number("llava", "frozen_changed"), 0.0, "error", at_least=False,
     ),
+)  # fmt: skip
+
+LEARNS = (
     Claim(
         "answers", "learns", "It answers questions about held-out combinations, of all kinds alike, better than one that cannot see.",
         "arXiv:2304.08485, section 5.1", ("llava", "blind"), number("llava", "answers"), 0.9,
-        baseline=number("blind", "answers"), baseline_name="blind", presets=(),
+        baseline=number("blind", "answers"), baseline_name="blind",
     ),
     Claim(
         "answers-seen", "learns", "The same about new scenes of combinations that it has met.",
         "arXiv:2304.08485, section 5.1", ("llava", "blind"), number("llava", "seen"), 0.9,
-        baseline=number("blind", "seen"), baseline_name="blind", presets=(),
+        baseline=number("blind", "seen"), baseline_name="blind",
     ),
     Claim(
         "bleu", "learns", "Its descriptions of held-out scenes share their words in order with what is true (BLEU-4).",
         "shared/evaluation", ("llava", "blind"), number("llava", "bleu_4"), 0.5, "number",
-        baseline=number("blind", "bleu_4"), baseline_name="blind", presets=(),
+        baseline=number("blind", "bleu_4"), baseline_name="blind",
     ),
     Claim(
         "cider", "learns", "… by the words that tell one scene from another (CIDEr).",
         "shared/evaluation", ("llava", "blind"), number("llava", "cider"), 3.0, "number",
-        baseline=number("blind", "cider"), baseline_name="blind", presets=(),
+        baseline=number("blind", "cider"), baseline_name="blind",
     ),
     Claim(
         "rouge", "learns", "… and by their longest common sequence (ROUGE-L).",
         "shared/evaluation", ("llava", "blind"), number("llava", "rouge_l"), 0.7, "number",
-        baseline=number("blind", "rouge_l"), baseline_name="blind", presets=(),
+        baseline=number("blind", "rouge_l"), baseline_name="blind",
     ),
+    Claim(
+        "answers-several", "learns",
+        "With one to three things a scene and all twelve kinds of questions (baseline: the commonest answer of each kind).",
+        "", ("several things",), number("several things", "answers"), 0.5,
+        baseline=number("several things", "answers_commonest"), baseline_name="commonest answers", presets=("full",),
+    ),
+)  # fmt: skip
+
+PAPER = (
     Claim(
         "first-stage-helps", "paper", "A first stage before the second beats the second alone (answers, difference).",
         "arXiv:2304.08485, section 5.2", ("llava", "stage 2 alone"), difference("llava", "stage 2 alone", "answers"), 0.02, "points",
-        presets=(),
+        presets=("full",),
     ),
     Claim(
         "short-stages-need-it", "paper", f"It helps a second stage of {SHORTEST} steps (answers, difference).",
-        "arXiv:2402.07865, section 4.1", ("lengths", "lengths, stage 2 alone"), lead(SHORTEST), 0.05, "points", presets=(),
+        "arXiv:2402.07865, section 4.1", ("lengths", "lengths, stage 2 alone"), lead(SHORTEST), 0.05, "points", presets=("full",),
     ),
     Claim(
         "the-gap-closes", "paper", f"… and one of {LONGEST} less (difference of leads).",
-        "arXiv:2402.07865, section 4.1", ("lengths", "lengths, stage 2 alone"), closing, 0.03, "points", presets=(),
+        "arXiv:2402.07865, section 4.1", ("lengths", "lengths, stage 2 alone"), closing, 0.03, "points", presets=("full",),
     ),
     Claim(
         "mask-matters", "paper", "A loss on the answers alone beats one on the questions too (answers, difference).",
-        "arXiv:2304.08485, table 2", ("llava", "prompts too"), difference("llava", "prompts too", "answers"), 0.0, "points", presets=(),
+        "arXiv:2304.08485, table 2", ("llava", "prompts too"), difference("llava", "prompts too", "answers"), 0.0, "points", presets=("full",),
     ),
     Claim(
         "lora", "paper", "LoRA comes within two points of full tuning (answers, difference).",
-        "arXiv:2106.09685, table 2", ("lora", "llava"), difference("lora", "llava", "answers"), -0.02, "points", presets=(),
+        "arXiv:2106.09685, table 2", ("lora", "llava"), difference("lora", "llava", "answers"), -0.02, "points", presets=("full",),
     ),
     Claim(
         "dora", "paper", "… and DoRA.",
-        "arXiv:2402.09353, table 1", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=(),
+        "arXiv:2402.09353, table 1", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=("full",),
     ),
     Claim(
         "qlora", "paper", "… and QLoRA through frozen 4-bit weights.",
-        "arXiv:2305.14314, table 3", ("qlora", "llava"), difference("qlora", "llava", "answers"), -0.02, "points", presets=(),
+        "arXiv:2305.14314, table 3", ("qlora", "llava"), difference("qlora", "llava", "answers"), -0.02, "points", presets=("full",),
     ),
     Claim(
         "qlora-bytes", "paper", "QLoRA holds fewer bytes of weights than LoRA (its share).",
         "arXiv:2305.14314, section 3", ("qlora", "lora"), ratio("qlora", "lora", "weight_bytes"), 0.5, "percent", at_least=False,
-        presets=(),
+        presets=("full",),
+    ),
+    Claim(
+        "place-needs-scale", "paper", "With both of the eye's states at one scale it learns places in time (answers to “where”, difference).",
+        "", ("llava", "one scale"), difference("llava", "one scale", "answers_place"), 0.1, "points", presets=("full",),
     ),
 )  # fmt: skip
+
+SYSTEMS = (
+    Claim(
+        "captioner-true", "learns", "The small captioner's captions of held-out combinations are true, thing for thing.",
+        "captioner/", ("captioner", "captioner, blind"), number("captioner", "true_held_out"), 0.3,
+        baseline=number("captioner, blind", "true_held_out"), baseline_name="blind", presets=("full",),
+    ),
+    Claim(
+        "captioner-cider", "learns", "… and score by CIDEr.",
+        "arXiv:1411.5726", ("captioner", "captioner, blind"), number("captioner", "CIDEr_held_out"), 3.0, "number",
+        baseline=number("captioner, blind", "CIDEr_held_out"), baseline_name="blind", presets=("full",),
+    ),
+    Claim(
+        "expert-new-wordings", "learns", "The expert answers questions on its texts in wordings that it has never met.",
+        "chatbots/", ("expert",), number("expert", "new_wordings"), 0.6, baseline=number("expert", "new_wordings_by_matching_words"),
+        baseline_name="the sentence that shares most words", presets=("full",),
+    ),
+    Claim(
+        "expert-read-only", "paper", "What it has only read and was never asked about, it cannot tell when asked (at most).",
+        "arXiv:2309.14316", ("expert",), number("expert", "read_only"), 0.1, at_least=False, presets=("full",),
+    ),
+    Claim(
+        "preferences-are-learned", "paper",
+        "DPO raises patient answers above hurried ones about held-out scenes (difference of log-probabilities, gained).",
+        "arXiv:2305.18290, section 4", ("teacher",), number("teacher", "margin_gained"), 5.0, "number", presets=("full",),
+    ),
+    Claim(
+        "patience", "paper", "… and it shows in what the teacher says (share of patient answers, gained).",
+        "arXiv:2305.18290, section 4", ("teacher",), gained("patient"), 0.1, "points", presets=("full",),
+    ),
+    Claim(
+        "still-right", "paper", "… at no cost in right answers (gained, at least −5).",
+        "arXiv:2404.19733", ("teacher",), gained("right"), -0.05, "points", presets=("full",),
+    ),
+    Claim(
+        "teacher-helps-student", "paper",
+        "A small decoder that is told all that a large one would have said knows new text better than one told the words alone (bits a byte, saved).",
+        "arXiv:1503.02531, section 2", ("student, taught", "student, alone"),
+        difference("student, alone", "student, taught", "bits_per_byte"), 0.05, "number", presets=("full",),
+    ),
+)  # fmt: skip
+
+CLAIMS = (*EXACT, *LEARNS, *PAPER, *SYSTEMS)

@@ -14,7 +14,7 @@ from torch import Tensor
 from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, KINDS, ask, question_at
-from data.toybox.scene import Scene, pick, stream
+from data.toybox.scene import Scene, stream
 from lessons.lesson_00_foundations.decoder.arms import BEGIN
 from lessons.lesson_00_foundations.decoder.text import WHAT_IS_THERE
 from lessons.lesson_02_clip.arms.pairs import pixels_of, standardise
@@ -23,6 +23,8 @@ from shared.tokenizers import Tokenizer
 
 IN_FULL, IN_SHORT = "places", "colours"
 PURPOSE = 220  # of this lesson's own random numbers
+DESCRIBED = 12
+TWICE = ("existence",)
 Turns = list[tuple[str, str]]
 
 
@@ -97,14 +99,15 @@ def description(scene: Scene, number: int) -> Turns:
 def interviewed(
     model: Llava, tokenizer: Tokenizer, seed: int, count: int, turns: int, world: World, *, image: bool, device: str,
 ) -> Conversations:  # fmt: skip
-    """What the second stage learns from: scenes, each with several questions of all kinds; one in `turns` is described.
+    """What the second stage learns from: scenes, each with a few questions; one in `DESCRIBED` is described.
 
-    (A look at a picture costs as much as several questions, so it is asked several.)
+    (A picture takes as many tokens as several questions, so it is asked several. But what one answer has told the next need
+    not look for: so they are few, and of different kinds.)
     """
     scenes = [scene_at("train", seed + 1, number, world.things) for number in range(count)]
     said = [
-        description(scene, number // turns)
-        if number % turns == 0
+        description(scene, number // DESCRIBED)
+        if number % DESCRIBED == 0
         else questions_about(scene, scenes[number - 1], turns, world, seed, number)
         for number, scene in enumerate(scenes)
     ]
@@ -112,14 +115,21 @@ def interviewed(
 
 
 def questions_about(scene: Scene, other: Scene, count: int, world: World, seed: int, number: int) -> Turns:
-    """Questions with their answers. Kind and answer are drawn first, each as often as the next; then a question that has
-    this answer here, where there is one. `other` is a scene of the same split, to ask for what is not there."""
-    rng, said = stream(seed, number, PURPOSE), []
+    """Questions with their answers, no kind again before all others have had their turn.
+
+    Of a kind's answers one is drawn that is right for some question here, then such a question. Whether a thing is there is
+    asked twice as often as the rest: the answer hangs on all that is said of it, and is learned last. `other` is a scene of the
+    same split, to ask for what is not there.
+    """
+    rng, said, left = stream(seed, number, PURPOSE), [], []
     while len(said) < count:
-        kind = pick(rng, world.kinds)
-        question = ask(scene, kind, pick(rng, ANSWERS[kind]), rng, other.things)
-        if question:
-            said.append((question.text, question.answer))
+        left = left or [*world.kinds, *TWICE]
+        kind = left.pop(int(rng.random() * len(left)))
+        for answer in sorted(ANSWERS[kind], key=lambda _: rng.random()):
+            question = ask(scene, kind, answer, rng, other.things)
+            if question:
+                said.append((question.text, question.answer))
+                break
     return said
 
 
@@ -168,11 +178,11 @@ def to_be_described(
     model: Llava, tokenizer: Tokenizer, split: str, seed: int, count: int, world: World, *, image: bool,
     device: str,
 ) -> Asked:  # fmt: skip
-    """New scenes of a split, asked what there is."""
+    """New scenes of a split, to be told in full; as in the first stage, nothing is asked."""
     scenes = [scene_at(split, seed, number, world.things) for number in range(count)]
     features = seen(model, scenes, image=image, device=device)
-    texts = [WHAT_IS_THERE] * count
-    answers = [caption(scene, IN_SHORT) for scene in scenes]
+    said = [description(scene, 0) for scene in scenes]
+    texts, answers = [turns[0][0] for turns in said], [turns[0][1] for turns in said]
     return Asked(features, _prompts(tokenizer, texts, features), texts, ["description"] * count, answers, scenes)
 
 

@@ -48,6 +48,7 @@ class ModelChoice:
     language   folder of a published Llama or Qwen2, with its tokenizer.json
     connector  what the language model is shown: every patch's vector, or CLIP's one embedding of the picture
     layers     which of the eye's states a patch is shown by, side by side: −2 went into the last block, 0 into the first
+    scales     what each of these states is multiplied by, where they differ in size; none: each as it is
     class_token   show, before the patches, the token in which the eye sums the picture up
     weights    how the language model's frozen matrices are stored
     adapters   what is learned beside them; null: the language model itself learns, in stages that say so
@@ -61,6 +62,7 @@ class ModelChoice:
     language: str
     connector: Literal["patches", "embedding"] = "patches"
     layers: tuple[int, ...] = (-2,)
+    scales: tuple[float, ...] = ()
     class_token: bool = False
     weights: Literal["float32", "int8", "nf4"] = "float32"
     adapters: AdaptersChoice | None = None
@@ -72,6 +74,8 @@ class ModelChoice:
             raise ValueError(f"weights are stored as {self.weights} and cannot learn; give adapters, which can")
         if not self.layers:
             raise ValueError("layers is empty; expected one of the eye's states at least, such as [-2]")
+        if self.scales and len(self.scales) != len(self.layers):
+            raise ValueError(f"{len(self.scales)} scales for {len(self.layers)} layers; expected one for each, or none")
         if self.context < 2:
             raise ValueError(f"context is {self.context}; expected room for a question and an answer")
 

@@ -51,7 +51,8 @@ def connect(clip: CLIP, language: LanguageModel, choice: ModelChoice, image_toke
     """An eye and a language model with a new projector between them."""
     eye = clip.image_tower
     if choice.connector == "patches":
-        projector = Projector(clip.config.image.width * len(choice.layers), language.config.width)
+        width = clip.config.image.width * len(choice.layers)
+        projector = Projector(width, language.config.width, scales=choice.scales or (1.0,))
         model = Llava(
             eye, projector, language, image_token=image_token, layers=choice.layers, class_token=choice.class_token
         )

@@ -3,7 +3,7 @@
 python -m lessons.lesson_05_llava.assistant.toy FOLDER [--examples 1000] [--size 32]
 
 images/…            pictures            train_captions.json       flat: image, text, prompt
-test_captions.json  flat                train_instructions.json   conversations: up to five questions about a picture
+test_captions.json  flat                train_instructions.json   conversations: up to three questions about a picture
 test_questions.json flat                (test: every scene has a combination of colour and shape that training never shows)
 """
 
@@ -25,9 +25,16 @@ from shared.atomic import disk_errors, write_atomically
 from shared.errors import CourseError
 
 THINGS = (1, 2)
-KINDS = ("colour", "shape", "place", "existence")  # of questions that one or two things are enough for
-TURNS = 5
-LEVEL = "colours"
+KINDS = (
+    "colour",
+    "shape",
+    "size",
+    "texture",
+    "place",
+    "existence",
+)  # of questions that one or two things are enough for
+TURNS = 3
+LEVEL = "places"
 CAPTION = "what is in the picture?"
 FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
 PURPOSE = 240  # of this room's own random numbers

@@ -121,12 +121,13 @@ class Llava(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the folder that `LlavaForConditionalGeneration` reads.
+        """Write the folder that `LlavaForConditionalGeneration` reads; the projector's scales are folded into its matrix.
 
         Raises CourseError when the eye is not CLIP's, or the projector not the two matrices with a GELU.
         """
         vision = huggingface.clip_vision(self.vision)
         written = huggingface.write("llava", vision, self)
+        self.projector.fold_scales()
         save_pretrained(folder, self, huggingface.table(vision, self.language.config), written)
 
 

@@ -83,5 +83,6 @@ class LlavaNext(Llava):
         """Write the folder that `LlavaNextForConditionalGeneration` reads. Raises CourseError as `Llava` does."""
         vision = huggingface.clip_vision(self.vision)
         written = huggingface.write("llava_next", vision, self)
+        self.projector.fold_scales()
         written["image_grid_pinpoints"] = [list(size) for size in self.pinpoints]
         save_pretrained(folder, self, huggingface.table(vision, self.language.config), written)

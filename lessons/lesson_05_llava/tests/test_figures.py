@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data.toybox.questions import KINDS
-from lessons.lesson_05_llava import claims, figures
+from lessons.lesson_05_llava import experiment, figures
 from shared.course.lesson import Run
 
 
@@ -31,9 +31,9 @@ def a_run(seeds, arms):
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
 def test_every_figure_is_drawn_and_has_a_caption(seeds):
-    every = [arm.name for arm in claims.ARMS]
+    every = [arm.name for arm in experiment.ARMS]
     assert figures.draw(a_run(seeds, every)).keys() == figures.CAPTIONS.keys()
-    fewest = [arm.name for arm in claims.ARMS if "cpu" in arm.presets]
+    fewest = [arm.name for arm in experiment.ARMS if "cpu" in arm.presets]
     assert figures.draw(a_run(seeds, fewest)).keys() == {"kinds", "wrong", "loss"}
 
 

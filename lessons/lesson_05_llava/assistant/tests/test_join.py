@@ -110,15 +110,22 @@ def test_the_class_token_may_stand_before_the_patches(make_assistant, tmp_path):
 
 
 def test_a_patch_may_be_shown_by_several_of_the_eyes_states(make_assistant, tmp_path):
-    before = make_assistant(layers=(0, -2))
+    before = make_assistant(layers=(0, -2), scales=(4.0, 1.0))
+    pixels = torch.randn(2, 3, 16, 16)
+    vectors = before.model.project(before.model.image_features(pixels))
     before.save(tmp_path)
     after = Assistant.from_folder(tmp_path)
     assert after.model.layers == (0, -2) and after.image_tokens == 4
-    pixels = torch.randn(2, 3, 16, 16)
+    assert torch.equal(after.model.project(after.model.image_features(pixels)), vectors)
     states = before.model.vision.hidden_states(pixels)
     torch.testing.assert_close(
         after.model.image_features(pixels), torch.cat([states[0][:, 1:], states[-2][:, 1:]], dim=-1)
     )
+
+
+def test_there_is_a_scale_for_each_state_or_none(towers):
+    with pytest.raises(ValueError, match="1 scales for 2 layers"):
+        ModelChoice(*map(str, towers), layers=(0, -2), scales=(4.0,))
 
 
 def test_adapters_that_fit_no_layer_are_told(towers):
