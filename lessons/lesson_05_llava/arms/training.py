@@ -144,6 +144,7 @@ def learn(
     batch_size  scenes a step
     """
     alone, world = stage == first_stage(stage.steps), conversations.world_of(things)
+    scenes = min(scenes, stage.steps * batch_size)  # no more than it comes to see
     pairs = (
         conversations.described(model, tokenizer, seed, scenes, world, image=image, device=device)
         if alone

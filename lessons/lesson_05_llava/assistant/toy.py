@@ -3,7 +3,7 @@
 python -m lessons.lesson_05_llava.assistant.toy FOLDER [--examples 1000] [--size 32]
 
 images/…            pictures            train_captions.json       flat: image, text, prompt
-test_captions.json  flat                train_instructions.json   conversations: up to three questions about a picture
+test_captions.json  flat                train_instructions.json   conversations: three questions about a picture
 test_questions.json flat                (test: every scene has a combination of colour and shape that training never shows)
 """
 
@@ -18,8 +18,9 @@ from PIL import Image
 from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.picture import picture
-from data.toybox.questions import ANSWERS, ask, question_at
-from data.toybox.scene import Scene, pick, stream
+from data.toybox.questions import question_at
+from data.toybox.scene import Scene
+from lessons.lesson_05_llava.arms.conversations import World, questions_about
 from lessons.lesson_05_llava.assistant.records import IMAGE
 from shared.atomic import disk_errors, write_atomically
 from shared.errors import CourseError
@@ -33,11 +34,11 @@ KINDS = (
     "place",
     "existence",
 )  # of questions that one or two things are enough for
+WORLD = World(THINGS, KINDS)
 TURNS = 3
 LEVEL = "places"
 CAPTION = "what is in the picture?"
 FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
-PURPOSE = 240  # of this room's own random numbers
 
 
 def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 0) -> None:
@@ -84,18 +85,10 @@ def _captioned(split: str, number: int, scene: Scene) -> dict[str, str]:
 
 
 def _conversation(number: int, scene: Scene, seed: int) -> dict[str, object]:
-    """Up to `TURNS` questions about one scene, no two alike. Kind and answer are drawn first, each as often as the next; then
-    a question that has this answer here, where there is one."""
-    rng = stream(seed, number, PURPOSE)
+    """A few questions about one scene, as the lesson's own arms learn from."""
     other = scene_at("train", seed, number + 2**39, THINGS)  # where things come from that are asked for in vain
-    questions: dict[str, str] = {}
-    for _ in range(10 * TURNS):
-        kind = pick(rng, KINDS)
-        question = ask(scene, kind, pick(rng, ANSWERS[kind]), rng, other.things)
-        if question and len(questions) < TURNS:
-            questions[question.text] = question.answer
     said = []
-    for place, (text, answer) in enumerate(questions.items()):
+    for place, (text, answer) in enumerate(questions_about(scene, other, TURNS, WORLD, seed, number)):
         said.append({"from": "human", "value": text if place else f"{IMAGE}\n{text}"})
         said.append({"from": "assistant", "value": answer})
     return {"id": f"toy-{number}", "image": _name("train", number), "conversations": said}
