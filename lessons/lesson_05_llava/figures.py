@@ -15,6 +15,9 @@ CAPTIONS = {
     "tuning": "Right answers by what of the language model learns in the second stage, after equal steps.",
     "bytes": "Kilobytes of the language model's weights, their gradients and the optimizer's moments, by what learns.",
     "loss": "The second stage's loss: the surprise at the answers.",
+    "captioner": "The small captioner: true captions of held-out combinations, by steps, beside one whose pictures are grey.",
+    "teacher": "The teacher on held-out scenes, before and after it has learned what is preferred.",
+    "student": "A small decoder's surprise at new text: told the words alone, and told all that a large one would have said.",
 }
 TUNED = {"all of it": "llava", "LoRA": "lora", "DoRA": "dora", "LoRA on 4-bit weights (QLoRA)": "qlora"}
 LEARNING = {"both stages": "llava", "stage 2 alone": "stage 2 alone", "blind": "blind"}
@@ -27,6 +30,8 @@ def draw(run: Run) -> dict[str, plots.Card]:
         drawn["stages"] = stages(run)
     if "lora" in arms_of(run):
         drawn |= {"tuning": tuning(run), "bytes": held(run)}
+    if "teacher" in arms_of(run):
+        drawn |= {"captioner": captioner(run), "teacher": teacher(run), "student": student(run)}
     return {name: drawn[name] for name in CAPTIONS if name in drawn}
 
 
@@ -122,4 +127,36 @@ def loss(run: Run) -> plots.Card:
         {name: measured(run, arm, "loss_curve") for name, arm in LEARNING.items() if arm in arms_of(run)},
         x_label="step of the second stage",
         y_label="surprise (nats a token)",
+    )
+
+
+def captioner(run: Run) -> plots.Card:
+    """What the captioner learns to see."""
+    curves = {"it sees": "captioner", "blind": "captioner, blind"}
+    return plots.learning_curves(
+        {name: measured(run, arm, "true_curve") for name, arm in curves.items()},
+        y_label="true captions, held out",
+        percent=True,
+    )
+
+
+def teacher(run: Run) -> plots.Card:
+    """What preferences change, and what they leave."""
+    return plots.bars_with_intervals(
+        {
+            f"{name}, {when}": measured(run, "teacher", f"{name}_{when}")
+            for name in ("patient", "right")
+            for when in ("before", "after")
+        },
+        x_label="share of the answers",
+        percent=True,
+    )
+
+
+def student(run: Run) -> plots.Card:
+    """What a large decoder's expectations are worth to a small one."""
+    curves = {"taught": "student, taught", "alone": "student, alone"}
+    return plots.learning_curves(
+        {name: measured(run, arm, "bits_per_byte_curve") for name, arm in curves.items()},
+        y_label="bits a byte, new text",
     )

@@ -24,7 +24,7 @@ from shared.tokenizers import Tokenizer
 IN_FULL, IN_SHORT = "places", "colours"
 PURPOSE = 220  # of this lesson's own random numbers
 DESCRIBED = 12
-TWICE = ("existence",)
+AGAIN = ("existence",) * 4
 Turns = list[tuple[str, str]]
 
 
@@ -115,15 +115,15 @@ def interviewed(
 
 
 def questions_about(scene: Scene, other: Scene, count: int, world: World, seed: int, number: int) -> Turns:
-    """Questions with their answers, no kind again before all others have had their turn.
+    """Questions with their answers, all kinds in their turn.
 
     Of a kind's answers one is drawn that is right for some question here, then such a question. Whether a thing is there is
-    asked twice as often as the rest: the answer hangs on all that is said of it, and is learned last. `other` is a scene of the
-    same split, to ask for what is not there.
+    asked five times as often as the rest: yes or no tells little, hangs on all that is said of the thing, and is learned last.
+    `other` is a scene of the same split, to ask for what is not there.
     """
     rng, said, left = stream(seed, number, PURPOSE), [], []
     while len(said) < count:
-        left = left or [*world.kinds, *TWICE]
+        left = left or [*world.kinds, *AGAIN]
         kind = left.pop(int(rng.random() * len(left)))
         for answer in sorted(ANSWERS[kind], key=lambda _: rng.random()):
             question = ask(scene, kind, answer, rng, other.things)
