@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from data.datasets.image_dataset import ImageDataset
 from shared.errors import CourseError
+from shared.pictures import upright
 
 # Pillow reports a damaged file by many kinds of error, depending on the format and on where the damage lies.
 UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, TypeError, Image.DecompressionBombError)
@@ -101,17 +102,3 @@ def read_image(file: Path, size: int) -> np.ndarray:
             return np.asarray(ImageOps.fit(upright(opened), (size, size), Image.Resampling.LANCZOS))
     except UNREADABLE as error:
         raise CourseError(f"{file}: unreadable picture ({error}); replace or remove it") from error
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture as RGB, turned as the camera was held; 16 bits of grey as 8; what is transparent shows white paper.
-
-    Of a film it is the first picture. Raises any of `UNREADABLE` when the picture turns out damaged.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")

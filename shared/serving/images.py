@@ -10,9 +10,9 @@ import io
 import re
 import warnings
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from shared.pictures import upright
 from shared.serving.problems import Problem
 from shared.serving.settings import Settings
 
@@ -21,17 +21,6 @@ from shared.serving.settings import Settings
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-ORIENTATION = 0x0112
-# EXIF 2.32, section 4.6.4: how what was stored is to be turned to stand upright; 1 stands already.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def picture(data: bytes, settings: Settings, *, param: str = "image") -> Image.Image:
@@ -44,8 +33,7 @@ def picture(data: bytes, settings: Settings, *, param: str = "image") -> Image.I
             # A JPEG can be decoded at a half, a quarter or an eighth of its size, for as much less memory.
             image.draft(None, (settings.side, settings.side))
             image.load()
-            upright = _upright(image)
-            rgb = _rgb(upright)
+            rgb = upright(image)
         except Exception as error:
             # Decoders meet here what was made to break them; whatever they raise, the file is at fault.
             raise Problem(
@@ -84,25 +72,6 @@ def _opened(data: bytes, settings: Settings, param: str) -> Image.Image:
 def _too_many_pixels(given: str, settings: Settings, param: str) -> Problem:
     limit = f"{settings.pixels:,} are taken at most; send it smaller"
     return Problem("too_many_pixels", f"the image has {given}; {limit}", param=param)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION))
-    except Exception:  # an illegible note on a legible picture
-        turn = None
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        # Pillow's own conversion cuts 16 bits off at 255, so nearly everything would be white. Of colour it keeps the upper
-        # byte of each sample; so here.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 def from_base64(text: str, *, param: str = "image") -> bytes:

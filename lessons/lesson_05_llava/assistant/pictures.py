@@ -4,8 +4,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from data.datasets.image_folder import UNREADABLE, upright
+from data.datasets.image_folder import UNREADABLE
 from shared.errors import CourseError
+from shared.pictures import upright
 
 
 def open_picture(source: Path | str | Image.Image) -> Image.Image:
