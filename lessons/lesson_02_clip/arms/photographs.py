@@ -87,7 +87,7 @@ def standardise(pixels: Tensor) -> Float[Tensor, "batch 3 height width_px"]:
 def cropped(
     images: Float[Tensor, "batch 3 height width_px"], generator: torch.Generator
 ) -> Float[Tensor, "batch 3 height width_px"]:
-    """A square of 60 to 100 % of each picture's sides, anywhere in it: the paper's only augmentation (section 2.4)."""
+    """A square of 60 to 100 % of each picture's sides, anywhere in it: the paper's only augmentation (section 2.3)."""
     batch = len(images)
 
     def uniform(low: float, high: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 A contrastive loss cannot be accumulated over small batches: 64 pairs at a time give each image 63 negatives, however
 many such steps are added up. But the loss itself needs only the *vectors* of the large batch, and those are small.
-So (arXiv:2101.06983, section 3.2): compute all vectors and forget how; compute the loss and its gradient by the vectors;
+So (arXiv:2101.06983, section 3.3): compute all vectors and forget how; compute the loss and its gradient by the vectors;
 then compute each chunk's vectors once more, this time with notes, and pass on its share of that gradient. It costs a
 second forward pass, and what stays in memory is one chunk.
 """

@@ -58,7 +58,7 @@ def classify(
 def recall_at(
     k: int, similarity: Float[Tensor, "queries candidates"], own: Int[Tensor, "queries"]
 ) -> Float[Tensor, ""]:
-    """The share of queries whose own candidate is among the `k` nearest; `own[i]` is its number (section 3.1.1 on retrieval).
+    """The share of queries whose own candidate is among the `k` nearest; `own[i]` is its number (retrieval: appendix E.1).
 
     Of equally near candidates each is counted as before the own one: a model that gives all the same vector finds nothing.
     """
@@ -70,7 +70,7 @@ def recall_at(
 
 
 def modality_gap(images: Float[Tensor, "images embedding"], texts: Float[Tensor, "texts embedding"]) -> float:
-    """How far the mean image lies from the mean text, both of unit vectors (arXiv:2203.02053, section 2.2).
+    """How far the mean image lies from the mean text, both of unit vectors (arXiv:2203.02053, section 4.2).
 
     Contrast asks only that the right text be nearer than the wrong ones. It leaves images and texts in two separate
     cones, and this is the distance between them.
