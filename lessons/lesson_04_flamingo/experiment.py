@@ -149,7 +149,7 @@ PAPER = (
     ),
     Claim(
         "frozen-forgets-less", "paper", "A language model that learns along forgets more of its text than a frozen one (bits a token, difference).",
-        "arXiv:2204.14198, table 3 (viii)", ("flamingo", "language learns"),
+        "arXiv:2204.14198, section 3.3", ("flamingo", "language learns"),
         lambda arms: forgotten("language learns")(arms) - forgotten("flamingo")(arms), 0.03, "number",
     ),
     Claim(

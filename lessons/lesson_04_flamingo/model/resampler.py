@@ -10,7 +10,7 @@ from shared.transformer import Attention, FeedForward
 
 
 class ResamplerBlock(nn.Module):
-    """Latents look at the image *and at each other* in one attention, then think; no biases, as in the paper (figure 5)."""
+    """Latents look at the image *and at each other* in one attention, then think (figure 5); no biases, as in IDEFICS."""
 
     def __init__(self, config: ResamplerConfig):
         super().__init__()

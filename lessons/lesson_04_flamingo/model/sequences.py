@@ -107,7 +107,7 @@ def interleave(
 
 
 def few_shot(shots: Sequence[tuple[int, str]], query: int, task: str = "") -> list[str | int]:
-    """A prompt that names its task by examples: images with what is to be said of them, then an image with nothing (figure 1).
+    """A prompt that names its task by examples: images with what is to be said of them, then an image with nothing (figure 8).
 
     shots  image and text of each example; a text ends as the answer is to end
     task   words before the first example, if any
