@@ -98,7 +98,7 @@ PAPER = (
     ),
     Claim(
         "dora", "paper", "… and DoRA.",
-        "arXiv:2402.09353, table 1", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=("full",),
+        "arXiv:2402.09353, table 4", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=("full",),
     ),
     Claim(
         "qlora", "paper", "… and QLoRA through frozen 4-bit weights.",

@@ -21,8 +21,8 @@ class AttentionWithDropout(Attention):
 
 
 class Eye(VisionTransformer):
-    """A Vision Transformer that drops values “after every dense layer except for the qkv-projections and directly after
-    adding positional- to patch embeddings” (arXiv:2010.11929, appendix B.1).
+    """A Vision Transformer that drops values where its paper does: of the sum of patches and positions, and of what each linear
+    layer gives, but for queries, keys and values (arXiv:2010.11929, appendix B.1).
 
     Without dropout, and in evaluation mode with it, it is lesson 1's to the bit; weights go from one into the other.
     """

@@ -1,6 +1,6 @@
 """Images of any resolution for an eye of one resolution: a grid of tiles, and the whole image small beside them.
 
-(LLaVA-NeXT; AnyRes is described in arXiv:2408.03326, section 3.2, and began in arXiv:2310.03744.)
+(LLaVA-NeXT; AnyRes is described in arXiv:2408.03326, section 3.2, and began in arXiv:2310.03744, section 3.4.)
 
 An image is enlarged or shrunk to fit one of a few sizes that tiles can cover, its shape kept, with black bars where it does
 not fill them. The eye looks at each tile and at the whole image, squeezed to one tile; then the patches of the tiles are laid
