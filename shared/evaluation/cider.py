@@ -14,8 +14,8 @@ def cider(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) ->
 
     Each n-gram is weighted by how rare it is: log(pictures / pictures whose references have it), so that "a man" counts
     little and "accordion" much. A caption is then a vector for each length of n-grams, and its score the cosine with
-    each reference's, a mean over references and lengths, times 10. Two things keep it from being gamed (section 6,
-    the D): a repeated n-gram counts only as often as in the reference, and another length costs exp(−difference² / 2σ²).
+    each reference's, a mean over references and lengths, times 10. Two things keep it from being gamed (the D): a
+    repeated n-gram counts only as often as in the reference, and another length costs exp(−difference² / 2σ²).
 
     With a single picture nothing is rare, and the score is 0: it says something about sets only.
     """

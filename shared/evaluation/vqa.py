@@ -1,4 +1,4 @@
-"""VQA accuracy: an answer is right as far as people agree with it (arXiv:1505.00468, section 4; VQAv2's own evaluation)."""
+"""VQA accuracy: an answer is right as far as people agree with it (arXiv:1505.00468, section 3; VQAv2's own evaluation)."""
 
 import re
 from collections.abc import Hashable, Mapping, Sequence

@@ -10,7 +10,7 @@ LARGEST = 127
 
 
 def quantise_int8(weight: Float[Tensor, "out in"]) -> tuple[Int8[Tensor, "out in"], Float[Tensor, "out"]]:
-    """Whole numbers from −127 to 127, and each row's scale: weight ≈ number · scale (arXiv:2208.07339, section 2.1).
+    """Whole numbers from −127 to 127, and each row's scale: weight ≈ number · scale (arXiv:2208.07339, sections 2.1 and 3.1).
 
     A row makes one number of the output, so that one row of large weights takes no precision from the others.
     A row of zeros has scale 0.

@@ -99,7 +99,7 @@ class DoRALinear(LoRALinear):
     """A weight taken apart into lengths and directions; lengths learn freely, directions by low rank (arXiv:2402.09353, eq. 5).
 
     With V = W + scale · up · down, row r of the weight is magnitude[r] · V[r] / ‖V[r]‖: a length for each output.
-    (The paper writes weights as [in, out], and calls these rows columns.) The magnitudes start as the rows' lengths.
+    (The paper says columns; its code, as here, has one length for each output.) The magnitudes start as the rows' lengths.
     """
 
     def __init__(self, base: nn.Linear | FrozenLinear, rank: int, scale: float, dropout: float = 0.0):
