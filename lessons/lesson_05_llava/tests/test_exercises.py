@@ -173,6 +173,8 @@ def grid_chosen(student, height, width, pinpoints=PINPOINTS):
         (5, 5, (2, 2)),  # shrunk to 4 × 4 it would lose detail
         (3, 7, (1, 2)),  # larger than itself shows nothing new, and wastes more
         (40, 90, (1, 3)),  # shrunk to 4 × 9 it keeps most pixels; in 4 × 8 and 8 × 8 it would be 3 × 8
+        (8, 17, (1, 3)),  # 4 × 8; in 4 × 8 and 8 × 8 it would be 3 × 8: as wide, and less high
+        (8, 15, (2, 2)),  # 4 × 8; in 4 × 8 and 4 × 12 it would be 4 × 7: as high, and less wide
         (100, 100, (2, 2)),
     ],
 )
@@ -232,6 +234,17 @@ def test_seven_patches_that_come_out_as_a_little_less_are_seven(student):
         patches = numbered(rows, rows)
         bar = (rows - round(filled)) // 2
         close(student(BARS, patches=patches, image=image), patches[bar : rows - bar])
+
+
+@pytest.mark.exercise("5.7")
+@pytest.mark.parametrize(("image", "rows", "columns"), [((10, 30), (2, 4), (0, 6)), ((30, 20), (0, 6), (1, 5))])
+def test_what_stays_learns_and_what_is_cut_away_does_not(student, image, rows, columns):
+    """The projector stands before this: without a gradient it would learn from the small whole image alone."""
+    patches, upstream = torch.randn(6, 6, 3), torch.randn(rows[1] - rows[0], columns[1] - columns[0], 3)
+    _, gradients = student(BARS, upstream=upstream, patches=patches, image=image)
+    expected = torch.zeros(6, 6, 3)
+    expected[rows[0] : rows[1], columns[0] : columns[1]] = upstream
+    close(gradients["patches"], expected)
 
 
 # ── 5.8: tiles laid together ──────────────────────────────────────────────────────────────────────────────────────────
