@@ -82,7 +82,7 @@ PAPER = (
     ),
     Claim(
         "short-stages-need-it", "paper", f"It helps a second stage of {SHORTEST} steps (answers, difference).",
-        "arXiv:2402.07865, section 4.1", ("lengths", "lengths, stage 2 alone"), lead(SHORTEST), 0.05, "points", presets=("full",),
+        "arXiv:2304.08485, section 5.2", ("lengths", "lengths, stage 2 alone"), lead(SHORTEST), 0.05, "points", presets=("full",),
     ),
     Claim(
         "the-gap-closes", "paper", f"… and one of {LONGEST} less (difference of leads).",
