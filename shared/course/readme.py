@@ -76,7 +76,7 @@ def seconds(lesson: Lesson, result: dict, part: str | None) -> float:
 
 def preset_results(lesson: Lesson, key: str, result: dict, part: str | None = None) -> str:
     """One preset's table, under the command that measures it and what it was measured on."""
-    preset, machine, seeds = key.split("/")[0], result["machine"], result["seeds"]
+    (preset, _, *data), machine, seeds = key.split("/"), result["machine"], result["seeds"]
     each = seconds(lesson, result, part)
     duration = f"{each:.0f} s" if each < 120 else f"{each / 60:.0f} min"
     own = {arm.name for arm in lesson.arms if part in (None, arm.part)}
@@ -84,6 +84,7 @@ def preset_results(lesson: Lesson, key: str, result: dict, part: str | None = No
     where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
     command = f"make lesson-{lesson.number}" + (f" PART={part}" if part else "")
     command += "" if preset == "cpu" else f" PRESET={preset}"
+    command += f" DATA={data[0]}" if data else ""
     blocks = [
         f"**`{command}`**: about {duration} a seed and at most {memory:,} MB an arm on {where} "
         f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "

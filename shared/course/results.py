@@ -1,6 +1,6 @@
 """`make results-N`: measure a lesson over several seeds and write what the course then shows of it.
 
-Writes the lesson's `results.json` (keyed by preset and device) and figures, and from them the generated parts of
+Writes the lesson's `results.json` (keyed by preset and device, and the data set where another was asked for) and figures, and from them the generated parts of
 the lesson's README and of the front page. Nothing else writes these.
 
     python -m shared.course.results 1 --preset cpu --seeds 0 1 2
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shared.course.lesson import Run, load_lesson
+from shared.course.lesson import Lesson, Run, load_lesson
 from shared.course.machine import describe
 from shared.course.readme import read_results, write_readmes
 from shared.course.run import WORKERS, from_command_line, run_lesson
@@ -35,12 +35,19 @@ def measure(number: int, preset: str, seeds: Sequence[int], options: dict) -> bo
     if not all(verdict.as_expected for verdict in found):
         print("nothing recorded: a verdict is not the expected one", file=sys.stderr)
         return False
-    keep(load_lesson(number)[1], run, found)
+    lesson, folder = load_lesson(number)
+    keep(folder, key_of(run, lesson), run, found)
     write_readmes()
     return True
 
 
-def keep(folder: Path, run: Run, found: Sequence[Verdict]) -> None:
+def key_of(run: Run, lesson: Lesson) -> str:
+    """Under what a run is recorded: preset/device, and the data set where it is not the preset's own."""
+    key = f"{run.preset}/{run.device}"
+    return key if run.data == lesson.data_sets[run.preset] else f"{key}/{run.data}"
+
+
+def keep(folder: Path, key: str, run: Run, found: Sequence[Verdict]) -> None:
     """Lay the figures into the lesson and the record into its results.json."""
     (folder / "figures").mkdir(exist_ok=True)
     figures = {}
@@ -48,7 +55,7 @@ def keep(folder: Path, run: Run, found: Sequence[Verdict]) -> None:
         shutil.copyfile(path, folder / "figures" / path.name)
         figures[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     results = read_results(folder)
-    results[f"{run.preset}/{run.device}"] = record(run, found) | {"figures": figures}
+    results[key] = record(run, found) | {"figures": figures}
     text = json.dumps(results, indent=1, ensure_ascii=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
 

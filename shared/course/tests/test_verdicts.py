@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from shared.course.lesson import Arm, Claim, Lesson
+from shared.course.lesson import Arm, Claim, Lesson, Run
 from shared.course.measures import number
 from shared.course.readme import lesson_results, part_results
+from shared.course.results import key_of
 from shared.course.run import choose_part
 from shared.course.verdicts import half_width, judge, row
 from shared.errors import CourseError
@@ -115,6 +116,20 @@ def test_a_part_runs_alone():
         choose_part("third", lesson)
     with pytest.raises(ValueError, match="claim reads must read arms of one part, not of"):
         replace(lesson, claims=(replace(CLAIM, arms=("model", "other")),))
+
+
+def test_another_data_set_has_a_record_and_a_table_of_its_own(tmp_path):
+    lesson = lesson_of_two_parts()
+    own = Run("cpu", "cpu", "digits", (0,), tmp_path, {})
+    assert key_of(own, lesson) == "cpu/cpu"
+    assert key_of(replace(own, data="clothes"), lesson) == "cpu/cpu/clothes"
+    machine = {"processor": "a chip", "cores": 2, "python": "3", "torch": "2", "commit": "abc"}
+    record = {"date": "today", "data": "clothes", "seeds": [0], "seconds": 20, "machine": machine, "claims": []}
+    record["arms"] = {"model": {"seconds": [20.0], "peak_memory_mb": 100}}
+    (tmp_path / "results.json").write_text(json.dumps({"cpu/cpu/clothes": record}))
+    assert "`make lesson-1 DATA=clothes`**" in lesson_results(
+        replace(lesson, arms=(Arm("model", "a:b", {}),), claims=()), tmp_path
+    )
 
 
 def test_each_part_has_its_own_table(tmp_path):
