@@ -89,8 +89,14 @@ PAPER = (
         "arXiv:2402.07865, section 4.1", ("lengths", "lengths, stage 2 alone"), closing, 0.03, "points", presets=("full",),
     ),
     Claim(
-        "mask-matters", "paper", "A loss on the answers alone beats one on the questions too (answers, difference).",
-        "arXiv:2304.08485, table 2", ("llava", "prompts too"), difference("llava", "prompts too", "answers"), 0.0, "points", presets=("full",),
+        "mask-matters", "paper",
+        "Whose loss asks for the questions too goes on with a question where a description is due (CIDEr of descriptions, difference).",
+        "arXiv:2304.08485, table 2", ("llava", "prompts too"), difference("llava", "prompts too", "cider"), 2.0, "number",
+        presets=("full",),
+    ),
+    Claim(
+        "mask-and-answers", "paper", "… and when it is asked, it answers as well as the other, or not (answers, difference).",
+        "", ("llava", "prompts too"), difference("llava", "prompts too", "answers"), 0.0, "points", presets=(),
     ),
     Claim(
         "lora", "paper", "LoRA comes within two points of full tuning (answers, difference).",
