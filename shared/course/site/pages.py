@@ -13,7 +13,7 @@ from shared.course.site.listing import LISTING, listing
 from shared.course.site.prerequisites import prerequisites
 
 FOLDERS = ("lessons", "shared", "data", "benchmarks", "requirements")
-AT_THE_TOP = ("*.md", "*.toml", "*.txt", "LICENSE", "Makefile")
+AT_THE_TOP = ("*.md", "*.toml", "*.txt", "LICENSE", "Makefile", "Dockerfile")
 # A handout is a page with gaps, filled in for each lesson's bundle.
 LEFT_OUT = {"__pycache__", "cache", "checkpoints", "handout"}
 PAGES, CODE, OTHERS = {".md", ".ipynb"}, {".py", ".toml", ".txt", ""}, {".png", ".svg", ".gif", ".jpg", ".json", ".gz"}

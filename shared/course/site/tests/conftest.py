@@ -56,6 +56,7 @@ def course(tmp_path) -> Path:
     """The root of a course with a front page, a lesson with code and a notebook, and two rooms."""
     files = {
         "README.md": "# A course\n\n[Lesson 1](lessons/lesson_01_example)\n\n## How it is laid out\n\nSo: [MIT](LICENSE).\n",
+        "Dockerfile": "FROM python\n",
         "LICENSE": "Do what you like.\n",
         "lessons/lesson_01_example/README.md": LESSON,
         "lessons/lesson_01_example/model/parts.py": '"""Parts of *it*, `a * b`."""\n\nfrom shared.room import door\n',
@@ -63,7 +64,7 @@ def course(tmp_path) -> Path:
             encoding="utf-8"
         ),
         "lessons/lesson_01_example/notes/README.md": "# Part 1 · Notes\n\n[up](../README.md)\n",
-        "shared/room/README.md": "# A room\n\nFor $n$ people.\n",
+        "shared/room/README.md": "# A room\n\nFor $n$ people, in [a box](../../Dockerfile).\n",
         "shared/bare/thing.py": "x = 1\n",
     }
     for name, text in files.items():

@@ -1,7 +1,12 @@
 """What is laid out for the site, before anything is built of it."""
 
+import os
+import re
+from pathlib import PurePosixPath
+
+from shared.course.lesson import ROOT
 from shared.course.site.listing import first_words
-from shared.course.site.pages import Course, contents
+from shared.course.site.pages import SOURCE, Course, contents
 from shared.course.site.prerequisites import Prerequisites, prerequisites
 
 
@@ -72,6 +77,20 @@ def test_every_page_stands_below_another(course):
     lesson = pages["lessons/lesson_01_example/README.md"]
     assert "\nnotes/README.md\n" in lesson and "\nNotebook <lesson.ipynb>\n" in lesson
     assert "**Part of:** [lesson 1](../README.md)" in pages["lessons/lesson_01_example/notes/README.md"]
+
+
+def test_all_that_the_courses_own_pages_link_to_is_laid_out():
+    """A page that is not there would stop the build, which few machines can try."""
+    course = Course.at(ROOT)
+    names = {name.removesuffix(SOURCE) for name, _ in contents(course)}
+    names |= {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    lost = []
+    for page in (ROOT / "README.md", *course.prose()):
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.S)
+        for target in re.findall(r"\]\(([^)\s#:]+)(?=[)#])", text):
+            if os.path.relpath(os.path.join(page.parent, target), ROOT) not in names:
+                lost.append(f"{page.relative_to(ROOT)} → {target}")
+    assert not lost, lost
 
 
 def test_what_others_have_left_is_not_laid_out(course):
