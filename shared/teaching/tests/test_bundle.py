@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.course.lesson import ROOT
+from shared.course.lesson import ROOT, entries, lesson_folder
 from shared.errors import CourseError
 from shared.teaching import bundle
 from shared.teaching.assign import assign
@@ -18,6 +18,7 @@ from shared.teaching.leaks import leaks
 from shared.teaching.markers import exercise_folder, exercises_of, part, solutions
 from shared.teaching.settings import assignment
 
+BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
 LESSON, PATCHES = "lesson_01_vit", "lessons/lesson_01_vit/model/patches.py"
 SETTINGS = 'title = "A class"\n[lesson.1]\nopens = 2027-03-01\ndue = 2027-03-15\npoints = { "1.4" = 7.5 }\n'
 
@@ -73,13 +74,36 @@ def test_the_zip_is_the_folder_and_the_same_every_time(tmp_path):
     assert inside == outside
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_no_file_holds_a_solution(number):
+@pytest.mark.parametrize("number", BUILT)
+def test_no_file_holds_a_solution_and_no_notebook_an_output(number):
     files = bundle_files(number, assignment(number, exercise_folder(number)))
     for exercise in exercises_of(number):
         text = files[exercise.path.relative_to(ROOT).as_posix()].decode()
         assert part(text, exercise.number).strip().startswith("raise NotImplementedError")
     assert leaks(files, solutions(exercises_of(number))) == []
+    for cells in (json.loads(text)["cells"] for path, text in files.items() if path.endswith(".ipynb")):
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
+
+
+@pytest.mark.parametrize("number", BUILT)
+def test_what_the_code_reads_comes_along(number):
+    """Towers and texts that a lesson's code or its page names, of the lesson itself and of those it stands on."""
+    files = bundle_files(number, assignment(number, exercise_folder(number)))
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "checkpoints").rglob("*") if path.is_file()}
+    for lesson in range(number + 1):
+        own = {path for path in there if path.startswith(f"data/checkpoints/lesson_{lesson:02d}_")}
+        assert own <= set(files), own - set(files)
+    assert not [
+        path
+        for path in files
+        if re.match(rf"data/checkpoints/lesson_(?!{'|'.join(f'{n:02d}' for n in range(number + 1))})", path)
+    ]
+    folder = exercise_folder(number)
+    for page in folder.rglob("README.md"):
+        for target in re.findall(r"\]\(([\w./-]+)\)", page.read_text(encoding="utf-8")):
+            goal = (page.parent / target).resolve()
+            if goal.is_file() and goal.is_relative_to(folder):
+                assert goal.relative_to(ROOT).as_posix() in files, f"{page}: {target}"
 
 
 SOLUTION = "    # Why.\n    rows = weights @ values  # so\n    return rows.softmax(dim=-1) * scale\n"
