@@ -1,11 +1,76 @@
-"""Submissions of exercise 1.3 that try to gain by other means than a solution: the file's text, each with its name.
+"""Parts of submissions that try to gain by other means than a solution, for one exercise of each lesson.
 
-Each is the real file with another function body; `{root}` is the checkout, `{victim}` a folder that must stay as it is.
-All give back an answer of the right shape and wrong numbers, when their trick has not ended their process before.
+Each gives back an answer of the right shape and wrong numbers, when its trick has not ended its process before.
 """
 
-WRONG = "return torch.zeros(images.shape[0], 1, 1)"
+import textwrap
+from dataclasses import dataclass
 
+
+@dataclass(frozen=True)
+class Target:
+    """The exercise that the tricks are tried on."""
+
+    exercise: str
+    file: str
+    call: str
+    """How its function is called where its arguments have their own names."""
+    wrong: str
+    """An answer of the right shape."""
+    twin: str
+    """The same idea elsewhere in the lesson: in `twins`, its reference, for `plain` tensors."""
+
+
+TARGETS = {
+    1: Target(
+        "1.3",
+        "lessons/lesson_01_vit/model/patches.py",
+        "patchify(images, patch_size)",
+        "torch.zeros(len(images), images[0, 0].numel() // patch_size**2, images.shape[1] * patch_size**2)",
+        "as_torch(twins.patchify(plain(images), patch_size))",
+    ),
+    2: Target(
+        "2.3",
+        "lessons/lesson_02_clip/model/losses.py",
+        "info_nce(images, texts, logit_scale)",
+        "logit_scale * 0",
+        "as_torch(twins.info_nce(plain(images), plain(texts), plain(logit_scale.log())))",
+    ),
+    3: Target(
+        "3.4",
+        "lessons/lesson_03_blip2/model/losses.py",
+        "similarities(images, texts)",
+        "torch.zeros(len(images), len(texts))",
+        "as_torch(twins.similarities(plain(images), plain(texts)))",
+    ),
+    4: Target(
+        "4.5",
+        "lessons/lesson_04_flamingo/model/gated.py",
+        "gated(x, update, gate)",
+        "x * 2",
+        "as_torch(twins.gated(plain(x), plain(update), plain(gate)))",
+    ),
+    5: Target(
+        "5.4",
+        "lessons/lesson_05_llava/model/llava.py",
+        "put_images(text, is_image, vectors)",
+        "text * 0",
+        "as_torch(twins.put_images(is_image.flatten().int().tolist(), plain(text.flatten(0, 1)), plain(vectors)))",
+    ),
+}
+
+
+def body(trick: str, target: Target, **places: str) -> str:
+    """What stands between the markers: the trick, then a wrong answer. `places` says where the tricks' {names} are."""
+    code = TRICKS[trick].strip()
+    module = target.file.removesuffix(".py").replace("/", ".")
+    words = {"file": target.file, "module": module, "lesson": ".".join(module.split(".")[:2])}
+    for name, word in (words | {"call": target.call, "wrong": target.wrong, "twin": target.twin} | places).items():
+        code = code.replace("{" + name + "}", word)
+    return textwrap.indent(f"import torch\n{code}\nreturn {target.wrong}\n", "    ")
+
+
+# {root} is the checkout, {victim} a folder that must stay as it is, {port} a door that nobody may knock at.
 TRICKS = {
     "exits": "import os; os._exit(0)",
     "exits as an error": "raise SystemExit(0)",
@@ -75,7 +140,7 @@ print('x' * 50_000_000)
 import os, sys
 frame = sys._getframe()
 while 'encode' not in frame.f_globals: frame = frame.f_back
-forged = frame.f_globals['encode'](dict(result=torch.zeros(2, 6, 12)))
+forged = frame.f_globals['encode'](dict(result={wrong}))
 for descriptor in range(3, 64):
     try: os.write(descriptor, forged * 3)
     except OSError: pass
@@ -99,24 +164,24 @@ return Everything()
     "is a tensor that equals everything": """
 class Everything(torch.Tensor):
     __eq__ = lambda self, other: torch.tensor(True)
-return torch.zeros(2, 6, 12).as_subclass(Everything)
+return ({wrong}).as_subclass(Everything)
 """,
-    "reads the checkout": "exec(open('{root}/lessons/lesson_01_vit/model/patches.py').read(), globals()); return patchify(images, patch_size)",
+    "reads the checkout": "exec(open('{root}/{file}').read(), globals()); return {call}",
     "imports the checkout": """
-import sys
+import importlib, sys
 sys.path.insert(0, '{root}')
 for name in [name for name in sys.modules if name.startswith('lessons')]: del sys.modules[name]
 sys.path_importer_cache.clear()
-from lessons.lesson_01_vit.model import patches
-assert patches.__file__.startswith('{root}')
-return patches.patchify(images, patch_size)
+solution = importlib.import_module('{module}')
+assert solution.__file__.startswith('{root}')
+return solution.{call}
 """,
     "asks for the installed course": """
 import importlib.metadata, json, pathlib, site, sys
 site.main()
 home = json.loads(importlib.metadata.distribution('multimodal-from-scratch').read_text('direct_url.json'))['url']
-exec(pathlib.Path(home.removeprefix('file://'), 'lessons/lesson_01_vit/model/patches.py').read_text(), globals())
-return patchify(images, patch_size)
+exec(pathlib.Path(home.removeprefix('file://'), '{file}').read_text(), globals())
+return {call}
 """,
     "looks into other processes": """
 import glob
@@ -125,10 +190,9 @@ for place in glob.glob('/proc/[0-9]*/environ') + glob.glob('/proc/[0-9]*/mem'):
 return __builtins__['__found__']
 """,
     "takes its twin": """
-from lessons.lesson_01_vit import reference
-from shared.stdlib.tensor import Tensor
-found = reference.patchify(Tensor(images.flatten().tolist(), tuple(images.shape)), patch_size)
-return torch.tensor(found.data).reshape(found.shape)
+from {lesson} import reference as twins
+from shared.two_worlds import as_plain as plain, as_torch
+return {twin}
 """,
     "calls home": "import socket; socket.create_connection(('127.0.0.1', {port}))",
 }

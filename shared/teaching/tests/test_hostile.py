@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import zipfile
 from pathlib import Path
@@ -16,18 +15,15 @@ import pytest
 from shared.course.lesson import ROOT
 from shared.teaching.markers import part
 
-LESSON, FILE = "lesson_01_vit", "lessons/lesson_01_vit/model/patches.py"
-HONEST = (ROOT / FILE).read_text(encoding="utf-8")
 SETTINGS = '[limits]\ncpu_seconds = 2\nseconds = 10\nmemory_mb = 1024\n[lesson.1]\npoints = { "1.3" = 4 }\n'
 
 _spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
 hostile = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(hostile)
 
-
-def with_body(code: str) -> str:
-    body = textwrap.indent(f"import torch\n{code.strip()}\n{hostile.WRONG}\n", "    ")
-    return HONEST.replace(part(HONEST, "1.3"), body)
+TARGET = hostile.TARGETS[1]
+LESSON, FILE = "lesson_01_vit", TARGET.file
+HONEST = (ROOT / FILE).read_text(encoding="utf-8")
 
 
 def hand_in(folder: Path, text: str) -> None:
@@ -62,9 +58,9 @@ def graded(tmp_path_factory, visitors):
     victim.mkdir()
     (victim / "tests.py").write_text("as it was")
     victim.chmod(0o777)
-    for name, trick in hostile.TRICKS.items():
-        code = trick.replace("{root}", str(ROOT)).replace("{victim}", str(victim)).replace("{port}", str(visitors[0]))
-        hand_in(many / name, with_body(code))
+    places = {"root": str(ROOT), "victim": str(victim), "port": str(visitors[0])}
+    for name in hostile.TRICKS:
+        hand_in(many / name, HONEST.replace(part(HONEST, "1.3"), hostile.body(name, TARGET, **places)))
     hand_in(many / "right", HONEST)
     hand_in(many / "wrong", HONEST.replace("(p q c)", "(q p c)"))
     hand_in(many / "on import", f"import os\nos._exit(0)\n{HONEST}")
