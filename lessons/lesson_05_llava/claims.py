@@ -1,6 +1,8 @@
 """What the lesson claims, each sentence with the arms that it is read from (experiment.py) and its threshold."""
 
-from shared.course.lesson import Arms, Claim
+from statistics import fmean
+
+from shared.course.lesson import Arms, Claim, Measurements
 from shared.course.measures import difference, number, ratio
 
 SHORTEST, LONGEST = 50, 800
@@ -14,6 +16,18 @@ def lead(steps: int):
 def closing(arms: Arms) -> float:
     """By how much that lead is smaller after the longest second stage than after the shortest."""
     return lead(SHORTEST)(arms) - lead(LONGEST)(arms)
+
+
+LATER = (
+    "five of the six kinds of questions are answered as well as after full tuning; whether a thing is there is learned later by "
+    "corrections of low rank, and not yet after as many steps (the figure has the kinds). Three times the rate, tried with one "
+    "seed, did not mend it. The papers' models have such a skill before they are tuned; this one has to learn it."
+)
+
+
+def other_kinds(measured: Measurements) -> float:
+    """Right answers to all kinds of questions but whether a thing is there."""
+    return fmean(measured[f"answers_{kind}"] for kind in ("colour", "shape", "size", "texture", "place"))
 
 
 def gained(name: str):
@@ -100,15 +114,19 @@ PAPER = (
     ),
     Claim(
         "lora", "paper", "LoRA comes within two points of full tuning (answers, difference).",
-        "arXiv:2106.09685, table 2", ("lora", "llava"), difference("lora", "llava", "answers"), -0.02, "points", presets=("full",),
+        "arXiv:2106.09685, table 2", ("lora", "llava"), difference("lora", "llava", "answers"), -0.02, "points", presets=("full",), expected="not at this scale", reason=LATER,
+    ),
+    Claim(
+        "lora-but-one-kind", "paper", "… it does on all kinds but that of whether a thing is there (answers, difference).",
+        "", ("lora", "llava"), lambda arms: other_kinds(arms["lora"]) - other_kinds(arms["llava"]), -0.02, "points", presets=(),
     ),
     Claim(
         "dora", "paper", "… and DoRA.",
-        "arXiv:2402.09353, table 4", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=("full",),
+        "arXiv:2402.09353, table 4", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=("full",), expected="not at this scale", reason="as with LoRA.",
     ),
     Claim(
         "qlora", "paper", "… and QLoRA through frozen 4-bit weights.",
-        "arXiv:2305.14314, table 3", ("qlora", "llava"), difference("qlora", "llava", "answers"), -0.02, "points", presets=("full",),
+        "arXiv:2305.14314, table 3", ("qlora", "llava"), difference("qlora", "llava", "answers"), -0.02, "points", presets=("full",), expected="not at this scale", reason="as with LoRA.",
     ),
     Claim(
         "qlora-bytes", "paper", "QLoRA holds fewer bytes of weights than LoRA (its share).",

@@ -12,7 +12,8 @@ CAPTIONS = {
     "kinds": "Right answers about held-out combinations, by kind of question, beside one that cannot see.",
     "wrong": "Wrong answers about held-out scenes, as given; the right one in brackets.",
     "stages": "Right answers by steps of the second stage, with a first stage before it and without.",
-    "tuning": "Right answers by what of the language model learns in the second stage, after equal steps.",
+    "tuning": "Right answers by kind of question, and by what of the language model learns in the second stage, after equal steps (mean "
+    "over seeds).",
     "bytes": "Kilobytes of the language model's weights, their gradients and the optimizer's moments, by what learns.",
     "loss": "The second stage's loss: the surprise at the answers.",
     "captioner": "The small captioner: true captions of held-out combinations, by steps, beside one whose pictures are grey.",
@@ -98,11 +99,13 @@ def stages(run: Run) -> plots.Card:
 
 
 def tuning(run: Run) -> plots.Card:
-    """What of the language model has to learn."""
-    return plots.bars_with_intervals(
-        {name: measured(run, arm, "answers") for name, arm in TUNED.items() if arm in arms_of(run)},
-        x_label="right answers about held-out combinations",
-        highlight="all of it",
+    """What of the language model has to learn, and for which questions."""
+    tuned = {name: arm for name, arm in TUNED.items() if arm in arms_of(run)}
+    asked = {kind: f"answers_{kind}" for kind in world(run).kinds} | {"all": "answers"}
+    return plots.matrix(
+        [[fmean(measured(run, arm, name)) for name in asked.values()] for arm in tuned.values()],
+        row_labels=list(tuned),
+        column_labels=list(asked),
         percent=True,
     )
 
