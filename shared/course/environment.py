@@ -3,6 +3,8 @@
 Standard library only, for nothing is installed yet. A second call does nothing unless the pins have changed.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,11 +12,13 @@ import subprocess
 import sys
 import time
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = ROOT / ".venv"
 INTERPRETER = ENVIRONMENT / "bin" / "python"
+STAMP = ENVIRONMENT / "ready"
 PINS = ("requirements.txt", "constraints.txt", "pyproject.toml")
 TORCH = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
 # PyTorch publishes its CPU builds here; PyPI's build for Linux brings several gigabytes of CUDA along.
@@ -68,10 +72,43 @@ def install_torch() -> None:
     pip("PyTorch", "-c", "constraints.txt", TORCH)
 
 
+def is_ready() -> bool:
+    """True where all was installed whole, from these pins by this version of Python."""
+    return STAMP.exists() and STAMP.read_text() == fingerprint()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep out other set-ups of this folder until this one is done: two at once would tear down each other's work."""
+    folder = os.open(ROOT, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another make is setting up the course; waiting for it …", file=sys.stderr)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def build() -> None:
+    """Make the environment anew and install everything."""
+    print("setting up the course (once; a minute or two) …", file=sys.stderr)
+    # Another Python's environment, or a half-made one, is not worth mending.
+    if ENVIRONMENT.exists():
+        shutil.rmtree(ENVIRONMENT)
+    venv.create(ENVIRONMENT, with_pip=True)
+    install_torch()
+    pip("the other packages", "-c", "constraints.txt", "-r", "requirements.txt")
+    pip("the course itself", "--no-deps", "--no-build-isolation", "-e", ".")
+    part = STAMP.with_suffix(".part")
+    part.write_text(fingerprint())
+    os.replace(part, STAMP)
+
+
 def main() -> None:
-    stamp = ENVIRONMENT / "ready"
-    wanted = fingerprint()
-    if stamp.exists() and stamp.read_text() == wanted:
+    if is_ready():
         return
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(
@@ -81,17 +118,9 @@ def main() -> None:
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < 3:
         sys.exit(f"{free:.1f} GiB are free in {ROOT}; the environment takes about 3. Make room and try again.")
-    print("setting up the course (once; a minute or two) …", file=sys.stderr)
-    # Another Python's environment, or a half-made one, is not worth mending.
-    if ENVIRONMENT.exists():
-        shutil.rmtree(ENVIRONMENT)
-    venv.create(ENVIRONMENT, with_pip=True)
-    install_torch()
-    pip("the other packages", "-c", "constraints.txt", "-r", "requirements.txt")
-    pip("the course itself", "--no-deps", "--no-build-isolation", "-e", ".")
-    part = stamp.with_suffix(".part")
-    part.write_text(wanted)
-    os.replace(part, stamp)
+    with alone():
+        if not is_ready():  # it may have become so while we waited
+            build()
 
 
 if __name__ == "__main__":
