@@ -19,7 +19,7 @@ def closing(arms: Arms) -> float:
 
 
 LATER = (
-    "five of the six kinds of questions are answered as well as after full tuning; whether a thing is there is learned later by "
+    "five of the six kinds of questions, taken together, are answered as well as after full tuning; whether a thing is there is learned later by "
     "corrections of low rank, and not yet after as many steps (the figure has the kinds). Three times the rate, tried with one "
     "seed, did not mend it. The papers' models have such a skill before they are tuned; this one has to learn it."
 )

@@ -14,7 +14,7 @@ CAPTIONS = {
     "stages": "Right answers by steps of the second stage, with a first stage before it and without.",
     "tuning": "Right answers by kind of question, and by what of the language model learns in the second stage, after equal steps (mean "
     "over seeds).",
-    "bytes": "Kilobytes of the language model's weights, their gradients and the optimizer's moments, by what learns.",
+    "bytes": "Megabytes of the language model's weights, their gradients and the optimizer's moments, by what learns.",
     "loss": "The second stage's loss: the surprise at the answers.",
     "captioner": "The small captioner: true captions of held-out combinations, by steps, beside one whose pictures are grey.",
     "teacher": "The teacher on held-out scenes, before and after it has learned what is preferred.",
@@ -115,11 +115,11 @@ def held(run: Run) -> plots.Card:
     parts = ("weight_bytes", "gradient_bytes", "moment_bytes")
     return plots.bars_with_intervals(
         {
-            name: [sum(run.arms[seed][arm][part] for part in parts) / 1000 for seed in run.seeds]
+            name: [sum(run.arms[seed][arm][part] for part in parts) / 1_000_000 for seed in run.seeds]
             for name, arm in TUNED.items()
             if arm in arms_of(run)
         },
-        x_label="kilobytes",
+        x_label="megabytes",
         highlight="all of it",
     )
 
