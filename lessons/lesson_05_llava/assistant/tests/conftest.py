@@ -1,7 +1,9 @@
 """Two tiny models to join, and an assistant made of them that says something different to everything."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
@@ -13,6 +15,17 @@ from lessons.lesson_05_llava.assistant.join import join
 from shared.course.checkpoint import PLACE
 from shared.tokenizers import load_tokenizer, save_tokenizer
 from shared.transformer import DecoderConfig
+
+
+@pytest.fixture(scope="session")
+def noise():
+    """A picture of a width and a height, every byte at random and the same in every run."""
+
+    def make(width, height):
+        dice = np.random.default_rng([width, height])
+        return Image.fromarray(dice.integers(256, size=(height, width, 3), dtype=np.uint8))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Whoever is asked says the same alone and in company, at once and piece by piece; and remembers what was said before."""
 
 import pytest
-import torch
 from PIL import Image
 
 from lessons.lesson_05_llava.assistant.assistant import request
@@ -13,9 +12,8 @@ FEW = {"max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    torch.manual_seed(5)
-    return [Image.effect_noise((20 + 6 * number, 24), 120).convert("RGB") for number in range(4)]
+def pictures(noise):
+    return [noise(20 + 6 * number, 24) for number in range(4)]
 
 
 QUESTIONS = ["what?", "what colour is the large thing at the left?", "is there a star?", "where?"]

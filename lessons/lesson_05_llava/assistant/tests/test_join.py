@@ -62,7 +62,7 @@ def test_adapters_of_small_scale_learn_less_than_a_hundredth_of_qwen(published):
 
 
 @pytest.mark.parametrize("connector", ["patches", "embedding"])
-def test_a_saved_assistant_loads_again(connector, make_assistant, tmp_path):
+def test_a_saved_assistant_loads_again(connector, make_assistant, tmp_path, noise):
     before = make_assistant(connector)
     before.save(tmp_path)
     after = Assistant.from_folder(tmp_path)
@@ -71,7 +71,7 @@ def test_a_saved_assistant_loads_again(connector, make_assistant, tmp_path):
     assert after.image_tokens == {"patches": 4, "embedding": 1}[connector]
     pixels = torch.randn(2, 3, 16, 16)
     torch.testing.assert_close(after.model.image_features(pixels), before.model.image_features(pixels), rtol=0, atol=0)
-    picture = Image.effect_noise((20, 20), 90)
+    picture = noise(20, 20)
     said = [each.caption_image(picture, max_new_tokens=12) for each in (before, after)]
     assert said[0] == said[1] != ""
 
@@ -177,8 +177,8 @@ def test_preprocessing_is_written_as_it_is_read(tmp_path):
     assert ImagePreprocessing.from_pretrained(tmp_path) == stretched
 
 
-def test_toy_pictures_are_standardised_as_lesson_2_has_it():
-    picture = Image.effect_noise((32, 32), 90).convert("RGB")
+def test_toy_pictures_are_standardised_as_lesson_2_has_it(noise):
+    picture = noise(32, 32)
     pixels = torch.tensor(list(picture.tobytes())).view(32, 32, 3).permute(2, 0, 1)
     torch.testing.assert_close(toy_preprocessing(32)([picture])[0], pixels.float() / 64 - 3.25, atol=1e-5, rtol=0)
 
@@ -197,7 +197,7 @@ def test_a_folder_of_another_kind_is_told(assistant, towers, tmp_path):
         Assistant.from_folder(tmp_path)
 
 
-def test_other_programs_read_the_folder_and_say_the_same(make_assistant, tmp_path):
+def test_other_programs_read_the_folder_and_say_the_same(make_assistant, tmp_path, noise):
     """Model, tokenizer and preprocessing, in the published layout."""
     from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -206,7 +206,7 @@ def test_other_programs_read_the_folder_and_say_the_same(make_assistant, tmp_pat
     ours.save(tmp_path)
     theirs = LlavaForConditionalGeneration.from_pretrained(tmp_path).eval()
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
-    picture = Image.effect_noise((30, 20), 90).convert("RGB")
+    picture = noise(30, 20)
     pixels = CLIPImageProcessorPil.from_pretrained(tmp_path)([picture], return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(pixels, ours.preprocessing([picture]), atol=1e-5, rtol=0)
     written = f"<|begin|><|turn|>user\n{'<image>' * 5}\nwhat is it?<|end|>\n<|turn|>assistant\n"

@@ -59,9 +59,9 @@ BAD = [
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, noise):
     Image.new("RGB", (20, 30), "red").save(tmp_path / "good.png")
-    Image.effect_noise((64, 64), 90).save(tmp_path / "noise.png")
+    noise(64, 64).convert("L").save(tmp_path / "noise.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "noise.png").read_bytes()[:900])
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (300, 1)).save(tmp_path / "slim.png")

@@ -175,7 +175,7 @@ def ready(address):
         return False
 
 
-def test_the_command_line_serves_what_was_trained(trained, tmp_path):
+def test_the_command_line_serves_what_was_trained(trained, tmp_path, noise):
     """A caption over HTTP is the caption in Python; Ctrl-C ends it in order."""
     service = subprocess.Popen(
         [sys.executable, "-m", f"{ROOM}.serve", str(trained), "--port", "0"],
@@ -189,7 +189,7 @@ def test_the_command_line_serves_what_was_trained(trained, tmp_path):
         while not ready(address):
             time.sleep(0.1)
         picture = tmp_path / "picture.png"
-        Image.effect_noise((20, 20), 90).convert("RGB").save(picture)
+        noise(20, 20).save(picture)
         body = b"\r\n".join(
             (
                 b"--edge",
