@@ -19,8 +19,8 @@ def closing(arms: Arms) -> float:
 
 
 LATER = (
-    "five of the six kinds of questions, taken together, are answered as well as after full tuning; whether a thing is there is learned later by "
-    "corrections of low rank, and not yet after as many steps (the figure has the kinds). Three times the rate, tried with one "
+    "five of the six kinds of questions, taken together, are answered as well as after full tuning; whether a thing is there is "
+    "learned later by corrections of low rank, and not yet after as many steps (the figure has the kinds). Three times the rate, tried with one "
     "seed, did not mend it. The papers' models have such a skill before they are tuned; this one has to learn it."
 )
 
@@ -114,7 +114,8 @@ PAPER = (
     ),
     Claim(
         "lora", "paper", "LoRA comes within two points of full tuning (answers, difference).",
-        "arXiv:2106.09685, table 2", ("lora", "llava"), difference("lora", "llava", "answers"), -0.02, "points", presets=("full",), expected="not at this scale", reason=LATER,
+        "arXiv:2106.09685, table 2", ("lora", "llava"), difference("lora", "llava", "answers"), -0.02, "points", presets=("full",),
+        expected="not at this scale", reason=LATER,
     ),
     Claim(
         "lora-but-one-kind", "paper", "… it does on all kinds but that of whether a thing is there (answers, difference).",
@@ -122,11 +123,13 @@ PAPER = (
     ),
     Claim(
         "dora", "paper", "… and DoRA.",
-        "arXiv:2402.09353, table 4", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=("full",), expected="not at this scale", reason="as with LoRA.",
+        "arXiv:2402.09353, table 4", ("dora", "llava"), difference("dora", "llava", "answers"), -0.02, "points", presets=("full",),
+        expected="not at this scale", reason="as with LoRA.",
     ),
     Claim(
         "qlora", "paper", "… and QLoRA through frozen 4-bit weights.",
-        "arXiv:2305.14314, table 3", ("qlora", "llava"), difference("qlora", "llava", "answers"), -0.02, "points", presets=("full",), expected="not at this scale", reason="as with LoRA.",
+        "arXiv:2305.14314, table 3", ("qlora", "llava"), difference("qlora", "llava", "answers"), -0.02, "points", presets=("full",),
+        expected="not at this scale", reason="as with LoRA.",
     ),
     Claim(
         "qlora-bytes", "paper", "QLoRA holds fewer bytes of weights than LoRA (its share).",
@@ -135,7 +138,7 @@ PAPER = (
     ),
     Claim(
         "place-needs-scale", "paper", "With both of the eye's states at one scale it learns places in time (answers to “where”, difference).",
-        "", ("llava", "one scale"), difference("llava", "one scale", "answers_place"), 0.1, "points", presets=("full",),
+        "", ("llava", "sizes as they come"), difference("llava", "sizes as they come", "answers_place"), 0.1, "points", presets=("full",),
     ),
 )  # fmt: skip
 

@@ -49,7 +49,7 @@ ARMS = (
     Arm("exact", f"{ROOM}.arms.exact:check_mechanism", {preset: {} for preset in PRESETS}),
     Arm("stage 2 alone", TRAIN, settings("smoke", "full", first_steps=0)),
     Arm("prompts too", TRAIN, settings("smoke", "full", prompts=True)),
-    Arm("one scale", TRAIN, settings("smoke", "full", scales=[1.0, 1.0])),
+    Arm("sizes as they come", TRAIN, settings("smoke", "full", scales=[1.0, 1.0])),
     *(Arm(tuning, TRAIN, settings("smoke", "full", tuning=tuning)) for tuning in TUNINGS if tuning != "full"),
     Arm("several things", TRAIN, {"full": SEVERAL}),
     Arm("lengths", LENGTHS, SWEEP),

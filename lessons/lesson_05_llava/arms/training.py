@@ -32,8 +32,8 @@ LAYERS = (0, -2)
 """Which of the eye's states the language model is shown. Before its last block this eye knows what a thing is, and has half
 forgotten where: a patch's place is read from what went into its first block."""
 SCALES = (4.0, 1.0)
-"""What goes into the first block is about four times smaller (1.1 to 4.3, root mean square), and at that size it is learned last:
-without the four, places are guessed long after all else is known."""
+"""What goes into the first block is about four times smaller (1.1 to 4.3, root mean square), and at that size it is learned
+late: an arm of the experiment leaves the four out, and is behind in places."""
 THINGS = (1, 3)
 
 

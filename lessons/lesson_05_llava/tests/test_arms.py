@@ -137,7 +137,7 @@ def test_who_is_blind_sees_nothing(ends):
 
 
 @pytest.mark.parametrize(
-    "name", ["llava", "blind", "stage 2 alone", "prompts too", "one scale", "lora", "dora", "qlora"]
+    "name", ["llava", "blind", "stage 2 alone", "prompts too", "sizes as they come", "lora", "dora", "qlora"]
 )
 def test_an_arm_trains_and_measures(name, ends, tmp_path):
     measured = run(name, tmp_path)
