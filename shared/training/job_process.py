@@ -6,6 +6,7 @@ FOLDER/result.json, or the reason why there are none to FOLDER/error.txt.
 
 import contextlib
 import importlib
+import inspect
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from shared.atomic import write_atomically
+from shared.course.context import RunContext
 from shared.errors import CourseError
 from shared.training.interruption import TrainingInterrupted
 from shared.training.jobs import INTERRUPTED, SECONDS_TO_SAVE
@@ -35,7 +37,7 @@ def main(folder: Path) -> int:
         function = imported(job["function"])
         # One whose parent was killed may still be saving in this folder.
         with sole_use(folder, patience=SECONDS_TO_SAVE):
-            result = function(**job["arguments"], folder=folder, resume=job["resume"])
+            result = _call(function, job, folder)
         record = _checked(job["function"], result) | _costs(job, started)
         write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
         return 0
@@ -50,6 +52,15 @@ def main(folder: Path) -> int:
         with contextlib.suppress(OSError):  # on a full disk not even the reason fits; the parent will notice that
             (folder / "error.txt").write_text(reason.strip() + "\n", encoding="utf-8")
         return 1
+
+
+def _call(function, job: dict, folder: Path):
+    """Call an arm with its context and settings; functions without a `context` parameter get everything by name."""
+    arguments = dict(job["arguments"])
+    if "context" not in inspect.signature(function).parameters:
+        return function(**arguments, folder=folder, resume=job["resume"])
+    named = {name: arguments.pop(name) for name in ("seed", "data", "device")}
+    return function(RunContext(**named, folder=folder, resume=job["resume"]), **arguments)
 
 
 def imported(function: str):
