@@ -7,7 +7,7 @@ then the same model as `transformers` has it, by the same loop. What counts is t
 those in which kernels are compiled and chosen. Without a GPU tiny models take their place: that shows that this runs, and
 nothing else.
 
-Model-FLOPs utilisation (arXiv:2204.02311, appendix B): the products that the model needs, forward once and backward twice,
+Model-FLOPs utilization (arXiv:2204.02311, appendix B): the products that the model needs, forward once and backward twice,
 by what the chip's data sheet promises for dense bfloat16. What is computed twice to save memory does not count, nor what
 causal attention leaves out.
 """
@@ -125,7 +125,7 @@ TINY = (
 
 
 def measure(compiled: Iterable[bool] = (False, True)) -> list[dict]:
-    """Rows of name, ours, theirs, ratio (above 1 we are ahead) and unit: tokens/s, and on a GPU memory and utilisation."""
+    """Rows of name, ours, theirs, ratio (above 1 we are ahead) and unit: tokens/s, and on a GPU memory and utilization."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for case in LARGE if device.type == "cuda" else TINY:

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 grey pictures of clothes, 28 × 28, ten classes (Xiao, Rasul, Vollgraf, arXiv:1708.07747; MIT).
+"""Fashion-MNIST: 70,000 gray pictures of clothes, 28 × 28, ten classes (Xiao, Rasul, Vollgraf, arXiv:1708.07747; MIT).
 
 Read from the four official files, where they lie in `fashion_mnist/` or `fashion-mnist/` of the data folder.
 """

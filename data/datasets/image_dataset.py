@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 class ImageDataset:
     """Images with one label each, in two parts: one to train on, one that is never trained on.
 
-    Images are bytes from 0 to 255, channels last (1: grey, 3: red, green, blue); label k means `class_names[k]`.
+    Images are bytes from 0 to 255, channels last (1: gray, 3: red, green, blue); label k means `class_names[k]`.
     `verified` tells whether the files are the official ones, byte for byte; where it is False, `note` says what
     they are instead, and results must say so too.
     """

@@ -182,12 +182,12 @@ _SUBSETS += (("size", "colour", "shape"), ("texture", "colour", "shape"), ATTRIB
 
 
 def _ask_nearest(scene: Scene, answer: str, rng: Random) -> str | None:
-    """Ask for the colour (or shape) of a neighbour, with no colour (or shape) said: neighbours are often alike."""
+    """Ask for the colour (or shape) of a neighbor, with no colour (or shape) said: neighbors are often alike."""
     attribute = "colour" if answer in COLOURS else "shape"
     fitting = []
     for thing in scene.things:
-        neighbour = nearest(scene.things, thing)
-        if neighbour and getattr(neighbour, attribute) == answer:
+        neighbor = nearest(scene.things, thing)
+        if neighbor and getattr(neighbor, attribute) == answer:
             said = refer(scene, thing, rng, unsaid=(attribute, "place"))
             if said:
                 fitting.append(said)

@@ -26,9 +26,9 @@ MOST_THINGS = 6
 WIDTH = {"small": 28, "large": 44}
 # Free units between the boxes of two things: one pixel in a picture of 32 × 32.
 GAP = 4
-# Two things count as left and right (above and below) of each other only when their centres differ by this much.
+# Two things count as left and right (above and below) of each other only when their centers differ by this much.
 CLEARLY = 16
-# Where the centre of a thing may lie along one axis, in the first, second and last third of the world:
+# Where the center of a thing may lie along one axis, in the first, second and last third of the world:
 # 3 units or more from the border between two thirds, and the whole thing inside the world.
 _FIRST = {size: (width // 2 + 1, 46, 88) for size, width in WIDTH.items()}
 _LAST = {size: (40, 82, 127 - width // 2) for size, width in WIDTH.items()}
@@ -37,7 +37,7 @@ Pair = tuple[str, str]
 
 
 class Thing(NamedTuple):
-    """One thing: how it looks, and its centre in world units."""
+    """One thing: how it looks, and its center in world units."""
 
     shape: str
     colour: str
@@ -176,7 +176,7 @@ def _is_free(size: str, x: int, y: int, placed: list[tuple[int, str, int, int]])
 
 
 def offset(a: Thing, relation: str, b: Thing) -> int:
-    """Return how many units the centre of a lies left of (right of, above, below) that of b; negative on the other side."""
+    """Return how many units the center of a lies left of (right of, above, below) that of b; negative on the other side."""
     if relation in ("left of", "right of"):
         return b.x - a.x if relation == "left of" else a.x - b.x
     return b.y - a.y if relation == "above" else a.y - b.y
@@ -188,7 +188,7 @@ def holds(a: Thing, relation: str, b: Thing) -> bool:
 
 
 def distance(a: Thing, b: Thing) -> int:
-    """Return the squared distance between the centres of a and b, in units²."""
+    """Return the squared distance between the centers of a and b, in units²."""
     return (a.x - b.x) ** 2 + (a.y - b.y) ** 2
 
 

@@ -112,7 +112,7 @@ CLAIMS = (
         "held-out-digits", "learns",
         "It reads held-out digits (a random fifth), better than the nearest training image does.",
         "arXiv:2010.11929", ("vit", "baselines"), number("vit", "accuracy"), 0.98,
-        baseline=number("baselines", "nearest_neighbour"), baseline_name="nearest neighbour",
+        baseline=number("baselines", "nearest_neighbor"), baseline_name="nearest neighbor",
     ),
     Claim(
         "other-writers",
@@ -126,12 +126,12 @@ CLAIMS = (
         baseline_name="softmax regression",
     ),
     Claim(
-        "other-writers-and-the-neighbour",
+        "other-writers-and-the-neighbor",
         "learns",
-        "There, the nearest neighbour is harder to beat (its accuracy taken from the model's).",
+        "There, the nearest neighbor is harder to beat (its accuracy taken from the model's).",
         "",
         ("other writers", "baselines, other writers"),
-        lambda arms: arms["other writers"]["accuracy"] - arms["baselines, other writers"]["nearest_neighbour"],
+        lambda arms: arms["other writers"]["accuracy"] - arms["baselines, other writers"]["nearest_neighbor"],
         0.0,
         "points",
         presets=(),
@@ -149,8 +149,8 @@ CLAIMS = (
     ),
     Claim(
         "places-are-learned", "paper",
-        "Position vectors of neighbouring patches become more alike than those of others (cosine, difference of means).",
-        "arXiv:2010.11929, figure 7", ("vit",), number("vit", "neighbour_likeness"), 0.05, "number",
+        "Position vectors of neighboring patches become more alike than those of others (cosine, difference of means).",
+        "arXiv:2010.11929, figure 7", ("vit",), number("vit", "neighbor_likeness"), 0.05, "number",
     ),
     Claim(
         "masked-pretraining-helps", "paper",
@@ -167,7 +167,7 @@ CLAIMS = (
     Claim(
         "teacher-helps",
         "paper",
-        f"With {LABELS_WITH_TEACHER} labels a class and equal steps, a convolutional teacher that also decides on unlabelled images "
+        f"With {LABELS_WITH_TEACHER} labels a class and equal steps, a convolutional teacher that also decides on unlabeled images "
         "beats labels alone (difference).",
         "arXiv:2012.12877, section 4",
         ("taught by a CNN, new images", "taught by labels"),
@@ -176,9 +176,9 @@ CLAIMS = (
         "points",
     ),
     Claim(
-        "teacher-on-labelled-images",
+        "teacher-on-labeled-images",
         "paper",
-        "The same when it decides on the labelled images only, as in the paper (difference; see “How to read this”).",
+        "The same when it decides on the labeled images only, as in the paper (difference; see “How to read this”).",
         "arXiv:2012.12877, table 3",
         ("taught by a CNN", "taught by labels"),
         difference("taught by a CNN", "taught by labels"),

@@ -21,7 +21,7 @@ CAPTIONS = {
     "order": "Telling an intact digit from the same patches shuffled: without positions no better than a coin.",
     "attention": "Where the class token looks in the last block, head by head, on held-out digits.",
     "position_similarity": "What it learned about places. Each small map belongs to one patch and shows how like its "
-    "position vector is to those of all 16: neighbours are alike, though nobody told it what a neighbour is.",
+    "position vector is to those of all 16: neighbors are alike, though nobody told it what a neighbor is.",
     "masked_autoencoder": "Held-out digits, with 12 of 16 patches hidden, and as the autoencoder paints them.",
     "few_labels": "With few labels: from scratch, after masked pretraining, and with a teacher (a dot a seed).",
 }
@@ -61,7 +61,7 @@ def data_flow(run: Run, images: Images) -> plots.Card:
     """Image → patches → tokens with positions → tokens after the blocks → logits, for one held-out image."""
     model = trained(run, "vit", images)
     config, (rows, columns) = model.config, model.config.grid
-    pixels = images.standardised_test[:1]
+    pixels = images.standardized_test[:1]
     size = config.patch_size
     tokens = model.add_leading_tokens(model.embed_patches(pixels))
     thought = model.features(pixels)
@@ -111,7 +111,7 @@ def learning_curves(run: Run) -> plots.Card:
     """With and without positions, against the simpler readers."""
     baselines = {
         name.replace("_", " "): fmean(measured(run, "baselines", name))
-        for name in ("nearest_neighbour", "softmax_regression")
+        for name in ("nearest_neighbor", "softmax_regression")
     }
     return curves(run, {"with positions": "vit", "without": "without positions"}, baselines)
 
@@ -139,7 +139,7 @@ def attention(run: Run, images: Images) -> plots.Card:
     """The class token's look at the patches, in the last block."""
     model = trained(run, "vit", images)
     rows = one_of_each(images, 4)
-    last = model.attention_maps(images.standardised_test[rows])[-1]
+    last = model.attention_maps(images.standardized_test[rows])[-1]
     looks = last[:, :, 0, model.before_patches :].unflatten(-1, model.config.grid)
     captions = [f"head {head + 1}" for head in range(looks.shape[1])]
     return plots.attention_overlay(list(images.test[rows]), looks, captions=captions)
@@ -158,7 +158,7 @@ def masked_autoencoder(run: Run, images: Images) -> plots.Card:
     folder = run.arm_folder(run.seeds[0], "few labels, masked 75 %") / "pretraining"
     model = load_weights(model, folder).eval()
     rows = one_of_each(images, 6)
-    pixels = images.standardised_test[rows]
+    pixels = images.standardized_test[rows]
     patches = patchify(pixels, model.config.encoder.patch_size).shape[1]
     noise = torch.rand(len(rows), patches, generator=torch.Generator().manual_seed(0))
     pictures = [*model.reconstruct(pixels, noise), pixels]

@@ -16,7 +16,7 @@ from lessons.lesson_02_clip.arms.pairs import (
     pixels_of,
     prompt,
     scenes_of,
-    standardise,
+    standardize,
     tokens_of,
 )
 from lessons.lesson_02_clip.model import CLIP
@@ -73,7 +73,7 @@ def trained(run: Run) -> CLIP:
 def data_flow(model: CLIP) -> plots.Card:
     """Picture → tokens → blocks → unit vector; caption → tokens → blocks → unit vector; and their logits with others."""
     classes, pictures = one_of_each()
-    pixels, captions = standardise(pictures), [prompt(*CLASSES[number]) for number in classes]
+    pixels, captions = standardize(pictures), [prompt(*CLASSES[number]) for number in classes]
     tokens = tokens_of(captions)
     tower = model.image_tower
     states, read = tower.hidden_states(pixels[:1]), model.text_tower.features(tokens[:1])
@@ -130,7 +130,7 @@ def agreement(model: CLIP) -> plots.Card:
     """Cosines of one held-out picture of each of the eight held-out combinations with the eight captions."""
     classes, pictures = one_of_each()
     texts = model.encode_texts(tokens_of([prompt(*CLASSES[number]) for number in classes]))
-    cosines = model.encode_images(standardise(pictures)) @ texts.T
+    cosines = model.encode_images(standardize(pictures)) @ texts.T
     names = [" ".join(CLASSES[number]) for number in classes]
     card, axes = plots.figure(height=5.2, rows=1, columns=1)
     axis = axes[0, 0]

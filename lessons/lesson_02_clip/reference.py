@@ -310,8 +310,8 @@ def report(result: dict, scene: Scene, named: tuple[str, str], scores: list[floa
     print(
         f"\n{caption(scene)!r}, named {said(*named)!r}; at the right, how near it is to “{phrase(Description(colour=named[0]))} …” in each place:"
     )
-    grey = raster(scene, SIZE)[1::3]
-    dark = [[255.0 - grey[row * SIZE + column] for column in range(SIZE)] for row in range(0, SIZE, 1)]
+    gray = raster(scene, SIZE)[1::3]
+    dark = [[255.0 - gray[row * SIZE + column] for column in range(SIZE)] for row in range(0, SIZE, 1)]
     of_colour = [math.exp(10 * score) for score, truth in zip(scores, TRUTHS, strict=True) if truth[0] == named[0]]
     near = [[of_colour[row // PATCH * 3 + column // PATCH] for column in range(SIZE)] for row in range(SIZE)]
     print("\n".join(f"  {left}   {right}" for left, right in zip(shading(dark), shading(near), strict=True)))

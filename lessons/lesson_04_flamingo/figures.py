@@ -28,7 +28,7 @@ CAPTIONS = {
     "at those of its latest image. Below, the words: what one door adds to them, and which word is likeliest in the end.",
     "episode": "Three prompts with held-out rules, as the trained model reads them from left to right. Under each picture: what "
     "is asked for, and what it answers from the lines before.",
-    "reading": "Asked for one kind alone, no rule is needed, only an eye: how often the answer is right. Grey, a linear classifier "
+    "reading": "Asked for one kind alone, no rule is needed, only an eye: how often the answer is right. Gray, a linear classifier "
     "of what the eye has made of the same images.",
     "gates": "How far each gate opens while it learns (mean of |tanh|): all begin at zero. Left, looking; right, thinking about it.",
     "latents": "Where on the picture each latent looks, in the last block of the resampler (mean of its heads). What it gathers from the "
@@ -106,7 +106,7 @@ def shots(run: Run) -> plots.Card:
         ("told", "the language model, in words", "--"),
     ):
         values = [fmean(measured(run, "flamingo", f"{name}_{count}")) for count in SHOTS]
-        axis.plot(SHOTS, values, color=plots.GREY, linestyle=style, linewidth=1.4, label=label)
+        axis.plot(SHOTS, values, color=plots.GRAY, linestyle=style, linewidth=1.4, label=label)
     axis.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.58))
     axis.set_ylim(0, 1)
     return card
@@ -180,7 +180,7 @@ def reading(run: Run) -> plots.Card:
     card, axes = plots.figure(height=2.8)
     axis = axes[0, 0]
     for place, kind in enumerate(KINDS):
-        for name, colour, offset in (("reads", plots.BLUE, -0.18), ("probe", plots.GREY, 0.18)):
+        for name, colour, offset in (("reads", plots.BLUE, -0.18), ("probe", plots.GRAY, 0.18)):
             values = measured(run, "flamingo", f"{name}_{kind}")
             axis.barh(place + offset, fmean(values), height=0.34, color=colour)
             axis.text(fmean(values) + 0.01, place + offset, f"{fmean(values):.0%}", va="center", fontsize=10)

@@ -16,7 +16,7 @@ CAPTIONS = {
     "over seeds).",
     "bytes": "Megabytes of the language model's weights, their gradients and the optimizer's moments, by what learns.",
     "loss": "The second stage's loss: the surprise at the answers.",
-    "captioner": "The small captioner: true captions of held-out combinations, by steps, beside one whose pictures are grey.",
+    "captioner": "The small captioner: true captions of held-out combinations, by steps, beside one whose pictures are gray.",
     "teacher": "The teacher on held-out scenes, before and after it has learned what is preferred.",
     "student": "A small decoder's surprise at new text: told the words alone, and told all that a large one would have said.",
 }

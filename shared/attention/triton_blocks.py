@@ -136,9 +136,9 @@ def classify_kernel(
     block = tl.program_id(1) * CHUNK + number
     theirs = read_tokens(other, row, block[:, None] * BLOCK_OTHER + tl.arange(0, BLOCK_OTHER)[None, :])
     if OWNER_IS_QUERY:
-        may, must = judge(summarise(mine, 0), summarise(theirs, 1), window, CAUSAL)
+        may, must = judge(summarize(mine, 0), summarize(theirs, 1), window, CAUSAL)
     else:
-        may, must = judge(summarise(theirs, 1), summarise(mine, 0), window, CAUSAL)
+        may, must = judge(summarize(theirs, 1), summarize(mine, 0), window, CAUSAL)
     no_padding = (tl.min(tl.where(beyond, 0, mine[1]), 0) >= 0) & (tl.min(theirs[1], 1) >= 0)
     kinds = tl.where(may, tl.where(must & no_padding, FULL, PARTIAL), EMPTY)
 
@@ -162,7 +162,7 @@ def classify_kernel(
 
 
 @triton.jit
-def summarise(tokens, AXIS: tl.constexpr):
+def summarize(tokens, AXIS: tl.constexpr):
     """Smallest and largest position, segment and span among a block's tokens that are not padding."""
     position, segment, span = tokens
     real = segment >= 0

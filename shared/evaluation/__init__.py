@@ -4,14 +4,14 @@ from shared.evaluation.bleu import bleu
 from shared.evaluation.captions import score_captions
 from shared.evaluation.cider import cider
 from shared.evaluation.rouge import rouge_l
-from shared.evaluation.vqa import normalised_answer, score_answers, vqa_accuracy
+from shared.evaluation.vqa import normalized_answer, score_answers, vqa_accuracy
 from shared.evaluation.words import caption_words
 
 __all__ = [
     "bleu",
     "caption_words",
     "cider",
-    "normalised_answer",
+    "normalized_answer",
     "rouge_l",
     "score_answers",
     "score_captions",

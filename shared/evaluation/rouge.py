@@ -27,7 +27,7 @@ def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
 
 def common_subsequence(left: Words, right: Words) -> int:
-    """The length of the longest common subsequence: row by row, each cell from its three older neighbours."""
+    """The length of the longest common subsequence: row by row, each cell from its three older neighbors."""
     above = [0] * (len(right) + 1)
     for word in left:
         row = [0]

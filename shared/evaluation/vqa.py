@@ -38,7 +38,7 @@ def without_punctuation(answer: str) -> str:
     return re.sub(r"\.(?!\d)", "", cleaned, count=32)
 
 
-def normalised_answer(answer: str) -> str:
+def normalized_answer(answer: str) -> str:
     """An answer as it is compared: lower case, numbers as digits, no articles, no punctuation."""
     words = [NUMBERS.get(word, word) for word in without_punctuation(_one_line(answer)).lower().split()]
     return " ".join(MENDED.get(word, word) for word in words if word not in ARTICLES)
@@ -48,14 +48,14 @@ def vqa_accuracy(answer: str, human_answers: Sequence[str]) -> float:
     """How right an answer is, from 0 to 1: min(1, others who said so / 3), a mean over leaving each person out.
 
     So an answer of 1 person in ten scores 0.3, of 2 it scores 0.6, of 3 it scores 0.9, and of 4 it is right. All are
-    normalised where people disagree. Where all say the same they are compared as they stand, upper case included.
+    normalized where people disagree. Where all say the same they are compared as they stand, upper case included.
     Raises ValueError when nobody has answered.
     """
     if not human_answers:
         raise ValueError("there is no human answer to compare with; VQAv2 has ten to a question")
     given, people = _one_line(answer), [_one_line(each) for each in human_answers]
     if len(set(people)) > 1:
-        given, people = normalised_answer(given), [normalised_answer(each) for each in people]
+        given, people = normalized_answer(given), [normalized_answer(each) for each in people]
     agreeing = sum(each == given for each in people)
     return sum(min(1.0, (agreeing - (each == given)) / AGREEING) for each in people) / len(people)
 

@@ -13,13 +13,13 @@ from shared.finetuning.adapters import (
 )
 from shared.finetuning.distillation import distillation_loss
 from shared.finetuning.frozen import FrozenLinear
-from shared.finetuning.int8 import Int8Linear, quantise_int8
+from shared.finetuning.int8 import Int8Linear, quantize_int8
 from shared.finetuning.lora import DoRALinear, LoRALinear
 from shared.finetuning.memory import TrainingBytes, share_that_learns, training_bytes
-from shared.finetuning.nf4 import NF4Linear, dequantise_nf4, normal_float_levels, quantise_nf4
+from shared.finetuning.nf4 import NF4Linear, dequantize_nf4, normal_float_levels, quantize_nf4
 from shared.finetuning.peft_layout import load_adapters, save_adapters
 from shared.finetuning.preference import answer_log_probability, dpo_loss
-from shared.finetuning.quantise import quantise_linears
+from shared.finetuning.quantize import quantize_linears
 from shared.finetuning.supervised import answer_loss, collate
 
 __all__ = [
@@ -37,16 +37,16 @@ __all__ = [
     "answer_log_probability",
     "answer_loss",
     "collate",
-    "dequantise_nf4",
+    "dequantize_nf4",
     "distillation_loss",
     "dpo_loss",
     "fold_adapters",
     "load_adapters",
     "merge_adapters",
     "normal_float_levels",
-    "quantise_int8",
-    "quantise_linears",
-    "quantise_nf4",
+    "quantize_int8",
+    "quantize_linears",
+    "quantize_nf4",
     "remove_adapters",
     "save_adapters",
     "share_that_learns",

@@ -132,7 +132,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 def merge_adapters(model: nn.Module) -> None:
     """Put every correction into the weight beside it, to run at the old model's speed; `unmerge_adapters` undoes it.
 
-    Raises ValueError when they are merged already or a base is quantised; then none is merged.
+    Raises ValueError when they are merged already or a base is quantized; then none is merged.
     """
     adapters = _adapters_or_complain(model)
     done = []

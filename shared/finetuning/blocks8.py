@@ -1,4 +1,4 @@
-"""Eight bits a number, in blocks: how QLoRA's second quantisation stores the scales of the first."""
+"""Eight bits a number, in blocks: how QLoRA's second quantization stores the scales of the first."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -9,7 +9,7 @@ GROUP = 256
 
 
 def dynamic_levels() -> Float[Tensor, "256"]:
-    """The 256 numbers between −1 and 1 that eight bits can name (dynamic tree quantisation, arXiv:1511.04561).
+    """The 256 numbers between −1 and 1 that eight bits can name (dynamic tree quantization, arXiv:1511.04561).
 
     Seven powers of ten, from 10⁻⁶ to 1; the larger the power, the more steps inside it: 1, 2, 4, … 64. Each step is
     named by its middle, once with either sign. Zero and one complete the number. So small numbers keep their
@@ -26,7 +26,7 @@ def dynamic_levels() -> Float[Tensor, "256"]:
 LEVELS = dynamic_levels()
 
 
-def quantise_blocks(
+def quantize_blocks(
     numbers: Float[Tensor, "count"],
 ) -> tuple[UInt8[Tensor, "count"], Float[Tensor, "groups"]]:
     """Which level each number is nearest to, and the largest absolute number of each group of 256.
@@ -41,7 +41,7 @@ def quantise_blocks(
     return torch.bucketize(relative.flatten()[: len(numbers)], between).to(torch.uint8), largest
 
 
-def dequantise_blocks(codes: UInt8[Tensor, "count"], largest: Float[Tensor, "groups"]) -> Float[Tensor, "count"]:
+def dequantize_blocks(codes: UInt8[Tensor, "count"], largest: Float[Tensor, "groups"]) -> Float[Tensor, "count"]:
     """The numbers again: the level times the largest of its group."""
     levels = LEVELS.to(codes.device)
     return levels[codes.int()] * largest.repeat_interleave(GROUP)[: len(codes)]

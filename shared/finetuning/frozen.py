@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class FrozenLinear(nn.Module):
-    """What layers with stored weights have in common; `dequantised` says how a layer reads its own.
+    """What layers with stored weights have in common; `dequantized` says how a layer reads its own.
 
     The weight in full exists for the length of one multiplication, on the way there and once more on the way back
     (QLoRA, arXiv:2305.14314, section 3): autograd keeps the layer, and not the matrix.
@@ -22,13 +22,13 @@ class FrozenLinear(nn.Module):
         self.register_buffer("bias", bias)
         self.train(linear.training)
 
-    def dequantised(self) -> Float[Tensor, "out in"]:
+    def dequantized(self) -> Float[Tensor, "out in"]:
         """The weight as numbers to calculate with."""
         raise NotImplementedError
 
     @property
     def weight(self) -> Float[Tensor, "out in"]:
-        return self.dequantised()
+        return self.dequantized()
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         product = _ThroughStoredWeight.apply(x, self)
@@ -52,8 +52,8 @@ class _ThroughStoredWeight(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, layer.dequantised().to(x.dtype))
+        return F.linear(x, layer.dequantized().to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient @ ctx.layer.dequantised().to(gradient.dtype), None
+        return gradient @ ctx.layer.dequantized().to(gradient.dtype), None

@@ -9,7 +9,7 @@ from shared.finetuning.frozen import FrozenLinear
 LARGEST = 127
 
 
-def quantise_int8(weight: Float[Tensor, "out in"]) -> tuple[Int8[Tensor, "out in"], Float[Tensor, "out"]]:
+def quantize_int8(weight: Float[Tensor, "out in"]) -> tuple[Int8[Tensor, "out in"], Float[Tensor, "out"]]:
     """Whole numbers from −127 to 127, and each row's scale: weight ≈ number · scale (arXiv:2208.07339, sections 2.1 and 3.1).
 
     A row makes one number of the output, so that one row of large weights takes no precision from the others.
@@ -26,9 +26,9 @@ class Int8Linear(FrozenLinear):
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear)
-        numbers, scales = quantise_int8(linear.weight)
+        numbers, scales = quantize_int8(linear.weight)
         self.register_buffer("numbers", numbers)
         self.register_buffer("scales", scales)
 
-    def dequantised(self) -> Float[Tensor, "out in"]:
+    def dequantized(self) -> Float[Tensor, "out in"]:
         return self.numbers * self.scales[:, None]

@@ -65,7 +65,7 @@ class LoRALinear(nn.Module):
     def merge(self) -> None:
         """Put the correction into the base's weight: from here on the layer costs what it cost before it was adapted.
 
-        Raises ValueError when it is merged already, or the base is quantised: rounding to a few bits would not keep
+        Raises ValueError when it is merged already, or the base is quantized: rounding to a few bits would not keep
         a small correction.
         """
         if self.merged:

@@ -22,7 +22,7 @@ class TrainingBytes:
 
 
 def training_bytes(model: nn.Module, moments: int = 2) -> TrainingBytes:
-    """Count the bytes of `model`, as it is frozen and quantised now; what is tied counts once.
+    """Count the bytes of `model`, as it is frozen and quantized now; what is tied counts once.
 
     moments  numbers that the optimizer keeps for each that learns, as precise as the weight itself:
              2 with Adam, 1 with momentum or Muon, 0 without
@@ -33,7 +33,7 @@ def training_bytes(model: nn.Module, moments: int = 2) -> TrainingBytes:
 
 
 def share_that_learns(model: nn.Module) -> float:
-    """Of all numbers in the model's weights the share that learns, from 0 to 1; a quantised weight counts as one number."""
+    """Of all numbers in the model's weights the share that learns, from 0 to 1; a quantized weight counts as one number."""
     everything = sum(p.numel() for p in model.parameters())
     for layer in linears_in(model).values():
         if isinstance(layer, FrozenLinear):

@@ -1,4 +1,4 @@
-"""Four-bit weights: sixteen levels where a normal distribution has its mass, and scales that are quantised themselves.
+"""Four-bit weights: sixteen levels where a normal distribution has its mass, and scales that are quantized themselves.
 
 QLoRA's NormalFloat (arXiv:2305.14314, section 3), bit for bit as `bitsandbytes` stores it.
 """
@@ -10,7 +10,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.finetuning.blocks8 import dequantise_blocks, quantise_blocks
+from shared.finetuning.blocks8 import dequantize_blocks, quantize_blocks
 from shared.finetuning.frozen import FrozenLinear
 
 BLOCK = 64
@@ -51,7 +51,7 @@ def normal_float_levels() -> list[float]:
     return sorted(level / above[0] for level in [*above, 0.0, *below])
 
 
-def quantise_nf4(
+def quantize_nf4(
     weight: Float[Tensor, "*shape"],
 ) -> tuple[UInt8[Tensor, "bytes"], Float[Tensor, "blocks"]]:
     """Two weights in each byte, and the largest absolute weight of every 64 in a row, in float32.
@@ -70,7 +70,7 @@ def quantise_nf4(
     return codes[:, 0] << 4 | codes[:, 1], largest
 
 
-def dequantise_nf4(
+def dequantize_nf4(
     packed: UInt8[Tensor, "bytes"], largest: Float[Tensor, "blocks"], shape: tuple[int, ...]
 ) -> Float[Tensor, "*shape"]:
     """The weights again, each the level of its code times the largest of its block."""
@@ -82,7 +82,7 @@ def dequantise_nf4(
 
 
 class NF4Linear(FrozenLinear):
-    """A linear layer with a weight of four bits, and of its scales eight (double quantisation, section 3).
+    """A linear layer with a weight of four bits, and of its scales eight (double quantization, section 3).
 
     A float32 for every 64 weights is half a bit a weight. Stored in eight bits each, with a float32 for every 256 of
     them, it is 8/64 + 32/(64 · 256) = 0.127 bits. Scales are all positive, and the eight bits have a sign to spend:
@@ -91,14 +91,14 @@ class NF4Linear(FrozenLinear):
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear)
-        packed, largest = quantise_nf4(linear.weight)
+        packed, largest = quantize_nf4(linear.weight)
         mean = largest.mean()
-        codes, groups = quantise_blocks(largest - mean)
+        codes, groups = quantize_blocks(largest - mean)
         self.register_buffer("packed", packed)
         self.register_buffer("scale_codes", codes)
         self.register_buffer("scale_groups", groups)
         self.register_buffer("scale_mean", mean)
 
-    def dequantised(self) -> Float[Tensor, "out in"]:
-        scales = dequantise_blocks(self.scale_codes, self.scale_groups) + self.scale_mean
-        return dequantise_nf4(self.packed, scales, (self.out_features, self.in_features))
+    def dequantized(self) -> Float[Tensor, "out in"]:
+        scales = dequantize_blocks(self.scale_codes, self.scale_groups) + self.scale_mean
+        return dequantize_nf4(self.packed, scales, (self.out_features, self.in_features))

@@ -1,4 +1,4 @@
-"""Learning from preferences without a reward model: direct preference optimisation (arXiv:2305.18290)."""
+"""Learning from preferences without a reward model: direct preference optimization (arXiv:2305.18290)."""
 
 import torch
 from jaxtyping import Bool, Float, Int

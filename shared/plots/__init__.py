@@ -4,8 +4,8 @@ from shared.plots.charts import bars_with_intervals, learning_curves
 from shared.plots.look import (
     BLUE,
     DIVERGING,
+    GRAY,
     GREEN,
-    GREY,
     INK,
     ORANGE,
     PALETTE,
@@ -23,8 +23,8 @@ from shared.plots.pictures import attention_overlay, image_grid
 __all__ = [
     "BLUE",
     "DIVERGING",
+    "GRAY",
     "GREEN",
-    "GREY",
     "INK",
     "ORANGE",
     "PALETTE",

@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from shared.plots.look import (
     BLUE,
     DASHED,
-    GREY,
+    GRAY,
     INK,
     PALE,
     PALETTE,
@@ -36,7 +36,7 @@ def learning_curves(
     logarithmic: bool = False,
     note: str = "",
 ) -> Card:
-    """Draw a curve for each name, labelled at its end, and dashed lines for what it has to beat.
+    """Draw a curve for each name, labeled at its end, and dashed lines for what it has to beat.
 
     `curves[name]` holds a curve (steps, values) for each seed: several become their mean, over a band from the least
     to the greatest. Raises ValueError when a curve's steps and values don't pair up, there are none, or too many.
@@ -54,7 +54,7 @@ def learning_curves(
         ends.append((name, values[:, -1].mean(), colour))
     for name, value in (baselines or {}).items():
         axis.axhline(value, **DASHED)
-        ends.append((name, value, GREY))
+        ends.append((name, value, GRAY))
     axis.set(xlabel=x_label, ylabel=y_label, yscale="log" if logarithmic else "linear")
     axis.margins(x=0.01)
     if percent:
@@ -121,7 +121,7 @@ def _mark_baselines(axis: Axes, baselines: Mapping[str, float], percent: bool) -
     for floor, (name, value) in enumerate(baselines.items()):
         axis.axvline(value, **DASHED)
         text = f"{name} {number_text(value, percent)}"
-        axis.annotate(text, (value, 1), xytext=(0, 4 + 15 * floor), color=GREY, fontsize=10, **place)
+        axis.annotate(text, (value, 1), xytext=(0, 4 + 15 * floor), color=GRAY, fontsize=10, **place)
 
 
 def _aligned(name: str, seeds: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
@@ -142,7 +142,7 @@ def _label_ends(axis: Axes, ends: Sequence[tuple[str, float, str]], gap: float =
     to_share = axis.transData + axis.transAxes.inverted()
     ends = sorted(ends, key=lambda end: end[1])
     wanted = [float(to_share.transform((1.0, value))[1]) for _, value, _ in ends]
-    # Labels too close make a pile, centred on the mean of where its members would like to be.
+    # Labels too close make a pile, centered on the mean of where its members would like to be.
     piles: list[list[float]] = []
     for height in wanted:
         piles.append([height])

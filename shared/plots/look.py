@@ -21,7 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from shared.errors import CourseError
 
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#B5588D"
-ORANGE, SKY, GREY, INK = "#E69F00", "#56B4E9", "#767676", "#24292F"
+ORANGE, SKY, GRAY, INK = "#E69F00", "#56B4E9", "#767676", "#24292F"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 PALE = "#A9BBC8"  # what stands beside the one that a figure is about
 
@@ -31,7 +31,7 @@ DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#00466E", BLUE, "#F
 
 WIDTH = 8.0  # inches
 DOTS_PER_INCH = 160
-DASHED = {"color": GREY, "linestyle": (0, (4, 3)), "linewidth": 1.4}
+DASHED = {"color": GRAY, "linestyle": (0, (4, 3)), "linewidth": 1.4}
 STYLE = {
     "font.family": "DejaVu Sans",  # it comes with matplotlib, so it is the same everywhere
     "font.size": 11,
@@ -90,7 +90,7 @@ def figure(
     if title:
         card.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold")
     if note:
-        card.supxlabel(note, x=0.015, ha="left", fontsize=9, color=GREY)
+        card.supxlabel(note, x=0.015, ha="left", fontsize=9, color=GRAY)
     return card, axes
 
 

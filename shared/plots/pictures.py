@@ -101,16 +101,16 @@ def _rows_of_pictures(
 
 
 def _heated(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return the picture in grey under a glow of `heat` (0 … 1, patch by patch), a hair of dark between patches.
+    """Return the picture in gray under a glow of `heat` (0 … 1, patch by patch), a hair of dark between patches.
 
     The two are added, not multiplied: a hot patch keeps its hue on a black background too.
     """
     fine = max(1, -(-240 // max(picture.shape[:2])))  # each pixel as so many squared, so that a hair is thin
-    grey = np.kron(picture @ np.array([0.299, 0.587, 0.114]), np.ones((fine, fine)))
-    rows = np.arange(grey.shape[0]) * heat.shape[0] // grey.shape[0]
-    columns = np.arange(grey.shape[1]) * heat.shape[1] // grey.shape[1]
+    gray = np.kron(picture @ np.array([0.299, 0.587, 0.114]), np.ones((fine, fine)))
+    rows = np.arange(gray.shape[0]) * heat.shape[0] // gray.shape[0]
+    columns = np.arange(gray.shape[1]) * heat.shape[1] // gray.shape[1]
     glow = matplotlib.colormaps["inferno"](0.1 + 0.75 * heat)[rows][:, columns, :3]
-    seen = 0.72 * glow + 0.28 * grey[..., None]
+    seen = 0.72 * glow + 0.28 * gray[..., None]
     hair = (np.diff(rows, prepend=0) > 0)[:, None] | (np.diff(columns, prepend=0) > 0)[None, :]
     return np.where(hair[..., None], 0.6 * seen, seen)
 

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, as far as a model that sees and speaks can honour them.
+"""OpenAI's chat completions, as far as a model that sees and speaks can honor them.
 
 What is said here is what the official client expects: https://platform.openai.com/docs/api-reference/chat
 """

@@ -1,7 +1,7 @@
 """The door: what every request passes before anything looks into it, as an ASGI middleware.
 
 It counts who is in the house, takes in a body of bounded size in bounded time, and sees when a client leaves:
-then the request's task is cancelled, wherever it is, and with it everything that was done for it.
+then the request's task is canceled, wherever it is, and with it everything that was done for it.
 """
 
 import asyncio

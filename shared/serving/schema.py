@@ -94,7 +94,7 @@ class StreamOptions(Body):
 
 
 class CompletionBody(Sampling):
-    """POST /v1/chat/completions: what of OpenAI's request a small model can honour.
+    """POST /v1/chat/completions: what of OpenAI's request a small model can honor.
 
     What it cannot is taken only at the value that asks for nothing.
     """

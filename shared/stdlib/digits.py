@@ -1,7 +1,7 @@
 """1,797 real handwritten digits, 8×8 pixels each, read with nothing but the standard library.
 
 They are the test part of UCI's "Optical Recognition of Handwritten Digits", the set that scikit-learn carries
-(licence and attribution: data/DIGITS-LICENCE.md). One line of data/digits.csv.gz is one digit: 64 pixels row by row,
+(license and attribution: data/DIGITS-LICENSE.md). One line of data/digits.csv.gz is one digit: 64 pixels row by row,
 each from 0 (paper) to 16 (ink), then the digit itself.
 """
 

@@ -2,7 +2,7 @@
 
 A PNG file is a signature and a row of chunks, each with its length, its name and a checksum. The pixels of all the IDAT
 chunks together are one zlib stream of rows. Before a row is compressed it may be *filtered*: each byte is replaced by its difference from
-a guess made out of the neighbours already seen, because small differences compress better than the bytes themselves.
+a guess made out of the neighbors already seen, because small differences compress better than the bytes themselves.
 """
 
 import struct
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
-SAMPLES = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
-DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
+GRAY, RGB, PALETTE, GRAY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+SAMPLES = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGB_ALPHA: 4}
+DEPTHS = {GRAY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GRAY_ALPHA: (8, 16), RGB_ALPHA: (8, 16)}
 # A few kilobytes can promise a picture larger than any memory.
 MOST_PIXELS = 50_000_000
 
@@ -23,7 +23,7 @@ MOST_PIXELS = 50_000_000
 class Image:
     """A picture: `values` holds `channels` whole numbers a pixel, pixel by pixel and row by row, from 0 to `brightest`.
 
-    One channel is grey, two grey and alpha, three red, green, blue, four those and alpha. Raises ValueError when they don't fit.
+    One channel is gray, two gray and alpha, three red, green, blue, four those and alpha. Raises ValueError when they don't fit.
     """
 
     width: int
@@ -50,7 +50,7 @@ def write(path: str | Path, image: Image) -> None:
     if min(image.values) < 0 or max(image.values) > image.brightest:
         raise ValueError(f"values from {min(image.values)} to {max(image.values)}; expected 0 to {image.brightest}")
     depth = 8 if image.brightest == 255 else 16
-    kind = {1: GREY, 2: GREY_ALPHA, 3: RGB, 4: RGB_ALPHA}[image.channels]
+    kind = {1: GRAY, 2: GRAY_ALPHA, 3: RGB, 4: RGB_ALPHA}[image.channels]
     samples = bytes(image.values) if depth == 8 else struct.pack(f">{len(image.values)}H", *image.values)
     step = image.channels * depth // 8
     stride = image.width * step
@@ -70,7 +70,7 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def _best_filtered(row: bytes, above: bytes, step: int) -> bytes:
-    """The row as it is, less its left neighbour, or less the row above: whichever leaves the smallest numbers."""
+    """The row as it is, less its left neighbor, or less the row above: whichever leaves the smallest numbers."""
     left = bytes(step) + row[:-step]
     candidates = (
         b"\x00" + row,
@@ -170,7 +170,7 @@ def _inflate(stream: bytes, size: int) -> bytes:
 
 
 def _unfilter(data: bytes, stride: int, step: int) -> Iterator[bytearray]:
-    """Rows of plain bytes; `step` is how many bytes back the left neighbour's same byte lies."""
+    """Rows of plain bytes; `step` is how many bytes back the left neighbor's same byte lies."""
     above = bytearray(stride)
     for start in range(0, len(data), stride + 1):
         method, row = data[start], bytearray(data[start + 1 : start + 1 + stride])

@@ -1,7 +1,7 @@
 """Where the numbers of a box lie in a flat list: shapes, strides, broadcasting.
 
 A tensor of shape (2, 3) keeps its six numbers in one list, row by row. The *stride* of an axis says how far apart
-two neighbours along it lie in that list: here (3, 1). Turning axes round, repeating a row, cutting out a slice:
+two neighbors along it lie in that list: here (3, 1). Turning axes round, repeating a row, cutting out a slice:
 each is nothing but a choice of strides, and `strided_index` turns the choice into positions.
 """
 
@@ -14,14 +14,14 @@ Shape = tuple[int, ...]
 
 
 def strides_of(shape: Shape) -> tuple[int, ...]:
-    """How far apart neighbours along each axis lie in the flat list: (2, 3, 4) → (12, 4, 1)."""
+    """How far apart neighbors along each axis lie in the flat list: (2, 3, 4) → (12, 4, 1)."""
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 # One training step asks for the same few rearrangements thousands of times.
 @lru_cache(maxsize=128)
 def strided_index(shape: Shape, strides: tuple[int, ...], start: int = 0) -> tuple[int, ...]:
-    """Flat positions, in reading order, of a box of `shape` whose neighbours along axis k lie strides[k] apart."""
+    """Flat positions, in reading order, of a box of `shape` whose neighbors along axis k lie strides[k] apart."""
     index = [start]
     for size, stride in zip(shape, strides, strict=True):
         index = [position + step * stride for position in index for step in range(size)]

@@ -110,7 +110,7 @@ def test_the_first_rule_is_written_and_every_spelling_is_read():
         assert torch.equal(back_to_ours(table, ours, public)["w"], ours["w"])
 
 
-def test_an_incomplete_spelling_is_still_recognised():
+def test_an_incomplete_spelling_is_still_recognized():
     table = Table([Rename("new", "w")], also_read=[Join(["old.a", "old.b"], "w")])
     (match,) = table.matches({"w": torch.zeros(4)}, {"old.b"})
     assert match.public == ["old.a", "old.b"]

@@ -159,7 +159,7 @@ class Tokenizer:
 
 
 def _pairs_around(token: str, word: str) -> set[str]:
-    """The pairs that a token makes with its neighbours, everywhere in a word."""
+    """The pairs that a token makes with its neighbors, everywhere in a word."""
     pairs, at = set(), word.find(token)
     while at >= 0:
         if at:

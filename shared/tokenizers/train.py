@@ -1,4 +1,4 @@
-"""Byte pair encoding, trained: join the commonest pair of neighbours into a token, and again (arXiv:1508.07909, section 3.2).
+"""Byte pair encoding, trained: join the commonest pair of neighbors into a token, and again (arXiv:1508.07909, section 3.2).
 
 A word is written as a string whose characters are the *numbers* of its tokens. A pair is then a string of two, its
 occurrences in a word are joined by `word.replace(pair, token)`, from left to right as everywhere in byte pair encoding,
@@ -71,7 +71,7 @@ def learn_merges(counts: Mapping[bytes, int], number: int, *, min_frequency: int
 
 
 def count_pairs(words: list[str], often: list[int]) -> tuple[Counter[str], dict[str, set[int]]]:
-    """Return how often each pair of neighbours occurs, and the numbers of the words where."""
+    """Return how often each pair of neighbors occurs, and the numbers of the words where."""
     frequency: Counter[str] = Counter()
     places: dict[str, set[int]] = defaultdict(set)
     for number, word in enumerate(words):
@@ -82,7 +82,7 @@ def count_pairs(words: list[str], often: list[int]) -> tuple[Counter[str], dict[
 
 
 def pairs_of(word: str) -> Iterable[str]:
-    """Return every two neighbours in a word. In "aaa" the pair "aa" occurs twice, though only one can be joined."""
+    """Return every two neighbors in a word. In "aaa" the pair "aa" occurs twice, though only one can be joined."""
     return map(add, word, word[1:])
 
 

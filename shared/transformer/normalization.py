@@ -1,4 +1,4 @@
-"""Normalisation: keep every token's vector at one size, so that depth neither blows it up nor fades it out.
+"""Normalization: keep every token's vector at one size, so that depth neither blows it up nor fades it out.
 
 LayerNorm (arXiv:1607.06450) subtracts the mean, divides by the standard deviation, scales and shifts: PyTorch's own
 serves. RMSNorm (arXiv:1910.07467) found that the subtraction and the shift can go; it is what Llama uses.

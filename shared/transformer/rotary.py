@@ -15,7 +15,7 @@ from torch import Tensor, nn
 class Llama3Scaling:
     """Stretch of the slow rotations, so that a model trained on `original_context` tokens reads `factor` times more.
 
-    Pairs that turn more than `high_frequency_factor` times within the original context tell neighbours apart and
+    Pairs that turn more than `high_frequency_factor` times within the original context tell neighbors apart and
     stay; those that turn less than `low_frequency_factor` times are slowed down by `factor`; between, a straight
     line (Llama 3.1, arXiv:2407.21783, section 3.4.2; the constants are those of its published configuration).
     """
@@ -79,7 +79,7 @@ def rotate(
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
     """Turn pair i of every head, made of elements i and i + head_dim/2, by angle i (Llama's pairing).
 
-    (The paper pairs neighbours, 2i and 2i + 1: the same up to a permutation of the rows of the query and key weights.)
+    (The paper pairs neighbors, 2i and 2i + 1: the same up to a permutation of the rows of the query and key weights.)
     """
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     first, second = x.chunk(2, dim=-1)

@@ -113,7 +113,7 @@ def test_texts_that_mention_none(text):
     assert not mentions_held_out(text)
 
 
-def test_every_combination_is_recognised_in_every_form():
+def test_every_combination_is_recognized_in_every_form():
     for colour, shape in ALL_PAIRS:
         for count in (1, 2):
             said = Description("small", "dotted", colour, shape, "top left", count)

@@ -82,7 +82,7 @@ def test_a_scene_is_a_pure_function_of_seed_and_number():
     assert not set(scenes) & {make_scene(5, number, purpose=1) for number in range(200)}
 
 
-def test_neighbouring_seeds_and_numbers_share_no_stream():
+def test_neighboring_seeds_and_numbers_share_no_stream():
     firsts = {
         stream(seed, number, purpose).random() for seed in range(9) for number in range(9) for purpose in range(9)
     }

@@ -40,7 +40,7 @@ def graph() -> plots.Card:
         for parent in node.parents:
             axis.annotate(
                 "", (-level - 0.25, heights[node]), (-levels[parent] + 0.25, heights[parent]),
-                arrowprops={"arrowstyle": "->", "color": plots.GREY, "linewidth": 1.2},
+                arrowprops={"arrowstyle": "->", "color": plots.GRAY, "linewidth": 1.2},
             )  # fmt: skip
         colour = plots.BLUE if node.parents else plots.INK
         box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour, "linewidth": 1.4}

@@ -164,7 +164,7 @@ class BatchNorm2d(Module):
     """Each channel to mean 0 and variance 1 over all places of all images of the batch, then a learned scale and shift.
 
     While `training` it also keeps running means of what it measures; afterwards it uses those instead, so that an
-    image's answer does not depend on its neighbours in the batch (arXiv:1502.03167, alg. 1 and 2).
+    image's answer does not depend on its neighbors in the batch (arXiv:1502.03167, alg. 1 and 2).
     """
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5):
@@ -175,7 +175,7 @@ class BatchNorm2d(Module):
 
     def forward(self, images: Tensor) -> Tensor:
         batch, channels, height, width = images.shape
-        # One row a channel. Normalising a row is what a layer norm does; only the rows are others.
+        # One row a channel. Normalizing a row is what a layer norm does; only the rows are others.
         count = batch * height * width
         rows = images.permute(1, 0, 2, 3).reshape(channels, count)
         if self.training:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lessons.lesson_00_foundations.decoder import text
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack, predicted
 from lessons.lesson_00_foundations.decoder.ngram import KneserNey
-from lessons.lesson_00_foundations.decoder.quantised import bytes_of, quantised
+from lessons.lesson_00_foundations.decoder.quantized import bytes_of, quantized
 from lessons.lesson_00_foundations.decoder.speed import agreement
 from shared.tokenizers import Tokenizer, save_tokenizer
 from shared.training import Batches, TrainingConfig, curve_from_history, train
@@ -208,7 +208,7 @@ def eight_bits(
     model: LanguageModel, tokenizer: Tokenizer, test: Sequence[Sequence[int]], test_bytes: int
 ) -> dict[str, float | int]:
     """How the trained model changes when its weights are stored in 8 bits: what it writes, how it does, what it takes."""
-    small, device = quantised(model), model.norm.weight.device
+    small, device = quantized(model), model.norm.weight.device
     # The first third of held-out documents, to go on with; to the end of a line or for 24 tokens.
     prompts = [torch.tensor(document[: 1 + len(document) // 3], device=device) for document in test[:64]]
     stops = [token for token in range(tokenizer.vocab_size) if b"\n" in tokenizer.decode_bytes([token])]

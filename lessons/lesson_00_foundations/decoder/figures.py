@@ -62,7 +62,7 @@ def examples(run: Run) -> plots.Card:
         _curve(axis, measured(run, "decoder, mixed rules", name), "trained on mixed rules", plots.VERMILLION, "s-")
         if kind == "choosing":
             best = np.mean(measured(run, "decoder", "best_choosing_by_shots"), axis=0)
-            axis.plot(range(len(best)), best, color=plots.GREY, linestyle="--", linewidth=1.4, label="best possible")
+            axis.plot(range(len(best)), best, color=plots.GRAY, linestyle="--", linewidth=1.4, label="best possible")
         axis.set(title=kind, xlabel="examples before", ylim=(-0.03, 1.05), yticks=[0, 0.25, 0.5, 0.75, 1])
         axis.set_yticklabels(["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes[0, 0].set_ylabel("right answers")

@@ -62,7 +62,7 @@ def rotate(x: Tensor, base: float = 10_000.0, start: int = 0) -> Tensor:
 def grouped_causal_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """What each token gathers from itself and those before it: [batch, heads, tokens, head_dim].
 
-    query [batch, heads, tokens, head_dim]; key and value [batch, kv_heads, tokens, head_dim]. Neighbouring heads share a key head
+    query [batch, heads, tokens, head_dim]; key and value [batch, kv_heads, tokens, head_dim]. Neighboring heads share a key head
     (arXiv:2305.13245): with 4 heads and 2 key heads, heads 0 and 1 use the first, 2 and 3 the second.
     """
     # exercise 0.42: attention that looks back only, with shared keys

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_00_foundations.decoder.quantised import bytes_of, quantised
+from lessons.lesson_00_foundations.decoder.quantized import bytes_of, quantized
 from shared.transformer import Decoder, DecoderConfig, generate
 
 REPEATS = 3
@@ -22,14 +22,14 @@ def measure_speed(
     torch.manual_seed(seed)
     config = DecoderConfig(1000, width, layers, width // 32, width // 64, 3 * width)
     model = LanguageModel(config).to(device).eval()
-    small = quantised(model)
+    small = quantized(model)
     prompt = torch.randint(config.vocab, (16,), generator=torch.Generator().manual_seed(seed))
 
     def writing(decoder: Decoder, **options: bool) -> Callable[[], list[Tensor]]:
         return lambda: generate(decoder, [prompt], max_new_tokens=new_tokens, **options)
 
     cached, recomputed, eight_bits = in_turns(
-        [writing(model), writing(model, use_cache=False), writing(small)], synchronise=device != "cpu"
+        [writing(model), writing(model, use_cache=False), writing(small)], synchronize=device != "cpu"
     )
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -44,7 +44,7 @@ def measure_speed(
     }
 
 
-def in_turns(works: Sequence[Callable[[], object]], *, synchronise: bool) -> list[float]:
+def in_turns(works: Sequence[Callable[[], object]], *, synchronize: bool) -> list[float]:
     """Seconds that each takes, the median of a few rounds in which all take turns, so that a busy moment hits all alike."""
     seconds: list[list[float]] = [[] for _ in works]
     for work in works:
@@ -53,7 +53,7 @@ def in_turns(works: Sequence[Callable[[], object]], *, synchronise: bool) -> lis
         for taken, work in zip(seconds, works, strict=True):
             start = time.perf_counter()
             work()
-            if synchronise:
+            if synchronize:
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - start)
     return list(map(median, seconds))

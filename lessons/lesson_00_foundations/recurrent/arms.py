@@ -166,7 +166,7 @@ def train_sentiment(*, seed: int, data: str, device: str, folder: Path, resume: 
 
 
 def train_bag(*, seed: int, data: str, device: str, folder: Path, resume: bool, steps: int, pairs: bool) -> dict:
-    """Train the reader that only counts words, or words and pairs of neighbours: one number a word, summed."""
+    """Train the reader that only counts words, or words and pairs of neighbors: one number a word, summed."""
     texts, labels, seen, seen_labels, unseen, unseen_labels = read_opinions(seed)
     if pairs:
         texts, seen, unseen = (opinions.bigrams(part) for part in (texts, seen, unseen))

@@ -121,7 +121,7 @@ CLAIMS = (
     ),
     Claim(
         "recurrent-sentiment-bigrams", "learns",
-        "Counting pairs of neighbours as well helps little (the LSTM's lead over that).",
+        "Counting pairs of neighbors as well helps little (the LSTM's lead over that).",
         "", ("sentiment, LSTM", "sentiment, bag of bigrams"), difference("sentiment, LSTM", "sentiment, bag of bigrams"), 0.3, "points",
     ),
     Claim(

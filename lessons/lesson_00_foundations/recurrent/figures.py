@@ -94,7 +94,7 @@ def prediction(run: Run) -> plots.Card:
     axis.plot(
         range(begin, len(values)), alone, "o-", color=plots.VERMILLION, markersize=4, linewidth=1, label="from guesses"
     )
-    axis.axvline(begin - 0.5, color=plots.GREY, linestyle="--", linewidth=1.2)
+    axis.axvline(begin - 0.5, color=plots.GRAY, linestyle="--", linewidth=1.2)
     axis.set(xlabel=f"value (one every {series.SPACING:.0f} days)", ylabel="x")
     axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.15))
     return card

@@ -20,7 +20,7 @@ GOOD = ("good", "lovely", "charming", "splendid", "pleasant", "delightful", "bea
 BAD = ("bad", "dull", "ugly", "awful", "boring", "dreadful", "poor", "horrid")
 NEGATIONS = ("not", "never", "hardly", "anything but", "far from", "by no means")
 DEGREES = ("", "", "very", "really", "quite")
-SPEAKERS = ("anna", "ben", "my sister", "the teacher", "our neighbour", "everyone")
+SPEAKERS = ("anna", "ben", "my sister", "the teacher", "our neighbor", "everyone")
 FRAMES = (
     "the {thing} is {opinion}",
     "{speaker} says that the {thing} is {opinion}",
@@ -103,7 +103,7 @@ def bag_of_words(numbers: Int[Tensor, "count time"], vocab: int) -> Float[Tensor
 
 
 def bigrams(texts: list[str]) -> list[str]:
-    """Each pair of neighbouring words as one word beside the words themselves: what a bag of bigrams counts."""
+    """Each pair of neighboring words as one word beside the words themselves: what a bag of bigrams counts."""
     found = []
     for text in texts:
         row = text.split()

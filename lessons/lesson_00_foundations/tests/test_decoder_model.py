@@ -25,7 +25,7 @@ from lessons.lesson_00_foundations.decoder.arms import (
 from lessons.lesson_00_foundations.decoder.figures import attention_maps
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
 from lessons.lesson_00_foundations.decoder.ngram import KneserNey
-from lessons.lesson_00_foundations.decoder.quantised import bytes_of, quantised
+from lessons.lesson_00_foundations.decoder.quantized import bytes_of, quantized
 from lessons.lesson_00_foundations.decoder.speed import agreement, measure_speed
 from shared.tokenizers import load_tokenizer
 from shared.transformer import DecoderConfig, generate
@@ -115,7 +115,7 @@ def test_orders_and_discounts_out_of_range_are_refused():
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_in_8_bits_is_nearly_the_same_in_a_quarter_of_the_bytes(tied):
     model = LanguageModel(DecoderConfig(300, 64, 2, 4, 2, 160, tied=tied)).eval()
-    small = quantised(model)
+    small = quantized(model)
     tokens = torch.randint(300, (2, 20))
     with torch.no_grad():
         full, rounded = model(tokens), small(tokens)
@@ -126,7 +126,7 @@ def test_a_model_in_8_bits_is_nearly_the_same_in_a_quarter_of_the_bytes(tied):
 
 
 def test_generation_runs_on_8_bits_with_a_cache():
-    small = quantised(small_model(60))
+    small = quantized(small_model(60))
     prompts = [torch.tensor([1, 2, 3]), torch.tensor([4])]
     with_cache, without = (generate(small, prompts, max_new_tokens=6, use_cache=use) for use in (True, False))
     assert all(torch.equal(*pair) for pair in zip(with_cache, without, strict=True))
@@ -136,7 +136,7 @@ def test_layers_with_a_bias_are_refused():
     model = small_model(20)
     model.blocks[0].attention.query = torch.nn.Linear(64, 64)
     with pytest.raises(ValueError, match="query has a bias"):
-        quantised(model)
+        quantized(model)
 
 
 def test_agreement_ends_where_two_texts_part():

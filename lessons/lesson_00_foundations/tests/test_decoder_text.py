@@ -118,7 +118,7 @@ def test_what_is_not_there_is_refused():
 
 
 def test_real_text_is_read_from_a_folder_and_lost_nowhere(tmp_path, monkeypatch):
-    story = "".join(f"Line {number}: the sea is grey.\n" for number in range(100))
+    story = "".join(f"Line {number}: the sea is gray.\n" for number in range(100))
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "story.txt").write_text(story)
     pieces = text.real_documents(f"folder:{tmp_path}")

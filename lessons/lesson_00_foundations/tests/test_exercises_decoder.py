@@ -91,12 +91,12 @@ def test_what_is_to_come_changes_nothing(student):
 
 # ── 0.43: weights of 8 bits ───────────────────────────────────────────────────────────────────────────────────────────
 
-QUANTISE = "decoder.quantised:quantise"
+QUANTIZE = "decoder.quantized:quantize"
 
 
 @pytest.mark.exercise("0.43")
 def test_numbers_one_can_check_by_hand(student):
-    numbers, scale = student(QUANTISE, weight=torch.tensor([[1.0, -2.54, 0.013], [0.0, 0.0, 0.0], [1e-4, 0.0, -5e-5]]))
+    numbers, scale = student(QUANTIZE, weight=torch.tensor([[1.0, -2.54, 0.013], [0.0, 0.0, 0.0], [1e-4, 0.0, -5e-5]]))
     assert numbers.dtype == torch.int8 and numbers.tolist() == [[50, -127, 1], [0, 0, 0], [127, 0, -64]]
     close(scale, torch.tensor([[0.02], [1.0], [1e-4 / 127]]), 1e-7)
 
@@ -104,7 +104,7 @@ def test_numbers_one_can_check_by_hand(student):
 @pytest.mark.exercise("0.43")
 def test_no_weight_is_off_by_more_than_half_its_rows_scale(student):
     weight = torch.randn(7, 33) * torch.logspace(-3, 3, 7)[:, None]
-    numbers, scale = student(QUANTISE, weight=weight)
+    numbers, scale = student(QUANTIZE, weight=weight)
     assert numbers.abs().amax(dim=1).tolist() == [127] * 7
     error = (numbers * scale - weight).abs()
     assert (error <= 0.501 * scale).all() and (error > 0.3 * scale).any(dim=1).all()

@@ -17,14 +17,14 @@ def bells(batch=4, width=3):
 
 # ── 0.30: draw, and let gradients through ─────────────────────────────────────────────────────────────────────────────
 
-REPARAMETERISE = "vae.reference:reparameterise"
+REPARAMETERIZE = "vae.reference:reparameterize"
 
 
 @pytest.mark.exercise("0.30")
 def test_a_draw_has_the_mean_and_the_variance_asked_for(student):
     mean, log_variance = torch.tensor([[2.0, -1.0, 0.0]]), torch.tensor([[0.0, 2.0, -3.0]])
     noise = torch.randn(20_000, 3)
-    draws = student(REPARAMETERISE, mean=mean, log_variance=log_variance, noise=noise)
+    draws = student(REPARAMETERIZE, mean=mean, log_variance=log_variance, noise=noise)
     assert draws.shape == (20_000, 3)
     deviation = (log_variance[0] / 2).exp()
     close(draws.mean(0), mean[0] + deviation * noise.mean(0), 1e-4)
@@ -34,14 +34,14 @@ def test_a_draw_has_the_mean_and_the_variance_asked_for(student):
 @pytest.mark.exercise("0.30")
 def test_without_noise_a_draw_is_the_mean(student):
     mean, log_variance = bells()
-    close(student(REPARAMETERISE, mean=mean, log_variance=log_variance, noise=torch.zeros(4, 3)), mean)
+    close(student(REPARAMETERIZE, mean=mean, log_variance=log_variance, noise=torch.zeros(4, 3)), mean)
 
 
 @pytest.mark.exercise("0.30")
 def test_a_draw_moves_with_mean_and_variance(student):
     mean, log_variance = bells()
     noise, upstream = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
-    _, gradients = student(REPARAMETERISE, upstream=upstream, mean=mean, log_variance=log_variance, noise=noise)
+    _, gradients = student(REPARAMETERIZE, upstream=upstream, mean=mean, log_variance=log_variance, noise=noise)
     close(gradients["mean"], upstream)
     close(gradients["log_variance"], upstream * noise * (log_variance / 2).exp() / 2)
 

@@ -169,7 +169,7 @@ def test_batches_are_a_function_of_their_number():
 
 
 def test_the_series_obeys_its_equation():
-    """The slope between neighbours is what the equation says of the middle between them."""
+    """The slope between neighbors is what the equation says of the middle between them."""
     step, back = 0.1, 170
     values = series.integrate(0.9, 150.0, step)
     assert len(values) == 1501 and values[0] == 0.9

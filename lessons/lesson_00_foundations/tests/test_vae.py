@@ -74,7 +74,7 @@ def test_the_kl_is_what_draws_say_and_the_check_can_fail(monkeypatch):
 
 
 def test_a_draw_forgetting_the_half_in_log_variance_is_found(monkeypatch):
-    monkeypatch.setattr(arms, "reparameterise", lambda mean, log_variance, noise: mean + log_variance.exp() * noise)
+    monkeypatch.setattr(arms, "reparameterize", lambda mean, log_variance, noise: mean + log_variance.exp() * noise)
     assert arms.kl_error(0, draws=20_000) > 5
 
 
@@ -191,10 +191,10 @@ def test_its_bound_is_the_probability_of_rounded_counts(cloud):
     torch.testing.assert_close(found[keep], expected[keep], atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("centre", [-60.0, 3.3, 16.2, 90.0])
-def test_rounded_and_cut_normals_have_probabilities_that_sum_to_one(centre):
+@pytest.mark.parametrize("center", [-60.0, 3.3, 16.2, 90.0])
+def test_rounded_and_cut_normals_have_probabilities_that_sum_to_one(center):
     counts = torch.arange(17, dtype=torch.float64)[:, None]
-    mean = torch.full((1, 17, 1), centre, dtype=torch.float64)
+    mean = torch.full((1, 17, 1), center, dtype=torch.float64)
     logs = rounded_normal_log_likelihood(mean, torch.tensor(1.5, dtype=torch.float64), counts, 16)
     assert logs.isfinite().all()
     assert logs.exp().sum().item() == pytest.approx(1.0)

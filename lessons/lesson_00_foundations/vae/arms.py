@@ -18,7 +18,7 @@ from lessons.lesson_00_foundations.vae.model import (
     binomial_log_likelihood,
     kl_divergence,
     negative_elbo,
-    reparameterise,
+    reparameterize,
 )
 from lessons.lesson_00_foundations.vae.pca import GaussianInPCA
 from shared.stdlib import digits
@@ -253,7 +253,7 @@ def kl_error(seed: int, draws: int) -> float:
     generator = Generator().manual_seed(seed)
     mean, log_variance = torch.randn(2, 20, 3, dtype=torch.float64, generator=generator)
     noise = torch.randn(draws, 20, 3, dtype=torch.float64, generator=generator)
-    codes = reparameterise(mean, log_variance, noise)
+    codes = reparameterize(mean, log_variance, noise)
     # log q(z) − log p(z); what both have of log 2π cancels.
     surprise = 0.5 * (codes**2 - noise**2 - log_variance).sum(dim=-1)
     standard_error = surprise.std(dim=0) / math.sqrt(draws)

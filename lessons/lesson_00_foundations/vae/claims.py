@@ -105,7 +105,7 @@ CLAIMS = (
         "arXiv:1312.6114, section 2.3", ("vae", FREE), ratio("vae", FREE, "distance"), 0.7, "number", at_least=False,
     ),
     Claim(
-        "vae-kl-generalises", "paper",
+        "vae-kl-generalizes", "paper",
         "Without the KL the digits trained on are restored better (squared error with it, as a share of that without) …",
         "arXiv:1312.6114, section 2.3", ("vae", FREE), ratio("vae", FREE, "training_error"), 1.05, "number",
     ),

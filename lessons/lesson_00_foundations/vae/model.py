@@ -36,7 +36,7 @@ class AutoencoderConfig:
 # ── The two terms of the bound ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def reparameterise(
+def reparameterize(
     mean: Codes, log_variance: Codes, noise: Float[Tensor, "*samples batch width"]
 ) -> Float[Tensor, "*samples batch width"]:
     """A draw from N(mean, e^log_variance), made of standard normal noise, so that gradients reach both (section 2.4)."""
@@ -118,7 +118,7 @@ class VariationalAutoencoder(nn.Module):
     def elbo(self, images: Images, noise: Codes) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """Both terms of the bound for each image, in nats: log-likelihood of the image given one drawn code, and the KL."""
         mean, log_variance = self.encode(images)
-        logits = self.decode(reparameterise(mean, log_variance, noise))
+        logits = self.decode(reparameterize(mean, log_variance, noise))
         return binomial_log_likelihood(logits, images, self.config.trials), kl_divergence(mean, log_variance)
 
     def ink(self, codes: Float[Tensor, "*samples width"]) -> Float[Tensor, "*samples pixels"]:
@@ -140,7 +140,7 @@ class VariationalAutoencoder(nn.Module):
         """The importance-weighted bound on log p(x) of each image, in nats."""
         mean, log_variance = self.encode(images)
         noise = torch.randn(samples, *mean.shape, generator=generator)
-        codes = reparameterise(mean, log_variance, noise)
+        codes = reparameterize(mean, log_variance, noise)
         likelihoods = binomial_log_likelihood(self.decode(codes), images.expand(samples, -1, -1), self.config.trials)
         return importance_weighted_bound(likelihoods, codes, mean, log_variance)
 

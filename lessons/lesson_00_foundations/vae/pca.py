@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from lessons.lesson_00_foundations.vae.model import importance_weighted_bound, reparameterise
+from lessons.lesson_00_foundations.vae.model import importance_weighted_bound, reparameterize
 
 Images = Float[Tensor, "batch pixels"]
 Codes = Float[Tensor, "batch width"]
@@ -85,7 +85,7 @@ class GaussianInPCA:
         """
         mean, log_variance = self.posterior(images)
         noise = torch.randn(samples, *mean.shape, generator=generator, dtype=mean.dtype)
-        codes = reparameterise(mean, log_variance, noise)
+        codes = reparameterize(mean, log_variance, noise)
         likelihoods = rounded_normal_log_likelihood(
             self.mean + codes @ self.loadings.T, self.noise.sqrt(), images, self.trials
         )

@@ -33,7 +33,7 @@ LOG_WAYS = [math.log(math.comb(TRIALS, k)) for k in range(TRIALS + 1)]
 # ── The two terms of the bound ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def reparameterise(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
+def reparameterize(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
     """A draw from N(mean, e^log_variance), made of standard normal noise; all [batch, width] (section 2.4)."""
     # exercise 0.30: draw, and let gradients through
     # The half makes a standard deviation of a variance. The die was cast before: noise is a given number like any input,
@@ -95,7 +95,7 @@ class VariationalAutoencoder(Module):
     def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Both terms of the bound in nats, each [batch]: log-likelihood of an image given one drawn code, and the KL."""
         mean, log_variance = self.encode(images)
-        logits = self.decode(reparameterise(mean, log_variance, noise))
+        logits = self.decode(reparameterize(mean, log_variance, noise))
         return binomial_log_likelihood(logits, images), kl_divergence(mean, log_variance)
 
 

@@ -67,7 +67,7 @@ def mixed(
 ) -> tuple[Images, Float[Tensor, "batch classes"]]:
     """Half of the batches blended (mixup, arXiv:1710.09412), half with a rectangle exchanged (CutMix, arXiv:1905.04899).
 
-    Each image meets its neighbour in the batch; the smoothed labels are mixed in the same proportion.
+    Each image meets its neighbor in the batch; the smoothed labels are mixed in the same proportion.
     """
 
     def uniform() -> float:

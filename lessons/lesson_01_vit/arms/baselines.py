@@ -12,18 +12,18 @@ from lessons.lesson_01_vit.arms.images import Images, read_images
 def measure_baselines(
     *, seed: int, data: str, device: str, folder: Path, resume: bool, other_writers: bool = False
 ) -> dict:
-    """Nearest neighbour and softmax regression on raw pixels (folder and resume are not used)."""
+    """Nearest neighbor and softmax regression on raw pixels (folder and resume are not used)."""
     images = read_images(data, other_writers=other_writers)
     return {
-        "nearest_neighbour": nearest_neighbour(images, device),
+        "nearest_neighbor": nearest_neighbor(images, device),
         "softmax_regression": softmax_regression(images, device, seed),
     }
 
 
-def nearest_neighbour(images: Images, device: str) -> float:
+def nearest_neighbor(images: Images, device: str) -> float:
     """Accuracy of giving each held-out image the label of the training image that is nearest in pixels.
 
-    Among small, centred, well-separated digits this is hard to beat, which makes it the honest rival.
+    Among small, centered, well-separated digits this is hard to beat, which makes it the honest rival.
     """
     train, labels = images.train.flatten(1).to(device), images.train_labels.to(device)
     found = [
@@ -35,7 +35,7 @@ def nearest_neighbour(images: Images, device: str) -> float:
 def softmax_regression(images: Images, device: str, seed: int, epochs: int = 40) -> float:
     """Accuracy of one linear layer on all pixels at once, trained to the end."""
     torch.manual_seed(seed)
-    pixels, labels = images.standardise(images.train).flatten(1).to(device), images.train_labels.to(device)
+    pixels, labels = images.standardize(images.train).flatten(1).to(device), images.train_labels.to(device)
     layer = nn.Linear(pixels.shape[1], len(images.class_names)).to(device)
     optimizer = torch.optim.AdamW(layer.parameters(), lr=3e-3, weight_decay=1e-3)
     for _ in range(epochs):
@@ -45,7 +45,7 @@ def softmax_regression(images: Images, device: str, seed: int, epochs: int = 40)
             loss.backward()
             optimizer.step()
     with torch.no_grad():
-        logits = layer(images.standardised_test.flatten(1).to(device))
+        logits = layer(images.standardized_test.flatten(1).to(device))
     return _share(logits.argmax(dim=1).cpu(), images.test_labels)
 
 

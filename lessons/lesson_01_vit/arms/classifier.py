@@ -35,12 +35,12 @@ def train_classifier(
     model = VisionTransformer(small_config(images, drop_path=0.1, **architecture))
     batches = Batches(images.train, images.train_labels, batch_size=128, seed=seed, augment=jittered(images))
     measured = fit(
-        model, batches, images.standardised_test, images.test_labels, steps=steps, learning_rate=3e-3, seed=seed,
+        model, batches, images.standardized_test, images.test_labels, steps=steps, learning_rate=3e-3, seed=seed,
         device=device, folder=folder, resume=resume,
     )  # fmt: skip
-    measured["outlier_share"] = outlier_share(model, images.standardised_test[:200].to(device))
+    measured["outlier_share"] = outlier_share(model, images.standardized_test[:200].to(device))
     if model.positions is not None:
-        measured["neighbour_likeness"] = neighbour_likeness(position_similarity(model))
+        measured["neighbor_likeness"] = neighbor_likeness(position_similarity(model))
     return measured
 
 
@@ -84,11 +84,11 @@ def classification_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tenso
 
 
 def jittered(images: Images) -> Callable:
-    """Augmentation of a batch (images, labels): jitter the images, then standardise them."""
+    """Augmentation of a batch (images, labels): jitter the images, then standardize them."""
 
     def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         pixels, labels = batch
-        return images.standardise(jitter(pixels, generator)), labels
+        return images.standardize(jitter(pixels, generator)), labels
 
     return augment
 
@@ -127,7 +127,7 @@ def position_similarity(model: VisionTransformer) -> Float[Tensor, "rows columns
     return (positions @ positions.T).reshape(rows, columns, rows, columns).cpu()
 
 
-def neighbour_likeness(similarity: Float[Tensor, "rows columns rows columns"]) -> float:
+def neighbor_likeness(similarity: Float[Tensor, "rows columns rows columns"]) -> float:
     """Mean similarity of patches that share a side, less that of all other pairs."""
     rows, columns = similarity.shape[:2]
     places = patch_coordinates((rows, columns))

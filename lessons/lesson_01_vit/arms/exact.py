@@ -19,7 +19,7 @@ def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: 
     """Largest absolute differences between things that the lesson says are the same (folder and resume are not used)."""
     torch.manual_seed(seed)
     images = read_images(data)
-    batch = images.standardised_test[:16].to(device)
+    batch = images.standardized_test[:16].to(device)
     return {
         "convolution_difference": convolution_difference(batch, small_config(images)),
         **reference_differences(seed),

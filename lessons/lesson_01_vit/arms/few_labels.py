@@ -25,7 +25,7 @@ from shared.training import Batches, TrainingConfig, curve_from_history, train
 LEARNING_RATE = 1e-3
 
 
-def labelled(images: Images, per_class: int, seed: int) -> Batches:
+def labeled(images: Images, per_class: int, seed: int) -> Batches:
     """Batches of `per_class` images of each class, drawn by `seed`, jittered anew each time."""
     order = torch.randperm(len(images.train_labels), generator=torch.Generator().manual_seed(seed))
     shuffled = images.train_labels[order]
@@ -36,11 +36,11 @@ def labelled(images: Images, per_class: int, seed: int) -> Batches:
     )  # fmt: skip
 
 
-def unlabelled_batches(images: Images, batch_size: int, seed: int) -> Batches:
+def unlabeled_batches(images: Images, batch_size: int, seed: int) -> Batches:
     """Batches of all training images without their labels, jittered anew each time."""
 
     def augment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-        return images.standardise(jitter(pixels, generator))
+        return images.standardize(jitter(pixels, generator))
 
     return Batches(images.train, batch_size=batch_size, seed=seed, augment=augment)
 
@@ -58,7 +58,7 @@ def train_from_few_labels(
     pretraining_steps: int = 0,
     **architecture,
 ) -> dict:
-    """Train on a few labelled images: from scratch, or from an autoencoder that saw all images without their labels."""
+    """Train on a few labeled images: from scratch, or from an autoencoder that saw all images without their labels."""
     images = read_images(data)
     torch.manual_seed(seed)
     model = VisionTransformer(small_config(images, **architecture))
@@ -70,7 +70,7 @@ def train_from_few_labels(
         )  # fmt: skip
         model.load_state_dict(encoder.state_dict() | {f"head.{k}": v for k, v in model.head.state_dict().items()})
     return measured | fit(
-        model, labelled(images, per_class, seed), images.standardised_test, images.test_labels, steps=steps,
+        model, labeled(images, per_class, seed), images.standardized_test, images.test_labels, steps=steps,
         learning_rate=LEARNING_RATE, seed=seed, device=device, folder=folder / "training", resume=resume,
     )  # fmt: skip
 
@@ -80,7 +80,7 @@ def autoencoder(config: VisionTransformerConfig, mask_ratio: float) -> MaskedAut
     encoder = replace(config, classes=0)
     return MaskedAutoencoder(
         MaskedAutoencoderConfig(
-            encoder, decoder_width=48, decoder_depth=1, decoder_heads=4, mask_ratio=mask_ratio, normalise=False
+            encoder, decoder_width=48, decoder_depth=1, decoder_heads=4, mask_ratio=mask_ratio, normalize=False
         )
     )
 
@@ -100,7 +100,7 @@ def pretrain_masked(
 
     result = train(
         autoencoder(config, mask_ratio),
-        unlabelled_batches(images, 128, seed),
+        unlabeled_batches(images, 128, seed),
         lambda model, pixels: model(pixels)[0],
         TrainingConfig(steps=steps, learning_rate=2e-3, warmup_steps=steps // 10, betas=(0.9, 0.95), seed=seed, log_every=25),
         folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, masked",
@@ -121,12 +121,12 @@ def train_distilled(
     new_images: bool,
     **architecture,
 ) -> dict:
-    """Train a convolutional teacher on a few labelled images, then a ViT on those and the teacher's decisions.
+    """Train a convolutional teacher on a few labeled images, then a ViT on those and the teacher's decisions.
 
-    With `new_images` the teacher also decides on images whose labels nobody tells, as many in a batch as labelled ones.
+    With `new_images` the teacher also decides on images whose labels nobody tells, as many in a batch as labeled ones.
     """
     images = read_images(data)
-    batches = labelled(images, per_class, seed)
+    batches = labeled(images, per_class, seed)
     torch.manual_seed(seed)
     teacher = train(
         ConvolutionalTeacher(images.train.shape[1], len(images.class_names)),
@@ -143,21 +143,21 @@ def train_distilled(
         return hard_distillation_loss(*student.both_logits(pixels), labels, decisions)
 
     def known_and_new(student: nn.Module, batch: tuple[tuple[Tensor, Tensor], Tensor]) -> Tensor:
-        labelled_part, pixels = batch
+        labeled_part, pixels = batch
         with torch.no_grad():
             decisions = teacher(pixels).argmax(dim=1)
         _, listening = student.both_logits(pixels)
-        return 0.5 * known(student, labelled_part) + 0.5 * F.cross_entropy(listening, decisions)
+        return 0.5 * known(student, labeled_part) + 0.5 * F.cross_entropy(listening, decisions)
 
-    unlabelled = unlabelled_batches(images, batches.batch_size, seed)
+    unlabeled = unlabeled_batches(images, batches.batch_size, seed)
     torch.manual_seed(seed)
     student = DistilledVisionTransformer(small_config(images, distillation_token=True, **architecture))
     measured = fit(
-        student, (lambda number: (batches(number), unlabelled(number))) if new_images else batches,
-        images.standardised_test, images.test_labels, steps=steps, learning_rate=LEARNING_RATE, seed=seed, device=device,
+        student, (lambda number: (batches(number), unlabeled(number))) if new_images else batches,
+        images.standardized_test, images.test_labels, steps=steps, learning_rate=LEARNING_RATE, seed=seed, device=device,
         folder=folder / "training", resume=resume, loss=known_and_new if new_images else known,
     )  # fmt: skip
     return measured | {
-        "teacher_accuracy": accuracy(teacher, images.standardised_test, images.test_labels),
+        "teacher_accuracy": accuracy(teacher, images.standardized_test, images.test_labels),
         "teacher_agreement": fmean(accuracy(teacher, *batches(number)) for number in range(batches.per_epoch * 10)),
     }

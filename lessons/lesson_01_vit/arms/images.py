@@ -28,14 +28,14 @@ class Images:
     mean: float
     spread: float
 
-    def standardise(self, pixels: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    def standardize(self, pixels: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Pixels in [0, 1] → mean 0 and spread 1 over the training images."""
         return (pixels - self.mean) / self.spread
 
     @property
-    def standardised_test(self) -> Float[Tensor, "test channels height width_px"]:
+    def standardized_test(self) -> Float[Tensor, "test channels height width_px"]:
         """The held-out images as a model takes them."""
-        return self.standardise(self.test)
+        return self.standardize(self.test)
 
 
 def read_images(data: str, *, other_writers: bool = False) -> Images:

@@ -40,7 +40,7 @@ def train_large(
 
     def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         pixels, labels = batch
-        pixels = crop_and_flip(images.standardise(pixels), generator, padding=images.train.shape[-1] // 8)
+        pixels = crop_and_flip(images.standardize(pixels), generator, padding=images.train.shape[-1] // 8)
         return mixed(pixels, labels, classes, generator)
 
     # The whole data set lies on the device, so that no step waits for a copy.
@@ -52,7 +52,7 @@ def train_large(
         ema_decay=1 - 1 / (1 + steps / 10), precision=precision, compile=compiled, seed=seed, log_every=50,
         checkpoint_every=max(1, steps // 10),
     )  # fmt: skip
-    test = images.standardised_test
+    test = images.standardized_test
     result = train(
         model, batches, soft_label_loss, config, folder=folder, resume=resume, device=device, label=folder.name,
         evaluate=lambda trained: {"accuracy": accuracy(trained, test, images.test_labels)},

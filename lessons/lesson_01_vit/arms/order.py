@@ -22,9 +22,9 @@ def train_order_detector(
     config = replace(small_config(images, **architecture), classes=2)
 
     def augment(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return intact_and_shuffled(images.standardise(jitter(pixels, generator)), config.patch_size, generator)
+        return intact_and_shuffled(images.standardize(jitter(pixels, generator)), config.patch_size, generator)
 
-    test, labels = intact_and_shuffled(images.standardised_test, config.patch_size, torch.Generator().manual_seed(seed))
+    test, labels = intact_and_shuffled(images.standardized_test, config.patch_size, torch.Generator().manual_seed(seed))
     return fit(
         VisionTransformer(config), Batches(images.train, batch_size=32, seed=seed, augment=augment), test, labels,
         steps=steps, learning_rate=2e-3, seed=seed, device=device, folder=folder, resume=resume,

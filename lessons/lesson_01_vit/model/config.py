@@ -116,7 +116,7 @@ class MaskedAutoencoderConfig:
     encoder         a config without a head
     decoder_hidden  width inside the decoder's feed-forward networks; four times its width when left out
     mask_ratio      the part of the patches that is hidden
-    normalise       reconstruct each patch's contrast instead of its pixels
+    normalize       reconstruct each patch's contrast instead of its pixels
     """
 
     encoder: VisionTransformerConfig
@@ -124,5 +124,5 @@ class MaskedAutoencoderConfig:
     decoder_depth: int = 8
     decoder_heads: int = 16
     mask_ratio: float = 0.75
-    normalise: bool = True
+    normalize: bool = True
     decoder_hidden: int | None = None

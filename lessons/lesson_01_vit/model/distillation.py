@@ -55,9 +55,9 @@ class DistilledVisionTransformer(VisionTransformer):
 
 
 class ConvolutionalTeacher(nn.Module):
-    """A small convolutional network, which knows from birth what a ViT must learn: that pixels have neighbours.
+    """A small convolutional network, which knows from birth what a ViT must learn: that pixels have neighbors.
 
-    Three stages of two 3×3 convolutions, each normalised over the batch and followed by ReLU; between the stages the
+    Three stages of two 3×3 convolutions, each normalized over the batch and followed by ReLU; between the stages the
     picture is halved and the channels doubled; at the end the mean over the picture goes to the head.
     """
 

@@ -36,7 +36,7 @@ DECODER_SETTINGS = [
     Setting("decoder_num_attention_heads", "decoder_heads", 16),
     Setting("decoder_intermediate_size", "decoder_hidden", 2048),
     Setting("mask_ratio", "mask_ratio", 0.75),
-    Setting("norm_pix_loss", "normalise", False),
+    Setting("norm_pix_loss", "normalize", False),
 ]
 DINOV2_SETTINGS = [
     *SETTINGS,

@@ -42,16 +42,16 @@ def masked_loss(
     patches: Float[Tensor, "batch patches pixels"],
     hidden: Bool[Tensor, "batch patches"],
     *,
-    normalise: bool = True,
+    normalize: bool = True,
 ) -> Float[Tensor, ""]:
     """Mean squared error of the pixels of hidden patches alone (section 3, "Reconstruction target").
 
-    With `normalise` the target is each patch's pixels less their mean, divided by their standard deviation
+    With `normalize` the target is each patch's pixels less their mean, divided by their standard deviation
     (with the unbiased variance, and 1e-6 under the root): contrast, not brightness, is to be painted.
     """
     # exercise 1.5: the loss on hidden patches
     target = patches
-    if normalise:
+    if normalize:
         mean = patches.mean(dim=-1, keepdim=True)
         variance = patches.var(dim=-1, keepdim=True)
         target = (patches - mean) / (variance + 1e-6).sqrt()
@@ -136,7 +136,7 @@ class MaskedAutoencoder(nn.Module):
             noise = torch.rand(images.shape[0], grid[0] * grid[1], device=images.device)
         visible, hidden = random_masking(noise, self.config.mask_ratio)
         predicted = self.decode(self.encode(images, visible), visible, grid)
-        loss = masked_loss(predicted.float(), patchify(images, patch_size), hidden, normalise=self.config.normalise)
+        loss = masked_loss(predicted.float(), patchify(images, patch_size), hidden, normalize=self.config.normalize)
         return loss, predicted, hidden
 
     @torch.no_grad()
@@ -145,16 +145,16 @@ class MaskedAutoencoder(nn.Module):
         images: Float[Tensor, "batch channels height width_px"],
         noise: Float[Tensor, "batch patches"] | None = None,
     ) -> tuple[Float[Tensor, "batch channels height width_px"], Float[Tensor, "batch channels height width_px"]]:
-        """Two pictures of each image: what the encoder was shown (hidden patches grey), and that completed by the decoder."""
+        """Two pictures of each image: what the encoder was shown (hidden patches gray), and that completed by the decoder."""
         patch_size = self.config.encoder.patch_size
         grid = grid_of(*images.shape[-2:], patch_size)
         _, predicted, hidden = self(images, noise)
         patches = patchify(images, patch_size)
-        if self.config.normalise:  # the decoder painted contrast; give each patch its own brightness back, to look at
+        if self.config.normalize:  # the decoder painted contrast; give each patch its own brightness back, to look at
             mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
             predicted = predicted * (variance + 1e-6).sqrt() + mean
-        grey = images.mean().expand_as(patches)
-        shown, completed = (torch.where(hidden[..., None], fill, patches) for fill in (grey, predicted.to(patches)))
+        gray = images.mean().expand_as(patches)
+        shown, completed = (torch.where(hidden[..., None], fill, patches) for fill in (gray, predicted.to(patches)))
         return unpatchify(shown, grid, patch_size), unpatchify(completed, grid, patch_size)
 
     @classmethod

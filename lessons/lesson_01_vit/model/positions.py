@@ -19,7 +19,7 @@ def interpolate_positions(
 ) -> Float[Tensor, "new_patches width"]:
     """Learned positions of one grid, resized to another as if they were an image (arXiv:2010.11929, section 3.2).
 
-    Bicubic, with pixel centres kept in place; `antialias` smooths first when the grid gets smaller.
+    Bicubic, with pixel centers kept in place; `antialias` smooths first when the grid gets smaller.
     A grid is (rows, columns); positions stand in reading order, without those of class tokens.
     Raises ValueError when there are not as many positions as the old grid has patches.
     """
@@ -33,7 +33,7 @@ def interpolate_positions(
         return interpolate_positions(lying, old_grid[::-1], new_grid[::-1], antialias=True)
     # exercise 1.4: resize learned positions
     image = rearrange(positions, "(rows columns) width -> 1 width rows columns", rows=old_grid[0])
-    # In float32: weighted sums of neighbours in half precision would shift every position.
+    # In float32: weighted sums of neighbors in half precision would shift every position.
     image = F.interpolate(image.float(), size=new_grid, mode="bicubic", align_corners=False, antialias=antialias)
     return rearrange(image.to(positions.dtype), "1 width rows columns -> (rows columns) width")
     # end exercise

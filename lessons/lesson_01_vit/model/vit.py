@@ -55,7 +55,7 @@ class VisionTransformer(nn.Module):
             AttentionPooling(width, config.heads, config.hidden, config.norm_eps) if attends else None
         )
         self.head = nn.Linear(width, config.classes) if config.classes else None
-        self._initialise()
+        self._initialize()
 
     @staticmethod
     def _block(config: VisionTransformerConfig, layer: int) -> Block:
@@ -69,7 +69,7 @@ class VisionTransformer(nn.Module):
             drop_path=config.drop_path * layer / max(config.depth - 1, 1),
         )
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """Xavier's uniform weights and zero biases, and small random tokens, as in the original code of ViT and MAE."""
         for module in self.modules():
             if isinstance(module, nn.Linear):

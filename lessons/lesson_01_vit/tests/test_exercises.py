@@ -175,12 +175,12 @@ def test_masked_loss_of_numbers_one_can_check_by_hand(student):
     patches = torch.tensor([[[1.0, 3.0], [0.0, 8.0], [5.0, 5.0]]])
     predicted = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
     hidden = torch.tensor([[True, False, True]])
-    plain = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden, normalise=False)
+    plain = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden, normalize=False)
     assert plain.item() == pytest.approx(((1 + 1) / 2 + (16 + 25) / 2) / 2)
-    # Normalised, the first patch becomes ∓1/√2 and the flat one 0.
+    # Normalized, the first patch becomes ∓1/√2 and the flat one 0.
     first = ((0 + 2**-0.5) ** 2 + (2 - 2**-0.5) ** 2) / 2
-    normalised = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden)
-    assert normalised.item() == pytest.approx((first + 1 / 2) / 2, rel=1e-4)
+    normalized = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden)
+    assert normalized.item() == pytest.approx((first + 1 / 2) / 2, rel=1e-4)
 
 
 @pytest.mark.exercise("1.5")
@@ -196,19 +196,19 @@ def test_every_hidden_patch_of_the_batch_counts_the_same(student):
     patches, predicted = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3)
     hidden = torch.tensor([[True, False, False, False], [True, True, True, False]])
     predicted[0, 0] = 2.0  # one of four hidden patches is off by 2 everywhere
-    loss = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden, normalise=False)
+    loss = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden, normalize=False)
     assert loss.item() == pytest.approx(4 / 4)
 
 
 @pytest.mark.exercise("1.5")
-@pytest.mark.parametrize("normalise", [False, True])
-def test_only_hidden_patches_pull_and_only_by_their_error(student, normalise):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_only_hidden_patches_pull_and_only_by_their_error(student, normalize):
     patches, predicted = torch.randn(3, 6, 8), torch.randn(3, 6, 8)
     hidden = torch.rand(3, 6) < 0.5
-    arguments = {"predicted": predicted, "patches": patches, "hidden": hidden, "normalise": normalise}
+    arguments = {"predicted": predicted, "patches": patches, "hidden": hidden, "normalize": normalize}
     _, gradients = student(MASKED_LOSS, upstream=torch.tensor(1.0), **arguments)
     target = patches
-    if normalise:
+    if normalize:
         target = (patches - patches.mean(-1, keepdim=True)) / (patches.std(-1, keepdim=True) ** 2 + 1e-6) ** 0.5
     expected = 2 * (predicted - target) * hidden[..., None] / (hidden.sum() * 8)
     close(gradients["predicted"], expected)
@@ -222,7 +222,7 @@ def test_brightness_and_contrast_are_not_to_be_painted(student):
     one, other = (student(MASKED_LOSS, predicted=predicted, patches=p, hidden=hidden) for p in (patches, brighter))
     close(one, other, 1e-4)
     plain = [
-        student(MASKED_LOSS, predicted=predicted, patches=p, hidden=hidden, normalise=False)
+        student(MASKED_LOSS, predicted=predicted, patches=p, hidden=hidden, normalize=False)
         for p in (patches, brighter)
     ]
     assert (plain[0] - plain[1]).abs() > 0.01

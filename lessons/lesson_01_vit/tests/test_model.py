@@ -151,13 +151,13 @@ def test_positions_learn_through_interpolation():
 
 
 def test_sine_cosine_positions_are_orthogonal_like():
-    """Each is a unit-length set of waves, and every place is nearest to itself and then to its neighbours."""
+    """Each is a unit-length set of waves, and every place is nearest to itself and then to its neighbors."""
     waves = sine_cosine_positions((5, 6), 64)
     torch.testing.assert_close(waves.square().sum(-1), torch.full((30,), 32.0))
     similarity = (waves @ waves.T).reshape(5, 6, 5, 6)
-    centre = similarity[2, 3]
-    assert centre.argmax() == 2 * 6 + 3
-    assert centre[2, 3] > centre[2, 4] > centre[2, 5] and centre[2, 3] > centre[3, 3] > centre[4, 3]
+    center = similarity[2, 3]
+    assert center.argmax() == 2 * 6 + 3
+    assert center[2, 3] > center[2, 4] > center[2, 5] and center[2, 3] > center[3, 3] > center[4, 3]
     assert torch.equal(waves[0, :16], torch.zeros(16)) and torch.equal(waves[0, 16:32], torch.ones(16))
     # The first half tells the column, the second the row.
     assert torch.equal(waves.reshape(5, 6, 64)[0, :, 32:], waves.reshape(5, 6, 64)[0, :1, 32:].expand(6, 32))
@@ -402,8 +402,8 @@ def test_masked_loss_by_hand():
     predicted = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
     hidden = torch.tensor([[True, False, True]])
     # Plain: (1 + 1)/2 and (16 + 25)/2, averaged.
-    assert masked_loss(predicted, patches, hidden, normalise=False).item() == pytest.approx((1 + 20.5) / 2)
-    # Normalised targets are ∓1/√2 for the first patch (unbiased variance 2) and 0 for the flat one.
+    assert masked_loss(predicted, patches, hidden, normalize=False).item() == pytest.approx((1 + 20.5) / 2)
+    # Normalized targets are ∓1/√2 for the first patch (unbiased variance 2) and 0 for the flat one.
     half = 2**-0.5
     expected = (((0 + half) ** 2 + (2 - half) ** 2) / 2 + (1 + 0) / 2) / 2
     assert masked_loss(predicted, patches, hidden).item() == pytest.approx(expected, rel=1e-5)
@@ -423,7 +423,7 @@ def test_reconstruction_shows_visible_patches_as_they_are():
 def test_an_autoencoder_learns_to_paint():
     """Stripes: half of a picture tells the other half, so the loss must fall far below that of painting the mean."""
     encoder = VisionTransformerConfig(image_size=8, patch_size=2, channels=1, width=32, depth=2, heads=4, hidden=64)
-    model = MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 32, 1, 4, mask_ratio=0.5, normalise=False))
+    model = MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 32, 1, 4, mask_ratio=0.5, normalize=False))
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(120):
         images = torch.randn(32, 1, 8, 1).expand(32, 1, 8, 8)
@@ -461,7 +461,7 @@ def test_a_distilled_model_has_two_heads_and_answers_with_their_mean():
         DistilledVisionTransformer(SMALL)
 
 
-def test_the_teacher_knows_that_pixels_have_neighbours():
+def test_the_teacher_knows_that_pixels_have_neighbors():
     """A picture moved by the stride of its poolings gives the same features, moved: here, the same mean inside."""
     teacher = ConvolutionalTeacher(channels=1, classes=10, width=8).eval()
     assert teacher(torch.randn(2, 1, 8, 8)).shape == (2, 10)

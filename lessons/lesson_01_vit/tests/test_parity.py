@@ -302,7 +302,7 @@ def test_a_config_that_leaves_every_default_out(tmp_path):
     assert (registers.patch_size, registers.registers) == (Dinov2WithRegistersConfig().patch_size, 4)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit_mae"}))
     autoencoder = huggingface.read_autoencoder_config(tmp_path)
-    assert (autoencoder.mask_ratio, autoencoder.normalise, autoencoder.decoder_hidden) == (0.75, False, 2048)
+    assert (autoencoder.mask_ratio, autoencoder.normalize, autoencoder.decoder_hidden) == (0.75, False, 2048)
 
 
 def test_the_published_giant_has_its_published_size(tmp_path):

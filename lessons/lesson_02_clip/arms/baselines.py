@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from data.toybox.scene import SHAPES
 from lessons.lesson_02_clip.arms.measure import exam
-from lessons.lesson_02_clip.arms.pairs import CLASSES, pixels_of, scenes_of, standardise
+from lessons.lesson_02_clip.arms.pairs import CLASSES, pixels_of, scenes_of, standardize
 
 
 def measure_baselines(
@@ -21,7 +21,7 @@ def measure_baselines(
     """Colour and shape by softmax regression of all pixels (folder, data and resume are not used)."""
     torch.manual_seed(seed)
     training = scenes_of("train", seed, scenes, (1, 1))
-    pixels = standardise(pixels_of(training)).flatten(1).to(device)
+    pixels = standardize(pixels_of(training)).flatten(1).to(device)
     labels = torch.tensor(
         [CLASSES.index((scene.things[0].colour, scene.things[0].shape)) for scene in training], device=device
     )

@@ -113,7 +113,7 @@ def linear_probe(
 
 
 def probe(inputs: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Accuracy of softmax regression on given features, standardised."""
+    """Accuracy of softmax regression on given features, standardized."""
     mean, spread = inputs.mean(dim=0), inputs.std(dim=0) + 1e-3
     inputs, test = (inputs - mean) / spread, (test - mean) / spread
     layer = torch.nn.Linear(inputs.shape[1], int(labels.max()) + 1)

@@ -18,7 +18,7 @@ from lessons.lesson_02_clip.arms.pairs import (
     pixels_of,
     prompt,
     scenes_of,
-    standardise,
+    standardize,
     tokens_of,
 )
 from lessons.lesson_02_clip.model import CLIP, SigLIP
@@ -56,7 +56,7 @@ def exam(split: str, things: tuple[int, int] = (1, 1), count: int = SCENES) -> E
     ]
     distinct = {text: number for number, text in enumerate(dict.fromkeys(captions))}
     own = torch.tensor([distinct[text] for text in captions])
-    return Exam(standardise(pixels_of(scenes)), classes, tokens_of(list(distinct)), own)
+    return Exam(standardize(pixels_of(scenes)), classes, tokens_of(list(distinct)), own)
 
 
 @lru_cache(1)

@@ -34,7 +34,7 @@ def pixels_of(scenes: Sequence[Scene]) -> UInt8[Tensor, "scenes 3 size size"]:
     return torch.from_numpy(pictures(scenes, SIZE)).permute(0, 3, 1, 2).contiguous()
 
 
-def standardise(pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:
+def standardize(pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:
     """Bytes as numbers around 0: most of a picture is light paper."""
     return pixels.float() / 64 - 3.25
 
@@ -99,7 +99,7 @@ class Pairs:
         rows = torch.tensor(list(chosen))
         tokens = self.tokens[rows]
         longest = int((tokens == toy_tokenizer().end).int().argmax(dim=1).max()) + 1
-        return standardise(self.pixels[torch.tensor(list(chosen.values()))]), tokens[:, :longest]
+        return standardize(self.pixels[torch.tensor(list(chosen.values()))]), tokens[:, :longest]
 
 
 def prompt(colour: str, shape: str) -> str:

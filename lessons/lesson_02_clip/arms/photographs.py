@@ -47,7 +47,7 @@ def train_photographs(
     def augment(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         pixels, captions = batch
         which = torch.randint(captions.shape[1], (len(captions),), generator=generator, device=captions.device)
-        return cropped(standardise(pixels), generator), captions[
+        return cropped(standardize(pixels), generator), captions[
             torch.arange(len(captions), device=which.device), which
         ]
 
@@ -78,7 +78,7 @@ def as_tensors(
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), rows.unflatten(0, (len(captions), fewest))
 
 
-def standardise(pixels: Tensor) -> Float[Tensor, "batch 3 height width_px"]:
+def standardize(pixels: Tensor) -> Float[Tensor, "batch 3 height width_px"]:
     """Bytes as CLIP's own preprocessing leaves them."""
     mean, deviation = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (MEAN, DEVIATION))
     return (pixels.float() / 255 - mean) / deviation
@@ -106,7 +106,7 @@ def retrieval_of(model: CLIP, found: CaptionedImages, tokenizer: CLIPTokenizer) 
     device = model.log_scale.device
     pixels, tokens = as_tensors(found.test_images, found.test_captions, tokenizer)
     images, texts = (
-        encoded(model.encode_images, standardise(pixels), device),
+        encoded(model.encode_images, standardize(pixels), device),
         encoded(model.encode_texts, tokens[:, 0], device),
     )
     own = torch.arange(len(images))

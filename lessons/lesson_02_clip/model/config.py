@@ -13,7 +13,7 @@ from lessons.lesson_01_vit.model import VisionTransformerConfig
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x · sigmoid(1.702 x): a cheap neighbour of GELU (arXiv:1606.08415, section 2) that CLIP was trained with."""
+    """x · sigmoid(1.702 x): a cheap neighbor of GELU (arXiv:1606.08415, section 2) that CLIP was trained with."""
     return x * torch.sigmoid(1.702 * x)
 
 

@@ -35,7 +35,7 @@ def ring_sigmoid_loss(
     logit_scale: Float[Tensor, ""],
     logit_bias: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """SigLIP's loss with the negatives of all processes, one neighbour's texts at a time (arXiv:2303.15343, section 3.3).
+    """SigLIP's loss with the negatives of all processes, one neighbor's texts at a time (arXiv:2303.15343, section 3.3).
 
     My images stay, the texts travel round the ring. Only [rows, rows] numbers are ever compared at once, and nothing is
     gathered: it is a sum over pairs, so the pairs may come in any order.

@@ -20,7 +20,7 @@ def encode_in_chunks(
 ) -> Float[Tensor, "batch embedding"]:
     """The same vectors and the same gradients as `encode(inputs)`, with the activations of `chunk` rows at a time.
 
-    `encode` must give a row's vector from that row alone (no batch normalisation). It draws the same random numbers
+    `encode` must give a row's vector from that row alone (no batch normalization). It draws the same random numbers
     (dropout, stochastic depth) both times. Raises ValueError for a chunk of no rows.
     """
     if chunk < 1:

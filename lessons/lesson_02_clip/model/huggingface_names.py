@@ -47,7 +47,7 @@ def _vision(config: VisionTowerConfig) -> list[Rule]:
         Rename("embeddings.patch_embedding.weight", "patch_embedding.project.weight", kernel),
         Rename("embeddings.patch_embedding.bias", "patch_embedding.project.bias"),
         Rename("embeddings.position_embedding.weight", "positions"),
-        Rename("pre_layrnorm.{leaf}", "pre_norm.{leaf}"),  # so spelt, for ever
+        Rename("pre_layrnorm.{leaf}", "pre_norm.{leaf}"),  # so spelled, for ever
         *under("encoder.layers.{n}.", "blocks.{n}.", BLOCK),
         Rename("post_layernorm.{leaf}", "norm.{leaf}"),
         *ATTENTION_POOLING,

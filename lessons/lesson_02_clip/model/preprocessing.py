@@ -1,6 +1,6 @@
 """From a photograph to the numbers that a published CLIP was trained on.
 
-The shorter side becomes 224 pixels (bicubic), the middle square is cut out, and each channel is standardised. Each of
+The shorter side becomes 224 pixels (bicubic), the middle square is cut out, and each channel is standardized. Each of
 these can be done in several ways that look alike and give other numbers; here it is Pillow's way, as in training.
 """
 
@@ -52,7 +52,7 @@ class ImagePreprocessing:
         sides |= {cut} if isinstance(cut, int) else set(cut.values())
         off = [step for step in ("do_resize", "do_normalize", "do_rescale") if said.get(step) is False]
         if len(sides) != 1 or off or not np.isclose(said.get("rescale_factor", 1 / 255), 1 / 255):
-            raise CourseError(f"{file} asks for other steps than resize to a square, and standardise: {said}")
+            raise CourseError(f"{file} asks for other steps than resize to a square, and standardize: {said}")
         return cls(
             sides.pop(), crop, Image.Resampling(said.get("resample", 3)), tuple(said.get("image_mean", MEAN)),
             tuple(said.get("image_std", DEVIATION)),

@@ -28,7 +28,7 @@ class TextTower(nn.Module):
         self.positions = nn.Parameter(torch.zeros(config.context, config.width))
         self.blocks = nn.ModuleList(self._block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
-        self._initialise()
+        self._initialize()
 
     @staticmethod
     def _block(config: TextTowerConfig) -> Block:
@@ -38,7 +38,7 @@ class TextTower(nn.Module):
             partial(nn.LayerNorm, config.width, eps=config.norm_eps),
         )
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """As in CLIP's released code: normal, and narrower where a matrix adds to the residual stream of a deep tower."""
         width, depth = self.config.width, self.config.depth
         nn.init.normal_(self.embedding.weight, std=0.02)

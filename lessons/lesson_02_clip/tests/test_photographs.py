@@ -1,4 +1,4 @@
-"""The GPU's arm on a handful of pictures: that it runs, and cuts and standardises as it says."""
+"""The GPU's arm on a handful of pictures: that it runs, and cuts and standardizes as it says."""
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def test_crops_are_of_the_picture_and_drawn_by_the_generator():
     assert crops.min() >= 0 and crops.max() <= 1
 
 
-def test_bytes_are_standardised_as_published():
+def test_bytes_are_standardized_as_published():
     pixels = torch.tensor([[0, 255], [128, 64]], dtype=torch.uint8).expand(1, 3, 2, 2)
-    found = photographs.standardise(pixels)
+    found = photographs.standardize(pixels)
     torch.testing.assert_close(found[0, 0, 0], torch.tensor([-0.48145466 / 0.26862954, (1 - 0.48145466) / 0.26862954]))

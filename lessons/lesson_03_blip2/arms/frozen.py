@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.arms.pairs import standardise
+from lessons.lesson_02_clip.arms.pairs import standardize
 from lessons.lesson_02_clip.model import CLIP, VisionTower
 from shared.course.checkpoint import PLACE, PROVENANCE
 from shared.errors import CourseError
@@ -46,7 +46,7 @@ def features_of(
     sure; so it is left out (arXiv:2301.12597, section 3.4). The class token stays: much of a shape is known to it alone.
     """
     eye = eye.to(device)
-    seen = [eye.hidden_states(standardise(some.to(device)))[-2] for some in pixels.split(256)]
+    seen = [eye.hidden_states(standardize(some.to(device)))[-2] for some in pixels.split(256)]
     return nn.functional.layer_norm(torch.cat(seen), (eye.config.width,))
 
 

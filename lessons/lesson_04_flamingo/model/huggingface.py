@@ -94,7 +94,7 @@ def write_idefics(config: FlamingoConfig, vision: nn.Module, language: DecoderCo
         "rope_parameters": {"rope_type": "default", "rope_theta": language.rotary_base},
         "vision_config": {"model_type": "idefics_vision", **write_settings(VISION_SETTINGS, asdict(vision.config))},
         "perceiver_config": {
-            "model_type": "idefics_perciever",  # so spelt, for ever
+            "model_type": "idefics_perciever",  # so spelled, for ever
             "use_resampler": True,
             **write_settings(RESAMPLER_SETTINGS, asdict(config.resampler)),
         },

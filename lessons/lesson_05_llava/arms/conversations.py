@@ -17,7 +17,7 @@ from data.toybox.questions import ANSWERS, KINDS, ask, question_at
 from data.toybox.scene import Scene, stream
 from lessons.lesson_00_foundations.decoder.arms import BEGIN
 from lessons.lesson_00_foundations.decoder.text import WHAT_IS_THERE
-from lessons.lesson_02_clip.arms.pairs import pixels_of, standardise
+from lessons.lesson_02_clip.arms.pairs import pixels_of, standardize
 from lessons.lesson_05_llava.model import Llava, batch_of, interview
 from shared.tokenizers import Tokenizer
 
@@ -148,7 +148,7 @@ def seen(model: Llava, scenes: Sequence[Scene], *, image: bool, device: str) -> 
     if not image:
         return torch.zeros(len(scenes), 0, model.vision.config.width * len(model.layers))
     some = pixels_of(scenes).split(256)
-    return torch.cat([model.image_features(standardise(pixels.to(device))).cpu() for pixels in some])
+    return torch.cat([model.image_features(standardize(pixels.to(device))).cpu() for pixels in some])
 
 
 # ── To be answered ────────────────────────────────────────────────────────────────────────────────────────────────────

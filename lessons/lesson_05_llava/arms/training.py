@@ -18,7 +18,7 @@ from shared.finetuning import (
     NF4Linear,
     add_adapters,
     answer_loss,
-    quantise_linears,
+    quantize_linears,
     share_that_learns,
     training_bytes,
 )
@@ -192,7 +192,7 @@ def adapt(model: Llava, tuning: Tuning, rank: int) -> None:
     if tuning not in TUNINGS:
         raise ValueError(f"no tuning {tuning!r}: choose one of {', '.join(TUNINGS)}")
     if tuning == "qlora":
-        quantise_linears(model, NF4Linear, LINEARS)
+        quantize_linears(model, NF4Linear, LINEARS)
     if tuning != "full":
         add_adapters(model, AdapterConfig(LINEARS, rank=rank, alpha=2.0 * rank, dora=tuning == "dora"))
 

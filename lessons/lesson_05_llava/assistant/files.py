@@ -76,7 +76,7 @@ def preprocessing_of(folder: Path, size: int) -> ImagePreprocessing:
 
 
 def toy_preprocessing(size: int) -> ImagePreprocessing:
-    """As lesson 2 standardises its bytes, x / 64 − 3.25, in the words of published files."""
+    """As lesson 2 standardizes its bytes, x / 64 − 3.25, in the words of published files."""
     return ImagePreprocessing(size, mean=(3.25 * 64 / 255,) * 3, deviation=(64 / 255,) * 3)
 
 

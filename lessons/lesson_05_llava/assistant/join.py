@@ -16,7 +16,7 @@ from lessons.lesson_05_llava.assistant.records import IMAGE
 from lessons.lesson_05_llava.model import Llava, Projector
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.finetuning import Int8Linear, NF4Linear, add_adapters, quantise_linears
+from shared.finetuning import Int8Linear, NF4Linear, add_adapters, quantize_linears
 from shared.tokenizers import Tokenizer, load_tokenizer
 
 STORED = {"int8": Int8Linear, "nf4": NF4Linear}
@@ -65,7 +65,7 @@ def connect(clip: CLIP, language: LanguageModel, choice: ModelChoice, image_toke
 def adapt(model: Llava, choice: ModelChoice) -> None:
     """Store the language model's matrices in few bits, and put adapters beside them, where the choice says so."""
     if choice.weights != "float32":
-        quantise_linears(model.language, STORED[choice.weights], BLOCKS)
+        quantize_linears(model.language, STORED[choice.weights], BLOCKS)
     if choice.adapters is not None:
         try:
             add_adapters(model.language, choice.adapters.config())

@@ -35,7 +35,7 @@ def train_captioner(
     """Train the small preset; measure captions of new scenes of seen combinations, and of combinations it has never met.
 
     eye     lesson 2's, which has learned to tell pictures by their captions and stays as it is; or a new one, which learns
-    blind   every picture is grey, in training and after: the baseline that knows how captions go
+    blind   every picture is gray, in training and after: the baseline that knows how captions go
     (data is not used: whether a caption is true is known of the toy world only)
     """
     things = tuple(things)

@@ -29,7 +29,7 @@ class EyeConfig(VisionTransformerConfig):
 class CaptionerConfig:
     """An eye and a language model; one linear layer between them makes vectors of the one's width into the other's.
 
-    mean, deviation   what a pixel's value, from 0 to 1, is standardised by before the eye sees it
+    mean, deviation   what a pixel's value, from 0 to 1, is standardized by before the eye sees it
     """
 
     eye: EyeConfig

@@ -139,7 +139,7 @@ def caption_tokens(
 class CaptionBatches:
     """Shuffled batches (pixels, tokens, segments), a row for each caption; `batches(number)` is a pure function.
 
-    blind   put a grey picture in the place of each, for a baseline that knows how captions go and nothing of the image
+    blind   put a gray picture in the place of each, for a baseline that knows how captions go and nothing of the image
     """
 
     def __init__(self, pictures: Pictures, tokenizer: Tokenizer, *, batch_size: int, seed: int, blind: bool = False):
@@ -158,5 +158,5 @@ class CaptionBatches:
 
 
 def shown(pixels: UInt8[Tensor, "pictures 3 size size"], blind: bool) -> UInt8[Tensor, "pictures 3 size size"]:
-    """The pictures; or, to a blind model, as many that are grey all over."""
+    """The pictures; or, to a blind model, as many that are gray all over."""
     return torch.full_like(pixels, 128) if blind else pixels

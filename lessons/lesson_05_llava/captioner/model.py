@@ -28,8 +28,8 @@ class Captioner(nn.Module):
         self, pixels: UInt8[Tensor, "batch channels height width_px"]
     ) -> Float[Tensor, "batch seen width"]:
         """What the eye makes of pictures, in the language model's width: a token a patch, after the class token where it has one."""
-        standardised = (pixels.to(self.bridge.weight.dtype) / 255 - self.config.mean) / self.config.deviation
-        return self.bridge(self.eye.features(standardised))
+        standardized = (pixels.to(self.bridge.weight.dtype) / 255 - self.config.mean) / self.config.deviation
+        return self.bridge(self.eye.features(standardized))
 
     def forward(
         self, pixels: UInt8[Tensor, "batch channels height width_px"], tokens: Int[Tensor, "batch words"]

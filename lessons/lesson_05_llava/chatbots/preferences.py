@@ -67,7 +67,7 @@ class PreferenceBatches:
 def preference_loss(
     model: LanguageModel, batch: tuple[Pairs, Tensor], beta: float, anchor: float
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """Direct preference optimisation of a batch of pairs, plus `anchor` times the surprise at a token of the preferred answers.
+    """Direct preference optimization of a batch of pairs, plus `anchor` times the surprise at a token of the preferred answers.
 
     The preference alone asks that the preferred answer loses less than the rejected one, not that it is likely: both may
     fall, and the model ends by saying something third. The second term holds the preferred one up (arXiv:2404.19733, eq. 1).

@@ -64,7 +64,7 @@ def teach_to_prefer(
     beta: float = 0.1,
     anchor: float = 1.0,
 ) -> TrainingResult:
-    """Direct preference optimisation: patient over blunt. The reference is the model as it comes in.
+    """Direct preference optimization: patient over blunt. The reference is the model as it comes in.
 
     anchor   how much the preferred answers are imitated besides (see `preference_loss`); 0 is DPO as published
     """

@@ -47,7 +47,7 @@ class LlavaNext(Llava):
         self.newline = nn.Parameter(torch.randn(width) / width**0.5)
 
     def look(self, tiles: Float[Tensor, "tiles channels side side"], size: Size) -> Tiled:
-        """One image as the eye sees it: `tiles` are what `tiles_of` has cut it into, standardised."""
+        """One image as the eye sees it: `tiles` are what `tiles_of` has cut it into, standardized."""
         return Tiled(self.image_features(tiles), size)
 
     def look_at(self, image: Float[Tensor, "channels height width_px"]) -> Tiled:

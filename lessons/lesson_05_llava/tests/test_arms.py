@@ -151,7 +151,7 @@ def test_an_arm_trains_and_measures(name, ends, tmp_path):
     assert (measured["gradient_bytes"] < measured["weight_bytes"]) == adapted
 
 
-def test_quantised_weights_take_fewer_bytes(ends, tmp_path):
+def test_quantized_weights_take_fewer_bytes(ends, tmp_path):
     assert run("qlora", tmp_path / "a")["weight_bytes"] < run("lora", tmp_path / "b")["weight_bytes"]
 
 

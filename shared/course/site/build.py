@@ -30,7 +30,7 @@ BESIDE += ("input/tex/extensions/*.js", "ui/*.js")
 
 
 def lay_out_mathjax(static: Path) -> None:
-    """Copy what is needed of MathJax, with its licence. Raises CourseError where it is not the version that is pinned."""
+    """Copy what is needed of MathJax, with its license. Raises CourseError where it is not the version that is pinned."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None or not package.submodule_search_locations:
         raise CourseError("MathJax is not installed: build the site with `make site`, which sets up what it needs")

@@ -60,7 +60,7 @@ def states(tmp_path) -> dict[str, str]:
 def test_every_state_in_words(tmp_path, arm):
     (arm("done") / "result.json").write_text("{}")
     failed = arm("failed kindly")
-    (failed / "error.txt").write_text("no such flavour: vanilla; choose chocolate\nor nothing\n")
+    (failed / "error.txt").write_text("no such flavor: vanilla; choose chocolate\nor nothing\n")
     (arm("failed badly") / "error.txt").write_text("Traceback (most recent call last):\n  File …\nIndexError: 7\n")
     cut = arm("cut")
     trained(cut, stop_after=5)
@@ -73,7 +73,7 @@ def test_every_state_in_words(tmp_path, arm):
     with sole_use(running):
         assert states(tmp_path) == {
             "done": "finished",
-            "failed kindly": "failed: no such flavour: vanilla; choose chocolate",
+            "failed kindly": "failed: no such flavor: vanilla; choose chocolate",
             "failed badly": "failed: IndexError: 7",
             "cut": "cut at step 5 of 6 of teacher, saved at 4",
             "nothing saved": "cut at step 1 of 6, nothing saved yet",

@@ -185,7 +185,7 @@ def test_merging_twice_or_out_of_order_is_refused():
         pass
 
 
-def test_a_quantised_base_is_not_merged_into_and_then_nothing_is():
+def test_a_quantized_base_is_not_merged_into_and_then_nothing_is():
     model = decoder()
     model.blocks[1].feed_forward.down = Int8Linear(model.blocks[1].feed_forward.down)
     add_adapters(model, BOTH[0])

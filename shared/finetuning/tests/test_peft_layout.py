@@ -15,7 +15,7 @@ from shared.finetuning import (
     adapters_in,
     add_adapters,
     load_adapters,
-    quantise_linears,
+    quantize_linears,
     save_adapters,
 )
 from shared.finetuning.tests.adapted_models import CONFIG, TABLE, decoder, draw_adapters, tokens
@@ -81,9 +81,9 @@ def test_saved_and_loaded_the_logits_are_the_same(dora, table, tmp_path):
     assert learning == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_adapters_move_between_a_quantised_model_and_a_whole_one(tmp_path):
+def test_adapters_move_between_a_quantized_model_and_a_whole_one(tmp_path):
     model = decoder()
-    quantise_linears(model, NF4Linear, ("blocks.*",))
+    quantize_linears(model, NF4Linear, ("blocks.*",))
     add_adapters(model, AdapterConfig(("*.query", "*.up")))
     draw_adapters(model)
     save_adapters(tmp_path, model, TABLE)

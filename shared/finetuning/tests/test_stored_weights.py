@@ -10,8 +10,8 @@ from shared.finetuning import (
     Int8Linear,
     NF4Linear,
     add_adapters,
-    quantise_int8,
-    quantise_linears,
+    quantize_int8,
+    quantize_linears,
     share_that_learns,
     training_bytes,
 )
@@ -29,8 +29,8 @@ def test_it_multiplies_by_the_stored_weight_and_so_does_the_gradient(kind, bias)
     target = torch.randn(2, 3, 32)
     F.mse_loss(layer(x), target).backward()
     y = x.detach().clone().requires_grad_()
-    F.mse_loss(F.linear(y, layer.dequantised(), layer.bias), target).backward()
-    torch.testing.assert_close(layer(x), F.linear(x, layer.dequantised(), layer.bias))
+    F.mse_loss(F.linear(y, layer.dequantized(), layer.bias), target).backward()
+    torch.testing.assert_close(layer(x), F.linear(x, layer.dequantized(), layer.bias))
     torch.testing.assert_close(x.grad, y.grad)
     assert not list(layer.parameters())
 
@@ -39,7 +39,7 @@ def test_it_multiplies_by_the_stored_weight_and_so_does_the_gradient(kind, bias)
 def test_the_stored_weight_is_near(kind, error):
     linear = nn.Linear(256, 256)
     nn.init.normal_(linear.weight, std=0.02)
-    difference = kind(linear).dequantised() - linear.weight
+    difference = kind(linear).dequantized() - linear.weight
     assert 0 < difference.pow(2).mean().sqrt() / 0.02 < error
 
 
@@ -55,7 +55,7 @@ def test_a_row_of_large_weights_takes_no_precision_from_another():
     weight = torch.randn(3, 50)
     weight[1] *= 1000
     weight[2] = 0
-    numbers, scales = quantise_int8(weight)
+    numbers, scales = quantize_int8(weight)
     assert numbers.abs().amax(dim=1).tolist() == [127, 127, 0]
     error = (numbers * scales[:, None] - weight).abs().amax(dim=1)
     assert (error <= scales / 2 * 1.0001).all() and error[0] < 0.02
@@ -65,16 +65,16 @@ def test_whole_numbers_are_those_of_bitsandbytes():
     theirs = pytest.importorskip("bitsandbytes.functional", reason="pip install -r requirements/oracles.txt")
     weight = torch.randn(33, 70)
     numbers, largest, _ = theirs.int8_vectorwise_quant(weight.clone())
-    ours, scales = quantise_int8(weight)
+    ours, scales = quantize_int8(weight)
     assert torch.equal(ours, numbers) and torch.equal(scales, largest / 127)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_change_of_precision_leaves_the_scales_alone(kind):
     layer = kind(nn.Linear(64, 32))
-    before = layer.dequantised()
+    before = layer.dequantized()
     layer.to(torch.bfloat16)
-    assert torch.equal(layer.dequantised(), before) and layer.bias.dtype == torch.bfloat16
+    assert torch.equal(layer.dequantized(), before) and layer.bias.dtype == torch.bfloat16
     y = layer(torch.randn(2, 64, dtype=torch.bfloat16, requires_grad=True))
     assert y.dtype == torch.bfloat16
     y.sum().backward()
@@ -87,14 +87,14 @@ def test_mixed_precision_reaches_the_input_in_its_own(kind):
         y = layer(x)
     y.float().sum().backward()
     assert x.grad.dtype == torch.float32
-    torch.testing.assert_close(x.grad, layer.dequantised().sum(dim=0).expand(2, 64), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(x.grad, layer.dequantized().sum(dim=0).expand(2, 64), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_saved_and_loaded_with_its_model(kind):
     model, other = decoder(0), decoder(1)
     for each in (model, other):
-        quantise_linears(each, kind, ("blocks.*",))
+        quantize_linears(each, kind, ("blocks.*",))
     assert not torch.equal(other(tokens()), model(tokens()))
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(tokens()), model(tokens()))
@@ -103,7 +103,7 @@ def test_it_is_saved_and_loaded_with_its_model(kind):
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 def test_qlora_learns_through_weights_that_do_not_move(dora):
     model = decoder()
-    assert len(quantise_linears(model, NF4Linear, ("blocks.*",))) == 14
+    assert len(quantize_linears(model, NF4Linear, ("blocks.*",))) == 14
     add_adapters(model, AdapterConfig(("blocks.*",), rank=4, dora=dora))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     rows = torch.randint(CONFIG.vocab, (8, 9))
@@ -140,9 +140,9 @@ def test_bits_a_weight_are_what_the_paper_says():
     assert training_bytes(Int8Linear(nn.Linear(1024, 1024, bias=False))).weights == 1024**2 + 4 * 1024
 
 
-def test_a_quantised_weight_counts_as_one_number_in_the_share():
+def test_a_quantized_weight_counts_as_one_number_in_the_share():
     shares = []
-    for prepare in (lambda m: None, lambda m: quantise_linears(m, NF4Linear, ("blocks.*",))):
+    for prepare in (lambda m: None, lambda m: quantize_linears(m, NF4Linear, ("blocks.*",))):
         model = decoder()
         everything = sum(p.numel() for p in model.parameters())
         prepare(model)
@@ -158,19 +158,19 @@ def test_counting_needs_no_memory():
         model = nn.Sequential(nn.Linear(10**5, 10**5, bias=False))
     assert training_bytes(model).total == 4 * 4 * 10**10
     with torch.device("meta"):
-        quantise_linears(model, NF4Linear, ("0",))
+        quantize_linears(model, NF4Linear, ("0",))
     assert 8 * training_bytes(model).total / 10**10 == pytest.approx(4.127, abs=1e-3)
     # And those that follow have their numbers.
-    assert NF4Linear(nn.Linear(64, 4)).dequantised().isfinite().all()
+    assert NF4Linear(nn.Linear(64, 4)).dequantized().isfinite().all()
 
 
-def test_what_cannot_be_quantised_is_named():
+def test_what_cannot_be_quantized_is_named():
     model = decoder()
     with pytest.raises(ValueError, match="no linear layer matches"):
-        quantise_linears(model, NF4Linear, ("*.q_proj",))
-    quantise_linears(model, Int8Linear, ("*.query",))
-    with pytest.raises(ValueError, match=r"blocks\.0\.attention\.query, .* is quantised already"):
-        quantise_linears(model, NF4Linear, ("blocks.*",))
+        quantize_linears(model, NF4Linear, ("*.q_proj",))
+    quantize_linears(model, Int8Linear, ("*.query",))
+    with pytest.raises(ValueError, match=r"blocks\.0\.attention\.query, .* is quantized already"):
+        quantize_linears(model, NF4Linear, ("blocks.*",))
     add_adapters(model, AdapterConfig(("*.query",)))
-    with pytest.raises(ValueError, match="quantise it first"):
-        quantise_linears(model, Int8Linear, ("*.key",))
+    with pytest.raises(ValueError, match="quantize it first"):
+        quantize_linears(model, Int8Linear, ("*.key",))

@@ -84,7 +84,7 @@ def test_cmyk_becomes_red_green_and_blue():
     assert difference(picture(file(photo().convert("CMYK"), "JPEG", quality=95), SETTINGS), photo()) < 6
 
 
-def test_sixteen_bits_keep_their_greys():
+def test_sixteen_bits_keep_their_grays():
     levels = np.linspace(0, 65535, 13 * 9).astype(np.uint16).reshape(9, 13)
     read = picture(file(Image.fromarray(levels), "PNG"), SETTINGS)
     assert (np.asarray(read) == (levels >> 8)[..., None]).all()
@@ -125,9 +125,9 @@ def test_an_illegible_note_spoils_no_picture():
 
 def test_transparency_is_white():
     clear = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
-    grey = Image.new("LA", (4, 4), (0, 0))
+    gray = Image.new("LA", (4, 4), (0, 0))
     palette = Image.new("P", (4, 4), 0)
-    for data in (file(clear, "PNG"), file(clear, "WEBP"), file(grey, "PNG"), file(palette, "PNG", transparency=0)):
+    for data in (file(clear, "PNG"), file(clear, "WEBP"), file(gray, "PNG"), file(palette, "PNG", transparency=0)):
         assert picture(data, SETTINGS).getpixel((2, 2)) == (255, 255, 255)
 
 

@@ -63,7 +63,7 @@ def places(value: object, path: tuple = ()) -> list[tuple]:
 
 
 def change(draw: random.Random, document: dict) -> None:
-    """One field of a document becomes something else, is lost, doubled, or gets a neighbour."""
+    """One field of a document becomes something else, is lost, doubled, or gets a neighbor."""
     if not document:
         return
     *way, last = draw.choice(places(document))

@@ -9,9 +9,9 @@ import pytest
 from shared.stdlib import digits
 
 
-def test_file_is_the_one_its_licence_page_describes():
+def test_file_is_the_one_its_license_page_describes():
     packed = digits.PATH.read_bytes()
-    wanted = re.search(r"[0-9a-f]{64}", (digits.PATH.parent / "DIGITS-LICENCE.md").read_text(encoding="utf-8"))[0]
+    wanted = re.search(r"[0-9a-f]{64}", (digits.PATH.parent / "DIGITS-LICENSE.md").read_text(encoding="utf-8"))[0]
     assert hashlib.sha256(gzip.decompress(packed)).hexdigest() == wanted
     # Neither a time nor a name in the header: packing the same text again gives the same bytes.
     assert packed[3] == 0 and packed[4:8] == bytes(4)

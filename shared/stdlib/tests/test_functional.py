@@ -62,8 +62,8 @@ def test_operator(name, check):
 
 
 def composed_layer_norm(x, weight, bias):
-    centred = x - x.mean(-1, True)
-    return centred / ((centred * centred).mean(-1, True) + 1e-6).sqrt() * weight + bias
+    centered = x - x.mean(-1, True)
+    return centered / ((centered * centered).mean(-1, True) + 1e-6).sqrt() * weight + bias
 
 
 COMPOSED = {

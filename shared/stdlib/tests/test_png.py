@@ -23,7 +23,7 @@ def values(count: int, brightest: int = 255, seed: int = 0) -> list[int]:
 
 
 def smooth(width: int, height: int, channels: int) -> numpy.ndarray:
-    """A picture whose neighbours are alike, so that an encoder reaches for every kind of filter."""
+    """A picture whose neighbors are alike, so that an encoder reaches for every kind of filter."""
     y, x, c = numpy.mgrid[0:height, 0:width, 0:channels]
     return ((x * 7 + y * 5 + c * 40 + (x * y) // 9) % 256).astype(numpy.uint8)
 
@@ -86,19 +86,19 @@ def file_of(
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_grey_of_few_bits_spreads_over_the_whole_range(tmp_path, depth):
+def test_gray_of_few_bits_spreads_over_the_whole_range(tmp_path, depth):
     rows = b"".join(bytes([0, *values((13 * depth + 7) // 8, seed=row)]) for row in range(4))
-    data = file_of(13, 4, depth, png.GREY, rows)
+    data = file_of(13, 4, depth, png.GRAY, rows)
     (tmp_path / "a.png").write_bytes(data)
     with Pillow.open(io.BytesIO(data)) as theirs:
         assert list(png.read(tmp_path / "a.png").values) == numpy.asarray(theirs.convert("L")).flatten().tolist()
 
 
 @pytest.mark.parametrize(
-    "kind,key,mode", [(png.GREY, struct.pack(">H", 7), "LA"), (png.RGB, struct.pack(">3H", 1, 2, 3), "RGBA")]
+    "kind,key,mode", [(png.GRAY, struct.pack(">H", 7), "LA"), (png.RGB, struct.pack(">3H", 1, 2, 3), "RGBA")]
 )
 def test_one_transparent_colour_becomes_alpha(tmp_path, kind, key, mode):
-    row = bytes([0, 7, 8, 7]) if kind == png.GREY else bytes([0, 1, 2, 3, 1, 2, 4, 1, 2, 3])
+    row = bytes([0, 7, 8, 7]) if kind == png.GRAY else bytes([0, 1, 2, 3, 1, 2, 4, 1, 2, 3])
     data = file_of(3, 1, 8, kind, row, (b"tRNS", key))
     (tmp_path / "a.png").write_bytes(data)
     with Pillow.open(io.BytesIO(data)) as theirs:
@@ -110,7 +110,7 @@ def test_one_transparent_colour_becomes_alpha(tmp_path, kind, key, mode):
     st.lists(st.sampled_from([0, 1, 2, 3, 4]), min_size=1, max_size=6), st.sampled_from([1, 3, 4]), st.integers(1, 9)
 )
 def test_every_filter_is_undone_as_pillow_undoes_it(tmp_path_factory, methods, channels, width):
-    kind = {1: png.GREY, 3: png.RGB, 4: png.RGB_ALPHA}[channels]
+    kind = {1: png.GRAY, 3: png.RGB, 4: png.RGB_ALPHA}[channels]
     rows = b"".join(bytes([method, *values(width * channels, seed=row)]) for row, method in enumerate(methods))
     data = file_of(width, len(methods), 8, kind, rows)
     path = tmp_path_factory.mktemp("png") / "a.png"
@@ -119,7 +119,7 @@ def test_every_filter_is_undone_as_pillow_undoes_it(tmp_path_factory, methods, c
         assert list(png.read(path).values) == numpy.asarray(theirs).flatten().tolist()
 
 
-GOOD = file_of(2, 2, 8, png.GREY, bytes([0, 1, 2, 0, 3, 4]))
+GOOD = file_of(2, 2, 8, png.GRAY, bytes([0, 1, 2, 0, 3, 4]))
 
 
 def with_flipped_byte(position: int) -> bytes:
@@ -137,17 +137,17 @@ def with_flipped_byte(position: int) -> bytes:
         (with_flipped_byte(18), "checksum of its b'IHDR'"),
         (with_flipped_byte(45), "checksum of its b'IDAT'"),
         (png.SIGNATURE + GOOD[33:], "IHDR was expected"),
-        (file_of(2, 2, 8, png.GREY, bytes(6), interlaced=1), "without interlacing"),
-        (file_of(2, 2, 8, png.GREY, bytes(5)), "5 of 6 bytes"),
-        (file_of(2, 2, 8, png.GREY, bytes([9, 1, 2, 0, 3, 4])), "filter 9"),
-        (file_of(2, 2, 3, png.GREY, bytes(6)), "at 3 bits"),
+        (file_of(2, 2, 8, png.GRAY, bytes(6), interlaced=1), "without interlacing"),
+        (file_of(2, 2, 8, png.GRAY, bytes(5)), "5 of 6 bytes"),
+        (file_of(2, 2, 8, png.GRAY, bytes([9, 1, 2, 0, 3, 4])), "filter 9"),
+        (file_of(2, 2, 3, png.GRAY, bytes(6)), "at 3 bits"),
         (file_of(2, 2, 8, 5, bytes(6)), "colour type 5"),
-        (file_of(0, 2, 8, png.GREY, bytes(6)), "0×2"),
-        (file_of(60_000, 60_000, 8, png.GREY, bytes(6)), "more than the"),
+        (file_of(0, 2, 8, png.GRAY, bytes(6)), "0×2"),
+        (file_of(60_000, 60_000, 8, png.GRAY, bytes(6)), "more than the"),
         (file_of(2, 1, 8, png.PALETTE, bytes([0, 0, 1]), (b"PLTE", bytes(3))), "no colour 1"),
         (file_of(2, 1, 8, png.PALETTE, bytes([0, 0, 1])), "no colour 1"),
-        (file_of(2, 2, 8, png.GREY, bytes(6), (b"tRNS", bytes(6))), "transparent colour"),
-        (file_of(2, 2, 8, png.GREY, bytes(6), (b"ABCD", b"")), "must understand"),
+        (file_of(2, 2, 8, png.GRAY, bytes(6), (b"tRNS", bytes(6))), "transparent colour"),
+        (file_of(2, 2, 8, png.GRAY, bytes(6), (b"ABCD", b"")), "must understand"),
         (GOOD.replace(zlib.compress(bytes([0, 1, 2, 0, 3, 4])), bytes(14)), "checksum"),
     ],
 )
@@ -173,7 +173,7 @@ def test_every_cut_and_every_flipped_byte_is_noticed(tmp_path):
 
 def test_no_more_is_unpacked_than_the_header_promises(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(file_of(1, 1, 8, png.GREY, bytes([0, 9]) + bytes(1 << 24)))
+    path.write_bytes(file_of(1, 1, 8, png.GRAY, bytes([0, 9]) + bytes(1 << 24)))
     assert list(png.read(path).values) == [9]
 
 

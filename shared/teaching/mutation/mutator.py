@@ -17,12 +17,12 @@ COMPARISONS = {
     ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
     ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
 }  # fmt: skip
-NEIGHBOURS = (
+NEIGHBORS = (
     "sum mean", "max min", "amax amin", "argmax argmin", "maximum minimum", "sin cos", "exp log", "tanh sigmoid",
     "floor ceil", "zeros ones", "zeros_like ones_like", "softmax log_softmax", "triu tril", "any all", "sqrt square",
     "cat stack", "append clear",
 )  # fmt: skip
-OTHER_NAME = {a: b for pair in NEIGHBOURS for a, b in (pair.split(), pair.split()[::-1])}
+OTHER_NAME = {a: b for pair in NEIGHBORS for a, b in (pair.split(), pair.split()[::-1])}
 AXES = {"dim", "axis", "dims"}
 # `strict` only checks what is given, and a forgotten `device` shows on a GPU alone.
 NOT_PLANTED = {"strict", "device"}
@@ -135,7 +135,7 @@ def _constants(value, node: ast.Constant, parent: ast.AST) -> Iterator[tuple[str
 
 
 def _swapped_axes(pattern: str) -> Iterator[str]:
-    """Patterns such as "b c (h p) -> b (h p c)" or "bij,bjk->bik" with two neighbours of the result exchanged."""
+    """Patterns such as "b c (h p) -> b (h p c)" or "bij,bjk->bik" with two neighbors of the result exchanged."""
     head, _, tail = pattern.partition("->")
     word = r"\w+" if " " in tail.strip() else r"\w"
     for one, other in pairwise(re.findall(word, tail)):

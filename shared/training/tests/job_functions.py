@@ -16,7 +16,7 @@ def add(*, first: int, second: int, folder: Path, resume: bool) -> dict:
 
 
 def fail_kindly(*, folder: Path, resume: bool) -> dict:
-    raise CourseError("no such flavour: vanilla; choose chocolate")
+    raise CourseError("no such flavor: vanilla; choose chocolate")
 
 
 def fail_with_a_bug(*, folder: Path, resume: bool) -> dict:

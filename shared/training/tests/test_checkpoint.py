@@ -91,7 +91,7 @@ def test_an_average_that_was_not_kept_cannot_be_loaded(tmp_path):
         load_weights(network(), tmp_path, average=True)
 
 
-def test_a_foreign_safetensors_file_is_recognised(tmp_path):
+def test_a_foreign_safetensors_file_is_recognized(tmp_path):
     safetensors.torch.save_file({"weight": torch.zeros(2)}, tmp_path / FILE_NAME)
     with pytest.raises(CourseError, match="not written by the training loop"):
         load_weights(network(), tmp_path)

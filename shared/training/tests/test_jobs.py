@@ -104,7 +104,7 @@ def test_a_failing_job_says_why_and_stops_the_others(tmp_path):
     with pytest.raises(CourseError) as caught:
         run_jobs([slow, bad, add(tmp_path)])
     lines = str(caught.value).splitlines()
-    assert lines[0] == "job bad failed: no such flavour: vanilla; choose chocolate"
+    assert lines[0] == "job bad failed: no such flavor: vanilla; choose chocolate"
     assert "log.txt" in lines[1] and len(lines) == 2
     assert not (tmp_path / "slow" / "result.json").exists()
     assert not (tmp_path / "add" / "calls").exists()

@@ -68,7 +68,7 @@ def test_a_lost_process_ends_the_run_with_a_message_and_a_checkpoint_that_resume
     assert message.startswith("ProcessLost: process 0 waited in vain for another one, which has died or hangs")
     assert f"All up to step {step_of(newest)} is saved in {folder}, and the same command with RESUME=1" in message
     if way == "hangs":
-        # Of several operations that are under way, some are ended by their own clock and some by a neighbour's.
+        # Of several operations that are under way, some are ended by their own clock and some by a neighbor's.
         assert "Timed out waiting 12000ms" in message or "timeout caused pair closure" in message
 
     history = parallel_job.run("vit", "ddp", folder, resume=True, **parallel_job.CUT).history

@@ -12,7 +12,7 @@ CONFIG = DecoderConfig(vocab=23, width=24, layers=3, heads=6, kv_heads=2, hidden
 
 
 def _redrawn(decoder: nn.Module) -> nn.Module:
-    """Every weight drawn anew: what default initialisation leaves at 0 or 1 hides errors."""
+    """Every weight drawn anew: what default initialization leaves at 0 or 1 hides errors."""
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, mean=0.1, std=0.3)
     return decoder.eval()

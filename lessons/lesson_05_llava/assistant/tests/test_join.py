@@ -177,7 +177,7 @@ def test_preprocessing_is_written_as_it_is_read(tmp_path):
     assert ImagePreprocessing.from_pretrained(tmp_path) == stretched
 
 
-def test_toy_pictures_are_standardised_as_lesson_2_has_it(noise):
+def test_toy_pictures_are_standardized_as_lesson_2_has_it(noise):
     picture = noise(32, 32)
     pixels = torch.tensor(list(picture.tobytes())).view(32, 32, 3).permute(2, 0, 1)
     torch.testing.assert_close(toy_preprocessing(32)([picture])[0], pixels.float() / 64 - 3.25, atol=1e-5, rtol=0)

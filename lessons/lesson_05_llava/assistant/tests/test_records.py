@@ -21,7 +21,7 @@ def talk(*said, image="good.png", roles=("human", "assistant")):
 
 GOOD = [
     talk("<image>\nWhat is this?", "A cat."),
-    talk("What is this?\n<image>", "A cat.", "And what colour?", "Grey.", roles=("human", "gpt")),
+    talk("What is this?\n<image>", "A cat.", "And what colour?", "Gray.", roles=("human", "gpt")),
     talk("Say hello.", "Hello.", image=None, roles=("user", "assistant")),
     {"conversations": [{"from": "system", "value": "Be kind."}, *talk("Hi.", "Hello.")["conversations"]]},
     {"image": "good.png", "text": "A cat.", "prompt": "What is this?", "kind": "thing", "id": 7},
@@ -41,7 +41,7 @@ BAD = [
     (talk("<image>\nWhat?", "A cat.", roles=("gpt", "human")), "the turns are gpt, human"),
     (talk("<image>\nWhat?", "A cat.", roles=("human", "robot")), "turn 1 is from 'robot'"),
     (talk("<image>\nWhat?", " \n"), "turn 1 is an empty answer"),
-    (talk("<image>\nWhat?", "A cat.", "", "Grey."), "turn 2 is an empty text"),
+    (talk("<image>\nWhat?", "A cat.", "", "Gray."), "turn 2 is an empty text"),
     ({"image": "good.png", "conversations": []}, "conversations is \\[\\]"),
     ({"image": "good.png", "conversations": "hello"}, "conversations is 'hello'"),
     ({"image": "good.png", "conversations": [{"from": "human"}]}, "turn 0 is {'from': 'human'}"),
@@ -165,6 +165,6 @@ def test_pictures_of_every_sort_are_seen_upright_and_in_colour(tmp_path):
 
     clear = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
     assert open_picture(clear).getpixel((0, 0)) == (255, 255, 255)
-    grey = Image.new("I;16", (2, 2), 0x8000)
-    assert open_picture(grey).getpixel((0, 0)) == (128, 128, 128)
+    gray = Image.new("I;16", (2, 2), 0x8000)
+    assert open_picture(gray).getpixel((0, 0)) == (128, 128, 128)
     assert open_picture(Image.new("CMYK", (2, 2), (0, 0, 0, 255))).getpixel((0, 0)) == (0, 0, 0)

@@ -20,7 +20,7 @@ from lessons.lesson_05_llava.captioner.toy import write_folder
 from shared.errors import CourseError
 
 NAMES = ("a.png", "b.png", "c.png")
-SAID = {"a.png": ["a cat", "a grey cat"], "b.png": ["a dog"], "c.png": ["a boat at sea"]}
+SAID = {"a.png": ["a cat", "a gray cat"], "b.png": ["a dog"], "c.png": ["a boat at sea"]}
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_captions_as_tokens():
 
 
 def test_batches_keep_pictures_and_captions_together():
-    # The picture's grey level is the number of its caption.
+    # The picture's gray level is the number of its caption.
     said = [[f"a {name}", f"the {name}"] for name in ("cat", "dog", "boat", "house")]
     pixels = torch.arange(4, dtype=torch.uint8)[:, None, None, None].expand(4, 3, 16, 16).contiguous()
     pairs = Pictures(pixels, said)

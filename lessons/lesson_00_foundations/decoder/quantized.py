@@ -14,7 +14,7 @@ from torch.nn import functional as F
 LARGEST = 127
 
 
-def quantise(weight: Float[Tensor, "out in"]) -> tuple[Int8[Tensor, "out in"], Float[Tensor, "out 1"]]:
+def quantize(weight: Float[Tensor, "out in"]) -> tuple[Int8[Tensor, "out in"], Float[Tensor, "out 1"]]:
     """Whole numbers, and the scale of each row, so that their product is the weight to within half a scale.
 
     The scale is the row's largest absolute weight divided by 127. A row of zeros has scale 1.
@@ -26,7 +26,7 @@ def quantise(weight: Float[Tensor, "out in"]) -> tuple[Int8[Tensor, "out in"], F
     # end exercise
 
 
-class QuantisedLinear(nn.Module):
+class QuantizedLinear(nn.Module):
     """A linear layer without bias that stores whole numbers and makes weights of them when it is used.
 
     On a GPU a fused kernel would read the 8 bits and never write the full weights; here they exist for one multiplication.
@@ -34,7 +34,7 @@ class QuantisedLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        numbers, scale = quantise(linear.weight.detach())
+        numbers, scale = quantize(linear.weight.detach())
         self.register_buffer("numbers", numbers)
         self.register_buffer("scale", scale)
 
@@ -43,12 +43,12 @@ class QuantisedLinear(nn.Module):
         return F.linear(x, self.numbers.to(x.dtype)) * self.scale.squeeze(1)
 
 
-class QuantisedEmbedding(nn.Module):
+class QuantizedEmbedding(nn.Module):
     """An embedding that stores whole numbers; only the rows looked up are made into vectors."""
 
     def __init__(self, embedding: nn.Embedding):
         super().__init__()
-        numbers, scale = quantise(embedding.weight.detach())
+        numbers, scale = quantize(embedding.weight.detach())
         self.register_buffer("numbers", numbers)
         self.register_buffer("scale", scale)
 
@@ -60,7 +60,7 @@ class QuantisedEmbedding(nn.Module):
         return self.numbers[indices] * self.scale[indices]
 
 
-def quantised(model: nn.Module) -> nn.Module:
+def quantized(model: nn.Module) -> nn.Module:
     """A copy of the model with every linear layer without bias and every embedding in 8 bits.
 
     A head that is tied to the embedding stays so. Raises ValueError when there is a linear layer with a bias.
@@ -73,9 +73,9 @@ def quantised(model: nn.Module) -> nn.Module:
                     raise ValueError(
                         f"the linear layer {name} has a bias; these are for Llama-style layers, without one"
                     )
-                setattr(module, name, QuantisedLinear(part))
+                setattr(module, name, QuantizedLinear(part))
             elif isinstance(part, nn.Embedding):
-                setattr(module, name, QuantisedEmbedding(part))
+                setattr(module, name, QuantizedEmbedding(part))
     embedding, output = getattr(model, "embedding", None), getattr(model, "output", None)
     if model.config.tied:
         output.numbers, output.scale = embedding.numbers, embedding.scale
