@@ -33,4 +33,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-S", "shared/serving/healthcheck.py"]
 STOPSIGNAL SIGTERM
 # No shell between the signal and the service: it ends in order.
-CMD ["python", "-m", "lessons.lesson_05_llava.assistant.serve", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "apps.assistant.serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -54,7 +54,7 @@ runs: setup ## list what has been trained: how far each run came, and how to go 
 	@$(RUN) -m shared.course.runs
 
 serve: setup ## show lesson 5's assistant pictures and ask it, over HTTP: PORT=8000, ASSISTANT=folder for another one
-	@$(RUN) -m lessons.lesson_05_llava.assistant.serve $(ASSISTANT) --port $(PORT)
+	@$(RUN) -m apps.assistant.serve $(ASSISTANT) --port $(PORT)
 
 test: setup lint ## run every test and every notebook
 	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env

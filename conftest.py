@@ -21,7 +21,7 @@ def _typed_modules() -> list[str]:
     many small calls would only slow them down.
     """
     names = []
-    for top in ("shared", "data", "lessons"):
+    for top in ("shared", "data", "lessons", "apps"):
         for file in sorted((ROOT / top).rglob("*.py")):
             parts = file.relative_to(ROOT).with_suffix("").parts
             if "tests" in parts or "stdlib" in parts or "toybox" in parts or parts[-1] in ("reference", "__init__"):

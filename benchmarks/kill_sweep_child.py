@@ -20,7 +20,8 @@ import torch._dynamo  # optimizers load it at their first step, which every chil
 import torch.utils.tensorboard  # every run's log does so
 from torch import Tensor, nn
 
-from shared.training import Batches, TrainingConfig, checkpoint, last_good, metrics, train
+from shared.training import Batches, TrainingConfig, checkpoint, metrics, train
+from shared.training import recovery as last_good
 
 STEPS = 48
 SETTINGS = TrainingConfig(

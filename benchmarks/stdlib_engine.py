@@ -14,9 +14,9 @@ from collections.abc import Callable
 from random import Random
 
 from shared.stdlib import digits
+from shared.stdlib.creation import normal
 from shared.stdlib.dot import products_by_distance, products_exactly
 from shared.stdlib.functional import cross_entropy
-from shared.stdlib.making import normal
 from shared.stdlib.nn import Linear
 from shared.stdlib.shapes import rows_of
 from shared.stdlib.tensor import Tensor

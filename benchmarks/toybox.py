@@ -12,8 +12,8 @@ from collections.abc import Callable
 from PIL import Image
 
 from data.toybox.heldout import scene_at
+from data.toybox.image import pictures
 from data.toybox.language import caption
-from data.toybox.picture import pictures
 from data.toybox.questions import question_at
 from data.toybox.raster import background, corner, raster, size_in_pixels, sprite
 from data.toybox.scene import Scene, stream

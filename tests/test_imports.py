@@ -15,7 +15,7 @@ ORACLES = {"transformers", "diffusers", "peft", "torchvision", "tokenizers", "se
 TOYBOX_OF_THE_STDLIB = {f"data.toybox.{name}" for name in ("scene", "language", "questions", "raster", "heldout")}
 FILES = [
     path
-    for top in ("shared", "data", "lessons")
+    for top in ("shared", "data", "lessons", "apps")
     for path in sorted((ROOT / top).rglob("*.py"))
     if "tests" not in path.parts and "cache" not in path.parts
 ]

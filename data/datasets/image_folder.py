@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from data.datasets.image_dataset import ImageDataset
 from shared.errors import CourseError
-from shared.pictures import upright
+from shared.images import upright
 
 # Pillow reports a damaged file by many kinds of error, depending on the format and on where the damage lies.
 UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, TypeError, Image.DecompressionBombError)

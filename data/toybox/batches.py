@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.toybox.heldout import scene_at
-from data.toybox.picture import pictures
+from data.toybox.image import pictures
 from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene
 
 # What a label's number stands for: labels["colour"] == 2 is LABELS["colour"][2], yellow.

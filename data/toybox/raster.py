@@ -2,7 +2,7 @@
 
 A sprite (one thing at one picture size) is drawn once: each pixel is cut into 4 × 4 samples, each sample asks
 whether it lies in the shape, in its edge, and in which part of its texture. Drawing a scene then only lays sprites
-over a background. `data.toybox.picture` lays the same sprites with numpy, a hundred times faster.
+over a background. `data.toybox.image` lays the same sprites with numpy, a hundred times faster.
 """
 
 from functools import cache

@@ -19,12 +19,12 @@ from data.toybox.heldout import scene_at
 from data.toybox.language import Description, describe, phrase
 from data.toybox.raster import raster
 from data.toybox.scene import COLOURS, PLACES, Scene
+from shared.stdlib.ascii_image import shading
 from shared.stdlib.autograd import no_grad
+from shared.stdlib.creation import normal
 from shared.stdlib.functional import cross_entropy, gelu
-from shared.stdlib.making import normal
 from shared.stdlib.nn import Embedding, LayerNorm, Linear, Module, MultiHeadAttention
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.shading import shading
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train

@@ -15,12 +15,12 @@ from operator import eq
 from random import Random
 
 from shared.stdlib import digits
+from shared.stdlib.ascii_image import shading
 from shared.stdlib.autograd import no_grad
+from shared.stdlib.creation import full, normal
 from shared.stdlib.functional import concatenate, cross_entropy, embedding, gelu, linear, softmax
-from shared.stdlib.making import full, normal
 from shared.stdlib.nn import Embedding, LayerNorm, Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.shading import shading
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train

@@ -15,11 +15,11 @@ from functools import partial
 from random import Random
 
 from shared.stdlib import digits
+from shared.stdlib.ascii_image import shading
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.functional import concatenate, cross_entropy, embedding, gelu, silu, softmax
 from shared.stdlib.nn import Embedding, Linear, Module, RMSNorm
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.shading import shading
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train

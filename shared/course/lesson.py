@@ -69,7 +69,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that `make lesson-N` needs to know; an `experiment.py` exports one as LESSON."""
+    """All that `make lesson-N` needs to know; `experiment/lesson.py` exports one as LESSON."""
 
     number: int
     arms: Sequence[Arm]
@@ -158,8 +158,8 @@ def entries() -> list[Entry]:
 
 def lesson_folder(number: int) -> Path | None:
     """The folder of lesson `number`, or None when it is not built yet."""
-    found = sorted((ROOT / "lessons").glob(f"lesson_{number:02d}_*/experiment.py"))
-    return found[0].parent if found else None
+    found = sorted((ROOT / "lessons").glob(f"lesson_{number:02d}_*/experiment/lesson.py"))
+    return found[0].parent.parent if found else None
 
 
 def load_lesson(number: int) -> tuple[Lesson, Path]:
@@ -171,4 +171,4 @@ def load_lesson(number: int) -> tuple[Lesson, Path]:
         raise CourseError(
             f"lesson {number} is {'planned, not built yet' if planned else 'not in this course'}; built so far: {', '.join(built)}"
         )
-    return importlib.import_module(f"lessons.{folder.name}.experiment").LESSON, folder
+    return importlib.import_module(f"lessons.{folder.name}.experiment.lesson").LESSON, folder

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from shared.course.claims import Verdict, row
 from shared.course.lesson import Lesson, Run
 from shared.course.machine import describe
-from shared.course.verdicts import Verdict, row
 
 COLUMNS = ("claim", "baseline", "measured", "threshold", "verdict")
 VERDICT_STYLE = {"reproduced": "green", "not at this scale": "yellow", "FAILED": "bold red", "measured": "dim"}

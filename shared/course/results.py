@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from shared.course.claims import Verdict, row
 from shared.course.lesson import Lesson, Run, load_lesson
 from shared.course.machine import describe
 from shared.course.readme import read_results, write_readmes
 from shared.course.run import WORKERS, from_command_line, run_lesson
-from shared.course.verdicts import Verdict, row
 from shared.errors import CourseError
 
 LEAST_SEEDS = 3

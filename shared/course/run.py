@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from shared.course.claims import Verdict, judge, row
 from shared.course.lesson import PRESETS, ROOT, Lesson, Run, load_lesson
 from shared.course.report import claims_table, draw, write_report
-from shared.course.verdicts import Verdict, judge, row
 from shared.errors import CourseError
 
 # One GPU is best used by one arm at a time; two cores by two.
@@ -79,7 +79,8 @@ def train(
     device = choose_device(device, preset)
     arms = lesson.arms_of(preset, data, part)
 
-    from shared.training import Job, run_jobs  # here, so that the errors above come before PyTorch is loaded
+    from shared.course.job_spec import Job
+    from shared.course.jobs import run_jobs  # here, so that the errors above come before PyTorch is loaded
 
     own = data == lesson.data_sets[preset]
     place = ROOT / "runs" / folder.name / (preset if own else f"{preset}-{re.sub('[^a-zA-Z0-9]+', '-', data)}")

@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from shared.course.job_spec import Job
 from shared.course.lesson import ROOT
 from shared.training.checkpoint import FILE_NAME
-from shared.training.job import Job
+from shared.training.lock import in_use
 from shared.training.sharded_checkpoint import HEADER
-from shared.training.sole_use import in_use
 
 COLUMNS = ("lesson", "preset", "seed", "arm", "state", "size", "last change")
 OLDER = " (older code)"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shared.stdlib import tensor as stdlib
-from shared.two_worlds import as_plain, as_torch
+from shared.torch_conversion import as_plain, as_torch
 
 
 class Student:

@@ -1,7 +1,9 @@
 """Every figure's look in one place, and the few kinds of picture that lessons draw."""
 
 from shared.plots.charts import bars_with_intervals, learning_curves
-from shared.plots.look import (
+from shared.plots.images import attention_overlay, image_grid
+from shared.plots.matrices import matrix, matrix_grid
+from shared.plots.style import (
     BLUE,
     DIVERGING,
     GRAY,
@@ -17,8 +19,6 @@ from shared.plots.look import (
     figure,
     save,
 )
-from shared.plots.matrices import matrix, matrix_grid
-from shared.plots.pictures import attention_overlay, image_grid
 
 __all__ = [
     "BLUE",

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from shared.plots.look import (
+from shared.plots.style import (
     BLUE,
     DASHED,
     GRAY,

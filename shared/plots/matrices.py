@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 
-from shared.plots.look import DIVERGING, INK, SEQUENTIAL, Card, bare, figure, frame_height, plain, require, styled
+from shared.plots.style import DIVERGING, INK, SEQUENTIAL, Card, bare, figure, frame_height, plain, require, styled
 
 
 @styled

@@ -2,7 +2,7 @@
 
 from shared.serving.app import create_app
 from shared.serving.serve import serve
+from shared.serving.served_model import ROLES, Message, Refusal, Request, Speaker
 from shared.serving.settings import Settings
-from shared.serving.speaker import ROLES, Message, Refusal, Request, Speaker
 
 __all__ = ["ROLES", "Message", "Refusal", "Request", "Settings", "Speaker", "create_app", "serve"]

@@ -15,8 +15,8 @@ from shared.serving.images import picture
 from shared.serving.metrics import Metrics
 from shared.serving.problems import Problem
 from shared.serving.schema import Sampling
+from shared.serving.served_model import Message, Refusal, Request, Speaker
 from shared.serving.settings import Settings
-from shared.serving.speaker import Message, Refusal, Request, Speaker
 
 # No vocabulary's tokens are longer than this on the average of a text worth reading: what has more characters than so
 # many for each token of context is refused unread.

@@ -12,14 +12,14 @@ from starlette.responses import Response
 from shared.serving import completions
 from shared.serving.answering import Answer, Answering
 from shared.serving.description import describe
-from shared.serving.door import Door
 from shared.serving.forms import read_form
 from shared.serving.images import from_base64, from_data_url
+from shared.serving.limits import Door
 from shared.serving.metrics import Metrics
 from shared.serving.problems import JSON, Problem
 from shared.serving.schema import CaptionForm, ChatBody, CompletionBody, QuestionForm, from_form, from_json
+from shared.serving.served_model import Message, Speaker
 from shared.serving.settings import Settings
-from shared.serving.speaker import Message, Speaker
 
 ALWAYS = ("/health", "/metrics")
 

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 
 from shared.serving.metrics import Metrics
 from shared.serving.problems import Problem
+from shared.serving.served_model import Request, Speaker
 from shared.serving.settings import Settings
-from shared.serving.speaker import Request, Speaker
 
 LOG = logging.getLogger(__name__)
 END = None

@@ -16,7 +16,7 @@ from shared.serving.answering import Answering, Prepared
 from shared.serving.images import from_data_url
 from shared.serving.problems import JSON, Problem
 from shared.serving.schema import ChatMessage, CompletionBody, ImagePart, TextPart
-from shared.serving.speaker import Message
+from shared.serving.served_model import Message
 
 
 def models(answering: Answering) -> Response:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from shared.serving.problems import Problem
-from shared.serving.speaker import Message
+from shared.serving.served_model import Message
 
 
 @dataclass

@@ -12,7 +12,7 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
-from shared.pictures import upright
+from shared.images import upright
 from shared.serving.problems import Problem
 from shared.serving.settings import Settings
 

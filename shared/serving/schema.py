@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
 
 from shared.serving.problems import Problem
-from shared.serving.speaker import ROLES
+from shared.serving.served_model import ROLES
 
 MESSAGES = 512
 PARTS = 64

@@ -11,8 +11,8 @@ import uvicorn
 
 from shared.errors import CourseError
 from shared.serving.app import create_app
+from shared.serving.served_model import Speaker
 from shared.serving.settings import Settings
-from shared.serving.speaker import Speaker
 
 
 class Server(uvicorn.Server):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from random import Random
 
 from shared.stdlib import functional
-from shared.stdlib.making import full, normal, uniform
+from shared.stdlib.creation import full, normal, uniform
 from shared.stdlib.tensor import Tensor
 
 

@@ -23,10 +23,10 @@ from shared.course.lesson import ROOT
 from shared.course.run import whole_number
 from shared.errors import CourseError
 from shared.teaching import gradebook
-from shared.teaching.examine import calibrate, examine, nursery
 from shared.teaching.isolation.limits import Limits
 from shared.teaching.isolation.student_process import StudentProcess
 from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, listed
+from shared.teaching.run_tests import calibrate, examine, nursery
 from shared.teaching.settings import PATH, assignment
 from shared.teaching.submission import Submission, find_submissions, names, read_submission
 from shared.teaching.tree import course_files

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from shared.atomic import write_atomically
-from shared.teaching.examine import NOT_STARTED, right
+from shared.teaching.run_tests import NOT_STARTED, right
 from shared.teaching.settings import Assignment
 
 

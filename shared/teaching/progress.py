@@ -46,12 +46,12 @@ class Standing:
 
 def standing(entry: Entry, root: Path = ROOT) -> Standing:
     """Read from what runs and checks have left how far a lesson has come; nothing is run."""
-    folder = next(iter(sorted((root / "lessons").glob(f"lesson_{entry.number:02d}_*/experiment.py"))), None)
+    folder = next(iter(sorted((root / "lessons").glob(f"lesson_{entry.number:02d}_*/experiment/lesson.py"))), None)
     if folder is None:
         return Standing(entry, False, 0, 0, 0, 0, False)
-    lesson = folder.parent.name
+    lesson = folder.parent.parent.name
     claims, judged = max((_claims(path) for path in (root / "runs" / lesson).glob("*/claims.json")), default=(0, 0))
-    if not exercise_tests(folder.parent):
+    if not exercise_tests(folder.parent.parent):
         return Standing(entry, True, claims, judged, 0, 0, False)
     opened, record, solved = kept(entry.number, root / ".solutions"), root / "runs" / lesson / RECORD, 0
     passed = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}

@@ -1,10 +1,9 @@
-"""One training loop for every lesson in PyTorch, and jobs that run side by side."""
+"""One training loop for every lesson in PyTorch."""
 
 from shared.training.batches import Batches
 from shared.training.config import TrainingConfig
 from shared.training.explosion import Exploded
 from shared.training.interruption import TrainingInterrupted
-from shared.training.jobs import Job, run_jobs
 from shared.training.loop import TrainingResult, train
 from shared.training.lost_process import ProcessLost
 from shared.training.metrics import curve_from_history, read_metrics
@@ -15,7 +14,6 @@ from shared.training.stages import Stage
 __all__ = [
     "Batches",
     "Exploded",
-    "Job",
     "NotFinite",
     "ProcessLost",
     "Stage",
@@ -25,6 +23,5 @@ __all__ = [
     "curve_from_history",
     "load_weights",
     "read_metrics",
-    "run_jobs",
     "train",
 ]

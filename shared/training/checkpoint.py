@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from shared.atomic import write_atomically
 from shared.distributed import is_main
 from shared.errors import CourseError
+from shared.training.dtensor import shared_out
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.random_state import random_numbers, random_tensors, restore_random
-from shared.training.shares import shared_out
 
 FILE_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "previous-checkpoint.safetensors"  # the one before it, for the day when the newest turns out damaged

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from shared.training.shares import own_share
+from shared.training.dtensor import own_share
 
 
 class ExponentialMovingAverage:

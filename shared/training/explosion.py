@@ -20,8 +20,8 @@ from torch import nn
 from shared.distributed import gather_values
 from shared.errors import CourseError
 from shared.training.checkpoint import TrainingState
+from shared.training.dtensor import own_share
 from shared.training.not_finite import keep_evidence
-from shared.training.shares import own_share
 
 LAG = 100  # steps that a loss must be old before others are judged by it: growth must not be its own measure
 PATIENCE = 20  # steps in a row: no bad batch lasts so long, and most spikes have healed

@@ -19,6 +19,7 @@ from shared.training.config import TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.explosion import LossWatch
 from shared.training.interruption import Interruption, TrainingInterrupted
+from shared.training.lock import sole_use
 from shared.training.lost_process import lost_process_told
 from shared.training.memory import peak_memory
 from shared.training.metrics import MetricsLog, Window
@@ -29,7 +30,6 @@ from shared.training.progress import open_display
 from shared.training.random_state import chance_undisturbed, seed_everything
 from shared.training.saving import Saver, load_newest, prepare_folder
 from shared.training.slow_worker import SlowWorkers
-from shared.training.sole_use import sole_use
 from shared.training.stages import Stage, check_stages, enter_stage, frozen_parts_restored, stage_at, training_mode
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor | float]]]

@@ -14,8 +14,8 @@ from shared.atomic import write_atomically
 from shared.distributed import gather_values, is_main
 from shared.errors import CourseError
 from shared.training.checkpoint import TrainingState
+from shared.training.dtensor import own_share
 from shared.training.saving import Saver
-from shared.training.shares import own_share
 
 
 class NotFinite(CourseError):

@@ -19,7 +19,7 @@ from torch.nn.utils import get_total_norm
 from torch.utils.checkpoint import checkpoint
 
 from shared.distributed import world_size
-from shared.training.shares import whole
+from shared.training.dtensor import whole
 from shared.training.slow_worker import Stopwatch
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from shared.distributed import gather_values, is_main, world_size
 from shared.errors import CourseError
 from shared.training import checkpoint
 from shared.training.checkpoint import DamagedCheckpoint, TrainingState, read_step
-from shared.training.last_good import clear_folder, load_last_good, save_newest
+from shared.training.recovery import clear_folder, load_last_good, save_newest
 from shared.training.sharded_checkpoint import (
     DAMAGED,
     HEADER,

@@ -15,12 +15,12 @@ from operator import eq, itemgetter
 from random import Random
 
 from shared.stdlib import digits
+from shared.stdlib.ascii_image import shading
 from shared.stdlib.autograd import Gradients, no_grad
+from shared.stdlib.creation import full, normal
 from shared.stdlib.functional import concatenate, cross_entropy, layer_norm, linear
-from shared.stdlib.making import full, normal
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.shading import shading
 from shared.stdlib.shapes import scatter_add
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor, record

@@ -15,8 +15,8 @@ from random import Random
 
 from shared.stdlib import digits
 from shared.stdlib.autograd import no_grad
+from shared.stdlib.creation import full, normal, uniform
 from shared.stdlib.functional import cross_entropy, linear, sigmoid
-from shared.stdlib.making import full, normal, uniform
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
 from shared.stdlib.sparkline import sparkline

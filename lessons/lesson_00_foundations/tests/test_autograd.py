@@ -5,8 +5,9 @@ from random import Random
 
 import pytest
 
-from lessons.lesson_00_foundations.autograd import arms, reference
-from lessons.lesson_00_foundations.autograd.operators import OPERATORS, errors
+from lessons.lesson_00_foundations.autograd import reference
+from lessons.lesson_00_foundations.autograd.experiment import arms
+from lessons.lesson_00_foundations.autograd.experiment.operators import OPERATORS, errors
 
 SETTINGS = {"seed": 0, "data": "digits", "device": "cpu", "folder": Path("unused"), "resume": False}
 

@@ -10,14 +10,24 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lessons.lesson_00_foundations.cnn import arms, convolution, figures, reference
-from lessons.lesson_00_foundations.cnn.claims import ARMS, CLAIMS
-from lessons.lesson_00_foundations.cnn.exact import as_plain, as_torch, check_convolution
+from lessons.lesson_00_foundations.cnn import reference
+from lessons.lesson_00_foundations.cnn.experiment import arms, convolution, figures
+from lessons.lesson_00_foundations.cnn.experiment.claims import ARMS, CLAIMS
+from lessons.lesson_00_foundations.cnn.experiment.exact import as_plain, as_torch, check_convolution
+from lessons.lesson_00_foundations.cnn.experiment.shifted import (
+    CANVAS,
+    DIGIT,
+    LEFT,
+    PLACES,
+    RIGHT,
+    held_out,
+    place,
+    read_digits,
+)
 from lessons.lesson_00_foundations.cnn.model import MLP, ResNet, count_parameters, mlp_of_equal_size, shortcut
-from lessons.lesson_00_foundations.cnn.shifted import CANVAS, DIGIT, LEFT, PLACES, RIGHT, held_out, place, read_digits
 from shared.stdlib import digits
+from shared.stdlib.creation import normal
 from shared.stdlib.functional import cross_entropy
-from shared.stdlib.making import normal
 from shared.stdlib.optim import Adam
 from shared.stdlib.training import train
 

@@ -8,8 +8,8 @@ from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, question_at
 from data.toybox.scene import SHAPES
-from lessons.lesson_00_foundations.decoder.arms import BEGIN, encoded, episode_accuracies, surprise
-from lessons.lesson_00_foundations.decoder.checkpoint import CHECKPOINT, FOLDER, make
+from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, encoded, episode_accuracies, surprise
+from lessons.lesson_00_foundations.decoder.experiment.checkpoint import CHECKPOINT, FOLDER, make
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.course.checkpoint import complaints
 from shared.tokenizers import load_tokenizer

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lessons.lesson_00_foundations.decoder import text
-from lessons.lesson_00_foundations.decoder.arms import (
+from lessons.lesson_00_foundations.decoder.experiment import text
+from lessons.lesson_00_foundations.decoder.experiment.arms import (
     BEGIN,
     accuracies_by_shots,
     corpus,
@@ -22,11 +22,11 @@ from lessons.lesson_00_foundations.decoder.arms import (
     tokenizer_of,
     train_decoder,
 )
-from lessons.lesson_00_foundations.decoder.figures import attention_maps
+from lessons.lesson_00_foundations.decoder.experiment.figures import attention_maps
+from lessons.lesson_00_foundations.decoder.experiment.ngram import KneserNey
+from lessons.lesson_00_foundations.decoder.experiment.quantized import bytes_of, quantized
+from lessons.lesson_00_foundations.decoder.experiment.speed import agreement, measure_speed
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
-from lessons.lesson_00_foundations.decoder.ngram import KneserNey
-from lessons.lesson_00_foundations.decoder.quantized import bytes_of, quantized
-from lessons.lesson_00_foundations.decoder.speed import agreement, measure_speed
 from shared.tokenizers import load_tokenizer
 from shared.transformer import DecoderConfig, generate
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from lessons.lesson_00_foundations.decoder import reference
-from lessons.lesson_00_foundations.decoder.exact import check_decoder, twins
+from lessons.lesson_00_foundations.decoder.experiment.exact import check_decoder, twins
 
 ROOT = Path(__file__).parents[3]
 ODD = reference.Sizes(11, width=18, layers=2, heads=3, kv_heads=1, hidden=10, rotary_base=300.0, norm_eps=0.01)

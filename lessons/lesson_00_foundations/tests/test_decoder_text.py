@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from data.toybox.heldout import mentions_held_out
-from lessons.lesson_00_foundations.decoder import text
+from lessons.lesson_00_foundations.decoder.experiment import text
 from shared.errors import CourseError
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from data.toybox.heldout import mentions_held_out
-from lessons.lesson_00_foundations.recurrent import arms, figures, opinions, recall, reference, series
-from lessons.lesson_00_foundations.recurrent.claims import ARMS, CLAIMS
-from lessons.lesson_00_foundations.recurrent.exact import check_cells
+from lessons.lesson_00_foundations.recurrent import reference
+from lessons.lesson_00_foundations.recurrent.experiment import arms, figures, opinions, recall, series
+from lessons.lesson_00_foundations.recurrent.experiment.claims import ARMS, CLAIMS
+from lessons.lesson_00_foundations.recurrent.experiment.exact import check_cells
 from lessons.lesson_00_foundations.recurrent.model import (
     KINDS,
     LSTM,

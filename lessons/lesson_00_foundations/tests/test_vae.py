@@ -10,10 +10,12 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
-from lessons.lesson_00_foundations.vae import arms, figures, reference
 from lessons.lesson_00_foundations.vae import model as vae_model
-from lessons.lesson_00_foundations.vae.claims import ARMS, CLAIMS
-from lessons.lesson_00_foundations.vae.judge import Judge, frechet_distance, opinion
+from lessons.lesson_00_foundations.vae import reference
+from lessons.lesson_00_foundations.vae.experiment import arms, figures
+from lessons.lesson_00_foundations.vae.experiment.claims import ARMS, CLAIMS
+from lessons.lesson_00_foundations.vae.experiment.judge import Judge, frechet_distance, opinion
+from lessons.lesson_00_foundations.vae.experiment.pca import GaussianInPCA, rounded_normal_log_likelihood
 from lessons.lesson_00_foundations.vae.model import (
     AutoencoderConfig,
     VariationalAutoencoder,
@@ -21,7 +23,6 @@ from lessons.lesson_00_foundations.vae.model import (
     kl_divergence,
     negative_elbo,
 )
-from lessons.lesson_00_foundations.vae.pca import GaussianInPCA, rounded_normal_log_likelihood
 from shared.course.lesson import Run
 
 ROOT = Path(__file__).parents[3]

@@ -15,12 +15,12 @@ from random import Random
 from statistics import fmean
 
 from shared.stdlib import digits
+from shared.stdlib.ascii_image import shading
 from shared.stdlib.autograd import Gradients, no_grad
+from shared.stdlib.creation import normal
 from shared.stdlib.functional import sigmoid
-from shared.stdlib.making import normal
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import Adam, warmup_cosine
-from shared.stdlib.shading import shading
 from shared.stdlib.shapes import rows_of
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor, record

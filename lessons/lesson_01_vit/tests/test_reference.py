@@ -16,8 +16,8 @@ from lessons.lesson_01_vit import reference
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_01_vit.reference import DIGITS, PUBLISHED, Geometry
 from shared.stdlib import digits
+from shared.stdlib.creation import normal, tensor
 from shared.stdlib.functional import softmax
-from shared.stdlib.making import normal, tensor
 from shared.stdlib.tensor import Tensor
 
 ROOT = Path(__file__).parents[3]

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from data.toybox.heldout import is_held_out, mentions_held_out
-from lessons.lesson_02_clip import checkpoint
-from lessons.lesson_02_clip.arms import contrast, measure
-from lessons.lesson_02_clip.arms.baselines import measure_baselines
-from lessons.lesson_02_clip.arms.pairs import (
+from lessons.lesson_02_clip.experiment import checkpoint, contrast, measure
+from lessons.lesson_02_clip.experiment.baselines import measure_baselines
+from lessons.lesson_02_clip.experiment.pairs import (
     CLASSES,
     LEVELS,
     Pairs,

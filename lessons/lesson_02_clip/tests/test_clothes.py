@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from data.datasets.image_dataset import ImageDataset
-from lessons.lesson_02_clip.arms import clothes
+from lessons.lesson_02_clip.experiment import clothes
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from data.datasets.captioned_folder import CaptionedImages
-from lessons.lesson_02_clip.arms import photographs
+from lessons.lesson_02_clip.experiment import photographs
 
 
 def few():

@@ -12,8 +12,8 @@ import pytest
 
 from data.toybox.heldout import is_held_out, mentions_held_out
 from lessons.lesson_02_clip import reference
-from lessons.lesson_02_clip.arms.exact import hand_difference, reference_differences
-from shared.stdlib.making import normal
+from lessons.lesson_02_clip.experiment.exact import hand_difference, reference_differences
+from shared.stdlib.creation import normal
 from shared.stdlib.tensor import Tensor
 
 ROOT = Path(__file__).parents[3]

@@ -7,13 +7,13 @@ import torch
 
 from data.toybox.heldout import is_held_out
 from data.toybox.language import is_true
-from lessons.lesson_00_foundations.decoder.arms import SPECIALS
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS
+from lessons.lesson_00_foundations.decoder.experiment.text import SHARES_TO_BE_ASKED, documents
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_00_foundations.decoder.text import SHARES_TO_BE_ASKED, documents
-from lessons.lesson_02_clip.arms.pairs import scenes_of
+from lessons.lesson_02_clip.experiment.pairs import scenes_of
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_03_blip2 import experiment
-from lessons.lesson_03_blip2.arms import bridges, exact, frozen, pairs
+from lessons.lesson_03_blip2.experiment import bridges, exact, frozen, pairs
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer
 from shared.transformer import DecoderConfig

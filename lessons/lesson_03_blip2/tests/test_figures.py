@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lessons.lesson_03_blip2 import figures
+from lessons.lesson_03_blip2.experiment import figures
 from shared.course.lesson import Run
 
 

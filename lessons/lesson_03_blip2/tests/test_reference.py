@@ -11,7 +11,7 @@ import pytest
 from lessons.lesson_03_blip2 import reference
 from shared.stdlib import digits
 from shared.stdlib.autograd import no_grad
-from shared.stdlib.making import normal
+from shared.stdlib.creation import normal
 
 ROOT = Path(__file__).parents[3]
 

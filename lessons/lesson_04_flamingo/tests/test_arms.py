@@ -6,14 +6,14 @@ import inspect
 import pytest
 import torch
 
-from lessons.lesson_00_foundations.decoder.arms import SPECIALS, surprise
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS, surprise
+from lessons.lesson_00_foundations.decoder.experiment.text import HELD_OUT_CHOOSING
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_00_foundations.decoder.text import HELD_OUT_CHOOSING
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_03_blip2.arms import frozen
+from lessons.lesson_03_blip2.experiment import frozen
 from lessons.lesson_04_flamingo import experiment
-from lessons.lesson_04_flamingo.arms import episodes as rooms
-from lessons.lesson_04_flamingo.arms import exact, few_shot, measure
+from lessons.lesson_04_flamingo.experiment import episodes as rooms
+from lessons.lesson_04_flamingo.experiment import exact, few_shot, measure
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig
 from shared.tokenizers import Tokenizer
 from shared.transformer import DecoderConfig

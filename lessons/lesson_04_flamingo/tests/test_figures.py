@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lessons.lesson_03_blip2.arms import frozen
-from lessons.lesson_04_flamingo import figures
-from lessons.lesson_04_flamingo.arms.few_shot import small_flamingo
-from lessons.lesson_04_flamingo.arms.measure import SHOTS
+from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_04_flamingo.experiment import figures
+from lessons.lesson_04_flamingo.experiment.few_shot import small_flamingo
+from lessons.lesson_04_flamingo.experiment.measure import SHOTS
 from shared.course.lesson import Run
 
 

@@ -8,12 +8,12 @@ import torch
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import KINDS
 from data.toybox.scene import Scene, Thing
-from lessons.lesson_00_foundations.decoder.arms import SPECIALS
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_03_blip2.arms import frozen
+from lessons.lesson_03_blip2.experiment import frozen
 from lessons.lesson_05_llava import experiment
-from lessons.lesson_05_llava.arms import conversations, exact, measure, training
+from lessons.lesson_05_llava.experiment import conversations, exact, measure, training
 from lessons.lesson_05_llava.model import interview, learned
 from shared.course.lesson import Arm
 from shared.tokenizers import Tokenizer

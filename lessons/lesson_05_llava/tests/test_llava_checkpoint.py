@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration
 
+from apps.assistant import config, toy
+from apps.assistant.assistant import Assistant
+from apps.assistant.config import CONFIGURATIONS
 from data.toybox.heldout import is_held_out
-from data.toybox.picture import picture
+from data.toybox.image import picture
 from data.toybox.questions import question_at
-from lessons.lesson_05_llava.assistant import config, toy
-from lessons.lesson_05_llava.assistant.assistant import Assistant
-from lessons.lesson_05_llava.assistant.config import CONFIGURATIONS
-from lessons.lesson_05_llava.checkpoint import CHECKPOINT, FOLDER, make
+from lessons.lesson_05_llava.experiment.checkpoint import CHECKPOINT, FOLDER, make
 from shared.course.checkpoint import complaints
 
 

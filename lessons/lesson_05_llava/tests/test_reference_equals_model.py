@@ -9,8 +9,8 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, learned
 from shared.finetuning import answer_loss
+from shared.torch_conversion import as_plain, as_torch, largest_difference
 from shared.transformer import DecoderConfig
-from shared.two_worlds import as_plain, as_torch, largest_difference
 
 # features, width, layers, heads, hidden
 SIZES = {"the reference's": (20, 24, 2, 2, 48), "odd": (7, 18, 3, 3, 10)}

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from shared.course import runs
+from shared.course.job_spec import Job
 from shared.course.runs import OLDER, commands, find_runs, show, size_text
-from shared.training import Batches, Job, TrainingConfig, train
+from shared.training import Batches, TrainingConfig, train
 from shared.training.checkpoint import FILE_NAME
-from shared.training.sole_use import sole_use
+from shared.training.lock import sole_use
 
-FUNCTION = "shared.training.tests.job_functions:train_small"
+FUNCTION = "shared.course.tests.job_functions:train_small"
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from PIL import Image
 from shared import plots
 from shared.errors import CourseError
 from shared.plots.charts import _label_ends
-from shared.plots.look import as_png
-from shared.plots.pictures import _heated, as_picture
+from shared.plots.images import _heated, as_picture
+from shared.plots.style import as_png
 
 
 def curves():

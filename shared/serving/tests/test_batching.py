@@ -8,8 +8,8 @@ import pytest
 from shared.serving.batching import Batcher
 from shared.serving.metrics import Metrics
 from shared.serving.problems import Problem
+from shared.serving.served_model import Message, Request
 from shared.serving.settings import Settings
-from shared.serving.speaker import Message, Request
 
 
 def request(text: str, tokens: int = 50) -> Request:

@@ -5,7 +5,7 @@ from PIL import Image
 
 from shared.serving.conversations import Conversations
 from shared.serving.problems import Problem
-from shared.serving.speaker import Message
+from shared.serving.served_model import Message
 
 
 def conversations(**limits) -> Conversations:

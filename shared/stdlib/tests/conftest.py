@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from shared.stdlib.autograd import no_grad
-from shared.stdlib.making import normal
+from shared.stdlib.creation import normal
 from shared.stdlib.tensor import Tensor
 
 

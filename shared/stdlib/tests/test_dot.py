@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.stdlib.creation import normal
 from shared.stdlib.dot import products, products_by_distance, products_exactly
-from shared.stdlib.making import normal
 from shared.stdlib.shapes import rows_of
 
 EPSILON = 2.0**-52

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from shared.stdlib.ascii_image import shading
 from shared.stdlib.chart import LEFT, RIGHT, WIDTH, line_chart
-from shared.stdlib.shading import shading
 from shared.stdlib.sparkline import sparkline
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as theirs
 
 from shared.stdlib import functional as ours
-from shared.stdlib.making import full, normal, tensor
+from shared.stdlib.creation import full, normal, tensor
 
 TARGETS = [2, 0, 4, 1]
 

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 import torch
 
-from shared.stdlib.making import normal, tensor
+from shared.stdlib.creation import normal, tensor
 from shared.stdlib.nn import Embedding, LayerNorm, Linear, Module, MultiHeadAttention, RMSNorm
 
 WIDTH, HEADS = 12, 3

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 import torch
 
-from shared.stdlib.making import full, normal, tensor
+from shared.stdlib.creation import full, normal, tensor
 from shared.stdlib.optim import SGD, Adam, AdamW, clip_gradients, warmup_cosine
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.stdlib import functional as F
 from shared.stdlib.autograd import no_grad
-from shared.stdlib.making import full, normal, tensor, uniform
+from shared.stdlib.creation import full, normal, tensor, uniform
 from shared.stdlib.tensor import Tensor
 
 # name: (shapes of the inputs, ours, PyTorch's); a log or a root gets numbers made positive first, by both.

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from shared.stdlib.making import full, tensor
+from shared.stdlib.creation import full, tensor
 from shared.stdlib.nn import Linear
 from shared.stdlib.optim import SGD
 from shared.stdlib.training import Progress, shuffled_batches, train

@@ -191,7 +191,7 @@ return __builtins__['__found__']
 """,
     "takes its twin": """
 from {lesson} import reference as twins
-from shared.two_worlds import as_plain as plain, as_torch
+from shared.torch_conversion import as_plain as plain, as_torch
 return {twin}
 """,
     "calls home": "import socket; socket.create_connection(('127.0.0.1', {port}))",

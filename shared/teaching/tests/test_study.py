@@ -37,7 +37,8 @@ def course(tmp_path, monkeypatch):
     folder = tmp_path / "lessons" / "lesson_01_small"
     (folder / "tests").mkdir(parents=True)
     (folder / "tests" / "test_exercises.py").write_text("")
-    (folder / "experiment.py").write_text("")
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "lesson.py").write_text("")
     (folder / "code.py").write_text(CODE)
     (folder / "README.md").write_text(PAGE)
     for module in (markers, study, check, progress):

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from shared.distributed import gather_values, is_main, join, rank, world_size
 from shared.training import Batches, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, saving, train
+from shared.training.dtensor import whole
 from shared.training.sharded_checkpoint import HEADER
-from shared.training.shares import whole
 from shared.transformer import Attention, Block, Decoder, DecoderConfig, FeedForward
 
 WIDTH, STEPS = 16, 50

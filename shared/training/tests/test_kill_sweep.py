@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from shared.training.job import ROOT
+from shared.course.job_spec import ROOT
 
 # The long sweep plants them all.
 FAULTS = ("checkpoints are written in place", "Python's and NumPy's random states are forgotten", "a line is skipped")

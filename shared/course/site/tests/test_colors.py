@@ -7,7 +7,7 @@ import pytest
 
 from shared import plots
 from shared.course.site import conf
-from shared.plots.look import PALETTE
+from shared.plots.style import PALETTE
 
 # What is left of linear red, green and blue to those who lack one kind of cone (Machado, Oliveira & Fernandes 2009,
 # doi:10.1109/TVCG.2009.113, table 1, severity 1).

@@ -28,7 +28,7 @@ def test_prerequisites_are_read_from_the_code(tmp_path):
     (folder / "checkpoint.py").write_text(
         '"""Not lesson_04_x.y, which is but named here."""\nPARENTS = ("lesson_00_decoder",)\n'
     )
-    (folder / "experiment.py").write_text('ARM = "lessons.lesson_02_clip.arms:train"\n')
+    (folder / "experiment.py").write_text('ARM = "lessons.lesson_02_clip.experiment:train"\n')
     (folder / "tests/test_model.py").write_text("from lessons.lesson_03_blip2 import model\nimport shared.pretrained\n")
     assert prerequisites(folder, 5) == Prerequisites((0, 1, 2), ("data/toybox", "shared/attention"))
 

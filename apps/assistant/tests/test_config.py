@@ -1,0 +1,117 @@
+"""Configurations load, save back, and say of every misfit where it is and what would fit."""
+
+import json
+
+import pytest
+
+from apps.assistant.config import CONFIGURATIONS, load, save
+from shared.errors import CourseError
+
+SHIPPED = ("debug", "small_scale", "full_scale")
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations_load_and_save_back(name, tmp_path):
+    file = CONFIGURATIONS / f"{name}.json"
+    configuration = load(file)
+    save(configuration, tmp_path / "again.json")
+    assert load(tmp_path / "again.json") == configuration
+    # Whatever the file says stands in what is saved; what it leaves out is added.
+    said, again = json.loads(file.read_text()), json.loads((tmp_path / "again.json").read_text())
+    assert {name: again[name] for name in said if name != "stages"} == {n: v for n, v in said.items() if n != "stages"}
+    for before, after in zip(said["stages"], again["stages"], strict=True):
+        assert before.items() <= after.items()
+
+
+def test_the_three_differ_in_what_they_are_for():
+    debug, small, full = (load(CONFIGURATIONS / f"{name}.json") for name in SHIPPED)
+    assert all(file.startswith("toy:") for stage in debug.stages for file in stage.data)
+    assert small.model.weights == "int8" and small.model.adapters is not None
+    assert all(stage.accumulate > 1 for stage in small.stages)
+    assert full.model.adapters is None and full.model.weights == "float32"
+    for one in (small, full):
+        assert one.precision == "bfloat16" and one.recompute
+        assert [stage.learns for stage in one.stages] == [("projector",), ("projector", "language")]
+
+
+def changed(change):
+    content = json.loads((CONFIGURATIONS / "small_scale.json").read_text())
+    change(content)
+    return content
+
+
+def put(*path_and_value):
+    *path, last, value = path_and_value
+
+    def change(content):
+        for key in path:
+            content = content[key]
+        content[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (put("modle", 1), ["modle: no such key", "known are model, stages"]),
+        (put("stages", 1, "step", 5), [r"stages\[1\].step: no such key", "known are name, learns"]),
+        (put("model", "adapters", "rnak", 5), ["model.adapters.rnak: no such key", "targets, rank, alpha"]),
+        (put("seed", "0"), ['seed: "0"; expected a whole number']),
+        (put("seed", 0.5), ["seed: 0.5; expected a whole number"]),
+        (put("seed", True), ["seed: true; expected a whole number"]),
+        (put("skip_bad", 1), ["skip_bad: 1; expected true or false"]),
+        (put("model", "vision", None), ["model.vision: null; expected a text"]),
+        (put("model", "connector", "pooled"), ['model.connector: "pooled"; expected one of "patches", "embedding"']),
+        (put("stages", 0, "learning_rate", "fast"), [r'stages\[0\].learning_rate: "fast"; expected a number']),
+        (put("stages", 0, "learning_rate", float("nan")), [r"stages\[0\].learning_rate: NaN"]),
+        (put("stages", 0, "learns", "projector"), [r"stages\[0\].learns.*expected a list of one of"]),
+        (put("stages", 0, "learns", ["eye"]), [r'stages\[0\].learns\[0\]: "eye"']),
+        (put("stages", {}), ["stages: .*expected a list of an object with name"]),
+        (put("stages", 0, "steps", 0), [r"stages\[0\]: steps is 0; it must be at least 1"]),
+        (put("stages", 0, "batch_size", 0), [r"stages\[0\]: batch_size"]),
+        (put("stages", 0, "name", "../x"), [r"stages\[0\]: name is '../x'"]),
+        (put("stages", 1, "name", "alignment"), ["each of its own name"]),
+        (put("model", "adapters", None), ["model: weights are stored as int8 and cannot learn"]),
+        (put("model", "adapters", "rank", 0), ["model.adapters: rank is 0"]),
+        (put("stages", 0, "data", ["toy:captions"]), ["toy_examples is 0"]),
+        (lambda content: content.pop("model"), ["model: missing; expected an object with vision, language"]),
+        (lambda content: content["stages"][0].pop("steps"), [r"stages\[0\].steps: missing; expected a whole number"]),
+    ],
+)  # fmt: skip
+def test_misfits_are_named_with_what_would_fit(change, said, tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(changed(change)))
+    with pytest.raises(CourseError) as error:
+        load(file)
+    for part in said:
+        assert error.match(part)
+    assert error.match("mine.json")
+
+
+def test_all_misfits_are_told_at_once(tmp_path):
+    content = changed(put("seed", "x"))
+    content["stages"][1]["steps"], content["model"]["more"] = None, 1
+    (tmp_path / "mine.json").write_text(json.dumps(content))
+    with pytest.raises(CourseError) as error:
+        load(tmp_path / "mine.json")
+    assert len(str(error.value).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "the file: .*expected an object with model, stages"),
+        ('{"seed": 1, "seed": 2}', "seed: given twice"),
+    ],
+)
+def test_what_is_no_configuration_at_all(text, said, tmp_path):
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(CourseError, match=said):
+        load(tmp_path / "mine.json")
+
+
+def test_a_missing_file_is_told(tmp_path):
+    with pytest.raises(CourseError, match=r"none.json cannot be read .*configurations"):
+        load(tmp_path / "none.json")

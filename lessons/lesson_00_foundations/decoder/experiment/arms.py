@@ -1,0 +1,246 @@
+"""The arms of the decoder: trained on episodes of one rule and of mixed rules, each beside n-grams that count the same tokens."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from lessons.lesson_00_foundations.decoder.experiment import text
+from lessons.lesson_00_foundations.decoder.experiment.ngram import KneserNey
+from lessons.lesson_00_foundations.decoder.experiment.quantized import bytes_of, quantized
+from lessons.lesson_00_foundations.decoder.experiment.speed import agreement
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack, predicted
+from shared.tokenizers import Tokenizer, save_tokenizer
+from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.transformer import DecoderConfig, generate
+
+BEGIN, END = "<|begin|>", "<|end|>"
+SPECIALS = (BEGIN, END, "<|turn|>", "<image>")
+"""The first begins every document; the others wait for the lessons that talk and look."""
+VOCABULARY = 1000
+"""At most; the toy world has fewer words."""
+LENGTH = 112
+LEARNING_RATE = 8e-3
+ROTARY_BASE = 100.0
+"""For short texts: the slowest pair of a head turns once in about 350 tokens. With Llama's 500,000 most pairs would hardly turn."""
+SHOTS = (0, 1, 2, 4, 7)
+ORDERS = (4, 6, 8)
+HELD_OUT_DOCUMENTS = 400
+EPISODES = 200
+TOKENIZER_DOCUMENTS = 4000
+
+
+def tokenizer_of(documents: Sequence[str]) -> Tokenizer:
+    """Byte pair encoding learned from the first documents; a pair that stands in one place only is not joined."""
+    return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, specials=SPECIALS, min_frequency=2)
+
+
+def encoded(tokenizer: Tokenizer, documents: Sequence[str]) -> list[list[int]]:
+    """Each document as tokens, behind the one that begins it."""
+    return [[tokenizer.specials[BEGIN], *tokenizer.encode(document)] for document in documents]
+
+
+def small_model(vocab: int, **sizes: int) -> LanguageModel:
+    """The lesson's own decoder: width 64, three blocks, four heads that share two key heads."""
+    defaults = {"width": 64, "layers": 3, "heads": 4, "kv_heads": 2, "hidden": 160}
+    return LanguageModel(DecoderConfig(vocab, **(defaults | sizes), rotary_base=ROTARY_BASE, tied=True))
+
+
+def train_decoder(
+    *,
+    seed: int,
+    data: str,
+    device: str,
+    folder: Path,
+    resume: bool,
+    steps: int,
+    documents: int,
+    mixed: bool = False,
+    shares: Sequence[int] = text.SHARES,
+    batch_size: int = 16,
+    **sizes: int,
+) -> dict:
+    """Train on toy-world text; measure bits a byte on new text and accuracy by the number of examples.
+
+    shares  of each kind of document: `text.SHARES`, or `text.SHARES_TO_BE_ASKED`
+    """
+    train_documents, test_documents = corpus(data, seed, documents, mixed, shares)
+    tokenizer = tokenizer_of(train_documents)
+    rows, segments = pack(encoded(tokenizer, train_documents), LENGTH)
+    torch.manual_seed(seed)
+    model = small_model(tokenizer.vocab_size, **sizes)
+    test = encoded(tokenizer, test_documents)
+    test_bytes = sum(len(document.encode()) for document in test_documents)
+    config = TrainingConfig(
+        steps=steps, learning_rate=LEARNING_RATE, optimizer="muon", warmup_steps=steps // 10, betas=(0.9, 0.95), seed=seed,
+        log_every=25, checkpoint_every=max(1, steps // 4),
+    )  # fmt: skip
+    result = train(
+        model, Batches(rows, segments, batch_size=batch_size, seed=seed), loss_of, config, folder=folder, resume=resume,
+        device=device, label=folder.name, tokens_per_step=batch_size * LENGTH, evaluate_every=max(1, steps // 7),
+        evaluate=lambda model: {
+            "bits_per_byte": surprise(model, test) / test_bytes,
+            "held_out_naming": episode_accuracies(model, tokenizer, "naming", seed, held_out=True, count=50)[4],
+            "held_out_choosing": episode_accuracies(model, tokenizer, "choosing", seed, held_out=True, count=50)[7],
+        },
+    )  # fmt: skip
+    save_tokenizer(tokenizer, folder / "tokenizer.json")
+    bits = surprise(model, test)
+    tokens = sum(len(document) - 1 for document in test)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocabulary": tokenizer.vocab_size,
+        "training_tokens": steps * batch_size * LENGTH,
+        "bits_per_byte": bits / test_bytes,
+        "perplexity": 2 ** (bits / tokens),
+        "bits_per_byte_curve": curve_from_history(result.history, "evaluation/bits_per_byte"),
+        "naming_curve": curve_from_history(result.history, "evaluation/held_out_naming"),
+        "choosing_curve": curve_from_history(result.history, "evaluation/held_out_choosing"),
+        **accuracies_by_shots(model, tokenizer, seed),
+        **eight_bits(model, tokenizer, test, test_bytes),
+        **ngram_bits(tokenizer, train_documents, test, test_bytes),
+    }
+
+
+def corpus(
+    data: str, seed: int, documents: int, mixed: bool = False, shares: Sequence[int] = text.SHARES
+) -> tuple[list[str], list[str]]:
+    """Training and held-out documents; where `data` names a folder of real text, half of each is from there."""
+    training = text.documents("train", seed, documents, mixed=mixed, shares=shares)
+    held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS, mixed=mixed, shares=shares)
+    if data.startswith("folder:") or data == "text_small":
+        pieces = text.real_documents(data)
+        # The last twentieth is held out: a piece of the same books, but no page that was read.
+        kept = len(pieces) - max(1, len(pieces) // 20)
+        real, new = pieces[:kept][:documents], pieces[kept:][:HELD_OUT_DOCUMENTS]
+        # One after the other, so that the tokenizer and the n-grams, which read the first ones, meet both.
+        training = [document for pair in zip(training, real, strict=False) for document in pair] + training[len(real) :]
+        held_out = held_out + new
+    return training, held_out
+
+
+def loss_of(model: LanguageModel, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """The mean surprise over the packed documents of a batch."""
+    tokens, segments = batch
+    return next_token_loss(model(tokens, segments=segments), tokens, segments)
+
+
+@torch.no_grad()
+def surprise(model: LanguageModel, documents: Sequence[Sequence[int]]) -> float:
+    """Bits that the tokens of the documents cost, all together; the token that begins each is given."""
+    tokens, segments = pack(documents, max(map(len, documents)))
+    device = model.norm.weight.device
+    bits = 0.0
+    for some, of_them in zip(tokens.split(32), segments.split(32), strict=True):
+        logits = model(some.to(device), segments=of_them.to(device)).cpu()
+        inside = predicted(of_them)
+        chances = logits[:, :-1][inside].double().log_softmax(-1)
+        bits -= chances.gather(1, some[:, 1:][inside][:, None]).sum().item() / math.log(2)
+    return bits
+
+
+# ── Learning in context ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def episode_accuracies(
+    model: nn.Module, tokenizer: Tokenizer, kind: str, seed: int, *, held_out: bool, count: int = EPISODES
+) -> list[float]:
+    """The share of new episodes whose answer is right to the last token, by the number of lines shown before: 0, 1, …"""
+    rows, spans = [], []
+    for number in range(count):
+        row, places = [tokenizer.specials[BEGIN]], []
+        for line in text.episode_at(kind, "validation", seed, number, held_out=held_out):
+            row += tokenizer.encode(line.shown)
+            answer = tokenizer.encode(f" {line.answer}.\n")
+            places.append((len(row), len(row) + len(answer)))
+            row += answer
+        rows.append(row)
+        spans.append(places)
+    right = greedily_right(model, rows)
+    return [
+        sum(bool(right[row, slice(*places[shots])].all()) for row, places in enumerate(spans)) / count
+        for shots in range(text.LINES[kind])
+    ]
+
+
+@torch.no_grad()
+def greedily_right(model: nn.Module, rows: Sequence[Sequence[int]]) -> Bool[Tensor, "rows tokens"]:
+    """Whether each token is the one that the model finds likeliest after those before it.
+
+    A span of such tokens is what greedy decoding would have written there, since as long as each is right the next is
+    asked after the same beginning.
+    """
+    tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+    guesses = model(tokens.to(model.norm.weight.device)).argmax(-1).cpu()
+    right = torch.zeros_like(tokens, dtype=torch.bool)
+    right[:, 1:] = guesses[:, :-1] == tokens[:, 1:]
+    return right
+
+
+def accuracies_by_shots(model: nn.Module, tokenizer: Tokenizer, seed: int) -> dict[str, float | list[float]]:
+    """Accuracy by the number of examples, of both kinds of episode, with seen rules and with held-out ones."""
+    measured: dict[str, float | list[float]] = {}
+    for kind in text.EPISODES:
+        for held_out in (False, True):
+            name = f"{'held_out' if held_out else 'seen'}_{kind}"
+            found = episode_accuracies(model, tokenizer, kind, seed, held_out=held_out)
+            measured[f"{name}_by_shots"] = found
+            measured |= {f"{name}_{shots}": found[shots] for shots in SHOTS}
+    return measured | {"best_choosing_by_shots": best_choosing(seed)}
+
+
+def best_choosing(seed: int) -> list[float]:
+    """What the best possible guesser would reach on the same held-out episodes of choosing, by the number of examples."""
+    episodes = [text.episode_at("choosing", "validation", seed, number, held_out=True) for number in range(EPISODES)]
+    return [
+        sum(text.best_guess(lines[:shots], lines[shots]) for lines in episodes) / EPISODES
+        for shots in range(text.LINES["choosing"])
+    ]
+
+
+# ── In 8 bits ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def eight_bits(
+    model: LanguageModel, tokenizer: Tokenizer, test: Sequence[Sequence[int]], test_bytes: int
+) -> dict[str, float | int]:
+    """How the trained model changes when its weights are stored in 8 bits: what it writes, how it does, what it takes."""
+    small, device = quantized(model), model.norm.weight.device
+    # The first third of held-out documents, to go on with; to the end of a line or for 24 tokens.
+    prompts = [torch.tensor(document[: 1 + len(document) // 3], device=device) for document in test[:64]]
+    stops = [token for token in range(tokenizer.vocab_size) if b"\n" in tokenizer.decode_bytes([token])]
+    full, rounded = (generate(m, prompts, max_new_tokens=24, stop_tokens=stops) for m in (model, small))
+    tokens, segments = (part.to(device) for part in pack(test[:100], max(map(len, test))))
+    with torch.no_grad():
+        choices, rounded_choices = (m(tokens, segments=segments)[segments >= 0].argmax(-1) for m in (model, small))
+    return {
+        "int8_same_choices": (choices == rounded_choices).float().mean().item(),
+        "int8_agreement": agreement(full, rounded),
+        "int8_bits_per_byte": surprise(small, test) / test_bytes,
+        "bytes": bytes_of(model),
+        "int8_bytes": bytes_of(small),
+    }
+
+
+# ── The rival ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def ngram_bits(
+    tokenizer: Tokenizer, documents: Sequence[str], test: Sequence[Sequence[int]], test_bytes: int
+) -> dict[str, float | int]:
+    """Bits a byte, and perplexity, of Kneser–Ney at the order that does best on the held-out text itself.
+
+    That choice is the n-gram's advantage, and so are its documents: all of them, though the decoder may stop before the last.
+    """
+    counted = encoded(tokenizer, documents)
+    tokens = sum(len(document) - 1 for document in test)
+    bits = {order: sum(map(KneserNey(counted, tokenizer.vocab_size, order=order).surprise, test)) for order in ORDERS}
+    best = min(bits, key=bits.get)
+    return {
+        "ngram_order": best,
+        "ngram_bits_per_byte": bits[best] / test_bytes,
+        "ngram_perplexity": 2 ** (bits[best] / tokens),
+    }

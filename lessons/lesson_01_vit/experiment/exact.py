@@ -1,0 +1,75 @@
+"""What must hold to rounding, before anything is trained: the mechanism itself."""
+
+from pathlib import Path
+from random import Random
+
+import torch
+from torch.nn import functional as F
+
+from lessons.lesson_01_vit import reference
+from lessons.lesson_01_vit.experiment.augmentation import shuffle_patches
+from lessons.lesson_01_vit.experiment.images import read_images, small_config
+from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
+from shared.stdlib import digits
+from shared.stdlib.functional import cross_entropy
+from shared.torch_conversion import as_torch, largest_difference
+
+
+def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict:
+    """Largest absolute differences between things that the lesson says are the same (folder and resume are not used)."""
+    torch.manual_seed(seed)
+    images = read_images(data)
+    batch = images.standardized_test[:16].to(device)
+    return {
+        "convolution_difference": convolution_difference(batch, small_config(images)),
+        **reference_differences(seed),
+        "order_difference_without_positions": order_difference(batch, small_config(images, positions="none"), seed),
+        "order_difference_with_positions": order_difference(batch, small_config(images), seed),
+    }
+
+
+@torch.no_grad()
+def convolution_difference(images: torch.Tensor, config: VisionTransformerConfig) -> float:
+    """Patch embedding against a convolution whose kernel and stride are the patch."""
+    embedding = VisionTransformer(config).to(images.device).patch_embedding
+    size = config.patch_size
+    # The matrix reads a patch's pixels in reading order, channels last; a kernel has its channels first.
+    kernel = embedding.project.weight.unflatten(1, (size, size, config.channels)).permute(0, 3, 1, 2)
+    convolved = F.conv2d(images, kernel, embedding.project.bias, stride=size).flatten(2).transpose(1, 2)
+    return (embedding(images) - convolved).abs().max().item()
+
+
+@torch.no_grad()
+def order_difference(images: torch.Tensor, config: VisionTransformerConfig, seed: int) -> float:
+    """How much the logits of a fresh model change when each image's patches are shuffled."""
+    model = VisionTransformer(config).to(images.device)
+    torch.nn.init.normal_(model.head.weight)
+    generator = torch.Generator(images.device).manual_seed(seed)
+    return (model(images) - model(shuffle_patches(images, config.patch_size, generator))).abs().max().item()
+
+
+def reference_differences(seed: int) -> dict[str, float]:
+    """Logits and gradients of the pure-Python model against the PyTorch one, with the same weights, in float64."""
+    geometry = reference.DIGITS
+    sizes = ("image_size", "patch_size", "channels", "width", "depth", "heads", "hidden", "classes")
+    model = VisionTransformer(VisionTransformerConfig(**{size: getattr(geometry, size) for size in sizes})).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.3)
+    plain = reference.VisionTransformer(geometry, Random(seed))
+    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+
+    few = digits.load().chosen(list(range(8)))
+    pixels = reference.as_tensor(few.images)
+    plain_logits, _ = plain(pixels)
+    cross_entropy(plain_logits, few.labels).backward()
+    logits = model(as_torch(pixels))
+    F.cross_entropy(logits, torch.tensor(few.labels)).backward()
+
+    gradients = plain.parameters()
+    return {
+        "reference_difference": largest_difference(as_torch(plain_logits), logits),
+        "reference_gradient_difference": max(
+            largest_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
+        ),
+    }

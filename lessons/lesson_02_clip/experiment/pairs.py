@@ -1,0 +1,107 @@
+"""Pictures of the toy world with their captions, in batches in which no two captions are alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from data.toybox.heldout import scene_at
+from data.toybox.image import pictures
+from data.toybox.language import Description, caption, phrase
+from data.toybox.scene import COLOURS, SHAPES, Scene, stream
+from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
+
+SIZE = 32
+# What a caption tells: colours and shapes alone, or sizes, textures and places too.
+LEVELS = ("colours", "places")
+CLASSES = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
+# Seeds of scenes that are never trained on are apart from those of training, whatever the run's seed.
+TEST_SEED = 1_000
+PURPOSE = 200  # of this lesson's own random numbers
+
+
+def scenes_of(split: str, seed: int, count: int, things: tuple[int, int]) -> list[Scene]:
+    """The first scenes of a split."""
+    return [scene_at(split, seed, number, things) for number in range(count)]
+
+
+def pixels_of(scenes: Sequence[Scene]) -> UInt8[Tensor, "scenes 3 size size"]:
+    """Their pictures, as bytes."""
+    return torch.from_numpy(pictures(scenes, SIZE)).permute(0, 3, 1, 2).contiguous()
+
+
+def standardize(pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:
+    """Bytes as numbers around 0: most of a picture is light paper."""
+    return pixels.float() / 64 - 3.25
+
+
+def captions_of(scenes: Sequence[Scene], level: str) -> list[str]:
+    """What is said of each scene at a level of detail, with varying openings."""
+    return [caption(scene, level, stream(0, number, PURPOSE)) for number, scene in enumerate(scenes)]
+
+
+@lru_cache(1)
+def toy_tokenizer(context: int = 48) -> CLIPTokenizer:
+    """OpenAI's tokenizer with a vocabulary of this world: each word that training captions use is one token."""
+    scenes = scenes_of("train", 0, 2_000, (1, 3))
+    texts = [text for level in LEVELS for text in captions_of(scenes, level)]
+    return CLIPTokenizer.train(texts, 400, context=context)
+
+
+def tokens_of(texts: Sequence[str], length: int | None = None) -> Int[Tensor, "texts tokens"]:
+    """Rows no longer than the longest caption needs, or of `length` tokens."""
+    rows = toy_tokenizer()(texts)
+    ends = (rows == toy_tokenizer().end).int().argmax(dim=1)
+    return rows[:, : length or int(ends.max()) + 1]
+
+
+@dataclass
+class Pairs:
+    """Scenes to train on. `pairs(number)` is a batch, a pure function of its number: pictures, and as many captions.
+
+    A caption is of one of `LEVELS`, drawn anew each time. No two captions of a batch are alike: for either picture the
+    other's caption would be true, and the loss would punish what is right (a *false negative*).
+
+    pixels       every scene's picture
+    tokens       a row for each distinct caption
+    caption_of   [scenes, levels] the number of the row that is the scene's caption
+    """
+
+    pixels: UInt8[Tensor, "scenes 3 size size"]
+    tokens: Int[Tensor, "captions tokens"]
+    caption_of: Int[Tensor, "scenes levels"]
+    batch_size: int
+    seed: int
+    detailed: float
+    """The share of captions that tell everything."""
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene], *, batch_size: int, seed: int, detailed: float = 0.5) -> "Pairs":
+        said = [captions_of(scenes, level) for level in LEVELS]
+        number = {text: row for row, text in enumerate(dict.fromkeys(text for level in said for text in level))}
+        caption_of = torch.tensor([[number[text] for text in level] for level in said]).T
+        return cls(pixels_of(scenes), tokens_of(list(number)), caption_of, batch_size, seed, detailed)
+
+    def __call__(self, number: int) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, "batch tokens"]]:
+        generator = np.random.default_rng([self.seed, number])
+        chosen: dict[int, int] = {}
+        while len(chosen) < self.batch_size:
+            scenes = generator.integers(len(self.pixels), size=self.batch_size)
+            levels = (generator.random(self.batch_size) < self.detailed).astype(int)
+            captions = self.caption_of.numpy()[scenes, levels]
+            for scene, text in zip(scenes.tolist(), captions.tolist(), strict=True):
+                if len(chosen) < self.batch_size:
+                    chosen.setdefault(text, scene)
+        rows = torch.tensor(list(chosen))
+        tokens = self.tokens[rows]
+        longest = int((tokens == toy_tokenizer().end).int().argmax(dim=1).max()) + 1
+        return standardize(self.pixels[torch.tensor(list(chosen.values()))]), tokens[:, :longest]
+
+
+def prompt(colour: str, shape: str) -> str:
+    """ "a purple triangle" """
+    return phrase(Description(colour=colour, shape=shape))

@@ -1,0 +1,205 @@
+"""Checkpoints that are damaged, cut short, half written or not ours: named, refused, and the last good one offered."""
+
+import shutil
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from shared.errors import CourseError
+from shared.training import Batches, TrainingConfig, load_weights, read_metrics, train
+from shared.training.checkpoint import FILE_NAME, PREVIOUS_NAME, read_checkpoint
+from shared.training.recovery import DAMAGED_NAME
+
+INPUTS = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.2), nn.Linear(4, 1))
+
+
+def run(folder=None, resume=False, **changes):
+    settings = {"steps": 6, "learning_rate": 0.1, "checkpoint_every": 2, "log_every": 1, "ema_decay": 0.5} | changes
+    batches = Batches(INPUTS, batch_size=8, seed=0)
+    loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
+    return train(network(), batches, loss, TrainingConfig(**settings), folder=folder, resume=resume)
+
+
+def step_of(path) -> int:
+    return read_checkpoint(path)[1]["step"]
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def half_written(path):
+    """As a file system may leave it after a power cut: the full length, and zeros where nothing had arrived."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
+
+
+def a_bit_of_a_weight(path):
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+
+def a_digit_of_the_step(path):
+    """The step stands in the header, where no tensor's checksum would see it."""
+    content = path.read_bytes()
+    assert content.count(b'\\"step\\": 6') == 1
+    path.write_bytes(content.replace(b'\\"step\\": 6', b'\\"step\\": 5'))
+
+
+def a_byte_of_the_header(path):
+    content = bytearray(path.read_bytes())
+    content[9] = 0xFF
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def zeros(path):
+    path.write_bytes(bytes(len(path.read_bytes())))
+
+
+def a_pickle(path):
+    torch.save({"weight": torch.zeros(2)}, path)
+
+
+def swapped_names(path):
+    """Two weights of one shape have changed places: every byte of every tensor is still there."""
+    content = path.read_bytes()
+    first, second = b'"average.0.bias"', b'"average.2.bias"'
+    assert first in content and second in content
+    path.write_bytes(content.replace(first, b"\0").replace(second, first).replace(b"\0", second))
+
+
+DAMAGES = (
+    cut_short,
+    half_written,
+    a_bit_of_a_weight,
+    a_digit_of_the_step,
+    a_byte_of_the_header,
+    empty,
+    zeros,
+    a_pickle,
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, capsys, damage):
+    whole = run(tmp_path)
+    damage(tmp_path / FILE_NAME)
+    content = (tmp_path / FILE_NAME).read_bytes()
+    capsys.readouterr()
+    again = run(tmp_path, resume=True)
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert f"{tmp_path / FILE_NAME} is damaged" in warning
+    assert "set aside as damaged-checkpoint.safetensors" in warning
+    assert "going on from previous-checkpoint.safetensors, step 4" in warning
+    # The damaged file is kept for whoever wants to know; the two steps were done again, and so were their lines.
+    assert (tmp_path / DAMAGED_NAME).read_bytes() == content
+    for ours, theirs in ((again.model, whole.model), (again.ema, whole.ema)):
+        assert all(torch.equal(ours.state_dict()[name], value) for name, value in theirs.state_dict().items())
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in lines] == [line["loss"] for line in whole.history]
+    # What had been damaged did not push the good one out.
+    assert (step_of(tmp_path / FILE_NAME), step_of(tmp_path / PREVIOUS_NAME)) == (6, 4)
+
+
+def test_the_two_newest_are_kept(tmp_path):
+    run(tmp_path, steps=2)
+    assert step_of(tmp_path / FILE_NAME) == 2 and not (tmp_path / PREVIOUS_NAME).exists()
+    run(tmp_path, steps=6)
+    assert (step_of(tmp_path / FILE_NAME), step_of(tmp_path / PREVIOUS_NAME)) == (6, 4)
+
+
+def test_a_run_killed_between_the_two_renames_goes_on(tmp_path, capsys):
+    whole = run(tmp_path)
+    (tmp_path / FILE_NAME).unlink()
+    assert torch.equal(run(tmp_path, resume=True).model[0].weight, whole.model[0].weight)
+    assert "checkpoint.safetensors is missing; going on from previous-checkpoint" in capsys.readouterr().err
+
+
+def test_when_both_are_damaged_both_are_named_and_neither_is_touched(tmp_path):
+    run(tmp_path)
+    for name in (FILE_NAME, PREVIOUS_NAME):
+        cut_short(tmp_path / name)
+    with pytest.raises(CourseError) as caught:
+        run(tmp_path, resume=True)
+    message = str(caught.value)
+    assert f"{tmp_path / FILE_NAME} is damaged" in message and f"{tmp_path / PREVIOUS_NAME} is damaged" in message
+    assert message.endswith("start without RESUME=1") and "\n" not in message
+    assert (tmp_path / FILE_NAME).exists() and (tmp_path / PREVIOUS_NAME).exists()
+    assert run(tmp_path).steps == 6  # and that helps
+
+
+def test_a_single_damaged_checkpoint_says_to_start_again(tmp_path):
+    run(tmp_path, steps=2)
+    cut_short(tmp_path / FILE_NAME)
+    with pytest.raises(CourseError, match=r"damaged.*none before it to go back to.*start without RESUME=1"):
+        run(tmp_path, steps=2, resume=True)
+
+
+def test_a_foreign_file_is_refused_and_left_where_it_is(tmp_path):
+    run(tmp_path)
+    safetensors.torch.save_file({"weight": torch.zeros(2)}, tmp_path / FILE_NAME)
+    with pytest.raises(CourseError, match=r"not written by the training loop.*goes on from previous-checkpoint"):
+        run(tmp_path, resume=True)
+    (tmp_path / FILE_NAME).rename(tmp_path / "theirs.safetensors")
+    assert run(tmp_path, resume=True).steps == 6  # as the message says
+    (tmp_path / PREVIOUS_NAME).unlink()
+    shutil.copy(tmp_path / "theirs.safetensors", tmp_path / FILE_NAME)
+    with pytest.raises(CourseError, match="move it elsewhere, and RESUME=1 starts from the beginning"):
+        run(tmp_path, resume=True)
+
+
+def test_another_runs_checkpoint_is_no_reason_to_go_back(tmp_path):
+    run(tmp_path)
+    with pytest.raises(CourseError, match=r"other settings \(learning_rate: 0\.1 there, 0\.2 here\)"):
+        run(tmp_path, resume=True, learning_rate=0.2)
+    assert step_of(tmp_path / FILE_NAME) == 6 and not (tmp_path / DAMAGED_NAME).exists()
+
+
+def test_a_folder_in_the_files_place_is_not_called_damaged(tmp_path):
+    run(tmp_path)
+    (tmp_path / FILE_NAME).unlink()
+    (tmp_path / FILE_NAME).mkdir()
+    with pytest.raises(CourseError, match="cannot read"):
+        run(tmp_path, resume=True)
+    assert (tmp_path / FILE_NAME).is_dir()
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, swapped_names])
+def test_weights_are_not_quietly_read_from_an_older_file(tmp_path, damage):
+    run(tmp_path)
+    damage(tmp_path / FILE_NAME)
+    with pytest.raises(CourseError, match=r"damaged.*previous-checkpoint\.safetensors, is whole.*\(step 4\)"):
+        load_weights(network(), tmp_path)
+    load_weights(network(), tmp_path / PREVIOUS_NAME)
+    (tmp_path / PREVIOUS_NAME).unlink()
+    with pytest.raises(CourseError, match="no other checkpoint that is whole lies beside it, so train again"):
+        load_weights(network(), tmp_path)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+    run(tmp_path)
+    for resume in (True, False):
+        (tmp_path / f"{FILE_NAME}.4711.part").write_bytes(b"half")
+        run(tmp_path, resume=resume)
+        assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_run_that_starts_afresh_leaves_nothing_to_go_back_to(tmp_path):
+    run(tmp_path)
+    cut_short(tmp_path / FILE_NAME)
+    run(tmp_path, resume=True)
+    run(tmp_path, steps=1)
+    assert not (tmp_path / PREVIOUS_NAME).exists() and not (tmp_path / DAMAGED_NAME).exists()
