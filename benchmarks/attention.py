@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from shared.attention import Mask, attention, segments_from_lengths
 from shared.attention.mask import EVERYTHING
 from shared.attention.naive import attention_naive
+from shared.cli import command_line
 from shared.errors import CourseError
 
 TOKENS, WIDTH = 16_384, 2048
@@ -260,10 +261,12 @@ def measure() -> list[dict]:
         return [*rows, *short_rows(), *decoding_rows(), million_row()]
 
 
+@command_line()
+def main() -> None:
+    for row in measure():
+        theirs, ratio = (math.nan if row[key] is None else row[key] for key in ("theirs", "ratio"))
+        print(f"{row['name']:<72} {row['ours']:9.1f} {theirs:9.1f} {row['unit']:<8} ×{ratio:.2f}")
+
+
 if __name__ == "__main__":
-    try:
-        for row in measure():
-            theirs, ratio = (math.nan if row[key] is None else row[key] for key in ("theirs", "ratio"))
-            print(f"{row['name']:<72} {row['ours']:9.1f} {theirs:9.1f} {row['unit']:<8} ×{ratio:.2f}")
-    except CourseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

@@ -26,6 +26,7 @@ from apps.assistant.train import TOY_WORLD
 from data.datasets.coco_captions import coco_captions
 from data.datasets.vqa_v2 import vqa_v2
 from shared.atomic import write_atomically
+from shared.cli import command_line
 from shared.errors import CourseError
 from shared.evaluation import score_answers, score_captions
 from shared.serving.served_model import Message
@@ -133,6 +134,7 @@ def model_in(folder: Path) -> Path:
     return folder / "model" if (folder / "model" / "config.json").exists() else folder
 
 
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -146,27 +148,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args(arguments)
     started = time.monotonic()
-    try:
-        captions, questions = asked.captions, asked.questions
-        toy = asked.folder / TOY_WORLD
-        if not captions and not questions:
-            if not toy.is_dir():
-                raise CourseError("nothing to evaluate on; give --captions FILE, --questions FILE or both")
-            captions, questions = str(toy / "test_captions.json"), str(toy / "test_questions.json")
-        assistant = Assistant.from_folder(model_in(asked.folder), device=asked.device)
-        found = evaluate(
-            assistant,
-            captions_of(captions)[: asked.limit] if captions else [],
-            questions_of(questions)[: asked.limit] if questions else [],
-            max_new_tokens=asked.max_new_tokens,
-        )
-        report = {"model": str(model_in(asked.folder)), "captions of": captions, "questions of": questions}
-        report |= {"seconds": round(time.monotonic() - started, 1)} | found
-        file = asked.report or asked.folder / "evaluation.json"
-        write_atomically(file, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    captions, questions = asked.captions, asked.questions
+    toy = asked.folder / TOY_WORLD
+    if not captions and not questions:
+        if not toy.is_dir():
+            raise CourseError("nothing to evaluate on; give --captions FILE, --questions FILE or both")
+        captions, questions = str(toy / "test_captions.json"), str(toy / "test_questions.json")
+    assistant = Assistant.from_folder(model_in(asked.folder), device=asked.device)
+    found = evaluate(
+        assistant,
+        captions_of(captions)[: asked.limit] if captions else [],
+        questions_of(questions)[: asked.limit] if questions else [],
+        max_new_tokens=asked.max_new_tokens,
+    )
+    report = {"model": str(model_in(asked.folder)), "captions of": captions, "questions of": questions}
+    report |= {"seconds": round(time.monotonic() - started, 1)} | found
+    file = asked.report or asked.folder / "evaluation.json"
+    write_atomically(file, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
     for task, result in found.items():
         print(f"{task}: {result['count']:,}")
         for name, score in result["scores"].items():

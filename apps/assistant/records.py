@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from apps.assistant.pictures import open_picture
+from shared.cli import command_line
 from shared.errors import CourseError
 from shared.tokenizers import Turn
 
@@ -217,16 +218,13 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="records", description="Say which records of a file are bad, and why.")
     parser.add_argument("file", type=Path)
     parser.add_argument("--images", type=Path, help="the folder that images are named from; left out, the file's own")
     asked = parser.parse_args(arguments)
-    try:
-        good, bad = read_records(asked.file, asked.images)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    good, bad = read_records(asked.file, asked.images)
     print(report(asked.file, len(good), bad))
     return 1 if bad else 0
 

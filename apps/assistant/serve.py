@@ -16,6 +16,7 @@ import torch
 from apps.assistant.assistant import Assistant
 from apps.assistant.evaluate import model_in
 from apps.assistant.files import habits_of
+from shared.cli import command_line
 from shared.course.checkpoint import PLACE
 from shared.errors import CourseError
 from shared.serving.serve import serve
@@ -38,6 +39,7 @@ def chosen(folder: Path | None) -> Path:
     )
 
 
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -48,19 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-    try:
-        folder = chosen(asked.folder)
-        settings = Settings(caption_prompt=habits_of(folder).caption_prompt)
-        print(f"{folder}", file=sys.stderr, flush=True)
-        serve(
-            lambda: Assistant.from_folder(folder, device=asked.device),
-            host=asked.host,
-            port=asked.port,
-            settings=settings,
-        )
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    folder = chosen(asked.folder)
+    settings = Settings(caption_prompt=habits_of(folder).caption_prompt)
+    print(f"{folder}", file=sys.stderr, flush=True)
+    serve(
+        lambda: Assistant.from_folder(folder, device=asked.device),
+        host=asked.host,
+        port=asked.port,
+        settings=settings,
+    )
     return 0
 
 

@@ -23,7 +23,7 @@ from data.toybox.questions import question_at
 from data.toybox.scene import Scene
 from lessons.lesson_05_llava.experiment.conversations import World, questions_about
 from shared.atomic import disk_errors, write_atomically
-from shared.errors import CourseError
+from shared.cli import command_line
 
 THINGS = (1, 2)
 KINDS = (
@@ -94,17 +94,14 @@ def _conversation(number: int, scene: Scene, seed: int) -> dict[str, object]:
     return {"id": f"toy-{number}", "image": _name("train", number), "conversations": said}
 
 
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="toy", description="Write the toy world as files to learn from.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--size", type=int, default=32, help="pixels of a side")
     asked = parser.parse_args(arguments)
-    try:
-        write_toy_world(asked.folder, asked.examples, size=asked.size)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    write_toy_world(asked.folder, asked.examples, size=asked.size)
     print(f"{asked.examples:,} records to train on in each of {', '.join(FILES.values())}, in {asked.folder}")
     return 0
 

@@ -33,6 +33,7 @@ from apps.assistant.toy import write_toy_world
 from data.datasets.download import data_folder
 from lessons.lesson_00_foundations.decoder import model as llama
 from lessons.lesson_05_llava.model import Llava, first_stage, second_stage
+from shared.cli import command_line
 from shared.course.lesson import ROOT
 from shared.distributed import gather_values, is_main
 from shared.distributed import join as meet
@@ -238,6 +239,7 @@ def run_of(checkpoint: Path) -> Path:
     raise CourseError(f"{checkpoint} belongs to no run: neither there nor above it lies a {FILE_NAME}")
 
 
+@command_line()
 def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     try:
@@ -245,9 +247,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = run(configuration, output, resume=resume)
     except TrainingInterrupted:
         print(f"stopped, and all is saved; go on with --resume {output}", file=sys.stderr)
-        return 1
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     if is_main():
         print(f"the assistant lies in {folder}")

@@ -14,6 +14,7 @@ import torch
 from apps.captioner.measure import written
 from apps.captioner.run_folder import load_captioner
 from data.datasets.image_folder import read_image
+from shared.cli import command_line
 from shared.errors import CourseError
 
 
@@ -27,6 +28,7 @@ def caption_files(
     return written(model.to(device), tokenizer, pixels, max_new_tokens=max_new_tokens, **sampling)
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="a folder that train.py has left")
@@ -44,9 +46,8 @@ def main() -> int:
         generator = torch.Generator().manual_seed(asked.pop("seed"))
         for picture, caption in zip(pictures, caption_files(run, pictures, generator=generator, **asked), strict=True):
             print(f"{picture}\t{caption}")
-    except (CourseError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except ValueError as error:
+        raise CourseError(str(error)) from error
     return 0
 
 

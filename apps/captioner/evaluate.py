@@ -12,6 +12,7 @@ from pathlib import Path
 from apps.captioner.data import read_folder
 from apps.captioner.measure import scores, written
 from apps.captioner.run_folder import load_captioner, read_record
+from shared.cli import command_line
 from shared.errors import CourseError
 
 
@@ -33,6 +34,7 @@ def evaluate(
     return scores(said, test.captions), scores(dealt_wrong, test.captions), shown
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a folder that train.py has left")
@@ -40,11 +42,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--show", type=int, default=5, help="so many captions beside what people said")
     asked = parser.parse_args()
-    try:
-        own, mixed_up, shown = evaluate(asked.run, asked.pictures, device=asked.device)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    own, mixed_up, shown = evaluate(asked.run, asked.pictures, device=asked.device)
     print(f"{'':10}{'captioner':>12}{'mixed up':>12}")
     for name in own:
         print(f"{name:10}{own[name]:12.3f}{mixed_up[name]:12.3f}")

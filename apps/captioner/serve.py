@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from apps.captioner.run_folder import load_captioner, read_record
 from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, END
-from shared.errors import CourseError
+from shared.cli import command_line
 from shared.serving.serve import serve
 from shared.serving.served_model import Refusal, Request
 from shared.serving.settings import Settings
@@ -90,6 +90,7 @@ def _generator(seed: int | None) -> torch.Generator:
     return generator
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a folder that train.py has left")
@@ -98,13 +99,9 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-    try:
-        read_record(asked.run)
-        settings = Settings(caption_prompt=PROMPT, new_tokens=64)
-        serve(lambda: SpeakingCaptioner(asked.run, asked.device), host=asked.host, port=asked.port, settings=settings)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    read_record(asked.run)
+    settings = Settings(caption_prompt=PROMPT, new_tokens=64)
+    serve(lambda: SpeakingCaptioner(asked.run, asked.device), host=asked.host, port=asked.port, settings=settings)
     return 0
 
 

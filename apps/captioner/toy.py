@@ -17,7 +17,7 @@ from data.toybox.image import pictures
 from data.toybox.language import caption
 from data.toybox.scene import Scene
 from shared.atomic import disk_errors
-from shared.errors import CourseError
+from shared.cli import command_line
 
 LEVEL = "colours"
 
@@ -43,17 +43,14 @@ def write_folder(folder: Path, *, pairs: int = 16, size: int = 96, things: tuple
         (folder / JSON).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write a folder of captioned pictures of the toy world.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--size", type=int, default=96, help="pixels of a side")
     asked = parser.parse_args()
-    try:
-        write_folder(asked.folder, pairs=asked.pairs, size=asked.size)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    write_folder(asked.folder, pairs=asked.pairs, size=asked.size)
     print(f"{asked.pairs} pictures and {JSON} in {asked.folder}")
     return 0
 

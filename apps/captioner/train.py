@@ -18,9 +18,9 @@ from apps.captioner.data import CaptionBatches, caption_tokenizer, read_folder
 from apps.captioner.measure import scores, written
 from apps.captioner.model import Captioner, caption_loss, parameters_by_part
 from apps.captioner.run_folder import Record, begin_run, check_same, digest_of
+from shared.cli import command_line
 from shared.distributed import is_main
-from shared.errors import CourseError
-from shared.training import TrainingConfig, TrainingInterrupted, TrainingResult, train
+from shared.training import TrainingConfig, TrainingResult, train
 
 RATES = {"small": 3e-3, "full": 3e-4}
 """Peaks of AdamW's learning rate: smaller for the wide model."""
@@ -68,6 +68,7 @@ def train_on_folder(
     )  # fmt: skip
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -86,11 +87,7 @@ def main() -> int:
     asked = vars(parser.parse_args())
     pictures = asked.pop("pictures")
     run = asked.pop("run") or Path("runs/captioner") / pictures.resolve().name
-    try:
-        result = train_on_folder(pictures, run, **asked)
-    except (CourseError, TrainingInterrupted) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    result = train_on_folder(pictures, run, **asked)
     if is_main():
         last = result.history[-1]
         print(f"{parameters_by_part(result.model)['all']:,} weights, {result.steps} steps, loss {last['loss']:.3f}")

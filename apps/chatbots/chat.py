@@ -17,6 +17,7 @@ from apps.chatbots.conversations import answers_to
 from apps.chatbots.dialogues import dialogue_at
 from apps.chatbots.facts import TEXTS
 from apps.chatbots.train import RUNS
+from shared.cli import command_line
 from shared.errors import CourseError
 
 
@@ -76,6 +77,7 @@ def talk_to(bot: Bot, read: Callable[[], str], say: Callable[[str], None]) -> No
             say(ask_expert(bot, text))
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
@@ -84,10 +86,7 @@ def main() -> int:
     prompt = "> " if sys.stdin.isatty() else ""
     try:
         talk_to(open_bot(asked.kind, asked.run), lambda: input(prompt), print)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # the usual way to end a chat
         print()
     return 0
 

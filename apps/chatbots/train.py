@@ -14,12 +14,12 @@ from pathlib import Path
 from apps.chatbots.bots import KINDS, make_expert, make_teacher
 from apps.chatbots.expert import lessons_from, share_right
 from apps.chatbots.facts import TEXTS, read_texts
-from shared.errors import CourseError
-from shared.training import TrainingInterrupted
+from shared.cli import command_line
 
 RUNS = Path("runs/chatbots")
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=KINDS)
@@ -35,24 +35,20 @@ def main() -> int:
     run = asked.run or RUNS / (asked.texts.resolve().name if asked.texts else asked.kind)
     settings = {"seed": asked.seed, "resume": asked.resume, "device": asked.device}
     settings |= {"steps": asked.steps} if asked.steps else {}
-    try:
-        if asked.kind == "teacher":
-            make_teacher(run, **settings)
-        else:
-            texts = asked.texts or TEXTS
-            bot, lessons = make_expert(texts, run, **settings), lessons_from(read_texts(texts))
-            print(
-                f"{len(lessons.read)} sentences read, {len(lessons.asked)} questions learned from; answered to the letter:"
-            )
-            for name in ("kept_wordings", "new_wordings", "read_only"):
-                tests = getattr(lessons, name)
-                if tests:
-                    print(
-                        f"  {name.replace('_', ' '):15}{share_right(bot.model, bot.template, tests):6.0%}  of {len(tests)}"
-                    )
-    except (CourseError, TrainingInterrupted) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if asked.kind == "teacher":
+        make_teacher(run, **settings)
+    else:
+        texts = asked.texts or TEXTS
+        bot, lessons = make_expert(texts, run, **settings), lessons_from(read_texts(texts))
+        print(
+            f"{len(lessons.read)} sentences read, {len(lessons.asked)} questions learned from; answered to the letter:"
+        )
+        for name in ("kept_wordings", "new_wordings", "read_only"):
+            tests = getattr(lessons, name)
+            if tests:
+                print(
+                    f"  {name.replace('_', ' '):15}{share_right(bot.model, bot.template, tests):6.0%}  of {len(tests)}"
+                )
     print(f"talk to it: python -m apps.chatbots.chat {asked.kind} --run {run}")
     return 0
 

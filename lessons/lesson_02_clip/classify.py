@@ -18,6 +18,7 @@ from lessons.lesson_02_clip.model import CLIP
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 from lessons.lesson_02_clip.model.zero_shot import TEMPLATES, class_vectors
+from shared.cli import command_line
 from shared.errors import CourseError
 
 
@@ -41,18 +42,15 @@ def classify_photo(
     return dict(sorted(zip(names, probabilities, strict=True), key=lambda entry: -entry[1]))
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("photo")
     parser.add_argument("names", nargs="+")
     given = parser.parse_args()
-    try:
-        for name, probability in classify_photo(given.folder, given.photo, given.names).items():
-            print(f"{probability:7.1%}  {name}")
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for name, probability in classify_photo(given.folder, given.photo, given.names).items():
+        print(f"{probability:7.1%}  {name}")
     return 0
 
 

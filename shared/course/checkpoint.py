@@ -7,6 +7,7 @@ provenance names the hashes of its parents, so that one can tell when a child wa
     python -m shared.course.checkpoint --all    # all of them, parents first
 """
 
+import argparse
 import hashlib
 import importlib
 import json
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from shared.cli import command_line
 from shared.course.lesson import ROOT
 from shared.course.machine import describe
 from shared.errors import CourseError
@@ -117,22 +119,19 @@ def complaints(known: Iterable[Checkpoint], place: Path = PLACE) -> list[str]:
     return found
 
 
-def main() -> int:
-    asked = sys.argv[1:]
-    if len(asked) != 1 or not (asked[0] == "--all" or asked[0].isdecimal()):
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        for number in checkpoints() if asked[0] == "--all" else [int(asked[0])]:
-            place = make(number)
-            record = json.loads((place / PROVENANCE).read_text(encoding="utf-8"))
-            for name, value in record["measured"].items():
-                print(f"  {name}: {value}")
-            print(f"{record['seconds']} s; {place.relative_to(ROOT)}")
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+@command_line()
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Train the checkpoints that later lessons start from.")
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("lesson", type=int, nargs="?", help="the lesson's number")
+    group.add_argument("--all", action="store_true", help="every checkpoint, parents first")
+    options = parser.parse_args()
+    for number in checkpoints() if options.all else [options.lesson]:
+        folder = make(number)
+        record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
+        for name, value in record["measured"].items():
+            print(f"  {name}: {value}")
+        print(f"{record['seconds']} s; {folder.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

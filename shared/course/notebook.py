@@ -3,13 +3,14 @@
 What changes from run to run for no reason that a reader cares about (progress lines, execution times) is left out.
 """
 
+import argparse
 import sys
 
 import nbformat
 from nbclient import NotebookClient
 
+from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import load_lesson
-from shared.course.run import whole_number
 from shared.errors import CourseError
 
 
@@ -33,8 +34,12 @@ def execute(number: int) -> None:
     nbformat.write(notebook, path)
 
 
+@command_line()
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Execute a lesson's notebook and keep its outputs.")
+    parser.add_argument("lesson", help="the lesson's number")
+    execute(parse_whole_number("lesson", parser.parse_args().lesson))
+
+
 if __name__ == "__main__":
-    try:
-        execute(whole_number("lesson", sys.argv[1] if len(sys.argv) > 1 else ""))
-    except CourseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from shared.cli import command_line, parse_whole_number
 from shared.course.claims import Verdict, judge, row
 from shared.course.lesson import PRESETS, ROOT, Lesson, Run, load_lesson
 from shared.course.report import claims_table, draw, write_report
@@ -127,6 +128,7 @@ def run_lesson(number: int, preset: str, seeds: Sequence[int], **options) -> tup
     return lesson, run, found
 
 
+@command_line("stopped; the same command with RESUME=1 goes on from here")
 def from_command_line(description: str, act: Callable[[int, str, list[int], dict], bool]) -> int:
     """Read the options, act, and return the status to exit with; an error for a person is one line."""
     parser = argparse.ArgumentParser(description=description)
@@ -138,24 +140,10 @@ def from_command_line(description: str, act: Callable[[int, str, list[int], dict
     parser.add_argument("--device", help="cpu or cuda")
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
     given = parser.parse_args()
-    try:
-        number, seeds = whole_number("lesson", given.lesson), [whole_number("seed", seed) for seed in given.seeds]
-        options = {"part": given.part, "data": given.data, "device": given.device, "resume": given.resume}
-        return 0 if act(number, given.preset, seeds, options) else 1
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command with RESUME=1 goes on from here", file=sys.stderr)
-        return 130
-
-
-def whole_number(what: str, text: str) -> int:
-    """The number that `text` spells. Raises CourseError where it spells none."""
-    try:
-        return int(text)
-    except ValueError:
-        raise CourseError(f"{what} {text!r} is not a whole number") from None
+    number = parse_whole_number("lesson", given.lesson)
+    seeds = [parse_whole_number("seed", seed) for seed in given.seeds]
+    options = {"part": given.part, "data": given.data, "device": given.device, "resume": given.resume}
+    return 0 if act(number, given.preset, seeds, options) else 1
 
 
 def _act(number: int, preset: str, seeds: list[int], options: dict) -> bool:

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shared.atomic import write_atomically
+from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import ROOT
-from shared.course.run import whole_number
-from shared.errors import CourseError
 from shared.teaching.bundle import bundle_files
 from shared.teaching.markers import exercise_folder
 from shared.teaching.settings import PATH, assignment
@@ -51,6 +50,7 @@ def assign(number: int, out: Path, own: bool = False, settings: Path = PATH) -> 
     return folder
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lesson", help="the lesson's number")
@@ -58,11 +58,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--settings", type=Path, default=PATH, help="another course.toml")
     given = parser.parse_args()
-    try:
-        folder = assign(whole_number("lesson", given.lesson), given.out, given.own, given.settings)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder = assign(parse_whole_number("lesson", given.lesson), given.out, given.own, given.settings)
     size = (given.out / f"{folder.name}.zip").stat().st_size
     print(
         f"{folder} and {folder.name}.zip ({size / 2**20:.1f} MB): no solution in it; a student begins with `make check`"

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from shared.atomic import write_atomically
+from shared.cli import command_line
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
@@ -101,19 +102,16 @@ def show(found: dict[str, dict], exercises: dict[str, Exercise], pages: dict, co
     console.print(f"{sum(map(solved, found.values()))} of {len(found)} exercises solved")
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lesson", type=int, help="the lesson's number")
     parser.add_argument("--exercise", help="only this one, as 1.3")
     given = parser.parse_args()
-    try:
-        found = check(given.lesson, given.exercise)
-        folder = exercise_folder(given.lesson)
-        record(given.lesson, found)
-        show(found, {exercise.number: exercise for exercise in exercises_of(given.lesson)}, listed(folder), Console())
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    found = check(given.lesson, given.exercise)
+    folder = exercise_folder(given.lesson)
+    record(given.lesson, found)
+    show(found, {exercise.number: exercise for exercise in exercises_of(given.lesson)}, listed(folder), Console())
     return 0 if all(map(solved, found.values())) else 1
 
 

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.atomic import write_atomically
+from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import ROOT
-from shared.course.run import whole_number
 from shared.errors import CourseError
 from shared.teaching import gradebook
 from shared.teaching.isolation.limits import Limits
@@ -133,6 +133,7 @@ def grade_all(number: int, place: Path, folder: Path | None, workers: int, conso
     return results
 
 
+@command_line("stopped; the same command goes on from here")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lesson", help="the lesson's number")
@@ -141,19 +142,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where to write (default: grades/LESSON)")
     parser.add_argument("--settings", type=Path, default=PATH, help="another course.toml")
     given = parser.parse_args()
-    try:
-        if not given.submission:
-            raise CourseError(
-                f"what is to be graded? make grade-{given.lesson} SUBMISSION=path (a folder, a zip, or a folder of many)"
-            )
-        number = whole_number("lesson", given.lesson)
-        grade_all(number, Path(given.submission), given.out, max(given.workers, 1), Console(), given.settings)
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    if not given.submission:
+        raise CourseError(
+            f"what is to be graded? make grade-{given.lesson} SUBMISSION=path (a folder, a zip, or a folder of many)"
+        )
+    number = parse_whole_number("lesson", given.lesson)
+    grade_all(number, Path(given.submission), given.out, max(given.workers, 1), Console(), given.settings)
     return 0
 
 

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from shared.atomic import write_atomically
+from shared.cli import command_line, parse_whole_number
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
-from shared.course.run import whole_number
 from shared.errors import CourseError
 from shared.teaching.markers import exercise_folder, exercises_of, listed, part, parts, stub
 
@@ -48,7 +48,7 @@ def start(number: int, folder: Path = SOLUTIONS) -> tuple[list[Exercise], list[E
 
 def find(exercise: str) -> tuple[int, Exercise]:
     """The lesson and exercise of a number such as 1.3. Raises CourseError where there is none."""
-    number = whole_number("exercise", exercise.split(".")[0])
+    number = parse_whole_number("exercise", exercise.split(".")[0])
     for found in exercises_of(number):
         if found.number == exercise:
             return number, found
@@ -73,26 +73,23 @@ def solution(exercise: str, folder: Path = SOLUTIONS) -> str:
     return kept(number, folder).get(exercise) or part(found.path.read_text(encoding="utf-8"), exercise)
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("start", "hint", "solution"))
     parser.add_argument("which", help="a lesson's number for start, an exercise's (1.3) for the others")
     given = parser.parse_args()
-    try:
-        if given.what == "start":
-            opened, left = start(whole_number("lesson", given.which))
-            for exercise in opened:
-                print(f"{exercise.number:>5}  {exercise.title}: {exercise.path.relative_to(ROOT)}")
-            if left:
-                print(f"left as you wrote them: {', '.join(exercise.number for exercise in left)}")
-            print(
-                f"now: make check-{given.which}, make hint-{(opened or left)[0].number}, make solution-{(opened or left)[0].number}"
-            )
-        else:
-            print(hint(given.which) if given.what == "hint" else solution(given.which).rstrip())
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if given.what == "start":
+        opened, left = start(parse_whole_number("lesson", given.which))
+        for exercise in opened:
+            print(f"{exercise.number:>5}  {exercise.title}: {exercise.path.relative_to(ROOT)}")
+        if left:
+            print(f"left as you wrote them: {', '.join(exercise.number for exercise in left)}")
+        print(
+            f"now: make check-{given.which}, make hint-{(opened or left)[0].number}, make solution-{(opened or left)[0].number}"
+        )
+    else:
+        print(hint(given.which) if given.what == "hint" else solution(given.which).rstrip())
     return 0
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shared.cli import command_line
 from shared.distributed import is_main, join
-from shared.errors import CourseError
 from shared.training import Batches, TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
@@ -37,6 +37,7 @@ def loss(model: nn.Module, tokens: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return F.cross_entropy(logits.flatten(0, 1), following.flatten()), {"accuracy": right}
 
 
+@command_line()
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--parallel", choices=("ddp", "fsdp"), default="ddp", help="copy the model, or share it out")
@@ -53,21 +54,17 @@ def main() -> int:
     batches = Batches(sequences(2048), batch_size=32, seed=0)
     torch.manual_seed(0)
     model = Decoder(DecoderConfig(VOCAB, width=64, layers=4, heads=4, kv_heads=2, hidden=128))
-    try:
-        result = train(
-            model,
-            batches,
-            loss,
-            config,
-            folder=asked.folder,
-            resume=os.environ.get("RESUME") == "1",
-            device=device,
-            tokens_per_step=32 * LENGTH,
-            label="counting",
-        )
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
+    result = train(
+        model,
+        batches,
+        loss,
+        config,
+        folder=asked.folder,
+        resume=os.environ.get("RESUME") == "1",
+        device=device,
+        tokens_per_step=32 * LENGTH,
+        label="counting",
+    )
     if is_main():
         last = result.history[-1]
         print(f"after {result.steps} steps: loss {last['loss']:.4f}, accuracy {last['accuracy']:.1%}")

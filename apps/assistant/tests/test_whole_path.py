@@ -216,7 +216,7 @@ def test_the_command_line_serves_what_was_trained(trained, tmp_path, noise):
 def test_what_is_served_when_nobody_names_a_folder(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(serve, "CHECKPOINT", tmp_path / "kept")
     monkeypatch.setattr(serve, "LAST_TRAINED", tmp_path / "last")
-    assert serve.main([]) == 1
+    assert serve.main([]) == 2
     assert "make checkpoint-5" in capsys.readouterr().err
     (tmp_path / "last").symlink_to(trained)
     assert serve.chosen(None) == tmp_path / "last" / "model"
@@ -239,7 +239,7 @@ def test_commands_that_mean_nothing_are_told(short, trained, tmp_path, capsys):
         (["--resume", str(trained), "--debug"], "was started with another configuration"),
         (["--resume", str(trained), "--connector", "embedding"], "was started with another configuration"),
     ):
-        assert train.main(command) == 1
+        assert train.main(command) == 2
         assert said in capsys.readouterr().err
 
 
@@ -256,10 +256,10 @@ def test_data_of_ones_own_take_the_place_of_the_configurations(short, trained, t
         "--output",
         str(tmp_path / "run"),
     ]
-    assert train.main(command) == 1
+    assert train.main(command) == 2
     assert "1 bad records of 2\n  1: no image" in capsys.readouterr().err
     save(replace(short, skip_bad=True), tmp_path / "mine.json")
-    assert train.main(command) == 1
+    assert train.main(command) == 2
     assert "1 records do not fill a batch of 4" in capsys.readouterr().err
     (tmp_path / "own.json").write_text(
         json.dumps(own[:1] * 4 + [{"image": "a.png", "text": "x", "prompt": "star " * 100}])
@@ -305,7 +305,7 @@ def test_scores_are_those_of_what_was_said(tmp_path):
 
 
 def test_an_evaluation_of_nothing_is_told(trained, capsys):
-    assert evaluate.main([str(trained / "model")]) == 1
+    assert evaluate.main([str(trained / "model")]) == 2
     assert "nothing to evaluate on" in capsys.readouterr().err
 
 

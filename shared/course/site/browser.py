@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from shared.cli import command_line
 from shared.course.site.chromium import chromium, flags
 from shared.course.site.serve import server
 from shared.errors import CourseError
@@ -142,6 +143,7 @@ def report(browser: Browser, folder: Path, words: list[str], pictured: Path | No
     return found
 
 
+@command_line()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Look at every page of a built site.")
     parser.add_argument("folder", type=Path)
@@ -161,7 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CourseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

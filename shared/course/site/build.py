@@ -16,6 +16,7 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.util.console import nocolor
 
+from shared.cli import command_line
 from shared.course.lesson import ROOT
 from shared.course.site.pages import lay_out
 from shared.errors import CourseError
@@ -77,6 +78,7 @@ def build(into: Path, work: Path, root: Path = ROOT) -> int:
     return pages
 
 
+@command_line()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the course's site.")
     parser.add_argument("--into", type=Path, default=ROOT / "site")
@@ -88,7 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except CourseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

@@ -4,11 +4,13 @@ python -m shared.course.site.serve [--port 8000] [--folder site]
 """
 
 import argparse
+import contextlib
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from shared.cli import command_line
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 
@@ -36,6 +38,7 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
         ) from error
 
 
+@command_line()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Show the course's site on this machine.")
     parser.add_argument("--port", type=int, default=8000)
@@ -43,13 +46,9 @@ def main() -> None:
     asked = parser.parse_args()
     with server(asked.folder, asked.port) as serving:
         print(f"http://127.0.0.1:{serving.server_port}  (Ctrl-C ends it)", flush=True)
-        serving.serve_forever()
+        with contextlib.suppress(KeyboardInterrupt):
+            serving.serve_forever()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print()
-    except CourseError as error:
-        sys.exit(f"error: {error}")
+    sys.exit(main())

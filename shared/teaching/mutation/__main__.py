@@ -12,14 +12,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from shared.cli import command_line
 from shared.course.lesson import ROOT
-from shared.errors import CourseError
 from shared.teaching.markers import exercise_tests
 from shared.teaching.mutation.hunt import hunt, planted
 
 GOAL = 0.9
 
 
+@command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("lesson", type=int, nargs="*", help="lessons' numbers (default: all that have exercises)")
@@ -31,13 +32,9 @@ def main() -> int:
     ]
     numbers, console = given.lesson or every, Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("bugs planted", total=sum(len(planted(number, given.sample)) for number in numbers))
-            found = hunt(numbers, given.sample, lambda *_: progress.advance(bar))
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("bugs planted", total=sum(len(planted(number, given.sample)) for number in numbers))
+        found = hunt(numbers, given.sample, lambda *_: progress.advance(bar))
     summary = {}
     for number, outcomes in found.items():
         survivors = [each for each in outcomes if not each.by]
