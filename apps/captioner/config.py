@@ -21,8 +21,8 @@ class EyeConfig(VisionTransformerConfig):
         super().__post_init__()
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is a chance in [0, 1), got {self.dropout}")
-        if self.feed_forward != "gelu":
-            raise ValueError(f"an eye with dropout has feed-forward 'gelu', got {self.feed_forward!r}")
+        if self.mlp != "gelu":
+            raise ValueError(f"an eye with dropout has feed-forward 'gelu', got {self.mlp!r}")
 
 
 @dataclass(frozen=True)

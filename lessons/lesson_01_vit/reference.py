@@ -61,14 +61,14 @@ class Geometry:
     def parameters(self) -> dict[str, int]:
         """How many numbers are learned, part by part."""
         width, norm, patch = self.width, 2 * self.width, self.channels * self.patch_size**2
-        feed_forward = (3 if self.swiglu else 2) * width * self.hidden + (1 + self.swiglu) * self.hidden + width
+        mlp = (3 if self.swiglu else 2) * width * self.hidden + (1 + self.swiglu) * self.hidden + width
         attention = 4 * (width + 1) * width
-        pooling = width + attention + norm + feed_forward if self.attention_pooling else 0
+        pooling = width + attention + norm + mlp if self.attention_pooling else 0
         return {
             "patches": patch * width + self.patch_bias * width,
             "positions": (self.tokens + self.class_token + self.mask_token) * width,
             "attention": self.depth * (attention + self.layer_scale * width),
-            "feed-forward": self.depth * (feed_forward + self.layer_scale * width),
+            "feed-forward": self.depth * (mlp + self.layer_scale * width),
             "norms": (2 * self.depth + 1 + self.norm_first) * norm,
             "head": pooling + self.classes * (width + 1),
         }
@@ -76,10 +76,10 @@ class Geometry:
     def flops(self) -> int:
         """Arithmetic for one image, a multiplication and an addition counted as 2; norms, softmax and biases left out."""
         width, tokens, patch = self.width, self.tokens, self.channels * self.patch_size**2
-        feed_forward = (3 if self.swiglu else 2) * width * self.hidden
+        mlp = (3 if self.swiglu else 2) * width * self.hidden
         attention = tokens * 4 * width**2 + 2 * tokens**2 * width  # four projections; scores and weighted sums
-        block = attention + tokens * feed_forward
-        pooling = tokens * 2 * width**2 + 2 * width**2 + 2 * tokens * width + feed_forward
+        block = attention + tokens * mlp
+        pooling = tokens * 2 * width**2 + 2 * width**2 + 2 * tokens * width + mlp
         products = self.grid**2 * patch * width + self.depth * block + self.classes * width
         return 2 * (products + self.attention_pooling * pooling)
 
@@ -169,7 +169,7 @@ class Attention(Module):
         return self.output(gathered.permute(0, 2, 1, 3).reshape(batch, tokens, width)), weights
 
 
-class FeedForward(Module):
+class MLP(Module):
     """Each token by itself: widen, GELU, narrow."""
 
     def __init__(self, width: int, hidden: int, random: Random):
@@ -186,13 +186,13 @@ class Block(Module):
     def __init__(self, geometry: Geometry, random: Random):
         self.attention_norm = LayerNorm(geometry.width, eps=1e-6)
         self.attention = Attention(geometry.width, geometry.heads, random)
-        self.feed_forward_norm = LayerNorm(geometry.width, eps=1e-6)
-        self.feed_forward = FeedForward(geometry.width, geometry.hidden, random)
+        self.mlp_norm = LayerNorm(geometry.width, eps=1e-6)
+        self.mlp = MLP(geometry.width, geometry.hidden, random)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         seen, weights = self.attention(self.attention_norm(x))
         x = x + seen
-        return x + self.feed_forward(self.feed_forward_norm(x)), weights
+        return x + self.mlp(self.mlp_norm(x)), weights
 
 
 # ── The whole ──────────────────────────────────────────────────────────────────────────────────────────────────────────

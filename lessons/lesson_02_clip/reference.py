@@ -134,14 +134,14 @@ class Tower(Module):
 
     def __init__(self, tokens: int, width: int, heads: int, random: Random):
         self.positions = normal((tokens, width), 0.2, random, requires_grad=True)
-        self.attention_norm, self.feed_forward_norm, self.norm = LayerNorm(width), LayerNorm(width), LayerNorm(width)
+        self.attention_norm, self.mlp_norm, self.norm = LayerNorm(width), LayerNorm(width), LayerNorm(width)
         self.attention = MultiHeadAttention(width, heads, random)
         self.up, self.down = Linear(width, 2 * width, random), Linear(2 * width, width, random)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = tokens + self.positions
         x = x + self.attention(self.attention_norm(x))
-        x = x + self.down(gelu(self.up(self.feed_forward_norm(x))))
+        x = x + self.down(gelu(self.up(self.mlp_norm(x))))
         return self.norm(x)
 
 

@@ -119,7 +119,7 @@ class Attention(Module):
         return x.reshape(batch, tokens, self.heads, width // self.heads).permute(0, 2, 1, 3)
 
 
-class FeedForward(Module):
+class MLP(Module):
     """Each token by itself: widen, GELU, narrow."""
 
     def __init__(self, width: int, hidden: int, random: Random):
@@ -140,8 +140,8 @@ class QFormerBlock(Module):
         self.attention, self.attention_norm = Attention(width, heads, width, random), LayerNorm(width, 1e-12)
         self.cross_attention = Attention(width, heads, context_width, random) if looks else None
         self.cross_attention_norm = LayerNorm(width, 1e-12) if looks else None
-        self.feed_forward, self.feed_forward_norm = FeedForward(width, hidden, random), LayerNorm(width, 1e-12)
-        self.text_feed_forward = FeedForward(width, hidden, random)
+        self.mlp, self.mlp_norm = MLP(width, hidden, random), LayerNorm(width, 1e-12)
+        self.text_mlp = MLP(width, hidden, random)
         self.text_feed_forward_norm = LayerNorm(width, 1e-12)
 
     def forward(
@@ -155,10 +155,10 @@ class QFormerBlock(Module):
             if self.cross_attention is not None:
                 seen, looks = self.cross_attention(asking, context)
                 asking = self.cross_attention_norm(asking + seen)
-            parts.append(self.feed_forward_norm(asking + self.feed_forward(asking)))
+            parts.append(self.mlp_norm(asking + self.mlp(asking)))
         if x.shape[1] > queries:
             words = x[:, queries:]
-            parts.append(self.text_feed_forward_norm(words + self.text_feed_forward(words)))
+            parts.append(self.text_feed_forward_norm(words + self.text_mlp(words)))
         return concatenate(parts, axis=1), looks
 
 

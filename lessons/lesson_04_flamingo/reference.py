@@ -140,11 +140,11 @@ class Block(Module):
 
     def __init__(self, width: int, heads: int, hidden: int, random: Random):
         self.attention_norm, self.attention = RMSNorm(width, 1e-5), Attention(width, heads, random)
-        self.feed_forward_norm, self.feed_forward = RMSNorm(width, 1e-5), SwiGLU(width, hidden, random)
+        self.mlp_norm, self.mlp = RMSNorm(width, 1e-5), SwiGLU(width, hidden, random)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), mask=mask)[0]
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class LanguageModel(Module):
@@ -174,7 +174,7 @@ def causal_mask(tokens: int) -> Tensor:
 # ── The resampler (section 2.1, figure 5) ──────────────────────────────────────────────────────────────────────────────
 
 
-class FeedForward(Module):
+class MLP(Module):
     """Each latent by itself: widen fourfold, cut off below zero, narrow."""
 
     def __init__(self, width: int, random: Random):
@@ -191,13 +191,13 @@ class ResamplerBlock(Module):
     def __init__(self, width: int, heads: int, head_dim: int, random: Random):
         self.context_norm, self.latents_norm = LayerNorm(width, 1e-5), LayerNorm(width, 1e-5)
         self.attention = Attention(width, heads, random, head_dim=head_dim)
-        self.feed_forward_norm, self.feed_forward = LayerNorm(width, 1e-5), FeedForward(width, random)
+        self.mlp_norm, self.mlp = LayerNorm(width, 1e-5), MLP(width, random)
 
     def forward(self, latents: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         asking = self.latents_norm(latents)
         seen, looks = self.attention(asking, concatenate([self.context_norm(context), asking], axis=1))
         latents = latents + seen
-        return latents + self.feed_forward(self.feed_forward_norm(latents)), looks
+        return latents + self.mlp(self.mlp_norm(latents)), looks
 
 
 class PerceiverResampler(Module):
@@ -230,15 +230,15 @@ class GatedCrossAttention(Module):
     """Words look at their image, then think; each is added through a gate of its own that begins closed."""
 
     def __init__(self, width: int, heads: int, hidden: int, media_width: int, random: Random):
-        self.attention_norm, self.feed_forward_norm = RMSNorm(width, 1e-5), RMSNorm(width, 1e-5)
+        self.attention_norm, self.mlp_norm = RMSNorm(width, 1e-5), RMSNorm(width, 1e-5)
         self.attention = Attention(width, heads, random, context_width=media_width)
-        self.feed_forward = SwiGLU(width, hidden, random)
+        self.mlp = SwiGLU(width, hidden, random)
         self.attention_gate = full((width,), 0.0, requires_grad=True)
-        self.feed_forward_gate = full((width,), 0.0, requires_grad=True)
+        self.mlp_gate = full((width,), 0.0, requires_grad=True)
 
     def forward(self, x: Tensor, media: Tensor, mask: Tensor) -> Tensor:
         x = gated(x, self.attention(self.attention_norm(x), media, mask)[0], self.attention_gate)
-        return gated(x, self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_gate)
+        return gated(x, self.mlp(self.mlp_norm(x)), self.mlp_gate)
 
 
 class Flamingo(Module):

@@ -132,11 +132,11 @@ class Block(Module):
 
     def __init__(self, width: int, heads: int, hidden: int, random: Random):
         self.attention_norm, self.attention = RMSNorm(width, 1e-5), Attention(width, heads, random)
-        self.feed_forward_norm, self.feed_forward = RMSNorm(width, 1e-5), SwiGLU(width, hidden, random)
+        self.mlp_norm, self.mlp = RMSNorm(width, 1e-5), SwiGLU(width, hidden, random)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class LanguageModel(Module):

@@ -2,9 +2,9 @@
 
 from shared.transformer.attention import Attention
 from shared.transformer.block import Block
-from shared.transformer.cache import KVCache, LayerCache
-from shared.transformer.decoder import Decoder, DecoderConfig, positions_within
-from shared.transformer.feedforward import FeedForward, SwiGLU
+from shared.transformer.kv_cache import KVCache, LayerCache
+from shared.transformer.decoder import Decoder, DecoderConfig, positions_within_segments
+from shared.transformer.mlp import MLP, SwiGLU
 from shared.transformer.generation import generate, sample, stream, token_probabilities
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
@@ -14,7 +14,7 @@ __all__ = [
     "Block",
     "Decoder",
     "DecoderConfig",
-    "FeedForward",
+    "MLP",
     "KVCache",
     "LayerCache",
     "LayerNorm",
@@ -23,7 +23,7 @@ __all__ = [
     "Rotary",
     "SwiGLU",
     "generate",
-    "positions_within",
+    "positions_within_segments",
     "rotate",
     "sample",
     "stream",

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shared.attention import EVERYTHING, Mask, attention, attention_weights
-from shared.transformer.cache import LayerCache
+from shared.transformer.kv_cache import LayerCache
 from shared.transformer.rotary import rotate
 
 

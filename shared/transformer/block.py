@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from shared.attention import EVERYTHING, Mask
 from shared.transformer.attention import Attention
-from shared.transformer.cache import LayerCache
+from shared.transformer.kv_cache import LayerCache
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed_forward(norm(x)) (pre-norm: arXiv:2002.04745, figure 1b).
+    """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: arXiv:2002.04745, figure 1b).
 
     norm         makes a norm, called twice: `lambda: RMSNorm(width)`
     layer_scale  when given, each part's output is multiplied by a learned vector that starts at this value
@@ -23,7 +23,7 @@ class Block(nn.Module):
     def __init__(
         self,
         attention: Attention,
-        feed_forward: nn.Module,
+        mlp: nn.Module,
         norm: Callable[[], nn.Module],
         *,
         layer_scale: float | None = None,
@@ -34,10 +34,10 @@ class Block(nn.Module):
             raise ValueError(f"drop_path is {drop_path}; expected a chance in [0, 1)")
         self.attention_norm = norm()
         self.attention = attention
-        self.feed_forward_norm = norm()
-        self.feed_forward = feed_forward
+        self.mlp_norm = norm()
+        self.mlp = mlp
         self.drop_path = drop_path
-        for name in ("attention_scale", "feed_forward_scale"):
+        for name in ("attention_scale", "mlp_scale"):
             scale = None if layer_scale is None else nn.Parameter(torch.full((attention.width,), layer_scale))
             self.register_parameter(name, scale)
 
@@ -51,8 +51,8 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch tokens width"]:
         seen = self.attention(self.attention_norm(x), mask=mask, angles=angles, cache=cache)
         x = x + self._finish(seen, self.attention_scale)
-        thought = self.feed_forward(self.feed_forward_norm(x))
-        return x + self._finish(thought, self.feed_forward_scale)
+        thought = self.mlp(self.mlp_norm(x))
+        return x + self._finish(thought, self.mlp_scale)
 
     def _finish(
         self, update: Float[Tensor, "batch tokens width"], scale: Float[Tensor, "width"] | None

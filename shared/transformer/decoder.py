@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from shared.attention import Mask
 from shared.transformer.attention import Attention
 from shared.transformer.block import Block
-from shared.transformer.cache import KVCache
-from shared.transformer.feedforward import SwiGLU
+from shared.transformer.kv_cache import KVCache
+from shared.transformer.mlp import SwiGLU
 from shared.transformer.normalization import RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary
 
@@ -77,7 +77,7 @@ class Decoder(nn.Module):
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
-                adds = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
+                adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if adds else 0.02)
             elif name.endswith(".bias"):
                 nn.init.zeros_(parameter)
@@ -136,7 +136,7 @@ class Decoder(nn.Module):
         x: Float[Tensor, "batch tokens width"], segments: Int[Tensor, "rows tokens"] | None, cache: KVCache | None
     ) -> Int[Tensor, "_ tokens"]:
         if segments is not None and cache is None:
-            return positions_within(segments)
+            return positions_within_segments(segments)
         start = 0 if cache is None else cache.length
         return torch.arange(start, start + x.shape[1], device=x.device)[None]
 
@@ -145,7 +145,7 @@ class Decoder(nn.Module):
         return KVCache(len(self.blocks), batch, capacity, device=self.norm.weight.device)
 
 
-def positions_within(segments: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
+def positions_within_segments(segments: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
     """Places counted anew in every run of equal segments: 0 0 0 1 1 gives 0 1 2 0 1."""
     index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
     starts_here = torch.ones_like(segments, dtype=torch.bool)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class FeedForward(nn.Module):
+class MLP(nn.Module):
     """down(activation(up(x))): two matrices and a bend between them (arXiv:1706.03762, section 3.3)."""
 
     def __init__(

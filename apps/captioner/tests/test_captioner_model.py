@@ -38,7 +38,7 @@ def words(count: int, length: int, vocab: int = 20) -> torch.Tensor:
 def test_the_preset_is_what_was_asked_for():
     eye, language = FULL.eye, FULL.language
     assert (eye.image_sides, eye.channels, eye.patch_size) == ((96, 96), 3, 16)
-    assert (eye.width, eye.depth, eye.hidden, eye.feed_forward, eye.dropout) == (512, 16, 2048, "gelu", 0.4)
+    assert (eye.width, eye.depth, eye.hidden, eye.mlp, eye.dropout) == (512, 16, 2048, "gelu", 0.4)
     assert (language.vocab, language.width, language.layers, language.hidden) == (32_000, 128, 8, 11_008)
     assert (eye.heads, language.heads, language.kv_heads) == (8, 8, 8)
 
@@ -90,14 +90,14 @@ def test_dropout_sits_where_the_paper_puts_it():
     images = torch.randn(4, 3, 16, 16)
     embedded, block = eye.embed_patches(images), eye.blocks[0]
     hidden = []
-    block.feed_forward.down.register_forward_pre_hook(lambda _, given: hidden.append(given[0]))
-    values_at = [embedded, block.attention(embedded), block.feed_forward(embedded), *hidden]
+    block.mlp.down.register_forward_pre_hook(lambda _, given: hidden.append(given[0]))
+    values_at = [embedded, block.attention(embedded), block.mlp(embedded), *hidden]
     for values in values_at:
         assert (values == 0).float().mean().item() == pytest.approx(0.4, abs=0.03)
     assert len(values_at) == 4
 
 
-@pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"dropout": -0.1}, {"feed_forward": "swiglu"}], ids=str)
+@pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"dropout": -0.1}, {"mlp": "swiglu"}], ids=str)
 def test_impossible_eyes_are_refused(wrong):
     with pytest.raises(ValueError, match="dropout"):
         EyeConfig(**wrong)

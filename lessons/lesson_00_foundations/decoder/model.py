@@ -32,7 +32,7 @@ class LanguageModel(Decoder):
             if name.endswith("embedding.weight"):
                 nn.init.normal_(parameter, std=0.1)
             elif parameter.ndim == 2:
-                adds = name.endswith(("attention.output.weight", "feed_forward.down.weight"))
+                adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
                 deviation = parameter.shape[1] ** -0.5
                 nn.init.normal_(parameter, std=deviation / (2 * self.config.layers) ** 0.5 if adds else deviation)
             elif name.endswith(".bias"):
@@ -138,10 +138,10 @@ BLOCK = [
     Rename("self_attn.k_proj.{leaf}", "attention.key.{leaf}"),
     Rename("self_attn.v_proj.{leaf}", "attention.value.{leaf}"),
     Rename("self_attn.o_proj.weight", "attention.output.weight"),
-    Rename("post_attention_layernorm.weight", "feed_forward_norm.weight"),
-    Rename("mlp.gate_proj.weight", "feed_forward.gate.weight"),
-    Rename("mlp.up_proj.weight", "feed_forward.up.weight"),
-    Rename("mlp.down_proj.weight", "feed_forward.down.weight"),
+    Rename("post_attention_layernorm.weight", "mlp_norm.weight"),
+    Rename("mlp.gate_proj.weight", "mlp.gate.weight"),
+    Rename("mlp.up_proj.weight", "mlp.up.weight"),
+    Rename("mlp.down_proj.weight", "mlp.down.weight"),
 ]
 
 

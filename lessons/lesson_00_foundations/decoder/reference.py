@@ -118,12 +118,12 @@ class Block(Module):
     def __init__(self, sizes: Sizes, random: Random):
         self.attention_norm = RMSNorm(sizes.width, sizes.norm_eps)
         self.attention = Attention(sizes, random)
-        self.feed_forward_norm = RMSNorm(sizes.width, sizes.norm_eps)
-        self.feed_forward = SwiGLU(sizes.width, sizes.hidden, random)
+        self.mlp_norm = RMSNorm(sizes.width, sizes.norm_eps)
+        self.mlp = SwiGLU(sizes.width, sizes.hidden, random)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class Decoder(Module):

@@ -67,8 +67,8 @@ def test_fresh_weights_keep_signals_at_their_size():
     block = model.blocks[1]
     for weight, deviation in (
         (block.attention.query.weight, 256**-0.5),
-        (block.feed_forward.up.weight, 256**-0.5),
-        (block.feed_forward.down.weight, 512**-0.5 / 8**0.5),  # each of eight additions brings an eighth
+        (block.mlp.up.weight, 256**-0.5),
+        (block.mlp.down.weight, 512**-0.5 / 8**0.5),  # each of eight additions brings an eighth
         (block.attention.output.weight, 256**-0.5 / 8**0.5),
         (model.embedding.weight, 0.1),
     ):

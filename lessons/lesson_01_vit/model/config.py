@@ -26,7 +26,7 @@ class VisionTransformerConfig:
     pooling       the one vector of an image: its class token, the mean of its patches, or attention to them
     pooler        a further tanh layer on the class token, which ViT kept from pretraining
 
-    feed_forward  "gelu", or "swiglu" as in DINOv2's largest model
+    mlp  "gelu", or "swiglu" as in DINOv2's largest model
     qkv_bias      whether queries, keys and values have a bias
     layer_scale   start value of a learned factor on each branch (arXiv:2103.17239); None leaves it out
     drop_path     probability of skipping the last block's branches in training; it grows linearly from 0 at the first
@@ -54,7 +54,7 @@ class VisionTransformerConfig:
     pooling: Literal["class", "mean", "attention"] = "class"
     pooler: bool = False
 
-    feed_forward: Literal["gelu", "swiglu"] = "gelu"
+    mlp: Literal["gelu", "swiglu"] = "gelu"
     qkv_bias: bool = True
     layer_scale: float | None = None
     drop_path: float = 0.0
@@ -66,7 +66,7 @@ class VisionTransformerConfig:
         choices = {
             "positions": ("learned", "sine-cosine", "rotary", "none"),
             "pooling": ("class", "mean", "attention"),
-            "feed_forward": ("gelu", "swiglu"),
+            "mlp": ("gelu", "swiglu"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
@@ -114,7 +114,7 @@ class MaskedAutoencoderConfig:
     """An encoder and a light decoder; the decoder's defaults are those that the paper settled on (arXiv:2111.06377, table 1).
 
     encoder         a config without a head
-    decoder_hidden  width inside the decoder's feed-forward networks; four times its width when left out
+    decoder_mlp_dim  width inside the decoder's feed-forward networks; four times its width when left out
     mask_ratio      the part of the patches that is hidden
     normalize       reconstruct each patch's contrast instead of its pixels
     """
@@ -125,4 +125,4 @@ class MaskedAutoencoderConfig:
     decoder_heads: int = 16
     mask_ratio: float = 0.75
     normalize: bool = True
-    decoder_hidden: int | None = None
+    decoder_mlp_dim: int | None = None

@@ -34,7 +34,7 @@ DECODER_SETTINGS = [
     Setting("decoder_hidden_size", "decoder_width", 512),
     Setting("decoder_num_hidden_layers", "decoder_depth", 8),
     Setting("decoder_num_attention_heads", "decoder_heads", 16),
-    Setting("decoder_intermediate_size", "decoder_hidden", 2048),
+    Setting("decoder_intermediate_size", "decoder_mlp_dim", 2048),
     Setting("mask_ratio", "mask_ratio", 0.75),
     Setting("norm_pix_loss", "normalize", False),
 ]
@@ -130,7 +130,7 @@ def _read_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransfo
     if registers:
         ours |= {"antialias": True, "mask_token": True}
     hidden = _hidden(ours["width"], ratio, swiglu)
-    return VisionTransformerConfig(**ours, hidden=hidden, feed_forward="swiglu" if swiglu else "gelu")
+    return VisionTransformerConfig(**ours, hidden=hidden, mlp="swiglu" if swiglu else "gelu")
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def write_config(config: VisionTransformerConfig) -> dict[str, Any]:
     """The published settings of our config. Raises CourseError when no published class is such a model."""
     architecture, ours = _published_class(config), asdict(config)
     if architecture.startswith("Dinov2"):
-        swiglu = config.feed_forward == "swiglu"
+        swiglu = config.mlp == "swiglu"
         ours |= {"swiglu": swiglu, "mlp_ratio": _ratio(config, swiglu)}
         kind = "dinov2" if architecture == "Dinov2Model" else "dinov2_with_registers"
         written = write_settings(PLAIN_DINOV2_SETTINGS if kind == "dinov2" else REGISTERS_SETTINGS, ours)
@@ -177,7 +177,7 @@ def write_autoencoder_config(config: MaskedAutoencoderConfig) -> dict[str, Any]:
         raise CourseError(
             "a published masked autoencoder has a plain encoder: no registers, no rotary positions, no head"
         )
-    ours = asdict(config) | {"decoder_hidden": config.decoder_hidden or 4 * config.decoder_width}
+    ours = asdict(config) | {"decoder_mlp_dim": config.decoder_mlp_dim or 4 * config.decoder_width}
     written = write_settings(VIT_SETTINGS, asdict(encoder)) | write_settings(DECODER_SETTINGS, ours)
     return {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"], **written}
 
@@ -198,7 +198,7 @@ def _published_class(config: VisionTransformerConfig) -> str:
     plain = config.positions == "learned" and config.pooling == "class"
     if plain and config.layer_scale is None:
         added = config.registers or config.antialias or config.mask_token or config.drop_path
-        if config.feed_forward == "gelu" and not added and not (config.classes and config.pooler):
+        if config.mlp == "gelu" and not added and not (config.classes and config.pooler):
             if config.distillation_token and config.classes:
                 return "DeiTForImageClassificationWithTeacher"
             if not config.distillation_token:

@@ -13,29 +13,29 @@ ATTENTION = [
 ]
 VIT_NORMS = [
     Rename("layernorm_before.{leaf}", "attention_norm.{leaf}"),
-    Rename("layernorm_after.{leaf}", "feed_forward_norm.{leaf}"),
+    Rename("layernorm_after.{leaf}", "mlp_norm.{leaf}"),
 ]
 VIT_BLOCK = [
     *ATTENTION,
     *VIT_NORMS,
-    Rename("intermediate.dense.{leaf}", "feed_forward.up.{leaf}"),
-    Rename("output.dense.{leaf}", "feed_forward.down.{leaf}"),
+    Rename("intermediate.dense.{leaf}", "mlp.up.{leaf}"),
+    Rename("output.dense.{leaf}", "mlp.down.{leaf}"),
 ]
 DINOV2_BLOCK = [
     *ATTENTION,
     Rename("norm1.{leaf}", "attention_norm.{leaf}"),
-    Rename("norm2.{leaf}", "feed_forward_norm.{leaf}"),
+    Rename("norm2.{leaf}", "mlp_norm.{leaf}"),
     Rename("layer_scale1.lambda1", "attention_scale"),
-    Rename("layer_scale2.lambda1", "feed_forward_scale"),
+    Rename("layer_scale2.lambda1", "mlp_scale"),
 ]
 MLP = [
-    Rename("mlp.fc1.{leaf}", "feed_forward.up.{leaf}"),
-    Rename("mlp.fc2.{leaf}", "feed_forward.down.{leaf}"),
+    Rename("mlp.fc1.{leaf}", "mlp.up.{leaf}"),
+    Rename("mlp.fc2.{leaf}", "mlp.down.{leaf}"),
 ]
 # On disk a SwiGLU's two matrices on the way in are one.
 SWIGLU = [
-    Split("mlp.weights_in.{leaf}", ["feed_forward.gate.{leaf}", "feed_forward.up.{leaf}"]),
-    Rename("mlp.weights_out.{leaf}", "feed_forward.down.{leaf}"),
+    Split("mlp.weights_in.{leaf}", ["mlp.gate.{leaf}", "mlp.up.{leaf}"]),
+    Rename("mlp.weights_out.{leaf}", "mlp.down.{leaf}"),
 ]
 # Files written from a model's state in memory since version 5 of transformers carry its new modules' names.
 ATTENTION_IN_MEMORY = [
@@ -45,9 +45,9 @@ ATTENTION_IN_MEMORY = [
     Rename("attention.o_proj.{leaf}", "attention.output.{leaf}"),
 ]
 SWIGLU_IN_MEMORY = [
-    Rename("mlp.gate_proj.{leaf}", "feed_forward.gate.{leaf}"),
-    Rename("mlp.up_proj.{leaf}", "feed_forward.up.{leaf}"),
-    Rename("mlp.down_proj.{leaf}", "feed_forward.down.{leaf}"),
+    Rename("mlp.gate_proj.{leaf}", "mlp.gate.{leaf}"),
+    Rename("mlp.up_proj.{leaf}", "mlp.up.{leaf}"),
+    Rename("mlp.down_proj.{leaf}", "mlp.down.{leaf}"),
 ]
 VIT_BLOCK_IN_MEMORY = [*ATTENTION_IN_MEMORY, *VIT_NORMS, *MLP]
 
@@ -73,7 +73,7 @@ def vit_table(config: VisionTransformerConfig, architecture: str) -> Table:
 
 def dinov2_table(config: VisionTransformerConfig) -> Table:
     """`Dinov2Model` and `Dinov2WithRegistersModel`."""
-    block = [*DINOV2_BLOCK, *(SWIGLU if config.feed_forward == "swiglu" else MLP)]
+    block = [*DINOV2_BLOCK, *(SWIGLU if config.mlp == "swiglu" else MLP)]
     in_memory = [*ATTENTION_IN_MEMORY, *SWIGLU_IN_MEMORY]
     return Table(
         [*_embeddings(config), *under("encoder.layer.{n}.", "blocks.{n}.", block)],

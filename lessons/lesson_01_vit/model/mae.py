@@ -17,7 +17,7 @@ from lessons.lesson_01_vit.model.patches import grid_of, patchify, unpatchify
 from lessons.lesson_01_vit.model.positions import patch_coordinates, sine_cosine_positions
 from lessons.lesson_01_vit.model.vit import VisionTransformer
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, FeedForward
+from shared.transformer import Attention, Block, MLP
 
 
 def random_masking(
@@ -77,7 +77,7 @@ class MaskedAutoencoder(nn.Module):
         self.decoder_blocks = nn.ModuleList(
             Block(
                 Attention(width, config.decoder_heads, bias=config.encoder.qkv_bias, output_bias=True),
-                FeedForward(width, config.decoder_hidden or 4 * width),
+                MLP(width, config.decoder_mlp_dim or 4 * width),
                 norm,
             )
             for _ in range(config.decoder_depth)

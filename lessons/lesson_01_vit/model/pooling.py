@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.transformer import Attention, FeedForward
+from shared.transformer import Attention, MLP
 
 
 def class_pooling(tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch width"]:
@@ -28,9 +28,9 @@ class AttentionPooling(nn.Module):
         self.probe = nn.Parameter(torch.randn(width) * width**-0.5)
         self.attention = Attention(width, heads)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.feed_forward = FeedForward(width, hidden)
+        self.mlp = MLP(width, hidden)
 
     def forward(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch width"]:
         query = self.probe.expand(patches.shape[0], 1, -1)
         seen = self.attention(query, patches)
-        return (seen + self.feed_forward(self.norm(seen)))[:, 0]
+        return (seen + self.mlp(self.norm(seen)))[:, 0]

@@ -13,7 +13,7 @@ from lessons.lesson_01_vit.model.patches import PatchEmbedding, grid_of
 from lessons.lesson_01_vit.model.pooling import AttentionPooling, class_pooling, mean_pooling
 from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates, sine_cosine_positions
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, FeedForward, Rotary, SwiGLU
+from shared.transformer import Attention, Block, MLP, Rotary, SwiGLU
 
 # Two axes of some tens of patches need slower turns than a text of thousands of words (arXiv:2403.13298, section 3.2).
 ROTARY_BASE = 100.0
@@ -59,10 +59,10 @@ class VisionTransformer(nn.Module):
 
     @staticmethod
     def _block(config: VisionTransformerConfig, layer: int) -> Block:
-        feed_forward = {"gelu": FeedForward, "swiglu": SwiGLU}[config.feed_forward]
+        mlp = {"gelu": MLP, "swiglu": SwiGLU}[config.mlp]
         return Block(
             Attention(config.width, config.heads, bias=config.qkv_bias, output_bias=True),
-            feed_forward(config.width, config.hidden, bias=True),
+            mlp(config.width, config.hidden, bias=True),
             partial(nn.LayerNorm, config.width, eps=config.norm_eps),
             layer_scale=config.layer_scale,
             # Early blocks are dropped rarely: what they compute, all later ones need (arXiv:1603.09382, section 3).

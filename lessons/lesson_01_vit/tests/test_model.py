@@ -173,7 +173,7 @@ def test_sine_cosine_positions_are_orthogonal_like():
         ({"registers": 3}, 4),
         ({"class_token": False, "pooling": "mean"}, 0),
         ({"class_token": False, "pooling": "attention", "registers": 2}, 2),
-        ({"feed_forward": "swiglu", "layer_scale": 0.1, "qkv_bias": False, "mask_token": True}, 1),
+        ({"mlp": "swiglu", "layer_scale": 0.1, "qkv_bias": False, "mask_token": True}, 1),
         ({"image_size": (6, 15), "pooler": True, "classes": 0}, 1),
     ],
 )
@@ -227,7 +227,7 @@ def test_attention_pooling_follows_its_formula():
     v = pooling.attention.value(patches).reshape(3, 5, 2, 4)
     weights = (torch.einsum("hd,bnhd->bhn", q, k) / 2).softmax(-1)
     seen = pooling.attention.output(torch.einsum("bhn,bnhd->bhd", weights, v).reshape(3, 8))
-    expected = seen + pooling.feed_forward(pooling.norm(seen))
+    expected = seen + pooling.mlp(pooling.norm(seen))
     torch.testing.assert_close(pooling(patches), expected)
 
 
@@ -241,7 +241,7 @@ def test_drop_path_grows_with_depth_and_rests_in_evaluation():
 
 
 def test_every_parameter_learns():
-    for changes in ({"registers": 2}, {"pooling": "attention", "positions": "rotary", "feed_forward": "swiglu"}):
+    for changes in ({"registers": 2}, {"pooling": "attention", "positions": "rotary", "mlp": "swiglu"}):
         model = VisionTransformer(replace(SMALL, layer_scale=0.1, **changes))
         F.cross_entropy(model(torch.randn(4, 2, 12, 12)), torch.arange(4)).backward()
         idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]

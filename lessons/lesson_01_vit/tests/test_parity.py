@@ -302,7 +302,7 @@ def test_a_config_that_leaves_every_default_out(tmp_path):
     assert (registers.patch_size, registers.registers) == (Dinov2WithRegistersConfig().patch_size, 4)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit_mae"}))
     autoencoder = huggingface.read_autoencoder_config(tmp_path)
-    assert (autoencoder.mask_ratio, autoencoder.normalize, autoencoder.decoder_hidden) == (0.75, False, 2048)
+    assert (autoencoder.mask_ratio, autoencoder.normalize, autoencoder.decoder_mlp_dim) == (0.75, False, 2048)
 
 
 def test_the_published_giant_has_its_published_size(tmp_path):
@@ -396,7 +396,7 @@ def test_a_dinov2_with_a_head_is_refused(tmp_path):
         {"positions": "rotary"},
         {"pooling": "mean"},
         {"registers": 2},
-        {"feed_forward": "swiglu"},
+        {"mlp": "swiglu"},
         {"layer_scale": 1.0, "hidden": 41},
     ],
 )

@@ -69,7 +69,7 @@ def test_parameter_counts_are_those_of_the_published_models(geometry):
 def test_parameter_counts_are_those_of_the_model_built(geometry):
     built = reference.VisionTransformer(geometry, Random(0)).parameters()
     assert sum(geometry.parameters().values()) == sum(len(parameter.data) for parameter in built.values())
-    blocks = sum(len(p.data) for name, p in built.items() if name.startswith("blocks.") and ".feed_forward." in name)
+    blocks = sum(len(p.data) for name, p in built.items() if name.startswith("blocks.") and ".mlp." in name)
     assert geometry.parameters()["feed-forward"] == blocks
 
 

@@ -81,10 +81,10 @@ def twin_name(name: str) -> str | None:
         return None
     for plain, ours in (("patches.", "image_tower.patch_embedding.project."), ("words.", "text_tower.embedding.")):
         name = name.replace(plain, ours)
-    for part in ("attention_norm.", "feed_forward_norm.", "attention."):
+    for part in ("attention_norm.", "mlp_norm.", "attention."):
         name = name.replace(f"tower.{part}", f"tower.blocks.0.{part}")
     for part in ("up.", "down."):
-        name = name.replace(f"tower.{part}", f"tower.blocks.0.feed_forward.{part}")
+        name = name.replace(f"tower.{part}", f"tower.blocks.0.mlp.{part}")
     return name
 
 

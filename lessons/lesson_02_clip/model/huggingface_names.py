@@ -9,9 +9,9 @@ BLOCK = [
     Rename("self_attn.v_proj.{leaf}", "attention.value.{leaf}"),
     Rename("self_attn.out_proj.{leaf}", "attention.output.{leaf}"),
     Rename("layer_norm1.{leaf}", "attention_norm.{leaf}"),
-    Rename("layer_norm2.{leaf}", "feed_forward_norm.{leaf}"),
-    Rename("mlp.fc1.{leaf}", "feed_forward.up.{leaf}"),
-    Rename("mlp.fc2.{leaf}", "feed_forward.down.{leaf}"),
+    Rename("layer_norm2.{leaf}", "mlp_norm.{leaf}"),
+    Rename("mlp.fc1.{leaf}", "mlp.up.{leaf}"),
+    Rename("mlp.fc2.{leaf}", "mlp.down.{leaf}"),
 ]
 ATTENTION_POOLING = [
     Rename("head.probe", "attention_pooling.probe", Rearrange("1 1 width -> width")),
@@ -22,8 +22,8 @@ ATTENTION_POOLING = [
     ),
     Rename("head.attention.out_proj.{leaf}", "attention_pooling.attention.output.{leaf}"),
     Rename("head.layernorm.{leaf}", "attention_pooling.norm.{leaf}"),
-    Rename("head.mlp.fc1.{leaf}", "attention_pooling.feed_forward.up.{leaf}"),
-    Rename("head.mlp.fc2.{leaf}", "attention_pooling.feed_forward.down.{leaf}"),
+    Rename("head.mlp.fc1.{leaf}", "attention_pooling.mlp.up.{leaf}"),
+    Rename("head.mlp.fc2.{leaf}", "attention_pooling.mlp.down.{leaf}"),
 ]  # fmt: skip
 TEXT = [
     Rename("embeddings.token_embedding.weight", "embedding.weight"),

@@ -11,7 +11,7 @@ from lessons.lesson_02_clip.model import huggingface
 from lessons.lesson_02_clip.model.config import ACTIVATIONS, TextTowerConfig
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, FeedForward
+from shared.transformer import Attention, Block, MLP
 
 
 class TextTower(nn.Module):
@@ -34,7 +34,7 @@ class TextTower(nn.Module):
     def _block(config: TextTowerConfig) -> Block:
         return Block(
             Attention(config.width, config.heads),
-            FeedForward(config.width, config.hidden, activation=ACTIVATIONS[config.activation]),
+            MLP(config.width, config.hidden, activation=ACTIVATIONS[config.activation]),
             partial(nn.LayerNorm, config.width, eps=config.norm_eps),
         )
 
@@ -44,11 +44,11 @@ class TextTower(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
         for block in self.blocks:
-            attention, feed_forward = block.attention, block.feed_forward
+            attention, mlp = block.attention, block.mlp
             for layer in (attention.query, attention.key, attention.value):
                 nn.init.normal_(layer.weight, std=width**-0.5)
-            nn.init.normal_(feed_forward.up.weight, std=(2 * width) ** -0.5)
-            for layer in (attention.output, feed_forward.down):
+            nn.init.normal_(mlp.up.weight, std=(2 * width) ** -0.5)
+            for layer in (attention.output, mlp.down):
                 nn.init.normal_(layer.weight, std=width**-0.5 * (2 * depth) ** -0.5)
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):

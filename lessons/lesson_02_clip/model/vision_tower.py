@@ -28,12 +28,12 @@ class VisionTower(VisionTransformer):
             self.patch_embedding.project.register_parameter("bias", None)
         self.pre_norm = nn.LayerNorm(config.width, eps=config.norm_eps) if config.pre_norm else None
         if self.attention_pooling is not None:
-            self.attention_pooling.feed_forward.activation = ACTIVATIONS[config.activation]
+            self.attention_pooling.mlp.activation = ACTIVATIONS[config.activation]
 
     @staticmethod
     def _block(config: VisionTowerConfig, layer: int) -> Block:
         block = VisionTransformer._block(config, layer)
-        block.feed_forward.activation = ACTIVATIONS[config.activation]
+        block.mlp.activation = ACTIVATIONS[config.activation]
         return block
 
     def encode(

@@ -11,9 +11,9 @@ VISION_BLOCK = [
     Split("self_attn.qkv.{leaf}", [f"attention.{part}.{{leaf}}" for part in ("query", "key", "value")]),
     Rename("self_attn.projection.{leaf}", "attention.output.{leaf}"),
     Rename("layer_norm1.{leaf}", "attention_norm.{leaf}"),
-    Rename("layer_norm2.{leaf}", "feed_forward_norm.{leaf}"),
-    Rename("mlp.fc1.{leaf}", "feed_forward.up.{leaf}"),
-    Rename("mlp.fc2.{leaf}", "feed_forward.down.{leaf}"),
+    Rename("layer_norm2.{leaf}", "mlp_norm.{leaf}"),
+    Rename("mlp.fc1.{leaf}", "mlp.up.{leaf}"),
+    Rename("mlp.fc2.{leaf}", "mlp.down.{leaf}"),
 ]
 QFORMER_BLOCK = [
     rule
@@ -27,7 +27,7 @@ QFORMER_BLOCK = [
     )
 ] + [
     rule
-    for theirs, ours in (("_query", "feed_forward"), ("", "text_feed_forward"))
+    for theirs, ours in (("_query", "mlp"), ("", "text_mlp"))
     for rule in (
         Rename(f"intermediate{theirs}.dense.{{leaf}}", f"{ours}.up.{{leaf}}"),
         Rename(f"output{theirs}.dense.{{leaf}}", f"{ours}.down.{{leaf}}"),
@@ -51,9 +51,9 @@ OPT_DECODER = [
             Rename("self_attn.v_proj.{leaf}", "attention.value.{leaf}"),
             Rename("self_attn.out_proj.{leaf}", "attention.output.{leaf}"),
             Rename("self_attn_layer_norm.{leaf}", "attention_norm.{leaf}"),
-            Rename("fc1.{leaf}", "feed_forward.up.{leaf}"),
-            Rename("fc2.{leaf}", "feed_forward.down.{leaf}"),
-            Rename("final_layer_norm.{leaf}", "feed_forward_norm.{leaf}"),
+            Rename("fc1.{leaf}", "mlp.up.{leaf}"),
+            Rename("fc2.{leaf}", "mlp.down.{leaf}"),
+            Rename("final_layer_norm.{leaf}", "mlp_norm.{leaf}"),
         ],
     ),
 ]

@@ -16,7 +16,7 @@ from lessons.lesson_03_blip2.model.config import OPTConfig
 from lessons.lesson_03_blip2.model.huggingface_names import opt_table
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, Decoder, FeedForward, KVCache
+from shared.transformer import Attention, Block, Decoder, MLP, KVCache
 
 # The first two rows of its positions belong to no place: a leftover of how its authors numbered padding.
 OFFSET = 2
@@ -40,7 +40,7 @@ class OPT(Decoder):
     def _block(config: OPTConfig) -> Block:
         return Block(
             Attention(config.width, config.heads),
-            FeedForward(config.width, config.hidden, activation=F.relu),
+            MLP(config.width, config.hidden, activation=F.relu),
             partial(nn.LayerNorm, config.width),
         )
 

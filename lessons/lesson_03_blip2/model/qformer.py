@@ -17,7 +17,7 @@ from lessons.lesson_03_blip2.model.config import QFormerConfig
 from lessons.lesson_03_blip2.model.huggingface_names import qformer_table
 from shared.attention import EVERYTHING, Mask
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, FeedForward
+from shared.transformer import Attention, MLP
 
 
 class QFormerBlock(nn.Module):
@@ -32,8 +32,8 @@ class QFormerBlock(nn.Module):
             Attention(config.width, config.heads, context_width=config.context_width) if looks else None
         )
         self.cross_attention_norm = norm() if looks else None
-        self.feed_forward, self.feed_forward_norm = FeedForward(config.width, config.hidden), norm()
-        self.text_feed_forward = FeedForward(config.width, config.hidden) if config.reads_text else None
+        self.mlp, self.mlp_norm = MLP(config.width, config.hidden), norm()
+        self.text_mlp = MLP(config.width, config.hidden) if config.reads_text else None
         self.text_feed_forward_norm = norm() if config.reads_text else None
 
     def forward(
@@ -48,9 +48,9 @@ class QFormerBlock(nn.Module):
         if queries:
             if self.cross_attention is not None:
                 asking = self.cross_attention_norm(asking + self.cross_attention(asking, context))
-            asking = self.feed_forward_norm(asking + self.feed_forward(asking))
+            asking = self.mlp_norm(asking + self.mlp(asking))
         if words.shape[1]:
-            words = self.text_feed_forward_norm(words + self.text_feed_forward(words))
+            words = self.text_feed_forward_norm(words + self.text_mlp(words))
         return torch.cat([asking, words], dim=1)
 
     def exchange(self, x: Float[Tensor, "batch tokens width"], mask: Mask) -> Float[Tensor, "batch tokens width"]:

@@ -196,7 +196,7 @@ def gates(run: Run) -> plots.Card:
     """Every layer's gate on what is seen, and on what is thought of it."""
     card, axes = plots.figure(columns=2, height=3.4)
     for axis, (name, title) in zip(
-        axes[0], {"attention": "cross-attention", "feed_forward": "feed-forward"}.items(), strict=True
+        axes[0], {"attention": "cross-attention", "mlp": "feed-forward"}.items(), strict=True
     ):
         layers = sorted(key for key in run.arms[run.seeds[0]]["flamingo"] if key.startswith(f"{name}_"))
         for layer, colour in zip(layers, plots.PALETTE, strict=False):

@@ -139,5 +139,5 @@ def gate_sizes(model: Flamingo) -> dict[str, float]:
     return {
         f"{name}_{layer}": getattr(inserted, f"{name}_gate").detach().tanh().abs().mean().item()
         for layer, inserted in enumerate(model.inserted)
-        for name in ("attention", "feed_forward")
+        for name in ("attention", "mlp")
     }

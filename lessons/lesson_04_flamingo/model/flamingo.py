@@ -20,7 +20,7 @@ from lessons.lesson_04_flamingo.model.sequences import media_mask
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
-from shared.transformer import Decoder, KVCache, generate, positions_within
+from shared.transformer import Decoder, KVCache, generate, positions_within_segments
 
 
 class Flamingo(nn.Module):
@@ -73,7 +73,7 @@ class Flamingo(nn.Module):
         if segments is None:
             positions = torch.arange(x.shape[1], device=x.device)[None]
         else:
-            positions = positions_within(segments)
+            positions = positions_within_segments(segments)
         mask = Mask(causal=True, segment_q=segments, segment_k=segments)
         return self.language.output(self.read(x, media, looks, positions, mask))
 

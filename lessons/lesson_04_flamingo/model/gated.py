@@ -34,7 +34,7 @@ class GatedCrossAttention(nn.Module):
     def __init__(self, config: FlamingoConfig, language: DecoderConfig):
         super().__init__()
         width, norm = language.width, partial(RMSNorm, eps=language.norm_eps)
-        self.attention_norm, self.feed_forward_norm = norm(width), norm(width)
+        self.attention_norm, self.mlp_norm = norm(width), norm(width)
         self.attention = Attention(
             width,
             language.heads,
@@ -42,9 +42,9 @@ class GatedCrossAttention(nn.Module):
             bias=False,
             qk_norm=norm if config.qk_norm else None,
         )
-        self.feed_forward = SwiGLU(width, language.hidden)
+        self.mlp = SwiGLU(width, language.hidden)
         size = {"scalar": 1, "vector": width, "none": 0}[config.gates]
-        for name in ("attention_gate", "feed_forward_gate"):
+        for name in ("attention_gate", "mlp_gate"):
             self.register_parameter(name, nn.Parameter(torch.zeros(size)) if size else None)
         for parameter in self.parameters():
             if parameter.ndim == 2:
@@ -58,4 +58,4 @@ class GatedCrossAttention(nn.Module):
     ) -> Float[Tensor, "batch tokens width"]:
         """`mask` says which latents each token sees. A token that sees none gathers nothing, but it thinks."""
         x = gated(x, self.attention(self.attention_norm(x), media, mask=mask), self.attention_gate)
-        return gated(x, self.feed_forward(self.feed_forward_norm(x)), self.feed_forward_gate)
+        return gated(x, self.mlp(self.mlp_norm(x)), self.mlp_gate)

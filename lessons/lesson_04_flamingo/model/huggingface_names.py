@@ -15,9 +15,9 @@ RESAMPLER_BLOCK = [
     Rename("0.output_proj.weight", "attention.output.weight"),
     Rename("0.q_layer_norm.{leaf}", "attention.query_norm.{leaf}"),
     Rename("0.k_layer_norm.{leaf}", "attention.key_norm.{leaf}"),
-    Rename("1.ln.{leaf}", "feed_forward_norm.{leaf}"),
-    Rename("1.fc.weight", "feed_forward.up.weight"),
-    Rename("1.c_proj.weight", "feed_forward.down.weight"),
+    Rename("1.ln.{leaf}", "mlp_norm.{leaf}"),
+    Rename("1.fc.weight", "mlp.up.weight"),
+    Rename("1.c_proj.weight", "mlp.down.weight"),
 ]
 INSERTED = [
     Rename("input_layernorm.weight", "attention_norm.weight"),
@@ -27,10 +27,10 @@ INSERTED = [
     Rename("cross_attn.o_proj.weight", "attention.output.weight"),
     Rename("cross_attn.q_layer_norm.weight", "attention.query_norm.weight"),
     Rename("cross_attn.k_layer_norm.weight", "attention.key_norm.weight"),
-    Rename("post_attention_layernorm.weight", "feed_forward_norm.weight"),
-    Rename("mlp.gate_proj.weight", "feed_forward.gate.weight"),
-    Rename("mlp.up_proj.weight", "feed_forward.up.weight"),
-    Rename("mlp.down_proj.weight", "feed_forward.down.weight"),
+    Rename("post_attention_layernorm.weight", "mlp_norm.weight"),
+    Rename("mlp.gate_proj.weight", "mlp.gate.weight"),
+    Rename("mlp.up_proj.weight", "mlp.up.weight"),
+    Rename("mlp.down_proj.weight", "mlp.down.weight"),
 ]
 
 
@@ -39,7 +39,7 @@ def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab: int,
     gate = Rearrange("1 1 width -> width") if config.gates == "vector" else None
     gates = [
         Rename("alpha_cross_attn", "attention_gate", gate),
-        Rename("alpha_dense", "feed_forward_gate", gate),
+        Rename("alpha_dense", "mlp_gate", gate),
     ]
     return Table(
         [

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.lesson_04_flamingo.model.config import ResamplerConfig
-from shared.transformer import Attention, FeedForward
+from shared.transformer import Attention, MLP
 
 
 class ResamplerBlock(nn.Module):
@@ -19,15 +19,15 @@ class ResamplerBlock(nn.Module):
         self.attention = Attention(
             width, config.heads, head_dim=config.head_dim, bias=False, qk_norm=nn.LayerNorm if config.qk_norm else None
         )
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, 4 * width, activation=F.relu, bias=False)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = MLP(width, 4 * width, activation=F.relu, bias=False)
 
     def forward(
         self, latents: Float[Tensor, "batch latents width"], context: Float[Tensor, "batch patches width"]
     ) -> Float[Tensor, "batch latents width"]:
         queries, keys = self.look(latents, context)
         latents = latents + self.attention(queries, keys)
-        return latents + self.feed_forward(self.feed_forward_norm(latents))
+        return latents + self.mlp(self.mlp_norm(latents))
 
     def look(
         self, latents: Float[Tensor, "batch latents width"], context: Float[Tensor, "batch patches width"]

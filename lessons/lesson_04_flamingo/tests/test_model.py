@@ -37,7 +37,7 @@ def flamingo(gates="vector", *, every=2, redraw=True):
     model = Flamingo(FlamingoConfig(RESAMPLER, every, gates), vision, language).eval()
     if redraw and gates != "none":
         for inserted in model.inserted:
-            for gate in (inserted.attention_gate, inserted.feed_forward_gate):
+            for gate in (inserted.attention_gate, inserted.mlp_gate):
                 torch.nn.init.normal_(gate.data, std=1.0)
     return model
 
@@ -76,7 +76,7 @@ def test_with_gates_at_zero_nothing_has_changed_to_the_bit(gates, every):
 def test_each_gate_opens_its_own_branch():
     tokens, looks = rows((0, 4), (2,))
     features = torch.randn(2, 2, 16, 20)
-    for name in ("attention_gate", "feed_forward_gate"):
+    for name in ("attention_gate", "mlp_gate"):
         model = flamingo(redraw=False)
         before = model(tokens, model.media(features), looks)
         getattr(model.inserted[1], name).fill_(0.5)
@@ -84,7 +84,7 @@ def test_each_gate_opens_its_own_branch():
         assert (before - after).abs().max() > 1e-3, name
         # Only through the attention does an image enter.
         other = model(tokens, model.media(torch.randn(2, 2, 16, 20)), looks)
-        assert torch.equal(after, other) == (name == "feed_forward_gate")
+        assert torch.equal(after, other) == (name == "mlp_gate")
 
 
 @torch.no_grad()
@@ -92,7 +92,7 @@ def test_without_gates_the_model_is_another_from_the_start():
     model = flamingo("none")
     tokens, looks = rows((0, 4), (2,))
     assert (model(tokens, model.media(torch.randn(2, 2, 16, 20)), looks) - model.language(tokens)).abs().max() > 1e-2
-    assert not any("gate" in name and "feed_forward.gate" not in name for name, _ in model.inserted.named_parameters())
+    assert not any("gate" in name and "mlp.gate" not in name for name, _ in model.inserted.named_parameters())
     with pytest.raises(CourseError, match="no gates"):
         model.save_pretrained("nowhere")
 
@@ -103,7 +103,7 @@ def test_the_first_step_moves_the_gates_and_nothing_behind_them():
     tokens, looks = rows((0, 4), (2,))
     text_loss(model(tokens, model.media(torch.randn(2, 2, 16, 20)), looks), tokens, tokens != IMAGE).backward()
     for inserted in model.inserted:
-        assert inserted.attention_gate.grad.abs().max() > 0 and inserted.feed_forward_gate.grad.abs().max() > 0
+        assert inserted.attention_gate.grad.abs().max() > 0 and inserted.mlp_gate.grad.abs().max() > 0
         assert (inserted.attention.value.weight.grad == 0).all()
     assert all((parameter.grad == 0).all() for parameter in model.resampler.parameters())
 
@@ -144,7 +144,7 @@ def test_a_word_looks_at_its_latest_image_alone():
         assert moved.tolist() == [look == image for look in looks[0].tolist()]
     # A word before any image gathers nothing, but it still thinks.
     inserted = model.inserted[0]
-    thought = gated(x, inserted.feed_forward(inserted.feed_forward_norm(x)), inserted.feed_forward_gate)
+    thought = gated(x, inserted.mlp(inserted.mlp_norm(x)), inserted.mlp_gate)
     torch.testing.assert_close(before[:, 0], thought[:, 0])
 
 

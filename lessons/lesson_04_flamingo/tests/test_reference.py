@@ -66,7 +66,7 @@ def test_closed_gates_change_nothing_to_the_bit_and_open_ones_do(small):
         language = model.language(rows).tolist()
     assert logits_of(model, rows, features) != language
     for inserted in model.inserted:
-        for gate in (inserted.attention_gate, inserted.feed_forward_gate):
+        for gate in (inserted.attention_gate, inserted.mlp_gate):
             gate.data = [0.0] * len(gate.data)
     assert logits_of(model, rows, features) == language
 

@@ -11,7 +11,7 @@ from shared.attention import Mask, segments_from_lengths
 from shared.attention import sdpa as sdpa_module
 from shared.attention.naive import attention_naive
 from shared.attention.sdpa import attention_sdpa
-from shared.transformer import positions_within
+from shared.transformer import positions_within_segments
 
 
 def _tokens(draw, batch: int, length: int) -> dict[str, torch.Tensor]:
@@ -138,7 +138,7 @@ def test_sdpa_equals_naive_on_packed_segments(_price, problem):
 def test_packed_segments_never_build_a_matrix(monkeypatch, causal, positions):
     """Four sequences of 128 tokens and some padding, with and without positions counted anew in each."""
     segments = segments_from_lengths([128] * 4, total=560)
-    places = {"position_q": positions_within(segments), "position_k": positions_within(segments)} if positions else {}
+    places = {"position_q": positions_within_segments(segments), "position_k": positions_within_segments(segments)} if positions else {}
     mask = Mask(causal=causal, segment_q=segments, segment_k=segments, **places)
     q, k, v = (torch.randn(2, 4, 560, 8, dtype=torch.float64) for _ in range(3))
     expected, _ = attention_naive(q, k, v, mask, scale=0.3)

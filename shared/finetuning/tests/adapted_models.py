@@ -14,10 +14,10 @@ BLOCK = [
     Rename("self_attn.k_proj.weight", "attention.key.weight"),
     Rename("self_attn.v_proj.weight", "attention.value.weight"),
     Rename("self_attn.o_proj.weight", "attention.output.weight"),
-    Rename("post_attention_layernorm.weight", "feed_forward_norm.weight"),
-    Rename("mlp.gate_proj.weight", "feed_forward.gate.weight"),
-    Rename("mlp.up_proj.weight", "feed_forward.up.weight"),
-    Rename("mlp.down_proj.weight", "feed_forward.down.weight"),
+    Rename("post_attention_layernorm.weight", "mlp_norm.weight"),
+    Rename("mlp.gate_proj.weight", "mlp.gate.weight"),
+    Rename("mlp.up_proj.weight", "mlp.up.weight"),
+    Rename("mlp.down_proj.weight", "mlp.down.weight"),
 ]
 TABLE = Table(
     [

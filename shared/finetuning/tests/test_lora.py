@@ -105,7 +105,7 @@ def test_only_adapters_learn_and_the_base_stays_to_the_bit(config):
     model = decoder()
     before = {name: p.clone() for name, p in model.named_parameters()}
     assert add_adapters(model, config) == tuple(
-        f"blocks.{n}.{layer}" for n in range(2) for layer in ("attention.query", "feed_forward.down")
+        f"blocks.{n}.{layer}" for n in range(2) for layer in ("attention.query", "mlp.down")
     )
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     assert learning == set(adapter_names(model)) and len(learning) == 4 * (3 if config.dora else 2)
@@ -187,7 +187,7 @@ def test_merging_twice_or_out_of_order_is_refused():
 
 def test_a_quantized_base_is_not_merged_into_and_then_nothing_is():
     model = decoder()
-    model.blocks[1].feed_forward.down = Int8Linear(model.blocks[1].feed_forward.down)
+    model.blocks[1].mlp.down = Int8Linear(model.blocks[1].mlp.down)
     add_adapters(model, BOTH[0])
     with pytest.raises(ValueError, match="Int8Linear"):
         merge_adapters(model)

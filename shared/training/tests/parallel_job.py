@@ -22,7 +22,7 @@ from shared.distributed import gather_values, is_main, join, rank, world_size
 from shared.training import Batches, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, saving, train
 from shared.training.dtensor import whole
 from shared.training.sharded_checkpoint import HEADER
-from shared.transformer import Attention, Block, Decoder, DecoderConfig, FeedForward
+from shared.transformer import Attention, Block, Decoder, DecoderConfig, MLP
 
 WIDTH, STEPS = 16, 50
 
@@ -37,7 +37,7 @@ class SmallVisionTransformer(nn.Module):
         self.positions = nn.Parameter(0.02 * torch.randn(1, 17, WIDTH))
         norm = partial(nn.LayerNorm, WIDTH)
         self.blocks = nn.ModuleList(
-            Block(Attention(WIDTH, 2), FeedForward(WIDTH, 24, dropout=dropout), norm, layer_scale=0.5) for _ in range(2)
+            Block(Attention(WIDTH, 2), MLP(WIDTH, 24, dropout=dropout), norm, layer_scale=0.5) for _ in range(2)
         )
         self.norm = norm()
         self.head = nn.Linear(WIDTH, 3)  # three rows don't divide among two processes, or four

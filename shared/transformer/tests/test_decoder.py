@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.transformer import Decoder, DecoderConfig, KVCache, Llama3Scaling, positions_within
+from shared.transformer import Decoder, DecoderConfig, KVCache, Llama3Scaling, positions_within_segments
 
 CONFIG = DecoderConfig(vocab=23, width=24, layers=3, heads=6, kv_heads=2, hidden=20)
 
@@ -41,8 +41,8 @@ def test_decoder_equals_transformers_llama(scaled, tied):
     ).eval()
     names = {
         "model.embed_tokens": "embedding", "model.norm": "norm", "lm_head": "output", "model.layers.": "blocks.",
-        "input_layernorm": "attention_norm", "post_attention_layernorm": "feed_forward_norm", "self_attn": "attention",
-        "q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output", "mlp": "feed_forward",
+        "input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm", "self_attn": "attention",
+        "q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output", "mlp": "mlp",
         "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
     }  # fmt: skip
     state = {}
@@ -100,7 +100,7 @@ def test_order_is_time_whatever_the_positions_with_and_without_a_cache():
 
 
 def test_positions_are_counted_in_each_run():
-    assert positions_within(torch.tensor([[0, 0, 0, 1, 1, -1], [3, 2, 2, 2, 2, 2]])).tolist() == [
+    assert positions_within_segments(torch.tensor([[0, 0, 0, 1, 1, -1], [3, 2, 2, 2, 2, 2]])).tolist() == [
         [0, 1, 2, 0, 1, 0],
         [0, 0, 1, 2, 3, 4],
     ]
@@ -145,5 +145,5 @@ def test_a_fresh_decoder_guesses_evenly_and_adds_in_small_steps():
     assert loss.item() == pytest.approx(math.log(200), abs=0.1)
     for block in decoder.blocks:
         assert block.attention.query.weight.std().item() == pytest.approx(0.02, rel=0.1)
-        for adds in (block.attention.output, block.feed_forward.down):
+        for adds in (block.attention.output, block.mlp.down):
             assert adds.weight.std().item() == pytest.approx(0.02 / 4, rel=0.1)

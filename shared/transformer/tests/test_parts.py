@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shared.attention import Mask
-from shared.transformer import Attention, Block, FeedForward, RMSNorm, Rotary, SwiGLU, rotate
+from shared.transformer import Attention, Block, MLP, RMSNorm, Rotary, SwiGLU, rotate
 
 
 def test_rms_norm_is_the_formula_and_pytorchs():
@@ -23,7 +23,7 @@ def test_rms_norm_of_small_halves_does_not_lose_their_squares():
 
 def test_swiglu_and_feed_forward_are_their_formulas():
     x = torch.randn(2, 3, 8)
-    swiglu, mlp = SwiGLU(8, 12), FeedForward(8, 12)
+    swiglu, mlp = SwiGLU(8, 12), MLP(8, 12)
     gate = x @ swiglu.gate.weight.T
     expected = (gate * gate.sigmoid() * (x @ swiglu.up.weight.T)) @ swiglu.down.weight.T
     torch.testing.assert_close(swiglu(x), expected)
@@ -94,14 +94,14 @@ def test_rotary_axes_turn_pairs_of_their_own():
 
 
 def test_block_adds_each_part_to_what_was_there():
-    block = Block(Attention(8, 2), FeedForward(8, 16), lambda: RMSNorm(8), layer_scale=0.5)
+    block = Block(Attention(8, 2), MLP(8, 16), lambda: RMSNorm(8), layer_scale=0.5)
     x = torch.randn(2, 4, 8)
     seen = x + 0.5 * block.attention(block.attention_norm(x))
-    torch.testing.assert_close(block(x), seen + 0.5 * block.feed_forward(block.feed_forward_norm(seen)))
+    torch.testing.assert_close(block(x), seen + 0.5 * block.mlp(block.mlp_norm(seen)))
 
 
 def test_stochastic_depth_keeps_the_mean_and_only_acts_in_training():
-    block = Block(Attention(4, 1), FeedForward(4, 4), lambda: RMSNorm(4), drop_path=0.25)
+    block = Block(Attention(4, 1), MLP(4, 4), lambda: RMSNorm(4), drop_path=0.25)
     update = torch.ones(20_000, 1, 4)
     dropped = block._finish(update, None)
     assert dropped.unique().tolist() == [0.0, pytest.approx(4 / 3)]
