@@ -1,7 +1,7 @@
 """The process from which students' processes are forked: it has loaded PyTorch, and nothing of the course's lessons.
 
 Loading PyTorch takes seconds and a fork takes milliseconds, so that each exercise can have a process of its own.
-Started as `python -I -S nursery.py SOCKET SETTINGS`; it serves one grader over that socket until the grader goes away:
+Started as `python -I -S fork_server.py SOCKET SETTINGS`; it serves one grader over that socket until the grader goes away:
 
     {"tree", "lesson", "typed", "cpu_seconds", "memory_mb"} + a descriptor   →  {"process": number}
     {"stop": number, "grace"}                                               →  {"ended": how, "memory_mb", "seconds"}

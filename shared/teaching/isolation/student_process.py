@@ -32,7 +32,7 @@ class Nursery:
         # Neither secrets nor settings of the person who grades; no GPU; one thread.
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("nursery.py")), str(theirs.fileno()), settings],
+            [sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("fork_server.py")), str(theirs.fileno()), settings],
             pass_fds=[theirs.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )  # fmt: skip
