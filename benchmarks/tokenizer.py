@@ -22,7 +22,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
 
 from shared.tokenizers import PATTERNS, Tokenizer
-from shared.tokenizers.alphabet import spell
+from shared.tokenizers.byte_alphabet import bytes_to_unicode
 
 MEGABYTES = 10
 MERGES = 4_000
@@ -38,7 +38,7 @@ def measure(megabytes: float = MEGABYTES, merges: int = MERGES, rounds: int = RO
         lambda: Tokenizer.train(files, vocab_size), lambda: _train_library(files, vocab_size), rounds
     )
     ours, theirs = trained
-    assert [(spell(left), spell(right)) for left, right in ours.merges] == _merges_of(theirs)
+    assert [(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in ours.merges] == _merges_of(theirs)
     rows = [_row(f"train {len(ours.merges):,} merges on {size:.1f} MB of code", seconds, "s")]
 
     def fresh() -> Tokenizer:

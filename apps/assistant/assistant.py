@@ -188,8 +188,8 @@ class Assistant:
 
     def _stops(self) -> set[int]:
         """The end of a turn; and the end of all, which Qwen2 says where it means to stop talking altogether."""
-        specials = self.tokenizer.specials
-        return {specials[name] for name in (self.template.end, "<|endoftext|>") if name in specials}
+        special_tokens = self.tokenizer.special_tokens
+        return {special_tokens[name] for name in (self.template.end, "<|endoftext|>") if name in special_tokens}
 
     def _prompt(self, request: Request) -> list[int]:
         messages = request.messages

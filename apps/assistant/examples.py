@@ -15,7 +15,7 @@ from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import batch_of
 from shared.distributed import gather_values, is_main
 from shared.finetuning import answer_loss
-from shared.tokenizers import ChatTemplate, Conversation
+from shared.tokenizers import ChatTemplate, EncodedConversation
 
 
 class Batch(NamedTuple):
@@ -41,11 +41,11 @@ class Examples:
     image_tokens: int
     context: int
 
-    def conversation(self, record: Record) -> Conversation:
+    def conversation(self, record: Record) -> EncodedConversation:
         """A record as tokens, cut where the context ends."""
         images = [self.image_tokens] if record.image is not None else []
         whole = self.template.encode(record.turns, image_tokens=images)
-        return Conversation(whole.numbers[: self.context], whole.answers[: self.context])
+        return EncodedConversation(whole.numbers[: self.context], whole.answers[: self.context])
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These records. Raises CourseError when a picture has become unreadable since the records were checked."""

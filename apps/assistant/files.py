@@ -112,5 +112,5 @@ def template_of(tokenizer: Tokenizer) -> ChatTemplate:
             continue
     raise CourseError(
         "the tokenizer has neither <|turn|> and <|end|> nor <|im_start|> and <|im_end|> beside <image>, so nothing says where a "
-        f"turn begins; its special tokens are {', '.join(tokenizer.specials) or 'none'}"
+        f"turn begins; its special tokens are {', '.join(tokenizer.special_tokens) or 'none'}"
     )

@@ -42,7 +42,7 @@ def join(choice: ModelChoice, seed: int = 0) -> Joined:
     tokenizer = with_image_token(load_tokenizer(words / "tokenizer.json"), language.config.vocab, words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = connect(clip, language, choice, tokenizer.specials[IMAGE])
+        model = connect(clip, language, choice, tokenizer.special_tokens[IMAGE])
         adapt(model, choice)
     return Joined(model, tokenizer, preprocessing_of(eye, clip.config.image.image_size))
 
@@ -79,7 +79,7 @@ def with_image_token(tokenizer: Tokenizer, rows: int, folder: Path) -> Tokenizer
     Published embeddings have rows to spare: Qwen2.5-0.5B has 151,936 for 151,665 tokens. (What stands in that row is never
     read, for the image's vectors take its place.) Raises CourseError when there is none.
     """
-    if IMAGE in tokenizer.specials:
+    if IMAGE in tokenizer.special_tokens:
         return tokenizer
     number = tokenizer.vocab_size
     if number >= rows:
@@ -87,7 +87,7 @@ def with_image_token(tokenizer: Tokenizer, rows: int, folder: Path) -> Tokenizer
     return Tokenizer(
         tokenizer.tokens,
         tokenizer.merges,
-        specials=tokenizer.specials | {IMAGE: number},
+        special_tokens=tokenizer.special_tokens | {IMAGE: number},
         pattern=tokenizer.pattern,
         ignore_merges=tokenizer.ignore_merges,
         nfc=tokenizer.nfc,

@@ -27,12 +27,12 @@ def written(
     A preset's vocabulary may have rows that no token of this tokenizer has taken; a model that says one says nothing by it.
     """
     device = model.bridge.weight.device
-    begin, end = (tokenizer.specials[name] for name in (BEGIN, END))
+    begin, end = (tokenizer.special_tokens[name] for name in (BEGIN, END))
     captions = []
     for some in pixels.split(batch_size):
         tokens = model.write(some.to(device), begin, end, max_new_tokens=max_new_tokens, **sampling)
         known = [[number for number in caption.tolist() if number < tokenizer.vocab_size] for caption in tokens]
-        captions += [tokenizer.decode(caption, skip_specials=True).strip() for caption in known]
+        captions += [tokenizer.decode(caption, skip_special_tokens=True).strip() for caption in known]
     return captions
 
 

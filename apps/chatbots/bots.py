@@ -77,7 +77,7 @@ def make_teacher(
 def _kept(folder: Path, kind: str, model: LanguageModel, tokenizer: Tokenizer) -> Bot:
     """Write the bot; what only its training needed goes."""
     bot = Bot(kind, model.eval().cpu(), ChatTemplate(tokenizer))
-    model.save_pretrained(folder, bos_token_id=tokenizer.specials[bot.template.begin])
+    model.save_pretrained(folder, bos_token_id=tokenizer.special_tokens[bot.template.begin])
     save_tokenizer(tokenizer, folder / "tokenizer.json")
     write_atomically(folder / RECORD, (json.dumps({"kind": kind}) + "\n").encode())
     for stage in ("training", "answers", "preferences"):

@@ -8,28 +8,28 @@ from torch import Tensor
 from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.finetuning import answer_loss, collate
-from shared.tokenizers import ChatTemplate, Conversation, Tokenizer, Turn
+from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer, Turn
 from shared.training import Batches
 from shared.transformer import generate
 
 LONGEST_ANSWER = 64
 
 
-def talk(template: ChatTemplate, question: str, answer: str) -> Conversation:
+def talk(template: ChatTemplate, question: str, answer: str) -> EncodedConversation:
     """One question with its answer; the answer is what there is to learn."""
     return template.encode([Turn("user", question), Turn("assistant", answer)])
 
 
-def reading(tokenizer: Tokenizer, text: str) -> Conversation:
+def reading(tokenizer: Tokenizer, text: str) -> EncodedConversation:
     """A text to read: every word of it is to be learned."""
     tokens = tokenizer.encode(text)
-    return Conversation([tokenizer.specials[BEGIN], *tokens], [False, *[True] * len(tokens)])
+    return EncodedConversation([tokenizer.special_tokens[BEGIN], *tokens], [False, *[True] * len(tokens)])
 
 
 class ConversationBatches:
     """Shuffled batches (tokens, answers, segments) as long as the longest in them; `batches(number)` is a pure function."""
 
-    def __init__(self, conversations: Sequence[Conversation], *, batch_size: int, seed: int):
+    def __init__(self, conversations: Sequence[EncodedConversation], *, batch_size: int, seed: int):
         self.parts = collate(conversations)
         rows = torch.arange(len(conversations))
         self.rows = Batches(rows, batch_size=min(batch_size, len(conversations)), seed=seed)
@@ -60,13 +60,13 @@ def replies(
     **sampling,
 ) -> list[str]:
     """What the assistant says next in each conversation; the likeliest words unless `sampling` says otherwise."""
-    end, said = template.tokenizer.specials[template.end], []
+    end, said = template.tokenizer.special_tokens[template.end], []
     for first in range(0, len(histories), batch_size):
         prompts = [
             torch.tensor(template.encode(turns, reply=True).numbers) for turns in histories[first : first + batch_size]
         ]
         written = generate(model, prompts, max_new_tokens=max_new_tokens, stop_tokens=(end,), **sampling)
-        said += [template.tokenizer.decode(answer.tolist(), skip_specials=True).strip() for answer in written]
+        said += [template.tokenizer.decode(answer.tolist(), skip_special_tokens=True).strip() for answer in written]
     return said
 
 

@@ -14,7 +14,7 @@ from apps.chatbots.conversations import (
     talk,
 )
 from apps.chatbots.facts import NEW_WORDINGS, WORDINGS, Fact, facts_in, sentences
-from lessons.lesson_00_foundations.decoder.experiment.arms import ROTARY_BASE, SPECIALS
+from lessons.lesson_00_foundations.decoder.experiment.arms import ROTARY_BASE, SPECIAL_TOKENS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.errors import CourseError
 from shared.tokenizers import ChatTemplate, Tokenizer
@@ -77,7 +77,7 @@ def lessons_from(texts: Sequence[str]) -> Lessons:
 def expert_tokenizer(lessons: Lessons) -> Tokenizer:
     """Byte pair encoding learned from the texts and the questions about them."""
     said = [*lessons.read, *(question for question, _ in lessons.asked)]
-    return Tokenizer.train(said, VOCABULARY, specials=SPECIALS, min_frequency=2)
+    return Tokenizer.train(said, VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
 
 
 def expert_model(

@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from shared.distributed import all_reduce_mean
-from shared.tokenizers.chat import Conversation
+from shared.tokenizers.chat_template import EncodedConversation
 
 
 def collate(
-    conversations: Sequence[Conversation], *, length: int | None = None, padding: int = 0
+    conversations: Sequence[EncodedConversation], *, length: int | None = None, padding: int = 0
 ) -> tuple[Int[Tensor, "batch tokens"], Bool[Tensor, "batch tokens"], Int[Tensor, "batch tokens"]]:
     """Tokens, whether each is the assistant's own, and segments (0, and −1 for padding), as long as the longest needs.
 

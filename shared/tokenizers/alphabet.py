@@ -11,15 +11,15 @@ _LETTER = {byte: chr(byte) for byte in _VISIBLE} | {byte: chr(256 + place) for p
 _BYTE = {ord(letter): byte for byte, letter in _LETTER.items()}
 
 # The first 256 tokens, in the order of their letters. Ties between pairs fall by it: it is part of what is trained.
-BYTES = tuple(bytes([byte]) for byte in _VISIBLE + _HIDDEN)
+BYTE_TOKENS = tuple(bytes([byte]) for byte in _VISIBLE + _HIDDEN)
 
 
-def spell(token: bytes) -> str:
+def bytes_to_unicode(token: bytes) -> str:
     """Return the token in visible characters: " the" is "Ġthe"."""
     return token.decode("latin-1").translate(_LETTER)
 
 
-def unspell(letters: str) -> bytes:
+def unicode_to_bytes(letters: str) -> bytes:
     """Return the bytes that are spelled so. Raises ValueError for a character that spells no byte."""
     strangers = [letter for letter in letters if ord(letter) not in _BYTE]
     if strangers:

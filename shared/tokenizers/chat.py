@@ -17,7 +17,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class EncodedConversation:
     """numbers: of the tokens; answers: whether each is the assistant's own, so that its prediction counts in the loss."""
 
     numbers: list[int]
@@ -42,13 +42,13 @@ class ChatTemplate:
 
     def __post_init__(self):
         needed = [token for token in (self.begin, self.turn, self.end, self.image) if token is not None]
-        if missing := [token for token in needed if token not in self.tokenizer.specials]:
+        if missing := [token for token in needed if token not in self.tokenizer.special_tokens]:
             raise ValueError(
                 f"the tokenizer has no special token {', '.join(missing)}, only "
-                f"{', '.join(self.tokenizer.specials) or 'none'}; train it with specials={needed}"
+                f"{', '.join(self.tokenizer.special_tokens) or 'none'}; train it with special_tokens={needed}"
             )
 
-    def encode(self, turns: Sequence[Turn], *, image_tokens: Sequence[int] = (), reply: bool = False) -> Conversation:
+    def encode(self, turns: Sequence[Turn], *, image_tokens: Sequence[int] = (), reply: bool = False) -> EncodedConversation:
         """Write a conversation.
 
         image_tokens  how many tokens each <image> takes, in reading order; the placeholder is repeated so often, and
@@ -58,25 +58,25 @@ class ChatTemplate:
         What is said can't forge a turn: of the special tokens only <image> is read in it.
         Raises ValueError when there are more or fewer <image> than image_tokens, or a role is no line of text.
         """
-        specials = self.tokenizer.specials
-        row = [] if self.begin is None else [(specials[self.begin], False)]
+        special_tokens = self.tokenizer.special_tokens
+        row = [] if self.begin is None else [(special_tokens[self.begin], False)]
         for turn in turns:
             mine = turn.role == ASSISTANT
             said = self.tokenizer.encode(turn.text, allow=[] if mine or self.image is None else [self.image])
             row += [(number, False) for number in self._header(turn.role)]
-            row += [(number, mine) for number in [*said, specials[self.end]]]
+            row += [(number, mine) for number in [*said, special_tokens[self.end]]]
             row += [(number, False) for number in self.tokenizer.encode("\n")]
         if reply:
             row += [(number, False) for number in self._header(ASSISTANT)]
-        image = specials.get(self.image)
+        image = special_tokens.get(self.image)
         found = sum(number == image for number, _ in row)
         if found != len(image_tokens):
             raise ValueError(f"the turns have {found} {self.image}, but image_tokens tells of {len(image_tokens)}")
         lengths = iter(image_tokens)
         row = [pair for pair in row for _ in range(next(lengths) if pair[0] == image else 1)]
-        return Conversation([number for number, _ in row], [answer for _, answer in row])
+        return EncodedConversation([number for number, _ in row], [answer for _, answer in row])
 
     def _header(self, role: str) -> list[int]:
         if not role or "\n" in role:
             raise ValueError(f"a role is one line of text such as 'user', not {role!r}")
-        return [self.tokenizer.specials[self.turn], *self.tokenizer.encode(f"{role}\n")]
+        return [self.tokenizer.special_tokens[self.turn], *self.tokenizer.encode(f"{role}\n")]

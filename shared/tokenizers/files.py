@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.atomic import write_atomically
 from shared.errors import CourseError
-from shared.tokenizers.alphabet import spell, unspell
+from shared.tokenizers.byte_alphabet import bytes_to_unicode, unicode_to_bytes
 from shared.tokenizers.pretokenize import PATTERNS
 from shared.tokenizers.tokenizer import Tokenizer
 
@@ -22,7 +22,7 @@ NOT_BUILT = {"dropout": None, "byte_fallback": False, "continuing_subword_prefix
 
 def save_tokenizer(tokenizer: Tokenizer, file: Path | str) -> None:
     """Write the tokenizer, whole or not at all. Raises CourseError when the disk refuses."""
-    vocab = {spell(token): number for token, number in tokenizer.tokens.items()} | tokenizer.specials
+    vocab = {bytes_to_unicode(token): number for token, number in tokenizer.tokens.items()} | tokenizer.special_tokens
     content = {
         "version": "1.0",
         "truncation": None,
@@ -30,7 +30,7 @@ def save_tokenizer(tokenizer: Tokenizer, file: Path | str) -> None:
         "added_tokens": [
             {"id": number, "content": text, "special": True, "normalized": False}
             | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-            for text, number in sorted(tokenizer.specials.items(), key=lambda special: special[1])
+            for text, number in sorted(tokenizer.special_tokens.items(), key=lambda special: special[1])
         ],
         "normalizer": {"type": "NFC"} if tokenizer.nfc else None,
         "pre_tokenizer": {
@@ -55,7 +55,7 @@ def save_tokenizer(tokenizer: Tokenizer, file: Path | str) -> None:
             "ignore_merges": tokenizer.ignore_merges,
             "vocab": dict(sorted(vocab.items(), key=lambda entry: entry[1])),
             # "Ġ t", one line each: no spelled token contains a space.
-            "merges": [f"{spell(left)} {spell(right)}" for left, right in tokenizer.merges],
+            "merges": [f"{bytes_to_unicode(left)} {bytes_to_unicode(right)}" for left, right in tokenizer.merges],
         },
     }
     text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
@@ -94,15 +94,15 @@ def _tokenizer(content: Mapping[str, Any]) -> Tokenizer:
         if (model.get(setting) or built) != built:
             raise ValueError(f"{setting} is {model[setting]!r}, supported is only {built!r}")
     nfc = _nfc(content.get("normalizer"))
-    specials = {added["content"]: added["id"] for added in content.get("added_tokens") or [] if _is_plain(added, nfc)}
-    vocab = {spelled: number for spelled, number in model["vocab"].items() if spelled not in specials}
-    numbers = [*vocab.values(), *specials.values()]
+    special_tokens = {added["content"]: added["id"] for added in content.get("added_tokens") or [] if _is_plain(added, nfc)}
+    vocab = {spelled: number for spelled, number in model["vocab"].items() if spelled not in special_tokens}
+    numbers = [*vocab.values(), *special_tokens.values()]
     if strange := [number for number in numbers if type(number) is not int]:
         raise ValueError(f"the number of a token is {strange[0]!r}")
     return Tokenizer(
-        {unspell(spelled): number for spelled, number in vocab.items()},
+        {unicode_to_bytes(spelled): number for spelled, number in vocab.items()},
         [_merge(merge) for merge in model["merges"]],
-        specials=specials,
+        special_tokens=special_tokens,
         pattern=_pattern(content["pre_tokenizer"]),
         ignore_merges=bool(model.get("ignore_merges")),
         nfc=nfc,
@@ -121,7 +121,7 @@ def _merge(merge: str | list[str]) -> tuple[bytes, bytes]:
     parts = merge.split(" ") if isinstance(merge, str) else merge
     if len(parts) != 2:
         raise ValueError(f"the merge {merge!r} is not two tokens")
-    return unspell(parts[0]), unspell(parts[1])
+    return unicode_to_bytes(parts[0]), unicode_to_bytes(parts[1])
 
 
 def _pattern(pre_tokenizer: Mapping[str, Any] | None) -> str:

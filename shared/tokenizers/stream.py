@@ -12,13 +12,13 @@ class TextStream:
     what all calls have returned is at every moment the beginning of what `decode` gives for all tokens in the end.
     """
 
-    def __init__(self, tokenizer: Tokenizer, *, skip_specials: bool = True):
-        self.tokenizer, self.skip_specials = tokenizer, skip_specials
+    def __init__(self, tokenizer: Tokenizer, *, skip_special_tokens: bool = True):
+        self.tokenizer, self.skip_special_tokens = tokenizer, skip_special_tokens
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def write(self, number: int) -> str:
         """Return the text that this token completes, perhaps none. Raises ValueError for no token's number."""
-        return self._decoder.decode(self.tokenizer.decode_bytes([number], skip_specials=self.skip_specials))
+        return self._decoder.decode(self.tokenizer.decode_bytes([number], skip_special_tokens=self.skip_special_tokens))
 
     def close(self) -> str:
         """Return what is left: "�" for a character that was never finished. The stream can then begin anew."""

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from heapq import heapify, heappop, heappush
 from operator import add
 
-from shared.tokenizers.alphabet import BYTES
+from shared.tokenizers.byte_alphabet import BYTE_TOKENS
 from shared.tokenizers.pretokenize import split, to_bytes
 
-NUMBER_OF_BYTE = {token[0]: chr(number) for number, token in enumerate(BYTES)}
+NUMBER_OF_BYTE = {token[0]: chr(number) for number, token in enumerate(BYTE_TOKENS)}
 
 
 def count_words(texts: Iterable[str], pattern: str = "llama3") -> Counter[bytes]:
@@ -42,7 +42,7 @@ def learn_merges(counts: Mapping[bytes, int], number: int, *, min_frequency: int
     """
     if number < 0 or min_frequency < 1:
         raise ValueError(f"number={number} must not be negative, and min_frequency={min_frequency} at least 1")
-    tokens, merges = list(BYTES), []
+    tokens, merges = list(BYTE_TOKENS), []
     words = [word.decode("latin-1").translate(NUMBER_OF_BYTE) for word in counts]
     often = list(counts.values())
     frequency, places = count_pairs(words, often)

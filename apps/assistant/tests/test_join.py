@@ -144,13 +144,13 @@ def test_missing_models_are_told_with_the_way_to_get_them(towers):
 @pytest.fixture(scope="module")
 def chatml():
     return Tokenizer.train(
-        ["user assistant what is this"], 270, specials=["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+        ["user assistant what is this"], 270, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     )
 
 
 def test_a_tokenizer_without_an_image_gets_one_in_a_row_to_spare(chatml, tmp_path):
     with_image = with_image_token(chatml, chatml.vocab_size + 5, tmp_path)
-    assert with_image.specials["<image>"] == chatml.vocab_size
+    assert with_image.special_tokens["<image>"] == chatml.vocab_size
     assert with_image.encode("what is this") == chatml.encode("what is this")
     assert with_image_token(with_image, 999, tmp_path) is with_image
     with pytest.raises(CourseError, match="none is left for <image>"):
@@ -163,7 +163,7 @@ def test_conversations_are_written_as_the_tokenizer_knows_them(chatml, tmp_path)
     said = template.tokenizer.decode(written.numbers)
     assert said == "<|im_start|>user\n<image><image>\nwhat is this<|im_end|>\n<|im_start|>assistant\n"
     with pytest.raises(CourseError, match="so nothing says where a turn begins"):
-        template_of(Tokenizer.train(["a"], 260, specials=["<image>"]))
+        template_of(Tokenizer.train(["a"], 260, special_tokens=["<image>"]))
 
 
 # ── Folders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,5 +221,5 @@ def test_other_programs_read_the_folder_and_say_the_same(make_assistant, tmp_pat
             eos_token_id=tokenizer.convert_tokens_to_ids("<|end|>"),
             pad_token_id=0,
         )
-    expected = ours.tokenizer.decode(said[0, prompt.shape[1] :].tolist(), skip_specials=True)
+    expected = ours.tokenizer.decode(said[0, prompt.shape[1] :].tolist(), skip_special_tokens=True)
     assert ours.caption_image(picture, max_new_tokens=10) == expected != ""

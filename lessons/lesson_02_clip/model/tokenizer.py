@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lessons.lesson_02_clip.model.text_cleaning import clean
 from shared.errors import CourseError
-from shared.tokenizers.alphabet import BYTES, spell, unspell
+from shared.tokenizers.byte_alphabet import BYTE_TOKENS, bytes_to_unicode, unicode_to_bytes
 from shared.tokenizers.pretokenize import kind
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
@@ -41,7 +41,7 @@ class CLIPTokenizer:
     """
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]], *, context: int = 77):
-        letters = [spell(byte) + end for byte in BYTES for end in ("", WORD_END)]
+        letters = [bytes_to_unicode(byte) + end for byte in BYTE_TOKENS for end in ("", WORD_END)]
         needed = [*letters, *map("".join, merges), START, END]
         if missing := [token for token in needed if token not in vocab]:
             raise ValueError(f"{len(missing)} tokens have no number, among them {missing[0]!r}")
@@ -67,7 +67,7 @@ class CLIPTokenizer:
                 break
             learned.append(min(pairs, key=lambda pair: (-pairs[pair], pair)))
             words = {word: join(letters, learned[-1]) for word, letters in words.items()}
-        letters = [spell(byte) + end for end in ("", WORD_END) for byte in BYTES]
+        letters = [bytes_to_unicode(byte) + end for end in ("", WORD_END) for byte in BYTE_TOKENS]
         # Two ways may lead to one spelling; it has one number.
         tokens = dict.fromkeys([*letters, *map("".join, learned), START, END])
         return cls({token: number for number, token in enumerate(tokens)}, learned, context=context)
@@ -104,7 +104,7 @@ class CLIPTokenizer:
         """The text of the tokens, as far as cleaning has left it. Raises KeyError for a number that is no token's."""
         spelled = [self._spelled[int(number)] for number in numbers if int(number) not in (self.start, self.end)]
         words = "".join(spelled).split(WORD_END)
-        return " ".join(unspell(word).decode("utf-8", "replace") for word in words).strip()
+        return " ".join(unicode_to_bytes(word).decode("utf-8", "replace") for word in words).strip()
 
     def _merged(self, word: str) -> list[int]:
         letters = letters_of(word)
@@ -162,7 +162,7 @@ def words_of(text: str) -> list[str]:
 
 def letters_of(word: str) -> tuple[str, ...]:
     """A word's bytes, each spelled as a token, the last one as the end of a word."""
-    letters = spell(word.encode())
+    letters = bytes_to_unicode(word.encode())
     return (*letters[:-1], letters[-1] + WORD_END)
 
 

@@ -174,7 +174,7 @@ def learn_first_stage(
     sizes = RetrieverConfig(
         QFormerConfig(**{**vars(config), "reads_text": True}), queries, tokenizer.vocab_size, 64, shared_width=32
     )
-    model = FirstStage(Retriever(sizes, eye), tokenizer.specials[TURN])
+    model = FirstStage(Retriever(sizes, eye), tokenizer.special_tokens[TURN])
     result = train(
         model, UniqueCaptions(captions, batch_size, seed), lambda model, batch: model(*batch),
         training_config(steps, learning_rate, seed),

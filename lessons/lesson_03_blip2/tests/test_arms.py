@@ -7,7 +7,7 @@ import torch
 
 from data.toybox.heldout import is_held_out
 from data.toybox.language import is_true
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
 from lessons.lesson_00_foundations.decoder.experiment.text import SHARES_TO_BE_ASKED, documents
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.experiment.pairs import scenes_of
@@ -30,7 +30,7 @@ def eye():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(documents("train", 0, 200, shares=SHARES_TO_BE_ASKED), 400, specials=SPECIALS)
+    return Tokenizer.train(documents("train", 0, 200, shares=SHARES_TO_BE_ASKED), 400, special_tokens=SPECIAL_TOKENS)
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def interleave(
 
     Raises ValueError when a document alone is longer than a row.
     """
-    begin_token, image_token = tokenizer.specials[begin], tokenizer.specials[image]
+    begin_token, image_token = tokenizer.special_tokens[begin], tokenizer.special_tokens[image]
     rows: list[list[list[int]]] = []
     numbers: list[list[int]] = []
     for document in documents:

@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS, surprise
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS, surprise
 from lessons.lesson_00_foundations.decoder.experiment.text import HELD_OUT_CHOOSING
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
@@ -28,7 +28,7 @@ def eye():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train([" colour shape? circle.\n size texture? small.\n"] * 4, 300, specials=SPECIALS)
+    return Tokenizer.train([" colour shape? circle.\n size texture? small.\n"] * 4, 300, special_tokens=SPECIAL_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_answers_stand_where_they_are_asked(gallery, tokenizer):
         for number, (line, (first, last)) in enumerate(zip(episode, asked.answers[row], strict=True)):
             assert tokenizer.decode(asked.rows.tokens[row, first:last].tolist()) == line.answer
             asking = len(tokenizer.encode(line.question))
-            assert asked.rows.tokens[row, first - asking - 1] == tokenizer.specials[rooms.IMAGE]
+            assert asked.rows.tokens[row, first - asking - 1] == tokenizer.special_tokens[rooms.IMAGE]
             assert (asked.rows.looks[row, first - asking - 1 : last] == number).all()
             assert asked.wanted[row, first:last].all()
         assert asked.wanted[row].sum() == sum(last - first for first, last in asked.answers[row])

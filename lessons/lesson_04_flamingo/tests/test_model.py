@@ -221,13 +221,13 @@ def test_latents_see_the_patches_and_each_other():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(["red dax. blue fep. a b c d"] * 3, 270, specials=("<|begin|>", "<image>"))
+    return Tokenizer.train(["red dax. blue fep. a b c d"] * 3, 270, special_tokens=("<|begin|>", "<image>"))
 
 
 def test_documents_become_rows(tokenizer):
     documents = [["red", 7, " dax.", 3, " fep."], [5], ["a b"]]
     batch = interleave(documents, tokenizer, begin="<|begin|>", image="<image>")
-    begin, image = tokenizer.specials["<|begin|>"], tokenizer.specials["<image>"]
+    begin, image = tokenizer.special_tokens["<|begin|>"], tokenizer.special_tokens["<image>"]
     red, dax, fep = (tokenizer.encode(text) for text in ("red", " dax.", " fep."))
     first = [begin, *red, image, *dax, image, *fep]
     assert batch.tokens[0].tolist() == first

@@ -114,7 +114,7 @@ def new_llava(device: str, scales: Sequence[float] = SCALES) -> tuple[Llava, Tok
     language, tokenizer = frozen.load_language()
     projector = Projector(eye.config.width * len(LAYERS), language.config.width, scales=scales)
     # The class token is kept: in an eye this small it knows of shapes what no patch knows.
-    model = Llava(eye, projector, language, image_token=tokenizer.specials[IMAGE], layers=LAYERS, class_token=True)
+    model = Llava(eye, projector, language, image_token=tokenizer.special_tokens[IMAGE], layers=LAYERS, class_token=True)
     return model.to(device), tokenizer
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from shared.finetuning import collate
-from shared.tokenizers import ChatTemplate, Conversation, Tokenizer, Turn
+from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer, Turn
 
 IMAGE = "<image>"
 
@@ -25,7 +25,7 @@ def instruction(question: str, answer: str | None = None, *, images: int = 1) ->
 
 def conversation(
     template: ChatTemplate, question: str, answer: str | None = None, *, image_tokens: Sequence[int]
-) -> Conversation:
+) -> EncodedConversation:
     """An instruction as tokens; without an answer it ends with the assistant's header, for the model to go on.
 
     image_tokens  how many tokens each image takes; none at all for a question without an image
@@ -36,7 +36,7 @@ def conversation(
 
 def interview(
     tokenizer: Tokenizer, turns: Sequence[tuple[str, str]], *, begin: str, image_tokens: Sequence[int]
-) -> Conversation:
+) -> EncodedConversation:
     """The same for a language model that has never held a chat but has read interviews: a question and its answer a line.
 
         <|begin|><image>…<image>what colour is the star? red⏎where is it? top⏎
@@ -44,18 +44,18 @@ def interview(
     turns  questions with their answers; an answer "" leaves the model to go on. A question "" is none: an answer by itself
     begin  the special token that begins a text
     """
-    image = tokenizer.specials[IMAGE]
-    row = [(tokenizer.specials[begin], False)] + [(image, False)] * sum(image_tokens)
+    image = tokenizer.special_tokens[IMAGE]
+    row = [(tokenizer.special_tokens[begin], False)] + [(image, False)] * sum(image_tokens)
     for question, answer in turns:
         row += [(number, False) for number in tokenizer.encode(question)]
         # A space belongs to the word behind it.
         said = f"{' ' if question else ''}{answer}\n" if answer else ""
         row += [(number, True) for number in tokenizer.encode(said)]
-    return Conversation([number for number, _ in row], [own for _, own in row])
+    return EncodedConversation([number for number, _ in row], [own for _, own in row])
 
 
 def batch_of(
-    conversations: Sequence[Conversation],
+    conversations: Sequence[EncodedConversation],
 ) -> tuple[Int[Tensor, "batch text"], Bool[Tensor, "batch text"], Int[Tensor, "batch text"]]:
     """Tokens, whether each is an answer's, and segments, as long as the longest needs."""
     return collate(conversations)

@@ -8,7 +8,7 @@ import torch
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import KINDS
 from data.toybox.scene import Scene, Thing
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_03_blip2.experiment import frozen
@@ -25,7 +25,7 @@ WORLD = conversations.world_of((1, 3))
 @pytest.fixture(scope="module")
 def tokenizer():
     text = "what is there? a red circle and two blue stars\nhow many red things are there? zero\nwhere is the moon? top left\n"
-    return Tokenizer.train([text] * 4, 320, specials=SPECIALS)
+    return Tokenizer.train([text] * 4, 320, special_tokens=SPECIAL_TOKENS)
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_an_interview_is_the_text_that_the_language_model_has_read(tokenizer):
     turns = [("what is there?", "a red circle"), ("where is the moon?", "top left")]
     said = interview(tokenizer, turns, begin="<|begin|>", image_tokens=[3])
     text = "what is there? a red circle\nwhere is the moon? top left\n"
-    specials = tokenizer.specials
-    assert said.numbers == [specials["<|begin|>"], *[specials["<image>"]] * 3, *tokenizer.encode(text)]
+    special_tokens = tokenizer.special_tokens
+    assert said.numbers == [special_tokens["<|begin|>"], *[special_tokens["<image>"]] * 3, *tokenizer.encode(text)]
     own = [number for number, mine in zip(said.numbers, said.answers, strict=True) if mine]
     assert tokenizer.decode(own) == " a red circle\n top left\n"
     asked = interview(tokenizer, [("where is the moon?", "")], begin="<|begin|>", image_tokens=[3])

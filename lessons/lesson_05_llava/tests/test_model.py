@@ -216,14 +216,14 @@ def test_any_module_may_project():
 @pytest.fixture(scope="module")
 def template():
     tokenizer = Tokenizer.train(
-        ["user assistant what colour is the star? red\n"] * 4, 300, specials=["<|begin|>", "<|turn|>", "<|end|>", IMAGE]
+        ["user assistant what colour is the star? red\n"] * 4, 300, special_tokens=["<|begin|>", "<|turn|>", "<|end|>", IMAGE]
     )
     return ChatTemplate(tokenizer)
 
 
 def test_an_image_stands_as_often_as_it_has_tokens(template):
     said = conversation(template, "what colour is the star?", "red", image_tokens=[5])
-    image = template.tokenizer.specials[IMAGE]
+    image = template.tokenizer.special_tokens[IMAGE]
     assert said.numbers.count(image) == 5
     assert template.tokenizer.decode([n for n in said.numbers if n != image]).startswith(
         "<|begin|><|turn|>user\n\nwhat"
@@ -235,7 +235,7 @@ def test_an_image_stands_as_often_as_it_has_tokens(template):
 def test_what_is_learned_is_the_answer_and_its_end(template):
     said = conversation(template, "what colour is the star?", "red", image_tokens=[5])
     tokens, answers, segments = batch_of([said, conversation(template, "what?", "red red red", image_tokens=[2])])
-    image = template.tokenizer.specials[IMAGE]
+    image = template.tokenizer.special_tokens[IMAGE]
     wanted = learned(tokens, answers, segments, image_token=image)
     texts = [template.tokenizer.decode(row[chosen].tolist()) for row, chosen in zip(tokens, wanted, strict=True)]
     assert texts == ["red<|end|>", "red red red<|end|>"]

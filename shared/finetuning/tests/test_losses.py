@@ -17,12 +17,12 @@ from shared.finetuning import (
     dpo_loss,
 )
 from shared.finetuning.tests.adapted_models import CONFIG, decoder
-from shared.tokenizers.chat import Conversation
+from shared.tokenizers.chat_template import EncodedConversation
 from shared.training import TrainingConfig, train
 
 TALKS = [
-    Conversation([1, 5, 6, 7, 2], [False, False, True, True, False]),
-    Conversation([1, 9, 8], [False, False, True]),
+    EncodedConversation([1, 5, 6, 7, 2], [False, False, True, True, False]),
+    EncodedConversation([1, 9, 8], [False, False, True]),
 ]
 
 
@@ -39,13 +39,13 @@ def test_conversations_lie_side_by_side():
 
 
 def test_a_conversation_without_an_answer_is_named():
-    silent = Conversation([1, 5, 6], [False] * 3)
+    silent = EncodedConversation([1, 5, 6], [False] * 3)
     with pytest.raises(ValueError, match="conversation 1 has no answer;"):
         collate([TALKS[0], silent])
     with pytest.raises(ValueError, match="conversation 0 has no answer in its first 2 tokens"):
         collate(TALKS, length=2)
     with pytest.raises(ValueError, match="conversation 0 has no answer"):
-        collate([Conversation([7, 5], [True, False])])  # nothing stands before the first token to predict it from
+        collate([EncodedConversation([7, 5], [True, False])])  # nothing stands before the first token to predict it from
 
 
 def test_the_loss_is_that_of_the_answers_from_what_stands_before_them():

@@ -9,7 +9,7 @@ from pydoc_data.topics import topics
 import tokenizers
 from tokenizers import Regex, models, pre_tokenizers, trainers
 
-from shared.tokenizers.alphabet import spell
+from shared.tokenizers.byte_alphabet import bytes_to_unicode
 from shared.tokenizers.pretokenize import PATTERNS
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one thread, like every test here
@@ -72,4 +72,4 @@ def merges_of(tokenizer: tokenizers.Tokenizer) -> list[tuple[str, str]]:
 
 
 def spelled(merges: list[tuple[bytes, bytes]]) -> list[tuple[str, str]]:
-    return [(spell(left), spell(right)) for left, right in merges]
+    return [(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in merges]

@@ -10,18 +10,18 @@ from transformers import GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from shared.errors import CourseError
 from shared.tokenizers import PATTERNS, Tokenizer, load_tokenizer, save_tokenizer
-from shared.tokenizers.alphabet import BYTES, spell
+from shared.tokenizers.byte_alphabet import BYTE_TOKENS, bytes_to_unicode
 from shared.tokenizers.tests.oracle import ADVERSARIAL, SCRIPTS, TEXTS, library
 
-SPECIALS = ["<|begin|>", "<image>", "<|Ende der Übung|>"]
+SPECIAL_TOKENS = ["<|begin|>", "<image>", "<|Ende der Übung|>"]
 CORPUS = [TEXTS["english"][:10_000], SCRIPTS]
 SAMPLES = [*ADVERSARIAL, *(text[:3_000] for text in TEXTS.values()), "e\u0301 <image> x <|Ende der Übung|><|begin|>"]
-trained = {name: Tokenizer.train(CORPUS, 700, specials=SPECIALS, pattern=name) for name in PATTERNS}
+trained = {name: Tokenizer.train(CORPUS, 700, special_tokens=SPECIAL_TOKENS, pattern=name) for name in PATTERNS}
 
 
 def same(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
     for text in SAMPLES:
-        numbers = ours.encode(text, allow=ours.specials)
+        numbers = ours.encode(text, allow=ours.special_tokens)
         assert numbers == theirs.encode(text, add_special_tokens=False).ids, ascii(text[:60])
         assert ours.decode(numbers) == theirs.decode(numbers, skip_special_tokens=False)
 
@@ -30,19 +30,19 @@ def same(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_library_reads_ours_and_so_do_we(pattern, nfc, tmp_path):
     ours = Tokenizer(
-        trained[pattern].tokens, trained[pattern].merges, specials=trained[pattern].specials, pattern=pattern, nfc=nfc
+        trained[pattern].tokens, trained[pattern].merges, special_tokens=trained[pattern].special_tokens, pattern=pattern, nfc=nfc
     )
     save_tokenizer(ours, tmp_path / "tokenizer.json")
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     same(ours, theirs)
     assert theirs.get_vocab_size() == ours.vocab_size
     again = load_tokenizer(tmp_path / "tokenizer.json")
-    for part in ("tokens", "merges", "specials", "pattern", "ignore_merges", "nfc"):
+    for part in ("tokens", "merges", "special_tokens", "pattern", "ignore_merges", "nfc"):
         assert getattr(again, part) == getattr(ours, part)
     # What the library makes of it, in its own spelling, is still the same to us.
     theirs.save(str(tmp_path / "theirs.json"))
     again = load_tokenizer(tmp_path / "theirs.json")
-    assert (again.tokens, again.merges, again.specials) == (ours.tokens, ours.merges, ours.specials)
+    assert (again.tokens, again.merges, again.special_tokens) == (ours.tokens, ours.merges, ours.special_tokens)
 
 
 def test_transformers_reads_ours(tmp_path):
@@ -50,7 +50,7 @@ def test_transformers_reads_ours(tmp_path):
     save_tokenizer(ours, tmp_path / "tokenizer.json")
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     for text in SAMPLES:
-        assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text, allow=ours.specials)
+        assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text, allow=ours.special_tokens)
 
 
 def test_a_merge_is_one_line_that_a_person_can_read(tmp_path):
@@ -59,14 +59,14 @@ def test_a_merge_is_one_line_that_a_person_can_read(tmp_path):
     assert '   "Ġ t",' in lines and '   "i n",' in lines
 
 
-def of_the_library(pre_tokenizer, *, specials=("<|begin|>",), normalizer=None, **trainer) -> tokenizers.Tokenizer:
+def of_the_library(pre_tokenizer, *, special_tokens=("<|begin|>",), normalizer=None, **trainer) -> tokenizers.Tokenizer:
     theirs = tokenizers.Tokenizer(models.BPE())
     theirs.pre_tokenizer, theirs.decoder = pre_tokenizer, decoders.ByteLevel()
     if normalizer:
         theirs.normalizer = normalizer
     alphabet = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()} | trainer
     theirs.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=700, special_tokens=list(specials), show_progress=False, **alphabet)
+        CORPUS, trainers.BpeTrainer(vocab_size=700, special_tokens=list(special_tokens), show_progress=False, **alphabet)
     )
     return theirs
 
@@ -91,7 +91,7 @@ def test_we_read_what_the_library_has_trained(pre_tokenizer, name, tmp_path):
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = load_tokenizer(tmp_path / "tokenizer.json")
     assert (ours.pattern, ours.nfc) == (name, True)
-    assert ours.specials == {"<|begin|>": 0, "<|later|>": 700} and ours.vocab_size == 701
+    assert ours.special_tokens == {"<|begin|>": 0, "<|later|>": 700} and ours.vocab_size == 701
     same(ours, theirs)
     save_tokenizer(ours, tmp_path / "again.json")
     same(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "again.json")))
@@ -99,7 +99,7 @@ def test_we_read_what_the_library_has_trained(pre_tokenizer, name, tmp_path):
 
 def test_words_that_go_before_the_merges_do_so_in_both(tmp_path):
     """As in Llama 3, whose vocabulary has words that its merges cannot make."""
-    tokens = {token: number for number, token in enumerate([*BYTES, b"ab", b"bc", b"abc"])}
+    tokens = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"bc", b"abc"])}
     ours = Tokenizer(tokens, [(b"b", b"c"), (b"a", b"b")], ignore_merges=True)
     save_tokenizer(ours, tmp_path / "tokenizer.json")
     same(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
@@ -142,7 +142,7 @@ REFUSED = {
     ),
     "cut out": (lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"), "a pattern that is none"),
     "stripping token": (lambda c: c["added_tokens"][1].update(lstrip=True), "'<image>' is lstrip"),
-    "composed specials": (
+    "composed special_tokens": (
         lambda c: (c.update(normalizer={"type": "NFC"}), c["added_tokens"][1].update(normalized=True)),
         "'<image>' is normalized",
     ),
@@ -208,11 +208,11 @@ def test_the_trained_alphabet_must_be_whole(tmp_path):
 def test_we_read_the_published_kinds_as_transformers_writes_them(kind, pattern, tmp_path):
     """With their whole pipelines: GPT-2's, and Qwen2's that composes characters first."""
     source = trained[pattern]
-    vocab = {spell(token): number for token, number in source.tokens.items()} | {"<|endoftext|>": 9_999}
-    theirs = kind(vocab=vocab, merges=[(spell(left), spell(right)) for left, right in source.merges])
+    vocab = {bytes_to_unicode(token): number for token, number in source.tokens.items()} | {"<|endoftext|>": 9_999}
+    theirs = kind(vocab=vocab, merges=[(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in source.merges])
     theirs.save_pretrained(tmp_path)
     ours = load_tokenizer(tmp_path / "tokenizer.json")
     assert (ours.pattern, ours.nfc) == (pattern, kind is Qwen2Tokenizer)
-    assert ours.specials == {"<|endoftext|>": 9_999} and ours.vocab_size == 10_000
+    assert ours.special_tokens == {"<|endoftext|>": 9_999} and ours.vocab_size == 10_000
     for text in [*SAMPLES, "a<|endoftext|>b"]:
-        assert ours.encode(text, allow=ours.specials) == theirs(text, add_special_tokens=False).input_ids
+        assert ours.encode(text, allow=ours.special_tokens) == theirs(text, add_special_tokens=False).input_ids

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from shared.tokenizers import Tokenizer
-from shared.tokenizers.alphabet import BYTES
+from shared.tokenizers.byte_alphabet import BYTE_TOKENS
 from shared.tokenizers.pretokenize import kind
 from shared.tokenizers.train import learn_merges
 
@@ -15,7 +15,7 @@ COUNTS = {b"red": 4, b"ready": 3, b"ring": 2, b"bring": 2}
 
 
 def tokenizer_with(merges: list[tuple[bytes, bytes]]) -> Tokenizer:
-    tokens = [*BYTES, *(left + right for left, right in merges)]
+    tokens = [*BYTE_TOKENS, *(left + right for left, right in merges)]
     return Tokenizer({token: number for number, token in enumerate(tokens)}, merges, pattern="gpt2")
 
 

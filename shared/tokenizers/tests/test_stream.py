@@ -7,14 +7,14 @@ from shared.tokenizers import TextStream, Tokenizer
 from shared.tokenizers.tests.examples import FIXED, texts
 from shared.tokenizers.tests.oracle import SCRIPTS
 
-tokenizer = Tokenizer.train([SCRIPTS], 361, specials=["<|end|>"])
+tokenizer = Tokenizer.train([SCRIPTS], 361, special_tokens=["<|end|>"])
 
 
 @settings(max_examples=150, **FIXED)
 @given(st.one_of(texts.map(tokenizer.encode), st.lists(st.integers(0, 360), max_size=30)), st.booleans())
 def test_pieces_make_the_whole_and_are_its_beginning_at_every_moment(numbers, skip):
-    whole = tokenizer.decode(numbers, skip_specials=skip)
-    stream, written = TextStream(tokenizer, skip_specials=skip), ""
+    whole = tokenizer.decode(numbers, skip_special_tokens=skip)
+    stream, written = TextStream(tokenizer, skip_special_tokens=skip), ""
     for number in numbers:
         written += stream.write(number)
         assert whole.startswith(written)
@@ -36,6 +36,6 @@ def test_what_was_never_finished_shows_at_the_end_and_is_forgotten():
 
 
 def test_special_tokens_are_shown_only_if_asked_for():
-    end = tokenizer.specials["<|end|>"]
+    end = tokenizer.special_tokens["<|end|>"]
     assert TextStream(tokenizer).write(end) == ""
-    assert TextStream(tokenizer, skip_specials=False).write(end) == "<|end|>"
+    assert TextStream(tokenizer, skip_special_tokens=False).write(end) == "<|end|>"

@@ -14,48 +14,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.tokenizers import Tokenizer
-from shared.tokenizers.alphabet import BYTES
+from shared.tokenizers.byte_alphabet import BYTE_TOKENS
 from shared.tokenizers.tests.examples import FIXED, data, texts
 from shared.tokenizers.tests.oracle import ADVERSARIAL, SCRIPTS, TEXTS, trained_library
 from shared.tokenizers.tokenizer import CACHED_WORDS, LONGEST_CACHED
 
-SPECIALS = ["<|begin|>", "<|end|>", "<image>", "<image><end>"]
+SPECIAL_TOKENS = ["<|begin|>", "<|end|>", "<image>", "<image><end>"]
 CORPUS = [TEXTS["english"][:20_000], TEXTS["code"][:20_000], SCRIPTS]
 
 
 def added(library: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    library.add_special_tokens(SPECIALS)
+    library.add_special_tokens(SPECIAL_TOKENS)
     return library
 
 
-OURS = {name: Tokenizer.train(CORPUS, 1_004, specials=SPECIALS, pattern=name) for name in ("gpt2", "llama3", "qwen2")}
+OURS = {name: Tokenizer.train(CORPUS, 1_004, special_tokens=SPECIAL_TOKENS, pattern=name) for name in ("gpt2", "llama3", "qwen2")}
 THEIRS = {name: added(trained_library(CORPUS, 1_000, name)) for name in OURS}
 tokenizer = OURS["llama3"]
 
 
 def test_the_vocabulary_is_bytes_then_merges_then_specials():
     numbers = list(tokenizer.tokens.values())
-    assert list(tokenizer.tokens)[:256] == list(BYTES) and numbers == list(range(1_000))
-    assert tokenizer.specials == dict(zip(SPECIALS, range(1_000, 1_004), strict=True))
+    assert list(tokenizer.tokens)[:256] == list(BYTE_TOKENS) and numbers == list(range(1_000))
+    assert tokenizer.special_tokens == dict(zip(SPECIAL_TOKENS, range(1_000, 1_004), strict=True))
     assert tokenizer.vocab_size == 1_004 and len(tokenizer.merges) == 744
 
 
 @pytest.mark.parametrize("pattern", OURS)
 def test_numbers_are_the_library_s(pattern):
     for text in [*ADVERSARIAL, *TEXTS.values()]:
-        numbers = OURS[pattern].encode(text, allow=SPECIALS)
+        numbers = OURS[pattern].encode(text, allow=SPECIAL_TOKENS)
         assert numbers == THEIRS[pattern].encode(text).ids, ascii(text[:60])
         assert OURS[pattern].decode(numbers) == text
         for skip in (False, True):
             theirs = THEIRS[pattern].decode(numbers, skip_special_tokens=skip)
-            assert OURS[pattern].decode(numbers, skip_specials=skip) == theirs
+            assert OURS[pattern].decode(numbers, skip_special_tokens=skip) == theirs
 
 
 @settings(max_examples=150, **FIXED)
-@given(st.lists(st.one_of(texts, st.sampled_from(SPECIALS)), max_size=6).map("".join))
+@given(st.lists(st.one_of(texts, st.sampled_from(SPECIAL_TOKENS)), max_size=6).map("".join))
 def test_any_text_comes_back_with_the_library_s_numbers(text):
     for pattern, ours in OURS.items():
-        numbers = ours.encode(text, allow=ours.specials)
+        numbers = ours.encode(text, allow=ours.special_tokens)
         assert numbers == THEIRS[pattern].encode(text).ids
         assert ours.decode(numbers) == text
         assert ours.decode(ours.encode(text)) == text
@@ -81,21 +81,21 @@ def test_any_numbers_decode_as_the_library_decodes_them(numbers):
 
 
 @settings(**FIXED)
-@given(texts, st.lists(st.tuples(st.sampled_from(SPECIALS), texts), max_size=3))
+@given(texts, st.lists(st.tuples(st.sampled_from(SPECIAL_TOKENS), texts), max_size=3))
 def test_plain_text_never_gives_a_special_token(text, forged):
     text += "".join(special + more for special, more in forged)
-    assert not set(tokenizer.encode(text)) & set(tokenizer.specials.values())
+    assert not set(tokenizer.encode(text)) & set(tokenizer.special_tokens.values())
 
 
 def test_special_tokens_stand_where_they_are_allowed_and_the_longest_wins():
-    begin, end, image, image_end = tokenizer.specials.values()
+    begin, end, image, image_end = tokenizer.special_tokens.values()
     text = "<|begin|>a<image><image><end><|end|>"
-    assert tokenizer.encode(text, allow=tokenizer.specials) == [begin, *tokenizer.encode("a"), image, image_end, end]
+    assert tokenizer.encode(text, allow=tokenizer.special_tokens) == [begin, *tokenizer.encode("a"), image, image_end, end]
     assert tokenizer.encode("<image><end>", allow=["<image>"]) == [image, *tokenizer.encode("<end>")]
     assert tokenizer.encode("<image><|end|>", allow=["<image>"]) == [image, *tokenizer.encode("<|end|>")]
     only_end = tokenizer.encode(text, allow=["<|end|>"])
     assert only_end[-1] == end and not {begin, image, image_end} & set(only_end)
-    assert tokenizer.decode([image, *tokenizer.encode("x"), end], skip_specials=True) == "x"
+    assert tokenizer.decode([image, *tokenizer.encode("x"), end], skip_special_tokens=True) == "x"
     with pytest.raises(ValueError, match=r"no special token <box>; there are <\|begin\|>"):
         tokenizer.encode("", allow=["<box>"])
 
@@ -107,7 +107,7 @@ def test_one_word_of_a_hundred_thousand_letters_is_encoded_as_the_library_does()
 
 
 def test_remembered_words_are_few_and_short_and_change_nothing():
-    fresh = Tokenizer.train(CORPUS, 1_004, specials=SPECIALS)
+    fresh = Tokenizer.train(CORPUS, 1_004, special_tokens=SPECIAL_TOKENS)
     text = " the the the " + "x" * (LONGEST_CACHED + 1)
     first = fresh.encode(text)
     assert fresh.encode(text) == first == tokenizer.encode(text)
@@ -148,31 +148,31 @@ def test_half_a_surrogate_pair_is_refused_but_escaped_bytes_are_bytes():
 
 
 def test_a_whole_word_may_go_before_the_merges():
-    tokens = {token: number for number, token in enumerate([*BYTES, b"ab", b"abc", b"bc"])}
+    tokens = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"abc", b"bc"])}
     merges = [(b"b", b"c"), (b"a", b"b")]  # no merge makes "abc"
     assert Tokenizer(tokens, merges).encode("abc") == [tokens[b"a"], tokens[b"bc"]]
     assert Tokenizer(tokens, merges, ignore_merges=True).encode("abc d") == [tokens[b"abc"], tokens[b" "], tokens[b"d"]]
 
 
 def test_composed_form_comes_before_the_tokens():
-    composing = Tokenizer(tokenizer.tokens, tokenizer.merges, specials=tokenizer.specials, nfc=True)
+    composing = Tokenizer(tokenizer.tokens, tokenizer.merges, special_tokens=tokenizer.special_tokens, nfc=True)
     text = "e\u0301 <image>\u0338"
     assert composing.encode(text) == tokenizer.encode(unicodedata.normalize("NFC", text))
-    image = tokenizer.specials["<image>"]
+    image = tokenizer.special_tokens["<image>"]
     assert image in composing.encode(text, allow=["<image>"]), "a special token is no text that could be composed"
 
 
 def test_small_texts_give_small_vocabularies():
-    small = Tokenizer.train(["ab ab ab"], 1_000, specials=["<|end|>"])
-    assert small.merges == [(b"a", b"b"), (b" ", b"ab")] and small.specials == {"<|end|>": 258}
+    small = Tokenizer.train(["ab ab ab"], 1_000, special_tokens=["<|end|>"])
+    assert small.merges == [(b"a", b"b"), (b" ", b"ab")] and small.special_tokens == {"<|end|>": 258}
     assert Tokenizer.train(["ab cd ab"], 300, min_frequency=2).merges == [(b"a", b"b")]
     with pytest.raises(ValueError, match="vocab_size=256 is less than 256 bytes and 1 special tokens"):
-        Tokenizer.train(["ab"], 256, specials=["<|end|>"])
+        Tokenizer.train(["ab"], 256, special_tokens=["<|end|>"])
     with pytest.raises(ValueError, match="named twice: <a>, <a>"):
-        Tokenizer.train(["ab"], 300, specials=["<a>", "<a>"])
+        Tokenizer.train(["ab"], 300, special_tokens=["<a>", "<a>"])
 
 
-WHOLE = {token: number for number, token in enumerate([*BYTES, b"ab", b"abc"])}
+WHOLE = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"abc"])}
 
 
 @pytest.mark.parametrize(
@@ -183,9 +183,9 @@ WHOLE = {token: number for number, token in enumerate([*BYTES, b"ab", b"abc"])}
         ({"tokens": WHOLE | {b"abc": 5}}, "no two tokens may share one"),
         ({"tokens": WHOLE | {b"abc": -5}}, "must be 0 to"),
         ({"tokens": WHOLE | {b"abc": 2**40}}, "must be 0 to"),
-        ({"specials": {"<end>": 3}}, "no two tokens may share one"),
-        ({"specials": {"": 300}}, "needs a text"),
-        ({"specials": {"ab": 300}}, "'ab' is also a piece of plain text"),
+        ({"special_tokens": {"<end>": 3}}, "no two tokens may share one"),
+        ({"special_tokens": {"": 300}}, "needs a text"),
+        ({"special_tokens": {"ab": 300}}, "'ab' is also a piece of plain text"),
         ({"merges": [(b"b", b"c")]}, "merge 0, b'b' and b'c': there is no token b'bc'"),
         ({"merges": [(b"bc", b"a")]}, "there is no token b'bc'"),
         ({"merges": [(b"ab", b"c"), (b"a", b"b")]}, "merge 1 makes b'ab', which an earlier merge already joins"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.tokenizers.alphabet import BYTES, spell, unspell
+from shared.tokenizers.byte_alphabet import BYTE_TOKENS, bytes_to_unicode, unicode_to_bytes
 from shared.tokenizers.tests.examples import FIXED
 from shared.tokenizers.tests.oracle import TEXTS, merges_of, spelled, trained_library
 from shared.tokenizers.train import count_words, learn_merges
@@ -15,7 +15,7 @@ from shared.tokenizers.train import count_words, learn_merges
 
 def merges_by_definition(counts: dict[bytes, int], number: int, min_frequency: int = 1) -> list[tuple[bytes, bytes]]:
     """Count every pair anew before each merge; the most frequent wins, of several the one of the oldest tokens."""
-    age = {token: place for place, token in enumerate(BYTES)}
+    age = {token: place for place, token in enumerate(BYTE_TOKENS)}
     words = [[[bytes([byte]) for byte in word], count] for word, count in counts.items()]
     merges = []
     while len(merges) < number:
@@ -103,10 +103,10 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 
 def test_bytes_are_spelled_in_visible_characters_of_their_own():
-    assert sorted(BYTES) == [bytes([byte]) for byte in range(256)]
-    letters = [spell(token) for token in BYTES]
+    assert sorted(BYTE_TOKENS) == [bytes([byte]) for byte in range(256)]
+    letters = [bytes_to_unicode(token) for token in BYTE_TOKENS]
     assert letters == sorted(letters) and len(set(letters)) == 256 and all(letter.isprintable() for letter in letters)
-    assert [spell(token) for token in (b" the", b"\n", "é".encode())] == ["Ġthe", "Ċ", "Ã©"]
-    assert unspell("".join(letters)) == b"".join(BYTES)
+    assert [bytes_to_unicode(token) for token in (b" the", b"\n", "é".encode())] == ["Ġthe", "Ċ", "Ã©"]
+    assert unicode_to_bytes("".join(letters)) == b"".join(BYTE_TOKENS)
     with pytest.raises(ValueError, match="spells no byte"):
-        unspell("a b")
+        unicode_to_bytes("a b")

@@ -18,7 +18,7 @@ from shared.training import Batches, TrainingConfig, curve_from_history, train
 from shared.transformer import DecoderConfig, generate
 
 BEGIN, END = "<|begin|>", "<|end|>"
-SPECIALS = (BEGIN, END, "<|turn|>", "<image>")
+SPECIAL_TOKENS = (BEGIN, END, "<|turn|>", "<image>")
 """The first begins every document; the others wait for the lessons that talk and look."""
 VOCABULARY = 1000
 """At most; the toy world has fewer words."""
@@ -35,12 +35,12 @@ TOKENIZER_DOCUMENTS = 4000
 
 def tokenizer_of(documents: Sequence[str]) -> Tokenizer:
     """Byte pair encoding learned from the first documents; a pair that stands in one place only is not joined."""
-    return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, specials=SPECIALS, min_frequency=2)
+    return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
 
 
 def encoded(tokenizer: Tokenizer, documents: Sequence[str]) -> list[list[int]]:
     """Each document as tokens, behind the one that begins it."""
-    return [[tokenizer.specials[BEGIN], *tokenizer.encode(document)] for document in documents]
+    return [[tokenizer.special_tokens[BEGIN], *tokenizer.encode(document)] for document in documents]
 
 
 def small_model(vocab: int, **sizes: int) -> LanguageModel:
@@ -151,7 +151,7 @@ def episode_accuracies(
     """The share of new episodes whose answer is right to the last token, by the number of lines shown before: 0, 1, …"""
     rows, spans = [], []
     for number in range(count):
-        row, places = [tokenizer.specials[BEGIN]], []
+        row, places = [tokenizer.special_tokens[BEGIN]], []
         for line in text.episode_at(kind, "validation", seed, number, held_out=held_out):
             row += tokenizer.encode(line.shown)
             answer = tokenizer.encode(f" {line.answer}.\n")
