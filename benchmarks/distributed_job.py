@@ -17,7 +17,7 @@ from shared.distributed import gather_values, is_main, join
 from shared.training import Batches, TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
-SIZE = DecoderConfig(vocab=512, width=384, layers=6, heads=6, kv_heads=2, hidden=1024)
+SIZE = DecoderConfig(vocab_size=512, width=384, depth=6, heads=6, kv_heads=2, mlp_dim=1024)
 ROWS, TOKENS, STEPS, WARMING_UP = 8, 33, 10, 3
 
 

@@ -35,7 +35,7 @@ from shared.serving import Request, Settings, serve
 from shared.transformer import Decoder, DecoderConfig, stream
 
 PAGE = Path(__file__).with_suffix(".md")
-SIZES = DecoderConfig(vocab=512, width=256, layers=6, heads=4, kv_heads=2, hidden=704)
+SIZES = DecoderConfig(vocab_size=512, width=256, depth=6, heads=4, kv_heads=2, mlp_dim=704)
 PATCH, SIDE = 32, 224
 TOKENS = 24
 CONNECTIONS = (1, 2, 4, 8, 16)

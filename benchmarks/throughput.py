@@ -41,10 +41,10 @@ class HuggingFaceDecoder(nn.Module):
 
         self.model = LlamaForCausalLM(
             LlamaConfig(
-                vocab_size=config.vocab,
+                vocab_size=config.vocab_size,
                 hidden_size=config.width,
-                intermediate_size=config.hidden,
-                num_hidden_layers=config.layers,
+                intermediate_size=config.mlp_dim,
+                num_hidden_layers=config.depth,
                 num_attention_heads=config.heads,
                 num_key_value_heads=config.kv_heads,
                 rms_norm_eps=config.norm_eps,
@@ -84,13 +84,13 @@ class Case:
 
 def decoder_case(config: DecoderConfig, batch: int, tokens: int) -> Case:
     return Case(
-        f"decoder {config.width} wide, {config.layers} layers, {batch} × {tokens} tokens",
+        f"decoder {config.width} wide, {config.depth} layers, {batch} × {tokens} tokens",
         {"ours": lambda: Decoder(config), "transformers": lambda: HuggingFaceDecoder(config)},
-        lambda device: (torch.randint(config.vocab, (2 * batch, tokens + 1), device=device),),
+        lambda device: (torch.randint(config.vocab_size, (2 * batch, tokens + 1), device=device),),
         predict,
         batch,
         tokens,
-        config.layers,
+        config.depth,
         config.width,
         causal=True,
     )

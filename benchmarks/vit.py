@@ -33,19 +33,19 @@ class Case:
 CPU_CASES = (
     Case(
         "digits, 17 tokens × 64",
-        VisionTransformerConfig(8, 2, channels=1, width=64, depth=4, heads=4, hidden=128, classes=10),
+        VisionTransformerConfig(8, 2, channels=1, width=64, depth=4, heads=4, mlp_dim=128, classes=10),
         batch=64,
         rounds=31,
     ),
     Case(
         "CIFAR size, 65 tokens × 192",
-        VisionTransformerConfig(32, 4, width=192, depth=6, heads=3, hidden=768, classes=10),
+        VisionTransformerConfig(32, 4, width=192, depth=6, heads=3, mlp_dim=768, classes=10),
         batch=32,
         rounds=11,
     ),
     Case(
         "ViT-Ti/16, 197 tokens × 192",
-        VisionTransformerConfig(224, 16, width=192, depth=12, heads=3, hidden=768, classes=1000),
+        VisionTransformerConfig(224, 16, width=192, depth=12, heads=3, mlp_dim=768, classes=1000),
         batch=4,
         rounds=7,
     ),
@@ -64,7 +64,7 @@ class TorchVisionTransformer(nn.Module):
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,
-            config.hidden,
+            config.mlp_dim,
             dropout=0.0,
             activation="gelu",
             layer_norm_eps=config.norm_eps,
@@ -99,7 +99,7 @@ class HuggingFaceVisionTransformer(nn.Module):
                 hidden_size=config.width,
                 num_hidden_layers=config.depth,
                 num_attention_heads=config.heads,
-                intermediate_size=config.hidden,
+                intermediate_size=config.mlp_dim,
                 layer_norm_eps=config.norm_eps,
                 num_labels=config.classes,
             )

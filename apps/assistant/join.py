@@ -39,7 +39,7 @@ def join(choice: ModelChoice, seed: int = 0) -> Joined:
     """
     eye, words = find(choice.vision, "clip-vit-base-patch32"), find(choice.language, "Qwen2.5-0.5B-Instruct")
     clip, language = CLIP.from_pretrained(eye), LanguageModel.from_pretrained(words)
-    tokenizer = with_image_token(load_tokenizer(words / "tokenizer.json"), language.config.vocab, words)
+    tokenizer = with_image_token(load_tokenizer(words / "tokenizer.json"), language.config.vocab_size, words)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = connect(clip, language, choice, tokenizer.special_tokens[IMAGE])

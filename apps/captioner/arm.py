@@ -41,7 +41,7 @@ def train_captioner(
     things = tuple(things)
     size = SMALL.eye.image_sides[0]
     training, _ = toy_pictures("train", seed, scenes, size=size, things=things)
-    tokenizer = caption_tokenizer(training.captions, SMALL.language.vocab)
+    tokenizer = caption_tokenizer(training.captions, SMALL.language.vocab_size)
     torch.manual_seed(seed)
     model = Captioner(SMALL)
     if eye == "clip":

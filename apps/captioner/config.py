@@ -40,20 +40,20 @@ class CaptionerConfig:
 
 FULL = CaptionerConfig(
     EyeConfig(
-        image_size=96, patch_size=16, channels=3, width=512, depth=16, heads=8, hidden=2048, dropout=0.4,
+        image_size=96, patch_size=16, channels=3, width=512, depth=16, heads=8, mlp_dim=2048, dropout=0.4,
         class_token=False, pooling="mean",
     ),
     # Llama 2's constants go with its vocabulary and its 11,008; the output has a matrix of its own, as there.
     DecoderConfig(
-        vocab=32_000, width=128, layers=8, heads=8, kv_heads=8, hidden=11_008, rotary_base=10_000.0, norm_eps=1e-5,
+        vocab_size=32_000, width=128, depth=8, heads=8, kv_heads=8, mlp_dim=11_008, rotary_base=10_000.0, norm_eps=1e-5,
         tied=False,
     ),
 )  # fmt: skip
 """The preset. It names no numbers of heads: 8 and 8 are our choice, heads of 64 and of 16 values."""
 
 SMALL = CaptionerConfig(
-    EyeConfig(image_size=32, patch_size=4, channels=3, width=96, depth=3, heads=6, hidden=192, norm_eps=1e-5),
-    DecoderConfig(vocab=1000, width=64, layers=2, heads=4, kv_heads=4, hidden=160, rotary_base=100.0, tied=True),
+    EyeConfig(image_size=32, patch_size=4, channels=3, width=96, depth=3, heads=6, mlp_dim=192, norm_eps=1e-5),
+    DecoderConfig(vocab_size=1000, width=64, depth=2, heads=4, kv_heads=4, mlp_dim=160, rotary_base=100.0, tied=True),
     # Lesson 2's numbers, with its eye's sizes: the toy world is drawn on light paper.
     mean=3.25 * 64 / 255, deviation=64 / 255,
 )  # fmt: skip

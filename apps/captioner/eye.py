@@ -6,7 +6,7 @@ from torch import Tensor
 
 from apps.captioner.config import EyeConfig
 from lessons.lesson_01_vit.model import VisionTransformer
-from shared.transformer import Attention, Block, MLP
+from shared.transformer import MLP, Attention, Block
 
 
 class AttentionWithDropout(Attention):
@@ -31,7 +31,7 @@ class Eye(VisionTransformer):
     def _block(config: EyeConfig, layer: int) -> Block:
         block = VisionTransformer._block(config, layer)
         block.attention = AttentionWithDropout(config.width, config.heads, bias=config.qkv_bias, dropout=config.dropout)
-        block.mlp = MLP(config.width, config.hidden, dropout=config.dropout)
+        block.mlp = MLP(config.width, config.mlp_dim, dropout=config.dropout)
         return block
 
     def embed_patches(

@@ -47,7 +47,7 @@ def train_on_folder(
     config = PRESETS[preset]
     learn, test = read_folder(pictures, config.eye.image_sides[0], held_out=held_out)
     record = Record(preset, held_out, seed, digest_of(learn.captions))
-    tokenizer = caption_tokenizer(learn.captions, config.language.vocab)
+    tokenizer = caption_tokenizer(learn.captions, config.language.vocab_size)
     if resume:
         check_same(run, record)
     elif is_main():

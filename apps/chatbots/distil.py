@@ -50,7 +50,7 @@ def distil(
     batch_size: int = 16,
     learning_rate: float = 8e-3,
     width: int = 32,
-    layers: int = 2,
+    depth: int = 2,
 ) -> dict:
     """Train a small decoder on the toy world's text, alone or `taught` by lesson 0's; measure both on new text.
 
@@ -63,7 +63,7 @@ def distil(
     held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS)
     test, size = encoded(tokenizer, held_out), sum(len(document.encode()) for document in held_out)
     torch.manual_seed(seed)
-    student = small_model(tokenizer.vocab_size, width=width, layers=layers, heads=2, kv_heads=1, hidden=2 * width)
+    student = small_model(tokenizer.vocab_size, width=width, depth=depth, heads=2, kv_heads=1, mlp_dim=2 * width)
     result = train(
         student, Batches(rows, segments, batch_size=batch_size, seed=seed),
         partial(student_loss, teacher=teacher if taught else None, weight=weight, temperature=temperature),

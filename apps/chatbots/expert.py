@@ -81,11 +81,11 @@ def expert_tokenizer(lessons: Lessons) -> Tokenizer:
 
 
 def expert_model(
-    vocabulary: int, *, width: int = 64, layers: int = 3, heads: int = 4, hidden: int = 160
+    vocabulary: int, *, width: int = 64, depth: int = 3, heads: int = 4, mlp_dim: int = 160
 ) -> LanguageModel:
     """A new decoder of lesson 0's kind: its own checkpoint has only ever read of coloured things."""
     return LanguageModel(
-        DecoderConfig(vocabulary, width, layers, heads, heads, hidden, rotary_base=ROTARY_BASE, tied=True)
+        DecoderConfig(vocabulary, width, depth, heads, heads, mlp_dim, rotary_base=ROTARY_BASE, tied=True)
     )
 
 

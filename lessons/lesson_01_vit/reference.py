@@ -38,7 +38,7 @@ class Geometry:
     width: int
     depth: int
     heads: int
-    hidden: int
+    mlp_dim: int
     channels: int = 3
     classes: int = 0  # 0: no head, the model ends in its last norm
     class_token: bool = True
@@ -61,7 +61,7 @@ class Geometry:
     def parameters(self) -> dict[str, int]:
         """How many numbers are learned, part by part."""
         width, norm, patch = self.width, 2 * self.width, self.channels * self.patch_size**2
-        mlp = (3 if self.swiglu else 2) * width * self.hidden + (1 + self.swiglu) * self.hidden + width
+        mlp = (3 if self.swiglu else 2) * width * self.mlp_dim + (1 + self.swiglu) * self.mlp_dim + width
         attention = 4 * (width + 1) * width
         pooling = width + attention + norm + mlp if self.attention_pooling else 0
         return {
@@ -76,7 +76,7 @@ class Geometry:
     def flops(self) -> int:
         """Arithmetic for one image, a multiplication and an addition counted as 2; norms, softmax and biases left out."""
         width, tokens, patch = self.width, self.tokens, self.channels * self.patch_size**2
-        mlp = (3 if self.swiglu else 2) * width * self.hidden
+        mlp = (3 if self.swiglu else 2) * width * self.mlp_dim
         attention = tokens * 4 * width**2 + 2 * tokens**2 * width  # four projections; scores and weighted sums
         block = attention + tokens * mlp
         pooling = tokens * 2 * width**2 + 2 * width**2 + 2 * tokens * width + mlp
@@ -172,9 +172,9 @@ class Attention(Module):
 class MLP(Module):
     """Each token by itself: widen, GELU, narrow."""
 
-    def __init__(self, width: int, hidden: int, random: Random):
-        self.up = Linear(width, hidden, random)
-        self.down = Linear(hidden, width, random)
+    def __init__(self, width: int, mlp_dim: int, random: Random):
+        self.up = Linear(width, mlp_dim, random)
+        self.down = Linear(mlp_dim, width, random)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(gelu(self.up(x)))
@@ -187,7 +187,7 @@ class Block(Module):
         self.attention_norm = LayerNorm(geometry.width, eps=1e-6)
         self.attention = Attention(geometry.width, geometry.heads, random)
         self.mlp_norm = LayerNorm(geometry.width, eps=1e-6)
-        self.mlp = MLP(geometry.width, geometry.hidden, random)
+        self.mlp = MLP(geometry.width, geometry.mlp_dim, random)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         seen, weights = self.attention(self.attention_norm(x))

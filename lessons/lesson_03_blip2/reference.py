@@ -122,9 +122,9 @@ class Attention(Module):
 class MLP(Module):
     """Each token by itself: widen, GELU, narrow."""
 
-    def __init__(self, width: int, hidden: int, random: Random):
-        self.up = Linear(width, hidden, random)
-        self.down = Linear(hidden, width, random)
+    def __init__(self, width: int, mlp_dim: int, random: Random):
+        self.up = Linear(width, mlp_dim, random)
+        self.down = Linear(mlp_dim, width, random)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(gelu(self.up(x)))
@@ -136,12 +136,12 @@ class QFormerBlock(Module):
     Every part adds to what was there, and the sum is normed, as in BERT.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, context_width: int, looks: bool, random: Random):
+    def __init__(self, width: int, heads: int, mlp_dim: int, context_width: int, looks: bool, random: Random):
         self.attention, self.attention_norm = Attention(width, heads, width, random), LayerNorm(width, 1e-12)
         self.cross_attention = Attention(width, heads, context_width, random) if looks else None
         self.cross_attention_norm = LayerNorm(width, 1e-12) if looks else None
-        self.mlp, self.mlp_norm = MLP(width, hidden, random), LayerNorm(width, 1e-12)
-        self.text_mlp = MLP(width, hidden, random)
+        self.mlp, self.mlp_norm = MLP(width, mlp_dim, random), LayerNorm(width, 1e-12)
+        self.text_mlp = MLP(width, mlp_dim, random)
         self.text_feed_forward_norm = LayerNorm(width, 1e-12)
 
     def forward(
@@ -165,10 +165,10 @@ class QFormerBlock(Module):
 class QFormer(Module):
     """Blocks one behind the other; every other one looks at the image, beginning with the first."""
 
-    def __init__(self, width: int, depth: int, heads: int, hidden: int, context_width: int, random: Random):
+    def __init__(self, width: int, depth: int, heads: int, mlp_dim: int, context_width: int, random: Random):
         self.norm = LayerNorm(width, 1e-12)
         self.blocks = [
-            QFormerBlock(width, heads, hidden, context_width, layer % 2 == 0, random) for layer in range(depth)
+            QFormerBlock(width, heads, mlp_dim, context_width, layer % 2 == 0, random) for layer in range(depth)
         ]
 
     def forward(
@@ -191,7 +191,7 @@ class Retriever(Module):
         width: int,
         depth: int,
         heads: int,
-        hidden: int,
+        mlp_dim: int,
         context_width: int,
         shared: int,
         random: Random,
@@ -199,7 +199,7 @@ class Retriever(Module):
         self.queries = normal((queries, width), 0.5, random, requires_grad=True)
         self.words = Embedding(VOCABULARY, width, random)
         self.positions = Embedding(TEXT, width, random)
-        self.qformer = QFormer(width, depth, heads, hidden, context_width, random)
+        self.qformer = QFormer(width, depth, heads, mlp_dim, context_width, random)
         self.image_projection = Linear(width, shared, random)
         self.text_projection = Linear(width, shared, random)
         self.match = Linear(width, 2, random)

@@ -126,10 +126,10 @@ class Attention(Module):
 class SwiGLU(Module):
     """Each token by itself: one matrix opens and closes what the other says."""
 
-    def __init__(self, width: int, hidden: int, random: Random):
-        self.gate = Linear(width, hidden, random, bias=False)
-        self.up = Linear(width, hidden, random, bias=False)
-        self.down = Linear(hidden, width, random, bias=False)
+    def __init__(self, width: int, mlp_dim: int, random: Random):
+        self.gate = Linear(width, mlp_dim, random, bias=False)
+        self.up = Linear(width, mlp_dim, random, bias=False)
+        self.down = Linear(mlp_dim, width, random, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(silu(self.gate(x)) * self.up(x))
@@ -138,9 +138,9 @@ class SwiGLU(Module):
 class Block(Module):
     """Look back, then think; both add to what was there."""
 
-    def __init__(self, width: int, heads: int, hidden: int, random: Random):
+    def __init__(self, width: int, heads: int, mlp_dim: int, random: Random):
         self.attention_norm, self.attention = RMSNorm(width, 1e-5), Attention(width, heads, random)
-        self.mlp_norm, self.mlp = RMSNorm(width, 1e-5), SwiGLU(width, hidden, random)
+        self.mlp_norm, self.mlp = RMSNorm(width, 1e-5), SwiGLU(width, mlp_dim, random)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x), mask=mask)[0]
@@ -150,9 +150,9 @@ class Block(Module):
 class LanguageModel(Module):
     """Rows of tokens, equally long, → logits of the token after each: [rows, tokens, vocabulary]."""
 
-    def __init__(self, width: int, layers: int, heads: int, hidden: int, random: Random):
+    def __init__(self, width: int, layers: int, heads: int, mlp_dim: int, random: Random):
         self.embedding = Embedding(VOCABULARY, width, random)
-        self.blocks = [Block(width, heads, hidden, random) for _ in range(layers)]
+        self.blocks = [Block(width, heads, mlp_dim, random) for _ in range(layers)]
         self.norm = RMSNorm(width, 1e-5)
         self.output = Linear(width, VOCABULARY, random, bias=False)
 
@@ -229,10 +229,10 @@ def gated(x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
 class GatedCrossAttention(Module):
     """Words look at their image, then think; each is added through a gate of its own that begins closed."""
 
-    def __init__(self, width: int, heads: int, hidden: int, media_width: int, random: Random):
+    def __init__(self, width: int, heads: int, mlp_dim: int, media_width: int, random: Random):
         self.attention_norm, self.mlp_norm = RMSNorm(width, 1e-5), RMSNorm(width, 1e-5)
         self.attention = Attention(width, heads, random, context_width=media_width)
-        self.mlp = SwiGLU(width, hidden, random)
+        self.mlp = SwiGLU(width, mlp_dim, random)
         self.attention_gate = full((width,), 0.0, requires_grad=True)
         self.mlp_gate = full((width,), 0.0, requires_grad=True)
 

@@ -119,9 +119,9 @@ class Attention(Module):
 class SwiGLU(Module):
     """Each token by itself: one matrix opens and closes what the other says."""
 
-    def __init__(self, width: int, hidden: int, random: Random):
-        self.gate, self.up = Linear(width, hidden, random, bias=False), Linear(width, hidden, random, bias=False)
-        self.down = Linear(hidden, width, random, bias=False)
+    def __init__(self, width: int, mlp_dim: int, random: Random):
+        self.gate, self.up = Linear(width, mlp_dim, random, bias=False), Linear(width, mlp_dim, random, bias=False)
+        self.down = Linear(mlp_dim, width, random, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(silu(self.gate(x)) * self.up(x))
@@ -130,9 +130,9 @@ class SwiGLU(Module):
 class Block(Module):
     """Look back, then think; both add to what was there."""
 
-    def __init__(self, width: int, heads: int, hidden: int, random: Random):
+    def __init__(self, width: int, heads: int, mlp_dim: int, random: Random):
         self.attention_norm, self.attention = RMSNorm(width, 1e-5), Attention(width, heads, random)
-        self.mlp_norm, self.mlp = RMSNorm(width, 1e-5), SwiGLU(width, hidden, random)
+        self.mlp_norm, self.mlp = RMSNorm(width, 1e-5), SwiGLU(width, mlp_dim, random)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -142,9 +142,9 @@ class Block(Module):
 class LanguageModel(Module):
     """Vectors [rows, tokens, width] → logits of the token after each, [rows, tokens, words]."""
 
-    def __init__(self, width: int, layers: int, heads: int, hidden: int, random: Random):
+    def __init__(self, width: int, layers: int, heads: int, mlp_dim: int, random: Random):
         self.embedding = Embedding(len(WORDS), width, random)
-        self.blocks = [Block(width, heads, hidden, random) for _ in range(layers)]
+        self.blocks = [Block(width, heads, mlp_dim, random) for _ in range(layers)]
         self.norm = RMSNorm(width, 1e-5)
         self.output = Linear(width, len(WORDS), random, bias=False)
 

@@ -2,19 +2,19 @@
 
 from shared.transformer.attention import Attention
 from shared.transformer.block import Block
-from shared.transformer.kv_cache import KVCache, LayerCache
 from shared.transformer.decoder import Decoder, DecoderConfig, positions_within_segments
-from shared.transformer.mlp import MLP, SwiGLU
 from shared.transformer.generation import generate, sample, stream, token_probabilities
+from shared.transformer.kv_cache import KVCache, LayerCache
+from shared.transformer.mlp import MLP, SwiGLU
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
 
 __all__ = [
+    "MLP",
     "Attention",
     "Block",
     "Decoder",
     "DecoderConfig",
-    "MLP",
     "KVCache",
     "LayerCache",
     "LayerNorm",

@@ -19,18 +19,18 @@ from shared.transformer.rotary import Llama3Scaling, Rotary
 class DecoderConfig:
     """The sizes of a decoder; the constants are Llama 3's (arXiv:2407.21783, table 3).
 
-    hidden    width of the feed-forward between its matrices
+    mlp_dim    width of the feed-forward between its matrices
     head_dim  width / heads when left out
     tied      the matrix that reads tokens in also names them on the way out
     qkv_bias  queries, keys and values have a bias, the attention's output has none (Qwen2, arXiv:2407.10671, section 2.2.1)
     """
 
-    vocab: int
+    vocab_size: int
     width: int
-    layers: int
+    depth: int
     heads: int
     kv_heads: int
-    hidden: int
+    mlp_dim: int
     head_dim: int | None = None
     rotary_base: float = 500_000.0
     rotary_scaling: Llama3Scaling | None = None
@@ -45,10 +45,10 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab, config.width)
-        self.blocks = nn.ModuleList(self._block(config) for _ in range(config.layers))
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(self._block(config) for _ in range(config.depth))
         self.norm = RMSNorm(config.width, config.norm_eps)
-        self.output = nn.Linear(config.width, config.vocab, bias=False)
+        self.output = nn.Linear(config.width, config.vocab_size, bias=False)
         if config.tied:
             self.output.weight = self.embedding.weight
         head_dim = self.blocks[0].attention.head_dim
@@ -66,19 +66,19 @@ class Decoder(nn.Module):
                 bias=config.qkv_bias,
                 output_bias=False,
             ),
-            SwiGLU(config.width, config.hidden),
+            SwiGLU(config.width, config.mlp_dim),
             lambda: RMSNorm(config.width, config.norm_eps),
         )
 
     def _initialize(self) -> None:
         """Small normal weights; what adds to the residual stream smaller still, so that depth does not widen it.
 
-        (GPT-2's rule: each of the 2 · layers additions brings 1/(2 · layers) of the variance.)
+        (GPT-2's rule: each of the 2 · depth additions brings 1/(2 · depth) of the variance.)
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
-                nn.init.normal_(parameter, std=0.02 / (2 * self.config.layers) ** 0.5 if adds else 0.02)
+                nn.init.normal_(parameter, std=0.02 / (2 * self.config.depth) ** 0.5 if adds else 0.02)
             elif name.endswith(".bias"):
                 nn.init.zeros_(parameter)
 

@@ -33,13 +33,13 @@ def towers(tmp_path_factory):
     """The folders of a CLIP and of a language model, as they might have been downloaded."""
     eye, words = (tmp_path_factory.mktemp(name) for name in ("eye", "words"))
     torch.manual_seed(0)
-    vision = VisionTowerConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, hidden=24)
-    text = TextTowerConfig(vocab=20, context=8, width=8, depth=1, heads=2, hidden=8, end_token=19)
+    vision = VisionTowerConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24)
+    text = TextTowerConfig(vocab_size=20, context=8, width=8, depth=1, heads=2, mlp_dim=8, end_token=19)
     CLIP(CLIPConfig(vision, text, embedding=12)).save_pretrained(eye)
     write_preprocessing(eye, toy_preprocessing(16))
     tokenizer = load_tokenizer(PLACE / "lesson_00_decoder" / "tokenizer.json")
     sizes = DecoderConfig(
-        tokenizer.vocab_size, width=16, layers=2, heads=4, kv_heads=2, hidden=24, rotary_base=100.0, qkv_bias=True
+        tokenizer.vocab_size, width=16, depth=2, heads=4, kv_heads=2, mlp_dim=24, rotary_base=100.0, qkv_bias=True
     )
     LanguageModel(sizes).save_pretrained(words)
     save_tokenizer(tokenizer, words / "tokenizer.json")

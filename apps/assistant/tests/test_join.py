@@ -19,7 +19,7 @@ from shared.tokenizers import Tokenizer, Turn
 from shared.transformer import DecoderConfig
 
 QWEN = DecoderConfig(
-    151_936, width=896, layers=24, heads=14, kv_heads=2, hidden=4864, rotary_base=1e6, norm_eps=1e-6, tied=True, qkv_bias=True
+    151_936, width=896, depth=24, heads=14, kv_heads=2, mlp_dim=4864, rotary_base=1e6, norm_eps=1e-6, tied=True, qkv_bias=True
 )  # fmt: skip
 """Qwen2.5-0.5B's own sizes, as its published config.json has them."""
 

@@ -23,8 +23,8 @@ from shared.training import train as train_model
 # Small enough for a test, with chance in it: what is resumed must remember the random numbers too.
 QUICK = dataclasses.replace(
     SMALL,
-    eye=dataclasses.replace(SMALL.eye, image_size=16, width=16, depth=1, heads=2, hidden=16, dropout=0.2),
-    language=dataclasses.replace(SMALL.language, vocab=400, width=16, layers=1, heads=2, kv_heads=2, hidden=16),
+    eye=dataclasses.replace(SMALL.eye, image_size=16, width=16, depth=1, heads=2, mlp_dim=16, dropout=0.2),
+    language=dataclasses.replace(SMALL.language, vocab_size=400, width=16, depth=1, heads=2, kv_heads=2, mlp_dim=16),
 )
 
 
@@ -41,7 +41,7 @@ def toy(tmp_path):
 
 def test_sixteen_pairs_are_learned_and_each_caption_goes_with_its_picture():
     pairs, scenes = toy_pictures("train", 0, 16, things=(1, 1))
-    tokenizer = caption_tokenizer(pairs.captions, SMALL.language.vocab)
+    tokenizer = caption_tokenizer(pairs.captions, SMALL.language.vocab_size)
     torch.manual_seed(0)
     model = Captioner(SMALL)
     train_model(

@@ -13,8 +13,8 @@ from lessons.lesson_01_vit.model import VisionTransformer
 from shared.transformer import DecoderConfig
 
 TINY = CaptionerConfig(
-    EyeConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, hidden=24, dropout=0.4),
-    DecoderConfig(vocab=20, width=24, layers=2, heads=3, kv_heads=3, hidden=32, rotary_base=100.0),
+    EyeConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24, dropout=0.4),
+    DecoderConfig(vocab_size=20, width=24, depth=2, heads=3, kv_heads=3, mlp_dim=32, rotary_base=100.0),
 )
 
 
@@ -38,8 +38,8 @@ def words(count: int, length: int, vocab: int = 20) -> torch.Tensor:
 def test_the_preset_is_what_was_asked_for():
     eye, language = FULL.eye, FULL.language
     assert (eye.image_sides, eye.channels, eye.patch_size) == ((96, 96), 3, 16)
-    assert (eye.width, eye.depth, eye.hidden, eye.mlp, eye.dropout) == (512, 16, 2048, "gelu", 0.4)
-    assert (language.vocab, language.width, language.layers, language.hidden) == (32_000, 128, 8, 11_008)
+    assert (eye.width, eye.depth, eye.mlp_dim, eye.mlp, eye.dropout) == (512, 16, 2048, "gelu", 0.4)
+    assert (language.vocab_size, language.width, language.depth, language.mlp_dim) == (32_000, 128, 8, 11_008)
     assert (eye.heads, language.heads, language.kv_heads) == (8, 8, 8)
 
 
@@ -85,7 +85,7 @@ def test_the_eye_without_chance_is_lesson_ones():
 def test_dropout_sits_where_the_paper_puts_it():
     """After the embedding with its positions, after attention's output, after either matrix of the feed-forward."""
     torch.manual_seed(0)
-    wide = dataclasses.replace(TINY.eye, width=512, heads=8, hidden=2048, dropout=0.4, depth=1)
+    wide = dataclasses.replace(TINY.eye, width=512, heads=8, mlp_dim=2048, dropout=0.4, depth=1)
     eye = Eye(wide).train()
     images = torch.randn(4, 3, 16, 16)
     embedded, block = eye.embed_patches(images), eye.blocks[0]

@@ -34,7 +34,7 @@ class LanguageModel(Decoder):
             elif parameter.ndim == 2:
                 adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
                 deviation = parameter.shape[1] ** -0.5
-                nn.init.normal_(parameter, std=deviation / (2 * self.config.layers) ** 0.5 if adds else deviation)
+                nn.init.normal_(parameter, std=deviation / (2 * self.config.depth) ** 0.5 if adds else deviation)
             elif name.endswith(".bias"):
                 nn.init.zeros_(parameter)
 
@@ -105,18 +105,18 @@ def pack(
 # ── The Hugging Face layout ───────────────────────────────────────────────────────────────────────────────────────────
 
 SETTINGS = [
-    Setting("vocab_size", "vocab", 32_000),
+    Setting("vocab_size", "vocab_size", 32_000),
     Setting("hidden_size", "width", 4096),
-    Setting("num_hidden_layers", "layers", 32),
+    Setting("num_hidden_layers", "depth", 32),
     Setting("num_attention_heads", "heads", 32),
-    Setting("intermediate_size", "hidden", 11_008),
+    Setting("intermediate_size", "mlp_dim", 11_008),
     Setting("rms_norm_eps", "norm_eps", 1e-6),
     Setting("tie_word_embeddings", "tied", False),
     Fixed("hidden_act", "silu"),
     Fixed("attention_bias", False),
     Fixed("mlp_bias", False),
 ]
-OTHER_DEFAULTS = {"vocab": 151_936, "hidden": 22_016}
+OTHER_DEFAULTS = {"vocab_size": 151_936, "mlp_dim": 22_016}
 QWEN2_SETTINGS = [
     *(
         replace(setting, default=OTHER_DEFAULTS.get(setting.ours, setting.default))

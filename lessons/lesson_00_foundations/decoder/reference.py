@@ -32,12 +32,12 @@ from shared.stdlib.training import train
 class Sizes:
     """What fixes a decoder; the names are those of `shared.transformer.DecoderConfig`."""
 
-    vocab: int
+    vocab_size: int
     width: int = 24
-    layers: int = 2
+    depth: int = 2
     heads: int = 4
     kv_heads: int = 2
-    hidden: int = 48
+    mlp_dim: int = 48
     rotary_base: float = 10_000.0
     norm_eps: float = 1e-5
 
@@ -103,10 +103,10 @@ class Attention(Module):
 class SwiGLU(Module):
     """Each token by itself: one matrix opens and closes what the other says (arXiv:2002.05202, eq. 6)."""
 
-    def __init__(self, width: int, hidden: int, random: Random):
-        self.gate = Linear(width, hidden, random, bias=False)
-        self.up = Linear(width, hidden, random, bias=False)
-        self.down = Linear(hidden, width, random, bias=False)
+    def __init__(self, width: int, mlp_dim: int, random: Random):
+        self.gate = Linear(width, mlp_dim, random, bias=False)
+        self.up = Linear(width, mlp_dim, random, bias=False)
+        self.down = Linear(mlp_dim, width, random, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(silu(self.gate(x)) * self.up(x))
@@ -119,7 +119,7 @@ class Block(Module):
         self.attention_norm = RMSNorm(sizes.width, sizes.norm_eps)
         self.attention = Attention(sizes, random)
         self.mlp_norm = RMSNorm(sizes.width, sizes.norm_eps)
-        self.mlp = SwiGLU(sizes.width, sizes.hidden, random)
+        self.mlp = SwiGLU(sizes.width, sizes.mlp_dim, random)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.attention_norm(x))
@@ -130,10 +130,10 @@ class Decoder(Module):
     """Token numbers, rows of equal length, → logits of the token after each, [batch, tokens, vocab]."""
 
     def __init__(self, sizes: Sizes, random: Random):
-        self.embedding = Embedding(sizes.vocab, sizes.width, random)
-        self.blocks = [Block(sizes, random) for _ in range(sizes.layers)]
+        self.embedding = Embedding(sizes.vocab_size, sizes.width, random)
+        self.blocks = [Block(sizes, random) for _ in range(sizes.depth)]
         self.norm = RMSNorm(sizes.width, sizes.norm_eps)
-        self.output = Linear(sizes.width, sizes.vocab, random, bias=False)
+        self.output = Linear(sizes.width, sizes.vocab_size, random, bias=False)
 
     def forward(self, rows: list[list[int]]) -> Tensor:
         x = self.embedding([token for row in rows for token in row])

@@ -72,13 +72,13 @@ def test_it_answers_questions_better_than_a_guess(model, tokenizer):
 
 def test_transformers_reads_it_too(model):
     theirs = LlamaForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
-    tokens = torch.randint(4, model.config.vocab, (2, 30))
+    tokens = torch.randint(4, model.config.vocab_size, (2, 30))
     with torch.no_grad():
         torch.testing.assert_close(model(tokens), theirs(tokens).logits, atol=1e-4, rtol=0)
 
 
 def test_it_is_made_by_what_makes_it(tmp_path):
-    measured = make(tmp_path, steps=2, documents=60, width=16, layers=1, heads=2, kv_heads=1, hidden=16)
+    measured = make(tmp_path, steps=2, documents=60, width=16, depth=1, heads=2, kv_heads=1, mlp_dim=16)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert LanguageModel.from_pretrained(tmp_path).config.width == 16
     assert all(isinstance(value, int | float) for value in measured.values()) and "bits_per_byte" in measured

@@ -223,7 +223,7 @@ def test_real_text_joins_and_part_of_it_is_held_out(tmp_path):
 def test_an_arm_trains_measures_and_leaves_what_a_checkpoint_needs(tmp_path):
     measured = train_decoder(
         seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False, steps=2, documents=60, batch_size=2,
-        width=16, hidden=16, layers=1,
+        width=16, mlp_dim=16, depth=1,
     )  # fmt: skip
     assert 0 < measured["ngram_bits_per_byte"] < measured["bits_per_byte"] < 8
     assert measured["vocabulary"] == load_tokenizer(tmp_path / "tokenizer.json").vocab_size
@@ -231,9 +231,7 @@ def test_an_arm_trains_measures_and_leaves_what_a_checkpoint_needs(tmp_path):
 
 
 def test_speed_is_measured_of_all_three(tmp_path):
-    found = measure_speed(
-        seed=0, data="", device="cpu", folder=tmp_path, resume=False, width=64, layers=1, new_tokens=3
-    )
+    found = measure_speed(seed=0, data="", device="cpu", folder=tmp_path, resume=False, width=64, depth=1, new_tokens=3)
     assert found["cache_speedup"] > 0 and found["int8_speedup"] > 0 and 3.5 < found["memory_saving"] <= 4
 
 

@@ -12,7 +12,7 @@ from lessons.lesson_00_foundations.decoder import reference
 from lessons.lesson_00_foundations.decoder.experiment.exact import check_decoder, twins
 
 ROOT = Path(__file__).parents[3]
-ODD = reference.Sizes(11, width=18, layers=2, heads=3, kv_heads=1, hidden=10, rotary_base=300.0, norm_eps=0.01)
+ODD = reference.Sizes(11, width=18, depth=2, heads=3, kv_heads=1, mlp_dim=10, rotary_base=300.0, norm_eps=0.01)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ ODD = reference.Sizes(11, width=18, layers=2, heads=3, kv_heads=1, hidden=10, ro
 )
 def test_same_weights_same_logits_and_gradients(sizes):
     plain, model = twins(sizes, 0)
-    windows = torch.randint(sizes.vocab, (2, 8))
+    windows = torch.randint(sizes.vocab_size, (2, 8))
     loss = reference.loss_of(plain, windows.tolist())
     loss.backward()
     logits = model(windows[:, :-1])

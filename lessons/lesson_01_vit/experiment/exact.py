@@ -51,7 +51,7 @@ def order_difference(images: torch.Tensor, config: VisionTransformerConfig, seed
 def reference_differences(seed: int) -> dict[str, float]:
     """Logits and gradients of the pure-Python model against the PyTorch one, with the same weights, in float64."""
     geometry = reference.DIGITS
-    sizes = ("image_size", "patch_size", "channels", "width", "depth", "heads", "hidden", "classes")
+    sizes = ("image_size", "patch_size", "channels", "width", "depth", "heads", "mlp_dim", "classes")
     model = VisionTransformer(VisionTransformerConfig(**{size: getattr(geometry, size) for size in sizes})).double()
     with torch.no_grad():
         for parameter in model.parameters():

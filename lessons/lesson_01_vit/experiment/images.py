@@ -74,7 +74,7 @@ def small_config(images: Images, **changes) -> VisionTransformerConfig:
     _, channels, height, width = images.train.shape
     least = max(2, height // 8, width // 8)
     patch_size = next(size for size in range(least, max(height, width) + 1) if not (height % size or width % size))
-    sizes = {"patch_size": patch_size, "width": 64, "depth": 3, "heads": 4, "hidden": 128}
+    sizes = {"patch_size": patch_size, "width": 64, "depth": 3, "heads": 4, "mlp_dim": 128}
     return VisionTransformerConfig(
         image_size=(height, width), channels=channels, classes=len(images.class_names), **(sizes | changes)
     )

@@ -22,7 +22,7 @@ DISTILLATION = {
 }
 TEACHER = {"smoke": {"teacher_steps": 6}, "full": {"teacher_steps": 300}}
 ALWAYS: dict[str, dict] = {"smoke": {}, "cpu": {}, "full": {}}
-LARGE_VIT = {"patch_size": 4, "width": 384, "depth": 12, "heads": 6, "hidden": 1536, "positions": "rotary", "registers": 4, "pooling": "mean", "drop_path": 0.1}  # fmt: skip
+LARGE_VIT = {"patch_size": 4, "width": 384, "depth": 12, "heads": 6, "mlp_dim": 1536, "positions": "rotary", "registers": 4, "pooling": "mean", "drop_path": 0.1}  # fmt: skip
 
 
 def _with(presets: dict[str, dict], **settings) -> dict[str, dict]:

@@ -14,7 +14,7 @@ class VisionTransformerConfig:
     width         values of a token
     depth         transformer blocks
     heads         attention heads in a block
-    hidden        width inside the feed-forward network
+    mlp_dim       width inside the feed-forward network
     classes       outputs of the head; 0 leaves the head out, and the model gives the pooled vector
     labels        what the classes are called, where that is known
 
@@ -43,7 +43,7 @@ class VisionTransformerConfig:
     width: int = 768
     depth: int = 12
     heads: int = 12
-    hidden: int = 3072
+    mlp_dim: int = 3072
     classes: int = 0
     labels: tuple[str, ...] = ()
 

@@ -27,7 +27,7 @@ SETTINGS = [
 VIT_SETTINGS = [
     *SETTINGS,
     Setting("patch_size", "patch_size", 16),
-    Setting("intermediate_size", "hidden", 3072),
+    Setting("intermediate_size", "mlp_dim", 3072),
     Setting("layer_norm_eps", "norm_eps", 1e-12),
 ]
 DECODER_SETTINGS = [
@@ -129,8 +129,8 @@ def _read_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransfo
     swiglu, ratio = ours.pop("swiglu"), ours.pop("mlp_ratio")
     if registers:
         ours |= {"antialias": True, "mask_token": True}
-    hidden = _hidden(ours["width"], ratio, swiglu)
-    return VisionTransformerConfig(**ours, hidden=hidden, mlp="swiglu" if swiglu else "gelu")
+    mlp_dim = _mlp_dim(ours["width"], ratio, swiglu)
+    return VisionTransformerConfig(**ours, mlp_dim=mlp_dim, mlp="swiglu" if swiglu else "gelu")
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,10 +141,10 @@ def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"classes": len(names), "labels": tuple(names[number] for number in sorted(names, key=int))}
 
 
-def _hidden(width: int, ratio: float, swiglu: bool) -> int:
+def _mlp_dim(width: int, ratio: float, swiglu: bool) -> int:
     """DINOv2's feed-forward width: a SwiGLU has three matrices instead of two, so it takes two thirds, in eights."""
-    hidden = int(width * ratio)
-    return (int(hidden * 2 / 3) + 7) // 8 * 8 if swiglu else hidden
+    mlp_dim = int(width * ratio)
+    return (int(mlp_dim * 2 / 3) + 7) // 8 * 8 if swiglu else mlp_dim
 
 
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,9 +217,9 @@ def _published_class(config: VisionTransformerConfig) -> str:
 
 def _ratio(config: VisionTransformerConfig, swiglu: bool) -> int:
     """The whole ratio that gives this feed-forward width; DINOv2's config knows no other."""
-    for ratio in range(1, 4 * config.hidden // config.width + 2):
-        if _hidden(config.width, ratio, swiglu) == config.hidden:
+    for ratio in range(1, 4 * config.mlp_dim // config.width + 2):
+        if _mlp_dim(config.width, ratio, swiglu) == config.mlp_dim:
             return ratio
     raise CourseError(
-        f"DINOv2 has no whole mlp_ratio for a feed-forward width of {config.hidden} at width {config.width}"
+        f"DINOv2 has no whole mlp_ratio for a feed-forward width of {config.mlp_dim} at width {config.width}"
     )

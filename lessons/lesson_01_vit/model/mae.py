@@ -17,7 +17,7 @@ from lessons.lesson_01_vit.model.patches import grid_of, patchify, unpatchify
 from lessons.lesson_01_vit.model.positions import patch_coordinates, sine_cosine_positions
 from lessons.lesson_01_vit.model.vit import VisionTransformer
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, MLP
+from shared.transformer import MLP, Attention, Block
 
 
 def random_masking(

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.transformer import Attention, MLP
+from shared.transformer import MLP, Attention
 
 
 def class_pooling(tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch width"]:
@@ -23,12 +23,12 @@ class AttentionPooling(nn.Module):
     The "multihead attention pooling" head of arXiv:2106.04560, section 3.2, which SigLIP kept.
     """
 
-    def __init__(self, width: int, heads: int, hidden: int, norm_eps: float = 1e-6):
+    def __init__(self, width: int, heads: int, mlp_dim: int, norm_eps: float = 1e-6):
         super().__init__()
         self.probe = nn.Parameter(torch.randn(width) * width**-0.5)
         self.attention = Attention(width, heads)
         self.norm = nn.LayerNorm(width, eps=norm_eps)
-        self.mlp = MLP(width, hidden)
+        self.mlp = MLP(width, mlp_dim)
 
     def forward(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch width"]:
         query = self.probe.expand(patches.shape[0], 1, -1)

@@ -13,7 +13,7 @@ from lessons.lesson_01_vit.model.patches import PatchEmbedding, grid_of
 from lessons.lesson_01_vit.model.pooling import AttentionPooling, class_pooling, mean_pooling
 from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates, sine_cosine_positions
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, MLP, Rotary, SwiGLU
+from shared.transformer import MLP, Attention, Block, Rotary, SwiGLU
 
 # Two axes of some tens of patches need slower turns than a text of thousands of words (arXiv:2403.13298, section 3.2).
 ROTARY_BASE = 100.0
@@ -52,7 +52,7 @@ class VisionTransformer(nn.Module):
         self.pooler = nn.Linear(width, width) if config.pooler else None
         attends = config.pooling == "attention"
         self.attention_pooling = (
-            AttentionPooling(width, config.heads, config.hidden, config.norm_eps) if attends else None
+            AttentionPooling(width, config.heads, config.mlp_dim, config.norm_eps) if attends else None
         )
         self.head = nn.Linear(width, config.classes) if config.classes else None
         self._initialize()
@@ -62,7 +62,7 @@ class VisionTransformer(nn.Module):
         mlp = {"gelu": MLP, "swiglu": SwiGLU}[config.mlp]
         return Block(
             Attention(config.width, config.heads, bias=config.qkv_bias, output_bias=True),
-            mlp(config.width, config.hidden, bias=True),
+            mlp(config.width, config.mlp_dim, bias=True),
             partial(nn.LayerNorm, config.width, eps=config.norm_eps),
             layer_scale=config.layer_scale,
             # Early blocks are dropped rarely: what they compute, all later ones need (arXiv:1603.09382, section 3).

@@ -28,7 +28,7 @@ from lessons.lesson_01_vit.model import (
 )
 
 SMALL = VisionTransformerConfig(
-    image_size=12, patch_size=3, channels=2, width=40, depth=2, heads=5, hidden=48, classes=7
+    image_size=12, patch_size=3, channels=2, width=40, depth=2, heads=5, mlp_dim=48, classes=7
 )
 
 
@@ -277,7 +277,7 @@ def test_compiles_whole_and_speaks_plainly_of_bad_input():
     program = """
 import torch
 from lessons.lesson_01_vit.model import *
-parts = dict(image_size=8, patch_size=4, channels=1, width=16, depth=1, heads=2, hidden=24, classes=3, registers=1)
+parts = dict(image_size=8, patch_size=4, channels=1, width=16, depth=1, heads=2, mlp_dim=24, classes=3, registers=1)
 images, noise = torch.randn(2, 1, 12, 8), torch.rand(2, 6)
 model = VisionTransformer(VisionTransformerConfig(**parts))
 rotary = VisionTransformerConfig(**parts, positions="rotary")
@@ -422,7 +422,7 @@ def test_reconstruction_shows_visible_patches_as_they_are():
 
 def test_an_autoencoder_learns_to_paint():
     """Stripes: half of a picture tells the other half, so the loss must fall far below that of painting the mean."""
-    encoder = VisionTransformerConfig(image_size=8, patch_size=2, channels=1, width=32, depth=2, heads=4, hidden=64)
+    encoder = VisionTransformerConfig(image_size=8, patch_size=2, channels=1, width=32, depth=2, heads=4, mlp_dim=64)
     model = MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 32, 1, 4, mask_ratio=0.5, normalize=False))
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     for _ in range(120):

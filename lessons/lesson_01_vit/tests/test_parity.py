@@ -117,7 +117,7 @@ def test_theirs_loads_here_and_ours_loads_there(case, tmp_path):
 def test_our_own_weights_load_there(tmp_path):
     """Not only what came from there: a model that was made and trained here is a published folder too."""
     config = VisionTransformerConfig(
-        image_size=9, patch_size=3, channels=2, width=20, depth=2, heads=5, hidden=24, classes=4, norm_eps=1e-6
+        image_size=9, patch_size=3, channels=2, width=20, depth=2, heads=5, mlp_dim=24, classes=4, norm_eps=1e-6
     )
     ours = redrawn(VisionTransformer(config))
     ours.save_pretrained(tmp_path)
@@ -295,7 +295,7 @@ def test_a_config_that_leaves_every_default_out(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"]}))
     config = huggingface.read_config(tmp_path)
     theirs = Dinov2Config()
-    assert (config.width, config.depth, config.heads, config.hidden) == (768, 12, 12, 3072)
+    assert (config.width, config.depth, config.heads, config.mlp_dim) == (768, 12, 12, 3072)
     assert (config.patch_size, config.image_size, config.norm_eps) == (theirs.patch_size, theirs.image_size, 1e-6)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2_with_registers"}))
     registers = huggingface.read_config(tmp_path)
@@ -312,7 +312,7 @@ def test_the_published_giant_has_its_published_size(tmp_path):
     )
     (tmp_path / "config.json").write_text(giant.to_json_string())
     config = huggingface.read_config(tmp_path)
-    assert config.hidden == 4096
+    assert config.mlp_dim == 4096
     with torch.device("meta"):
         model = VisionTransformer(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == 1_136_480_768
@@ -397,11 +397,11 @@ def test_a_dinov2_with_a_head_is_refused(tmp_path):
         {"pooling": "mean"},
         {"registers": 2},
         {"mlp": "swiglu"},
-        {"layer_scale": 1.0, "hidden": 41},
+        {"layer_scale": 1.0, "mlp_dim": 41},
     ],
 )
 def test_a_model_that_no_published_class_is_cannot_be_saved_as_one(change, tmp_path):
-    plain = VisionTransformerConfig(image_size=8, patch_size=4, width=20, depth=1, heads=5, hidden=40)
+    plain = VisionTransformerConfig(image_size=8, patch_size=4, width=20, depth=1, heads=5, mlp_dim=40)
     model = VisionTransformer(replace(plain, **change))
     with pytest.raises(CourseError, match=r"no published class|no whole mlp_ratio"):
         model.save_pretrained(tmp_path / "folder")

@@ -23,7 +23,7 @@ from shared.stdlib.tensor import Tensor
 ROOT = Path(__file__).parents[3]
 
 # Odd on purpose: three channels, patches of 3, five heads, a grid of 2.
-ODD = Geometry("odd", 6, 3, width=20, depth=2, heads=5, hidden=28, channels=3, classes=7)
+ODD = Geometry("odd", 6, 3, width=20, depth=2, heads=5, mlp_dim=28, channels=3, classes=7)
 
 
 # ── Geometry ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -37,7 +37,7 @@ def oracle(geometry: Geometry) -> torch.nn.Module:
         "hidden_size": geometry.width,
         "num_hidden_layers": geometry.depth,
         "num_attention_heads": geometry.heads,
-        "intermediate_size": geometry.hidden,
+        "intermediate_size": geometry.mlp_dim,
     }
     with torch.device("meta"):
         if geometry.norm_first:
@@ -117,7 +117,7 @@ def pair(geometry: Geometry, seed: int = 3) -> tuple[reference.VisionTransformer
         width=geometry.width,
         depth=geometry.depth,
         heads=geometry.heads,
-        hidden=geometry.hidden,
+        mlp_dim=geometry.mlp_dim,
         classes=geometry.classes,
     )
     theirs = VisionTransformer(config).double()

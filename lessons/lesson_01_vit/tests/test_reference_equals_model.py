@@ -13,12 +13,12 @@ from shared.stdlib.tensor import Tensor
 
 GEOMETRIES = {
     "digits": reference.DIGITS,
-    "odd": reference.Geometry("odd", 9, 3, width=15, depth=2, heads=5, hidden=14, channels=2, classes=4),
+    "odd": reference.Geometry("odd", 9, 3, width=15, depth=2, heads=5, mlp_dim=14, channels=2, classes=4),
 }
 
 
 def config_of(geometry):
-    sizes = ("image_size", "patch_size", "channels", "width", "depth", "heads", "hidden", "classes")
+    sizes = ("image_size", "patch_size", "channels", "width", "depth", "heads", "mlp_dim", "classes")
     return VisionTransformerConfig(**{size: getattr(geometry, size) for size in sizes})
 
 

@@ -70,11 +70,13 @@ def train_clothes(*, seed: int, data: str, device: str, folder: Path, resume: bo
     )
     # The end is padded on to one length: behind it nothing counts.
     tokens = torch.stack([tokenizer([opening + text for text in DESCRIPTIONS]) for opening in OPENINGS])
-    sizes = {"width": 64, "heads": 4, "hidden": 128, "activation": "gelu"}
+    sizes = {"width": 64, "heads": 4, "mlp_dim": 128, "activation": "gelu"}
     model = CLIP(
         CLIPConfig(
             VisionTowerConfig(image_size=28, patch_size=4, channels=1, depth=3, **sizes),
-            TextTowerConfig(vocab=len(tokenizer.vocab), context=CONTEXT, depth=2, end_token=tokenizer.end, **sizes),
+            TextTowerConfig(
+                vocab_size=len(tokenizer.vocab), context=CONTEXT, depth=2, end_token=tokenizer.end, **sizes
+            ),
             embedding=64,
         )
     )

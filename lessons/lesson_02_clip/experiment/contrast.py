@@ -23,9 +23,9 @@ def small_model(
 ) -> CLIP | SigLIP:
     """The lesson's own two towers: 64 patches of 4×4 pixels into three blocks, a caption's words into two."""
     tokenizer = toy_tokenizer()
-    sizes = {"width": width, "heads": width // 16, "hidden": 2 * width, "activation": "gelu"}
+    sizes = {"width": width, "heads": width // 16, "mlp_dim": 2 * width, "activation": "gelu"}
     text = TextTowerConfig(
-        vocab=len(tokenizer.vocab), context=tokenizer.context, depth=2, end_token=tokenizer.end, **sizes
+        vocab_size=len(tokenizer.vocab), context=tokenizer.context, depth=2, end_token=tokenizer.end, **sizes
     )
     image = VisionTowerConfig(image_size=SIZE, patch_size=patch_size, depth=depth, **sizes)
     # The same two towers for either loss, so that the loss is all that differs.

@@ -60,14 +60,14 @@ def hand_difference(seed: int) -> float:
 def torch_twin(plain: reference.CLIP) -> CLIP:
     """The pure-Python model in PyTorch: one block a tower, patches averaged, and words averaged."""
     width, embedding = len(plain.image_projection.weight.tolist()[0]), plain.image_projection.weight.shape[0]
-    sizes = {"width": width, "depth": 1, "heads": plain.image_tower.attention.heads, "hidden": 2 * width}
+    sizes = {"width": width, "depth": 1, "heads": plain.image_tower.attention.heads, "mlp_dim": 2 * width}
     alike = {"activation": "gelu", "norm_eps": 1e-6}
     image = VisionTowerConfig(
         image_size=reference.SIZE, patch_size=reference.PATCH, class_token=False, pooling="mean", patch_bias=True,
         pre_norm=False, **sizes, **alike,
     )  # fmt: skip
     text = TextTowerConfig(
-        vocab=len(reference.VOCABULARY), context=reference.LONGEST, causal=False, pooling="mean", **sizes, **alike
+        vocab_size=len(reference.VOCABULARY), context=reference.LONGEST, causal=False, pooling="mean", **sizes, **alike
     )
     twin = CLIP(CLIPConfig(image, text, embedding)).double()
     weights = {ours: as_torch(parameter) for name, parameter in plain.parameters().items() if (ours := twin_name(name))}

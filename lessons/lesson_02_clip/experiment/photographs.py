@@ -34,11 +34,11 @@ def train_photographs(
     tokenizer = CLIPTokenizer.train(
         [text for captions in found.train_captions for text in captions], MERGES, context=CONTEXT
     )
-    sizes = {"width": width, "depth": depth, "heads": width // 64 or 1, "hidden": 4 * width, "activation": "gelu"}
+    sizes = {"width": width, "depth": depth, "heads": width // 64 or 1, "mlp_dim": 4 * width, "activation": "gelu"}
     model = CLIP(
         CLIPConfig(
             VisionTowerConfig(image_size=image_size, patch_size=patch_size, drop_path=0.1, **sizes),
-            TextTowerConfig(vocab=len(tokenizer.vocab), context=CONTEXT, end_token=tokenizer.end, **sizes),
+            TextTowerConfig(vocab_size=len(tokenizer.vocab), context=CONTEXT, end_token=tokenizer.end, **sizes),
             embedding=width,
         )
     )

@@ -14,8 +14,8 @@ from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, SigLIPConfig,
 from shared.distributed import all_reduce_mean, is_main, join, rank, world_size
 
 FILE_NAME = "losses_and_gradients.json"
-IMAGE = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 1, "heads": 2, "hidden": 24}
-TEXT = {"vocab": 20, "context": 6, "width": 16, "depth": 1, "heads": 2, "hidden": 24}
+IMAGE = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 1, "heads": 2, "mlp_dim": 24}
+TEXT = {"vocab_size": 20, "context": 6, "width": 16, "depth": 1, "heads": 2, "mlp_dim": 24}
 EYE_OF_SIGLIP = {"class_token": False, "pooling": "attention", "patch_bias": True, "pre_norm": False}
 
 

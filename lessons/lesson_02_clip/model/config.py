@@ -57,12 +57,12 @@ class TextTowerConfig:
     Raises ValueError when the choices exclude each other.
     """
 
-    vocab: int = 49_408
+    vocab_size: int = 49_408
     context: int = 77
     width: int = 512
     depth: int = 12
     heads: int = 8
-    hidden: int = 2048
+    mlp_dim: int = 2048
     activation: str = "quick_gelu"
     norm_eps: float = 1e-5
     causal: bool = True
@@ -75,8 +75,10 @@ class TextTowerConfig:
             raise ValueError(f"pooling is {self.pooling!r}, expected end, last or mean")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
-        if self.end_token is not None and not 0 <= self.end_token < self.vocab:
-            raise ValueError(f"end_token is {self.end_token}, but the vocabulary has the numbers 0 to {self.vocab - 1}")
+        if self.end_token is not None and not 0 <= self.end_token < self.vocab_size:
+            raise ValueError(
+                f"end_token is {self.end_token}, but the vocabulary has the numbers 0 to {self.vocab_size - 1}"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class SigLIPConfig:
     )  # fmt: skip
     text: TextTowerConfig = field(
         default_factory=lambda: TextTowerConfig(
-            vocab=32_000, context=64, width=768, depth=12, heads=12, hidden=3072, activation="gelu_pytorch_tanh",
+            vocab_size=32_000, context=64, width=768, depth=12, heads=12, mlp_dim=3072, activation="gelu_pytorch_tanh",
             norm_eps=1e-6, causal=False, pooling="last",
         )
     )  # fmt: skip

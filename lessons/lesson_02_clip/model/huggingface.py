@@ -38,24 +38,30 @@ CLIP_VISION = [
     Setting("hidden_size", "width", 768),
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
-    Setting("intermediate_size", "hidden", 3072),
+    Setting("intermediate_size", "mlp_dim", 3072),
     Setting("hidden_act", "activation", "quick_gelu"),
     Setting("layer_norm_eps", "norm_eps", 1e-5),
 ]
 CLIP_TEXT = [
-    Setting("vocab_size", "vocab", 49_408),
+    Setting("vocab_size", "vocab_size", 49_408),
     Setting("max_position_embeddings", "context", 77),
     Setting("hidden_size", "width", 512),
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 8),
-    Setting("intermediate_size", "hidden", 2048),
+    Setting("intermediate_size", "mlp_dim", 2048),
     Setting("hidden_act", "activation", "quick_gelu"),
     Setting("layer_norm_eps", "norm_eps", 1e-5),
 ]
-OTHER_DEFAULTS = {"patch_size": 16, "vocab": 32_000, "context": 64, "activation": "gelu_pytorch_tanh", "norm_eps": 1e-6}
+OTHER_DEFAULTS = {
+    "patch_size": 16,
+    "vocab_size": 32_000,
+    "context": 64,
+    "activation": "gelu_pytorch_tanh",
+    "norm_eps": 1e-6,
+}
 SIGLIP_VISION = [replace(setting, default=OTHER_DEFAULTS.get(setting.ours, setting.default)) for setting in CLIP_VISION]
 SIGLIP_TEXT = [
-    replace(setting, default=({"width": 768, "heads": 12, "hidden": 3072} | OTHER_DEFAULTS).get(setting.ours, setting.default))
+    replace(setting, default=({"width": 768, "heads": 12, "mlp_dim": 3072} | OTHER_DEFAULTS).get(setting.ours, setting.default))
     for setting in CLIP_TEXT
 ]  # fmt: skip
 SIGLIP_EYE = {"class_token": False, "pooling": "attention", "patch_bias": True, "pre_norm": False}

@@ -11,7 +11,7 @@ from lessons.lesson_02_clip.model import huggingface
 from lessons.lesson_02_clip.model.config import ACTIVATIONS, TextTowerConfig
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, MLP
+from shared.transformer import MLP, Attention, Block
 
 
 class TextTower(nn.Module):
@@ -24,7 +24,7 @@ class TextTower(nn.Module):
     def __init__(self, config: TextTowerConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab, config.width)
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Parameter(torch.zeros(config.context, config.width))
         self.blocks = nn.ModuleList(self._block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
@@ -34,7 +34,7 @@ class TextTower(nn.Module):
     def _block(config: TextTowerConfig) -> Block:
         return Block(
             Attention(config.width, config.heads),
-            MLP(config.width, config.hidden, activation=ACTIVATIONS[config.activation]),
+            MLP(config.width, config.mlp_dim, activation=ACTIVATIONS[config.activation]),
             partial(nn.LayerNorm, config.width, eps=config.norm_eps),
         )
 

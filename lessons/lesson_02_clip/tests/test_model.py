@@ -18,8 +18,8 @@ from lessons.lesson_02_clip.model import (
 )
 from lessons.lesson_02_clip.model.zero_shot import class_vectors, classify, ensemble, modality_gap, recall_at
 
-IMAGE = VisionTowerConfig(image_size=8, patch_size=4, width=20, depth=2, heads=5, hidden=24)
-TEXT = TextTowerConfig(vocab=30, context=8, width=16, depth=2, heads=4, hidden=24)
+IMAGE = VisionTowerConfig(image_size=8, patch_size=4, width=20, depth=2, heads=5, mlp_dim=24)
+TEXT = TextTowerConfig(vocab_size=30, context=8, width=16, depth=2, heads=4, mlp_dim=24)
 CONFIG = CLIPConfig(IMAGE, TEXT, embedding=12)
 SIGLIP_IMAGE = replace(IMAGE, class_token=False, pooling="attention", patch_bias=True, pre_norm=False)
 SIGLIP = SigLIPConfig(SIGLIP_IMAGE, replace(TEXT, causal=False, pooling="last"))

@@ -274,7 +274,7 @@ def test_a_missing_weight_is_named(tmp_path):
         ours.CLIP.from_pretrained(tmp_path)
 
 
-SMALL = {"image_size": 12, "patch_size": 3, "channels": 2, "width": 20, "depth": 1, "heads": 5, "hidden": 24}
+SMALL = {"image_size": 12, "patch_size": 3, "channels": 2, "width": 20, "depth": 1, "heads": 5, "mlp_dim": 24}
 
 
 @pytest.mark.parametrize("change", [{"positions": "rotary"}, {"pooling": "mean"}, {"registers": 2}, {"patch_bias": True}, {"pre_norm": False}])  # fmt: skip
@@ -287,7 +287,7 @@ def test_a_tower_that_no_published_class_is_cannot_be_saved_as_one(change, tmp_p
 
 def test_our_own_model_loads_there(tmp_path):
     """Not only what came from there: a model that was made and trained here is a published folder too."""
-    text = ours.TextTowerConfig(vocab=40, context=9, width=24, depth=1, heads=3, hidden=20, end_token=37)
+    text = ours.TextTowerConfig(vocab_size=40, context=9, width=24, depth=1, heads=3, mlp_dim=20, end_token=37)
     mine = redrawn(ours.CLIP(ours.CLIPConfig(ours.VisionTowerConfig(**SMALL), text, embedding=10)))
     mine.save_pretrained(tmp_path)
     theirs = CLIPModel.from_pretrained(tmp_path).eval()

@@ -43,8 +43,8 @@ def both(seed: int) -> tuple[reference.FirstStage, FirstStage, torch.Tensor]:
         22,
         reference.SHARED,
     )
-    queries, width, depth, heads, hidden, context, shared = sizes
-    qformer = QFormerConfig(width, depth, heads, hidden, context, reads_text=True)
+    queries, width, depth, heads, mlp_dim, context, shared = sizes
+    qformer = QFormerConfig(width, depth, heads, mlp_dim, context, reads_text=True)
     config = RetrieverConfig(qformer, queries, reference.VOCABULARY, reference.TEXT, shared)
     model = FirstStage(Retriever(config, torch.nn.Identity()), reference.WRITE).double()
     plain = reference.FirstStage(reference.Retriever(*sizes, Random(seed)), Random(seed))

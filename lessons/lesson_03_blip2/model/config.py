@@ -10,7 +10,7 @@ class QFormerConfig:
     width          values of a query, and of a text token
     depth          blocks
     heads          attention heads in a block
-    hidden         width inside the feed-forward networks
+    mlp_dim         width inside the feed-forward networks
     context_width  values of one token of the frozen image encoder
     cross_every    the blocks 0, cross_every, 2 · cross_every, … look at the image
     reads_text     whether text goes through it too; stage 2 and the weights published for it have no need of that
@@ -22,7 +22,7 @@ class QFormerConfig:
     width: int = 768
     depth: int = 12
     heads: int = 12
-    hidden: int = 3072
+    mlp_dim: int = 3072
     context_width: int = 1408
     cross_every: int = 2
     reads_text: bool = False
@@ -43,7 +43,7 @@ class RetrieverConfig:
 
     qformer       its `reads_text` must be True
     queries       learned query tokens
-    vocab         words that it can read
+    vocab_size    words that it can read
     max_text      longest text in tokens
     shared_width  values of the vectors that are compared
 
@@ -52,7 +52,7 @@ class RetrieverConfig:
 
     qformer: QFormerConfig
     queries: int = 32
-    vocab: int = 30_522
+    vocab_size: int = 30_522
     max_text: int = 512
     shared_width: int = 256
 
@@ -68,9 +68,9 @@ class OPTConfig:
     positions  the longest sequence that it has learned places for
     """
 
-    vocab: int = 50_272
+    vocab_size: int = 50_272
     width: int = 768
-    layers: int = 12
+    depth: int = 12
     heads: int = 12
-    hidden: int = 3072
+    mlp_dim: int = 3072
     positions: int = 2048

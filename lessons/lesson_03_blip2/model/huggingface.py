@@ -21,7 +21,7 @@ from shared.transformer import DecoderConfig
 
 VISION_SETTINGS = [
     Setting("hidden_size", "width", 1408),
-    Setting("intermediate_size", "hidden", 6144),
+    Setting("intermediate_size", "mlp_dim", 6144),
     Setting("num_hidden_layers", "depth", 39),
     Setting("num_attention_heads", "heads", 16),
     Setting("image_size", "image_size", 224),
@@ -34,7 +34,7 @@ QFORMER_SETTINGS = [
     Setting("hidden_size", "width", 768),
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
-    Setting("intermediate_size", "hidden", 3072),
+    Setting("intermediate_size", "mlp_dim", 3072),
     Setting("encoder_hidden_size", "context_width", 1408),
     Setting("cross_attention_frequency", "cross_every", 2),
     Setting("use_qformer_text_input", "reads_text", False),
@@ -42,15 +42,15 @@ QFORMER_SETTINGS = [
     Fixed("hidden_act", "gelu"),
 ]
 WORDS_SETTINGS = [
-    Setting("vocab_size", "vocab", 30_522),
+    Setting("vocab_size", "vocab_size", 30_522),
     Setting("max_position_embeddings", "max_text", 512),
 ]
 OPT_SETTINGS = [
-    Setting("vocab_size", "vocab", 50_272),
+    Setting("vocab_size", "vocab_size", 50_272),
     Setting("hidden_size", "width", 768),
-    Setting("num_hidden_layers", "layers", 12),
+    Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
-    Setting("ffn_dim", "hidden", 3072),
+    Setting("ffn_dim", "mlp_dim", 3072),
     Setting("max_position_embeddings", "positions", 2048),
     Fixed("activation_function", "relu"),
     # OPT-350M alone puts its norms behind the branches and its words into a narrower space.
@@ -210,7 +210,7 @@ def plain_vision(vision: nn.Module) -> VisionTransformerConfig:
     """
     if isinstance(vision, VisionTransformer):
         config = vision.config
-        kept = ("image_size", "patch_size", "width", "depth", "heads", "hidden", "qkv_bias", "norm_eps")
+        kept = ("image_size", "patch_size", "width", "depth", "heads", "mlp_dim", "qkv_bias", "norm_eps")
         if config == VisionTransformerConfig(**{name: getattr(config, name) for name in kept}):
             return config
     raise CourseError(

@@ -16,7 +16,7 @@ from lessons.lesson_03_blip2.model.config import OPTConfig
 from lessons.lesson_03_blip2.model.huggingface_names import opt_table
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, Block, Decoder, MLP, KVCache
+from shared.transformer import MLP, Attention, Block, Decoder, KVCache
 
 # The first two rows of its positions belong to no place: a leftover of how its authors numbered padding.
 OFFSET = 2
@@ -28,11 +28,11 @@ class OPT(Decoder):
     def __init__(self, config: OPTConfig):
         nn.Module.__init__(self)
         self.config = config
-        self.embedding = nn.Embedding(config.vocab, config.width)
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Embedding(config.positions + OFFSET, config.width)
-        self.blocks = nn.ModuleList(self._block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(self._block(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
-        self.output = nn.Linear(config.width, config.vocab, bias=False)
+        self.output = nn.Linear(config.width, config.vocab_size, bias=False)
         self.output.weight = self.embedding.weight
         self._initialize()
 
@@ -40,7 +40,7 @@ class OPT(Decoder):
     def _block(config: OPTConfig) -> Block:
         return Block(
             Attention(config.width, config.heads),
-            MLP(config.width, config.hidden, activation=F.relu),
+            MLP(config.width, config.mlp_dim, activation=F.relu),
             partial(nn.LayerNorm, config.width),
         )
 

@@ -17,7 +17,7 @@ from lessons.lesson_03_blip2.model.config import QFormerConfig
 from lessons.lesson_03_blip2.model.huggingface_names import qformer_table
 from shared.attention import EVERYTHING, Mask
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Attention, MLP
+from shared.transformer import MLP, Attention
 
 
 class QFormerBlock(nn.Module):
@@ -32,8 +32,8 @@ class QFormerBlock(nn.Module):
             Attention(config.width, config.heads, context_width=config.context_width) if looks else None
         )
         self.cross_attention_norm = norm() if looks else None
-        self.mlp, self.mlp_norm = MLP(config.width, config.hidden), norm()
-        self.text_mlp = MLP(config.width, config.hidden) if config.reads_text else None
+        self.mlp, self.mlp_norm = MLP(config.width, config.mlp_dim), norm()
+        self.text_mlp = MLP(config.width, config.mlp_dim) if config.reads_text else None
         self.text_feed_forward_norm = norm() if config.reads_text else None
 
     def forward(

@@ -39,7 +39,7 @@ class Retriever(nn.Module):
         self.config, width = config, config.qformer.width
         self.vision = vision
         self.queries = nn.Parameter(torch.randn(config.queries, width) * 0.02)
-        self.words = nn.Embedding(config.vocab, width)
+        self.words = nn.Embedding(config.vocab_size, width)
         self.positions = nn.Embedding(config.max_text, width)
         self.qformer = QFormer(config.qformer)
         self.image_projection = nn.Linear(width, config.shared_width)
@@ -134,7 +134,7 @@ class FirstStage(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
         self.writer = nn.Linear(width, width)
         self.writer_norm = nn.LayerNorm(width)
-        self.writer_bias = nn.Parameter(torch.zeros(retriever.config.vocab))
+        self.writer_bias = nn.Parameter(torch.zeros(retriever.config.vocab_size))
 
     def forward(
         self,

@@ -27,7 +27,7 @@ from shared.attention import EVERYTHING, Mask
 from shared.training import TrainingConfig, train
 from shared.transformer import DecoderConfig
 
-SIZES = {"width": 24, "depth": 4, "heads": 3, "hidden": 28, "context_width": 20}
+SIZES = {"width": 24, "depth": 4, "heads": 3, "mlp_dim": 28, "context_width": 20}
 TEXT = QFormerConfig(**SIZES, reads_text=True)
 IMAGE = QFormerConfig(**SIZES)
 VOCABULARY = 31
@@ -35,12 +35,12 @@ VOCABULARY = 31
 
 def eye():
     return VisionTransformer(
-        VisionTransformerConfig(image_size=12, patch_size=3, width=20, depth=1, heads=5, hidden=28)
+        VisionTransformerConfig(image_size=12, patch_size=3, width=20, depth=1, heads=5, mlp_dim=28)
     )
 
 
 def retriever(**changes):
-    sizes = {"queries": 5, "vocab": VOCABULARY, "max_text": 9, "shared_width": 11} | changes
+    sizes = {"queries": 5, "vocab_size": VOCABULARY, "max_text": 9, "shared_width": 11} | changes
     return Retriever(RetrieverConfig(TEXT, **sizes), eye()).eval()
 
 

@@ -256,7 +256,7 @@ def test_the_public_sizes():
     """What the config of the public weights leaves out is what the classes assume: EVA's 39 blocks, 32 queries of BERT-base."""
     ours = huggingface.read_settings(huggingface.VISION_SETTINGS, {})
     theirs = Blip2VisionConfig()
-    assert (ours["width"], ours["depth"], ours["hidden"]) == (1408, 39, 6144)
+    assert (ours["width"], ours["depth"], ours["mlp_dim"]) == (1408, 39, 6144)
     assert ours["norm_eps"] == theirs.layer_norm_eps
     qformer, theirs = huggingface.read_settings(huggingface.QFORMER_SETTINGS, {}), Blip2QFormerConfig()
     assert (qformer["width"], qformer["depth"], qformer["cross_every"]) == (768, 12, 2)
@@ -290,7 +290,7 @@ def test_opt_both_ways(oldest, tmp_path):
 
 
 def test_opt_writes_the_same_with_a_cache_and_without():
-    ours = redrawn(OPT(huggingface.OPTConfig(vocab=43, width=28, layers=2, heads=4, hidden=36, positions=40)))
+    ours = redrawn(OPT(huggingface.OPTConfig(vocab_size=43, width=28, depth=2, heads=4, mlp_dim=36, positions=40)))
     prompts = [torch.randint(3, 43, (length,)) for length in (6, 3, 1)]
     cached, plain = (generate(ours, prompts, max_new_tokens=8, use_cache=cache) for cache in (True, False))
     assert all(torch.equal(a, b) for a, b in zip(cached, plain, strict=True))

@@ -11,15 +11,15 @@ from shared.stdlib.tensor import Tensor
 
 TEXTS = [reference.spelled(name) for name in ("six", "seven", "one", "three")]
 NEGATIVES = [[1, 3, 0, 2], [2, 0, 3, 1]]  # other texts, other images
-# queries, width, depth, heads, hidden, context width, shared width
+# queries, width, depth, heads, mlp_dim, context width, shared width
 SIZES = {"the reference's": (4, 16, 2, 2, 32, 22, 12), "odd": (3, 15, 3, 5, 14, 11, 7)}
 
 
 def both(name):
     """The same random weights in both; they are read out of the PyTorch model by the reference's own names."""
-    queries, width, depth, heads, hidden, context_width, shared = SIZES[name]
+    queries, width, depth, heads, mlp_dim, context_width, shared = SIZES[name]
     config = RetrieverConfig(
-        QFormerConfig(width, depth, heads, hidden, context_width, reads_text=True),
+        QFormerConfig(width, depth, heads, mlp_dim, context_width, reads_text=True),
         queries,
         reference.VOCABULARY,
         reference.TEXT,

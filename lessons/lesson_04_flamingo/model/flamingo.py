@@ -35,7 +35,7 @@ class Flamingo(nn.Module):
 
     def __init__(self, config: FlamingoConfig, vision: nn.Module, language: LanguageModel):
         super().__init__()
-        layers = language.config.layers
+        layers = language.config.depth
         if layers % config.every:
             raise ValueError(f"a cross-attention before every {config.every} blocks does not fit {layers} blocks")
         self.config, self.vision, self.language = config, vision, language
@@ -116,7 +116,7 @@ class Flamingo(nn.Module):
         """A published `IdeficsForVisionText2Text`, in evaluation mode. Raises CourseError when it holds another model."""
         config, vision, language, added = huggingface.read_idefics(folder)
         model = cls(config, VisionTower(vision), LanguageModel(language))
-        load_weights(model, folder, idefics_table(config, vision, language.vocab - added, added))
+        load_weights(model, folder, idefics_table(config, vision, language.vocab_size - added, added))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str, *, added: int = 0) -> None:
@@ -129,7 +129,7 @@ class Flamingo(nn.Module):
         """
         language = self.language.config
         written = huggingface.write_idefics(self.config, self.vision, language, added)
-        table = idefics_table(self.config, self.vision.config, language.vocab - added, added)
+        table = idefics_table(self.config, self.vision.config, language.vocab_size - added, added)
         save_pretrained(folder, self, table, written)
 
 

@@ -42,7 +42,7 @@ class GatedCrossAttention(nn.Module):
             bias=False,
             qk_norm=norm if config.qk_norm else None,
         )
-        self.mlp = SwiGLU(width, language.hidden)
+        self.mlp = SwiGLU(width, language.mlp_dim)
         size = {"scalar": 1, "vector": width, "none": 0}[config.gates]
         for name in ("attention_gate", "mlp_gate"):
             self.register_parameter(name, nn.Parameter(torch.zeros(size)) if size else None)

@@ -22,7 +22,7 @@ VISION_SETTINGS = [
     Setting("num_channels", "channels", 3),
     Setting("num_hidden_layers", "depth", 32),
     Setting("num_attention_heads", "heads", 16),
-    Setting("intermediate_size", "hidden", 5120),
+    Setting("intermediate_size", "mlp_dim", 5120),
     Setting("hidden_act", "activation", "gelu"),
     Setting("layer_norm_eps", "norm_eps", 1e-5),
 ]
@@ -74,7 +74,7 @@ def _language(config: Mapping[str, Any], added: int) -> DecoderConfig:
     ours = read_settings(LANGUAGE_SETTINGS, config)
     rotary = config.get("rope_parameters") or {}
     return DecoderConfig(
-        **ours | {"vocab": ours["vocab"] + added},
+        **ours | {"vocab_size": ours["vocab_size"] + added},
         kv_heads=ours["heads"],
         rotary_base=float(rotary.get("rope_theta") or config.get("rope_theta") or 10_000.0),
     )
@@ -83,7 +83,7 @@ def _language(config: Mapping[str, Any], added: int) -> DecoderConfig:
 def write_idefics(config: FlamingoConfig, vision: nn.Module, language: DecoderConfig, added: int) -> dict[str, Any]:
     """The published settings of ours. Raises CourseError when no published class is such a model."""
     _check_published(config, vision, language)
-    ours = asdict(language) | {"vocab": language.vocab - added}
+    ours = asdict(language) | {"vocab_size": language.vocab_size - added}
     return {
         "model_type": "idefics",
         "architectures": ["IdeficsForVisionText2Text"],

@@ -34,8 +34,8 @@ INSERTED = [
 ]
 
 
-def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab: int, added: int) -> Table:
-    """`IdeficsForVisionText2Text`; of its vocabulary `vocab` tokens are the language model's own and `added` are not."""
+def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab_size: int, added: int) -> Table:
+    """`IdeficsForVisionText2Text`; of its vocabulary `vocab_size` tokens are the language model's own and `added` are not."""
     gate = Rearrange("1 1 width -> width") if config.gates == "vector" else None
     gates = [
         Rename("alpha_cross_attn", "attention_gate", gate),
@@ -51,15 +51,15 @@ def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab: int,
             *under("model.gated_cross_attn_layers.{n}.", "inserted.{n}.", [*INSERTED, *gates]),
             *under("model.layers.{n}.", "language.blocks.{n}.", llama.BLOCK),
             Rename("model.norm.weight", "language.norm.weight"),
-            _words("model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight", "embedding", vocab, added),
-            _words("lm_head.weight", "lm_head.additional_fc.weight", "output", vocab, added),
+            _words("model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight", "embedding", vocab_size, added),
+            _words("lm_head.weight", "lm_head.additional_fc.weight", "output", vocab_size, added),
         ],
         ignore=["model.vision_model.embeddings.position_ids"]
         + [f"model.{layers}.{{n}}.{part}.rotary_emb.inv_freq" for layers, part in (("layers", "self_attn"), ("gated_cross_attn_layers", "cross_attn"))],
     )  # fmt: skip
 
 
-def _words(own: str, others: str, ours: str, vocab: int, added: int) -> Rule:
+def _words(own: str, others: str, ours: str, vocab_size: int, added: int) -> Rule:
     """The vectors of added tokens lie apart on disk, because they learn while the others are frozen; here they are one table."""
     ours = f"language.{ours}.weight"
-    return Join([own, others], ours, sizes=[vocab, added]) if added else Rename(own, ours)
+    return Join([own, others], ours, sizes=[vocab_size, added]) if added else Rename(own, ours)

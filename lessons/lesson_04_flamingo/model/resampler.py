@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.lesson_04_flamingo.model.config import ResamplerConfig
-from shared.transformer import Attention, MLP
+from shared.transformer import MLP, Attention
 
 
 class ResamplerBlock(nn.Module):

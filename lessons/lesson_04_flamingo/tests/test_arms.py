@@ -22,7 +22,7 @@ from shared.transformer import DecoderConfig
 @pytest.fixture(scope="module")
 def eye():
     torch.manual_seed(0)
-    config = VisionTowerConfig(image_size=32, patch_size=16, width=16, depth=1, heads=2, hidden=16)
+    config = VisionTowerConfig(image_size=32, patch_size=16, width=16, depth=1, heads=2, mlp_dim=16)
     return VisionTower(config).eval().requires_grad_(False)
 
 

@@ -17,9 +17,7 @@ def measurements(offset):
     accuracies = {f"{name}_{count}": 0.1 * count**0.5 + offset for name in names for count in SHOTS}
     accuracies |= {f"{name}_{kind}": 0.9 + offset for name in ("reads", "probe") for kind in figures.KINDS}
     curves = {
-        f"{name}_{layer}_curve": ([10, 20], [0.0, 0.1 + offset])
-        for name in ("attention", "mlp")
-        for layer in range(2)
+        f"{name}_{layer}_curve": ([10, 20], [0.0, 0.1 + offset]) for name in ("attention", "mlp") for layer in range(2)
     }
     return accuracies | curves | {"text_bits_before": 2.0, "text_bits_after": 2.1 + offset, "latents": 3, "depth": 1}
 

@@ -33,7 +33,7 @@ RESAMPLER = ResamplerConfig(width=20, latents=3, depth=2, heads=2, head_dim=7)
 
 def flamingo(gates="vector", *, every=2, redraw=True):
     language = LanguageModel(DecoderConfig(VOCABULARY, 24, 4, 4, 2, 28))
-    vision = VisionTower(VisionTowerConfig(image_size=12, patch_size=3, width=20, depth=2, heads=5, hidden=28))
+    vision = VisionTower(VisionTowerConfig(image_size=12, patch_size=3, width=20, depth=2, heads=5, mlp_dim=28))
     model = Flamingo(FlamingoConfig(RESAMPLER, every, gates), vision, language).eval()
     if redraw and gates != "none":
         for inserted in model.inserted:

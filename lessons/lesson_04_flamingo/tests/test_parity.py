@@ -92,7 +92,7 @@ def documents(vocab):
 
 def assert_same(theirs, ours):
     images = torch.randn(3, 2, 3, 12, 12)
-    tokens, looks, segments = documents(ours.language.config.vocab)
+    tokens, looks, segments = documents(ours.language.config.vocab_size)
     assert looks[0].tolist() == [0] * 4 + [1] * 5 and looks[1].tolist() == [-1, -1, 0, 0, 0, 0, 0, -1, -1]
     expected = their_logits(theirs, images, tokens, looks, segments)
     with torch.no_grad():
@@ -192,7 +192,7 @@ def test_a_config_that_leaves_every_default_out(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "idefics", "use_resampler": True}))
     ours, vision, language, added = huggingface.read_idefics(tmp_path)
     theirs = IdeficsConfig()
-    assert (language.width, language.layers, language.hidden, language.vocab) == (4096, 32, 11_008, 32_000)
+    assert (language.width, language.depth, language.mlp_dim, language.vocab_size) == (4096, 32, 11_008, 32_000)
     assert language.norm_eps == theirs.rms_norm_eps and added == 0
     assert (vision.width, vision.depth, vision.patch_size, vision.activation) == (768, 32, 14, "gelu")
     assert (ours.every, ours.gates, ours.qk_norm, ours.resampler.latents) == (1, "scalar", False, 64)

@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[3]
 def small():
     """A model with everything redrawn, gates too; two rows of two images, and what the eye makes of them."""
     random = Random(3)
-    width, layers, heads, hidden = 12, 2, 2, 14
-    language = reference.LanguageModel(width, layers, heads, hidden, random)
+    width, layers, heads, mlp_dim = 12, 2, 2, 14
+    language = reference.LanguageModel(width, layers, heads, mlp_dim, random)
     resampler = reference.PerceiverResampler(22, 2, 1, 2, 5, random)
-    inserted = [reference.GatedCrossAttention(width, heads, hidden, 22, random) for _ in range(layers)]
+    inserted = [reference.GatedCrossAttention(width, heads, mlp_dim, 22, random) for _ in range(layers)]
     model = reference.Flamingo(language, resampler, inserted)
     for parameter in model.parameters().values():
         parameter.data = normal(parameter.shape, 0.4, random).data

@@ -22,21 +22,21 @@ from shared.transformer import DecoderConfig
 ROWS, LENGTHS = reference.filled([reference.document(labels) for labels in ([3, 1], [7, 8], [0, 6])])
 
 
-def both(width, layers, heads, hidden, media_width, latents, depth, resampler_heads, head_dim):
+def both(width, layers, heads, mlp_dim, media_width, latents, depth, resampler_heads, head_dim):
     """The same random weights in both; they are read out of the PyTorch model by the reference's own names."""
     config = FlamingoConfig(
         ResamplerConfig(media_width, latents, depth, resampler_heads, head_dim, qk_norm=False), every=1, qk_norm=False
     )
-    sizes = DecoderConfig(reference.VOCABULARY, width, layers, heads, heads, hidden, rotary_base=10_000.0)
+    sizes = DecoderConfig(reference.VOCABULARY, width, layers, heads, heads, mlp_dim, rotary_base=10_000.0)
     model = Flamingo(config, torch.nn.Identity(), LanguageModel(sizes)).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
     random = Random(0)
     plain = reference.Flamingo(
-        reference.LanguageModel(width, layers, heads, hidden, random),
+        reference.LanguageModel(width, layers, heads, mlp_dim, random),
         reference.PerceiverResampler(media_width, latents, depth, resampler_heads, head_dim, random),
-        [reference.GatedCrossAttention(width, heads, hidden, media_width, random) for _ in range(layers)],
+        [reference.GatedCrossAttention(width, heads, mlp_dim, media_width, random) for _ in range(layers)],
     )
     plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model, torch.randn(len(ROWS) * 2, 5, media_width, dtype=torch.float64)

@@ -34,7 +34,7 @@ def ends(tokenizer, monkeypatch):
 
     def eye():
         torch.manual_seed(0)
-        config = VisionTowerConfig(image_size=32, patch_size=8, width=16, depth=2, heads=2, hidden=16)
+        config = VisionTowerConfig(image_size=32, patch_size=8, width=16, depth=2, heads=2, mlp_dim=16)
         return VisionTower(config).eval().requires_grad_(False)
 
     def language():

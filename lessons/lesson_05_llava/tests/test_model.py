@@ -31,7 +31,7 @@ VOCABULARY, IMAGE_TOKEN, PATCHES = 31, 29, 9
 
 
 def clip_eye():
-    config = VisionTowerConfig(image_size=12, patch_size=4, width=20, depth=3, heads=5, hidden=28)
+    config = VisionTowerConfig(image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28)
     return redrawn(VisionTower(config))
 
 
@@ -81,7 +81,7 @@ def test_the_class_token_is_dropped_or_kept():
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_a_plain_vit_is_an_eye_too(positions):
     config = VisionTransformerConfig(
-        image_size=12, patch_size=4, width=20, depth=3, heads=5, hidden=28, registers=2, positions=positions
+        image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28, registers=2, positions=positions
     )
     eye = redrawn(VisionTransformer(config))
     model, pixels = llava(eye), torch.randn(2, 3, 12, 12)

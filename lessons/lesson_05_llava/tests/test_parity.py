@@ -212,9 +212,9 @@ def test_what_a_short_file_leaves_out_is_as_the_class_assumes(tmp_path):
     tmp_path.joinpath("config.json").write_text(json.dumps({"model_type": "llava"}))
     ours, theirs = ours_huggingface.read(tmp_path, "llava"), LlavaConfig()
     eye, speaker = theirs.vision_config, theirs.text_config
-    assert (ours.vision.width, ours.vision.depth, ours.vision.hidden) == (1024, 24, 4096)
+    assert (ours.vision.width, ours.vision.depth, ours.vision.mlp_dim) == (1024, 24, 4096)
     assert (ours.vision.image_size, ours.vision.patch_size) == (eye.image_size, eye.patch_size) == (336, 14)
-    assert (ours.language.width, ours.language.vocab) == (speaker.hidden_size, speaker.vocab_size)
+    assert (ours.language.width, ours.language.vocab_size) == (speaker.hidden_size, speaker.vocab_size)
     assert ours.choices == {"image_token": 32_000, "layers": (-2,), "class_token": False}
 
 
@@ -315,7 +315,7 @@ def test_another_eye_or_projector_cannot_be_saved_as_a_published_one(tmp_path):
     llava().save_pretrained(tmp_path / "theirs")
     ours = Llava.from_pretrained(tmp_path / "theirs")
     plain = VisionTransformer(
-        VisionTransformerConfig(image_size=12, patch_size=4, width=20, depth=2, heads=5, hidden=28)
+        VisionTransformerConfig(image_size=12, patch_size=4, width=20, depth=2, heads=5, mlp_dim=28)
     )
     for vision, projector, message in (
         (plain, ours.projector, "CLIP's tower"),

@@ -12,14 +12,14 @@ from shared.finetuning import answer_loss
 from shared.torch_conversion import as_plain, as_torch, largest_difference
 from shared.transformer import DecoderConfig
 
-# features, width, layers, heads, hidden
+# features, width, layers, heads, mlp_dim
 SIZES = {"the reference's": (20, 24, 2, 2, 48), "odd": (7, 18, 3, 3, 10)}
 
 
 def both(name):
     """The same random weights in both; they are read out of the PyTorch model by the reference's own names."""
-    features, width, layers, heads, hidden = SIZES[name]
-    config = DecoderConfig(len(reference.WORDS), width, layers, heads, heads, hidden, rotary_base=10_000.0)
+    features, width, layers, heads, mlp_dim = SIZES[name]
+    config = DecoderConfig(len(reference.WORDS), width, layers, heads, heads, mlp_dim, rotary_base=10_000.0)
     model = Llava(
         torch.nn.Identity(), Projector(features, width), LanguageModel(config), image_token=reference.IMAGE
     ).double()
@@ -27,7 +27,7 @@ def both(name):
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
     random = Random(0)
-    language = reference.LanguageModel(width, layers, heads, hidden, random)
+    language = reference.LanguageModel(width, layers, heads, mlp_dim, random)
     plain = reference.Llava(reference.Projector(features, width, random), language)
     plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model, torch.randn(3, reference.PATCHES, features, dtype=torch.float64)

@@ -138,7 +138,11 @@ def test_sdpa_equals_naive_on_packed_segments(_price, problem):
 def test_packed_segments_never_build_a_matrix(monkeypatch, causal, positions):
     """Four sequences of 128 tokens and some padding, with and without positions counted anew in each."""
     segments = segments_from_lengths([128] * 4, total=560)
-    places = {"position_q": positions_within_segments(segments), "position_k": positions_within_segments(segments)} if positions else {}
+    places = (
+        {"position_q": positions_within_segments(segments), "position_k": positions_within_segments(segments)}
+        if positions
+        else {}
+    )
     mask = Mask(causal=causal, segment_q=segments, segment_k=segments, **places)
     q, k, v = (torch.randn(2, 4, 560, 8, dtype=torch.float64) for _ in range(3))
     expected, _ = attention_naive(q, k, v, mask, scale=0.3)

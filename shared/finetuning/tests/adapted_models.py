@@ -7,7 +7,7 @@ from shared.finetuning import adapters_in
 from shared.pretrained import Rename, Table, under
 from shared.transformer import Decoder, DecoderConfig
 
-CONFIG = DecoderConfig(vocab=31, width=24, layers=2, heads=4, kv_heads=2, hidden=40)
+CONFIG = DecoderConfig(vocab_size=31, width=24, depth=2, heads=4, kv_heads=2, mlp_dim=40)
 BLOCK = [
     Rename("input_layernorm.weight", "attention_norm.weight"),
     Rename("self_attn.q_proj.weight", "attention.query.weight"),
@@ -53,4 +53,4 @@ def draw_adapters(model: nn.Module, seed: int = 1) -> None:
 
 
 def tokens() -> torch.Tensor:
-    return torch.randint(CONFIG.vocab, (2, 9), generator=torch.Generator().manual_seed(5))
+    return torch.randint(CONFIG.vocab_size, (2, 9), generator=torch.Generator().manual_seed(5))

@@ -113,7 +113,7 @@ def test_only_adapters_learn_and_the_base_stays_to_the_bit(config):
     def loss(model, rows):
         return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
 
-    rows = torch.randint(CONFIG.vocab, (8, 9))
+    rows = torch.randint(CONFIG.vocab_size, (8, 9))
     first = loss(model, rows).item()
     train(model, lambda number: rows, loss, TrainingConfig(30, 1e-2))
     assert loss(model, rows).item() < first - 0.3
@@ -210,7 +210,7 @@ def test_targets_that_fit_nothing_or_too_much_are_named():
         ValueError, match=r"no linear layer matches '\*\.q_proj'; the model has blocks\.0\.attention\.query"
     ):
         add_adapters(decoder(), AdapterConfig(("*.q_proj",)))
-    tied = Decoder(DecoderConfig(vocab=31, width=24, layers=1, heads=4, kv_heads=2, hidden=40, tied=True))
+    tied = Decoder(DecoderConfig(vocab_size=31, width=24, depth=1, heads=4, kv_heads=2, mlp_dim=40, tied=True))
     with pytest.raises(ValueError, match="output shares its weight"):
         add_adapters(tied, AdapterConfig(("*",)))
     add_adapters(tied, AdapterConfig(("blocks.*",)))

@@ -128,7 +128,7 @@ def test_dpos_gradient_pushes_the_right_way_and_most_where_it_is_most_wrong():
 def test_dpo_learns_a_preference_beside_its_own_reference():
     model = decoder().eval()
     add_adapters(model, AdapterConfig(("blocks.*",), rank=4))
-    prompt = torch.randint(CONFIG.vocab, (12, 4))
+    prompt = torch.randint(CONFIG.vocab_size, (12, 4))
     # Held-out prompts show that the preference was learned, and not the prompts.
     good, bad = torch.full((12, 1), 7), torch.full((12, 1), 8)
     answers = torch.tensor([[False] * 4 + [True]]).expand(12, 5)

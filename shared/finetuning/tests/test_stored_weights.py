@@ -106,7 +106,7 @@ def test_qlora_learns_through_weights_that_do_not_move(dora):
     assert len(quantize_linears(model, NF4Linear, ("blocks.*",))) == 14
     add_adapters(model, AdapterConfig(("blocks.*",), rank=4, dora=dora))
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    rows = torch.randint(CONFIG.vocab, (8, 9))
+    rows = torch.randint(CONFIG.vocab_size, (8, 9))
 
     def loss(model, rows):
         return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())

@@ -21,12 +21,12 @@ HERE = Path(__file__).parent / "expected"
 def llama() -> LlamaForCausalLM:
     torch.manual_seed(3)
     config = LlamaConfig(
-        vocab_size=CONFIG.vocab,
+        vocab_size=CONFIG.vocab_size,
         hidden_size=CONFIG.width,
-        num_hidden_layers=CONFIG.layers,
+        num_hidden_layers=CONFIG.depth,
         num_attention_heads=CONFIG.heads,
         num_key_value_heads=CONFIG.kv_heads,
-        intermediate_size=CONFIG.hidden,
+        intermediate_size=CONFIG.mlp_dim,
         rms_norm_eps=CONFIG.norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": CONFIG.rotary_base},
         tie_word_embeddings=False,

@@ -22,7 +22,7 @@ from shared.distributed import gather_values, is_main, join, rank, world_size
 from shared.training import Batches, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, saving, train
 from shared.training.dtensor import whole
 from shared.training.sharded_checkpoint import HEADER
-from shared.transformer import Attention, Block, Decoder, DecoderConfig, MLP
+from shared.transformer import MLP, Attention, Block, Decoder, DecoderConfig
 
 WIDTH, STEPS = 16, 50
 

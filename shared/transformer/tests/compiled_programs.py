@@ -45,7 +45,7 @@ def test_a_block_in_training():
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_decoder(packed):
-    decoder = Decoder(DecoderConfig(vocab=23, width=24, layers=1, heads=6, kv_heads=2, hidden=20))
+    decoder = Decoder(DecoderConfig(vocab_size=23, width=24, depth=1, heads=6, kv_heads=2, mlp_dim=20))
     tokens = torch.randint(0, 23, (1, 9))
     arguments = {"segments": SEGMENTS} if packed else {}
     compiled = _compiled(decoder)
@@ -55,7 +55,7 @@ def test_a_decoder(packed):
 
 
 def test_a_decoder_with_its_cache():
-    decoder = Decoder(DecoderConfig(vocab=23, width=24, layers=1, heads=6, kv_heads=2, hidden=20)).eval()
+    decoder = Decoder(DecoderConfig(vocab_size=23, width=24, depth=1, heads=6, kv_heads=2, mlp_dim=20)).eval()
     tokens, cache, compiled = torch.randint(0, 23, (2, 9)), decoder.new_cache(2, 9), _compiled(decoder)
     with torch.no_grad():
         in_steps = [compiled(chunk, cache=cache) for chunk in tokens.split([5, 1, 1, 1, 1], dim=1)]

@@ -8,7 +8,7 @@ from torch import nn
 
 from shared.transformer import Decoder, DecoderConfig, KVCache, Llama3Scaling, positions_within_segments
 
-CONFIG = DecoderConfig(vocab=23, width=24, layers=3, heads=6, kv_heads=2, hidden=20)
+CONFIG = DecoderConfig(vocab_size=23, width=24, depth=3, heads=6, kv_heads=2, mlp_dim=20)
 
 
 def _redrawn(decoder: nn.Module) -> nn.Module:
@@ -139,7 +139,7 @@ def test_tied_weights_are_one_and_the_output_stays_alive_in_bfloat16():
 
 
 def test_a_fresh_decoder_guesses_evenly_and_adds_in_small_steps():
-    decoder = Decoder(DecoderConfig(vocab=200, width=64, layers=8, heads=4, kv_heads=2, hidden=128))
+    decoder = Decoder(DecoderConfig(vocab_size=200, width=64, depth=8, heads=4, kv_heads=2, mlp_dim=128))
     tokens = torch.randint(0, 200, (4, 16))
     loss = nn.functional.cross_entropy(decoder(tokens).flatten(0, 1), torch.randint(0, 200, (64,)))
     assert loss.item() == pytest.approx(math.log(200), abs=0.1)

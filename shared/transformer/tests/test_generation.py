@@ -9,7 +9,7 @@ from shared.transformer import Decoder, DecoderConfig, generate, sample, stream,
 
 @pytest.fixture
 def decoder():
-    made = Decoder(DecoderConfig(vocab=17, width=16, layers=2, heads=4, kv_heads=2, hidden=24))
+    made = Decoder(DecoderConfig(vocab_size=17, width=16, depth=2, heads=4, kv_heads=2, mlp_dim=24))
     for parameter in made.parameters():
         nn.init.normal_(parameter, std=0.4)
     return made

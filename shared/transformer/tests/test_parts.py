@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from shared.attention import Mask
-from shared.transformer import Attention, Block, MLP, RMSNorm, Rotary, SwiGLU, rotate
+from shared.transformer import MLP, Attention, Block, RMSNorm, Rotary, SwiGLU, rotate
 
 
 def test_rms_norm_is_the_formula_and_pytorchs():

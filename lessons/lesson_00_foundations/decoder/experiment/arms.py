@@ -45,7 +45,7 @@ def encoded(tokenizer: Tokenizer, documents: Sequence[str]) -> list[list[int]]:
 
 def small_model(vocab: int, **sizes: int) -> LanguageModel:
     """The lesson's own decoder: width 64, three blocks, four heads that share two key heads."""
-    defaults = {"width": 64, "layers": 3, "heads": 4, "kv_heads": 2, "hidden": 160}
+    defaults = {"width": 64, "depth": 3, "heads": 4, "kv_heads": 2, "mlp_dim": 160}
     return LanguageModel(DecoderConfig(vocab, **(defaults | sizes), rotary_base=ROTARY_BASE, tied=True))
 
 

@@ -17,7 +17,7 @@ from shared.course.checkpoint import PLACE, Checkpoint
 from shared.tokenizers import load_tokenizer
 from shared.training import load_weights
 
-SIZES = {"width": 96, "layers": 4, "heads": 4, "kv_heads": 2, "hidden": 256}
+SIZES = {"width": 96, "depth": 4, "heads": 4, "kv_heads": 2, "mlp_dim": 256}
 LENGTH_OF_TRAINING = {"steps": 7000, "documents": 160_000}
 FOLDER = PLACE / "lesson_00_decoder"
 

@@ -12,7 +12,7 @@ STEPS = {
     "cpu": {"steps": 500, "documents": 24_000},
     "full": {"steps": 500, "documents": 24_000},
 }
-SPEED = {name: {"width": 256, "layers": 6, "new_tokens": 8 if name == "smoke" else 160} for name in PRESETS}
+SPEED = {name: {"width": 256, "depth": 6, "new_tokens": 8 if name == "smoke" else 160} for name in PRESETS}
 
 ARMS = (
     Arm("decoder", f"{ROOM}.arms:train_decoder", STEPS, part=PART),

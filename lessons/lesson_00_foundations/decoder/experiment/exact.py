@@ -29,7 +29,7 @@ class WideRotary(Rotary):
 def twins(sizes: reference.Sizes, seed: int) -> tuple[reference.Decoder, LanguageModel]:
     """The pure-Python decoder and the PyTorch one with the same weights, all drawn anew, in float64."""
     config = DecoderConfig(
-        sizes.vocab, sizes.width, sizes.layers, sizes.heads, sizes.kv_heads, sizes.hidden,
+        sizes.vocab_size, sizes.width, sizes.depth, sizes.heads, sizes.kv_heads, sizes.mlp_dim,
         rotary_base=sizes.rotary_base, norm_eps=sizes.norm_eps,
     )  # fmt: skip
     torch.manual_seed(seed)
@@ -47,7 +47,7 @@ def twins(sizes: reference.Sizes, seed: int) -> tuple[reference.Decoder, Languag
 def reference_differences(sizes: reference.Sizes, seed: int) -> dict[str, float]:
     """The largest differences between the two versions: of any logit, and of any weight's gradient."""
     plain, model = twins(sizes, seed)
-    windows = torch.randint(sizes.vocab, (2, 12), generator=torch.Generator().manual_seed(seed))
+    windows = torch.randint(sizes.vocab_size, (2, 12), generator=torch.Generator().manual_seed(seed))
     reference.loss_of(plain, windows.tolist()).backward()
     logits = model(windows[:, :-1])
     F.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten()).backward()
@@ -70,7 +70,7 @@ def differing_tokens(seed: int, *, new_tokens: int = 40) -> dict[str, int]:
     config = DecoderConfig(97, 48, 3, 6, 2, 80)
     model = LanguageModel(config).double()
     generator = torch.Generator().manual_seed(seed)
-    prompts = [torch.randint(config.vocab, (length,), generator=generator) for length in PROMPTS]
+    prompts = [torch.randint(config.vocab_size, (length,), generator=generator) for length in PROMPTS]
     together = generate(model, prompts, max_new_tokens=new_tokens)
     recomputed = generate(model, prompts, max_new_tokens=new_tokens, use_cache=False)
     alone = [generate(model, [prompt], max_new_tokens=new_tokens)[0] for prompt in prompts]

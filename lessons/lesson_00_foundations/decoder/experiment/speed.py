@@ -16,14 +16,14 @@ REPEATS = 3
 
 
 def measure_speed(
-    *, seed: int, data: str, device: str, folder: Path, resume: bool, width: int, layers: int, new_tokens: int
+    *, seed: int, data: str, device: str, folder: Path, resume: bool, width: int, depth: int, new_tokens: int
 ) -> dict:
     """Tokens a second of one text, with the cache and without, and from 8-bit weights (nothing is trained or kept)."""
     torch.manual_seed(seed)
-    config = DecoderConfig(1000, width, layers, width // 32, width // 64, 3 * width)
+    config = DecoderConfig(1000, width, depth, width // 32, width // 64, 3 * width)
     model = LanguageModel(config).to(device).eval()
     small = quantized(model)
-    prompt = torch.randint(config.vocab, (16,), generator=torch.Generator().manual_seed(seed))
+    prompt = torch.randint(config.vocab_size, (16,), generator=torch.Generator().manual_seed(seed))
 
     def writing(decoder: Decoder, **options: bool) -> Callable[[], list[Tensor]]:
         return lambda: generate(decoder, [prompt], max_new_tokens=new_tokens, **options)
