@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from shared.distributed import gather_values, is_main, join
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
 SIZE = DecoderConfig(vocab_size=512, width=384, depth=6, heads=6, kv_heads=2, mlp_dim=1024)
@@ -36,14 +36,26 @@ def main(parallel: str, out: Path) -> None:
     # Once before, so that what libraries load at their first use is not counted as the model's memory.
     small = Decoder(DecoderConfig(512, 32, 1, 2, 2, 32))
     batches = Batches(torch.randint(512, (64, TOKENS)), batch_size=ROWS, seed=0)
-    train(small, batches, loss, TrainingConfig(2, 1e-3, parallel=parallel), device=device, label="warming up")
+    train(
+        small,
+        batches,
+        loss,
+        TrainingConfig(2, 1e-3, parallel=parallel),
+        run=RunOptions(device=device, label="warming up"),
+    )
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     before = peak_bytes()
     model = Decoder(SIZE)
     config = TrainingConfig(STEPS, 1e-3, parallel=parallel, log_every=1)
-    history = train(model, batches, loss, config, device=device, label=parallel).history
+    history = train(
+        model,
+        batches,
+        loss,
+        config,
+        run=RunOptions(device=device, label=parallel),
+    ).history
     memory = torch.cuda.max_memory_allocated() if device.type == "cuda" else peak_bytes() - before
     largest = max(gather_values(memory))
     if is_main():

@@ -20,7 +20,7 @@ import torch._dynamo  # optimizers load it at their first step, which every chil
 import torch.utils.tensorboard  # every run's log does so
 from torch import Tensor, nn
 
-from shared.training import Batches, TrainingConfig, checkpoint, metrics, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, checkpoint, metrics, train
 from shared.training import recovery as last_good
 
 STEPS = 48
@@ -84,7 +84,14 @@ def go(folder: Path, resume: bool, at_step: dict | None = None) -> None:
         return {"error": (model(inputs) - inputs.sum(-1, keepdim=True)).square().mean().item()}
 
     batches = Batches(inputs, batch_size=16, seed=2, augment=augment)
-    train(model, batch_at, loss, SETTINGS, folder=folder, resume=resume, evaluate=evaluate, evaluate_every=6)
+    train(
+        model,
+        batch_at,
+        loss,
+        SETTINGS,
+        run=RunOptions(folder=folder, resume=resume),
+        evaluation=Evaluation(evaluate, every=6),
+    )
 
 
 @dataclass

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from benchmarks.vit import HuggingFaceVisionTransformer
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
 # FLOP a second, dense, in bfloat16 with float32 sums; reported in NVIDIA's data sheets (of the SXM modules).
@@ -153,7 +153,13 @@ def _trained(case: Case, who: str, device: torch.device, compile: bool) -> dict[
     span, spans = (10, 7) if device.type == "cuda" else (1, 4)
     config = TrainingConfig(span * spans, 1e-4, precision="bfloat16", compile=compile, log_every=span)
     label = f"{who}{', compiled' if compile else ''}"
-    history = train(model, batches, case.loss, config, device=device, label=label).history
+    history = train(
+        model,
+        batches,
+        case.loss,
+        config,
+        run=RunOptions(device=device, label=label),
+    ).history
     times = [after["seconds"] - before["seconds"] for before, after in pairwise(history)][1:]
     step = statistics.median(times) / span
     measured = {"tokens/s": case.batch * case.tokens / step}

@@ -39,7 +39,7 @@ from shared.distributed import gather_values, is_main
 from shared.distributed import join as meet
 from shared.errors import CourseError
 from shared.finetuning import fold_adapters, load_adapters, save_adapters, share_that_learns
-from shared.training import Batches, Stage, TrainingInterrupted, train
+from shared.training import Batches, RunOptions, Stage, TrainingInterrupted, train
 from shared.training.lock import sole_use
 from shared.training.stages import enter_stage
 
@@ -114,11 +114,8 @@ def _train_stage(
         Batches(torch.arange(len(examples.records)), batch_size=stage.batch_size, seed=configuration.seed),
         examples.loss,
         configuration.training(stage),
-        folder=output / stage.name,
-        resume=resume,
-        device=device,
+        run=RunOptions(folder=output / stage.name, resume=resume, device=device, label=stage.name),
         stages=(learning,),
-        label=stage.name,
     )
     if is_main():
         last = result.history[-1]

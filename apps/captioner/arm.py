@@ -13,7 +13,7 @@ from apps.captioner.model import Captioner, caption_loss, parameters_by_part
 from apps.captioner.toy import toy_pictures
 from lessons.lesson_02_clip.experiment.pairs import TEST_SEED
 from lessons.lesson_03_blip2.experiment import frozen
-from shared.training import Stage, TrainingConfig, curve_from_history, train
+from shared.training import Evaluation, RunOptions, Stage, TrainingConfig, curve_from_history, train
 
 
 def train_captioner(
@@ -56,14 +56,22 @@ def train_captioner(
 
     stages = (Stage(steps, ("bridge.*", "language.*")),) if eye == "clip" else ()
     result = train(
-        model, CaptionBatches(training, tokenizer, batch_size=batch_size, seed=seed, blind=blind), caption_loss,
+        model,
+        CaptionBatches(training, tokenizer, batch_size=batch_size, seed=seed, blind=blind),
+        caption_loss,
         TrainingConfig(
-            steps=steps, learning_rate=learning_rate, optimizer="muon", betas=(0.9, 0.95), warmup_steps=steps // 10,
-            seed=seed, log_every=max(1, steps // 40),
+            steps=steps,
+            learning_rate=learning_rate,
+            optimizer="muon",
+            betas=(0.9, 0.95),
+            warmup_steps=steps // 10,
+            seed=seed,
+            log_every=max(1, steps // 40),
         ),
-        folder=folder, resume=resume, device=device, stages=stages, label=folder.name, evaluate=captions_true,
-        evaluate_every=max(1, steps // 8),
-    )  # fmt: skip
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(captions_true, every=max(1, steps // 8)),
+        stages=stages,
+    )
     measured: dict = {}
     for name, split in (("seen", "validation"), ("held_out", "test")):
         pictures, of = held[split]

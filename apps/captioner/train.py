@@ -20,7 +20,7 @@ from apps.captioner.model import Captioner, caption_loss, parameters_by_part
 from apps.captioner.run_folder import Record, begin_run, check_same, digest_of
 from shared.cli import command_line
 from shared.distributed import is_main
-from shared.training import TrainingConfig, TrainingResult, train
+from shared.training import Evaluation, RunOptions, TrainingConfig, TrainingResult, train
 
 RATES = {"small": 3e-3, "full": 3e-4}
 """Peaks of AdamW's learning rate: smaller for the wide model."""
@@ -56,16 +56,25 @@ def train_on_folder(
     model = Captioner(config)
     few = slice(0, 64)
     return train(
-        model, CaptionBatches(learn, tokenizer, batch_size=batch_size, seed=seed), caption_loss,
+        model,
+        CaptionBatches(learn, tokenizer, batch_size=batch_size, seed=seed),
+        caption_loss,
         TrainingConfig(
-            steps=steps, learning_rate=learning_rate or RATES[preset], warmup_steps=min(steps // 10, 500),
-            betas=(0.9, 0.98), precision=precision, seed=seed, log_every=max(1, min(10, steps // 10)),
+            steps=steps,
+            learning_rate=learning_rate or RATES[preset],
+            warmup_steps=min(steps // 10, 500),
+            betas=(0.9, 0.98),
+            precision=precision,
+            seed=seed,
+            log_every=max(1, min(10, steps // 10)),
             checkpoint_every=max(1, min(500, steps // 4)),
         ),
-        folder=run, resume=resume, device=device, label=run.name,
-        evaluate=lambda trained: scores(written(trained, tokenizer, test.pixels[few]), test.captions[few]),
-        evaluate_every=max(1, steps // 5),
-    )  # fmt: skip
+        run=RunOptions(folder=run, resume=resume, device=device, label=run.name),
+        evaluation=Evaluation(
+            lambda trained: scores(written(trained, tokenizer, test.pixels[few]), test.captions[few]),
+            every=max(1, steps // 5),
+        ),
+    )
 
 
 @command_line()

@@ -11,7 +11,7 @@ from lessons.lesson_00_foundations.decoder.experiment.arms import LENGTH, encode
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, predicted
 from lessons.lesson_03_blip2.experiment import frozen
 from shared.finetuning import answer_loss, distillation_loss
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 HELD_OUT_DOCUMENTS = 200
 
@@ -65,15 +65,21 @@ def distil(
     torch.manual_seed(seed)
     student = small_model(tokenizer.vocab_size, width=width, depth=depth, heads=2, kv_heads=1, mlp_dim=2 * width)
     result = train(
-        student, Batches(rows, segments, batch_size=batch_size, seed=seed),
+        student,
+        Batches(rows, segments, batch_size=batch_size, seed=seed),
         partial(student_loss, teacher=teacher if taught else None, weight=weight, temperature=temperature),
         TrainingConfig(
-            steps=steps, learning_rate=learning_rate, optimizer="muon", betas=(0.9, 0.95), warmup_steps=steps // 10,
-            seed=seed, log_every=max(1, steps // 20),
+            steps=steps,
+            learning_rate=learning_rate,
+            optimizer="muon",
+            betas=(0.9, 0.95),
+            warmup_steps=steps // 10,
+            seed=seed,
+            log_every=max(1, steps // 20),
         ),
-        folder=folder, resume=resume, device=device, label=folder.name, evaluate_every=max(1, steps // 5),
-        evaluate=lambda model: {"bits_per_byte": surprise(model, test) / size},
-    )  # fmt: skip
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(lambda model: {"bits_per_byte": surprise(model, test) / size}, every=max(1, steps // 5)),
+    )
     return {
         "bits_per_byte": surprise(student, test) / size,
         "teacher_bits_per_byte": surprise(teacher, test) / size,

@@ -18,7 +18,7 @@ from lessons.lesson_00_foundations.decoder.experiment.arms import ROTARY_BASE, S
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.errors import CourseError
 from shared.tokenizers import ChatTemplate, Tokenizer
-from shared.training import TrainingConfig, TrainingResult, train
+from shared.training import RunOptions, TrainingConfig, TrainingResult, train
 from shared.transformer import DecoderConfig
 
 VOCABULARY = 1500
@@ -109,13 +109,20 @@ def teach_expert(
     conversations = [talk(template, *pair) for pair in lessons.asked] if asks else []
     conversations += [reading(template.tokenizer, sentence) for sentence in lessons.read] * READ if reads else []
     return train(
-        model, ConversationBatches(conversations, batch_size=batch_size, seed=seed), supervised_loss,
+        model,
+        ConversationBatches(conversations, batch_size=batch_size, seed=seed),
+        supervised_loss,
         TrainingConfig(
-            steps=steps, learning_rate=learning_rate, optimizer="muon", betas=(0.9, 0.95), warmup_steps=steps // 10,
-            seed=seed, log_every=max(1, steps // 20),
+            steps=steps,
+            learning_rate=learning_rate,
+            optimizer="muon",
+            betas=(0.9, 0.95),
+            warmup_steps=steps // 10,
+            seed=seed,
+            log_every=max(1, steps // 20),
         ),
-        folder=folder, resume=resume, device=device, label=label,
-    )  # fmt: skip
+        run=RunOptions(folder=folder, resume=resume, device=device, label=label),
+    )
 
 
 def share_right(model: LanguageModel, template: ChatTemplate, questions: Sequence[tuple[str, str]]) -> float:

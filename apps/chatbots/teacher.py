@@ -15,7 +15,7 @@ from apps.chatbots.preferences import (
 )
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.tokenizers import ChatTemplate
-from shared.training import TrainingConfig, TrainingResult, train
+from shared.training import RunOptions, TrainingConfig, TrainingResult, train
 
 PATIENT_SHARE = 3
 """Of so many examples to imitate, one is patient: people mostly just answer."""
@@ -45,7 +45,11 @@ def teach_to_answer(
     )  # fmt: skip
     batches = ConversationBatches(examples, batch_size=batch_size, seed=seed)
     return train(
-        model, batches, supervised_loss, config, folder=folder, resume=resume, device=device, label="teacher, answers"
+        model,
+        batches,
+        supervised_loss,
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label="teacher, answers"),
     )
 
 
@@ -76,7 +80,11 @@ def teach_to_prefer(
     )  # fmt: skip
     loss = partial(preference_loss, beta=beta, anchor=anchor)
     return train(
-        model, batches, loss, config, folder=folder, resume=resume, device=device, label="teacher, preferences"
+        model,
+        batches,
+        loss,
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label="teacher, preferences"),
     )
 
 

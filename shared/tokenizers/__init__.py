@@ -1,10 +1,10 @@
 """From text to the numbers a model reads, and back: byte-level BPE, special tokens, conversations."""
 
 from shared.tokenizers.chat_template import ChatTemplate, EncodedConversation, Turn
-from shared.tokenizers.tokenizer_json import load_tokenizer, save_tokenizer
 from shared.tokenizers.pretokenize import PATTERNS
 from shared.tokenizers.stream import TextStream
 from shared.tokenizers.tokenizer import Tokenizer
+from shared.tokenizers.tokenizer_json import load_tokenizer, save_tokenizer
 
 __all__ = [
     "PATTERNS",

@@ -1,7 +1,7 @@
 """One training loop for every lesson in PyTorch."""
 
 from shared.training.batches import Batches
-from shared.training.config import TrainingConfig
+from shared.training.config import Evaluation, RunOptions, TrainingConfig
 from shared.training.explosion import Exploded
 from shared.training.interruption import TrainingInterrupted
 from shared.training.loop import TrainingResult, train
@@ -13,9 +13,11 @@ from shared.training.stages import Stage
 
 __all__ = [
     "Batches",
+    "Evaluation",
     "Exploded",
     "NotFinite",
     "ProcessLost",
+    "RunOptions",
     "Stage",
     "TrainingConfig",
     "TrainingInterrupted",

@@ -1,7 +1,12 @@
-"""How to train, in one frozen value."""
+"""The settings of a training run: what decides the weights, where the run lives, and how it is evaluated."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+import torch
+from torch import nn
 
 from shared.training.schedules import SCHEDULES
 
@@ -60,3 +65,29 @@ class TrainingConfig:
 
     def learning_rate_at(self, step: int) -> float:
         return self.learning_rate * SCHEDULES[self.schedule](step, self.steps, self.warmup_steps)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Describe where a run lives and how it is shown. Nothing in here changes a weight on the same device.
+
+    folder           for checkpoints and the log; None writes nothing
+    resume           whether to continue from the newest checkpoint in `folder`
+    device           of the model and the batches, such as "cpu" or "cuda"
+    label            name of the run in the progress display
+    tokens_per_step  to show tokens per second instead of samples per second
+    """
+
+    folder: Path | None = None
+    resume: bool = False
+    device: str | torch.device = "cpu"
+    label: str = ""
+    tokens_per_step: int | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Call `function(model)` every `every` steps and after the last one (None: only then); it returns named numbers."""
+
+    function: Callable[[nn.Module], dict[str, float]]
+    every: int | None = None

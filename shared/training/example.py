@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from shared.cli import command_line
 from shared.distributed import is_main, join
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
 VOCAB, LENGTH = 31, 24
@@ -53,22 +53,20 @@ def main() -> int:
     )
     batches = Batches(sequences(2048), batch_size=32, seed=0)
     torch.manual_seed(0)
-    model = Decoder(DecoderConfig(VOCAB, width=64, depth=4, heads=4, kv_heads=2, mlp_dim=128))
-    try:
-        result = train(
-            model,
-            batches,
-            loss,
-            config,
+    model = Decoder(DecoderConfig(VOCAB, width=64, layers=4, heads=4, kv_heads=2, hidden=128))
+    result = train(
+        model,
+        batches,
+        loss,
+        config,
+        run=RunOptions(
             folder=asked.folder,
             resume=os.environ.get("RESUME") == "1",
             device=device,
-            tokens_per_step=32 * LENGTH,
             label="counting",
-        )
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
+            tokens_per_step=32 * LENGTH,
+        ),
+    )
     if is_main():
         last = result.history[-1]
         print(f"after {result.steps} steps: loss {last['loss']:.4f}, accuracy {last['accuracy']:.1%}")

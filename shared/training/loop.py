@@ -15,7 +15,7 @@ from shared.distributed import gather_values, is_main, join, rank, world_size
 from shared.errors import CourseError
 from shared.training.batches import Batches, share_of, to_device
 from shared.training.checkpoint import TrainingState
-from shared.training.config import TrainingConfig
+from shared.training.config import Evaluation, RunOptions, TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.explosion import LossWatch
 from shared.training.interruption import Interruption, TrainingInterrupted
@@ -33,7 +33,6 @@ from shared.training.slow_worker import SlowWorkers
 from shared.training.stages import Stage, check_stages, enter_stage, frozen_parts_restored, stage_at, training_mode
 
 Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor | float]]]
-Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 @dataclass
@@ -53,22 +52,16 @@ def train(
     loss: Loss,
     config: TrainingConfig,
     *,
-    folder: Path | None = None,
-    resume: bool = False,
-    device: str | torch.device = "cpu",
+    run: RunOptions = RunOptions(),  # noqa: B008 – it is frozen
+    evaluation: Evaluation | None = None,
     stages: tuple[Stage, ...] = (),
-    evaluate: Evaluate | None = None,
-    evaluate_every: int | None = None,
-    tokens_per_step: int | None = None,
-    label: str = "",
 ) -> TrainingResult:
     """Train `model` for `config.steps` steps and return what came of it.
 
     `batch_at(k)` is a pure function of the number of the batch. `loss(model, batch)` returns a scalar mean, or it and
-    a dictionary of further things to log. `evaluate(model)` is called every `evaluate_every` steps and after the last,
-    on the averaged model where there is one; it disturbs neither weights nor random states.
-    With a `folder` there are a log and checkpoints, and `resume` goes on from the last one, to the same weights
-    as a run that was never cut. `device` is where model and batches are put.
+    a dictionary of further things to log. `evaluation` measures the averaged model where there is one; it disturbs
+    neither weights nor random states. With `run.folder` there are a log and checkpoints, and `run.resume` goes on from
+    the last one, to the same weights as a run that was never cut.
 
     Under torchrun all processes call this alike, with the same arguments. Each takes its rows of every batch, which must
     divide evenly; only the main one shows and logs, and what it logs are means over all.
@@ -77,17 +70,17 @@ def train(
     Exploded when it has grown out of all measure, ProcessLost when another process died or hangs, and CourseError when
     disk, device or checkpoint are not what they should be.
     """
-    device = usable_device(join(device))
+    device = usable_device(join(run.device))
     check_stages(stages, config.steps, model)
     seed_everything(config.seed, process=rank())
     parallel, state = _fresh_state(model, config, stages, device)
-    folder = None if folder is None else Path(folder)
+    folder = None if run.folder is None else Path(run.folder)
     with contextlib.ExitStack() as open_things:
         open_things.enter_context(lost_process_told(folder))
         if folder is not None:
             if is_main():
                 open_things.enter_context(sole_use(folder))
-            prepare_folder(folder, resume)
+            prepare_folder(folder, run.resume)
             load_newest(folder, state)
 
         saver = None if folder is None else Saver(folder)
@@ -97,8 +90,8 @@ def train(
         started = time.perf_counter() - state.seconds
         interruption = open_things.enter_context(Interruption(listen=folder is not None))
         log = open_things.enter_context(contextlib.closing(MetricsLog(folder if is_main() else None, state.step)))
-        unit, per_step = _units(batch_at, config, tokens_per_step)
-        display = open_display(label, state.step, config.steps, unit, per_step, device)
+        unit, per_step = _units(batch_at, config, run.tokens_per_step)
+        display = open_display(run.label, state.step, config.steps, unit, per_step, device)
         open_things.enter_context(contextlib.closing(display))
         model = state.model
         watch = LossWatch(config.explosion_factor, gather_values(log.history)[0])  # all judge by the main one's log
@@ -158,8 +151,8 @@ def train(
                 line["memory_mb"] = round(peak_memory(device) / 1e6, 1)
                 watch.remember(model, state.step)
                 line |= pace.compare(parallel.work, state.seconds)
-            if evaluate is not None and (last or (evaluate_every and state.step % evaluate_every == 0)):
-                line |= _evaluated(evaluate, state, parallel)
+            if evaluation is not None and (last or (evaluation.every and state.step % evaluation.every == 0)):
+                line |= _evaluated(evaluation, state, parallel)
             if line:
                 log.write(state.step, line)
             stop = anyone(interruption.wanted)
@@ -214,11 +207,11 @@ def _with_metrics(value: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, dict]:
     return value if isinstance(value, tuple) else (value, {})
 
 
-def _evaluated(evaluate: Evaluate, state: TrainingState, parallel: Parallel) -> dict[str, float]:
+def _evaluated(evaluation: Evaluation, state: TrainingState, parallel: Parallel) -> dict[str, float]:
     model = state.model if state.ema is None else state.ema.average
     model.eval()
     with torch.no_grad(), chance_undisturbed(state.device):
-        values = parallel.evaluate(evaluate)
+        values = parallel.evaluate(evaluation.function)
     training_mode(state.model)
     return {f"evaluation/{name}": float(value) for name, value in values.items()}
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lessons.lesson_01_vit.experiment.augmentation import jitter
 from lessons.lesson_01_vit.experiment.images import Images, read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer, patch_coordinates
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 EVALUATIONS = 12
 """How often held-out accuracy is measured along the way."""
@@ -65,10 +65,16 @@ def fit(
     # On the way a thousand images are enough to see how it goes.
     few = slice(0, 1000)
     result = train(
-        model, batches, loss or classification_loss, config, folder=folder, resume=resume, device=device,
-        label=folder.name, evaluate=lambda trained: {"accuracy": accuracy(trained, test[few], test_labels[few])},
-        evaluate_every=max(1, steps // EVALUATIONS),
-    )  # fmt: skip
+        model,
+        batches,
+        loss or classification_loss,
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(
+            lambda trained: {"accuracy": accuracy(trained, test[few], test_labels[few])},
+            every=max(1, steps // EVALUATIONS),
+        ),
+    )
     return {
         "accuracy": accuracy(result.model, test, test_labels),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -20,7 +20,7 @@ from lessons.lesson_01_vit.model import (
     VisionTransformerConfig,
     hard_distillation_loss,
 )
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, RunOptions, TrainingConfig, curve_from_history, train
 
 LEARNING_RATE = 1e-3
 
@@ -102,9 +102,11 @@ def pretrain_masked(
         autoencoder(config, mask_ratio),
         unlabeled_batches(images, 128, seed),
         lambda model, pixels: model(pixels)[0],
-        TrainingConfig(steps=steps, learning_rate=2e-3, warmup_steps=steps // 10, betas=(0.9, 0.95), seed=seed, log_every=25),
-        folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, masked",
-    )  # fmt: skip
+        TrainingConfig(
+            steps=steps, learning_rate=2e-3, warmup_steps=steps // 10, betas=(0.9, 0.95), seed=seed, log_every=25
+        ),
+        run=RunOptions(folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, masked"),
+    )
     return result.model.encoder, {"reconstruction_curve": curve_from_history(result.history, "loss")}
 
 
@@ -132,9 +134,11 @@ def train_distilled(
         ConvolutionalTeacher(images.train.shape[1], len(images.class_names)),
         batches,
         classification_loss,
-        TrainingConfig(steps=teacher_steps, learning_rate=3e-3, warmup_steps=teacher_steps // 10, seed=seed, log_every=25),
-        folder=folder / "teacher", resume=resume, device=device, label=f"{folder.name}, teacher",
-    ).model  # fmt: skip
+        TrainingConfig(
+            steps=teacher_steps, learning_rate=3e-3, warmup_steps=teacher_steps // 10, seed=seed, log_every=25
+        ),
+        run=RunOptions(folder=folder / "teacher", resume=resume, device=device, label=f"{folder.name}, teacher"),
+    ).model
 
     def known(student: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         pixels, labels = batch

@@ -15,7 +15,7 @@ from lessons.lesson_01_vit.experiment.augmentation import crop_and_flip, mixed
 from lessons.lesson_01_vit.experiment.classifier import accuracy
 from lessons.lesson_01_vit.experiment.images import read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 
 def train_large(
@@ -54,10 +54,21 @@ def train_large(
     )  # fmt: skip
     test = images.standardized_test
     result = train(
-        model, batches, soft_label_loss, config, folder=folder, resume=resume, device=device, label=folder.name,
-        evaluate=lambda trained: {"accuracy": accuracy(trained, test, images.test_labels)},
-        evaluate_every=max(1, steps // 20), tokens_per_step=batch_size * (model.before_patches + model.config.grid[0] * model.config.grid[1]),
-    )  # fmt: skip
+        model,
+        batches,
+        soft_label_loss,
+        config,
+        run=RunOptions(
+            folder=folder,
+            resume=resume,
+            device=device,
+            label=folder.name,
+            tokens_per_step=batch_size * (model.before_patches + model.config.grid[0] * model.config.grid[1]),
+        ),
+        evaluation=Evaluation(
+            lambda trained: {"accuracy": accuracy(trained, test, images.test_labels)}, every=max(1, steps // 20)
+        ),
+    )
     return {
         "accuracy": accuracy(result.ema, test, images.test_labels),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

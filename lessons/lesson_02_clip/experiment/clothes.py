@@ -18,7 +18,7 @@ from lessons.lesson_02_clip.experiment.measure import encoded
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextTowerConfig, VisionTowerConfig
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 from lessons.lesson_02_clip.model.zero_shot import class_vectors
-from shared.training import TrainingConfig, train
+from shared.training import RunOptions, TrainingConfig, train
 
 # In the order of the data set's labels.
 DESCRIPTIONS = (
@@ -85,9 +85,12 @@ def train_clothes(*, seed: int, data: str, device: str, folder: Path, resume: bo
     )
     batches = OneOfEach(images, labels, tokens, seen, groups=8, seed=seed)
     result = train(
-        model, batches, lambda model, batch: contrastive_loss(model, batch, len(seen)), config, folder=folder, resume=resume,
-        device=device, label=folder.name,
-    )  # fmt: skip
+        model,
+        batches,
+        lambda model, batch: contrastive_loss(model, batch, len(seen)),
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+    )
     model = result.model
     device = model.log_scale.device
     classes = class_vectors(

@@ -11,7 +11,7 @@ from lessons.lesson_01_vit.model import sine_cosine_positions
 from lessons.lesson_02_clip.experiment.measure import apart, evaluate, measure
 from lessons.lesson_02_clip.experiment.pairs import SIZE, Pairs, scenes_of, toy_tokenizer
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextTowerConfig, VisionTower, VisionTowerConfig
-from shared.training import TrainingConfig, curve_from_history, train
+from shared.training import Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 SCENES = 16_000
 # How many pairs are compared with one another, in the arms that compare the losses.
@@ -109,9 +109,13 @@ def train_pairs(
     )  # fmt: skip
     gap_before = apart(model.to(device))
     result = train(
-        model, pairs, lambda model, batch: contrastive_loss(model, batch, contrast or batch_size), config, folder=folder,
-        resume=resume, device=device, label=folder.name, evaluate=evaluate, evaluate_every=max(1, steps // 8),
-    )  # fmt: skip
+        model,
+        pairs,
+        lambda model, batch: contrastive_loss(model, batch, contrast or batch_size),
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(evaluate, every=max(1, steps // 8)),
+    )
     return {
         **measure(result.model),
         "gap_before": gap_before,

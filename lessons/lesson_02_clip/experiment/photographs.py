@@ -18,7 +18,7 @@ from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextTowerConfig, Visi
 from lessons.lesson_02_clip.model.preprocessing import DEVIATION, MEAN
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 from lessons.lesson_02_clip.model.zero_shot import recall_at
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 CONTEXT = 48
 MERGES = 4000
@@ -57,10 +57,13 @@ def train_photographs(
         precision=precision, compile=compiled, seed=seed, log_every=max(1, steps // 50), checkpoint_every=max(1, steps // 10),
     )  # fmt: skip
     result = train(
-        model, batches, lambda model, batch: model.loss(model.encode_images(batch[0]), model.encode_texts(batch[1])), config,
-        folder=folder, resume=resume, device=device, label=folder.name,
-        evaluate=lambda model: retrieval_of(model, found, tokenizer), evaluate_every=max(1, steps // 10),
-    )  # fmt: skip
+        model,
+        batches,
+        lambda model, batch: model.loss(model.encode_images(batch[0]), model.encode_texts(batch[1])),
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(lambda model: retrieval_of(model, found, tokenizer), every=max(1, steps // 10)),
+    )
     return {
         **retrieval_of(result.model, found, tokenizer),
         "chance": 1 / len(found.test_images),

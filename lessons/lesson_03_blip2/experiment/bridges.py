@@ -39,7 +39,7 @@ from lessons.lesson_03_blip2.model import (
 )
 from lessons.lesson_03_blip2.model.losses import similarities
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, RunOptions, TrainingConfig, curve_from_history, train
 
 TURN = "<|turn|>"  # a special token that lesson 0's decoder has never read: here it tells the Q-Former to write
 HELD_OUT = 200
@@ -176,10 +176,13 @@ def learn_first_stage(
     )
     model = FirstStage(Retriever(sizes, eye), tokenizer.special_tokens[TURN])
     result = train(
-        model, UniqueCaptions(captions, batch_size, seed), lambda model, batch: model(*batch),
+        model,
+        UniqueCaptions(captions, batch_size, seed),
+        lambda model, batch: model(*batch),
         training_config(steps, learning_rate, seed),
-        folder=folder, resume=resume, device=device, stages=first_stage(steps), label=f"{folder.parent.name}, stage 1",
-    )  # fmt: skip
+        run=RunOptions(folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, stage 1"),
+        stages=first_stage(steps),
+    )
     return model.retriever.eval(), curve_from_history(result.history, "loss")
 
 
@@ -204,10 +207,13 @@ def learn_second_stage(
         seed=seed,
     )
     result = train(
-        model, batches, loss,
+        model,
+        batches,
+        loss,
         training_config(steps, learning_rate, seed),
-        folder=folder, resume=resume, device=device, stages=second_stage(steps), label=f"{folder.parent.name}, stage 2",
-    )  # fmt: skip
+        run=RunOptions(folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, stage 2"),
+        stages=second_stage(steps),
+    )
     return curve_from_history(result.history, "loss")
 
 

@@ -23,7 +23,7 @@ from lessons.lesson_04_flamingo.experiment.measure import (
 )
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig, text_loss, training_stage
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, Stage, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, Stage, TrainingConfig, curve_from_history, train
 
 SHARES = text.SHARES_TO_BE_ASKED
 """Of each kind of plain text, as the language model has read it."""
@@ -78,15 +78,23 @@ def train_flamingo(
         [lines_of(gallery, seed, number, shots + 1, choices=TRAINING_CHOICES) for number in range(documents)], tokenizer
     )
     result = train(
-        model, Mixture.of(gallery, lessons, batch_size, read(tokenizer, seed, documents // 2), text_rows, seed), loss_of,
+        model,
+        Mixture.of(gallery, lessons, batch_size, read(tokenizer, seed, documents // 2), text_rows, seed),
+        loss_of,
         TrainingConfig(
-            steps=steps, learning_rate=learning_rate, optimizer="muon", betas=(0.9, 0.95), warmup_steps=steps // 10, seed=seed,
-            log_every=max(1, steps // 50), precision=precision,
+            steps=steps,
+            learning_rate=learning_rate,
+            optimizer="muon",
+            betas=(0.9, 0.95),
+            warmup_steps=steps // 10,
+            seed=seed,
+            log_every=max(1, steps // 50),
+            precision=precision,
         ),
-        folder=folder, resume=resume, device=device, label=folder.name,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(gate_sizes, every=max(1, steps // 25)),
         stages=(Stage(steps, EVERYTHING),) if language_learns else training_stage(steps),
-        evaluate=gate_sizes, evaluate_every=max(1, steps // 25),
-    )  # fmt: skip
+    )
     return (
         measured
         | accuracies_in_images(model.eval(), tokenizer, gallery, seed, held_out, device)

@@ -23,7 +23,7 @@ from shared.finetuning import (
     training_bytes,
 )
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, Stage, TrainingConfig, curve_from_history, train
+from shared.training import Batches, RunOptions, Stage, TrainingConfig, curve_from_history, train
 
 Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
@@ -114,7 +114,9 @@ def new_llava(device: str, scales: Sequence[float] = SCALES) -> tuple[Llava, Tok
     language, tokenizer = frozen.load_language()
     projector = Projector(eye.config.width * len(LAYERS), language.config.width, scales=scales)
     # The class token is kept: in an eye this small it knows of shapes what no patch knows.
-    model = Llava(eye, projector, language, image_token=tokenizer.special_tokens[IMAGE], layers=LAYERS, class_token=True)
+    model = Llava(
+        eye, projector, language, image_token=tokenizer.special_tokens[IMAGE], layers=LAYERS, class_token=True
+    )
     return model.to(device), tokenizer
 
 
@@ -155,11 +157,8 @@ def learn(
         batches_of(model, pairs, batch_size=batch_size, seed=seed, prompts=prompts),
         loss_of,
         training_config(stage.steps, first_rate if alone else second_rate, seed),
-        folder=folder,
-        resume=resume,
-        device=device,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=f"{folder.parent.name}, {folder.name}"),
         stages=(stage,),
-        label=f"{folder.parent.name}, {folder.name}",
     )
     return curve_from_history(result.history, "loss")
 

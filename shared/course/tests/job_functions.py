@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shared.errors import CourseError
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, RunOptions, TrainingConfig, train
 
 
 def add(*, first: int, second: int, folder: Path, resume: bool) -> dict:
@@ -38,5 +38,11 @@ def train_small(*, steps: int, pause: float, folder: Path, resume: bool) -> dict
         return (model(batch) - batch.sum(-1, keepdim=True)).square().mean()
 
     config = TrainingConfig(steps, 1e-2, ema_decay=0.9, log_every=7, checkpoint_every=1000)
-    result = train(model, Batches(inputs, batch_size=16, seed=0), loss, config, folder=folder, resume=resume)
+    result = train(
+        model,
+        Batches(inputs, batch_size=16, seed=0),
+        loss,
+        config,
+        run=RunOptions(folder=folder, resume=resume),
+    )
     return {"weights": model[0].weight.flatten().tolist(), "lines": len(result.history)}

@@ -12,7 +12,7 @@ from torch import nn
 from shared.course import runs
 from shared.course.job_spec import Job
 from shared.course.runs import OLDER, commands, find_runs, show, size_text
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.training.checkpoint import FILE_NAME
 from shared.training.lock import sole_use
 
@@ -51,7 +51,13 @@ def trained(folder, steps: int = 6, stop_after: int = 6) -> None:
 
     config = TrainingConfig(steps, 0.1, checkpoint_every=2)
     with contextlib.suppress(KeyboardInterrupt):
-        train(nn.Linear(3, 1), batch_at, lambda model, batch: model(batch).square().mean(), config, folder=folder)
+        train(
+            nn.Linear(3, 1),
+            batch_at,
+            lambda model, batch: model(batch).square().mean(),
+            config,
+            run=RunOptions(folder=folder),
+        )
 
 
 def states(tmp_path) -> dict[str, str]:

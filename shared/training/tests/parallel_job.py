@@ -19,7 +19,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.distributed import gather_values, is_main, join, rank, world_size
-from shared.training import Batches, Stage, TrainingConfig, TrainingInterrupted, TrainingResult, saving, train
+from shared.training import (
+    Batches,
+    Evaluation,
+    RunOptions,
+    Stage,
+    TrainingConfig,
+    TrainingInterrupted,
+    TrainingResult,
+    saving,
+    train,
+)
 from shared.training.dtensor import whole
 from shared.training.sharded_checkpoint import HEADER
 from shared.transformer import MLP, Attention, Block, Decoder, DecoderConfig
@@ -147,11 +157,9 @@ def run(
         case.batch_at,
         loss or case.loss,
         TrainingConfig(**settings),
-        folder=folder,
-        resume=resume,
+        run=RunOptions(folder=folder, resume=resume),
+        evaluation=Evaluation(case.evaluate or partial(held_out, case), every=evaluate_every),
         stages=case.stages,
-        evaluate=case.evaluate or partial(held_out, case),
-        evaluate_every=evaluate_every,
     )
 
 

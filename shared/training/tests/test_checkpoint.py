@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from shared.errors import CourseError
-from shared.training import Batches, TrainingConfig, TrainingInterrupted, load_weights, train
+from shared.training import Batches, RunOptions, TrainingConfig, TrainingInterrupted, load_weights, train
 from shared.training.checkpoint import FILE_NAME, PREVIOUS_NAME, read_checkpoint
 
 INPUTS = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
@@ -26,7 +26,13 @@ def loss(model, batch):
 def run(folder, model=None, resume=False, **changes):
     settings = {"steps": 6, "learning_rate": 0.1, "checkpoint_every": 2} | changes
     batches = Batches(INPUTS, batch_size=8, seed=0)
-    return train(model or network(), batches, loss, TrainingConfig(**settings), folder=folder, resume=resume)
+    return train(
+        model or network(),
+        batches,
+        loss,
+        TrainingConfig(**settings),
+        run=RunOptions(folder=folder, resume=resume),
+    )
 
 
 def test_a_checkpoint_opens_with_plain_safetensors(tmp_path):
@@ -174,6 +180,12 @@ def test_state_in_the_checkpoint_of_an_interrupted_run(tmp_path):
         return loss(model, batch)
 
     with pytest.raises(TrainingInterrupted):
-        train(network(), Batches(INPUTS, batch_size=8, seed=0), cut, TrainingConfig(6, 0.1), folder=tmp_path)
+        train(
+            network(),
+            Batches(INPUTS, batch_size=8, seed=0),
+            cut,
+            TrainingConfig(6, 0.1),
+            run=RunOptions(folder=tmp_path),
+        )
     header = read_checkpoint(tmp_path / FILE_NAME)[1]
     assert header["step"] == 1 and header["sums"]["loss/count"] == 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.training import Batches, Stage, TrainingConfig, train
+from shared.training import Batches, Evaluation, Stage, TrainingConfig, train
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.stages import stage_at, training_mode
 
@@ -82,7 +82,14 @@ def test_a_later_stage_sets_it_free():
     config = TrainingConfig(6, 0.1)
     stages = (Stage(3, ("mouth.*",)), Stage(3, ("eye.*",)))
     batches = Batches(torch.randn(32, 3), batch_size=8, seed=0)
-    train(model, batches, loss, config, stages=stages, evaluate=watch, evaluate_every=1)
+    train(
+        model,
+        batches,
+        loss,
+        config,
+        evaluation=Evaluation(watch, every=1),
+        stages=stages,
+    )
     assert [frozen for frozen, _ in mouths] == [True, True, True, False, False, False]
     moves = [not torch.equal(a, b) for (_, a), (_, b) in itertools.pairwise(mouths)]
     assert moves == [True, True, False, False, False]

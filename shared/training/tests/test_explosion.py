@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from shared.training import Batches, Exploded, TrainingConfig, load_weights, read_metrics, train
+from shared.training import Batches, Exploded, RunOptions, TrainingConfig, load_weights, read_metrics, train
 from shared.training.explosion import PATIENCE, LossWatch
 
 INPUTS = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
@@ -102,7 +102,13 @@ def run(folder=None, **changes):
     model = network()
     diverging = Diverging(model, 240)
     settings = {"steps": 400, "learning_rate": 1e-3, "accumulate": 2, "checkpoint_every": 50} | changes
-    return train(model, diverging.batch_at, diverging.loss, TrainingConfig(**settings), folder=folder)
+    return train(
+        model,
+        diverging.batch_at,
+        diverging.loss,
+        TrainingConfig(**settings),
+        run=RunOptions(folder=folder),
+    )
 
 
 def test_an_exploded_run_stops_and_keeps_the_evidence(tmp_path):
@@ -136,10 +142,16 @@ def test_a_run_that_was_cut_still_knows_what_was_healthy(tmp_path):
             lambda number: (cut if number == 310 else diverging.batches)(number),
             diverging.loss,
             config,
-            folder=tmp_path,
+            run=RunOptions(folder=tmp_path),
         )
     with pytest.raises(Exploded, match=f"stopped at step {160 + PATIENCE}"):
-        train(model, diverging.batch_at, diverging.loss, config, folder=tmp_path, resume=True)
+        train(
+            model,
+            diverging.batch_at,
+            diverging.loss,
+            config,
+            run=RunOptions(folder=tmp_path, resume=True),
+        )
 
 
 def test_without_a_folder_there_is_the_message():

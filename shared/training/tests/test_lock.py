@@ -11,7 +11,7 @@ from shared.course import job_process
 from shared.course.job_spec import ROOT, Job
 from shared.course.jobs import run_jobs
 from shared.errors import CourseError
-from shared.training import TrainingConfig, train
+from shared.training import RunOptions, TrainingConfig, train
 from shared.training import lock as sole_use
 from shared.training.lock import in_use
 
@@ -83,7 +83,13 @@ class Done:
 def test_a_training_does_not_touch_a_folder_in_use(tmp_path, other):
     (tmp_path / "checkpoint.safetensors").write_text("of the other one")
     with pytest.raises(CourseError, match="another process is at work"):
-        train(nn.Linear(2, 1), lambda number: torch.ones(4, 2), first_output, TrainingConfig(2, 0.1), folder=tmp_path)
+        train(
+            nn.Linear(2, 1),
+            lambda number: torch.ones(4, 2),
+            first_output,
+            TrainingConfig(2, 0.1),
+            run=RunOptions(folder=tmp_path),
+        )
     assert (tmp_path / "checkpoint.safetensors").read_text() == "of the other one"
 
 
@@ -94,7 +100,13 @@ def first_output(model, batch):
 
 def test_a_training_has_its_folder_for_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train(nn.Linear(2, 1), lambda number: torch.ones(4, 2), first_output, TrainingConfig(2, 0.1), folder=tmp_path)
+    train(
+        nn.Linear(2, 1),
+        lambda number: torch.ones(4, 2),
+        first_output,
+        TrainingConfig(2, 0.1),
+        run=RunOptions(folder=tmp_path),
+    )
     assert not in_use(tmp_path)
 
 

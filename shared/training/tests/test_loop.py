@@ -9,7 +9,17 @@ import torch
 from torch import nn
 
 from shared.errors import CourseError
-from shared.training import Batches, NotFinite, TrainingConfig, TrainingInterrupted, load_weights, read_metrics, train
+from shared.training import (
+    Batches,
+    Evaluation,
+    NotFinite,
+    RunOptions,
+    TrainingConfig,
+    TrainingInterrupted,
+    load_weights,
+    read_metrics,
+    train,
+)
 from shared.training.loop import usable_device
 
 INPUTS = torch.randn(96, 5, generator=torch.Generator().manual_seed(1))
@@ -57,9 +67,15 @@ class CutAt:
         return loss(model, batch)
 
 
-def run(folder=None, loss=loss, resume=False, settings=None, **options):
-    options = {"evaluate": evaluate, "evaluate_every": 6} | options
-    return train(network(), batches(), loss, settings or config(), folder=folder, resume=resume, **options)
+def run(folder=None, loss=loss, resume=False, settings=None, evaluate_every=6, tokens_per_step=None):
+    return train(
+        network(),
+        batches(),
+        loss,
+        settings or config(),
+        run=RunOptions(folder=folder, resume=resume, tokens_per_step=tokens_per_step),
+        evaluation=Evaluation(evaluate, every=evaluate_every),
+    )
 
 
 def without_times(history):
@@ -290,7 +306,13 @@ def test_a_run_that_is_no_longer_finite_stops_and_keeps_the_evidence(tmp_path, w
         return turning_bad(model, batch["inputs"])
 
     with pytest.raises(NotFinite) as caught:
-        train(model, batch_at, on_inputs, config(), folder=tmp_path)
+        train(
+            model,
+            batch_at,
+            on_inputs,
+            config(),
+            run=RunOptions(folder=tmp_path),
+        )
     message = str(caught.value)
     assert "stopped at step 3" in message and str(tmp_path / "not-finite") in message
     names = {

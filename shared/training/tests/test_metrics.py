@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.training import Batches, TrainingConfig, curve_from_history, read_metrics, train
+from shared.training import Batches, RunOptions, TrainingConfig, curve_from_history, read_metrics, train
 from shared.training.memory import peak_memory
 
 
@@ -18,7 +18,13 @@ def test_a_curve_from_a_log():
 def test_the_log_tells_what_a_long_run_is_watched_by(tmp_path):
     batches = Batches(torch.ones(8, 2), batch_size=4, seed=0)
     loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
-    train(nn.Linear(2, 1), batches, loss, TrainingConfig(4, 0.1, log_every=2), folder=tmp_path)
+    train(
+        nn.Linear(2, 1),
+        batches,
+        loss,
+        TrainingConfig(4, 0.1, log_every=2),
+        run=RunOptions(folder=tmp_path),
+    )
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [2, 4]
     for line in lines:

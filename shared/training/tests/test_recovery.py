@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from shared.errors import CourseError
-from shared.training import Batches, TrainingConfig, load_weights, read_metrics, train
+from shared.training import Batches, RunOptions, TrainingConfig, load_weights, read_metrics, train
 from shared.training.checkpoint import FILE_NAME, PREVIOUS_NAME, read_checkpoint
 from shared.training.recovery import DAMAGED_NAME
 
@@ -24,7 +24,13 @@ def run(folder=None, resume=False, **changes):
     settings = {"steps": 6, "learning_rate": 0.1, "checkpoint_every": 2, "log_every": 1, "ema_decay": 0.5} | changes
     batches = Batches(INPUTS, batch_size=8, seed=0)
     loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
-    return train(network(), batches, loss, TrainingConfig(**settings), folder=folder, resume=resume)
+    return train(
+        network(),
+        batches,
+        loss,
+        TrainingConfig(**settings),
+        run=RunOptions(folder=folder, resume=resume),
+    )
 
 
 def step_of(path) -> int:

@@ -18,7 +18,7 @@ from lessons.lesson_00_foundations.cnn.experiment.shifted import (
     scattered,
 )
 from lessons.lesson_00_foundations.cnn.model import MLP, ResNet, count_parameters, mlp_of_equal_size
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 CLASSES = 10
 PLACES = {"everywhere": EVERYWHERE, "left": LEFT}
@@ -89,10 +89,16 @@ def fit(
     )  # fmt: skip
     few = slice(0, 359)  # on the way each held-out digit once
     result = train(
-        network, batches, classification_loss, config, folder=folder, resume=resume, device=device, label=folder.name,
-        evaluate=lambda trained: {"accuracy": accuracy(trained, test[0][few], test[1][few])},
-        evaluate_every=max(1, steps // EVALUATIONS),
-    )  # fmt: skip
+        network,
+        batches,
+        classification_loss,
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(
+            lambda trained: {"accuracy": accuracy(trained, test[0][few], test[1][few])},
+            every=max(1, steps // EVALUATIONS),
+        ),
+    )
     return {
         "accuracy": accuracy(result.model, *test),
         "parameters": count_parameters(network),
@@ -137,9 +143,13 @@ def train_photographs(
     )  # fmt: skip
     test = test_pixels - mean, torch.from_numpy(found.test_labels)
     result = train(
-        network, batches, classification_loss, config, folder=folder, resume=resume, device=device, label=folder.name,
-        evaluate=lambda trained: {"accuracy": accuracy(trained, *test)}, evaluate_every=max(1, steps // 20),
-    )  # fmt: skip
+        network,
+        batches,
+        classification_loss,
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(lambda trained: {"accuracy": accuracy(trained, *test)}, every=max(1, steps // 20)),
+    )
     return {
         "accuracy": accuracy(result.model, *test),
         "parameters": count_parameters(network),

@@ -15,7 +15,7 @@ from lessons.lesson_00_foundations.recurrent.model import (
     SequenceClassifier,
     rnn_width_of_equal_size,
 )
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 HIDDEN = 32
 """Width of the LSTMs; the plain networks are as much wider as it takes to have as many parameters."""
@@ -70,11 +70,18 @@ def train_recall(
         model = SequenceClassifier(kind, recall.INPUTS, width(kind, recall.INPUTS), 2)
         test = recall.held_out(lag)
         result = train(
-            model, recall.batches(lag, seed, 64), classification_loss, configuration(steps, 5e-3, seed),
-            folder=folder / f"lag-{lag}", resume=resume, device=device, label=f"{folder.name}, {lag} steps back",
-            evaluate=lambda trained, few=[part[:FEW] for part in test]: {"accuracy": accuracy(trained, *few)},
-            evaluate_every=max(1, steps // EVALUATIONS),
-        )  # fmt: skip
+            model,
+            recall.batches(lag, seed, 64),
+            classification_loss,
+            configuration(steps, 5e-3, seed),
+            run=RunOptions(
+                folder=folder / f"lag-{lag}", resume=resume, device=device, label=f"{folder.name}, {lag} steps back"
+            ),
+            evaluation=Evaluation(
+                lambda trained, few=[part[:FEW] for part in test]: {"accuracy": accuracy(trained, *few)},
+                every=max(1, steps // EVALUATIONS),
+            ),
+        )
         found["accuracies"].append(accuracy(result.model, *test))
         found["accuracy_curves"].append(curve_from_history(result.history, "evaluation/accuracy"))
     torch.manual_seed(seed)
@@ -106,10 +113,15 @@ def train_series(*, seed: int, data: str, device: str, folder: Path, resume: boo
     torch.manual_seed(seed)
     model = Predictor(kind, width(kind, 1))
     result = train(
-        model, Batches(seen, batch_size=64, seed=seed), next_value_loss, configuration(steps, 1e-2, seed), folder=folder,
-        resume=resume, device=device, label=folder.name, evaluate=lambda trained: {"error": last_error(trained, few, spread)},
-        evaluate_every=max(1, steps // EVALUATIONS),
-    )  # fmt: skip
+        model,
+        Batches(seen, batch_size=64, seed=seed),
+        next_value_loss,
+        configuration(steps, 1e-2, seed),
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(
+            lambda trained: {"error": last_error(trained, few, spread)}, every=max(1, steps // EVALUATIONS)
+        ),
+    )
     # Lags of a width that is usual for linear prediction, and all that the network sees.
     linear = {lags: series.linear_prediction(seen[:, -lags - 1 :], test[:, -lags - 1 :]) for lags in (LAGS, WINDOW)}
     errors = {lags: series.relative_error(guess, test[:, -1], spread) for lags, guess in linear.items()}
@@ -188,11 +200,16 @@ def fit_reader(
     """Train a reader of sentences; return its accuracies by the names of the tests, and their curves."""
     fewer = {name: [part[:FEW] for part in test] for name, test in tests.items()}
     result = train(
-        model, batches, classification_loss, configuration(steps, 1e-2, seed), folder=folder, resume=resume,
-        device=device, label=folder.name,
-        evaluate=lambda trained: {name: accuracy(trained, *few) for name, few in fewer.items()},
-        evaluate_every=max(1, steps // EVALUATIONS),
-    )  # fmt: skip
+        model,
+        batches,
+        classification_loss,
+        configuration(steps, 1e-2, seed),
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(
+            lambda trained: {name: accuracy(trained, *few) for name, few in fewer.items()},
+            every=max(1, steps // EVALUATIONS),
+        ),
+    )
     return {name: accuracy(result.model, *test) for name, test in tests.items()} | {
         "parameters": count_parameters(model),
         "accuracy_curve": curve_from_history(result.history, "evaluation/accuracy"),

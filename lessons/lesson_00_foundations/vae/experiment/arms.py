@@ -23,7 +23,7 @@ from lessons.lesson_00_foundations.vae.model import (
 )
 from shared.stdlib import digits
 from shared.torch_conversion import as_plain, as_torch, largest_difference
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 SAMPLES = 4000
 """How many new images of each model the judge is shown."""
@@ -91,10 +91,13 @@ def train_vae(
         log_every=max(1, steps // 20),
     )
     result = train(
-        model, Batches(images.train, batch_size=128, seed=seed, augment=with_noise(width)),
-        lambda trained, batch: negative_elbo(trained, *batch, kl_weight), config, folder=folder / "training", resume=resume,
-        device=device, label=folder.name, evaluate=held_out, evaluate_every=max(1, steps // 20),
-    )  # fmt: skip
+        model,
+        Batches(images.train, batch_size=128, seed=seed, augment=with_noise(width)),
+        lambda trained, batch: negative_elbo(trained, *batch, kl_weight),
+        config,
+        run=RunOptions(folder=folder / "training", resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(held_out, every=max(1, steps // 20)),
+    )
     model = result.model.cpu()
     judge = train_judge(
         images.train,

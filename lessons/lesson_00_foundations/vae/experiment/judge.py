@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.training import Batches, TrainingConfig, train
+from shared.training import Batches, RunOptions, TrainingConfig, train
 
 Images = Float[Tensor, "batch pixels"]
 FEATURES = 32
@@ -43,9 +43,12 @@ def train_judge(
     )
     batches = Batches(images, labels, batch_size=64, seed=seed)
     return train(
-        Judge(), batches, lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]), config, folder=folder,
-        resume=resume, device=device, label="judge",
-    ).model.cpu()  # fmt: skip
+        Judge(),
+        batches,
+        lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
+        config,
+        run=RunOptions(folder=folder, resume=resume, device=device, label="judge"),
+    ).model.cpu()
 
 
 @torch.no_grad()
