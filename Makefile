@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor checkpoints runs serve test lint bench clean site site-setup site-serve test-site progress mutants
+.PHONY: help setup doctor checkpoints runs serve test lint format bench clean site site-setup site-serve test-site progress mutants
 
 # The first Python on this machine that the course can use; name another with PYTHON=…
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
@@ -62,9 +62,13 @@ test: setup lint ## run every test and every notebook
 test-%: setup ## run lesson N's tests and notebook
 	@$(RUN) -m pytest -q -n $(WORKERS) --dist loadfile --nbval-lax --nbval-current-env $$(ls -d lessons/lesson_$$(printf '%02d' $*)_*)
 
-lint: setup ## check the code's style
+lint: setup ## check style (ruff) and spelling (codespell, American)
 	@$(RUN) -m ruff check --quiet . && $(RUN) -m ruff format --quiet --check . || \
-		{ echo "style: run .venv/bin/ruff check --fix . && .venv/bin/ruff format ."; exit 1; }
+		{ echo "style: run make format, then correct what ruff still reports"; exit 1; }
+	@$(RUN) -m codespell_lib || { echo "spelling: correct it, or add a name to ignore-words-list in pyproject.toml"; exit 1; }
+
+format: setup ## format the code and fix what ruff can fix
+	@$(RUN) -m ruff check --quiet --fix . ; $(RUN) -m ruff format --quiet .
 
 # The site has an environment of its own, so that nothing here makes lessons and tests slower.
 site-setup:
