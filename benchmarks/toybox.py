@@ -72,11 +72,11 @@ def _paste(scene: Scene, size: int) -> Image.Image:
         empty = Image.frombytes("RGB", (size, size), background(*key))
         _PASTED[key] = (empty, empty)
     image = _PASTED[key][0].copy()
-    for thing in scene.things:
-        look = (thing.shape, thing.colour, thing.texture, size_in_pixels(thing.size, size))
+    for scene_object in scene.objects:
+        look = (scene_object.shape, scene_object.colour, scene_object.texture, size_in_pixels(scene_object.size, size))
         if look not in _PASTED:
             _PASTED[look] = _as_pillow(*look)
-        image.paste(_PASTED[look][0], corner(thing, size), _PASTED[look][1])
+        image.paste(_PASTED[look][0], corner(scene_object, size), _PASTED[look][1])
     return image
 
 

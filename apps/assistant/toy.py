@@ -25,7 +25,7 @@ from lessons.lesson_05_llava.experiment.conversations import World, questions_ab
 from shared.atomic import disk_errors, write_atomically
 from shared.cli import command_line
 
-THINGS = (1, 2)
+OBJECTS = (1, 2)
 KINDS = (
     "colour",
     "shape",
@@ -34,7 +34,7 @@ KINDS = (
     "place",
     "existence",
 )  # of questions that one or two things are enough for
-WORLD = World(THINGS, KINDS)
+WORLD = World(OBJECTS, KINDS)
 TURNS = 3
 LEVEL = "places"
 CAPTION = "what is in the picture?"
@@ -49,17 +49,17 @@ def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 
     held_back = max(64, examples // 10)
     with disk_errors(folder):
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        train = [scene_at("train", seed, number, THINGS) for number in range(examples)]
+        train = [scene_at("train", seed, number, OBJECTS) for number in range(examples)]
         for number, scene in enumerate(train):
             _draw(folder, _name("train", number), scene, size)
         captions = [_captioned("train", number, scene) for number, scene in enumerate(train)]
         talks = [_conversation(number, scene, seed) for number, scene in enumerate(train)]
-        test = [scene_at("test", seed, number, THINGS) for number in range(held_back)]
+        test = [scene_at("test", seed, number, OBJECTS) for number in range(held_back)]
         for number, scene in enumerate(test):
             _draw(folder, _name("test", number), scene, size)
         questions = []
         for number in range(held_back):
-            scene, question = question_at("test", seed, number, KINDS[number % len(KINDS)], THINGS)
+            scene, question = question_at("test", seed, number, KINDS[number % len(KINDS)], OBJECTS)
             _draw(folder, _name("question", number), scene, size)
             asked = {"image": _name("question", number), "prompt": question.text, "text": question.answer}
             questions.append(asked | {"kind": question.kind})
@@ -86,7 +86,7 @@ def _captioned(split: str, number: int, scene: Scene) -> dict[str, str]:
 
 def _conversation(number: int, scene: Scene, seed: int) -> dict[str, object]:
     """A few questions about one scene, as the lesson's own arms learn from."""
-    other = scene_at("train", seed, number + 2**39, THINGS)  # where things come from that are asked for in vain
+    other = scene_at("train", seed, number + 2**39, OBJECTS)  # where things come from that are asked for in vain
     said = []
     for place, (text, answer) in enumerate(questions_about(scene, other, TURNS, WORLD, seed, number)):
         said.append({"from": "human", "value": text if place else f"{IMAGE}\n{text}"})

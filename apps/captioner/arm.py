@@ -27,7 +27,7 @@ def train_captioner(
     eye: Literal["clip", "new"] = "clip",
     blind: bool = False,
     scenes: int = 6000,
-    things: tuple[int, int] | list[int] = (1, 2),
+    objects: tuple[int, int] | list[int] = (1, 2),
     batch_size: int = 32,
     learning_rate: float = 5e-3,
     held_out: int = 200,
@@ -38,16 +38,16 @@ def train_captioner(
     blind   every picture is gray, in training and after: the baseline that knows how captions go
     (data is not used: whether a caption is true is known of the toy world only)
     """
-    things = tuple(things)
+    objects = tuple(objects)
     size = SMALL.eye.image_sides[0]
-    training, _ = toy_pictures("train", seed, scenes, size=size, things=things)
-    tokenizer = caption_tokenizer(training.captions, SMALL.language.vocab_size)
+    training, _ = toy_pictures("train", seed, scenes, size=size, objects=objects)
+    tokenizer = caption_tokenizer(training.captions, SMALL.language.vocab)
     torch.manual_seed(seed)
     model = Captioner(SMALL)
     if eye == "clip":
         model.eye = eye_of_clip()
     held = {
-        split: toy_pictures(split, TEST_SEED, held_out, size=size, things=things) for split in ("validation", "test")
+        split: toy_pictures(split, TEST_SEED, held_out, size=size, objects=objects) for split in ("validation", "test")
     }
 
     def captions_true(trained: Captioner) -> dict[str, float]:

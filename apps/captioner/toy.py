@@ -23,17 +23,17 @@ LEVEL = "colours"
 
 
 def toy_pictures(
-    split: str, seed: int, count: int, *, size: int = 32, things: tuple[int, int] = (1, 2)
+    split: str, seed: int, count: int, *, size: int = 32, objects: tuple[int, int] = (1, 2)
 ) -> tuple[Pictures, list[Scene]]:
     """The first scenes of a split, drawn and captioned: “a red circle and a blue star”. In "test" each has a held-out combination."""
-    scenes = [scene_at(split, seed, number, things) for number in range(count)]
+    scenes = [scene_at(split, seed, number, objects) for number in range(count)]
     pixels = torch.from_numpy(pictures(scenes, size)).permute(0, 3, 1, 2).contiguous()
     return Pictures(pixels, [(caption(scene, LEVEL),) for scene in scenes]), scenes
 
 
-def write_folder(folder: Path, *, pairs: int = 16, size: int = 96, things: tuple[int, int] = (1, 2)) -> None:
+def write_folder(folder: Path, *, pairs: int = 16, size: int = 96, objects: tuple[int, int] = (1, 2)) -> None:
     """Write so many pictures of the training split, and captions.json. Raises CourseError when the disk refuses."""
-    drawn, _ = toy_pictures("train", 0, pairs, size=size, things=things)
+    drawn, _ = toy_pictures("train", 0, pairs, size=size, objects=objects)
     names = [f"scene-{number:05}.png" for number in range(pairs)]
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

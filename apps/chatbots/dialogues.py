@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from data.toybox.language import ATTRIBUTES, caption, describe, parse_phrase, phrase
 from data.toybox.questions import question_at
-from data.toybox.scene import Scene, Thing
+from data.toybox.scene import Scene, SceneObject
 
 KINDS = ("colour", "shape", "size", "texture")
 """Questions about one thing."""
@@ -30,12 +30,12 @@ class Dialogue:
     answer: str
 
 
-def dialogue_at(split: str, seed: int, number: int, things: tuple[int, int] = (1, 2)) -> Dialogue:
+def dialogue_at(split: str, seed: int, number: int, objects: tuple[int, int] = (1, 2)) -> Dialogue:
     """Dialogue `number` of a split; in "test" each scene has a combination of colour and shape that is never trained on."""
-    scene, question = question_at(split, seed, number, KINDS[number % len(KINDS)], things)
+    scene, question = question_at(split, seed, number, KINDS[number % len(KINDS)], objects)
     asked_for = re.fullmatch(r"what \w+ is the (.+)\?", question.text)[1]
-    thing = _thing(scene, asked_for)
-    shown = phrase(describe(thing, ATTRIBUTES))
+    scene_object = _object(scene, asked_for)
+    shown = phrase(describe(scene_object, ATTRIBUTES))
     return Dialogue(
         f"{caption(scene, 'attributes')}. {question.text}",
         f"find the {asked_for}. here we see {shown}. the {question.kind} is {question.answer}.",
@@ -44,11 +44,11 @@ def dialogue_at(split: str, seed: int, number: int, things: tuple[int, int] = (1
     )
 
 
-def _thing(scene: Scene, words: str) -> Thing:
+def _object(scene: Scene, words: str) -> SceneObject:
     """The one thing of the scene that the words fit."""
     said = parse_phrase(f"{'an' if words[0] in 'aeiou' else 'a'} {words}")
-    (thing,) = (thing for thing in scene.things if said.fits(thing))
-    return thing
+    (scene_object,) = (scene_object for scene_object in scene.objects if said.fits(scene_object))
+    return scene_object
 
 
 def is_patient(text: str) -> bool:

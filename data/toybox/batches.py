@@ -25,17 +25,17 @@ class Batch(NamedTuple):
     labels: dict[str, np.ndarray]
 
 
-def batch(split: str, seed: int, first: int, last: int, *, size: int = 64, things: tuple[int, int] = (1, 5)) -> Batch:
+def batch(split: str, seed: int, first: int, last: int, *, size: int = 64, objects: tuple[int, int] = (1, 5)) -> Batch:
     """Return scenes first … last − 1 of a split, `size` pixels wide, with `things` (least, most) things each.
 
     Raises ValueError when last is not above first, or for what `scene_at` and `pictures` refuse.
     """
     if last <= first:
         raise ValueError(f"scenes {first} to {last}: expected last above first, the scenes are [first, last)")
-    scenes = [scene_at(split, seed, number, things) for number in range(first, last)]
-    labels = {name: np.full((len(scenes), things[1]), -1, np.int64) for name in LABELS}
+    scenes = [scene_at(split, seed, number, objects) for number in range(first, last)]
+    labels = {name: np.full((len(scenes), objects[1]), -1, np.int64) for name in LABELS}
     for row, scene in enumerate(scenes):
-        for column, thing in enumerate(scene.things):
+        for column, scene_object in enumerate(scene.objects):
             for name, numbers in _NUMBER.items():
-                labels[name][row, column] = numbers[getattr(thing, name)]
+                labels[name][row, column] = numbers[getattr(scene_object, name)]
     return Batch(scenes, pictures(scenes, size), labels)

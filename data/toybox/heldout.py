@@ -33,7 +33,7 @@ _REQUIRED = tuple(sorted(HELD_OUT))
 SPLITS = ("train", "validation", "test")
 
 
-def scene_at(split: str, seed: int, number: int, things: tuple[int, int] = (1, 5)) -> Scene:
+def scene_at(split: str, seed: int, number: int, objects: tuple[int, int] = (1, 5)) -> Scene:
     """Return scene `number` of a split: "train", "validation" (new scenes of seen combinations) or "test".
 
     `things` is the least and the greatest number of things. The three splits of one seed share no random numbers.
@@ -41,8 +41,8 @@ def scene_at(split: str, seed: int, number: int, things: tuple[int, int] = (1, 5
     """
     check_split(split)
     if split == "test":
-        return make_scene(seed, number, things=things, required=_REQUIRED, purpose=2)
-    return make_scene(seed, number, things=things, forbidden=HELD_OUT, purpose=SPLITS.index(split))
+        return make_scene(seed, number, objects=objects, required=_REQUIRED, purpose=2)
+    return make_scene(seed, number, objects=objects, forbidden=HELD_OUT, purpose=SPLITS.index(split))
 
 
 def check_split(split: str) -> None:
@@ -53,7 +53,7 @@ def check_split(split: str) -> None:
 
 def is_held_out(scene: Scene) -> bool:
     """Whether any thing of the scene has a held-out combination."""
-    return any((thing.colour, thing.shape) in HELD_OUT for thing in scene.things)
+    return any((scene_object.colour, scene_object.shape) in HELD_OUT for scene_object in scene.objects)
 
 
 # A colour belongs to a shape when it stands before it ("purple striped triangle", "purple, large triangle"),

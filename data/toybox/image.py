@@ -40,10 +40,10 @@ def pictures(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
     width_of = {name: raster.size_in_pixels(name, size) for name in WIDTH}
     for canvas, scene in zip(canvases, scenes, strict=True):
         canvas[:] = _background(scene.background, size)
-        for thing in scene.things:
-            left, top = raster.corner(thing, size)
-            width = width_of[thing.size]
-            keep, ink = _sprite(thing.shape, thing.colour, thing.texture, width)
+        for scene_object in scene.objects:
+            left, top = raster.corner(scene_object, size)
+            width = width_of[scene_object.size]
+            keep, ink = _sprite(scene_object.shape, scene_object.colour, scene_object.texture, width)
             region = canvas[top : top + width, 3 * left : 3 * (left + width)]
             pixels = keep * region
             pixels += ink

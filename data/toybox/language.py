@@ -18,7 +18,19 @@ from itertools import combinations
 from random import Random
 from typing import NamedTuple
 
-from data.toybox.scene import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, TEXTURES, Scene, Thing, holds, offset, pick
+from data.toybox.scene import (
+    COLOURS,
+    PLACES,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    SceneObject,
+    holds,
+    offset,
+    pick,
+)
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
 LEVELS = ("shapes", "colours", "attributes", "places", "relation")
@@ -41,14 +53,14 @@ class Description(NamedTuple):
     place: str | None = None
     count: int = 1
 
-    def fits(self, thing: Thing) -> bool:
+    def fits(self, scene_object: SceneObject) -> bool:
         """Whether all that is said is true of the thing."""
         return (
-            self.size in (None, thing.size)
-            and self.texture in (None, thing.texture)
-            and self.colour in (None, thing.colour)
-            and self.shape in (None, thing.shape)
-            and (self.place is None or self.place == thing.place)
+            self.size in (None, scene_object.size)
+            and self.texture in (None, scene_object.texture)
+            and self.colour in (None, scene_object.colour)
+            and self.shape in (None, scene_object.shape)
+            and (self.place is None or self.place == scene_object.place)
         )
 
 
@@ -66,9 +78,9 @@ class Instruction(NamedTuple):
     target: int
 
 
-def describe(thing: Thing, attributes: tuple[str, ...]) -> Description:
+def describe(scene_object: SceneObject, attributes: tuple[str, ...]) -> Description:
     """Return what is said of a thing when only these of size, texture, colour, shape and place are said."""
-    return Description(**{attribute: getattr(thing, attribute) for attribute in attributes})
+    return Description(**{attribute: getattr(scene_object, attribute) for attribute in attributes})
 
 
 def words(description: Description) -> str:
@@ -115,12 +127,14 @@ def caption(scene: Scene, level: str = "attributes", rng: Random | None = None) 
     if level == "relation":
         if rng is None:
             raise ValueError("a caption about a relation picks two things: give it rng=random.Random(…)")
-        related = [(a, name, b) for a in scene.things for b in scene.things for name in RELATIONS if holds(a, name, b)]
+        related = [
+            (a, name, b) for a in scene.objects for b in scene.objects for name in RELATIONS if holds(a, name, b)
+        ]
         if related:
             a, name, b = pick(rng, related)
             return f"{opening}{phrase(describe(a, ATTRIBUTES))} {name} {phrase(describe(b, ATTRIBUTES))}"
         level = "attributes"
-    alike = Counter(describe(thing, _SAID[level]) for thing in scene.things)
+    alike = Counter(describe(scene_object, _SAID[level]) for scene_object in scene.objects)
     return opening + join([phrase(description._replace(count=count)) for description, count in alike.items()])
 
 
@@ -174,14 +188,16 @@ def is_true(text: str, scene: Scene) -> bool:
         return False
     if said.relation:
         first, second = said.phrases
-        pairs = ((a, b) for a in scene.things for b in scene.things)
+        pairs = ((a, b) for a in scene.objects for b in scene.objects)
         return any(first.fits(a) and second.fits(b) and holds(a, said.relation, b) for a, b in pairs)
-    each_counts = all(sum(map(description.fits, scene.things)) == description.count for description in said.phrases)
-    each_named = all(sum(description.fits(thing) for description in said.phrases) == 1 for thing in scene.things)
+    each_counts = all(sum(map(description.fits, scene.objects)) == description.count for description in said.phrases)
+    each_named = all(
+        sum(description.fits(scene_object) for description in said.phrases) == 1 for scene_object in scene.objects
+    )
     return each_counts and each_named
 
 
-def refer(scene: Scene, thing: Thing, rng: Random, unsaid: tuple[str, ...] = ()) -> Description | None:
+def refer(scene: Scene, scene_object: SceneObject, rng: Random, unsaid: tuple[str, ...] = ()) -> Description | None:
     """Return a description that fits this thing and no other, or None when there is none.
 
     Half of the time it is as short as can be, half of the time it says one attribute more.
@@ -191,14 +207,14 @@ def refer(scene: Scene, thing: Thing, rng: Random, unsaid: tuple[str, ...] = ())
     sayable = [attribute for attribute in ("shape", "colour", "size", "texture") if attribute not in unsaid]
     generous = rng.random() < 0.5
     for length in range(1, len(sayable) + 1):
-        descriptions = [describe(thing, attributes) for attributes in combinations(sayable, length)]
-        fitting = [description for description in descriptions if sum(map(description.fits, scene.things)) == 1]
+        descriptions = [describe(scene_object, attributes) for attributes in combinations(sayable, length)]
+        fitting = [description for description in descriptions if sum(map(description.fits, scene.objects)) == 1]
         if fitting and generous and length < len(sayable):
             generous = False  # whatever says more than a fitting description fits too
         elif fitting:
             return pick(rng, fitting)
     if "place" not in unsaid:
-        return describe(thing, (*sayable, "place"))
+        return describe(scene_object, (*sayable, "place"))
     return None
 
 
@@ -207,14 +223,14 @@ def instruction(scene: Scene, rng: Random) -> Instruction:
 
     Exactly one thing of the scene fits.
     """
-    target = int(rng.random() * len(scene.things))
-    thing, verb = scene.things[target], pick(rng, VERBS)
-    landmark = pick(rng, scene.things)
-    related = [relation for relation in RELATIONS if holds(thing, relation, landmark)]
+    target = int(rng.random() * len(scene.objects))
+    scene_object, verb = scene.objects[target], pick(rng, VERBS)
+    landmark = pick(rng, scene.objects)
+    related = [relation for relation in RELATIONS if holds(scene_object, relation, landmark)]
     if related:
         # The relation helps to tell things apart, so less is said of the thing itself. Another thing of its shape
         # may not lie on that side of the landmark, not even a little.
-        relation, said = pick(rng, related), describe(thing, ("shape",))
-        if sum(said.fits(other) and offset(other, relation, landmark) > 0 for other in scene.things) == 1:
+        relation, said = pick(rng, related), describe(scene_object, ("shape",))
+        if sum(said.fits(other) and offset(other, relation, landmark) > 0 for other in scene.objects) == 1:
             return Instruction(f"{verb} the {words(said)} {relation} the {words(refer(scene, landmark, rng))}", target)
-    return Instruction(f"{verb} the {words(refer(scene, thing, rng))}", target)
+    return Instruction(f"{verb} the {words(refer(scene, scene_object, rng))}", target)

@@ -35,7 +35,7 @@ from data.toybox.scene import (
     SIZES,
     TEXTURES,
     Scene,
-    Thing,
+    SceneObject,
     holds,
     nearest,
     pick,
@@ -44,18 +44,18 @@ from data.toybox.scene import (
 )
 
 TEMPLATES = {
-    "colour": "what colour is the {thing}?",
-    "shape": "what shape is the {thing}?",
-    "size": "what size is the {thing}?",
-    "texture": "what texture is the {thing}?",
-    "place": "where is the {thing}?",
-    "count": "how many {things} are there?",
-    "existence": "is there {thing}?",
-    "relation": "is the {thing} {relation} the {other}?",
-    "nearest": "what {attribute} is the thing nearest to the {thing}?",
-    "same": "are the {thing} and the {other} of the same {attribute}?",
-    "larger": "is the {thing} larger than the {other}?",
-    "more": "are there more {things} than {others}?",
+    "colour": "what colour is the {scene_object}?",
+    "shape": "what shape is the {scene_object}?",
+    "size": "what size is the {scene_object}?",
+    "texture": "what texture is the {scene_object}?",
+    "place": "where is the {scene_object}?",
+    "count": "how many {objects} are there?",
+    "existence": "is there {scene_object}?",
+    "relation": "is the {scene_object} {relation} the {other}?",
+    "nearest": "what {attribute} is the thing nearest to the {scene_object}?",
+    "same": "are the {scene_object} and the {other} of the same {attribute}?",
+    "larger": "is the {scene_object} larger than the {other}?",
+    "more": "are there more {objects} than {others}?",
 }
 KINDS = tuple(TEMPLATES)
 _YES_NO = ("yes", "no")
@@ -83,7 +83,7 @@ class Question(NamedTuple):
     answer: str
 
 
-def ask(scene: Scene, kind: str, answer: str, rng: Random, elsewhere: Sequence[Thing] = ()) -> Question | None:
+def ask(scene: Scene, kind: str, answer: str, rng: Random, elsewhere: Sequence[SceneObject] = ()) -> Question | None:
     """Return a question of a kind that has this answer in this scene, or None when there is none.
 
     `elsewhere` are things of other scenes of the same split: what is asked for when the answer is that it is
@@ -114,7 +114,7 @@ def check_kind(kind: str) -> None:
 
 
 def question_at(
-    split: str, seed: int, number: int, kind: str | None = None, things: tuple[int, int] = (2, 6)
+    split: str, seed: int, number: int, kind: str | None = None, objects: tuple[int, int] = (2, 6)
 ) -> tuple[Scene, Question]:
     """Return question `number` of a split and seed, and its scene; of one kind, or of all kinds in equal parts.
 
@@ -130,18 +130,18 @@ def question_at(
     answer = pick(rng, ANSWERS[kind])
     for attempt in range(1000):
         # Far from the numbers that anybody counts to, so that no two questions share their later scenes.
-        scene = scene_at(split, seed, number + attempt * 2**40, things)
-        other = scene_at(split, seed, number + attempt * 2**40 + 2**39, things) if kind == "existence" else scene
-        question = ask(scene, kind, answer, rng, other.things)
+        scene = scene_at(split, seed, number + attempt * 2**40, objects)
+        other = scene_at(split, seed, number + attempt * 2**40 + 2**39, objects) if kind == "existence" else scene
+        question = ask(scene, kind, answer, rng, other.objects)
         if question:
             return scene, question
-    raise ValueError(f"no scene of {things[0]} to {things[1]} things has a {kind!r} question answered {answer!r}")
+    raise ValueError(f"no scene of {objects[0]} to {objects[1]} things has a {kind!r} question answered {answer!r}")
 
 
 def _ask_attribute(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
-    things = [thing for thing in scene.things if getattr(thing, kind) == answer]
-    said = things and refer(scene, pick(rng, things), rng, unsaid=(kind, "place"))
-    return TEMPLATES[kind].format(thing=words(said)) if said else None
+    objects = [scene_object for scene_object in scene.objects if getattr(scene_object, kind) == answer]
+    said = objects and refer(scene, pick(rng, objects), rng, unsaid=(kind, "place"))
+    return TEMPLATES[kind].format(scene_object=words(said)) if said else None
 
 
 def _ask_numbers(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
@@ -150,10 +150,12 @@ def _ask_numbers(scene: Scene, kind: str, answer: str, rng: Random) -> str | Non
     Only colours and shapes, which are all equally frequent: "how many small things" would give away "many".
     """
     attribute, values = pick(rng, (("colour", COLOURS), ("shape", SHAPES)))
-    numbers = {value: sum(getattr(thing, attribute) == value for thing in scene.things) for value in values}
+    numbers = {
+        value: sum(getattr(scene_object, attribute) == value for scene_object in scene.objects) for value in values
+    }
     if kind == "count":
         fitting = [value for value in values if numbers[value] == ANSWERS["count"].index(answer)]
-        return fitting and TEMPLATES[kind].format(things=_plural(attribute, pick(rng, fitting)))
+        return fitting and TEMPLATES[kind].format(objects=_plural(attribute, pick(rng, fitting)))
     # Only what is there, so that "more than nothing" does not make it easy.
     present = [value for value in values if numbers[value]]
     pairs = [(a, b) for a, b in permutations(present, 2) if numbers[a] != numbers[b]]
@@ -161,20 +163,22 @@ def _ask_numbers(scene: Scene, kind: str, answer: str, rng: Random) -> str | Non
     if not fitting:
         return None
     a, b = pick(rng, fitting)
-    return TEMPLATES[kind].format(things=_plural(attribute, a), others=_plural(attribute, b))
+    return TEMPLATES[kind].format(objects=_plural(attribute, a), others=_plural(attribute, b))
 
 
 def _plural(attribute: str, value: str) -> str:
     return words(Description(count=2, **{attribute: value}))
 
 
-def _ask_existence(scene: Scene, answer: str, rng: Random, elsewhere: Sequence[Thing]) -> str | None:
+def _ask_existence(scene: Scene, answer: str, rng: Random, elsewhere: Sequence[SceneObject]) -> str | None:
     """Ask for a thing of this scene, or for one of another scene that has no like here."""
     attributes = pick(rng, _SUBSETS)
-    candidates = [describe(thing, attributes) for thing in (scene.things if answer == "yes" else elsewhere)]
+    candidates = [
+        describe(scene_object, attributes) for scene_object in (scene.objects if answer == "yes" else elsewhere)
+    ]
     if answer == "no":
-        candidates = [said for said in candidates if not any(map(said.fits, scene.things))]
-    return TEMPLATES["existence"].format(thing=phrase(pick(rng, candidates))) if candidates else None
+        candidates = [said for said in candidates if not any(map(said.fits, scene.objects))]
+    return TEMPLATES["existence"].format(scene_object=phrase(pick(rng, candidates))) if candidates else None
 
 
 _SUBSETS = (("colour",), ("shape",), ("colour", "shape"), ("colour", "shape"), ("texture", "shape"), ("size", "colour"))
@@ -185,20 +189,20 @@ def _ask_nearest(scene: Scene, answer: str, rng: Random) -> str | None:
     """Ask for the colour (or shape) of a neighbor, with no colour (or shape) said: neighbors are often alike."""
     attribute = "colour" if answer in COLOURS else "shape"
     fitting = []
-    for thing in scene.things:
-        neighbor = nearest(scene.things, thing)
+    for scene_object in scene.objects:
+        neighbor = nearest(scene.objects, scene_object)
         if neighbor and getattr(neighbor, attribute) == answer:
-            said = refer(scene, thing, rng, unsaid=(attribute, "place"))
+            said = refer(scene, scene_object, rng, unsaid=(attribute, "place"))
             if said:
                 fitting.append(said)
-    return TEMPLATES["nearest"].format(attribute=attribute, thing=words(pick(rng, fitting))) if fitting else None
+    return TEMPLATES["nearest"].format(attribute=attribute, scene_object=words(pick(rng, fitting))) if fitting else None
 
 
 def _ask_two(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
     """Ask how two things lie to each other, whether they share an attribute, or which is larger."""
     detail = {"relation": pick(rng, RELATIONS), "same": pick(rng, ATTRIBUTES), "larger": "size"}[kind]
     yes, fitting = answer == "yes", []
-    for a, b in permutations(scene.things, 2):
+    for a, b in permutations(scene.objects, 2):
         if kind == "relation":
             # What is neither clearly so nor clearly the other way round is not asked.
             fits = holds(a, detail, b) if yes else holds(b, detail, a)
@@ -212,10 +216,10 @@ def _ask_two(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
         return None
     # A place said aloud would answer how two things lie to each other.
     unsaid = (detail, "place")
-    a, b = (refer(scene, thing, rng, unsaid) for thing in pick(rng, fitting))
+    a, b = (refer(scene, scene_object, rng, unsaid) for scene_object in pick(rng, fitting))
     if a is None or b is None:
         return None
-    return TEMPLATES[kind].format(thing=words(a), other=words(b), relation=detail, attribute=detail)
+    return TEMPLATES[kind].format(scene_object=words(a), other=words(b), relation=detail, attribute=detail)
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ over a background. `data.toybox.image` lays the same sprites with numpy, a hundr
 from functools import cache
 from typing import NamedTuple
 
-from data.toybox.scene import BACKGROUNDS, WIDTH, WORLD, Scene, Thing
+from data.toybox.scene import BACKGROUNDS, WIDTH, WORLD, Scene, SceneObject
 
 # Chosen so that each two stay apart for red-, green- and blue-blind eyes too (see the test).
 INK = {
@@ -114,10 +114,10 @@ def size_in_pixels(thing_size: str, picture_size: int) -> int:
     return WIDTH[thing_size] * picture_size // WORLD
 
 
-def corner(thing: Thing, picture_size: int) -> tuple[int, int]:
+def corner(scene_object: SceneObject, picture_size: int) -> tuple[int, int]:
     """Return the leftmost column and the topmost row of the thing's sprite."""
-    half = WIDTH[thing.size] // 2
-    return (thing.x - half) * picture_size // WORLD, (thing.y - half) * picture_size // WORLD
+    half = WIDTH[scene_object.size] // 2
+    return (scene_object.x - half) * picture_size // WORLD, (scene_object.y - half) * picture_size // WORLD
 
 
 @cache
@@ -215,9 +215,11 @@ def raster(scene: Scene, size: int = 64) -> bytes:
     """
     check_size(size)
     pixels = bytearray(background(scene.background, size))
-    for thing in scene.things:
-        left, top = corner(thing, size)
-        width, keep, ink = sprite(thing.shape, thing.colour, thing.texture, size_in_pixels(thing.size, size))
+    for scene_object in scene.objects:
+        left, top = corner(scene_object, size)
+        width, keep, ink = sprite(
+            scene_object.shape, scene_object.colour, scene_object.texture, size_in_pixels(scene_object.size, size)
+        )
         for row in range(width):
             start = 3 * ((top + row) * size + left)
             for column in range(width):

@@ -20,7 +20,7 @@ TEXTURES = ("plain", "striped", "dotted", "hollow")
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
 RELATIONS = ("left of", "right of", "above", "below")
 BACKGROUNDS = 12
-MOST_THINGS = 6
+MAX_OBJECTS = 6
 
 # Width of a thing in units: 7 and 11 pixels in a picture of 32 × 32.
 WIDTH = {"small": 28, "large": 44}
@@ -36,7 +36,7 @@ _LAST = {size: (40, 82, 127 - width // 2) for size, width in WIDTH.items()}
 Pair = tuple[str, str]
 
 
-class Thing(NamedTuple):
+class SceneObject(NamedTuple):
     """One thing: how it looks, and its center in world units."""
 
     shape: str
@@ -61,7 +61,7 @@ class Thing(NamedTuple):
 class Scene(NamedTuple):
     """Things in reading order of their places, before one of `BACKGROUNDS` backgrounds."""
 
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     background: int
 
 
@@ -87,7 +87,7 @@ def make_scene(
     seed: int,
     number: int,
     *,
-    things: tuple[int, int] = (1, 5),
+    objects: tuple[int, int] = (1, 5),
     forbidden: Collection[Pair] = (),
     required: Sequence[Pair] = (),
     purpose: int = 0,
@@ -99,16 +99,16 @@ def make_scene(
 
     Raises ValueError when `things` is not within 1 … `MOST_THINGS`, or for a negative seed or number.
     """
-    least, most = things
-    if not 1 <= least <= most <= MOST_THINGS:
-        raise ValueError(f"things={things}: expected (least, most) with 1 ≤ least ≤ most ≤ {MOST_THINGS}")
+    least, most = objects
+    if not 1 <= least <= most <= MAX_OBJECTS:
+        raise ValueError(f"things={objects}: expected (least, most) with 1 ≤ least ≤ most ≤ {MAX_OBJECTS}")
     rng = stream(seed, number, purpose)
     count = least + int(rng.random() * (most - least + 1))
     kinds = _kinds(rng.random, count, forbidden, required)
     placed = _layout(rng.random, count)
     return Scene(
         tuple(
-            Thing(shape, colour, size, TEXTURES[int(rng.random() * 4)], x, y)
+            SceneObject(shape, colour, size, TEXTURES[int(rng.random() * 4)], x, y)
             for (colour, shape), (_, size, x, y) in zip(kinds, placed, strict=True)
         ),
         int(rng.random() * BACKGROUNDS),
@@ -175,34 +175,36 @@ def _is_free(size: str, x: int, y: int, placed: list[tuple[int, str, int, int]])
     return True
 
 
-def offset(a: Thing, relation: str, b: Thing) -> int:
+def offset(a: SceneObject, relation: str, b: SceneObject) -> int:
     """Return how many units the center of a lies left of (right of, above, below) that of b; negative on the other side."""
     if relation in ("left of", "right of"):
         return b.x - a.x if relation == "left of" else a.x - b.x
     return b.y - a.y if relation == "above" else a.y - b.y
 
 
-def holds(a: Thing, relation: str, b: Thing) -> bool:
+def holds(a: SceneObject, relation: str, b: SceneObject) -> bool:
     """Whether a clearly lies left of (right of, above, below) b."""
     return offset(a, relation, b) >= CLEARLY
 
 
-def distance(a: Thing, b: Thing) -> int:
+def distance(a: SceneObject, b: SceneObject) -> int:
     """Return the squared distance between the centers of a and b, in units²."""
     return (a.x - b.x) ** 2 + (a.y - b.y) ** 2
 
 
-def nearest(things: Sequence[Thing], thing: Thing) -> Thing | None:
+def nearest(objects: Sequence[SceneObject], scene_object: SceneObject) -> SceneObject | None:
     """Return the thing nearest to `thing`, or None when there is no other or two are about equally near.
 
     Clearly nearest means that the next one is a quarter farther away, which an eye can see.
     """
-    others = sorted((distance(thing, other), index) for index, other in enumerate(things) if other is not thing)
+    others = sorted(
+        (distance(scene_object, other), index) for index, other in enumerate(objects) if other is not scene_object
+    )
     if not others or (len(others) > 1 and 16 * others[1][0] < 25 * others[0][0]):
         return None
-    return things[others[0][1]]
+    return objects[others[0][1]]
 
 
-def same(a: Thing, b: Thing, attribute: str) -> bool:
+def same(a: SceneObject, b: SceneObject, attribute: str) -> bool:
     """Whether a and b have the same "shape", "colour", "size", "texture" or "place"."""
     return getattr(a, attribute) == getattr(b, attribute)

@@ -211,11 +211,11 @@ def look(scene: Scene) -> list[float]:
 
 
 def caption(scene: Scene) -> str:
-    return phrase(describe(scene.things[0], ("colour", "place")))
+    return phrase(describe(scene.objects[0], ("colour", "place")))
 
 
 def truth(scene: Scene) -> tuple[str, str]:
-    return scene.things[0].colour, scene.things[0].place
+    return scene.objects[0].colour, scene.objects[0].place
 
 
 # ── Learning, and naming without having been taught to ─────────────────────────────────────────────────────────────────

@@ -40,8 +40,8 @@ def toy(tmp_path):
 
 
 def test_sixteen_pairs_are_learned_and_each_caption_goes_with_its_picture():
-    pairs, scenes = toy_pictures("train", 0, 16, things=(1, 1))
-    tokenizer = caption_tokenizer(pairs.captions, SMALL.language.vocab_size)
+    pairs, scenes = toy_pictures("train", 0, 16, objects=(1, 1))
+    tokenizer = caption_tokenizer(pairs.captions, SMALL.language.vocab)
     torch.manual_seed(0)
     model = Captioner(SMALL)
     train_model(

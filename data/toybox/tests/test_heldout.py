@@ -48,15 +48,17 @@ def test_every_test_scene_holds_one_and_its_caption_says_so():
         scene = scene_at("test", 0, number, (1, 6))
         assert is_held_out(scene)
         assert mentions_held_out(caption(scene, "colours")) and mentions_held_out(caption(scene, "places"))
-        found.update(pair for thing in scene.things if (pair := (thing.colour, thing.shape)) in HELD_OUT)
+        found.update(
+            pair for scene_object in scene.objects if (pair := (scene_object.colour, scene_object.shape)) in HELD_OUT
+        )
     assert set(found) == HELD_OUT and min(found.values()) > 150
     assert sum(mentions_held_out(text) for number in range(200) for text in sentences("test", number)) > 600
 
 
 def test_each_colour_and_shape_is_frequent_in_training():
-    things = [thing for number in range(2000) for thing in scene_at("train", 0, number).things]
-    pairs = Counter((thing.colour, thing.shape) for thing in things)
-    assert set(pairs) == set(SEEN_PAIRS) and min(pairs.values()) > len(things) / 56 / 2
+    objects = [scene_object for number in range(2000) for scene_object in scene_at("train", 0, number).objects]
+    pairs = Counter((scene_object.colour, scene_object.shape) for scene_object in objects)
+    assert set(pairs) == set(SEEN_PAIRS) and min(pairs.values()) > len(objects) / 56 / 2
 
 
 def test_the_splits_share_no_scene():

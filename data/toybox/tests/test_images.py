@@ -9,12 +9,12 @@ from data.toybox.batches import LABELS, batch
 from data.toybox.heldout import scene_at
 from data.toybox.image import picture, pictures
 from data.toybox.raster import FULL, INK, PAPER, background, corner, raster, size_in_pixels, sprite
-from data.toybox.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, WORLD, Scene, Thing, make_scene
+from data.toybox.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, WORLD, Scene, SceneObject, make_scene
 
 
 @pytest.mark.parametrize("size", [16, 32, 45, 96])
 def test_numpy_equals_the_stdlib_pixel_for_pixel(size):
-    scenes = [make_scene(0, number, things=(1, 6)) for number in range(4)]
+    scenes = [make_scene(0, number, objects=(1, 6)) for number in range(4)]
     images = pictures(scenes, size)
     assert images.shape == (4, size, size, 3) and images.dtype == np.uint8
     for scene, image in zip(scenes, images, strict=True):
@@ -25,22 +25,22 @@ def test_numpy_equals_the_stdlib_pixel_for_pixel(size):
 @pytest.mark.parametrize("size", [32, 64, 50])
 def test_each_thing_lies_in_its_box_and_nothing_else_anywhere(size):
     for number in range(60):
-        scene = make_scene(1, number, things=(1, 6))
+        scene = make_scene(1, number, objects=(1, 6))
         image = picture(scene, size)
         empty = picture(Scene((), scene.background), size)
         changed = (image != empty).any(-1)
-        for thing in scene.things:
-            left, top = corner(thing, size)
-            width = size_in_pixels(thing.size, size)
+        for scene_object in scene.objects:
+            left, top = corner(scene_object, size)
+            width = size_in_pixels(scene_object.size, size)
             assert changed[top : top + width, left : left + width].sum() > width * width // 8
             changed[top : top + width, left : left + width] = False
             # Within a pixel of where the scene says.
-            assert abs((left + width / 2) / size - thing.x / WORLD) * size <= 1.5
+            assert abs((left + width / 2) / size - scene_object.x / WORLD) * size <= 1.5
         assert not changed.any()
 
 
 def one(shape: str, colour: str, size: str, texture: str) -> Scene:
-    return Scene((Thing(shape, colour, size, texture, 64, 64),), 0)
+    return Scene((SceneObject(shape, colour, size, texture, 64, 64),), 0)
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -132,13 +132,13 @@ def test_a_picture_too_small_to_show_anything_is_refused():
 
 
 def test_a_batch_holds_the_scenes_their_pictures_and_their_labels():
-    made = batch("train", 3, 10, 30, size=32, things=(1, 4))
+    made = batch("train", 3, 10, 30, size=32, objects=(1, 4))
     assert made.pictures.shape == (20, 32, 32, 3)
     for row, scene in enumerate(made.scenes):
         assert scene == scene_at("train", 3, 10 + row, (1, 4))
         np.testing.assert_array_equal(made.pictures[row], picture(scene, 32))
         for name, values in LABELS.items():
-            expected = [values.index(getattr(thing, name)) for thing in scene.things]
+            expected = [values.index(getattr(scene_object, name)) for scene_object in scene.objects]
             assert made.labels[name][row].tolist() == expected + [-1] * (4 - len(expected))
     with pytest.raises(ValueError, match="expected last above first"):
         batch("train", 0, 5, 5)

@@ -22,13 +22,24 @@ from data.toybox.language import (
     words,
 )
 from data.toybox.questions import ANSWERS, KINDS, question_at, vocabulary
-from data.toybox.scene import COLOURS, PLACES, RELATIONS, SHAPES, SIZES, TEXTURES, Scene, Thing, make_scene, stream
+from data.toybox.scene import (
+    COLOURS,
+    PLACES,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Scene,
+    SceneObject,
+    make_scene,
+    stream,
+)
 
 SCENE = Scene(
     (
-        Thing("circle", "red", "small", "striped", 20, 20),
-        Thing("cross", "orange", "large", "plain", 64, 24),
-        Thing("circle", "red", "small", "striped", 20, 100),
+        SceneObject("circle", "red", "small", "striped", 20, 20),
+        SceneObject("cross", "orange", "large", "plain", 64, 24),
+        SceneObject("circle", "red", "small", "striped", 20, 100),
     ),
     0,
 )
@@ -46,11 +57,11 @@ def test_each_level_says_what_it_should():
     related = {caption(SCENE, "relation", stream(0, number)) for number in range(200)}
     assert "a large plain orange cross right of a small striped red circle" in related
     assert "here we see a small striped red circle below a large plain orange cross" in related
-    assert caption(Scene(SCENE.things[1:2], 0), "relation", stream(0, 0)).endswith("a large plain orange cross")
+    assert caption(Scene(SCENE.objects[1:2], 0), "relation", stream(0, 0)).endswith("a large plain orange cross")
 
 
 def test_captions_are_true_of_their_scene_and_rarely_of_another():
-    scenes = [make_scene(0, number, things=(1, 6)) for number in range(400)]
+    scenes = [make_scene(0, number, objects=(1, 6)) for number in range(400)]
     for number, (scene, other) in enumerate(zip(scenes, scenes[1:] + scenes[:1], strict=True)):
         for level in LEVELS:
             text = caption(scene, level, stream(0, number, 9))
@@ -82,13 +93,15 @@ def test_a_caption_that_says_one_thing_wrong_is_false():
 
 def test_captions_are_read_back_as_they_were_meant():
     for number in range(300):
-        scene, rng = make_scene(1, number, things=(1, 6)), stream(1, number, 9)
+        scene, rng = make_scene(1, number, objects=(1, 6)), stream(1, number, 9)
         places = parse(caption(scene, "places", rng))
-        assert places == Caption(tuple(describe(thing, (*ATTRIBUTES, "place")) for thing in scene.things))
+        assert places == Caption(
+            tuple(describe(scene_object, (*ATTRIBUTES, "place")) for scene_object in scene.objects)
+        )
         kinds = parse(caption(scene, "attributes", rng)).phrases
         assert sorted(
             description._replace(count=1) for description in kinds for _ in range(description.count)
-        ) == sorted(describe(thing, ATTRIBUTES) for thing in scene.things)
+        ) == sorted(describe(scene_object, ATTRIBUTES) for scene_object in scene.objects)
 
 
 def test_every_phrase_there_can_be_is_unambiguous():
@@ -113,7 +126,7 @@ def test_what_is_not_in_the_grammar_is_refused(text):
 def test_there_are_a_hundred_thousand_captions_and_more():
     """Pairs of things as the "relation" level puts them: counted, each read back, each from a scene that can be."""
     kinds = [
-        describe(Thing(shape, colour, size, texture, 0, 0), ATTRIBUTES)
+        describe(SceneObject(shape, colour, size, texture, 0, 0), ATTRIBUTES)
         for shape, colour, size, texture in product(SHAPES, COLOURS, SIZES, TEXTURES)
     ]
     phrases = {phrase(kind) for kind in kinds}
@@ -130,22 +143,22 @@ def test_there_are_a_hundred_thousand_captions_and_more():
 def test_a_reference_fits_its_thing_and_no_other():
     lengths = set()
     for number in range(300):
-        scene, rng = make_scene(2, number, things=(1, 6)), stream(2, number, 9)
-        for thing in scene.things:
-            said = refer(scene, thing, rng)
-            assert [said.fits(other) for other in scene.things].count(True) == 1 and said.fits(thing)
+        scene, rng = make_scene(2, number, objects=(1, 6)), stream(2, number, 9)
+        for scene_object in scene.objects:
+            said = refer(scene, scene_object, rng)
+            assert [said.fits(other) for other in scene.objects].count(True) == 1 and said.fits(scene_object)
             lengths.add(sum(value is not None for value in said[:5]))
-            hidden = refer(scene, thing, rng, unsaid=("colour", "place"))
-            assert hidden is None or (hidden.colour is None and hidden.place is None and hidden.fits(thing))
+            hidden = refer(scene, scene_object, rng, unsaid=("colour", "place"))
+            assert hidden is None or (hidden.colour is None and hidden.place is None and hidden.fits(scene_object))
     assert lengths == {1, 2, 3, 4, 5}
-    assert refer(SCENE, SCENE.things[0], stream(0, 0), unsaid=("place",)) is None, "its twin fits too"
-    assert refer(SCENE, SCENE.things[0], stream(0, 0)).place == "top left"
+    assert refer(SCENE, SCENE.objects[0], stream(0, 0), unsaid=("place",)) is None, "its twin fits too"
+    assert refer(SCENE, SCENE.objects[0], stream(0, 0)).place == "top left"
 
 
 def test_an_instruction_has_one_target():
     related = 0
     for number in range(600):
-        scene, rng = make_scene(3, number, things=(1, 6)), stream(3, number, 9)
+        scene, rng = make_scene(3, number, objects=(1, 6)), stream(3, number, 9)
         text, target = instruction(scene, rng)
         verb, _, rest = text.partition(" the ")
         assert verb in ("point to", "touch", "find", "click on")
@@ -153,17 +166,21 @@ def test_an_instruction_has_one_target():
             if f" {name} the " in rest:
                 related += 1
                 first, second = (parse_phrase(_article(part)) for part in rest.split(f" {name} the "))
-                (landmark,) = (thing for thing in scene.things if second.fits(thing))
+                (landmark,) = (scene_object for scene_object in scene.objects if second.fits(scene_object))
                 axis = 0 if name in ("left of", "right of") else 1
                 sign = -1 if name in ("left of", "above") else 1
                 fitting = [
                     index
-                    for index, thing in enumerate(scene.things)
-                    if first.fits(thing) and sign * (thing[4 + axis] - landmark[4 + axis]) > 0
+                    for index, scene_object in enumerate(scene.objects)
+                    if first.fits(scene_object) and sign * (scene_object[4 + axis] - landmark[4 + axis]) > 0
                 ]
                 break
         else:
-            fitting = [index for index, thing in enumerate(scene.things) if parse_phrase(_article(rest)).fits(thing)]
+            fitting = [
+                index
+                for index, scene_object in enumerate(scene.objects)
+                if parse_phrase(_article(rest)).fits(scene_object)
+            ]
         assert fitting == [target], (text, scene)
     assert related > 60
 
@@ -176,7 +193,7 @@ def test_the_vocabulary_holds_every_word():
     known = set(vocabulary())
     assert len(known) < 100
     for number in range(300):
-        scene, rng = make_scene(4, number, things=(1, 6)), stream(4, number, 9)
+        scene, rng = make_scene(4, number, objects=(1, 6)), stream(4, number, 9)
         texts = [caption(scene, level, rng) for level in LEVELS] + [instruction(scene, rng).text]
         question = question_at("test", 4, number)[1]
         texts += [question.text, question.answer]

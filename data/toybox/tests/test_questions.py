@@ -24,27 +24,29 @@ def fitting(text: str, scene) -> list:
             for value in values:
                 if noun in (value, value + "s"):
                     wanted[attribute] = value
-    return [thing for thing in scene.things if all(getattr(thing, a) == v for a, v in wanted.items())]
+    return [
+        scene_object for scene_object in scene.objects if all(getattr(scene_object, a) == v for a, v in wanted.items())
+    ]
 
 
 def the(text: str, scene):
-    (thing,) = fitting(text, scene)
-    return thing
+    (scene_object,) = fitting(text, scene)
+    return scene_object
 
 
 def answer(scene, text: str) -> str:
     """Answer a question by another road than the one that made it."""
     if found := re.fullmatch(r"what (colour|shape) is the thing nearest to the (.*)\?", text):
-        thing = the(found[2], scene)
-        others = [other for other in scene.things if other != thing]
-        near = min(others, key=lambda other: (other.x - thing.x) ** 2 + (other.y - thing.y) ** 2)
+        scene_object = the(found[2], scene)
+        others = [other for other in scene.objects if other != scene_object]
+        near = min(others, key=lambda other: (other.x - scene_object.x) ** 2 + (other.y - scene_object.y) ** 2)
         return getattr(near, found[1])
     if found := re.fullmatch(r"what (colour|shape|size|texture) is the (.*)\?", text):
         return getattr(the(found[2], scene), found[1])
     if found := re.fullmatch(r"where is the (.*)\?", text):
-        thing = the(found[1], scene)
-        row = "top" if thing.y < 128 / 3 else "bottom" if thing.y > 256 / 3 else ""
-        column = "left" if thing.x < 128 / 3 else "right" if thing.x > 256 / 3 else ""
+        scene_object = the(found[1], scene)
+        row = "top" if scene_object.y < 128 / 3 else "bottom" if scene_object.y > 256 / 3 else ""
+        column = "left" if scene_object.x < 128 / 3 else "right" if scene_object.x > 256 / 3 else ""
         return f"{row} {column}".strip() or "middle"
     if found := re.fullmatch(r"how many (.*) are there\?", text):
         return NUMBER_WORDS[len(fitting(found[1], scene))]
@@ -158,13 +160,13 @@ def test_questions_never_say_what_they_ask_for():
 
 
 def test_what_a_scene_cannot_answer_is_not_asked():
-    scene, rng = make_scene(0, 0, things=(1, 1)), stream(0, 0, 9)
+    scene, rng = make_scene(0, 0, objects=(1, 1)), stream(0, 0, 9)
     for kind in ("relation", "same", "larger", "nearest", "more"):
         assert all(ask(scene, kind, answer, rng) is None for answer in ANSWERS[kind])
     assert ask(scene, "existence", "no", rng) is None, "nothing is known to be elsewhere"
-    absent = next(c for c in COLOURS if c != scene.things[0].colour)
+    absent = next(c for c in COLOURS if c != scene.objects[0].colour)
     assert ask(scene, "colour", absent, rng) is None
-    assert not any(Description(colour=absent).fits(thing) for thing in scene.things)
+    assert not any(Description(colour=absent).fits(scene_object) for scene_object in scene.objects)
 
 
 def test_wrong_calls_are_named():
@@ -178,5 +180,5 @@ def test_wrong_calls_are_named():
     with pytest.raises(ValueError, match="no split 'dev'"):
         question_at("dev", 0, 0)
     with pytest.raises(ValueError, match="no scene of 1 to 1 things has a 'larger' question"):
-        question_at("train", 0, 0, "larger", things=(1, 1))
+        question_at("train", 0, 0, "larger", objects=(1, 1))
     assert len(PLACES) == 9

@@ -14,7 +14,7 @@ from data.toybox.scene import (
     CLEARLY,
     COLOURS,
     GAP,
-    MOST_THINGS,
+    MAX_OBJECTS,
     PLACES,
     RELATIONS,
     SHAPES,
@@ -22,7 +22,7 @@ from data.toybox.scene import (
     TEXTURES,
     WORLD,
     Scene,
-    Thing,
+    SceneObject,
     distance,
     holds,
     make_scene,
@@ -92,8 +92,8 @@ def test_neighboring_seeds_and_numbers_share_no_stream():
 
 def test_nothing_is_hidden_and_everything_is_inside():
     for number in range(1000):
-        things = make_scene(0, number, things=(1, MOST_THINGS)).things
-        boxes = [thing.box for thing in things]
+        objects = make_scene(0, number, objects=(1, MAX_OBJECTS)).objects
+        boxes = [scene_object.box for scene_object in objects]
         for index, (left, top, right, bottom) in enumerate(boxes):
             assert left >= 0 and top >= 0 and right <= WORLD and bottom <= WORLD
             for other_left, other_top, other_right, other_bottom in boxes[:index]:
@@ -103,11 +103,11 @@ def test_nothing_is_hidden_and_everything_is_inside():
 
 def test_each_thing_has_a_place_of_its_own_that_an_eye_agrees_with():
     for number in range(800):
-        things = make_scene(1, number, things=(1, MOST_THINGS)).things
-        places = [PLACES.index(thing.place) for thing in things]
+        objects = make_scene(1, number, objects=(1, MAX_OBJECTS)).objects
+        places = [PLACES.index(scene_object.place) for scene_object in objects]
         assert places == sorted(set(places)), "reading order, no place twice"
-        for thing in things:
-            for position in (thing.x, thing.y):
+        for scene_object in objects:
+            for position in (scene_object.x, scene_object.y):
                 assert min(abs(3 * position - WORLD), abs(3 * position - 2 * WORLD)) >= 6, (
                     "near a border between thirds"
                 )
@@ -116,20 +116,20 @@ def test_each_thing_has_a_place_of_its_own_that_an_eye_agrees_with():
 def test_places_are_where_they_are_called():
     for row, vertical in enumerate(("top", "", "bottom")):
         for column, horizontal in enumerate(("left", "", "right")):
-            thing = Thing("star", "red", "small", "plain", 21 + 43 * column, 21 + 43 * row)
-            assert thing.place == (f"{vertical} {horizontal}".strip() or "middle")
+            scene_object = SceneObject("star", "red", "small", "plain", 21 + 43 * column, 21 + 43 * row)
+            assert scene_object.place == (f"{vertical} {horizontal}".strip() or "middle")
 
 
 def test_every_value_and_every_count_is_frequent():
-    scenes = [make_scene(2, number, things=(1, 6)) for number in range(2000)]
-    counts = Counter(len(scene.things) for scene in scenes)
+    scenes = [make_scene(2, number, objects=(1, 6)) for number in range(2000)]
+    counts = Counter(len(scene.objects) for scene in scenes)
     assert sorted(counts) == [1, 2, 3, 4, 5, 6] and min(counts.values()) > 250
-    things = [thing for scene in scenes for thing in scene.things]
+    objects = [scene_object for scene in scenes for scene_object in scene.objects]
     for attribute, values in (("shape", SHAPES), ("colour", COLOURS), ("texture", TEXTURES), ("place", PLACES)):
-        found = Counter(getattr(thing, attribute) for thing in things)
+        found = Counter(getattr(scene_object, attribute) for scene_object in objects)
         assert set(found) == set(values)
-        assert all(0.8 < found[value] * len(values) / len(things) < 1.2 for value in values), found
-    assert 0.2 < sum(thing.size == "large" for thing in things) / len(things) < 0.5
+        assert all(0.8 < found[value] * len(values) / len(objects) < 1.2 for value in values), found
+    assert 0.2 < sum(scene_object.size == "large" for scene_object in objects) / len(objects) < 0.5
     assert {scene.background for scene in scenes} == set(range(BACKGROUNDS))
 
 
@@ -137,9 +137,15 @@ def test_pairs_that_are_forbidden_or_required_are_respected():
     forbidden = {(colour, shape) for colour in COLOURS[:7] for shape in SHAPES[:7]}
     required = [("red", "star"), ("blue", "moon")]
     for number in range(300):
-        pairs = [(thing.colour, thing.shape) for thing in make_scene(3, number, forbidden=forbidden).things]
+        pairs = [
+            (scene_object.colour, scene_object.shape)
+            for scene_object in make_scene(3, number, forbidden=forbidden).objects
+        ]
         assert not set(pairs) & forbidden
-        pairs = [(thing.colour, thing.shape) for thing in make_scene(3, number, required=required).things]
+        pairs = [
+            (scene_object.colour, scene_object.shape)
+            for scene_object in make_scene(3, number, required=required).objects
+        ]
         assert set(pairs) & set(required)
 
 
@@ -147,36 +153,40 @@ def test_the_required_thing_may_be_anywhere_in_reading_order():
     required = [("red", "star")]
     positions = Counter()
     for number in range(600):
-        scene = make_scene(4, number, things=(3, 3), required=required)
-        positions[[(thing.colour, thing.shape) for thing in scene.things].index(required[0])] += 1
+        scene = make_scene(4, number, objects=(3, 3), required=required)
+        positions[[(scene_object.colour, scene_object.shape) for scene_object in scene.objects].index(required[0])] += 1
     assert all(positions[index] > 150 for index in range(3)), positions
 
 
-def thing(x: int, y: int) -> Thing:
-    return Thing("star", "red", "small", "plain", x, y)
+def scene_object(x: int, y: int) -> SceneObject:
+    return SceneObject("star", "red", "small", "plain", x, y)
 
 
 def test_relations_are_as_seen():
-    a, b = thing(20, 90), thing(20 + CLEARLY, 90 - CLEARLY)
+    a, b = scene_object(20, 90), scene_object(20 + CLEARLY, 90 - CLEARLY)
     assert [relation for relation in RELATIONS if holds(a, relation, b)] == ["left of", "below"]
     assert [relation for relation in RELATIONS if holds(b, relation, a)] == ["right of", "above"]
-    near = thing(20 + CLEARLY - 1, 90)
+    near = scene_object(20 + CLEARLY - 1, 90)
     assert not any(holds(a, relation, near) or holds(near, relation, a) for relation in RELATIONS)
     assert offset(a, "left of", near) == CLEARLY - 1 == -offset(a, "right of", near)
-    assert offset(thing(0, 5), "above", thing(0, 9)) == 4 == offset(thing(0, 9), "below", thing(0, 5))
+    assert (
+        offset(scene_object(0, 5), "above", scene_object(0, 9))
+        == 4
+        == offset(scene_object(0, 9), "below", scene_object(0, 5))
+    )
 
 
 def test_nearest_is_clear_or_none():
-    middle, left, right = thing(64, 64), thing(34, 64), thing(104, 64)
+    middle, left, right = scene_object(64, 64), scene_object(34, 64), scene_object(104, 64)
     assert nearest((middle, left, right), middle) is left
     assert nearest((left, middle), middle) is left
     assert nearest((middle,), middle) is None
-    assert nearest((middle, left, thing(64, 100)), middle) is None, "36 is less than a quarter more than 30"
+    assert nearest((middle, left, scene_object(64, 100)), middle) is None, "36 is less than a quarter more than 30"
     assert distance(left, right) == 70**2
 
 
 def test_same_compares_one_attribute():
-    a, b = Thing("star", "red", "small", "plain", 20, 20), Thing("star", "blue", "small", "dotted", 20, 100)
+    a, b = SceneObject("star", "red", "small", "plain", 20, 20), SceneObject("star", "blue", "small", "dotted", 20, 100)
     shared = ("shape", "colour", "size", "texture", "place")
     assert [attribute for attribute in shared if same(a, b, attribute)] == ["shape", "size"]
 
@@ -187,10 +197,10 @@ def test_pick_reaches_every_option_equally():
     assert all(900 < found[letter] < 1100 for letter in "abc")
 
 
-@pytest.mark.parametrize("things", [(0, 3), (3, 2), (1, MOST_THINGS + 1)])
-def test_a_number_of_things_that_cannot_be_is_refused(things):
+@pytest.mark.parametrize("objects", [(0, 3), (3, 2), (1, MAX_OBJECTS + 1)])
+def test_a_number_of_things_that_cannot_be_is_refused(objects):
     with pytest.raises(ValueError, match=r"expected \(least, most\)"):
-        make_scene(0, 0, things=things)
+        make_scene(0, 0, objects=objects)
 
 
 @pytest.mark.parametrize(("seed", "number", "purpose"), [(-1, 0, 0), (0, -1, 0), (0, 2**64, 0), (0, 0, 256)])
@@ -202,5 +212,5 @@ def test_a_stream_that_would_repeat_another_is_refused(seed, number, purpose):
 def test_a_scene_is_hashable_and_plain():
     scene = make_scene(0, 0)
     assert isinstance(hash(scene), int) and Scene(*scene) == scene
-    assert {thing.size for thing in scene.things} <= set(SIZES)
+    assert {scene_object.size for scene_object in scene.objects} <= set(SIZES)
     assert len(hashlib.sha256(repr(scene).encode()).hexdigest()) == 64

@@ -58,7 +58,7 @@ def test_it_completes_a_caption(model, tokenizer):
 
 
 def test_it_answers_questions_better_than_a_guess(model, tokenizer):
-    questions = [question_at("validation", 11, number, things=(2, 4)) for number in range(120)]
+    questions = [question_at("validation", 11, number, objects=(2, 4)) for number in range(120)]
     asked = [f"{caption(scene, 'places')}. {question.text}" for scene, question in questions]
     prompts = [torch.tensor(row) for row in encoded(tokenizer, asked)]
     written = [tokenizer.decode(tokens.tolist()) for tokens in generate(model, prompts, max_new_tokens=4)]

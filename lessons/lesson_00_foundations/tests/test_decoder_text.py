@@ -17,7 +17,10 @@ def rule_of(lines):
             dict(zip(("size", "texture", "colour", "shape"), line.shown.rstrip(":").split(), strict=True))
             for line in lines
         ]
-        if all(" ".join(thing[part] for part in rule) == line.answer for thing, line in zip(names, lines, strict=True)):
+        if all(
+            " ".join(scene_object[part] for part in rule) == line.answer
+            for scene_object, line in zip(names, lines, strict=True)
+        ):
             fitting.append(rule)
     return fitting[0] if len(fitting) == 1 else None
 

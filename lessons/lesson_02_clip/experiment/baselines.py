@@ -23,7 +23,7 @@ def measure_baselines(
     training = scenes_of("train", seed, scenes, (1, 1))
     pixels = standardize(pixels_of(training)).flatten(1).to(device)
     labels = torch.tensor(
-        [CLASSES.index((scene.things[0].colour, scene.things[0].shape)) for scene in training], device=device
+        [CLASSES.index((scene.objects[0].colour, scene.objects[0].shape)) for scene in training], device=device
     )
     asked = exam("test")
     colours = softmax_regression(pixels, labels // len(SHAPES), epochs)

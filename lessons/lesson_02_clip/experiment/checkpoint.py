@@ -18,15 +18,15 @@ from shared.training import load_weights
 NAME = "lesson_02_clip"
 FOLDER = PLACE / NAME
 SIZES = {"width": 96, "depth": 4, "waves": 0.5}
-LENGTH_OF_TRAINING = {"steps": 4000, "scenes": 60_000, "things": (1, 4)}
+LENGTH_OF_TRAINING = {"steps": 4000, "scenes": 60_000, "objects": (1, 4)}
 
 
-def make(folder: Path, *, steps: int, scenes: int, things: tuple[int, int], **sizes: int | float) -> dict[str, float]:
+def make(folder: Path, *, steps: int, scenes: int, objects: tuple[int, int], **sizes: int | float) -> dict[str, float]:
     """Train, and write the towers as a folder of `CLIPModel` with its tokenizer, in float32; return what was measured."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as run:
         measured = train_pairs(
-            seed=0, data="toybox", device="cpu", folder=Path(run), resume=False, steps=steps, scenes=scenes, things=things,
+            seed=0, data="toybox", device="cpu", folder=Path(run), resume=False, steps=steps, scenes=scenes, objects=objects,
             detailed=0.6, learning_rate=4e-3, **sizes,
         )  # fmt: skip
         model = load_weights(small_model("info-nce", **sizes), Path(run))

@@ -82,7 +82,7 @@ def train_pairs(
     loss: Literal["info-nce", "sigmoid"] = "info-nce",
     batch_size: int = 64,
     contrast: int | None = None,
-    things: tuple[int, int] | list[int] = (1, 1),
+    objects: tuple[int, int] | list[int] = (1, 1),
     detailed: float = 0.5,
     learning_rate: float = 5e-3,
     temperature: float | None = None,
@@ -101,7 +101,7 @@ def train_pairs(
     if temperature is not None:
         nn.init.constant_(model.log_scale, -torch.tensor(temperature).log().item())
         model.log_scale.requires_grad_(False)
-    training = scenes_of("train", seed, scenes, tuple(things))
+    training = scenes_of("train", seed, scenes, tuple(objects))
     pairs = Pairs.of(training, batch_size=batch_size, seed=seed, detailed=detailed)
     config = TrainingConfig(
         steps=steps, learning_rate=learning_rate, optimizer="muon", warmup_steps=steps // 10, betas=(0.9, 0.98),

@@ -37,7 +37,7 @@ ARMS = (
     *(swept(loss, contrast) for contrast in CONTRASTS for loss in ("info-nce", "sigmoid")),
     Arm("temperature 1", PAIRS, {"full": SWEEP | {"temperature": 1.0}}, only_on="toybox"),
     Arm("temperature 0.07", PAIRS, {"full": SWEEP | {"temperature": 0.07}}, only_on="toybox"),
-    Arm("several things", PAIRS, {"full": {"steps": 1800, "things": [1, 3]}}, only_on="toybox"),
+    Arm("several things", PAIRS, {"full": {"steps": 1800, "objects": [1, 3]}}, only_on="toybox"),
     Arm(
         "baselines", f"{ROOM}.baselines:measure_baselines",
         {"smoke": {"scenes": 200, "epochs": 1}, "cpu": {"scenes": 8000, "epochs": 8}, "full": {"scenes": 16000, "epochs": 20}},

@@ -43,13 +43,13 @@ class Exam(NamedTuple):
 
 
 @lru_cache(8)
-def exam(split: str, things: tuple[int, int] = (1, 1), count: int = SCENES) -> Exam:
+def exam(split: str, objects: tuple[int, int] = (1, 1), count: int = SCENES) -> Exam:
     """Scenes of the "test" split hold a combination of colour and shape that no training scene has."""
-    scenes = scenes_of(split, TEST_SEED, count, things)
-    classes = torch.full((count, things[1]), -1)
+    scenes = scenes_of(split, TEST_SEED, count, objects)
+    classes = torch.full((count, objects[1]), -1)
     for row, scene in enumerate(scenes):
-        for column, thing in enumerate(scene.things):
-            classes[row, column] = CLASSES.index((thing.colour, thing.shape))
+        for column, scene_object in enumerate(scene.objects):
+            classes[row, column] = CLASSES.index((scene_object.colour, scene_object.shape))
     # Without openings: "a picture of", which says nothing, would make two captions of one.
     captions = [
         text.removeprefix("a picture of ").removeprefix("here we see ") for text in captions_of(scenes, "places")

@@ -24,9 +24,9 @@ TEST_SEED = 1_000
 PURPOSE = 200  # of this lesson's own random numbers
 
 
-def scenes_of(split: str, seed: int, count: int, things: tuple[int, int]) -> list[Scene]:
+def scenes_of(split: str, seed: int, count: int, objects: tuple[int, int]) -> list[Scene]:
     """The first scenes of a split."""
-    return [scene_at(split, seed, number, things) for number in range(count)]
+    return [scene_at(split, seed, number, objects) for number in range(count)]
 
 
 def pixels_of(scenes: Sequence[Scene]) -> UInt8[Tensor, "scenes 3 size size"]:

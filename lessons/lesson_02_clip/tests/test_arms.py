@@ -28,9 +28,9 @@ def pairs():
     return Pairs.of(scenes_of("train", 0, 400, (1, 1)), batch_size=32, seed=3)
 
 
-@pytest.mark.parametrize("things", [(1, 1), (1, 4)])
-def test_training_never_shows_or_says_what_is_held_out(things):
-    scenes = scenes_of("train", 5, 300, things)
+@pytest.mark.parametrize("objects", [(1, 1), (1, 4)])
+def test_training_never_shows_or_says_what_is_held_out(objects):
+    scenes = scenes_of("train", 5, 300, objects)
     assert not any(map(is_held_out, scenes))
     assert not any(mentions_held_out(text) for level in LEVELS for text in captions_of(scenes, level))
     # Nor does the vocabulary have a token for it: it ends at the ends of words.
@@ -142,7 +142,7 @@ def test_the_arm_measures_what_the_claims_read(tmp_path):
 
 
 def test_a_checkpoint_is_a_published_folder_with_its_tokenizer(tmp_path):
-    measured = checkpoint.make(tmp_path, steps=2, scenes=60, things=(1, 2), **SMALL)
+    measured = checkpoint.make(tmp_path, steps=2, scenes=60, objects=(1, 2), **SMALL)
     assert {path.name for path in tmp_path.iterdir()} == {
         "config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json",
     }  # fmt: skip

@@ -100,7 +100,7 @@ def test_no_training_scene_or_caption_holds_what_is_held_out():
 def test_a_picture_is_cut_into_the_nine_places():
     scenes = [reference.scene_at("train", 0, number, (1, 1)) for number in range(99)]
     # Well inside its ninth, for the eye of a patch ends there.
-    scene = next(scene for scene in scenes if scene.things[0].place == "right" and scene.things[0].x > 98)
+    scene = next(scene for scene in scenes if scene.objects[0].place == "right" and scene.objects[0].x > 98)
     patches = reference.cut([reference.look(scene)])
     assert patches.shape == (1, 9, 192)
     brightness = [sum(patch) for patch in patches.tolist()[0]]

@@ -45,7 +45,7 @@ TURN = "<|turn|>"  # a special token that lesson 0's decoder has never read: her
 HELD_OUT = 200
 SPLITS = {"": "test", "seen_": "validation"}
 """What is measured where: on scenes with a combination that was never met, and on new scenes of met ones."""
-THINGS, ASKED_THINGS = (1, 2), (1, 1)
+OBJECTS, ASKED_THINGS = (1, 2), (1, 1)
 """How many things there are in scenes that are told, and in scenes that are asked about.
 
 The language model answers about one thing; told of two in words, it takes one for the other (`read_captions`).
@@ -63,7 +63,7 @@ def train_bridge(
     first_steps: int = 0,
     bridge: Literal["q-former", "linear", "mean"] = "q-former",
     scenes: int = 4000,
-    things: tuple[int, int] | list[int] = THINGS,
+    objects: tuple[int, int] | list[int] = OBJECTS,
     asked_things: tuple[int, int] | list[int] = ASKED_THINGS,
     queries: int = 8,
     width: int = 64,
@@ -83,8 +83,8 @@ def train_bridge(
     eye = frozen.load_eye()
     language, tokenizer = frozen.load_language()
     before = frozen.digest(eye), frozen.digest(language)
-    things, asked_things = tuple(things), tuple(asked_things)
-    seen = looked_at(eye, scenes_of("train", seed, scenes, things), device)
+    objects, asked_things = tuple(objects), tuple(asked_things)
+    seen = looked_at(eye, scenes_of("train", seed, scenes, objects), device)
     captions, short = captioned(seen, tokenizer), told(seen, tokenizer)
     questions = questioned(eye, tokenizer, "train", seed, scenes, asked_things, device)
     config = QFormerConfig(width, depth, max(1, width // 16), 2 * width, captions.features.shape[2])
@@ -96,7 +96,7 @@ def train_bridge(
             steps=first_steps, batch_size=batch_size, learning_rate=first_rate,
         )  # fmt: skip
         between.start_from(retriever)
-        new = looked_at(eye, scenes_of("test", TEST_SEED, held_out, things), device)
+        new = looked_at(eye, scenes_of("test", TEST_SEED, held_out, objects), device)
         measured |= {"first_loss_curve": history} | retrieval(retriever, captioned(new, tokenizer), device)
     model = Blip2(eye, between, language).to(device)
     history = learn_second_stage(
@@ -105,7 +105,7 @@ def train_bridge(
     )  # fmt: skip
     model.eval()
     for name, split in SPLITS.items():
-        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, things), device), tokenizer)
+        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, objects), device), tokenizer)
         ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, asked_things, device)
         captions_right = caption_accuracy(shown(model, tell, device), tokenizer, tell)
         answers_right = answer_accuracy(shown(model, ask, device), tokenizer, ask)
@@ -132,7 +132,7 @@ def read_captions(
     language.to(device)
     measured: dict = {}
     for name, split in SPLITS.items():
-        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, THINGS), device), tokenizer)
+        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, OBJECTS), device), tokenizer)
         ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, ASKED_THINGS, device)
         two = questioned(eye, tokenizer, split, TEST_SEED, held_out, (2, 2), device)
         measured |= {f"{name}{of}": value for of, value in {

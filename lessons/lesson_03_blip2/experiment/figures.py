@@ -7,7 +7,7 @@ import torch
 from data.toybox.image import pictures
 from data.toybox.language import is_true
 from lessons.lesson_02_clip.experiment.pairs import SIZE, TEST_SEED, scenes_of
-from lessons.lesson_03_blip2.experiment.bridges import THINGS
+from lessons.lesson_03_blip2.experiment.bridges import OBJECTS
 from lessons.lesson_03_blip2.model import visible
 from shared import plots
 from shared.course.lesson import Run
@@ -54,7 +54,7 @@ def queries(run: Run) -> plots.Card:
     """The first held-out scenes that were captioned, and each query's look at them."""
     maps = torch.tensor(run.arms[run.seeds[0]]["both stages"]["query_maps"])
     side = round(maps.shape[2] ** 0.5)
-    scenes = scenes_of("test", TEST_SEED, len(maps), THINGS)
+    scenes = scenes_of("test", TEST_SEED, len(maps), OBJECTS)
     names = [f"query {number + 1}" for number in range(maps.shape[1])]
     return plots.attention_overlay(list(pictures(scenes, SIZE)), maps.unflatten(2, (side, side)), captions=names)
 
@@ -96,7 +96,7 @@ def captions(run: Run) -> plots.Card:
     arm, scenes, texts = run.arms[run.seeds[0]]["both stages"], [], []
     for name, split in (("seen_captions_written", "validation"), ("captions_written", "test")):
         written = arm[name][:4]
-        scenes += scenes_of(split, TEST_SEED, len(written), THINGS)
+        scenes += scenes_of(split, TEST_SEED, len(written), OBJECTS)
         texts += written
     true = [is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)]
     broken = [text.replace(" and ", "\nand ") for text in texts]

@@ -16,7 +16,7 @@ SIZES = {
     "full": {"scenes": 30_000},
     "gpu": {
         "scenes": 100_000,
-        "things": (1, 3),
+        "objects": (1, 3),
         "batch_size": 256,
         "queries": 16,
         "width": 256,

@@ -75,10 +75,10 @@ def told(seen: Seen, tokenizer: Tokenizer) -> Pairs:
 
 
 def questioned(
-    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, things: tuple[int, int], device: str
+    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, objects: tuple[int, int], device: str
 ) -> Pairs:
     """Scenes of a split with a question each, of all `KINDS` in equal parts."""
-    asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], things) for number in range(count)]
+    asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], objects) for number in range(count)]
     seen = looked_at(eye, [scene for scene, _ in asked], device)
     prompts, answers = [question.text for _, question in asked], [question.answer for _, question in asked]
     return _pairs(seen, tokenizer, prompts, answers, [question.kind for _, question in asked])

@@ -18,7 +18,7 @@ from shared.errors import CourseError
 from shared.tokenizers import Tokenizer
 from shared.transformer import DecoderConfig
 
-THINGS = (1, 2)
+OBJECTS = (1, 2)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def ends(eye, tokenizer, monkeypatch):
 
 
 def test_a_question_is_given_and_its_answer_asked(eye, tokenizer):
-    batch = pairs.questioned(eye, tokenizer, "train", 0, 8, THINGS, "cpu")
+    batch = pairs.questioned(eye, tokenizer, "train", 0, 8, OBJECTS, "cpu")
     asked = pairs.asked(batch.segments, batch.prompts)
     for row in range(8):
         given = tokenizer.decode(batch.given(torch.tensor([row]))[0].tolist())
@@ -58,7 +58,7 @@ def test_a_question_is_given_and_its_answer_asked(eye, tokenizer):
 
 
 def test_a_caption_is_asked_whole(eye, tokenizer):
-    batch = pairs.captioned(pairs.looked_at(eye, scenes_of("test", 0, 6, THINGS), "cpu"), tokenizer)
+    batch = pairs.captioned(pairs.looked_at(eye, scenes_of("test", 0, 6, OBJECTS), "cpu"), tokenizer)
     asked = pairs.asked(batch.segments, batch.prompts)
     assert [tokenizer.decode(tokens[chosen].tolist()) for tokens, chosen in zip(batch.tokens, asked, strict=True)] == [
         f"{text}\n" for text in batch.texts
@@ -67,7 +67,7 @@ def test_a_caption_is_asked_whole(eye, tokenizer):
 
 
 def test_what_there_is_is_asked_and_told_in_short(eye, tokenizer):
-    batch = pairs.told(pairs.looked_at(eye, scenes_of("test", 0, 6, THINGS), "cpu"), tokenizer)
+    batch = pairs.told(pairs.looked_at(eye, scenes_of("test", 0, 6, OBJECTS), "cpu"), tokenizer)
     asked = pairs.asked(batch.segments, batch.prompts)
     for row, text in enumerate(batch.texts):
         assert tokenizer.decode(batch.given(torch.tensor([row]))[0].tolist()) == "what is there?"

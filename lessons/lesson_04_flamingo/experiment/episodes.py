@@ -57,7 +57,7 @@ class Gallery:
     def of(cls, eye: VisionTower, seed: int, count: int, device: str) -> "Gallery":
         """Scenes of combinations that may be trained on."""
         scenes = [
-            make_scene(seed, number, things=(1, 1), forbidden=HELD_OUT, purpose=PURPOSE) for number in range(count)
+            make_scene(seed, number, objects=(1, 1), forbidden=HELD_OUT, purpose=PURPOSE) for number in range(count)
         ]
         return cls(scenes, features_of(eye, pixels_of(scenes), device).cpu())
 
@@ -105,8 +105,8 @@ def lines_of(
         alone = mixed and place < count - 1
         rule = rule_of(seed, (number + 1) * 1_000_000 + place if alone else number, held_out=held_out)
         image, asked = int(rng.random() * len(gallery.scenes)), pick(rng, choices)
-        thing = gallery.scenes[image].things[0]
-        lines.append(Line(image, f" {' '.join(asked)}?", f" {getattr(thing, min(asked, key=rule.index))}.\n"))
+        scene_object = gallery.scenes[image].objects[0]
+        lines.append(Line(image, f" {' '.join(asked)}?", f" {getattr(scene_object, min(asked, key=rule.index))}.\n"))
     return lines
 
 

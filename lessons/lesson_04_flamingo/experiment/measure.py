@@ -74,7 +74,7 @@ def linear_probes(known: Gallery, new: Gallery) -> dict[str, float]:
     found = {}
     for kind, words in WORDS.items():
         labels, asked = (
-            torch.tensor([words.index(getattr(scene.things[0], kind)) for scene in gallery.scenes])
+            torch.tensor([words.index(getattr(scene.objects[0], kind)) for scene in gallery.scenes])
             for gallery in (known, new)
         )
         weights = torch.linalg.lstsq(pooled(known), torch.eye(len(words)).double()[labels], driver="gelsd").solution

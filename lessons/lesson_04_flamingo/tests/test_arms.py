@@ -54,7 +54,7 @@ def test_an_episode_answers_what_its_rule_says_of_what_it_shows(held_out, galler
             kinds = kinds_of(line)
             first = next(kind for kind in rule if kind in kinds)
             assert len(kinds) in (2, 3) and kinds == [kind for kind in rooms.KINDS if kind in kinds]
-            assert line.answer == f" {getattr(gallery.scenes[line.image].things[0], first)}.\n"
+            assert line.answer == f" {getattr(gallery.scenes[line.image].objects[0], first)}.\n"
 
 
 def test_lines_with_rules_of_their_own_end_in_the_same_question(gallery):

@@ -35,21 +35,21 @@ class World:
     Raises ValueError for kinds that need more things than there are.
     """
 
-    things: tuple[int, int]
+    objects: tuple[int, int]
     kinds: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if lonely := [kind for kind in self.kinds if FEWEST.get(kind, 1) > self.things[1]]:
-            raise ValueError(f"with at most {self.things[1]} things nothing can be asked of kind {', '.join(lonely)}")
+        if lonely := [kind for kind in self.kinds if FEWEST.get(kind, 1) > self.objects[1]]:
+            raise ValueError(f"with at most {self.objects[1]} things nothing can be asked of kind {', '.join(lonely)}")
 
 
 FEWEST = {"nearest": 2, "relation": 2, "same": 2, "larger": 2, "count": 3, "more": 3}
 """How many things a kind of question needs, where it needs more than one, if each of its answers is to be the right one."""
 
 
-def world_of(things: Sequence[int]) -> World:
+def world_of(objects: Sequence[int]) -> World:
     """Scenes of so many things, and all kinds of questions that these allow."""
-    fewest, most = things
+    fewest, most = objects
     return World((fewest, most), tuple(kind for kind in KINDS if FEWEST.get(kind, 1) <= most))
 
 
@@ -86,7 +86,7 @@ def described(
     model: Llava, tokenizer: Tokenizer, seed: int, count: int, world: World, *, image: bool, device: str
 ) -> Conversations:
     """What the first stage learns from: each scene told in full, unasked, or in short, when asked what there is."""
-    scenes = [scene_at("train", seed, number, world.things) for number in range(count)]
+    scenes = [scene_at("train", seed, number, world.objects) for number in range(count)]
     said = list(map(description, scenes, range(count)))
     return _conversations(model, tokenizer, scenes, said, image=image, device=device)
 
@@ -104,7 +104,7 @@ def interviewed(
     (A picture takes as many tokens as several questions, so it is asked several. But what one answer has told the next need
     not look for: so they are few, and of different kinds.)
     """
-    scenes = [scene_at("train", seed + 1, number, world.things) for number in range(count)]
+    scenes = [scene_at("train", seed + 1, number, world.objects) for number in range(count)]
     said = [
         description(scene, number // DESCRIBED)
         if number % DESCRIBED == 0
@@ -126,7 +126,7 @@ def questions_about(scene: Scene, other: Scene, count: int, world: World, seed: 
         left = left or [*world.kinds, *AGAIN]
         kind = left.pop(int(rng.random() * len(left)))
         for answer in sorted(ANSWERS[kind], key=lambda _: rng.random()):
-            question = ask(scene, kind, answer, rng, other.things)
+            question = ask(scene, kind, answer, rng, other.objects)
             if question:
                 said.append((question.text, question.answer))
                 break
@@ -171,7 +171,7 @@ def asked(
 
 def asked_at(split: str, seed: int, number: int, world: World):
     """The scene and the question of a number: kinds in turn."""
-    return question_at(split, seed, number, world.kinds[number % len(world.kinds)], world.things)
+    return question_at(split, seed, number, world.kinds[number % len(world.kinds)], world.objects)
 
 
 def to_be_described(
@@ -179,7 +179,7 @@ def to_be_described(
     device: str,
 ) -> Asked:  # fmt: skip
     """New scenes of a split, to be told in full; as in the first stage, nothing is asked."""
-    scenes = [scene_at(split, seed, number, world.things) for number in range(count)]
+    scenes = [scene_at(split, seed, number, world.objects) for number in range(count)]
     features = seen(model, scenes, image=image, device=device)
     said = [description(scene, 0) for scene in scenes]
     texts, answers = [turns[0][0] for turns in said], [turns[0][1] for turns in said]

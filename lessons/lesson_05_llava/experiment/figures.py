@@ -48,7 +48,7 @@ def measured(run: Run, arm: str, name: str) -> list:
 
 def world(run: Run) -> World:
     """What was shown and asked."""
-    return world_of(run.arms[run.seeds[0]]["llava"]["things"])
+    return world_of(run.arms[run.seeds[0]]["llava"]["objects"])
 
 
 def kinds(run: Run) -> plots.Card:

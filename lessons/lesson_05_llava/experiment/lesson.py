@@ -17,12 +17,12 @@ EXPERT, TEACHER = "apps.chatbots.arms:train_expert", "apps.chatbots.arms:train_t
 PRESETS = ("smoke", "cpu", "full")
 TINY = {"scenes": 24, "batch_size": 4, "held_out": 24}
 # Scenes of one thing, and the six kinds of questions that one is enough for.
-ONE_THING = {"first_steps": 300, "second_steps": 1250, "scenes": 8000, "things": [1, 1]}
-SIZES = {"smoke": TINY | {"first_steps": 2, "second_steps": 2}, "cpu": ONE_THING, "full": ONE_THING}
-SEVERAL = {"first_steps": 500, "second_steps": 2000, "scenes": 20_000, "things": [1, 3]}
+ONE_OBJECT = {"first_steps": 300, "second_steps": 1250, "scenes": 8000, "objects": [1, 1]}
+SIZES = {"smoke": TINY | {"first_steps": 2, "second_steps": 2}, "cpu": ONE_OBJECT, "full": ONE_OBJECT}
+SEVERAL = {"first_steps": 500, "second_steps": 2000, "scenes": 20_000, "objects": [1, 3]}
 SWEEP = {
     "smoke": TINY | {"first_steps": 2, "lengths": [1, 2]},
-    "full": {"first_steps": 300, "lengths": [SHORTEST, 100, 200, 400, LONGEST], "scenes": 8000, "things": [1, 1]},
+    "full": {"first_steps": 300, "lengths": [SHORTEST, 100, 200, 400, LONGEST], "scenes": 8000, "objects": [1, 1]},
 }
 LITTLE = {
     CAPTIONER: {"steps": 2, "scenes": 40, "batch_size": 8, "held_out": 6},

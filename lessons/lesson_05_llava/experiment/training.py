@@ -34,7 +34,7 @@ forgotten where: a patch's place is read from what went into its first block."""
 SCALES = (4.0, 1.0)
 """What goes into the first block is about four times smaller (1.1 to 4.3, root mean square), and at that size it is learned
 late: an arm of the experiment leaves the four out, and is behind in places."""
-THINGS = (1, 3)
+OBJECTS = (1, 3)
 
 
 def train_llava(
@@ -75,7 +75,7 @@ def train_llava(
     adapt(model, tuning, rank)
     stage = second_stage(second_steps, model)
     measured["loss_curve"] = learn(model, tokenizer, stage, folder=folder / "stage-2", **about)
-    world = conversations.world_of(sizes.get("things", THINGS))
+    world = conversations.world_of(sizes.get("objects", OBJECTS))
     for name, split in (("answers", "test"), ("seen", "validation")):
         asked = conversations.asked(model, tokenizer, split, TEST_SEED, held_out, world, image=image, device=device)
         measured |= measure.answer_accuracy(model, tokenizer, asked, device, name)
@@ -83,7 +83,7 @@ def train_llava(
         model, tokenizer, "test", TEST_SEED, held_out // 6, world, image=image, device=device
     )
     measured |= measure.description_scores(model, tokenizer, asked, device)
-    measured["things"] = list(world.things)
+    measured["objects"] = list(world.objects)
     return measured | costs(model) | {"frozen_changed": float(frozen.digest(model.vision) != before)}
 
 
@@ -97,7 +97,7 @@ def train_lengths(
     about = {"seed": seed, "device": device, "resume": resume, "image": True, "prompts": False, **sizes}
     if first_steps:
         learn(begun, tokenizer, first_stage(first_steps), folder=folder / "stage-1", **about)
-    world = conversations.world_of(sizes.get("things", THINGS))
+    world = conversations.world_of(sizes.get("objects", OBJECTS))
     asked = conversations.asked(begun, tokenizer, "test", TEST_SEED, held_out, world, image=True, device=device)
     measured: dict = {}
     for steps in lengths:
@@ -132,7 +132,7 @@ def learn(
     image: bool,
     prompts: bool,
     scenes: int = 3000,
-    things: Sequence[int] = THINGS,
+    objects: Sequence[int] = OBJECTS,
     turns: int = 3,
     batch_size: int = 12,
     first_rate: float = 1e-2,
@@ -145,7 +145,7 @@ def learn(
     turns       questions about a scene
     batch_size  scenes a step
     """
-    alone, world = stage == first_stage(stage.steps), conversations.world_of(things)
+    alone, world = stage == first_stage(stage.steps), conversations.world_of(objects)
     scenes = min(scenes, stage.steps * batch_size)  # no more than it comes to see
     pairs = (
         conversations.described(model, tokenizer, seed, scenes, world, image=image, device=device)

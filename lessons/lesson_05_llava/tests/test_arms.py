@@ -7,8 +7,8 @@ import torch
 
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import KINDS
-from data.toybox.scene import Scene, Thing
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
+from data.toybox.scene import Scene, SceneObject
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_03_blip2.experiment import frozen
@@ -93,7 +93,9 @@ def test_all_kinds_of_questions_come_in_their_turn():
 
 
 def test_questions_about_scenes_that_allow_few_of_them_come_to_an_end():
-    twins = Scene((Thing("star", "red", "small", "plain", 20, 20), Thing("star", "red", "small", "plain", 20, 100)), 0)
+    twins = Scene(
+        (SceneObject("star", "red", "small", "plain", 20, 20), SceneObject("star", "red", "small", "plain", 20, 100)), 0
+    )
     said = conversations.questions_about(twins, twins, 9, conversations.world_of((1, 3)), 0, 0)
     assert len(said) == 9
 

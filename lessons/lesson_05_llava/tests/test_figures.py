@@ -15,7 +15,7 @@ def measurements(offset):
     wrong = [[number, "what colour is the striped thing?", "red", "blue"] for number in (1, 2, 5)]
     numbers = {f"answers_{kind}": 0.5 + offset for kind in KINDS}
     numbers |= {
-        "things": [1, 3],
+        "objects": [1, 3],
         "answers": 0.6 + offset,
         "answers_wrong": wrong,
         "loss_curve": curve,
@@ -54,5 +54,5 @@ def test_questions_are_broken_into_lines():
 
 def test_only_what_was_asked_is_drawn():
     run = a_run((0,), ["llava", "blind"])
-    run.arms[0]["llava"]["things"] = [1, 1]
+    run.arms[0]["llava"]["objects"] = [1, 1]
     assert "relation" not in figures.world(run).kinds and figures.kinds(run) is not None

@@ -177,7 +177,7 @@ def test_mutated_requests(house):
             assert count("service_requests_in_house") == count("service_requests_waiting") == 0
             assert (await here.post("/chat", message="still there?")).status == 200
             gc.collect()
-            pictures = sum(isinstance(thing, Image.Image) for thing in gc.get_objects())
+            pictures = sum(isinstance(scene_object, Image.Image) for scene_object in gc.get_objects())
             remembered = sum(len(m.images) for c in store._by_name.values() for m in c.history)
             assert pictures <= remembered + 5
         assert statuses[200] > REQUESTS // 10 and {400, 404, 413, 415, 422} <= set(statuses), statuses

@@ -28,7 +28,7 @@ from data.toybox.heldout import SEEN_PAIRS, SPLITS, check_split, scene_at
 from data.toybox.language import ATTRIBUTES, LEVELS, caption, instruction
 from data.toybox.questions import ANSWERS, Question, ask, question_at
 from data.toybox.questions import KINDS as QUESTION_KINDS
-from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, Thing, pick, stream
+from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, SceneObject, pick, stream
 from shared.errors import CourseError
 
 KINDS = ("caption", "question", "instruction", "naming", "choosing", "interview")
@@ -86,8 +86,11 @@ class Line(NamedTuple):
 def naming_episode(rng: Random, *, held_out: bool = False) -> list[Line]:
     """Lines that name one to three attributes of a thing, always the same in the same order; with `held_out` in an unseen one."""
     rule = pick(rng, sorted(HELD_OUT_NAMING)) if held_out else pick(rng, SEEN_NAMING)
-    things = [_thing(rng) for _ in range(LINES["naming"])]
-    return [Line(" ".join(thing.values()) + ":", " ".join(thing[part] for part in rule)) for thing in things]
+    objects = [_object(rng) for _ in range(LINES["naming"])]
+    return [
+        Line(" ".join(scene_object.values()) + ":", " ".join(scene_object[part] for part in rule))
+        for scene_object in objects
+    ]
 
 
 def choosing_episode(rng: Random, *, held_out: bool = False) -> list[Line]:
@@ -95,8 +98,10 @@ def choosing_episode(rng: Random, *, held_out: bool = False) -> list[Line]:
     rule = pick(rng, sorted(HELD_OUT_CHOOSING)) if held_out else pick(rng, SEEN_CHOOSING)
     episode = []
     for _ in range(LINES["choosing"]):
-        thing, shown = _thing(rng), pick(rng, _SHOWN)
-        episode.append(Line(" ".join(thing[part] for part in shown) + "?", thing[min(shown, key=rule.index)]))
+        scene_object, shown = _object(rng), pick(rng, _SHOWN)
+        episode.append(
+            Line(" ".join(scene_object[part] for part in shown) + "?", scene_object[min(shown, key=rule.index)])
+        )
     return episode
 
 
@@ -104,7 +109,7 @@ def choosing_episode(rng: Random, *, held_out: bool = False) -> list[Line]:
 _SHOWN = [*combinations(_CYCLE, 2)] * 2 + [*combinations(_CYCLE, 3)] * 3
 
 
-def _thing(rng: Random) -> dict[str, str]:
+def _object(rng: Random) -> dict[str, str]:
     """A thing of a seen combination, its attributes by their kinds."""
     colour, shape = pick(rng, SEEN_PAIRS)
     return {"size": pick(rng, SIZES), "texture": pick(rng, TEXTURES), "colour": colour, "shape": shape}
@@ -158,7 +163,7 @@ def document_at(split: str, seed: int, number: int, *, mixed: bool = False, shar
             lines = [episode_at(kind, split, seed, other, held_out=held_out)[0] for other in others]
         return "".join(line.text for line in lines)
     if kind == "question":
-        scene, question = question_at(split, seed, number, things=(2, 4))
+        scene, question = question_at(split, seed, number, objects=(2, 4))
         return f"{caption(scene, 'places')}. {question.text} {question.answer}\n"
     if kind == "interview":
         return interview(split, seed, number, rng)
@@ -173,12 +178,12 @@ def interview(split: str, seed: int, number: int, rng: Random) -> str:
     scene, other = (scene_at(split, seed, at, INTERVIEWED) for at in (number, number + 2**39))
     lines = [f"{caption(scene, 'places')}.", f"{WHAT_IS_THERE} {caption(scene, 'colours')}"]
     for _ in range(QUESTIONS):
-        question = _any_question(scene, other.things, rng)
+        question = _any_question(scene, other.objects, rng)
         lines.append(f"{question.text} {question.answer}")
     return "\n".join(lines) + "\n"
 
 
-def _any_question(scene: Scene, elsewhere: Sequence[Thing], rng: Random) -> Question:
+def _any_question(scene: Scene, elsewhere: Sequence[SceneObject], rng: Random) -> Question:
     """A question of a kind and with an answer drawn at random, among those that the scene has."""
     first = int(rng.random() * len(QUESTION_KINDS))
     for kind in (*QUESTION_KINDS[first:], *QUESTION_KINDS[:first]):

@@ -22,11 +22,11 @@ NEGATIONS = ("not", "never", "hardly", "anything but", "far from", "by no means"
 DEGREES = ("", "", "very", "really", "quite")
 SPEAKERS = ("anna", "ben", "my sister", "the teacher", "our neighbor", "everyone")
 FRAMES = (
-    "the {thing} is {opinion}",
-    "{speaker} says that the {thing} is {opinion}",
-    "{speaker} finds the {thing} {opinion}",
-    "{opinion} is what {speaker} calls the {thing}",
-    "the {thing} {place} is {opinion} , says {speaker}",
+    "the {scene_object} is {opinion}",
+    "{speaker} says that the {scene_object} is {opinion}",
+    "{speaker} finds the {scene_object} {opinion}",
+    "{opinion} is what {speaker} calls the {scene_object}",
+    "the {scene_object} {place} is {opinion} , says {speaker}",
 )
 # Each opinion word meets four negations in training and the other two only in the test.
 UNSEEN = frozenset(
@@ -48,9 +48,12 @@ def sentence(rng: Random, *, unseen: bool) -> tuple[str, int]:
     else:
         said = f"{degree} {rng.choice(GOOD if good else BAD)}"
     colour, shape = rng.choice(SEEN_PAIRS)
-    thing = Description(rng.choice((None, *SIZES)), rng.choice((None, *TEXTURES)), colour, shape)
+    scene_object = Description(rng.choice((None, *SIZES)), rng.choice((None, *TEXTURES)), colour, shape)
     text = rng.choice(FRAMES).format(
-        thing=words(thing), place=rng.choice(list(WHERE.values())), speaker=rng.choice(SPEAKERS), opinion=said
+        scene_object=words(scene_object),
+        place=rng.choice(list(WHERE.values())),
+        speaker=rng.choice(SPEAKERS),
+        opinion=said,
     )
     return " ".join(text.split()), int(good)
 
