@@ -31,7 +31,7 @@ from apps.assistant.join import Joined, join
 from apps.assistant.toy import FILES as TOY_FILES
 from apps.assistant.toy import write_toy_world
 from data.datasets.download import data_folder
-from lessons.lesson_00_foundations.decoder import model as llama
+from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_05_llava.model import Llava, first_stage, second_stage
 from shared.cli import command_line
 from shared.course.lesson import ROOT

@@ -11,9 +11,9 @@ from apps.captioner.data import CaptionBatches, caption_tokenizer, shown
 from apps.captioner.measure import scores, share_true, written
 from apps.captioner.model import Captioner, caption_loss, parameters_by_part
 from apps.captioner.toy import toy_pictures
-from lessons.lesson_02_clip.experiment.pairs import TEST_SEED
-from lessons.lesson_03_blip2.experiment import frozen
-from shared.training import Evaluation, RunOptions, Stage, TrainingConfig, curve_from_history, train
+from data.toybox.heldout import TEST_SEED
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
+from shared.training import Stage, TrainingConfig, curve_from_history, train
 
 
 def train_captioner(
@@ -92,7 +92,7 @@ def eye_of_clip() -> nn.Module:
 
     What CLIP compares is made in that block, and much that a caption tells is no longer in it (arXiv:2301.12597, section 3.4).
     """
-    eye = frozen.load_eye()
+    eye = load_vision_encoder()
     del eye.blocks[-1]
     eye.norm.reset_parameters()
     return eye

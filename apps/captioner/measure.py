@@ -8,9 +8,9 @@ from torch import Tensor
 from apps.captioner.model import Captioner
 from data.toybox.language import is_true
 from data.toybox.scene import Scene
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, END
 from shared.evaluation import score_captions
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 
 
 def written(
@@ -27,7 +27,7 @@ def written(
     A preset's vocabulary may have rows that no token of this tokenizer has taken; a model that says one says nothing by it.
     """
     device = model.bridge.weight.device
-    begin, end = (tokenizer.special_tokens[name] for name in (BEGIN, END))
+    begin, end = (tokenizer.specials[name] for name in (BEGIN_TOKEN, END_TOKEN))
     captions = []
     for some in pixels.split(batch_size):
         tokens = model.write(some.to(device), begin, end, max_new_tokens=max_new_tokens, **sampling)

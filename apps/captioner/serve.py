@@ -15,12 +15,12 @@ import torch
 from PIL import Image, ImageOps
 
 from apps.captioner.run_folder import load_captioner, read_record
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, END
-from shared.cli import command_line
+from shared.errors import CourseError
 from shared.serving.serve import serve
 from shared.serving.served_model import Refusal, Request
 from shared.serving.settings import Settings
 from shared.tokenizers import TextStream
+from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 from shared.transformer.generation import stream
 
 PROMPT = Settings.caption_prompt
@@ -35,7 +35,7 @@ class SpeakingCaptioner:
     def __init__(self, run: Path, device: str = "cpu"):
         model, self.tokenizer = load_captioner(run)
         self.model, self.device = model.to(device), device
-        self.begin, self.end = (self.tokenizer.special_tokens[name] for name in (BEGIN, END))
+        self.begin, self.end = (self.tokenizer.specials[name] for name in (BEGIN_TOKEN, END_TOKEN))
         rows, columns = model.config.eye.grid
         self.before = rows * columns + model.eye.before_patches + 1
         self.longest = self.before + LONGEST_CAPTION

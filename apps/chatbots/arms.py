@@ -16,7 +16,7 @@ from apps.chatbots.expert import (
 from apps.chatbots.facts import TEXTS, read_exam, read_texts
 from apps.chatbots.preferences import pairs_of
 from apps.chatbots.teacher import manner, preference, teach_to_answer, teach_to_prefer
-from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from shared.tokenizers import ChatTemplate
 from shared.training import curve_from_history
 
@@ -81,7 +81,7 @@ def train_teacher(
     (data is not used: the decoder knows the toy world)
     """
     torch.manual_seed(seed)
-    model, tokenizer = frozen.load_language()
+    model, tokenizer = load_language_model()
     model.requires_grad_(True)
     template = ChatTemplate(tokenizer)
     spoken = [dialogue_at("train", seed, number) for number in range(dialogues)]

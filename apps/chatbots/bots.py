@@ -17,7 +17,7 @@ from apps.chatbots.expert import expert_model, expert_tokenizer, lessons_from, t
 from apps.chatbots.facts import read_texts
 from apps.chatbots.teacher import teach_to_answer, teach_to_prefer
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from shared.atomic import write_atomically
 from shared.errors import CourseError
 from shared.tokenizers import ChatTemplate, Tokenizer, load_tokenizer, save_tokenizer
@@ -62,7 +62,7 @@ def make_teacher(
 ) -> Bot:
     """A patient teacher of the toy world, made from lesson 0's decoder. Raises CourseError when that has not been trained."""
     torch.manual_seed(seed)
-    model, tokenizer = frozen.load_language()
+    model, tokenizer = load_language_model()
     model.requires_grad_(True)
     template = ChatTemplate(tokenizer)
     spoken = [dialogue_at("train", seed, number) for number in range(dialogues + pairs)]

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lessons.lesson_00_foundations.decoder.experiment import text
-from lessons.lesson_00_foundations.decoder.experiment.arms import LENGTH, encoded, small_model, surprise
+from data.toybox import documents as text
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, predicted
-from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
 from shared.finetuning import answer_loss, distillation_loss
 from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
@@ -57,13 +57,13 @@ def distil(
     documents   to learn from, again and again; the teacher has read many more
     (data is not used: the teacher knows the toy world)
     """
-    teacher, tokenizer = frozen.load_language()
+    teacher, tokenizer = load_language_model()
     teacher = teacher.to(device)
-    rows, segments = pack(encoded(tokenizer, text.documents("train", seed, documents)), LENGTH)
+    rows, segments = pack(encode_documents(tokenizer, text.documents("train", seed, documents)), CONTEXT_LENGTH)
     held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS)
-    test, size = encoded(tokenizer, held_out), sum(len(document.encode()) for document in held_out)
+    test, size = encode_documents(tokenizer, held_out), sum(len(document.encode()) for document in held_out)
     torch.manual_seed(seed)
-    student = small_model(tokenizer.vocab_size, width=width, depth=depth, heads=2, kv_heads=1, mlp_dim=2 * width)
+    student = toy_decoder(tokenizer.vocab_size, width=width, layers=layers, heads=2, kv_heads=1, hidden=2 * width)
     result = train(
         student,
         Batches(rows, segments, batch_size=batch_size, seed=seed),
@@ -77,12 +77,12 @@ def distil(
             seed=seed,
             log_every=max(1, steps // 20),
         ),
-        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
-        evaluation=Evaluation(lambda model: {"bits_per_byte": surprise(model, test) / size}, every=max(1, steps // 5)),
-    )
+        folder=folder, resume=resume, device=device, label=folder.name, evaluate_every=max(1, steps // 5),
+        evaluate=lambda model: {"bits_per_byte": cross_entropy_bits(model, test) / size},
+    )  # fmt: skip
     return {
-        "bits_per_byte": surprise(student, test) / size,
-        "teacher_bits_per_byte": surprise(teacher, test) / size,
+        "bits_per_byte": cross_entropy_bits(student, test) / size,
+        "teacher_bits_per_byte": cross_entropy_bits(teacher, test) / size,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
         "teacher_parameters": sum(parameter.numel() for parameter in teacher.parameters()),
         "bits_per_byte_curve": curve_from_history(result.history, "evaluation/bits_per_byte"),

@@ -14,11 +14,12 @@ from apps.chatbots.conversations import (
     talk,
 )
 from apps.chatbots.facts import NEW_WORDINGS, WORDINGS, Fact, facts_in, sentences
-from lessons.lesson_00_foundations.decoder.experiment.arms import ROTARY_BASE, SPECIAL_TOKENS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import ROTARY_BASE
 from shared.errors import CourseError
 from shared.tokenizers import ChatTemplate, Tokenizer
-from shared.training import RunOptions, TrainingConfig, TrainingResult, train
+from shared.tokenizers.special_tokens import SPECIAL_TOKENS
+from shared.training import TrainingConfig, TrainingResult, train
 from shared.transformer import DecoderConfig
 
 VOCABULARY = 1500
@@ -77,7 +78,7 @@ def lessons_from(texts: Sequence[str]) -> Lessons:
 def expert_tokenizer(lessons: Lessons) -> Tokenizer:
     """Byte pair encoding learned from the texts and the questions about them."""
     said = [*lessons.read, *(question for question, _ in lessons.asked)]
-    return Tokenizer.train(said, VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
+    return Tokenizer.train(said, VOCABULARY, specials=SPECIAL_TOKENS, min_frequency=2)
 
 
 def expert_model(

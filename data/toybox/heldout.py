@@ -31,6 +31,8 @@ _REQUIRED = tuple(sorted(HELD_OUT))
 
 # "train" and "validation" scenes hold only seen combinations; each "test" scene holds at least one held-out one.
 SPLITS = ("train", "validation", "test")
+TEST_SEED = 1_000
+"""Base seed of test scenes: apart from the training seeds, whatever the seed of a run."""
 
 
 def scene_at(split: str, seed: int, number: int, objects: tuple[int, int] = (1, 5)) -> Scene:
@@ -43,6 +45,11 @@ def scene_at(split: str, seed: int, number: int, objects: tuple[int, int] = (1, 
     if split == "test":
         return make_scene(seed, number, objects=objects, required=_REQUIRED, purpose=2)
     return make_scene(seed, number, objects=objects, forbidden=HELD_OUT, purpose=SPLITS.index(split))
+
+
+def sample_scenes(split: str, seed: int, count: int, objects: tuple[int, int]) -> list[Scene]:
+    """Return the first `count` scenes of a split, each with `objects` (least, greatest) objects."""
+    return [scene_at(split, seed, number, objects) for number in range(count)]
 
 
 def check_split(split: str) -> None:

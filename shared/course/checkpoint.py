@@ -87,6 +87,14 @@ def make(number: int) -> Path:
     return place
 
 
+def checkpoint_folder(name: str, lesson: int) -> Path:
+    """Return the folder of a shipped checkpoint. Raises CourseError when it is missing, naming the command that makes it."""
+    folder = PLACE / name
+    if not (folder / PROVENANCE).exists():
+        raise CourseError(f"{folder} does not exist; make it with `make checkpoint-{lesson}`")
+    return folder
+
+
 def hashes_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file of a checkpoint but its provenance, by name."""
     files = (path for path in sorted(folder.iterdir()) if path.name != PROVENANCE)

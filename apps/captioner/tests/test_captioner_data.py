@@ -16,8 +16,8 @@ from apps.captioner.data import (
     read_folder,
 )
 from apps.captioner.toy import write_folder
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, END
 from shared.errors import CourseError
+from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 
 NAMES = ("a.png", "b.png", "c.png")
 SAID = {"a.png": ["a cat", "a gray cat"], "b.png": ["a dog"], "c.png": ["a boat at sea"]}
@@ -102,10 +102,10 @@ def test_no_table_and_no_folder(folder, tmp_path):
 def test_captions_as_tokens():
     tokenizer = caption_tokenizer([["a red moon", "a red star"], ["a red moon"]], 300)
     tokens, segments = caption_tokens(tokenizer, ["a red moon", "a"])
-    assert tokens[0, 0] == tokens[1, 0] == tokenizer.special_tokens[BEGIN]
+    assert tokens[0, 0] == tokens[1, 0] == tokenizer.specials[BEGIN_TOKEN]
     for row, text in enumerate(("a red moon", "a")):
         inside = tokens[row][segments[row] == 0]
-        assert inside[-1] == tokenizer.special_tokens[END]
+        assert inside[-1] == tokenizer.specials[END_TOKEN]
         assert tokenizer.decode(inside[1:-1].tolist()) == text
     assert segments[0].min() == 0 and (segments[1] == -1).sum() == (segments[0] == 0).sum() - 3
 

@@ -19,7 +19,7 @@ from apps.chatbots.dialogues import dialogue_at
 from apps.chatbots.preferences import PreferenceBatches, log_probabilities, pairs_of, remembered
 from apps.chatbots.teacher import preference, teach_to_answer, teach_to_prefer
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss
-from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from shared.errors import CourseError
 from shared.tokenizers import ChatTemplate
 from shared.transformer import DecoderConfig
@@ -31,7 +31,7 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def template() -> ChatTemplate:
-    return ChatTemplate(frozen.load_language()[1])
+    return ChatTemplate(load_language_model()[1])
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_the_command_lines(tmp_path, monkeypatch, capsys):
 
 
 def test_the_teacher_keeps_the_scene_in_view(template, monkeypatch):
-    bot = Bot("teacher", *(frozen.load_language()[0], template))
+    bot = Bot("teacher", *(load_language_model()[0], template))
     asked = []
 
     def heard(_model, _template, questions):

@@ -8,11 +8,16 @@ from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, question_at
 from data.toybox.scene import SHAPES
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, encoded, episode_accuracies, surprise
 from lessons.lesson_00_foundations.decoder.experiment.checkpoint import CHECKPOINT, FOLDER, make
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.model.evaluation import (
+    cross_entropy_bits,
+    encode_documents,
+    episode_accuracies,
+)
 from shared.course.checkpoint import complaints
 from shared.tokenizers import load_tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.transformer import generate
 
 
@@ -27,7 +32,7 @@ def model():
 
 
 def write(model, tokenizer, beginning, tokens=12):
-    prompt = torch.tensor([tokenizer.special_tokens[BEGIN], *tokenizer.encode(beginning)])
+    prompt = torch.tensor([tokenizer.specials[BEGIN_TOKEN], *tokenizer.encode(beginning)])
     return tokenizer.decode(generate(model, [prompt], max_new_tokens=tokens)[0].tolist())
 
 
@@ -52,15 +57,15 @@ def test_it_completes_a_caption(model, tokenizer):
     written = write(model, tokenizer, "a picture of a large plain green")
     assert written.split()[0].rstrip(",.s") in SHAPES
     new = [caption(scene_at("validation", 5, number), "attributes") + "\n" for number in range(20)]
-    costs = surprise(model, encoded(tokenizer, new)) / sum(map(len, new))
+    costs = cross_entropy_bits(model, encode_documents(tokenizer, new)) / sum(map(len, new))
     backwards = [" ".join(reversed(document.split())) + "\n" for document in new]
-    assert costs < 1 < surprise(model, encoded(tokenizer, backwards)) / sum(map(len, backwards))
+    assert costs < 1 < cross_entropy_bits(model, encode_documents(tokenizer, backwards)) / sum(map(len, backwards))
 
 
 def test_it_answers_questions_better_than_a_guess(model, tokenizer):
     questions = [question_at("validation", 11, number, objects=(2, 4)) for number in range(120)]
     asked = [f"{caption(scene, 'places')}. {question.text}" for scene, question in questions]
-    prompts = [torch.tensor(row) for row in encoded(tokenizer, asked)]
+    prompts = [torch.tensor(row) for row in encode_documents(tokenizer, asked)]
     written = [tokenizer.decode(tokens.tolist()) for tokens in generate(model, prompts, max_new_tokens=4)]
     right = sum(
         text.startswith(f" {question.answer}\n") for text, (_, question) in zip(written, questions, strict=True)

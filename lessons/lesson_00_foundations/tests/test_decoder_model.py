@@ -7,18 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lessons.lesson_00_foundations.decoder.experiment import text
+from data.toybox import documents as text
+from data.toybox import episodes as toy_episodes
 from lessons.lesson_00_foundations.decoder.experiment.arms import (
-    BEGIN,
     accuracies_by_shots,
     corpus,
-    encoded,
-    episode_accuracies,
-    greedily_right,
     loss_of,
     ngram_bits,
-    small_model,
-    surprise,
     tokenizer_of,
     train_decoder,
 )
@@ -27,7 +22,15 @@ from lessons.lesson_00_foundations.decoder.experiment.ngram import KneserNey
 from lessons.lesson_00_foundations.decoder.experiment.quantized import bytes_of, quantized
 from lessons.lesson_00_foundations.decoder.experiment.speed import agreement, measure_speed
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
+from lessons.lesson_00_foundations.decoder.model.evaluation import (
+    cross_entropy_bits,
+    encode_documents,
+    episode_accuracies,
+    greedy_matches,
+)
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import toy_decoder
 from shared.tokenizers import load_tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.transformer import DecoderConfig, generate
 
 # ── Packing and the loss ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -45,7 +48,7 @@ def test_packed_documents_are_all_there_and_none_is_twice():
 
 
 def test_a_packed_document_is_read_as_if_it_were_alone():
-    model = small_model(50).double()
+    model = toy_decoder(50).double()
     documents = [torch.randint(50, (length,)).tolist() for length in (9, 4, 7, 5)]
     tokens, segments = pack(documents, 28)
     logits = model(tokens, segments=segments)
@@ -58,7 +61,7 @@ def test_a_packed_document_is_read_as_if_it_were_alone():
     assert next_token_loss(logits, tokens, segments).item() == pytest.approx(both.item() / 21, rel=1e-9)
     assert loss_of(model, (tokens, segments)).item() == pytest.approx(both.item() / 21, rel=1e-9)
     # In rows of nine, those of four and five share one.
-    assert surprise(model, documents) == pytest.approx(both.item() / math.log(2), rel=1e-6)
+    assert cross_entropy_bits(model, documents) == pytest.approx(both.item() / math.log(2), rel=1e-6)
 
 
 def test_fresh_weights_keep_signals_at_their_size():
@@ -126,14 +129,14 @@ def test_a_model_in_8_bits_is_nearly_the_same_in_a_quarter_of_the_bytes(tied):
 
 
 def test_generation_runs_on_8_bits_with_a_cache():
-    small = quantized(small_model(60))
+    small = quantized(toy_decoder(60))
     prompts = [torch.tensor([1, 2, 3]), torch.tensor([4])]
     with_cache, without = (generate(small, prompts, max_new_tokens=6, use_cache=use) for use in (True, False))
     assert all(torch.equal(*pair) for pair in zip(with_cache, without, strict=True))
 
 
 def test_layers_with_a_bias_are_refused():
-    model = small_model(20)
+    model = toy_decoder(20)
     model.blocks[0].attention.query = torch.nn.Linear(64, 64)
     with pytest.raises(ValueError, match="query has a bias"):
         quantized(model)
@@ -171,7 +174,7 @@ class Oracle(torch.nn.Module):
 
 def test_only_the_token_guessed_wrong_is_wrong():
     rows = [[3, 1, 4, 1, 5], [9, 2, 6]]
-    right = greedily_right(Oracle(rows, [(0, 3), (1, 1)]), rows)
+    right = greedy_matches(Oracle(rows, [(0, 3), (1, 1)]), rows)
     assert right[0].tolist() == [False, True, True, False, True]
     assert right[1, :3].tolist() == [False, False, True]
 
@@ -184,27 +187,27 @@ def test_accuracy_by_shots_counts_whole_answers(tokenizer):
     assert 0.35 < best[0] < 0.5 < best[1] < best[4] < best[11] < 1
     assert {f"held_out_naming_{shots}" for shots in (0, 1, 2, 4, 7)} <= measured.keys()
     # Wrong at the first token of the third answer of the first episode: one of ten is lost, at two shots alone.
-    lines = text.episode_at("naming", "validation", 0, 0, held_out=True)
-    before = "".join(line.text for line in lines[:2]) + lines[2].shown
+    lines = toy_episodes.episode_at("naming", "validation", 0, 0, held_out=True)
+    before = "".join(line.text for line in lines[:2]) + lines[2].prompt
     place = 1 + len(tokenizer.encode(before))
     found = episode_accuracies(Oracle(None, [(0, place)]), tokenizer, "naming", 0, held_out=True, count=10)
-    assert found == [1.0, 1.0, 0.9, *[1.0] * (text.LINES["naming"] - 3)]
+    assert found == [1.0, 1.0, 0.9, *[1.0] * (toy_episodes.LINES["naming"] - 3)]
 
 
 def test_the_tokenizer_has_a_token_for_every_word_and_gives_the_text_back(tokenizer):
     document = text.document_at("train", 0, 5)
-    numbers = encoded(tokenizer, [document])[0]
-    assert numbers[0] == tokenizer.special_tokens[BEGIN] and tokenizer.decode(numbers[1:]) == document
+    numbers = encode_documents(tokenizer, [document])[0]
+    assert numbers[0] == tokenizer.specials[BEGIN_TOKEN] and tokenizer.decode(numbers[1:]) == document
     words = [word for word in document.split() if word.isalpha()]
     assert all(len(tokenizer.encode(f" {word}")) == 1 for word in words)
 
 
 def test_the_rival_is_measured_at_its_best_order(tokenizer):
     documents = text.documents("train", 0, 60)
-    test = encoded(tokenizer, documents[:5])
+    test = encode_documents(tokenizer, documents[:5])
     best = ngram_bits(tokenizer, documents, test, 100)
     each = [
-        sum(map(KneserNey(encoded(tokenizer, documents), tokenizer.vocab_size, order=n).surprise, test))
+        sum(map(KneserNey(encode_documents(tokenizer, documents), tokenizer.vocab_size, order=n).surprise, test))
         for n in (4, 6, 8)
     ]
     assert best["ngram_bits_per_byte"] == pytest.approx(min(each) / 100) and best["ngram_order"] == 4 + 2 * each.index(
@@ -236,7 +239,7 @@ def test_speed_is_measured_of_all_three(tmp_path):
 
 
 def test_the_maps_of_attention_are_the_models_own():
-    model = small_model(50)
+    model = toy_decoder(50)
     tokens = torch.randint(50, (1, 9))
     maps = attention_maps(model, tokens)
     assert maps.shape == (3, 4, 9, 9)

@@ -140,7 +140,7 @@ def test_a_step_of_numbers_one_can_check_by_hand(student):
 
 # ── 0.45: the loss of the next token ──────────────────────────────────────────────────────────────────────────────────
 
-LOSS = "decoder.model:next_token_loss"
+LOSS = "decoder.model.language_model:next_token_loss"
 
 
 def loss_arguments():

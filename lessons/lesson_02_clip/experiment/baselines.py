@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data.toybox.heldout import sample_scenes
 from data.toybox.scene import SHAPES
+from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_02_clip.experiment.measure import exam
-from lessons.lesson_02_clip.experiment.pairs import CLASSES, pixels_of, scenes_of, standardize
+from lessons.lesson_02_clip.experiment.pairs import CLASSES
 
 
 def measure_baselines(
@@ -20,8 +22,8 @@ def measure_baselines(
 ) -> dict:
     """Colour and shape by softmax regression of all pixels (folder, data and resume are not used)."""
     torch.manual_seed(seed)
-    training = scenes_of("train", seed, scenes, (1, 1))
-    pixels = standardize(pixels_of(training)).flatten(1).to(device)
+    training = sample_scenes("train", seed, scenes, (1, 1))
+    pixels = normalize_pixels(render_tensors(training)).flatten(1).to(device)
     labels = torch.tensor(
         [CLASSES.index((scene.objects[0].colour, scene.objects[0].shape)) for scene in training], device=device
     )

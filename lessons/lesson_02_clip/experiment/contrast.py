@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data.toybox.heldout import sample_scenes
+from data.toybox.tensors import IMAGE_SIZE
 from lessons.lesson_01_vit.model import sine_cosine_positions
 from lessons.lesson_02_clip.experiment.measure import apart, evaluate, measure
-from lessons.lesson_02_clip.experiment.pairs import SIZE, Pairs, scenes_of, toy_tokenizer
+from lessons.lesson_02_clip.experiment.pairs import Pairs, toy_tokenizer
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextTowerConfig, VisionTower, VisionTowerConfig
 from shared.training import Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
@@ -27,7 +29,7 @@ def small_model(
     text = TextTowerConfig(
         vocab_size=len(tokenizer.vocab), context=tokenizer.context, depth=2, end_token=tokenizer.end, **sizes
     )
-    image = VisionTowerConfig(image_size=SIZE, patch_size=patch_size, depth=depth, **sizes)
+    image = VisionTowerConfig(image_size=IMAGE_SIZE, patch_size=patch_size, depth=depth, **sizes)
     # The same two towers for either loss, so that the loss is all that differs.
     model = CLIP(CLIPConfig(image, text, embedding=width))
     model = model if loss == "info-nce" else WithSigmoid(model.config)
@@ -101,7 +103,7 @@ def train_pairs(
     if temperature is not None:
         nn.init.constant_(model.log_scale, -torch.tensor(temperature).log().item())
         model.log_scale.requires_grad_(False)
-    training = scenes_of("train", seed, scenes, tuple(objects))
+    training = sample_scenes("train", seed, scenes, tuple(objects))
     pairs = Pairs.of(training, batch_size=batch_size, seed=seed, detailed=detailed)
     config = TrainingConfig(
         steps=steps, learning_rate=learning_rate, optimizer="muon", warmup_steps=steps // 10, betas=(0.9, 0.98),

@@ -8,17 +8,11 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.toybox.heldout import TEST_SEED, sample_scenes
+from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_02_clip.experiment.contrast import CONTRASTS, small_model
 from lessons.lesson_02_clip.experiment.measure import SCENES, classes_of, encoded, exam, images_of
-from lessons.lesson_02_clip.experiment.pairs import (
-    CLASSES,
-    TEST_SEED,
-    pixels_of,
-    prompt,
-    scenes_of,
-    standardize,
-    tokens_of,
-)
+from lessons.lesson_02_clip.experiment.pairs import CLASSES, prompt, tokens_of
 from lessons.lesson_02_clip.model import CLIP
 from shared import plots
 from shared.course.lesson import Run
@@ -73,7 +67,7 @@ def trained(run: Run) -> CLIP:
 def data_flow(model: CLIP) -> plots.Card:
     """Picture → tokens → blocks → unit vector; caption → tokens → blocks → unit vector; and their logits with others."""
     classes, pictures = one_of_each()
-    pixels, captions = standardize(pictures), [prompt(*CLASSES[number]) for number in classes]
+    pixels, captions = normalize_pixels(pictures), [prompt(*CLASSES[number]) for number in classes]
     tokens = tokens_of(captions)
     tower = model.image_tower
     states, read = tower.hidden_states(pixels[:1]), model.text_tower.features(tokens[:1])
@@ -107,7 +101,7 @@ def one_of_each() -> tuple[list[int], Tensor]:
     first = exam("test").classes[:, 0]
     classes = sorted(set(first.tolist()))
     rows = torch.stack([(first == number).int().argmax() for number in classes])
-    return classes, pixels_of(scenes_of("test", TEST_SEED, SCENES, (1, 1)))[rows]
+    return classes, render_tensors(sample_scenes("test", TEST_SEED, SCENES, (1, 1)))[rows]
 
 
 def panel(axis: Axes, name: str, values: Tensor | str) -> None:
@@ -130,7 +124,7 @@ def agreement(model: CLIP) -> plots.Card:
     """Cosines of one held-out picture of each of the eight held-out combinations with the eight captions."""
     classes, pictures = one_of_each()
     texts = model.encode_texts(tokens_of([prompt(*CLASSES[number]) for number in classes]))
-    cosines = model.encode_images(standardize(pictures)) @ texts.T
+    cosines = model.encode_images(normalize_pixels(pictures)) @ texts.T
     names = [" ".join(CLASSES[number]) for number in classes]
     card, axes = plots.figure(height=5.2, rows=1, columns=1)
     axis = axes[0, 0]
@@ -208,7 +202,7 @@ def named(model: CLIP, count: int = 18) -> plots.Card:
     # Half of what is shown is wrong, as far as there is so much: mistakes tell more.
     wrong = (~right).nonzero().flatten()[: count // 3]
     rows = torch.cat([right.nonzero().flatten()[: count - len(wrong)], wrong])
-    pictures = pixels_of(scenes_of("test", TEST_SEED, SCENES, (1, 1)))[rows]
+    pictures = render_tensors(sample_scenes("test", TEST_SEED, SCENES, (1, 1)))[rows]
     names = [prompt(*CLASSES[number]) for number in found[rows].tolist()]
     return plots.image_grid(list(pictures), names, columns=6, correct=right[rows].tolist())
 

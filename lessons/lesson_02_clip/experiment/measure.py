@@ -9,18 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from data.toybox.heldout import TEST_SEED, sample_scenes
 from data.toybox.language import Description, phrase
 from data.toybox.scene import PLACES, SIZES, TEXTURES
-from lessons.lesson_02_clip.experiment.pairs import (
-    CLASSES,
-    TEST_SEED,
-    captions_of,
-    pixels_of,
-    prompt,
-    scenes_of,
-    standardize,
-    tokens_of,
-)
+from data.toybox.tensors import normalize_pixels, render_tensors
+from lessons.lesson_02_clip.experiment.pairs import CLASSES, captions_of, prompt, tokens_of
 from lessons.lesson_02_clip.model import CLIP, SigLIP
 from lessons.lesson_02_clip.model.zero_shot import classify, ensemble, modality_gap, recall_at
 
@@ -45,7 +38,7 @@ class Exam(NamedTuple):
 @lru_cache(8)
 def exam(split: str, objects: tuple[int, int] = (1, 1), count: int = SCENES) -> Exam:
     """Scenes of the "test" split hold a combination of colour and shape that no training scene has."""
-    scenes = scenes_of(split, TEST_SEED, count, objects)
+    scenes = sample_scenes(split, TEST_SEED, count, objects)
     classes = torch.full((count, objects[1]), -1)
     for row, scene in enumerate(scenes):
         for column, scene_object in enumerate(scene.objects):
@@ -56,7 +49,7 @@ def exam(split: str, objects: tuple[int, int] = (1, 1), count: int = SCENES) -> 
     ]
     distinct = {text: number for number, text in enumerate(dict.fromkeys(captions))}
     own = torch.tensor([distinct[text] for text in captions])
-    return Exam(standardize(pixels_of(scenes)), classes, tokens_of(list(distinct)), own)
+    return Exam(normalize_pixels(render_tensors(scenes)), classes, tokens_of(list(distinct)), own)
 
 
 @lru_cache(1)

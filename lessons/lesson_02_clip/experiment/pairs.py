@@ -9,34 +9,16 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from data.toybox.heldout import scene_at
-from data.toybox.image import pictures
+from data.toybox.heldout import sample_scenes
 from data.toybox.language import Description, caption, phrase
 from data.toybox.scene import COLOURS, SHAPES, Scene, stream
+from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 
-SIZE = 32
 # What a caption tells: colours and shapes alone, or sizes, textures and places too.
 LEVELS = ("colours", "places")
 CLASSES = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
-# Seeds of scenes that are never trained on are apart from those of training, whatever the run's seed.
-TEST_SEED = 1_000
 PURPOSE = 200  # of this lesson's own random numbers
-
-
-def scenes_of(split: str, seed: int, count: int, objects: tuple[int, int]) -> list[Scene]:
-    """The first scenes of a split."""
-    return [scene_at(split, seed, number, objects) for number in range(count)]
-
-
-def pixels_of(scenes: Sequence[Scene]) -> UInt8[Tensor, "scenes 3 size size"]:
-    """Their pictures, as bytes."""
-    return torch.from_numpy(pictures(scenes, SIZE)).permute(0, 3, 1, 2).contiguous()
-
-
-def standardize(pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:
-    """Bytes as numbers around 0: most of a picture is light paper."""
-    return pixels.float() / 64 - 3.25
 
 
 def captions_of(scenes: Sequence[Scene], level: str) -> list[str]:
@@ -47,7 +29,7 @@ def captions_of(scenes: Sequence[Scene], level: str) -> list[str]:
 @lru_cache(1)
 def toy_tokenizer(context: int = 48) -> CLIPTokenizer:
     """OpenAI's tokenizer with a vocabulary of this world: each word that training captions use is one token."""
-    scenes = scenes_of("train", 0, 2_000, (1, 3))
+    scenes = sample_scenes("train", 0, 2_000, (1, 3))
     texts = [text for level in LEVELS for text in captions_of(scenes, level)]
     return CLIPTokenizer.train(texts, 400, context=context)
 
@@ -84,7 +66,7 @@ class Pairs:
         said = [captions_of(scenes, level) for level in LEVELS]
         number = {text: row for row, text in enumerate(dict.fromkeys(text for level in said for text in level))}
         caption_of = torch.tensor([[number[text] for text in level] for level in said]).T
-        return cls(pixels_of(scenes), tokens_of(list(number)), caption_of, batch_size, seed, detailed)
+        return cls(render_tensors(scenes), tokens_of(list(number)), caption_of, batch_size, seed, detailed)
 
     def __call__(self, number: int) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, "batch tokens"]]:
         generator = np.random.default_rng([self.seed, number])
@@ -99,7 +81,7 @@ class Pairs:
         rows = torch.tensor(list(chosen))
         tokens = self.tokens[rows]
         longest = int((tokens == toy_tokenizer().end).int().argmax(dim=1).max()) + 1
-        return standardize(self.pixels[torch.tensor(list(chosen.values()))]), tokens[:, :longest]
+        return normalize_pixels(self.pixels[torch.tensor(list(chosen.values()))]), tokens[:, :longest]
 
 
 def prompt(colour: str, shape: str) -> str:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from data.toybox.heldout import is_held_out, mentions_held_out
+from data.toybox.heldout import is_held_out, mentions_held_out, sample_scenes
 from lessons.lesson_02_clip.experiment import checkpoint, contrast, measure
 from lessons.lesson_02_clip.experiment.baselines import measure_baselines
 from lessons.lesson_02_clip.experiment.pairs import (
@@ -12,7 +12,6 @@ from lessons.lesson_02_clip.experiment.pairs import (
     Pairs,
     captions_of,
     prompt,
-    scenes_of,
     tokens_of,
     toy_tokenizer,
 )
@@ -25,12 +24,12 @@ SMALL = {"patch_size": 8, "width": 32, "depth": 1}
 
 @pytest.fixture(scope="module")
 def pairs():
-    return Pairs.of(scenes_of("train", 0, 400, (1, 1)), batch_size=32, seed=3)
+    return Pairs.of(sample_scenes("train", 0, 400, (1, 1)), batch_size=32, seed=3)
 
 
 @pytest.mark.parametrize("objects", [(1, 1), (1, 4)])
 def test_training_never_shows_or_says_what_is_held_out(objects):
-    scenes = scenes_of("train", 5, 300, objects)
+    scenes = sample_scenes("train", 5, 300, objects)
     assert not any(map(is_held_out, scenes))
     assert not any(mentions_held_out(text) for level in LEVELS for text in captions_of(scenes, level))
     # Nor does the vocabulary have a token for it: it ends at the ends of words.
@@ -58,7 +57,7 @@ def test_no_caption_comes_twice_in_a_batch_and_each_is_its_pictures_own(pairs):
 
 
 def test_a_batch_is_a_function_of_its_number(pairs):
-    again = Pairs.of(scenes_of("train", 0, 400, (1, 1)), batch_size=32, seed=3)
+    again = Pairs.of(sample_scenes("train", 0, 400, (1, 1)), batch_size=32, seed=3)
     for number in (4, 0, 4):
         assert all(torch.equal(a, b) for a, b in zip(pairs(number), again(number), strict=True))
     assert not torch.equal(pairs(0)[0], pairs(1)[0])

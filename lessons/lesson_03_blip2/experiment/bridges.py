@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from lessons.lesson_02_clip.experiment.pairs import TEST_SEED, scenes_of
-from lessons.lesson_03_blip2.experiment import frozen
+from data.toybox.heldout import TEST_SEED, sample_scenes
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_03_blip2.experiment.measure import (
     answer_accuracy,
     caption_accuracy,
@@ -38,6 +39,7 @@ from lessons.lesson_03_blip2.model import (
     second_stage,
 )
 from lessons.lesson_03_blip2.model.losses import similarities
+from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
 from shared.training import Batches, RunOptions, TrainingConfig, curve_from_history, train
 
@@ -80,11 +82,11 @@ def train_bridge(
     (data is not used: the toy world is what the frozen ends have seen)
     """
     torch.manual_seed(seed)
-    eye = frozen.load_eye()
-    language, tokenizer = frozen.load_language()
-    before = frozen.digest(eye), frozen.digest(language)
+    eye = load_vision_encoder()
+    language, tokenizer = load_language_model()
+    before = weights_digest(eye), weights_digest(language)
     objects, asked_things = tuple(objects), tuple(asked_things)
-    seen = looked_at(eye, scenes_of("train", seed, scenes, objects), device)
+    seen = looked_at(eye, sample_scenes("train", seed, scenes, objects), device)
     captions, short = captioned(seen, tokenizer), told(seen, tokenizer)
     questions = questioned(eye, tokenizer, "train", seed, scenes, asked_things, device)
     config = QFormerConfig(width, depth, max(1, width // 16), 2 * width, captions.features.shape[2])
@@ -96,7 +98,7 @@ def train_bridge(
             steps=first_steps, batch_size=batch_size, learning_rate=first_rate,
         )  # fmt: skip
         between.start_from(retriever)
-        new = looked_at(eye, scenes_of("test", TEST_SEED, held_out, objects), device)
+        new = looked_at(eye, sample_scenes("test", TEST_SEED, held_out, objects), device)
         measured |= {"first_loss_curve": history} | retrieval(retriever, captioned(new, tokenizer), device)
     model = Blip2(eye, between, language).to(device)
     history = learn_second_stage(
@@ -105,7 +107,7 @@ def train_bridge(
     )  # fmt: skip
     model.eval()
     for name, split in SPLITS.items():
-        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, objects), device), tokenizer)
+        tell = told(looked_at(eye, sample_scenes(split, TEST_SEED, held_out, objects), device), tokenizer)
         ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, asked_things, device)
         captions_right = caption_accuracy(shown(model, tell, device), tokenizer, tell)
         answers_right = answer_accuracy(shown(model, ask, device), tokenizer, ask)
@@ -114,7 +116,7 @@ def train_bridge(
             measured["query_maps"] = query_maps(model, tell.features[:6].to(device))
     return measured | {
         "loss_curve": history,
-        "frozen_changed": float((frozen.digest(eye), frozen.digest(language)) != before),
+        "frozen_changed": float((weights_digest(eye), weights_digest(language)) != before),
         "image_tokens": between(captions.features[:1].to(device)).shape[1],
         "parameters": sum(parameter.numel() for parameter in between.parameters()),
     }
@@ -127,12 +129,12 @@ def read_captions(
 
     (Nothing is trained; neither seed nor data is used.)
     """
-    eye = frozen.load_eye()
-    language, tokenizer = frozen.load_language()
+    eye = load_vision_encoder()
+    language, tokenizer = load_language_model()
     language.to(device)
     measured: dict = {}
     for name, split in SPLITS.items():
-        tell = told(looked_at(eye, scenes_of(split, TEST_SEED, held_out, OBJECTS), device), tokenizer)
+        tell = told(looked_at(eye, sample_scenes(split, TEST_SEED, held_out, OBJECTS), device), tokenizer)
         ask = questioned(eye, tokenizer, split, TEST_SEED, held_out, ASKED_THINGS, device)
         two = questioned(eye, tokenizer, split, TEST_SEED, held_out, (2, 2), device)
         measured |= {f"{name}{of}": value for of, value in {

@@ -4,9 +4,10 @@ from statistics import fmean
 
 import torch
 
+from data.toybox.heldout import TEST_SEED, sample_scenes
 from data.toybox.image import pictures
 from data.toybox.language import is_true
-from lessons.lesson_02_clip.experiment.pairs import SIZE, TEST_SEED, scenes_of
+from data.toybox.tensors import IMAGE_SIZE
 from lessons.lesson_03_blip2.experiment.bridges import OBJECTS
 from lessons.lesson_03_blip2.model import visible
 from shared import plots
@@ -54,9 +55,9 @@ def queries(run: Run) -> plots.Card:
     """The first held-out scenes that were captioned, and each query's look at them."""
     maps = torch.tensor(run.arms[run.seeds[0]]["both stages"]["query_maps"])
     side = round(maps.shape[2] ** 0.5)
-    scenes = scenes_of("test", TEST_SEED, len(maps), OBJECTS)
+    scenes = sample_scenes("test", TEST_SEED, len(maps), OBJECTS)
     names = [f"query {number + 1}" for number in range(maps.shape[1])]
-    return plots.attention_overlay(list(pictures(scenes, SIZE)), maps.unflatten(2, (side, side)), captions=names)
+    return plots.attention_overlay(list(pictures(scenes, IMAGE_SIZE)), maps.unflatten(2, (side, side)), captions=names)
 
 
 def answers(run: Run) -> plots.Card:
@@ -96,11 +97,11 @@ def captions(run: Run) -> plots.Card:
     arm, scenes, texts = run.arms[run.seeds[0]]["both stages"], [], []
     for name, split in (("seen_captions_written", "validation"), ("captions_written", "test")):
         written = arm[name][:4]
-        scenes += scenes_of(split, TEST_SEED, len(written), OBJECTS)
+        scenes += sample_scenes(split, TEST_SEED, len(written), OBJECTS)
         texts += written
     true = [is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)]
     broken = [text.replace(" and ", "\nand ") for text in texts]
-    return plots.image_grid(list(pictures(scenes, SIZE)), broken, correct=true, columns=4)
+    return plots.image_grid(list(pictures(scenes, IMAGE_SIZE)), broken, correct=true, columns=4)
 
 
 def second_stage(run: Run) -> plots.Card:

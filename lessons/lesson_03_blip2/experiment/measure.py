@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from data.toybox.language import caption, is_true
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_03_blip2.experiment.pairs import STOP, Pairs
 from lessons.lesson_03_blip2.model import Blip2
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.transformer import generate
 
 LONGEST = 24
@@ -35,7 +35,7 @@ def told_in_words(language: LanguageModel, tokenizer: Tokenizer, pairs: Pairs, d
 
     def say(rows: Int[Tensor, "some"], **settings: Any) -> list[Tensor]:
         captions = [f"{caption(pairs.scenes[row], 'places')}.{STOP}" for row in rows]
-        read = [torch.tensor([tokenizer.special_tokens[BEGIN], *tokenizer.encode(text)]) for text in captions]
+        read = [torch.tensor([tokenizer.specials[BEGIN_TOKEN], *tokenizer.encode(text)]) for text in captions]
         prompts = [torch.cat(both).to(device) for both in zip(read, pairs.given(rows), strict=True)]
         return generate(language, prompts, **settings)
 

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from data.toybox.documents import DESCRIBE_PROMPT
 from data.toybox.language import caption
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN
-from lessons.lesson_00_foundations.decoder.experiment.text import WHAT_IS_THERE
-from lessons.lesson_02_clip.experiment.pairs import pixels_of
+from data.toybox.tensors import render_tensors
 from lessons.lesson_02_clip.model import VisionTower
-from lessons.lesson_03_blip2.experiment.frozen import features_of
+from lessons.lesson_02_clip.model.pretrained import vision_features
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
 KINDS = ("colour", "shape", "size", "texture", "place")
 """Questions about one thing, which the language model answers well when it is told in words (`bridges.read_captions`)."""
@@ -33,7 +33,7 @@ class Seen:
 
 def looked_at(eye: VisionTower, scenes: Sequence[Scene], device: str) -> Seen:
     """Let the frozen eye look at each scene, once."""
-    return Seen(scenes, features_of(eye, pixels_of(scenes), device).cpu())
+    return Seen(scenes, vision_features(eye, render_tensors(scenes), device).cpu())
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def captioned(seen: Seen, tokenizer: Tokenizer) -> Pairs:
 def told(seen: Seen, tokenizer: Tokenizer) -> Pairs:
     """Scenes, each with the question what is there, and a caption of colours and shapes as the answer."""
     texts = [caption(scene, "colours") for scene in seen.scenes]
-    return _pairs(seen, tokenizer, [WHAT_IS_THERE] * len(texts), texts, ["caption"] * len(texts))
+    return _pairs(seen, tokenizer, [DESCRIBE_PROMPT] * len(texts), texts, ["caption"] * len(texts))
 
 
 def questioned(
@@ -89,7 +89,7 @@ def _pairs(
 ) -> Pairs:
     rows, given = [], []
     for prompt, text in zip(prompts, texts, strict=True):
-        begin = [] if prompt else [tokenizer.special_tokens[BEGIN]]
+        begin = [] if prompt else [tokenizer.specials[BEGIN_TOKEN]]
         given.append(len(begin) + len(tokenizer.encode(prompt)))
         # A space belongs to the word after it.
         rows.append([*begin, *tokenizer.encode(f"{prompt} {text}{STOP}" if prompt else text + STOP)])

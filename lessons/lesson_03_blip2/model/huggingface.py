@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lessons.lesson_00_foundations.decoder import model as llama
+from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_03_blip2.model.config import OPTConfig, QFormerConfig, RetrieverConfig
 from shared import pretrained

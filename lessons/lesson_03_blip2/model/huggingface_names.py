@@ -1,6 +1,6 @@
 """What published BLIP-2 files call each weight: the eye, the Q-Former, and the models around them."""
 
-from lessons.lesson_00_foundations.decoder import model as llama
+from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformerConfig
 from lessons.lesson_03_blip2.model.config import OPTConfig
 from shared.pretrained import Rearrange, Rename, Rule, Split, Table, Tie, under

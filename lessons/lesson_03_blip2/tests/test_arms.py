@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.toybox.heldout import is_held_out
+from data.toybox.documents import INTERVIEW_MIXTURE, documents
+from data.toybox.heldout import is_held_out, sample_scenes
 from data.toybox.language import is_true
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
-from lessons.lesson_00_foundations.decoder.experiment.text import SHARES_TO_BE_ASKED, documents
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.experiment.pairs import scenes_of
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_03_blip2 import experiment
-from lessons.lesson_03_blip2.experiment import bridges, exact, frozen, pairs
+from lessons.lesson_03_blip2.experiment import bridges, exact, pairs
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import SPECIAL_TOKENS
 from shared.transformer import DecoderConfig
 
 OBJECTS = (1, 2)
@@ -30,7 +30,7 @@ def eye():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(documents("train", 0, 200, shares=SHARES_TO_BE_ASKED), 400, special_tokens=SPECIAL_TOKENS)
+    return Tokenizer.train(documents("train", 0, 200, mixture=INTERVIEW_MIXTURE), 400, specials=SPECIAL_TOKENS)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_question_is_given_and_its_answer_asked(eye, tokenizer):
 
 
 def test_a_caption_is_asked_whole(eye, tokenizer):
-    batch = pairs.captioned(pairs.looked_at(eye, scenes_of("test", 0, 6, OBJECTS), "cpu"), tokenizer)
+    batch = pairs.captioned(pairs.looked_at(eye, sample_scenes("test", 0, 6, OBJECTS), "cpu"), tokenizer)
     asked = pairs.asked(batch.segments, batch.prompts)
     assert [tokenizer.decode(tokens[chosen].tolist()) for tokens, chosen in zip(batch.tokens, asked, strict=True)] == [
         f"{text}\n" for text in batch.texts
@@ -67,7 +67,7 @@ def test_a_caption_is_asked_whole(eye, tokenizer):
 
 
 def test_what_there_is_is_asked_and_told_in_short(eye, tokenizer):
-    batch = pairs.told(pairs.looked_at(eye, scenes_of("test", 0, 6, OBJECTS), "cpu"), tokenizer)
+    batch = pairs.told(pairs.looked_at(eye, sample_scenes("test", 0, 6, OBJECTS), "cpu"), tokenizer)
     asked = pairs.asked(batch.segments, batch.prompts)
     for row, text in enumerate(batch.texts):
         assert tokenizer.decode(batch.given(torch.tensor([row]))[0].tolist()) == "what is there?"
@@ -76,7 +76,7 @@ def test_what_there_is_is_asked_and_told_in_short(eye, tokenizer):
 
 
 def test_no_caption_comes_twice_in_a_batch_and_batches_repeat_themselves(eye, tokenizer):
-    captions = pairs.captioned(pairs.looked_at(eye, scenes_of("train", 0, 60, (1, 1)), "cpu"), tokenizer)
+    captions = pairs.captioned(pairs.looked_at(eye, sample_scenes("train", 0, 60, (1, 1)), "cpu"), tokenizer)
     assert len(set(captions.texts)) < 60  # there are fewer captions than scenes
     batches = pairs.UniqueCaptions(captions, 16, seed=3)
     for number in (0, 1):
@@ -119,4 +119,4 @@ def test_the_mechanism_is_exact(tmp_path):
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(frozen, "PLACE", tmp_path)
     with pytest.raises(CourseError, match="lesson_02_clip does not exist; lesson 2 makes it"):
-        frozen.load_eye()
+        load_vision_encoder()

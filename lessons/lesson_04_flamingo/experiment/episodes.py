@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from data.toybox.episodes import HELD_OUT_CHOOSING, SEEN_CHOOSING
 from data.toybox.heldout import HELD_OUT
 from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, make_scene, pick, stream
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN
-from lessons.lesson_00_foundations.decoder.experiment.text import HELD_OUT_CHOOSING, SEEN_CHOOSING
-from lessons.lesson_02_clip.experiment.pairs import pixels_of
+from data.toybox.tensors import render_tensors
 from lessons.lesson_02_clip.model import VisionTower
-from lessons.lesson_03_blip2.experiment.frozen import features_of
+from lessons.lesson_02_clip.model.pretrained import vision_features
 from lessons.lesson_04_flamingo.model import Interleaved, few_shot, interleave
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
 IMAGE = "<image>"
 PURPOSE = 210  # of this lesson's own random numbers
@@ -59,7 +59,7 @@ class Gallery:
         scenes = [
             make_scene(seed, number, objects=(1, 1), forbidden=HELD_OUT, purpose=PURPOSE) for number in range(count)
         ]
-        return cls(scenes, features_of(eye, pixels_of(scenes), device).cpu())
+        return cls(scenes, vision_features(eye, render_tensors(scenes), device).cpu())
 
     def seen(self, images: Int[Tensor, "rows most"]) -> Float[Tensor, "rows most tokens context"]:
         """The features of each row's images; a row with fewer repeats the first of all, which nothing there looks at."""
@@ -124,7 +124,7 @@ def laid_out(episodes: Sequence[Sequence[Line]], tokenizer: Tokenizer) -> Episod
             at += 1 + len(tokenizer.encode(line.question + line.answer))
             places.append((first, at))
         answers.append(places)
-    rows = interleave(documents, tokenizer, begin=BEGIN, image=IMAGE)
+    rows = interleave(documents, tokenizer, begin=BEGIN_TOKEN, image=IMAGE)
     wanted = torch.zeros_like(rows.tokens, dtype=torch.bool)
     for row, places in enumerate(answers):
         for first, last in places:

@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lessons.lesson_00_foundations.decoder.experiment import text
-from lessons.lesson_00_foundations.decoder.experiment.arms import LENGTH, encoded, surprise
+from data.toybox import documents as text
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
+from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model
 from lessons.lesson_02_clip.model import VisionTower
-from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_04_flamingo.experiment.episodes import TRAINING_CHOICES, Episodes, Gallery, laid_out, lines_of
 from lessons.lesson_04_flamingo.experiment.measure import (
     TEST_SEED,
@@ -22,10 +23,11 @@ from lessons.lesson_04_flamingo.experiment.measure import (
     reading,
 )
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig, text_loss, training_stage
+from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
 from shared.training import Batches, Evaluation, RunOptions, Stage, TrainingConfig, curve_from_history, train
 
-SHARES = text.SHARES_TO_BE_ASKED
+MIXTURE = text.INTERVIEW_MIXTURE
 """Of each kind of plain text, as the language model has read it."""
 TEXT_DOCUMENTS = 300
 HEAD_DIM = 16
@@ -61,13 +63,13 @@ def train_flamingo(
     held_out         how many episodes each accuracy is taken over
     (data is not used: the toy world is what the frozen ends have seen)
     """
-    eye = frozen.load_eye()
-    language, tokenizer = frozen.load_language()
-    before = frozen.digest(eye), frozen.digest(language)
-    plain = encoded(tokenizer, text.documents("validation", TEST_SEED, TEXT_DOCUMENTS, shares=SHARES))
+    eye = load_vision_encoder()
+    language, tokenizer = load_language_model()
+    before = weights_digest(eye), weights_digest(language)
+    plain = encode_documents(tokenizer, text.documents("validation", TEST_SEED, TEXT_DOCUMENTS, mixture=MIXTURE))
     plain_tokens = sum(len(document) - 1 for document in plain)
     measured = {
-        "text_bits_before": surprise(language, plain) / plain_tokens,
+        "text_bits_before": cross_entropy_bits(language, plain) / plain_tokens,
         **accuracies_in_words(language, tokenizer, seed, held_out),
     }
     torch.manual_seed(seed)
@@ -100,7 +102,7 @@ def train_flamingo(
         | accuracies_in_images(model.eval(), tokenizer, gallery, seed, held_out, device)
         | {
             "text_bits_after": bits_in_text(model, plain) / plain_tokens,
-            "frozen_changed": float((frozen.digest(eye), frozen.digest(language)) != before),
+            "frozen_changed": float((weights_digest(eye), weights_digest(language)) != before),
             "parameters": sum(parameter.numel() for part in (model.resampler, model.inserted) for parameter in part.parameters()),
             "latents": latents,
             "depth": depth,
@@ -126,7 +128,7 @@ def small_flamingo(
 
 def read(tokenizer: Tokenizer, seed: int, count: int) -> tuple[Tensor, Tensor]:
     """Plain text as the language model has read it, packed into rows: tokens, and which document each belongs to."""
-    return pack(encoded(tokenizer, text.documents("train", seed, count, shares=SHARES)), LENGTH)
+    return pack(encode_documents(tokenizer, text.documents("train", seed, count, mixture=MIXTURE)), CONTEXT_LENGTH)
 
 
 @dataclass(frozen=True)

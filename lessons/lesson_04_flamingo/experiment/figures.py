@@ -8,9 +8,10 @@ import torch
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
+from data.toybox.tensors import render_tensors
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from lessons.lesson_02_clip.experiment.figures import panel
-from lessons.lesson_02_clip.experiment.pairs import pixels_of
-from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_04_flamingo.experiment.episodes import KINDS, Gallery, Line, laid_out, lines_of
 from lessons.lesson_04_flamingo.experiment.few_shot import small_flamingo
 from lessons.lesson_04_flamingo.experiment.measure import MIXED, SHOTS, TEST_SEED
@@ -66,9 +67,9 @@ def draw(run: Run) -> dict[str, plots.Card]:
 
 def trained(run: Run) -> tuple[Flamingo, Tokenizer]:
     """The headline's model of the first seed, as training has left it."""
-    language, tokenizer = frozen.load_language()
+    language, tokenizer = load_language_model()
     found = run.arms[run.seeds[0]]["flamingo"]
-    model = small_flamingo(frozen.load_eye(), language, latents=found["latents"], depth=found["depth"])
+    model = small_flamingo(load_vision_encoder(), language, latents=found["latents"], depth=found["depth"])
     return load_weights(model, run.arm_folder(run.seeds[0], "flamingo")).eval(), tokenizer
 
 
@@ -172,7 +173,7 @@ def episode(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.Ca
 
 
 def picture_of(gallery: Gallery, line: Line) -> Tensor:
-    return pixels_of([gallery.scenes[line.image]])[0]
+    return render_tensors([gallery.scenes[line.image]])[0]
 
 
 def reading(run: Run) -> plots.Card:
@@ -220,7 +221,7 @@ def latents(model: Flamingo, gallery: Gallery, pictures: int = 4) -> plots.Card:
     maps = model.resampler.attention_maps(features)[-1].mean(dim=1)[..., first:tokens]
     side = math.isqrt(tokens - first)
     return plots.attention_overlay(
-        list(pixels_of(gallery.scenes[:pictures])),
+        list(render_tensors(gallery.scenes[:pictures])),
         maps.unflatten(2, (side, side)),
         captions=[f"latent {number}" for number in range(maps.shape[1])],
     )

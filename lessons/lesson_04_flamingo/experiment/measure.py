@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lessons.lesson_00_foundations.decoder.experiment.arms import best_choosing, episode_accuracies
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, predicted
+from lessons.lesson_00_foundations.decoder.model.evaluation import best_choosing, episode_accuracies
 from lessons.lesson_04_flamingo.experiment.episodes import KINDS, WORDS, Episodes, Gallery, laid_out, lines_of
 from lessons.lesson_04_flamingo.model import Flamingo
 from shared.tokenizers import Tokenizer

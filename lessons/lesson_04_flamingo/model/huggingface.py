@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lessons.lesson_00_foundations.decoder import model as llama
+from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig, ResamplerConfig
 from shared import pretrained

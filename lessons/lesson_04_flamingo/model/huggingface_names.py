@@ -1,6 +1,6 @@
 """What published files call each weight of `IdeficsForVisionText2Text`."""
 
-from lessons.lesson_00_foundations.decoder import model as llama
+from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_02_clip.model import VisionTowerConfig
 from lessons.lesson_02_clip.model.huggingface import vision_table
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig

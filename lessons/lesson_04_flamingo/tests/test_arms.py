@@ -6,16 +6,16 @@ import inspect
 import pytest
 import torch
 
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS, surprise
-from lessons.lesson_00_foundations.decoder.experiment.text import HELD_OUT_CHOOSING
+from data.toybox.episodes import HELD_OUT_CHOOSING
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_03_blip2.experiment import frozen
 from lessons.lesson_04_flamingo import experiment
 from lessons.lesson_04_flamingo.experiment import episodes as rooms
 from lessons.lesson_04_flamingo.experiment import exact, few_shot, measure
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import SPECIAL_TOKENS
 from shared.transformer import DecoderConfig
 
 
@@ -28,7 +28,7 @@ def eye():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train([" colour shape? circle.\n size texture? small.\n"] * 4, 300, special_tokens=SPECIAL_TOKENS)
+    return Tokenizer.train([" colour shape? circle.\n size texture? small.\n"] * 4, 300, specials=SPECIAL_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_closed_gates_cost_no_bit_of_text(eye, tokenizer):
     language = language_of(tokenizer)
     model = Flamingo(FlamingoConfig(ResamplerConfig(16, 2, 1, 2, 8), every=1), eye, language)
     documents = [[1, 5, 9, 7], [1, 8, 30]]
-    assert measure.bits_in_text(model, documents) == pytest.approx(surprise(language, documents), rel=1e-6)
+    assert measure.bits_in_text(model, documents) == pytest.approx(cross_entropy_bits(language, documents), rel=1e-6)
 
 
 def test_the_mechanism_is_exact(tmp_path):

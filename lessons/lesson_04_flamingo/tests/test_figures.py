@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lessons.lesson_03_blip2.experiment import frozen
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_04_flamingo.experiment import figures
 from lessons.lesson_04_flamingo.experiment.few_shot import small_flamingo
 from lessons.lesson_04_flamingo.experiment.measure import SHOTS
@@ -27,8 +28,8 @@ def measurements(offset):
 def test_every_figure_is_drawn_and_has_a_caption(seeds, arms, monkeypatch):
     def untrained(_run):
         torch.manual_seed(0)
-        language, tokenizer = frozen.load_language()
-        return small_flamingo(frozen.load_eye(), language, latents=3, depth=1).eval(), tokenizer
+        language, tokenizer = load_language_model()
+        return small_flamingo(load_vision_encoder(), language, latents=3, depth=1).eval(), tokenizer
 
     monkeypatch.setattr(figures, "trained", untrained)
     measured = {seed: {arm: measurements(seed / 100) for arm in arms} for seed in seeds}

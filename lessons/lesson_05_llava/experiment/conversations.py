@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from data.toybox.documents import DESCRIBE_PROMPT
 from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, KINDS, ask, question_at
 from data.toybox.scene import Scene, stream
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN
-from lessons.lesson_00_foundations.decoder.experiment.text import WHAT_IS_THERE
-from lessons.lesson_02_clip.experiment.pairs import pixels_of, standardize
+from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_05_llava.model import Llava, batch_of, interview
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
 IN_FULL, IN_SHORT = "places", "colours"
 PURPOSE = 220  # of this lesson's own random numbers
@@ -93,7 +93,7 @@ def described(
 
 def description(scene: Scene, number: int) -> Turns:
     """In full for even numbers, in short for odd ones."""
-    return [(WHAT_IS_THERE, caption(scene, IN_SHORT)) if number % 2 else ("", f"{caption(scene, IN_FULL)}.")]
+    return [(DESCRIBE_PROMPT, caption(scene, IN_SHORT)) if number % 2 else ("", f"{caption(scene, IN_FULL)}.")]
 
 
 def interviewed(
@@ -138,7 +138,7 @@ def _conversations(
 ) -> Conversations:
     features = seen(model, scenes, image=image, device=device)
     places = [features.shape[1]]
-    rows = [interview(tokenizer, turns, begin=BEGIN, image_tokens=places) for turns in said]
+    rows = [interview(tokenizer, turns, begin=BEGIN_TOKEN, image_tokens=places) for turns in said]
     return Conversations(features, *batch_of(rows))
 
 
@@ -147,8 +147,8 @@ def seen(model: Llava, scenes: Sequence[Scene], *, image: bool, device: str) -> 
     """What the eye makes of each scene, looked at once, for it never learns; nothing without an image."""
     if not image:
         return torch.zeros(len(scenes), 0, model.vision.config.width * len(model.layers))
-    some = pixels_of(scenes).split(256)
-    return torch.cat([model.image_features(standardize(pixels.to(device))).cpu() for pixels in some])
+    some = render_tensors(scenes).split(256)
+    return torch.cat([model.image_features(normalize_pixels(pixels.to(device))).cpu() for pixels in some])
 
 
 # ── To be answered ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -188,5 +188,7 @@ def to_be_described(
 
 def _prompts(tokenizer: Tokenizer, questions: Sequence[str], features: Tensor) -> list[Int[Tensor, "_"]]:
     places = [features.shape[1]]
-    rows = [interview(tokenizer, [(question, "")], begin=BEGIN, image_tokens=places).numbers for question in questions]
+    rows = [
+        interview(tokenizer, [(question, "")], begin=BEGIN_TOKEN, image_tokens=places).numbers for question in questions
+    ]
     return [torch.tensor(row) for row in rows]

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lessons.lesson_02_clip.experiment.pairs import TEST_SEED
-from lessons.lesson_03_blip2.experiment import frozen
+from data.toybox.heldout import TEST_SEED
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_05_llava.experiment import conversations, measure
 from lessons.lesson_05_llava.experiment.conversations import Conversations
 from lessons.lesson_05_llava.model import IMAGE, Llava, Projector, first_stage, learned, second_stage
@@ -22,6 +23,7 @@ from shared.finetuning import (
     share_that_learns,
     training_bytes,
 )
+from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
 from shared.training import Batches, RunOptions, Stage, TrainingConfig, curve_from_history, train
 
@@ -66,7 +68,7 @@ def train_llava(
     """
     torch.manual_seed(seed)
     model, tokenizer = new_llava(device, scales)
-    before = frozen.digest(model.vision)
+    before = weights_digest(model.vision)
     about = {"seed": seed, "device": device, "resume": resume, "image": image, "prompts": prompts, **sizes}
     measured: dict = {}
     if first_steps:
@@ -84,7 +86,7 @@ def train_llava(
     )
     measured |= measure.description_scores(model, tokenizer, asked, device)
     measured["objects"] = list(world.objects)
-    return measured | costs(model) | {"frozen_changed": float(frozen.digest(model.vision) != before)}
+    return measured | costs(model) | {"frozen_changed": float(weights_digest(model.vision) != before)}
 
 
 def train_lengths(
@@ -110,8 +112,8 @@ def train_lengths(
 
 def new_llava(device: str, scales: Sequence[float] = SCALES) -> tuple[Llava, Tokenizer]:
     """Lesson 2's eye, lesson 0's language model, a fresh projector between them; and the words' numbers."""
-    eye = frozen.load_eye()
-    language, tokenizer = frozen.load_language()
+    eye = load_vision_encoder()
+    language, tokenizer = load_language_model()
     projector = Projector(eye.config.width * len(LAYERS), language.config.width, scales=scales)
     # The class token is kept: in an eye this small it knows of shapes what no patch knows.
     model = Llava(

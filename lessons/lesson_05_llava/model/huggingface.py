@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lessons.lesson_00_foundations.decoder import model as llama
+from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_02_clip.model.huggingface import CLIP_VISION, vision_table, write_vision_config
 from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size

@@ -8,15 +8,15 @@ import torch
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import KINDS
 from data.toybox.scene import Scene, SceneObject
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIALS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_03_blip2.experiment import frozen
 from lessons.lesson_05_llava import experiment
 from lessons.lesson_05_llava.experiment import conversations, exact, measure, training
 from lessons.lesson_05_llava.model import interview, learned
 from shared.course.lesson import Arm
+from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import SPECIAL_TOKENS
 from shared.transformer import DecoderConfig
 
 WORLD = conversations.world_of((1, 3))
@@ -25,7 +25,7 @@ WORLD = conversations.world_of((1, 3))
 @pytest.fixture(scope="module")
 def tokenizer():
     text = "what is there? a red circle and two blue stars\nhow many red things are there? zero\nwhere is the moon? top left\n"
-    return Tokenizer.train([text] * 4, 320, special_tokens=SPECIAL_TOKENS)
+    return Tokenizer.train([text] * 4, 320, specials=SPECIAL_TOKENS)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_every_length_begins_where_the_first_stage_has_ended(ends, tmp_path, mon
 
     def watched(model, tokenizer, stage, **about):
         if "language.*" in stage.trainable:
-            begun.append(frozen.digest(model))
+            begun.append(weights_digest(model))
         return original(model, tokenizer, stage, **about)
 
     monkeypatch.setattr(training, "learn", watched)

@@ -1,52 +1,42 @@
 """The arms of the decoder: trained on episodes of one rule and of mixed rules, each beside n-grams that count the same tokens."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
-from lessons.lesson_00_foundations.decoder.experiment import text
+from data.datasets.text_folder import text_pieces
+from data.toybox import documents as text
+from data.toybox.episodes import EPISODES as EPISODE_TYPES
 from lessons.lesson_00_foundations.decoder.experiment.ngram import KneserNey
 from lessons.lesson_00_foundations.decoder.experiment.quantized import bytes_of, quantized
 from lessons.lesson_00_foundations.decoder.experiment.speed import agreement
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack, predicted
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
+from lessons.lesson_00_foundations.decoder.model.evaluation import (
+    best_choosing,
+    cross_entropy_bits,
+    encode_documents,
+    episode_accuracies,
+)
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, toy_decoder
 from shared.tokenizers import Tokenizer, save_tokenizer
-from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
-from shared.transformer import DecoderConfig, generate
+from shared.tokenizers.special_tokens import SPECIAL_TOKENS
+from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.transformer import generate
 
-BEGIN, END = "<|begin|>", "<|end|>"
-SPECIAL_TOKENS = (BEGIN, END, "<|turn|>", "<image>")
-"""The first begins every document; the others wait for the lessons that talk and look."""
 VOCABULARY = 1000
 """At most; the toy world has fewer words."""
-LENGTH = 112
 LEARNING_RATE = 8e-3
-ROTARY_BASE = 100.0
-"""For short texts: the slowest pair of a head turns once in about 350 tokens. With Llama's 500,000 most pairs would hardly turn."""
 SHOTS = (0, 1, 2, 4, 7)
 ORDERS = (4, 6, 8)
 HELD_OUT_DOCUMENTS = 400
-EPISODES = 200
 TOKENIZER_DOCUMENTS = 4000
 
 
 def tokenizer_of(documents: Sequence[str]) -> Tokenizer:
     """Byte pair encoding learned from the first documents; a pair that stands in one place only is not joined."""
-    return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
-
-
-def encoded(tokenizer: Tokenizer, documents: Sequence[str]) -> list[list[int]]:
-    """Each document as tokens, behind the one that begins it."""
-    return [[tokenizer.special_tokens[BEGIN], *tokenizer.encode(document)] for document in documents]
-
-
-def small_model(vocab: int, **sizes: int) -> LanguageModel:
-    """The lesson's own decoder: width 64, three blocks, four heads that share two key heads."""
-    defaults = {"width": 64, "depth": 3, "heads": 4, "kv_heads": 2, "mlp_dim": 160}
-    return LanguageModel(DecoderConfig(vocab, **(defaults | sizes), rotary_base=ROTARY_BASE, tied=True))
+    return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, specials=SPECIAL_TOKENS, min_frequency=2)
 
 
 def train_decoder(
@@ -59,49 +49,41 @@ def train_decoder(
     steps: int,
     documents: int,
     mixed: bool = False,
-    shares: Sequence[int] = text.SHARES,
+    mixture: Sequence[int] = text.MIXTURE,
     batch_size: int = 16,
     **sizes: int,
 ) -> dict:
     """Train on toy-world text; measure bits a byte on new text and accuracy by the number of examples.
 
-    shares  of each kind of document: `text.SHARES`, or `text.SHARES_TO_BE_ASKED`
+    mixture  of each kind of document: `text.MIXTURE`, or `text.INTERVIEW_MIXTURE`
     """
-    train_documents, test_documents = corpus(data, seed, documents, mixed, shares)
+    train_documents, test_documents = corpus(data, seed, documents, mixed, mixture)
     tokenizer = tokenizer_of(train_documents)
-    rows, segments = pack(encoded(tokenizer, train_documents), LENGTH)
+    rows, segments = pack(encode_documents(tokenizer, train_documents), CONTEXT_LENGTH)
     torch.manual_seed(seed)
-    model = small_model(tokenizer.vocab_size, **sizes)
-    test = encoded(tokenizer, test_documents)
+    model = toy_decoder(tokenizer.vocab_size, **sizes)
+    test = encode_documents(tokenizer, test_documents)
     test_bytes = sum(len(document.encode()) for document in test_documents)
     config = TrainingConfig(
         steps=steps, learning_rate=LEARNING_RATE, optimizer="muon", warmup_steps=steps // 10, betas=(0.9, 0.95), seed=seed,
         log_every=25, checkpoint_every=max(1, steps // 4),
     )  # fmt: skip
     result = train(
-        model,
-        Batches(rows, segments, batch_size=batch_size, seed=seed),
-        loss_of,
-        config,
-        run=RunOptions(
-            folder=folder, resume=resume, device=device, label=folder.name, tokens_per_step=batch_size * LENGTH
-        ),
-        evaluation=Evaluation(
-            lambda model: {
-                "bits_per_byte": surprise(model, test) / test_bytes,
-                "held_out_naming": episode_accuracies(model, tokenizer, "naming", seed, held_out=True, count=50)[4],
-                "held_out_choosing": episode_accuracies(model, tokenizer, "choosing", seed, held_out=True, count=50)[7],
-            },
-            every=max(1, steps // 7),
-        ),
-    )
+        model, Batches(rows, segments, batch_size=batch_size, seed=seed), loss_of, config, folder=folder, resume=resume,
+        device=device, label=folder.name, tokens_per_step=batch_size * CONTEXT_LENGTH, evaluate_every=max(1, steps // 7),
+        evaluate=lambda model: {
+            "bits_per_byte": cross_entropy_bits(model, test) / test_bytes,
+            "held_out_naming": episode_accuracies(model, tokenizer, "naming", seed, held_out=True, count=50)[4],
+            "held_out_choosing": episode_accuracies(model, tokenizer, "choosing", seed, held_out=True, count=50)[7],
+        },
+    )  # fmt: skip
     save_tokenizer(tokenizer, folder / "tokenizer.json")
-    bits = surprise(model, test)
+    bits = cross_entropy_bits(model, test)
     tokens = sum(len(document) - 1 for document in test)
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "vocabulary": tokenizer.vocab_size,
-        "training_tokens": steps * batch_size * LENGTH,
+        "training_tokens": steps * batch_size * CONTEXT_LENGTH,
         "bits_per_byte": bits / test_bytes,
         "perplexity": 2 ** (bits / tokens),
         "bits_per_byte_curve": curve_from_history(result.history, "evaluation/bits_per_byte"),
@@ -114,13 +96,13 @@ def train_decoder(
 
 
 def corpus(
-    data: str, seed: int, documents: int, mixed: bool = False, shares: Sequence[int] = text.SHARES
+    data: str, seed: int, documents: int, mixed: bool = False, mixture: Sequence[int] = text.MIXTURE
 ) -> tuple[list[str], list[str]]:
     """Training and held-out documents; where `data` names a folder of real text, half of each is from there."""
-    training = text.documents("train", seed, documents, mixed=mixed, shares=shares)
-    held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS, mixed=mixed, shares=shares)
+    training = text.documents("train", seed, documents, mixed=mixed, mixture=mixture)
+    held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS, mixed=mixed, mixture=mixture)
     if data.startswith("folder:") or data == "text_small":
-        pieces = text.real_documents(data)
+        pieces = text_pieces(data)
         # The last twentieth is held out: a piece of the same books, but no page that was read.
         kept = len(pieces) - max(1, len(pieces) // 20)
         real, new = pieces[:kept][:documents], pieces[kept:][:HELD_OUT_DOCUMENTS]
@@ -136,77 +118,16 @@ def loss_of(model: LanguageModel, batch: tuple[Tensor, Tensor]) -> Tensor:
     return next_token_loss(model(tokens, segments=segments), tokens, segments)
 
 
-@torch.no_grad()
-def surprise(model: LanguageModel, documents: Sequence[Sequence[int]]) -> float:
-    """Bits that the tokens of the documents cost, all together; the token that begins each is given."""
-    tokens, segments = pack(documents, max(map(len, documents)))
-    device = model.norm.weight.device
-    bits = 0.0
-    for some, of_them in zip(tokens.split(32), segments.split(32), strict=True):
-        logits = model(some.to(device), segments=of_them.to(device)).cpu()
-        inside = predicted(of_them)
-        chances = logits[:, :-1][inside].double().log_softmax(-1)
-        bits -= chances.gather(1, some[:, 1:][inside][:, None]).sum().item() / math.log(2)
-    return bits
-
-
-# ── Learning in context ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def episode_accuracies(
-    model: nn.Module, tokenizer: Tokenizer, kind: str, seed: int, *, held_out: bool, count: int = EPISODES
-) -> list[float]:
-    """The share of new episodes whose answer is right to the last token, by the number of lines shown before: 0, 1, …"""
-    rows, spans = [], []
-    for number in range(count):
-        row, places = [tokenizer.special_tokens[BEGIN]], []
-        for line in text.episode_at(kind, "validation", seed, number, held_out=held_out):
-            row += tokenizer.encode(line.shown)
-            answer = tokenizer.encode(f" {line.answer}.\n")
-            places.append((len(row), len(row) + len(answer)))
-            row += answer
-        rows.append(row)
-        spans.append(places)
-    right = greedily_right(model, rows)
-    return [
-        sum(bool(right[row, slice(*places[shots])].all()) for row, places in enumerate(spans)) / count
-        for shots in range(text.LINES[kind])
-    ]
-
-
-@torch.no_grad()
-def greedily_right(model: nn.Module, rows: Sequence[Sequence[int]]) -> Bool[Tensor, "rows tokens"]:
-    """Whether each token is the one that the model finds likeliest after those before it.
-
-    A span of such tokens is what greedy decoding would have written there, since as long as each is right the next is
-    asked after the same beginning.
-    """
-    tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    guesses = model(tokens.to(model.norm.weight.device)).argmax(-1).cpu()
-    right = torch.zeros_like(tokens, dtype=torch.bool)
-    right[:, 1:] = guesses[:, :-1] == tokens[:, 1:]
-    return right
-
-
 def accuracies_by_shots(model: nn.Module, tokenizer: Tokenizer, seed: int) -> dict[str, float | list[float]]:
     """Accuracy by the number of examples, of both kinds of episode, with seen rules and with held-out ones."""
     measured: dict[str, float | list[float]] = {}
-    for kind in text.EPISODES:
+    for kind in EPISODE_TYPES:
         for held_out in (False, True):
             name = f"{'held_out' if held_out else 'seen'}_{kind}"
             found = episode_accuracies(model, tokenizer, kind, seed, held_out=held_out)
             measured[f"{name}_by_shots"] = found
             measured |= {f"{name}_{shots}": found[shots] for shots in SHOTS}
     return measured | {"best_choosing_by_shots": best_choosing(seed)}
-
-
-def best_choosing(seed: int) -> list[float]:
-    """What the best possible guesser would reach on the same held-out episodes of choosing, by the number of examples."""
-    episodes = [text.episode_at("choosing", "validation", seed, number, held_out=True) for number in range(EPISODES)]
-    return [
-        sum(text.best_guess(lines[:shots], lines[shots]) for lines in episodes) / EPISODES
-        for shots in range(text.LINES["choosing"])
-    ]
 
 
 # ── In 8 bits ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,7 +148,7 @@ def eight_bits(
     return {
         "int8_same_choices": (choices == rounded_choices).float().mean().item(),
         "int8_agreement": agreement(full, rounded),
-        "int8_bits_per_byte": surprise(small, test) / test_bytes,
+        "int8_bits_per_byte": cross_entropy_bits(small, test) / test_bytes,
         "bytes": bytes_of(model),
         "int8_bytes": bytes_of(small),
     }
@@ -243,7 +164,7 @@ def ngram_bits(
 
     That choice is the n-gram's advantage, and so are its documents: all of them, though the decoder may stop before the last.
     """
-    counted = encoded(tokenizer, documents)
+    counted = encode_documents(tokenizer, documents)
     tokens = sum(len(document) - 1 for document in test)
     bits = {order: sum(map(KneserNey(counted, tokenizer.vocab_size, order=order).surprise, test)) for order in ORDERS}
     best = min(bits, key=bits.get)

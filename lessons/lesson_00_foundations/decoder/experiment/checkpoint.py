@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 
+from data.toybox.documents import INTERVIEW_MIXTURE
 from data.toybox.heldout import VERSION
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, small_model, train_decoder
-from lessons.lesson_00_foundations.decoder.experiment.text import SHARES_TO_BE_ASKED
+from lessons.lesson_00_foundations.decoder.experiment.arms import train_decoder
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import toy_decoder
 from shared.course.checkpoint import PLACE, Checkpoint
 from shared.tokenizers import load_tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
 SIZES = {"width": 96, "depth": 4, "heads": 4, "kv_heads": 2, "mlp_dim": 256}
@@ -28,12 +30,12 @@ def make(folder: Path, *, steps: int, documents: int, **sizes: int) -> dict[str,
     with tempfile.TemporaryDirectory() as run:
         measured = train_decoder(
             seed=0, data="toybox", device="cpu", folder=Path(run), resume=False, steps=steps, documents=documents,
-            shares=SHARES_TO_BE_ASKED, **sizes,
+            mixture=INTERVIEW_MIXTURE, **sizes,
         )  # fmt: skip
         tokenizer = load_tokenizer(Path(run) / "tokenizer.json")
-        model = load_weights(small_model(tokenizer.vocab_size, **sizes), Path(run))
+        model = load_weights(toy_decoder(tokenizer.vocab_size, **sizes), Path(run))
         # Half the bytes; what is measured was measured before the rounding.
-        model.to(torch.bfloat16).save_pretrained(folder, bos_token_id=tokenizer.special_tokens[BEGIN])
+        model.to(torch.bfloat16).save_pretrained(folder, bos_token_id=tokenizer.specials[BEGIN_TOKEN])
         shutil.copyfile(Path(run) / "tokenizer.json", folder / "tokenizer.json")
     return {
         name: value for name, value in measured.items() if not name.endswith(("_curve", "_seconds")) and plain(value)

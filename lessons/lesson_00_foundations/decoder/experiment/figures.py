@@ -8,13 +8,14 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lessons.lesson_00_foundations.decoder.experiment import text
-from lessons.lesson_00_foundations.decoder.experiment.arms import BEGIN, small_model
+from data.toybox import episodes as toy_episodes
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import toy_decoder
 from shared import plots
 from shared.attention import Mask
 from shared.course.lesson import Run
 from shared.tokenizers import Tokenizer, load_tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
 CAPTIONS = {
@@ -56,7 +57,7 @@ def learning_curve(run: Run) -> plots.Card:
 def examples(run: Run) -> plots.Card:
     """Accuracy by the number of examples, of either kind of episode, for both trainings."""
     card, axes = plots.figure(height=3.8, columns=2)
-    for axis, kind in zip(axes[0], text.EPISODES, strict=True):
+    for axis, kind in zip(axes[0], toy_episodes.EPISODES, strict=True):
         name = f"held_out_{kind}_by_shots"
         _curve(axis, measured(run, "decoder", name), "trained on rules", plots.BLUE, "o-")
         _curve(axis, measured(run, "decoder, mixed rules", name), "trained on mixed rules", plots.VERMILLION, "s-")
@@ -86,8 +87,8 @@ def looking(run: Run) -> plots.Card:
     seed = run.seeds[0]
     folder = run.arm_folder(seed, "decoder")
     tokenizer = load_tokenizer(folder / "tokenizer.json")
-    model = load_weights(small_model(tokenizer.vocab_size), folder).eval()
-    episodes = (text.episode_at("naming", "validation", seed, number, held_out=True) for number in range(1000))
+    model = load_weights(toy_decoder(tokenizer.vocab_size), folder).eval()
+    episodes = (toy_episodes.episode_at("naming", "validation", seed, number, held_out=True) for number in range(1000))
     lines = next(filter(tells, (episode[:SHOWN_LINES] for episode in episodes)))
     tokens, answers, last, wanted = _episode(tokenizer, lines)
     weights = attention_maps(model, torch.tensor([tokens]))
@@ -107,28 +108,28 @@ def looking(run: Run) -> plots.Card:
     return card
 
 
-def tells(lines: Sequence[text.Line]) -> bool:
+def tells(lines: Sequence[toy_episodes.Line]) -> bool:
     """Whether each line names two attributes, and no word twice: so that looking at a word and at its kind are two things."""
     words = " ".join(line.answer for line in lines).split()
     return len(set(words)) == len(words) == 2 * len(lines)
 
 
 def _episode(
-    tokenizer: Tokenizer, lines: Sequence[text.Line]
+    tokenizer: Tokenizer, lines: Sequence[toy_episodes.Line]
 ) -> tuple[list[int], list[int], int, list[tuple[int, int]]]:
     """The tokens of an episode without its last full stop; the places of the examples' answers; where the last line begins; and
     for each word of its answer the place before it and where the word stands among what is shown."""
-    tokens, answers, wanted, last = [tokenizer.special_tokens[BEGIN]], [], [], 0
+    tokens, answers, wanted, last = [tokenizer.specials[BEGIN_TOKEN]], [], [], 0
     for line in lines:
         last = len(tokens)
-        tokens += tokenizer.encode(line.shown)
+        tokens += tokenizer.encode(line.prompt)
         begin = len(tokens)
         tokens += tokenizer.encode(f" {line.answer}")
         if line is not lines[-1]:
             answers += range(begin, len(tokens))
             tokens += tokenizer.encode(".\n")
         else:
-            shown = line.shown.rstrip(":").split()
+            shown = line.prompt.rstrip(":").split()
             wanted = [(begin - 1 + i, last + shown.index(word)) for i, word in enumerate(line.answer.split())]
     return tokens, answers, last, wanted
 

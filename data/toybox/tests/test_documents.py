@@ -4,17 +4,20 @@ from collections import Counter
 
 import pytest
 
+from data.datasets.text_folder import text_pieces
+from data.toybox import documents as text
+from data.toybox import episodes
+from data.toybox import episodes as toy_episodes
 from data.toybox.heldout import mentions_held_out
-from lessons.lesson_00_foundations.decoder.experiment import text
 from shared.errors import CourseError
 
 
 def rule_of(lines):
     """The rule of naming that all lines of an episode agree with; None when there is none or more than one."""
     fitting = []
-    for rule in text.NAMING_RULES:
+    for rule in episodes.NAMING_RULES:
         names = [
-            dict(zip(("size", "texture", "colour", "shape"), line.shown.rstrip(":").split(), strict=True))
+            dict(zip(("size", "texture", "colour", "shape"), line.prompt.rstrip(":").split(), strict=True))
             for line in lines
         ]
         if all(
@@ -44,62 +47,67 @@ def test_no_text_of_training_speaks_of_a_held_out_combination(split):
 
 @pytest.mark.parametrize(("split", "held_out"), [("train", False), ("validation", True), ("test", False)])
 def test_one_rule_holds_for_a_whole_naming_episode(split, held_out):
-    rules = Counter(rule_of(text.episode_at("naming", split, 1, number, held_out=held_out)) for number in range(400))
-    assert set(rules) == set(text.HELD_OUT_NAMING if held_out else text.SEEN_NAMING)
+    rules = Counter(
+        rule_of(toy_episodes.episode_at("naming", split, 1, number, held_out=held_out)) for number in range(400)
+    )
+    assert set(rules) == set(episodes.HELD_OUT_NAMING if held_out else episodes.SEEN_NAMING)
     assert min(rules.values()) >= 2
 
 
 def test_seen_and_held_out_rules_share_their_attributes_and_places():
-    assert set(text.SEEN_NAMING) | text.HELD_OUT_NAMING == set(text.NAMING_RULES)
-    assert not set(text.SEEN_NAMING) & text.HELD_OUT_NAMING
+    assert set(episodes.SEEN_NAMING) | episodes.HELD_OUT_NAMING == set(episodes.NAMING_RULES)
+    assert not set(episodes.SEEN_NAMING) & episodes.HELD_OUT_NAMING
     for length, times in ((2, 1), (3, 2)):
         for place in range(length):
-            named = Counter(rule[place] for rule in text.HELD_OUT_NAMING if len(rule) == length)
+            named = Counter(rule[place] for rule in episodes.HELD_OUT_NAMING if len(rule) == length)
             assert set(named.values()) == {times} and len(named) == 4
 
 
 @pytest.mark.parametrize(("split", "held_out"), [("train", False), ("validation", True), ("test", False)])
 def test_one_order_holds_for_a_whole_choosing_episode(split, held_out):
-    orders = {True: text.HELD_OUT_CHOOSING, False: text.SEEN_CHOOSING}
+    orders = {True: episodes.HELD_OUT_CHOOSING, False: episodes.SEEN_CHOOSING}
     found = set()
     for number in range(200):
-        lines = text.episode_at("choosing", split, 1, number, held_out=held_out)
+        lines = toy_episodes.episode_at("choosing", split, 1, number, held_out=held_out)
         agreeing = {
-            rule: all(text.chosen(rule, line.shown) == line.answer for line in lines) for rule in text.CHOOSING_RULES
+            rule: all(episodes.first_in_order(rule, line.prompt) == line.answer for line in lines)
+            for rule in episodes.CHOOSING_RULES
         }
         assert any(agreeing[rule] for rule in orders[held_out])
         found |= {rule for rule in orders[held_out] if agreeing[rule]}
-        assert {len(line.shown.split()) for line in lines} <= {2, 3}
+        assert {len(line.prompt.split()) for line in lines} <= {2, 3}
     assert found == set(orders[held_out])
 
 
 def test_held_out_orders_have_everything_everywhere_twice():
-    assert set(text.SEEN_CHOOSING) | text.HELD_OUT_CHOOSING == set(text.CHOOSING_RULES)
-    assert not set(text.SEEN_CHOOSING) & text.HELD_OUT_CHOOSING
+    assert set(episodes.SEEN_CHOOSING) | episodes.HELD_OUT_CHOOSING == set(episodes.CHOOSING_RULES)
+    assert not set(episodes.SEEN_CHOOSING) & episodes.HELD_OUT_CHOOSING
     for place in range(4):
-        assert set(Counter(rule[place] for rule in text.HELD_OUT_CHOOSING).values()) == {2}
+        assert set(Counter(rule[place] for rule in episodes.HELD_OUT_CHOOSING).values()) == {2}
 
 
 def test_the_first_in_the_order_is_chosen():
-    assert text.chosen(("shape", "size", "colour", "texture"), "small striped red?") == "small"
-    assert text.chosen(("texture", "colour", "shape", "size"), "red circle?") == "red"
+    assert episodes.first_in_order(("shape", "size", "colour", "texture"), "small striped red?") == "small"
+    assert episodes.first_in_order(("texture", "colour", "shape", "size"), "red circle?") == "red"
 
 
 def test_the_best_guess_of_examples_one_can_count_by_hand():
-    line = text.Line("small red?", "red")
-    assert text.best_guess([], line) == 1 / 2
-    assert text.best_guess([text.Line("large blue?", "blue")], line) == 1
+    line = toy_episodes.Line("small red?", "red")
+    assert episodes.best_guess([], line) == 1 / 2
+    assert episodes.best_guess([toy_episodes.Line("large blue?", "blue")], line) == 1
     # Of three things, the first is as likely any.
-    assert text.best_guess([], text.Line("small plain star?", "star")) == 1 / 3
+    assert episodes.best_guess([], toy_episodes.Line("small plain star?", "star")) == 1 / 3
     # Once colour has come before size, it comes before texture too in two orders of three.
-    assert text.best_guess([text.Line("large blue?", "blue")], text.Line("plain red?", "red")) == pytest.approx(2 / 3)
+    assert episodes.best_guess(
+        [toy_episodes.Line("large blue?", "blue")], toy_episodes.Line("plain red?", "red")
+    ) == pytest.approx(2 / 3)
 
 
 def test_kinds_stand_in_their_shares():
     documents = text.documents("train", 0, 1200)
     for kind, mark in (("naming", ":"), ("choosing", "?")):
         found = sum(document.count("\n") > 1 and mark in document for document in documents) / 1200
-        assert found == pytest.approx(text.SHARES[text.KINDS.index(kind)] / sum(text.SHARES), abs=0.05)
+        assert found == pytest.approx(text.MIXTURE[text.DOCUMENT_TYPES.index(kind)] / sum(text.MIXTURE), abs=0.05)
 
 
 def test_mixed_episodes_have_the_same_lines_and_no_rule():
@@ -109,24 +117,24 @@ def test_mixed_episodes_have_the_same_lines_and_no_rule():
         assert of_usual.count("\n") == of_mixed.count("\n")
         if ":" in of_usual:
             for document, one_rule in ((of_usual, True), (of_mixed, False)):
-                lines = [text.Line(*line.rstrip(".").split(": ")) for line in document.splitlines()]
+                lines = [toy_episodes.Line(*line.rstrip(".").split(": ")) for line in document.splitlines()]
                 assert (rule_of(lines) is not None) is one_rule
 
 
 def test_what_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no split 'exam'"):
         text.document_at("exam", 0, 0)
-    with pytest.raises(ValueError, match="no episodes of kind 'caption'"):
-        text.episode_at("caption", "train", 0, 0)
+    with pytest.raises(ValueError, match="no episodes of type 'caption'"):
+        toy_episodes.episode_at("caption", "train", 0, 0)
 
 
 def test_real_text_is_read_from_a_folder_and_lost_nowhere(tmp_path, monkeypatch):
     story = "".join(f"Line {number}: the sea is gray.\n" for number in range(100))
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "story.txt").write_text(story)
-    pieces = text.real_documents(f"folder:{tmp_path}")
+    pieces = text_pieces(f"folder:{tmp_path}")
     assert "".join(pieces) == story and len(pieces) > 5 and all(piece.endswith("\n") for piece in pieces)
     monkeypatch.setenv("MULTIMODAL_DATA", str(tmp_path))
-    assert text.real_documents("deep") == pieces
+    assert text_pieces("deep") == pieces
     with pytest.raises(CourseError, match=r"no \.txt file"):
-        text.real_documents("folder:nowhere")
+        text_pieces("folder:nowhere")

@@ -1,0 +1,89 @@
+"""The toy world as text: the documents that lesson 0's decoder is pretrained on.
+
+Every document is a pure function of (split, seed, number), so a corpus needs no file. There are six types:
+
+    caption      a small striped red circle and two blue stars
+    question     two blue stars and a red moon. what colour is the moon? red
+    instruction  a red moon and a blue star. point to the star
+    naming       an episode of `data.toybox.episodes`
+    choosing     an episode of `data.toybox.episodes`
+    interview    a small plain red moon at the top.⏎ what is there? a red moon⏎ where is the moon? top⏎ …
+
+Interviews are only in the mixture for the language model that later lessons connect to images (`INTERVIEW_MIXTURE`).
+"""
+
+from collections.abc import Sequence
+from random import Random
+
+from data.toybox.episodes import EPISODES, FIRST_PURPOSE, episode_at
+from data.toybox.heldout import SPLITS, check_split, scene_at
+from data.toybox.language import LEVELS, caption, instruction
+from data.toybox.questions import ANSWERS, Question, ask, question_at
+from data.toybox.questions import KINDS as QUESTION_TYPES
+from data.toybox.scene import Scene, SceneObject, pick, stream
+
+DOCUMENT_TYPES = ("caption", "question", "instruction", "naming", "choosing", "interview")
+MIXTURE = (2, 2, 1, 3, 4, 0)
+"""Documents of each type per twelve."""
+INTERVIEW_MIXTURE = (1, 1, 1, 2, 3, 7)
+"""Documents of each type per fifteen, for a model that answers questions: several per scene, also on single objects."""
+INTERVIEW_OBJECTS, INTERVIEW_QUESTIONS = (1, 3), 4
+"""Least and greatest number of objects in an interview's scene, and the number of questions after the first."""
+DESCRIBE_PROMPT = "what is there?"
+_MIXED_OFFSET = 1_000_000
+"""From this number on, each block of numbers supplies the lines of one episode of mixed rules."""
+
+
+def document_at(split: str, seed: int, number: int, *, mixed: bool = False, mixture: Sequence[int] = MIXTURE) -> str:
+    """Return document `number` of a split; types occur in the proportions of `mixture`.
+
+    In "train" and "validation" all rules and combinations are seen ones. In "test" every scene has a held-out
+    combination and every episode a held-out rule. With `mixed`, each line of an episode follows its own rule: a control
+    with the same sentences, in which earlier lines do not determine later ones. Raises ValueError for another split.
+    """
+    check_split(split)
+    rng = stream(seed, number, FIRST_PURPOSE + 64 + SPLITS.index(split))
+    document_type = pick(
+        rng, [name for name, weight in zip(DOCUMENT_TYPES, mixture, strict=True) for _ in range(weight)]
+    )
+    if document_type in EPISODES:
+        held_out = split == "test"
+        lines = episode_at(document_type, split, seed, number, held_out=held_out)
+        if mixed:
+            others = (_MIXED_OFFSET * (number + 1) + index for index in range(len(lines)))
+            lines = [episode_at(document_type, split, seed, other, held_out=held_out)[0] for other in others]
+        return "".join(line.text for line in lines)
+    if document_type == "question":
+        scene, question = question_at(split, seed, number, objects=(2, 4))
+        return f"{caption(scene, 'places')}. {question.text} {question.answer}\n"
+    if document_type == "interview":
+        return interview(split, seed, number, rng)
+    if document_type == "instruction":
+        scene = scene_at(split, seed, number, (2, 4))
+        return f"{caption(scene, 'attributes')}. {instruction(scene, rng).text}\n"
+    return f"{caption(scene_at(split, seed, number), pick(rng, LEVELS), rng)}\n"
+
+
+def interview(split: str, seed: int, number: int, rng: Random) -> str:
+    """Return a full caption of a scene, a short one, then questions with their answers, one per line."""
+    scene, other = (scene_at(split, seed, index, INTERVIEW_OBJECTS) for index in (number, number + 2**39))
+    lines = [f"{caption(scene, 'places')}.", f"{DESCRIBE_PROMPT} {caption(scene, 'colours')}"]
+    for _ in range(INTERVIEW_QUESTIONS):
+        question = _any_question(scene, other.objects, rng)
+        lines.append(f"{question.text} {question.answer}")
+    return "\n".join(lines) + "\n"
+
+
+def _any_question(scene: Scene, elsewhere: Sequence[SceneObject], rng: Random) -> Question:
+    """Draw a question type and an answer, among those that the scene allows."""
+    first = int(rng.random() * len(QUESTION_TYPES))
+    for question_type in (*QUESTION_TYPES[first:], *QUESTION_TYPES[:first]):
+        for answer in sorted(ANSWERS[question_type], key=lambda _: rng.random()):
+            if question := ask(scene, question_type, answer, rng, elsewhere):
+                return question
+    raise AssertionError("every scene has an object whose color can be asked")
+
+
+def documents(split: str, seed: int, count: int, *, mixed: bool = False, mixture: Sequence[int] = MIXTURE) -> list[str]:
+    """Return the first `count` documents of a split."""
+    return [document_at(split, seed, number, mixed=mixed, mixture=mixture) for number in range(count)]

@@ -1,0 +1,23 @@
+"""The decoder that is pretrained on the toy world: its architecture, and the shipped checkpoint."""
+
+from lessons.lesson_00_foundations.decoder.model.language_model import LanguageModel
+from shared.course.checkpoint import checkpoint_folder
+from shared.tokenizers import Tokenizer, load_tokenizer
+from shared.transformer import DecoderConfig
+
+CONTEXT_LENGTH = 112
+"""Tokens per packed row in training."""
+ROTARY_BASE = 100.0
+"""Chosen for short texts: the slowest rotary pair turns once in about 350 tokens. With Llama's 500,000 most pairs would hardly turn."""
+
+
+def toy_decoder(vocab_size: int, **sizes: int) -> LanguageModel:
+    """Build an untrained decoder: width 64, three blocks, four query heads and two key-value heads, unless `sizes` say otherwise."""
+    defaults = {"width": 64, "layers": 3, "heads": 4, "kv_heads": 2, "hidden": 160}
+    return LanguageModel(DecoderConfig(vocab_size, **(defaults | sizes), rotary_base=ROTARY_BASE, tied=True))
+
+
+def load_language_model() -> tuple[LanguageModel, Tokenizer]:
+    """Load the shipped decoder, frozen, and its tokenizer. Raises CourseError when its checkpoint is missing."""
+    folder = checkpoint_folder("lesson_00_decoder", lesson=0)
+    return LanguageModel.from_pretrained(folder).requires_grad_(False), load_tokenizer(folder / "tokenizer.json")

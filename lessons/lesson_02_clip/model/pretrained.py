@@ -1,0 +1,31 @@
+"""The shipped CLIP of the toy world as a frozen vision encoder for later lessons."""
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from data.toybox.tensors import normalize_pixels
+from lessons.lesson_02_clip.model.dual_encoder import CLIP
+from lessons.lesson_02_clip.model.vision_tower import VisionTower
+from shared.course.checkpoint import checkpoint_folder
+
+
+def load_vision_encoder() -> VisionTower:
+    """Load the image encoder of the shipped CLIP, frozen. Raises CourseError when its checkpoint is missing."""
+    folder = checkpoint_folder("lesson_02_clip", lesson=2)
+    return CLIP.from_pretrained(folder).image_tower.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def vision_features(
+    vision_encoder: VisionTower, pixels: UInt8[Tensor, "images 3 size size"], device: str
+) -> Float[Tensor, "images tokens width"]:
+    """Encode images once: the hidden states that enter the last block, each token normalized to one scale.
+
+    The last block computes the pooled vector that CLIP compares, and generalizes worse to unseen color–shape
+    combinations, so its output is not used (arXiv:2301.12597, section 3.4). The class token is kept: much information
+    about shapes is stored in it alone.
+    """
+    vision_encoder = vision_encoder.to(device)
+    states = [vision_encoder.hidden_states(normalize_pixels(batch.to(device)))[-2] for batch in pixels.split(256)]
+    return nn.functional.layer_norm(torch.cat(states), (vision_encoder.config.width,))
