@@ -78,7 +78,7 @@ def lessons_from(texts: Sequence[str]) -> Lessons:
 def expert_tokenizer(lessons: Lessons) -> Tokenizer:
     """Byte pair encoding learned from the texts and the questions about them."""
     said = [*lessons.read, *(question for question, _ in lessons.asked)]
-    return Tokenizer.train(said, VOCABULARY, specials=SPECIAL_TOKENS, min_frequency=2)
+    return Tokenizer.train(said, VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
 
 
 def expert_model(

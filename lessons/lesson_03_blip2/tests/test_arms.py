@@ -30,7 +30,7 @@ def eye():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(documents("train", 0, 200, mixture=INTERVIEW_MIXTURE), 400, specials=SPECIAL_TOKENS)
+    return Tokenizer.train(documents("train", 0, 200, mixture=INTERVIEW_MIXTURE), 400, special_tokens=SPECIAL_TOKENS)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ WORLD = conversations.world_of((1, 3))
 @pytest.fixture(scope="module")
 def tokenizer():
     text = "what is there? a red circle and two blue stars\nhow many red things are there? zero\nwhere is the moon? top left\n"
-    return Tokenizer.train([text] * 4, 320, specials=SPECIAL_TOKENS)
+    return Tokenizer.train([text] * 4, 320, special_tokens=SPECIAL_TOKENS)
 
 
 @pytest.fixture

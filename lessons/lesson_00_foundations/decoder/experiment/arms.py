@@ -36,7 +36,7 @@ TOKENIZER_DOCUMENTS = 4000
 
 def tokenizer_of(documents: Sequence[str]) -> Tokenizer:
     """Byte pair encoding learned from the first documents; a pair that stands in one place only is not joined."""
-    return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, specials=SPECIAL_TOKENS, min_frequency=2)
+    return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
 
 
 def train_decoder(

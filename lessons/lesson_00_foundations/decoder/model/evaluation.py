@@ -17,7 +17,7 @@ EPISODES = 200
 
 def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> list[list[int]]:
     """Return the token ids of each document, after the token that begins it."""
-    return [[tokenizer.specials[BEGIN_TOKEN], *tokenizer.encode(document)] for document in documents]
+    return [[tokenizer.special_tokens[BEGIN_TOKEN], *tokenizer.encode(document)] for document in documents]
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def episode_accuracies(
     """Return the exact-match accuracy of greedy answers by the number of example lines before them: 0, 1, …"""
     rows, answer_spans = [], []
     for number in range(count):
-        row, spans = [tokenizer.specials[BEGIN_TOKEN]], []
+        row, spans = [tokenizer.special_tokens[BEGIN_TOKEN]], []
         for line in episode_at(episode_type, "validation", seed, number, held_out=held_out):
             row += tokenizer.encode(line.prompt)
             answer = tokenizer.encode(f" {line.answer}.\n")
