@@ -11,7 +11,7 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, pre
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
 from shared.finetuning import answer_loss, distillation_loss
-from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
+from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 HELD_OUT_DOCUMENTS = 200
 

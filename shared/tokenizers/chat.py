@@ -48,7 +48,9 @@ class ChatTemplate:
                 f"{', '.join(self.tokenizer.special_tokens) or 'none'}; train it with special_tokens={needed}"
             )
 
-    def encode(self, turns: Sequence[Turn], *, image_tokens: Sequence[int] = (), reply: bool = False) -> EncodedConversation:
+    def encode(
+        self, turns: Sequence[Turn], *, image_tokens: Sequence[int] = (), reply: bool = False
+    ) -> EncodedConversation:
         """Write a conversation.
 
         image_tokens  how many tokens each <image> takes, in reading order; the placeholder is repeated so often, and

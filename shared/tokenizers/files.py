@@ -94,7 +94,9 @@ def _tokenizer(content: Mapping[str, Any]) -> Tokenizer:
         if (model.get(setting) or built) != built:
             raise ValueError(f"{setting} is {model[setting]!r}, supported is only {built!r}")
     nfc = _nfc(content.get("normalizer"))
-    special_tokens = {added["content"]: added["id"] for added in content.get("added_tokens") or [] if _is_plain(added, nfc)}
+    special_tokens = {
+        added["content"]: added["id"] for added in content.get("added_tokens") or [] if _is_plain(added, nfc)
+    }
     vocab = {spelled: number for spelled, number in model["vocab"].items() if spelled not in special_tokens}
     numbers = [*vocab.values(), *special_tokens.values()]
     if strange := [number for number in numbers if type(number) is not int]:

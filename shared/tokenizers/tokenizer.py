@@ -39,7 +39,11 @@ class Tokenizer:
         ignore_merges: bool = False,
         nfc: bool = False,
     ):
-        self.tokens, self.merges, self.special_tokens = dict(tokens), [tuple(pair) for pair in merges], dict(special_tokens or {})
+        self.tokens, self.merges, self.special_tokens = (
+            dict(tokens),
+            [tuple(pair) for pair in merges],
+            dict(special_tokens or {}),
+        )
         self.pattern, self.ignore_merges, self.nfc = pattern, ignore_merges, nfc
         _check(self.tokens, self.merges, self.special_tokens, pattern)
         self._bytes = {number: token for token, number in self.tokens.items()}
@@ -96,7 +100,9 @@ class Tokenizer:
         Raises ValueError for half a surrogate pair, which is no character, and for an unknown name in `allow`.
         """
         if unknown := sorted(set(allow) - self.special_tokens.keys()):
-            raise ValueError(f"no special token {', '.join(unknown)}; there are {', '.join(self.special_tokens) or 'none'}")
+            raise ValueError(
+                f"no special token {', '.join(unknown)}; there are {', '.join(self.special_tokens) or 'none'}"
+            )
         if isinstance(text, bytes):
             text = text.decode("utf-8", "surrogateescape")
         if not allow:

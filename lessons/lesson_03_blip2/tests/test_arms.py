@@ -11,8 +11,8 @@ from data.toybox.language import is_true
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
-from lessons.lesson_03_blip2 import experiment
 from lessons.lesson_03_blip2.experiment import bridges, exact, pairs
+from lessons.lesson_03_blip2.experiment import lesson as experiment
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS

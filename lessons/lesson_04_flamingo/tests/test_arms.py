@@ -10,9 +10,9 @@ from data.toybox.episodes import HELD_OUT_CHOOSING
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_04_flamingo import experiment
 from lessons.lesson_04_flamingo.experiment import episodes as rooms
 from lessons.lesson_04_flamingo.experiment import exact, few_shot, measure
+from lessons.lesson_04_flamingo.experiment import lesson as experiment
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS

@@ -10,8 +10,8 @@ from data.toybox.questions import KINDS
 from data.toybox.scene import Scene, SceneObject
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_05_llava import experiment
 from lessons.lesson_05_llava.experiment import conversations, exact, measure, training
+from lessons.lesson_05_llava.experiment import lesson as experiment
 from lessons.lesson_05_llava.model import interview, learned
 from shared.course.lesson import Arm
 from shared.pretrained.digest import weights_digest

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from data.toybox.questions import KINDS
-from lessons.lesson_05_llava import experiment
 from lessons.lesson_05_llava.experiment import figures
+from lessons.lesson_05_llava.experiment import lesson as experiment
 from shared.course.lesson import Run
 
 

@@ -216,7 +216,9 @@ def test_any_module_may_project():
 @pytest.fixture(scope="module")
 def template():
     tokenizer = Tokenizer.train(
-        ["user assistant what colour is the star? red\n"] * 4, 300, special_tokens=["<|begin|>", "<|turn|>", "<|end|>", IMAGE]
+        ["user assistant what colour is the star? red\n"] * 4,
+        300,
+        special_tokens=["<|begin|>", "<|turn|>", "<|end|>", IMAGE],
     )
     return ChatTemplate(tokenizer)
 

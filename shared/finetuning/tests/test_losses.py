@@ -45,7 +45,9 @@ def test_a_conversation_without_an_answer_is_named():
     with pytest.raises(ValueError, match="conversation 0 has no answer in its first 2 tokens"):
         collate(TALKS, length=2)
     with pytest.raises(ValueError, match="conversation 0 has no answer"):
-        collate([EncodedConversation([7, 5], [True, False])])  # nothing stands before the first token to predict it from
+        collate(
+            [EncodedConversation([7, 5], [True, False])]
+        )  # nothing stands before the first token to predict it from
 
 
 def test_the_loss_is_that_of_the_answers_from_what_stands_before_them():

@@ -30,7 +30,11 @@ def same(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_library_reads_ours_and_so_do_we(pattern, nfc, tmp_path):
     ours = Tokenizer(
-        trained[pattern].tokens, trained[pattern].merges, special_tokens=trained[pattern].special_tokens, pattern=pattern, nfc=nfc
+        trained[pattern].tokens,
+        trained[pattern].merges,
+        special_tokens=trained[pattern].special_tokens,
+        pattern=pattern,
+        nfc=nfc,
     )
     save_tokenizer(ours, tmp_path / "tokenizer.json")
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
@@ -66,7 +70,8 @@ def of_the_library(pre_tokenizer, *, special_tokens=("<|begin|>",), normalizer=N
         theirs.normalizer = normalizer
     alphabet = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()} | trainer
     theirs.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=700, special_tokens=list(special_tokens), show_progress=False, **alphabet)
+        CORPUS,
+        trainers.BpeTrainer(vocab_size=700, special_tokens=list(special_tokens), show_progress=False, **alphabet),
     )
     return theirs
 
@@ -209,7 +214,9 @@ def test_we_read_the_published_kinds_as_transformers_writes_them(kind, pattern, 
     """With their whole pipelines: GPT-2's, and Qwen2's that composes characters first."""
     source = trained[pattern]
     vocab = {bytes_to_unicode(token): number for token, number in source.tokens.items()} | {"<|endoftext|>": 9_999}
-    theirs = kind(vocab=vocab, merges=[(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in source.merges])
+    theirs = kind(
+        vocab=vocab, merges=[(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in source.merges]
+    )
     theirs.save_pretrained(tmp_path)
     ours = load_tokenizer(tmp_path / "tokenizer.json")
     assert (ours.pattern, ours.nfc) == (pattern, kind is Qwen2Tokenizer)

@@ -28,7 +28,10 @@ def added(library: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return library
 
 
-OURS = {name: Tokenizer.train(CORPUS, 1_004, special_tokens=SPECIAL_TOKENS, pattern=name) for name in ("gpt2", "llama3", "qwen2")}
+OURS = {
+    name: Tokenizer.train(CORPUS, 1_004, special_tokens=SPECIAL_TOKENS, pattern=name)
+    for name in ("gpt2", "llama3", "qwen2")
+}
 THEIRS = {name: added(trained_library(CORPUS, 1_000, name)) for name in OURS}
 tokenizer = OURS["llama3"]
 
@@ -90,7 +93,13 @@ def test_plain_text_never_gives_a_special_token(text, forged):
 def test_special_tokens_stand_where_they_are_allowed_and_the_longest_wins():
     begin, end, image, image_end = tokenizer.special_tokens.values()
     text = "<|begin|>a<image><image><end><|end|>"
-    assert tokenizer.encode(text, allow=tokenizer.special_tokens) == [begin, *tokenizer.encode("a"), image, image_end, end]
+    assert tokenizer.encode(text, allow=tokenizer.special_tokens) == [
+        begin,
+        *tokenizer.encode("a"),
+        image,
+        image_end,
+        end,
+    ]
     assert tokenizer.encode("<image><end>", allow=["<image>"]) == [image, *tokenizer.encode("<end>")]
     assert tokenizer.encode("<image><|end|>", allow=["<image>"]) == [image, *tokenizer.encode("<|end|>")]
     only_end = tokenizer.encode(text, allow=["<|end|>"])
