@@ -42,7 +42,7 @@ def measure(megabytes: float = MEGABYTES, merges: int = MERGES, rounds: int = RO
     rows = [_row(f"train {len(ours.merges):,} merges on {size:.1f} MB of code", seconds, "s")]
 
     def fresh() -> Tokenizer:
-        return Tokenizer(ours.tokens, ours.merges)  # that remembers no word yet
+        return Tokenizer(ours.vocab, ours.merges)  # that remembers no word yet
 
     def warm() -> list[list[int]]:
         return list(map(ours.encode, files))

@@ -201,7 +201,9 @@ class Assistant:
             raise Refusal("the assistant shows no pictures; give them in what the user says")
         turns = [Turn(each.role, f"{IMAGE}\n" * len(each.images) + _plain(each)) for each in messages]
         shown = sum(len(each.images) for each in messages)
-        numbers = self.template.encode(turns, image_tokens=[self.image_tokens] * shown, reply=True).numbers
+        numbers = self.template.encode(
+            turns, image_token_counts=[self.image_tokens] * shown, add_generation_prompt=True
+        ).token_ids
         return numbers
 
     @torch.no_grad()

@@ -44,8 +44,8 @@ class Examples:
     def conversation(self, record: Record) -> EncodedConversation:
         """A record as tokens, cut where the context ends."""
         images = [self.image_tokens] if record.image is not None else []
-        whole = self.template.encode(record.turns, image_tokens=images)
-        return EncodedConversation(whole.numbers[: self.context], whole.answers[: self.context])
+        whole = self.template.encode(record.turns, image_token_counts=images)
+        return EncodedConversation(whole.token_ids[: self.context], whole.loss_mask[: self.context])
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """These records. Raises CourseError when a picture has become unreadable since the records were checked."""
@@ -73,7 +73,7 @@ class Examples:
         """Whether an answer begins before the context ends."""
         # No text has more tokens than bytes, and few texts are long: most need not be written to know that they fit.
         bound = self.image_tokens + sum(len(turn.text.encode()) + len(turn.role) + 8 for turn in record.turns)
-        return bound <= self.context or any(self.conversation(record).answers)
+        return bound <= self.context or any(self.conversation(record).loss_mask)
 
 
 def read_examples(files: Sequence[tuple[Path, Path | None]], empty: Examples, *, skip_bad: bool) -> Examples:

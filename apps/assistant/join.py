@@ -85,7 +85,7 @@ def with_image_token(tokenizer: Tokenizer, rows: int, folder: Path) -> Tokenizer
     if number >= rows:
         raise CourseError(f"{folder}: all {rows:,} rows of the embedding have a token, and none is left for {IMAGE}")
     return Tokenizer(
-        tokenizer.tokens,
+        tokenizer.vocab,
         tokenizer.merges,
         special_tokens=tokenizer.special_tokens | {IMAGE: number},
         pattern=tokenizer.pattern,

@@ -8,7 +8,6 @@ from torch import Tensor
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.finetuning import answer_loss, collate
 from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer, Turn
-from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import Batches
 from shared.transformer import generate
 
@@ -23,7 +22,7 @@ def talk(template: ChatTemplate, question: str, answer: str) -> EncodedConversat
 def reading(tokenizer: Tokenizer, text: str) -> EncodedConversation:
     """A text to read: every word of it is to be learned."""
     tokens = tokenizer.encode(text)
-    return EncodedConversation([tokenizer.special_tokens[BEGIN_TOKEN], *tokens], [False, *[True] * len(tokens)])
+    return EncodedConversation([tokenizer.special_tokens[BEGIN], *tokens], [False, *[True] * len(tokens)])
 
 
 class ConversationBatches:
@@ -63,7 +62,8 @@ def replies(
     end, said = template.tokenizer.special_tokens[template.end], []
     for first in range(0, len(histories), batch_size):
         prompts = [
-            torch.tensor(template.encode(turns, reply=True).numbers) for turns in histories[first : first + batch_size]
+            torch.tensor(template.encode(turns, add_generation_prompt=True).token_ids)
+            for turns in histories[first : first + batch_size]
         ]
         written = generate(model, prompts, max_new_tokens=max_new_tokens, stop_tokens=(end,), **sampling)
         said += [template.tokenizer.decode(answer.tolist(), skip_special_tokens=True).strip() for answer in written]

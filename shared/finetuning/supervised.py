@@ -21,7 +21,7 @@ def collate(
 
     Raises ValueError when a conversation (or what is left of it) has no answer to learn from.
     """
-    rows = [(each.numbers[:length], each.answers[:length]) for each in conversations]
+    rows = [(each.token_ids[:length], each.loss_mask[:length]) for each in conversations]
     for index, (_, answers) in enumerate(rows):
         # The first token is predicted from nothing, so it can't be what there is to learn.
         if not any(answers[1:]):

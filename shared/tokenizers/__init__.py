@@ -1,4 +1,4 @@
-"""From text to the numbers a model reads, and back: byte-level BPE, special tokens, conversations."""
+"""Byte-level BPE tokenizers with special tokens, chat templates and streaming decoding."""
 
 from shared.tokenizers.chat_template import ChatTemplate, EncodedConversation, Turn
 from shared.tokenizers.pretokenize import PATTERNS

@@ -159,8 +159,10 @@ def test_a_tokenizer_without_an_image_gets_one_in_a_row_to_spare(chatml, tmp_pat
 
 def test_conversations_are_written_as_the_tokenizer_knows_them(chatml, tmp_path):
     template = template_of(with_image_token(chatml, 999, tmp_path))
-    written = template.encode([Turn("user", "<image>\nwhat is this")], image_tokens=[2], reply=True)
-    said = template.tokenizer.decode(written.numbers)
+    written = template.encode(
+        [Turn("user", "<image>\nwhat is this")], image_token_counts=[2], add_generation_prompt=True
+    )
+    said = template.tokenizer.decode(written.token_ids)
     assert said == "<|im_start|>user\n<image><image>\nwhat is this<|im_end|>\n<|im_start|>assistant\n"
     with pytest.raises(CourseError, match="so nothing says where a turn begins"):
         template_of(Tokenizer.train(["a"], 260, special_tokens=["<image>"]))

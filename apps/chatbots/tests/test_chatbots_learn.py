@@ -56,17 +56,17 @@ def surprise_by_hand(model: LanguageModel, numbers: list[int], answers: list[boo
 
 def test_of_a_conversation_the_answer_alone_is_learned(template):
     conversation = talk(template, "red circle?", "circle.")
-    mine = [number for number, answer in zip(conversation.numbers, conversation.answers, strict=True) if answer]
+    mine = [number for number, answer in zip(conversation.token_ids, conversation.loss_mask, strict=True) if answer]
     assert template.tokenizer.decode(mine) == "circle.<|end|>"
     text = reading(template.tokenizer, "a red circle")
-    assert text.answers == [False, *[True] * (len(text.numbers) - 1)]
-    assert template.tokenizer.decode(text.numbers[1:]) == "a red circle"
+    assert text.loss_mask == [False, *[True] * (len(text.token_ids) - 1)]
+    assert template.tokenizer.decode(text.token_ids[1:]) == "a red circle"
 
 
 def test_the_supervised_loss_by_hand(model, template):
     both = [talk(template, "red circle?", "circle."), talk(template, "a blue star and a red moon?", "two things.")]
     batches = ConversationBatches(both, batch_size=2, seed=0)
-    by_hand = [each for one in both for each in surprise_by_hand(model, one.numbers, one.answers)]
+    by_hand = [each for one in both for each in surprise_by_hand(model, one.token_ids, one.loss_mask)]
     assert supervised_loss(model, batches(0)).item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-4)
 
 
@@ -74,7 +74,7 @@ def test_batches_are_no_longer_than_they_need_be(template):
     conversations = [talk(template, "red? " * length, "red.") for length in (1, 2, 3, 20)]
     batches = ConversationBatches(conversations, batch_size=1, seed=0)
     lengths = sorted(batches(number)[0].shape[1] for number in range(4))
-    assert lengths == sorted(len(each.numbers) for each in conversations)
+    assert lengths == sorted(len(each.token_ids) for each in conversations)
 
 
 def test_an_expert_of_four_sentences(tmp_path):
@@ -128,7 +128,7 @@ def test_what_is_remembered_of_a_pair_by_hand(model, template):
     for row, each in enumerate(spoken):
         for column, answer in enumerate((each.patient, each.blunt)):
             one = talk(template, each.question, answer)
-            by_hand = -sum(surprise_by_hand(model, one.numbers, one.answers))
+            by_hand = -sum(surprise_by_hand(model, one.token_ids, one.loss_mask))
             assert said[row, column].item() == pytest.approx(by_hand, rel=1e-4)
 
 

@@ -32,7 +32,7 @@ def model():
 
 
 def write(model, tokenizer, beginning, tokens=12):
-    prompt = torch.tensor([tokenizer.special_tokens[BEGIN_TOKEN], *tokenizer.encode(beginning)])
+    prompt = torch.tensor([tokenizer.special_tokens[BEGIN], *tokenizer.encode(beginning)])
     return tokenizer.decode(generate(model, [prompt], max_new_tokens=tokens)[0].tolist())
 
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from lessons.lesson_02_clip.model.text_cleaning import clean
 from shared.errors import CourseError
 from shared.tokenizers.byte_alphabet import BYTE_TOKENS, bytes_to_unicode, unicode_to_bytes
-from shared.tokenizers.pretokenize import kind
+from shared.tokenizers.pretokenize import character_class
 
 START, END, WORD_END = "<|startoftext|>", "<|endoftext|>", "</w>"
-# The published pattern, with Unicode's letters \p{L} and numbers \p{N} as the kinds "a" and "0" of `kind`.
+# The published pattern, with Unicode's letters \p{L} and numbers \p{N} as the kinds "a" and "0" of `character_class`.
 WORDS = re.compile(
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[A-Za-z]+|[0-9]|[^\sA-Za-z0-9]+", re.ASCII
 )
@@ -156,7 +156,7 @@ def _context(folder: Path) -> int:
 
 def words_of(text: str) -> list[str]:
     """The words of a cleaned text: runs of letters, single digits, runs of signs, English contractions."""
-    kinds = text if text.isascii() else "".join(c if c.isascii() else kind(c) for c in text)
+    kinds = text if text.isascii() else "".join(c if c.isascii() else character_class(c) for c in text)
     return [text[found.start() : found.end()] for found in WORDS.finditer(kinds)]
 
 

@@ -31,7 +31,7 @@ def conversation(
     image_tokens  how many tokens each image takes; none at all for a question without an image
     """
     turns = instruction(question, answer, images=len(image_tokens))
-    return template.encode(turns, image_tokens=image_tokens, reply=answer is None)
+    return template.encode(turns, image_token_counts=image_tokens, add_generation_prompt=answer is None)
 
 
 def interview(

@@ -7,7 +7,8 @@ import torch
 
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import KINDS
-from data.toybox.scene import Scene, SceneObject
+from data.toybox.scene import Scene, Thing
+from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_05_llava.experiment import conversations, exact, measure, training
@@ -60,11 +61,11 @@ def test_an_interview_is_the_text_that_the_language_model_has_read(tokenizer):
     said = interview(tokenizer, turns, begin="<|begin|>", image_tokens=[3])
     text = "what is there? a red circle\nwhere is the moon? top left\n"
     special_tokens = tokenizer.special_tokens
-    assert said.numbers == [special_tokens["<|begin|>"], *[special_tokens["<image>"]] * 3, *tokenizer.encode(text)]
-    own = [number for number, mine in zip(said.numbers, said.answers, strict=True) if mine]
+    assert said.token_ids == [special_tokens["<|begin|>"], *[special_tokens["<image>"]] * 3, *tokenizer.encode(text)]
+    own = [number for number, mine in zip(said.token_ids, said.loss_mask, strict=True) if mine]
     assert tokenizer.decode(own) == " a red circle\n top left\n"
     asked = interview(tokenizer, [("where is the moon?", "")], begin="<|begin|>", image_tokens=[3])
-    assert tokenizer.decode(asked.numbers[4:]) == "where is the moon?" and not any(asked.answers)
+    assert tokenizer.decode(asked.token_ids[4:]) == "where is the moon?" and not any(asked.loss_mask)
 
 
 def test_questions_are_of_all_kinds_and_their_answers_right(ends):

@@ -226,12 +226,12 @@ def template():
 def test_an_image_stands_as_often_as_it_has_tokens(template):
     said = conversation(template, "what colour is the star?", "red", image_tokens=[5])
     image = template.tokenizer.special_tokens[IMAGE]
-    assert said.numbers.count(image) == 5
-    assert template.tokenizer.decode([n for n in said.numbers if n != image]).startswith(
+    assert said.token_ids.count(image) == 5
+    assert template.tokenizer.decode([n for n in said.token_ids if n != image]).startswith(
         "<|begin|><|turn|>user\n\nwhat"
     )
     asked = conversation(template, "what colour is the star?", image_tokens=[5])
-    assert said.numbers[: len(asked.numbers)] == asked.numbers and not any(asked.answers)
+    assert said.token_ids[: len(asked.token_ids)] == asked.token_ids and not any(asked.loss_mask)
 
 
 def test_what_is_learned_is_the_answer_and_its_end(template):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from tokenizers import Regex, pre_tokenizers
 
-from shared.tokenizers.pretokenize import PATTERNS, kind, split
+from shared.tokenizers.pretokenize import PATTERNS, character_class, split_words
 from shared.tokenizers.tests.examples import FIXED, texts, texts_with_half_characters
 from shared.tokenizers.tests.oracle import ADVERSARIAL, TEXTS
 
@@ -17,8 +17,8 @@ def cut_by_the_library(text: str, pattern: str) -> list[str]:
     return [word for word, _ in CUTTERS[pattern].pre_tokenize_str(text)]
 
 
-@pytest.mark.parametrize(("kind_of", "regex"), [("a", r"\p{L}"), ("0", r"\p{N}"), ("\t", r"\s")])
-def test_every_character_is_of_the_kind_that_the_library_says(kind_of, regex):
+@pytest.mark.parametrize(("expected", "regex"), [("a", r"\p{L}"), ("0", r"\p{N}"), ("\t", r"\s")])
+def test_every_character_is_of_the_kind_that_the_library_says(expected, regex):
     """Whatever Unicode this Python knows: the library's is version 16. Planes 4 to 13 are empty, 15 and 16 private."""
     codes = [*range(128, 0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE1000), sys.maxunicode]
     characters = [chr(code) for code in codes]
@@ -28,45 +28,45 @@ def test_every_character_is_of_the_kind_that_the_library_says(kind_of, regex):
         others.update("".join(part for part, _ in remover.pre_tokenize_str(block)))
     theirs = set(characters) - others
     # The long s stands as itself under 'ſ: it is a letter too.
-    ours = {character for character in characters if kind(character).replace("S", "a") == kind_of}
+    ours = {character for character in characters if character_class(character).replace("S", "a") == expected}
     assert [hex(ord(character)) for character in sorted(ours ^ theirs)] == []
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_words_are_the_library_s_on_awkward_texts(pattern):
     for text in [*ADVERSARIAL, *TEXTS.values()]:
-        assert split(text, pattern) == cut_by_the_library(text, pattern), ascii(text[:60])
+        assert split_words(text, pattern) == cut_by_the_library(text, pattern), ascii(text[:60])
 
 
 @settings(max_examples=300, **FIXED)
 @given(texts)
 def test_words_are_the_library_s_on_any_text(text):
     for pattern in PATTERNS:
-        assert split(text, pattern) == cut_by_the_library(text, pattern)
+        assert split_words(text, pattern) == cut_by_the_library(text, pattern)
 
 
 @settings(**FIXED)
 @given(texts_with_half_characters)
 def test_words_are_the_text_again(text):
     for pattern in PATTERNS:
-        assert "".join(split(text, pattern)) == text
+        assert "".join(split_words(text, pattern)) == text
 
 
 def test_the_gpt2_pattern_is_what_the_library_calls_byte_level():
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     for text in ADVERSARIAL:
         ends = [span[1] for _, span in byte_level.pre_tokenize_str(text)]
-        assert [sum(map(len, split(text, "gpt2")[: at + 1])) for at in range(len(ends))] == ends
+        assert [sum(map(len, split_words(text, "gpt2")[: at + 1])) for at in range(len(ends))] == ends
 
 
 def test_the_patterns_differ_where_they_should():
     text = "let's x=12345 .append(\n\n  y)"
-    assert split(text, "gpt2") == ["let", "'s", " x", "=", "12345", " .", "append", "(", "\n\n ", " y", ")"]
-    assert split(text, "llama3") == ["let", "'s", " x", "=", "123", "45", " .", "append", "(\n\n", " ", " y", ")"]
-    assert split(text, "qwen2")[4:9] == list("12345")
-    assert split("DON'T", "gpt2") == ["DON", "'", "T"] and split("DON'T", "llama3") == ["DON", "'T"]
+    assert split_words(text, "gpt2") == ["let", "'s", " x", "=", "12345", " .", "append", "(", "\n\n ", " y", ")"]
+    assert split_words(text, "llama3") == ["let", "'s", " x", "=", "123", "45", " .", "append", "(\n\n", " ", " y", ")"]
+    assert split_words(text, "qwen2")[4:9] == list("12345")
+    assert split_words("DON'T", "gpt2") == ["DON", "'", "T"] and split_words("DON'T", "llama3") == ["DON", "'T"]
 
 
 def test_an_unknown_pattern_is_refused():
-    with pytest.raises(ValueError, match="no pattern 'gpt3': choose one of gpt2, llama3, qwen2"):
-        split("text", "gpt3")
+    with pytest.raises(ValueError, match="unknown pattern 'gpt3': choose one of gpt2, llama3, qwen2"):
+        split_words("text", "gpt3")

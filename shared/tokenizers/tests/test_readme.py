@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.byte_alphabet import BYTE_TOKENS
-from shared.tokenizers.pretokenize import kind
+from shared.tokenizers.pretokenize import character_class
 from shared.tokenizers.train import learn_merges
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -66,5 +66,5 @@ def test_the_examples_run_one_after_the_other(capsys):
 
 
 def test_the_kinds_are_the_page_s():
-    text, kinds = re.search(r"^    text    (.*)\n    kinds   (.*)$", PAGE, flags=re.M).groups()
-    assert "".join(character if character.isascii() else kind(character) for character in text) == kinds
+    text, kinds = re.search(r"^    text     (.*)\n    classes  (.*)$", PAGE, flags=re.M).groups()
+    assert "".join(character if character.isascii() else character_class(character) for character in text) == kinds

@@ -17,7 +17,7 @@ from shared.tokenizers import Tokenizer
 from shared.tokenizers.byte_alphabet import BYTE_TOKENS
 from shared.tokenizers.tests.examples import FIXED, data, texts
 from shared.tokenizers.tests.oracle import ADVERSARIAL, SCRIPTS, TEXTS, trained_library
-from shared.tokenizers.tokenizer import CACHED_WORDS, LONGEST_CACHED
+from shared.tokenizers.tokenizer import MAX_CACHED_WORD_LENGTH, MAX_CACHED_WORDS
 
 SPECIAL_TOKENS = ["<|begin|>", "<|end|>", "<image>", "<image><end>"]
 CORPUS = [TEXTS["english"][:20_000], TEXTS["code"][:20_000], SCRIPTS]
@@ -37,8 +37,8 @@ tokenizer = OURS["llama3"]
 
 
 def test_the_vocabulary_is_bytes_then_merges_then_specials():
-    numbers = list(tokenizer.tokens.values())
-    assert list(tokenizer.tokens)[:256] == list(BYTE_TOKENS) and numbers == list(range(1_000))
+    numbers = list(tokenizer.vocab.values())
+    assert list(tokenizer.vocab)[:256] == list(BYTE_TOKENS) and numbers == list(range(1_000))
     assert tokenizer.special_tokens == dict(zip(SPECIAL_TOKENS, range(1_000, 1_004), strict=True))
     assert tokenizer.vocab_size == 1_004 and len(tokenizer.merges) == 744
 
@@ -46,7 +46,7 @@ def test_the_vocabulary_is_bytes_then_merges_then_specials():
 @pytest.mark.parametrize("pattern", OURS)
 def test_numbers_are_the_library_s(pattern):
     for text in [*ADVERSARIAL, *TEXTS.values()]:
-        numbers = OURS[pattern].encode(text, allow=SPECIAL_TOKENS)
+        numbers = OURS[pattern].encode(text, allowed_special=SPECIAL_TOKENS)
         assert numbers == THEIRS[pattern].encode(text).ids, ascii(text[:60])
         assert OURS[pattern].decode(numbers) == text
         for skip in (False, True):
@@ -58,7 +58,7 @@ def test_numbers_are_the_library_s(pattern):
 @given(st.lists(st.one_of(texts, st.sampled_from(SPECIAL_TOKENS)), max_size=6).map("".join))
 def test_any_text_comes_back_with_the_library_s_numbers(text):
     for pattern, ours in OURS.items():
-        numbers = ours.encode(text, allow=ours.special_tokens)
+        numbers = ours.encode(text, allowed_special=ours.special_tokens)
         assert numbers == THEIRS[pattern].encode(text).ids
         assert ours.decode(numbers) == text
         assert ours.decode(ours.encode(text)) == text
@@ -93,20 +93,20 @@ def test_plain_text_never_gives_a_special_token(text, forged):
 def test_special_tokens_stand_where_they_are_allowed_and_the_longest_wins():
     begin, end, image, image_end = tokenizer.special_tokens.values()
     text = "<|begin|>a<image><image><end><|end|>"
-    assert tokenizer.encode(text, allow=tokenizer.special_tokens) == [
+    assert tokenizer.encode(text, allowed_special=tokenizer.special_tokens) == [
         begin,
         *tokenizer.encode("a"),
         image,
         image_end,
         end,
     ]
-    assert tokenizer.encode("<image><end>", allow=["<image>"]) == [image, *tokenizer.encode("<end>")]
-    assert tokenizer.encode("<image><|end|>", allow=["<image>"]) == [image, *tokenizer.encode("<|end|>")]
-    only_end = tokenizer.encode(text, allow=["<|end|>"])
+    assert tokenizer.encode("<image><end>", allowed_special=["<image>"]) == [image, *tokenizer.encode("<end>")]
+    assert tokenizer.encode("<image><|end|>", allowed_special=["<image>"]) == [image, *tokenizer.encode("<|end|>")]
+    only_end = tokenizer.encode(text, allowed_special=["<|end|>"])
     assert only_end[-1] == end and not {begin, image, image_end} & set(only_end)
     assert tokenizer.decode([image, *tokenizer.encode("x"), end], skip_special_tokens=True) == "x"
-    with pytest.raises(ValueError, match=r"no special token <box>; there are <\|begin\|>"):
-        tokenizer.encode("", allow=["<box>"])
+    with pytest.raises(ValueError, match=r"no special token <box>; this tokenizer has <\|begin\|>"):
+        tokenizer.encode("", allowed_special=["<box>"])
 
 
 def test_one_word_of_a_hundred_thousand_letters_is_encoded_as_the_library_does():
@@ -117,13 +117,13 @@ def test_one_word_of_a_hundred_thousand_letters_is_encoded_as_the_library_does()
 
 def test_remembered_words_are_few_and_short_and_change_nothing():
     fresh = Tokenizer.train(CORPUS, 1_004, special_tokens=SPECIAL_TOKENS)
-    text = " the the the " + "x" * (LONGEST_CACHED + 1)
+    text = " the the the " + "x" * (MAX_CACHED_WORD_LENGTH + 1)
     first = fresh.encode(text)
     assert fresh.encode(text) == first == tokenizer.encode(text)
-    assert " the" in fresh._cache and max(map(len, fresh._cache)) <= LONGEST_CACHED
+    assert " the" in fresh._cache and max(map(len, fresh._cache)) <= MAX_CACHED_WORD_LENGTH
     first.clear()
     assert fresh.encode(" the") == tokenizer.encode(" the"), "the caller owns what it got"
-    fresh._cache |= {f"{number}": [] for number in range(CACHED_WORDS)}
+    fresh._cache |= {f"{number}": [] for number in range(MAX_CACHED_WORDS)}
     size = len(fresh._cache)
     assert fresh.encode(" unheard-of") == tokenizer.encode(" unheard-of") and len(fresh._cache) == size
 
@@ -146,7 +146,7 @@ def test_numbers_may_be_of_any_integer_type():
 
 @pytest.mark.parametrize("number", [-1, 1_004, 10**12])
 def test_a_number_of_no_token_is_refused(number):
-    with pytest.raises(ValueError, match=f"{number} is no token's number; this vocabulary has 1004 tokens"):
+    with pytest.raises(ValueError, match=f"unknown token id {number}; this vocabulary has 1004 tokens"):
         tokenizer.decode([number])
 
 
@@ -164,11 +164,13 @@ def test_a_whole_word_may_go_before_the_merges():
 
 
 def test_composed_form_comes_before_the_tokens():
-    composing = Tokenizer(tokenizer.tokens, tokenizer.merges, special_tokens=tokenizer.special_tokens, nfc=True)
+    composing = Tokenizer(tokenizer.vocab, tokenizer.merges, special_tokens=tokenizer.special_tokens, nfc=True)
     text = "e\u0301 <image>\u0338"
     assert composing.encode(text) == tokenizer.encode(unicodedata.normalize("NFC", text))
     image = tokenizer.special_tokens["<image>"]
-    assert image in composing.encode(text, allow=["<image>"]), "a special token is no text that could be composed"
+    assert image in composing.encode(text, allowed_special=["<image>"]), (
+        "a special token is no text that could be composed"
+    )
 
 
 def test_small_texts_give_small_vocabularies():
@@ -177,7 +179,7 @@ def test_small_texts_give_small_vocabularies():
     assert Tokenizer.train(["ab cd ab"], 300, min_frequency=2).merges == [(b"a", b"b")]
     with pytest.raises(ValueError, match="vocab_size=256 is less than 256 bytes and 1 special tokens"):
         Tokenizer.train(["ab"], 256, special_tokens=["<|end|>"])
-    with pytest.raises(ValueError, match="named twice: <a>, <a>"):
+    with pytest.raises(ValueError, match="given twice: <a>, <a>"):
         Tokenizer.train(["ab"], 300, special_tokens=["<a>", "<a>"])
 
 
@@ -187,22 +189,22 @@ WHOLE = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"ab
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pattern": "gpt9"}, "no pattern 'gpt9'"),
-        ({"tokens": {token: number for token, number in WHOLE.items() if token != b"x"}}, "no token for 1 of the 256"),
-        ({"tokens": WHOLE | {b"abc": 5}}, "no two tokens may share one"),
-        ({"tokens": WHOLE | {b"abc": -5}}, "must be 0 to"),
-        ({"tokens": WHOLE | {b"abc": 2**40}}, "must be 0 to"),
+        ({"pattern": "gpt9"}, "unknown pattern 'gpt9'"),
+        ({"vocab": {token: number for token, number in WHOLE.items() if token != b"x"}}, "no token for 1 of the 256"),
+        ({"vocab": WHOLE | {b"abc": 5}}, "no two tokens may share one"),
+        ({"vocab": WHOLE | {b"abc": -5}}, "must be 0 to"),
+        ({"vocab": WHOLE | {b"abc": 2**40}}, "must be 0 to"),
         ({"special_tokens": {"<end>": 3}}, "no two tokens may share one"),
-        ({"special_tokens": {"": 300}}, "needs a text"),
-        ({"special_tokens": {"ab": 300}}, "'ab' is also a piece of plain text"),
+        ({"special_tokens": {"": 300}}, "must not be an empty text"),
+        ({"special_tokens": {"ab": 300}}, "'ab' is also an ordinary token"),
         ({"merges": [(b"b", b"c")]}, "merge 0, b'b' and b'c': there is no token b'bc'"),
         ({"merges": [(b"bc", b"a")]}, "there is no token b'bc'"),
         ({"merges": [(b"ab", b"c"), (b"a", b"b")]}, "merge 1 makes b'ab', which an earlier merge already joins"),
-        ({"merges": [(b"a", b"b"), (b"a", b"b")]}, "the same merge stands twice"),
+        ({"merges": [(b"a", b"b"), (b"a", b"b")]}, "the same merge is given twice"),
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(change, message):
-    whole = {"tokens": WHOLE, "merges": [(b"a", b"b"), (b"ab", b"c")]}
+    whole = {"vocab": WHOLE, "merges": [(b"a", b"b"), (b"ab", b"c")]}
     Tokenizer(**whole)
     with pytest.raises(ValueError, match=message):
         Tokenizer(**whole | change)

@@ -96,7 +96,7 @@ def test_texts_that_are_no_texts_are_refused():
         count_words(["a\ud800"])
 
 
-@pytest.mark.parametrize("wrong", [{"number": -1}, {"number": 1, "min_frequency": 0}])
+@pytest.mark.parametrize("wrong", [{"max_merges": -1}, {"max_merges": 1, "min_frequency": 0}])
 def test_numbers_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=r"must not be negative"):
         learn_merges({b"ab": 1}, **wrong)
@@ -108,5 +108,5 @@ def test_bytes_are_spelled_in_visible_characters_of_their_own():
     assert letters == sorted(letters) and len(set(letters)) == 256 and all(letter.isprintable() for letter in letters)
     assert [bytes_to_unicode(token) for token in (b" the", b"\n", "é".encode())] == ["Ġthe", "Ċ", "Ã©"]
     assert unicode_to_bytes("".join(letters)) == b"".join(BYTE_TOKENS)
-    with pytest.raises(ValueError, match="spells no byte"):
+    with pytest.raises(ValueError, match="stands for no byte"):
         unicode_to_bytes("a b")

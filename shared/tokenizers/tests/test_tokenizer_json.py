@@ -21,7 +21,7 @@ trained = {name: Tokenizer.train(CORPUS, 700, special_tokens=SPECIAL_TOKENS, pat
 
 def same(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
     for text in SAMPLES:
-        numbers = ours.encode(text, allow=ours.special_tokens)
+        numbers = ours.encode(text, allowed_special=ours.special_tokens)
         assert numbers == theirs.encode(text, add_special_tokens=False).ids, ascii(text[:60])
         assert ours.decode(numbers) == theirs.decode(numbers, skip_special_tokens=False)
 
@@ -30,7 +30,7 @@ def same(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_library_reads_ours_and_so_do_we(pattern, nfc, tmp_path):
     ours = Tokenizer(
-        trained[pattern].tokens,
+        trained[pattern].vocab,
         trained[pattern].merges,
         special_tokens=trained[pattern].special_tokens,
         pattern=pattern,
@@ -41,12 +41,12 @@ def test_the_library_reads_ours_and_so_do_we(pattern, nfc, tmp_path):
     same(ours, theirs)
     assert theirs.get_vocab_size() == ours.vocab_size
     again = load_tokenizer(tmp_path / "tokenizer.json")
-    for part in ("tokens", "merges", "special_tokens", "pattern", "ignore_merges", "nfc"):
+    for part in ("vocab", "merges", "special_tokens", "pattern", "ignore_merges", "nfc"):
         assert getattr(again, part) == getattr(ours, part)
     # What the library makes of it, in its own spelling, is still the same to us.
     theirs.save(str(tmp_path / "theirs.json"))
     again = load_tokenizer(tmp_path / "theirs.json")
-    assert (again.tokens, again.merges, again.special_tokens) == (ours.tokens, ours.merges, ours.special_tokens)
+    assert (again.vocab, again.merges, again.special_tokens) == (ours.vocab, ours.merges, ours.special_tokens)
 
 
 def test_transformers_reads_ours(tmp_path):
@@ -54,7 +54,9 @@ def test_transformers_reads_ours(tmp_path):
     save_tokenizer(ours, tmp_path / "tokenizer.json")
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     for text in SAMPLES:
-        assert theirs(text, add_special_tokens=False).input_ids == ours.encode(text, allow=ours.special_tokens)
+        assert theirs(text, add_special_tokens=False).input_ids == ours.encode(
+            text, allowed_special=ours.special_tokens
+        )
 
 
 def test_a_merge_is_one_line_that_a_person_can_read(tmp_path):
@@ -143,24 +145,27 @@ REFUSED = {
     ),
     "another pattern": (
         lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(pattern={"Regex": r"\w+"}),
-        "a pattern that is none of gpt2, llama3, qwen2",
+        "its pattern is none of gpt2, llama3, qwen2",
     ),
-    "cut out": (lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"), "a pattern that is none"),
+    "cut out": (lambda c: c["pre_tokenizer"]["pretokenizers"][0].update(behavior="Removed"), "its pattern is none"),
     "stripping token": (lambda c: c["added_tokens"][1].update(lstrip=True), "'<image>' is lstrip"),
-    "composed special_tokens": (
+    "normalized token": (
         lambda c: (c.update(normalizer={"type": "NFC"}), c["added_tokens"][1].update(normalized=True)),
         "'<image>' is normalized",
     ),
     "a missing byte": (lambda c: _without(c, "model", "vocab", "a"), "no token for 1 of the 256 bytes"),
-    "foreign letters": (lambda c: c["model"]["vocab"].update({"▁the": 9_000}), "'▁' spells no byte"),
+    "foreign letters": (lambda c: c["model"]["vocab"].update({"▁the": 9_000}), "'▁' stands for no byte"),
     "a merge of three": (lambda c: c["model"]["merges"].append("a b c"), "the merge 'a b c' is not two tokens"),
     "a merge of nothing": (lambda c: c["model"]["merges"].append(["Q", "Q"]), "there is no token b'QQ'"),
     "merges out of order": (lambda c: c["model"]["merges"].reverse(), "which an earlier merge already joins"),
-    "a number in words": (lambda c: c["model"]["vocab"].update(a="64"), "the number of a token is '64'"),
+    "a number in words": (lambda c: c["model"]["vocab"].update(a="64"), "a token has the id '64'"),
     "a number twice": (lambda c: c["model"]["vocab"].update(a=5), "no two tokens may share one"),
-    "no vocabulary": (lambda c: _without(c, "model", "vocab"), "no tokenizer.json as the tokenizers library writes it"),
-    "no model": (lambda c: _without(c, "model"), "no tokenizer.json as the tokenizers library writes it"),
-    "merges of numbers": (lambda c: c["model"].update(merges=[1, 2]), "no tokenizer.json as the tokenizers library"),
+    "no vocabulary": (
+        lambda c: _without(c, "model", "vocab"),
+        "not a tokenizer.json as the tokenizers library writes it",
+    ),
+    "no model": (lambda c: _without(c, "model"), "not a tokenizer.json as the tokenizers library writes it"),
+    "merges of numbers": (lambda c: c["model"].update(merges=[1, 2]), "not a tokenizer.json as the tokenizers library"),
 }
 
 
@@ -185,7 +190,7 @@ def test_what_is_no_json_is_refused(raw, tmp_path):
 @pytest.mark.parametrize("raw", [b"[]", b"3", b"null", b'{"model": null}', b'{"model": []}'])
 def test_json_of_something_else_is_refused(raw, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(raw)
-    with pytest.raises(CourseError, match=r"no tokenizer.json as the tokenizers library writes it"):
+    with pytest.raises(CourseError, match=r"not a tokenizer.json as the tokenizers library writes it"):
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
@@ -213,7 +218,7 @@ def test_the_trained_alphabet_must_be_whole(tmp_path):
 def test_we_read_the_published_kinds_as_transformers_writes_them(kind, pattern, tmp_path):
     """With their whole pipelines: GPT-2's, and Qwen2's that composes characters first."""
     source = trained[pattern]
-    vocab = {bytes_to_unicode(token): number for token, number in source.tokens.items()} | {"<|endoftext|>": 9_999}
+    vocab = {bytes_to_unicode(token): number for token, number in source.vocab.items()} | {"<|endoftext|>": 9_999}
     theirs = kind(
         vocab=vocab, merges=[(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in source.merges]
     )
@@ -222,4 +227,6 @@ def test_we_read_the_published_kinds_as_transformers_writes_them(kind, pattern, 
     assert (ours.pattern, ours.nfc) == (pattern, kind is Qwen2Tokenizer)
     assert ours.special_tokens == {"<|endoftext|>": 9_999} and ours.vocab_size == 10_000
     for text in [*SAMPLES, "a<|endoftext|>b"]:
-        assert ours.encode(text, allow=ours.special_tokens) == theirs(text, add_special_tokens=False).input_ids
+        assert (
+            ours.encode(text, allowed_special=ours.special_tokens) == theirs(text, add_special_tokens=False).input_ids
+        )
