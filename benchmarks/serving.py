@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from shared.course.machine import describe
 from shared.serving import Request, Settings, serve
-from shared.transformer import Decoder, DecoderConfig, stream
+from shared.transformer import Decoder, DecoderConfig, Sampling, stream
 
 PAGE = Path(__file__).with_suffix(".md")
 SIZES = DecoderConfig(vocab_size=512, width=256, depth=6, heads=4, kv_heads=2, mlp_dim=704)
@@ -70,7 +70,7 @@ class RandomSpeaker:
 
     def speak(self, requests: Sequence[Request]) -> Iterator[list[str | None]]:
         limits = [request.max_new_tokens for request in requests]
-        for step in stream(self.decoder, [self.prompt(request) for request in requests], max_new_tokens=limits):
+        for step in stream(self.decoder, [self.prompt(request) for request in requests], Sampling(limits)):
             yield [None if token is None else chr(token) for token in step]
 
 

@@ -32,7 +32,7 @@ from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
 from shared.serving.served_model import ROLES, Message, Refusal, Request
 from shared.tokenizers import TextStream, Tokenizer, Turn, load_tokenizer, save_tokenizer
-from shared.transformer import stream
+from shared.transformer import Sampling, stream
 
 Picture = Image.Image | Path | str
 MAX_NEW_TOKENS = 128
@@ -167,10 +167,12 @@ class Assistant:
         steps = stream(
             self.model.language,
             self._embedded(requests, prompts),
-            max_new_tokens=limits,
-            temperature=[float(each.temperature) for each in requests],
-            top_p=[each.top_p for each in requests],
-            stop_tokens=stops,
+            Sampling(
+                max_new_tokens=limits,
+                temperature=[float(each.temperature) for each in requests],
+                top_p=[each.top_p for each in requests],
+                stop_token_ids=stops,
+            ),
             generator=[_generator(each.seed) for each in requests],
         )
         for number, tokens in enumerate(steps, start=1):

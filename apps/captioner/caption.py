@@ -12,20 +12,27 @@ import numpy as np
 import torch
 
 from apps.captioner.measure import written
+from apps.captioner.model import GREEDY
 from apps.captioner.run_folder import load_captioner
 from data.datasets.image_folder import read_image
 from shared.cli import command_line
 from shared.errors import CourseError
+from shared.transformer import Sampling
 
 
 def caption_files(
-    run: Path | str, files: Sequence[Path | str], *, device: str = "cpu", max_new_tokens: int = 64, **sampling
+    run: Path | str,
+    files: Sequence[Path | str],
+    *,
+    device: str = "cpu",
+    sampling: Sampling = GREEDY,
+    generator: torch.Generator | None = None,
 ) -> list[str]:
     """A caption for each picture file. Raises CourseError when there is no captioner, or a picture can't be read."""
     model, tokenizer = load_captioner(run)
     size = model.config.eye.image_sides[0]
     pixels = torch.from_numpy(np.stack([read_image(Path(file), size) for file in files])).permute(0, 3, 1, 2)
-    return written(model.to(device), tokenizer, pixels, max_new_tokens=max_new_tokens, **sampling)
+    return written(model.to(device), tokenizer, pixels, sampling=sampling, generator=generator)
 
 
 @command_line()
@@ -44,7 +51,9 @@ def main() -> int:
     pictures, run = asked.pop("pictures"), asked.pop("run")
     try:
         generator = torch.Generator().manual_seed(asked.pop("seed"))
-        for picture, caption in zip(pictures, caption_files(run, pictures, generator=generator, **asked), strict=True):
+        sampling = Sampling(asked["max_new_tokens"], temperature=asked["temperature"], top_p=asked["top_p"])
+        captions = caption_files(run, pictures, device=asked["device"], sampling=sampling, generator=generator)
+        for picture, caption in zip(pictures, captions, strict=True):
             print(f"{picture}\t{caption}")
     except ValueError as error:
         raise CourseError(str(error)) from error

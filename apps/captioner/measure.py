@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from apps.captioner.model import Captioner
+from apps.captioner.model import GREEDY, Captioner
 from data.toybox.language import is_true
 from data.toybox.scene import Scene
 from shared.evaluation import score_captions
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
+from shared.transformer import Sampling
 
 
 def written(
@@ -18,11 +20,11 @@ def written(
     tokenizer: Tokenizer,
     pixels: UInt8[Tensor, "pictures 3 size size"],
     *,
-    max_new_tokens: int = 64,
+    sampling: Sampling = GREEDY,
+    generator: torch.Generator | None = None,
     batch_size: int = 64,
-    **sampling,
 ) -> list[str]:
-    """A caption for each picture: the likeliest word at a time, or drawn with a `temperature` and the like (see `generate`).
+    """A caption for each image: the most likely token at each step, unless `sampling` sets a temperature.
 
     A preset's vocabulary may have rows that no token of this tokenizer has taken; a model that says one says nothing by it.
     """
@@ -30,7 +32,7 @@ def written(
     begin, end = (tokenizer.special_tokens[name] for name in (BEGIN, END))
     captions = []
     for some in pixels.split(batch_size):
-        tokens = model.write(some.to(device), begin, end, max_new_tokens=max_new_tokens, **sampling)
+        tokens = model.write(some.to(device), begin, end, sampling, generator)
         known = [[number for number in caption.tolist() if number < tokenizer.vocab_size] for caption in tokens]
         captions += [tokenizer.decode(caption, skip_special_tokens=True).strip() for caption in known]
     return captions

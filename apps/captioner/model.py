@@ -4,6 +4,8 @@ image [batch, 3, 96, 96] → 36 patches [batch, 36, 512] → linear → 36 image
 [ image tokens | <|begin|> a small red circle ] → decoder → logits [batch, words, 32,000] of what follows each word
 """
 
+import dataclasses
+
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -11,7 +13,9 @@ from torch import Tensor, nn
 from apps.captioner.config import CaptionerConfig
 from apps.captioner.eye import Eye
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss
-from shared.transformer import generate
+from shared.transformer import Sampling, generate
+
+GREEDY = Sampling(max_new_tokens=64)
 
 
 class Captioner(nn.Module):
@@ -54,19 +58,17 @@ class Captioner(nn.Module):
         pixels: UInt8[Tensor, "batch channels height width_px"],
         begin: int,
         end: int,
-        *,
-        max_new_tokens: int = 64,
-        **sampling,
+        sampling: Sampling = GREEDY,
+        generator: torch.Generator | None = None,
     ) -> list[Int[Tensor, "new_tokens"]]:
-        """A caption for each picture, token by token, without its `begin` and its `end`; likeliest tokens, or as `generate` samples."""
+        """A caption for each picture, token by token, without its `begin` and its `end`."""
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
                 prompts = list(self.prompts(pixels, begin))
-                written = generate(
-                    self.language, prompts, max_new_tokens=max_new_tokens, stop_tokens=(end,), **sampling
-                )
+                sampling = dataclasses.replace(sampling, stop_token_ids=(end,))
+                written = generate(self.language, prompts, sampling, generator=generator)
         finally:
             self.train(was_training)
         return [caption[caption != end] for caption in written]

@@ -20,7 +20,7 @@ from shared.serving.served_model import Refusal, Request
 from shared.serving.settings import Settings
 from shared.tokenizers import TextStream
 from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
-from shared.transformer.generation import stream
+from shared.transformer.generation import Sampling, stream
 
 PROMPT = Settings.caption_prompt
 LONGEST_CAPTION = 128
@@ -59,10 +59,12 @@ class SpeakingCaptioner:
         steps = stream(
             self.model.language,
             prompts,
-            max_new_tokens=limits,
-            temperature=[float(each.temperature) for each in requests],
-            top_p=[each.top_p for each in requests],
-            stop_tokens=(self.end,),
+            Sampling(
+                max_new_tokens=limits,
+                temperature=[float(each.temperature) for each in requests],
+                top_p=[each.top_p for each in requests],
+                stop_token_ids=(self.end,),
+            ),
             generator=[_generator(each.seed) for each in requests],
         )
         for tokens in steps:

@@ -9,7 +9,7 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.finetuning import answer_loss, collate
 from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer, Turn
 from shared.training import Batches
-from shared.transformer import generate
+from shared.transformer import Sampling, generate
 
 LONGEST_ANSWER = 64
 
@@ -56,16 +56,15 @@ def replies(
     *,
     max_new_tokens: int = LONGEST_ANSWER,
     batch_size: int = 64,
-    **sampling,
 ) -> list[str]:
-    """What the assistant says next in each conversation; the likeliest words unless `sampling` says otherwise."""
+    """What the assistant says next in each conversation; the most likely tokens."""
     end, said = template.tokenizer.special_tokens[template.end], []
     for first in range(0, len(histories), batch_size):
         prompts = [
             torch.tensor(template.encode(turns, add_generation_prompt=True).token_ids)
             for turns in histories[first : first + batch_size]
         ]
-        written = generate(model, prompts, max_new_tokens=max_new_tokens, stop_tokens=(end,), **sampling)
+        written = generate(model, prompts, Sampling(max_new_tokens, stop_token_ids=(end,)))
         said += [template.tokenizer.decode(answer.tolist(), skip_special_tokens=True).strip() for answer in written]
     return said
 

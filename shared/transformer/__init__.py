@@ -3,7 +3,7 @@
 from shared.transformer.attention import Attention
 from shared.transformer.block import Block
 from shared.transformer.decoder import Decoder, DecoderConfig, positions_within_segments
-from shared.transformer.generation import generate, sample, stream, token_probabilities
+from shared.transformer.generation import Sampling, generate, sample, stream, token_probabilities
 from shared.transformer.kv_cache import KVCache, LayerCache
 from shared.transformer.mlp import MLP, SwiGLU
 from shared.transformer.normalization import LayerNorm, RMSNorm
@@ -21,6 +21,7 @@ __all__ = [
     "Llama3Scaling",
     "RMSNorm",
     "Rotary",
+    "Sampling",
     "SwiGLU",
     "generate",
     "positions_within_segments",

@@ -1,6 +1,7 @@
-"""Writing with a decoder: choose a token, read it, choose the next."""
+"""Text generation with a decoder: prefill the prompts, choose a token per prompt, decode it, repeat."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,92 +12,107 @@ from torch import Tensor
 from shared.attention import segments_of_ragged_batch
 from shared.transformer.decoder import Decoder
 
+Generators = torch.Generator | Sequence[torch.Generator]
+"""One random generator for the whole batch, or one per prompt."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen, and when a text ends.
+
+    max_new_tokens  largest number of tokens to generate
+    temperature     0 takes the most likely token; 1 samples from the model's own distribution
+    top_k           sample among the k most likely tokens only
+    top_p           sample among the smallest set of most likely tokens whose probabilities add up to p
+                    (nucleus sampling, arXiv:1904.09751, section 3.1)
+    stop_token_ids  a text ends with the first of these tokens
+
+    `max_new_tokens`, `temperature` and `top_p` are one value for all prompts, or a sequence with one per prompt.
+    Raises ValueError when a value is out of range.
+    """
+
+    max_new_tokens: int | Sequence[int]
+    temperature: float | Sequence[float] = 0.0
+    top_k: int | None = None
+    top_p: float | Sequence[float | None] | None = None
+    stop_token_ids: Collection[int] = ()
+
+    def __post_init__(self):
+        for length in _per_prompt(self.max_new_tokens, 1):
+            if length < 1:
+                raise ValueError(f"max_new_tokens is {length}; expected at least 1")
+        for temperature in _per_prompt(self.temperature, 1):
+            if temperature < 0:
+                raise ValueError(f"temperature is {temperature}; expected 0 (the most likely token) or above")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}; expected at least 1, or None for no limit")
+        for limit in _per_prompt(self.top_p, 1):
+            if limit is not None and not 0 < limit <= 1:
+                raise ValueError(f"top_p is {limit}; expected a probability in (0, 1], or None for no limit")
+
 
 def generate(
     decoder: Decoder,
     prompts: Sequence[Tensor],
+    sampling: Sampling,
     *,
-    max_new_tokens: int | Sequence[int],
-    temperature: float | Sequence[float] = 0.0,
-    top_k: int | None = None,
-    top_p: float | Sequence[float | None] | None = None,
-    stop_tokens: Collection[int] = (),
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: Generators | None = None,
     use_cache: bool = True,
 ) -> list[Int[Tensor, "new_tokens"]]:
-    """Continue each prompt; give the new tokens of each, up to and with its first stop token.
+    """Continue each prompt; return its new token ids, up to and including its first stop token.
 
-    prompts      tokens [length] each, of any lengths; or vectors [length, width], where images stand among the text
-    temperature  0 takes the likeliest token; 1 samples from the model's own probabilities
-    top_k        sample among the k likeliest only
-    top_p        sample among the smallest set of likeliest tokens that together reach probability p
-                 (nucleus sampling, arXiv:1904.09751, section 3.1)
-    generator    of randomness, on the CPU; one for each prompt makes a prompt's text independent of its batch
-    use_cache    False reads everything again for each token: the same text, slower
+    prompts    token ids [length] each, of any lengths; or embeddings [length, width], where images stand in the text
+    generator  random generator on the CPU; with one per prompt, a text does not depend on the rest of the batch
+    use_cache  False recomputes all tokens at every step: the same text, slower
 
-    A length, a temperature or a top_p may be one for all, or one for each prompt.
-    Raises ValueError when there is no prompt, one is empty, or a setting is out of its range.
+    Raises ValueError when there is no prompt, a prompt is empty, or the number of values per prompt does not fit.
     """
-    written: list[list[int]] = [[] for _ in prompts]
-    for tokens in stream(
-        decoder,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        stop_tokens=stop_tokens,
-        generator=generator,
-        use_cache=use_cache,
-    ):
-        for row, token in zip(written, tokens, strict=True):
-            if token is not None:
-                row.append(token)
-    return [torch.tensor(row, dtype=torch.long) for row in written]
+    texts: list[list[int]] = [[] for _ in prompts]
+    for token_ids in stream(decoder, prompts, sampling, generator=generator, use_cache=use_cache):
+        for text, token_id in zip(texts, token_ids, strict=True):
+            if token_id is not None:
+                text.append(token_id)
+    return [torch.tensor(text, dtype=torch.long) for text in texts]
 
 
 def stream(
     decoder: Decoder,
     prompts: Sequence[Tensor],
+    sampling: Sampling,
     *,
-    max_new_tokens: int | Sequence[int],
-    temperature: float | Sequence[float] = 0.0,
-    top_k: int | None = None,
-    top_p: float | Sequence[float | None] | None = None,
-    stop_tokens: Collection[int] = (),
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: Generators | None = None,
     use_cache: bool = True,
 ) -> Iterator[list[int | None]]:
-    """As `generate`, while it is being written: at each step every prompt's next token, None for one that has ended."""
-    _check(prompts, max_new_tokens, temperature, top_k, top_p, generator)
-    limits = _one_each(max_new_tokens, len(prompts))
-    choose = partial(sample, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-    return _steps(decoder, prompts, limits, choose, frozenset(stop_tokens), use_cache)
+    """Yield the tokens of `generate` step by step: one token id per prompt, None for a prompt whose text has ended.
+
+    Arguments and errors are those of `generate`; errors are raised at the call, before the first step.
+    """
+    _check(prompts, sampling, generator)
+    choose = partial(
+        sample, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, generator=generator
+    )
+    return _steps(decoder, prompts, sampling, choose, use_cache)
 
 
 def _steps(
-    decoder: Decoder,
-    prompts: Sequence[Tensor],
-    limits: Sequence[int],
-    choose: Callable[[Tensor], Tensor],
-    stop_tokens: Collection[int],
-    use_cache: bool,
+    decoder: Decoder, prompts: Sequence[Tensor], sampling: Sampling, choose: Callable[[Tensor], Tensor], use_cache: bool
 ) -> Iterator[list[int | None]]:
+    limits, stop_token_ids = _per_prompt(sampling.max_new_tokens, len(prompts)), frozenset(sampling.stop_token_ids)
     was_training = decoder.training
     decoder.eval()
     try:
-        reader = _Reader(decoder, prompts, max(limits), use_cache)
+        batch = _Batch(decoder, prompts, max(limits), use_cache)
         unfinished = set(range(len(prompts)))
-        logits = reader.read_all()
+        logits = batch.prefill()
         for step in range(1, max(limits) + 1):
-            tokens = choose(logits)
-            row_tokens = tokens.tolist()
-            yield [token if row in unfinished else None for row, token in enumerate(row_tokens)]
-            unfinished -= {row for row in unfinished if row_tokens[row] in stop_tokens or step == limits[row]}
+            chosen = choose(logits)
+            token_ids = chosen.tolist()
+            yield [token_id if row in unfinished else None for row, token_id in enumerate(token_ids)]
+            unfinished -= {row for row in unfinished if token_ids[row] in stop_token_ids or step == limits[row]}
             if not unfinished:
                 break
-            # Rows that have finished read on in step with the others; nobody looks at what they say.
-            logits = reader.read(tokens)
+            # Finished rows are decoded in step with the others; their tokens are discarded.
+            logits = batch.decode(chosen)
     finally:
         decoder.train(was_training)
 
@@ -107,29 +123,30 @@ def sample(
     temperature: float | Sequence[float] = 1.0,
     top_k: int | None = None,
     top_p: float | Sequence[float | None] | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: Generators | None = None,
 ) -> Int[Tensor, "batch"]:
-    """One token for each row: a uniform number on the CPU picks the place in the cumulated probabilities.
+    """Choose one token id per row: a uniform random number selects a place in the cumulative probabilities.
 
-    So the same seed gives the same text on every device.
+    The number is drawn on the CPU, so that the same seed gives the same text on every device.
+    Settings are those of `Sampling`.
     """
-    batch, likeliest = logits.shape[0], logits.argmax(-1)
-    temperatures = _one_each(temperature, batch)
+    batch, most_likely = logits.shape[0], logits.argmax(-1)
+    temperatures = _per_prompt(temperature, batch)
     if not any(temperatures):
-        return likeliest
-    # Of a row without a temperature the likeliest token is taken; it needs some number to be divided by all the same.
-    heated = [own or 1.0 for own in temperatures]
-    ranked, order = token_probabilities(logits, temperature=heated, top_k=top_k, top_p=top_p).sort(
+        return most_likely
+    # Rows of temperature 0 take the most likely token below; here they only need a divisor that is not 0.
+    divisors = [row_temperature or 1.0 for row_temperature in temperatures]
+    ranked, order = token_probabilities(logits, temperature=divisors, top_k=top_k, top_p=top_p).sort(
         dim=-1, descending=True, stable=True
     )
     if generator is None or isinstance(generator, torch.Generator):
         uniform = torch.rand(batch, 1, generator=generator, dtype=torch.float64)
     else:
         uniform = torch.stack([torch.rand(1, generator=each, dtype=torch.float64) for each in generator])
-    cumulated = ranked.double().cumsum(-1)
-    place = torch.searchsorted(cumulated, uniform.to(logits.device) * cumulated[:, -1:])
-    chosen = order.gather(-1, place).squeeze(-1)
-    return torch.where(torch.tensor(temperatures, device=logits.device) == 0, likeliest, chosen)
+    cumulative = ranked.double().cumsum(-1)
+    place = torch.searchsorted(cumulative, uniform.to(logits.device) * cumulative[:, -1:])
+    sampled = order.gather(-1, place).squeeze(-1)
+    return torch.where(torch.tensor(temperatures, device=logits.device) == 0, most_likely, sampled)
 
 
 def token_probabilities(
@@ -139,37 +156,37 @@ def token_probabilities(
     top_k: int | None = None,
     top_p: float | Sequence[float | None] | None = None,
 ) -> Float[Tensor, "batch vocab"]:
-    """The probabilities that tokens are sampled from: cooled or heated, then cut to the likeliest, adding up to 1."""
+    """Return the probabilities that tokens are sampled from: scaled by temperature, truncated, renormalized to 1."""
     batch, device = logits.shape[0], logits.device
-    logits = logits.float() / torch.tensor(_one_each(temperature, batch), device=device)[:, None]
+    logits = logits.float() / torch.tensor(_per_prompt(temperature, batch), device=device)[:, None]
     if top_k is not None:
         kth = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
         logits = logits.masked_fill(logits < kth, -torch.inf)
     probabilities = logits.softmax(-1)
-    limits = _one_each(top_p, batch)
+    limits = _per_prompt(top_p, batch)
     if any(limit is not None for limit in limits):
         enough = torch.tensor([torch.inf if limit is None else limit for limit in limits], device=device)[:, None]
         ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        # A token stays while those before it have not yet reached p: the likeliest one always does.
+        # A token stays if those ranked before it add up to less than p; the most likely token always stays.
         before = ranked.cumsum(-1) - ranked
         probabilities = torch.zeros_like(ranked).scatter(-1, order, ranked.masked_fill(before >= enough, 0.0))
         probabilities = probabilities / probabilities.sum(-1, keepdim=True)
     return probabilities
 
 
-def _one_each(setting: Any, rows: int) -> Sequence[Any]:
-    """A setting for each row, where one may have been given for all."""
-    return list(setting) if isinstance(setting, Sequence) else [setting] * rows
+def _per_prompt(value: Any, prompts: int) -> Sequence[Any]:
+    """Return one value per prompt, repeating a value that was given for all."""
+    return list(value) if isinstance(value, Sequence) else [value] * prompts
 
 
-class _Reader:
-    """Feeds a batch of ragged prompts, then one token at a time, to the decoder; gives the logits of what follows.
+class _Batch:
+    """A ragged batch of prompts in a decoder; `prefill` and `decode` return the logits of each row's next token.
 
-    Prompts are padded at their ends. Padding is of segment −1, and a row's next token takes the position after its
-    own last one, so that no row notices how long the others are.
+    Prompts are padded at the end. Padding has segment −1, and a row's next token takes the position after the row's
+    last token, so that a row does not depend on the lengths of the others.
     """
 
-    # Each of these by itself, and not the stream as a whole: between two steps gradients are the caller's affair.
+    # no_grad on each method and not around the generator: between two steps the caller decides about gradients.
     @torch.no_grad()
     def __init__(self, decoder: Decoder, prompts: Sequence[Tensor], max_new_tokens: int, use_cache: bool):
         device = decoder.embedding.weight.device
@@ -181,8 +198,8 @@ class _Reader:
         self.cache = decoder.new_cache(len(prompts), longest + max_new_tokens - 1) if use_cache else None
 
     @torch.no_grad()
-    def read_all(self) -> Float[Tensor, "batch vocab"]:
-        """Read the rows from their starts."""
+    def prefill(self) -> Float[Tensor, "batch vocab"]:
+        """Compute all rows from their starts."""
         embeddings = torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True)
         segments = positions = None
         if self.ragged:
@@ -195,42 +212,29 @@ class _Reader:
         return self.decoder.output(features.gather(1, last).squeeze(1))
 
     @torch.no_grad()
-    def read(self, tokens: Int[Tensor, "batch"]) -> Float[Tensor, "batch vocab"]:
-        """Read one more token of each row."""
-        embeddings = self.decoder.embedding(tokens[:, None])
+    def decode(self, token_ids: Int[Tensor, "batch"]) -> Float[Tensor, "batch vocab"]:
+        """Append one token to each row."""
+        embeddings = self.decoder.embedding(token_ids[:, None])
         positions = self.lengths[:, None] if self.ragged else None
         self.lengths = self.lengths + 1
         if self.cache is not None:
             return self.decoder(embeddings=embeddings, positions=positions, cache=self.cache)[:, -1]
         self.rows = [torch.cat([row, new]) for row, new in zip(self.rows, embeddings, strict=True)]
-        return self.read_all()
+        return self.prefill()
 
 
-def _check(
-    prompts: Sequence[Tensor],
-    max_new_tokens: int | Sequence[int],
-    temperature: float | Sequence[float],
-    top_k: int | None,
-    top_p: float | Sequence[float | None] | None,
-    generator: torch.Generator | Sequence[torch.Generator] | None,
-) -> None:
+def _check(prompts: Sequence[Tensor], sampling: Sampling, generator: Generators | None) -> None:
     if len(prompts) == 0 or any(len(prompt) == 0 for prompt in prompts):
         raise ValueError(
             f"prompts have lengths {[len(p) for p in prompts]}; expected at least one, each of at least one token "
             "(begin with the begin-of-text token)"
         )
-    given = {"generators": generator, "values of max_new_tokens": max_new_tokens, "temperatures": temperature}
-    for name, values in (given | {"values of top_p": top_p}).items():
+    per_prompt = {
+        "generators": generator,
+        "values of max_new_tokens": sampling.max_new_tokens,
+        "temperatures": sampling.temperature,
+        "values of top_p": sampling.top_p,
+    }
+    for name, values in per_prompt.items():
         if isinstance(values, Sequence) and len(values) != len(prompts):
-            raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; give one for each, or one for all")
-    for length in _one_each(max_new_tokens, 1):
-        if length < 1:
-            raise ValueError(f"max_new_tokens is {length}; expected at least 1")
-    for heat in _one_each(temperature, 1):
-        if heat < 0:
-            raise ValueError(f"temperature is {heat}; expected 0 (the likeliest token) or above")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k is {top_k}; expected at least 1, or None for no limit")
-    for limit in _one_each(top_p, 1):
-        if limit is not None and not 0 < limit <= 1:
-            raise ValueError(f"top_p is {limit}; expected a probability in (0, 1], or None for no limit")
+            raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; give one per prompt, or one for all")

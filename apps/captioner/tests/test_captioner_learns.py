@@ -19,6 +19,7 @@ from shared.errors import CourseError
 from shared.serving.served_model import Message, Refusal, Request
 from shared.training import TrainingConfig
 from shared.training import train as train_model
+from shared.transformer import Sampling
 
 # Small enough for a test, with chance in it: what is resumed must remember the random numbers too.
 QUICK = dataclasses.replace(
@@ -130,7 +131,9 @@ def test_a_service_says_what_the_command_line_says(quick, toy, tmp_path):
         )
         return ["".join(piece or "" for piece in row).strip() for row in rows]
 
-    assert spoken([asked(file) for file in files]) == caption.caption_files(tmp_path / "run", files, max_new_tokens=9)
+    assert spoken([asked(file) for file in files]) == caption.caption_files(
+        tmp_path / "run", files, sampling=Sampling(9)
+    )
     by_chance = [asked(file, "", temperature=1.0, seed=5, max_new_tokens=4) for file in files]
     assert spoken(by_chance) == [spoken([each])[0] for each in by_chance]
     assert speaker.count(asked(files[0])) == 16 + 1 + 1  # patches, class token, begin

@@ -10,7 +10,7 @@ from apps.captioner.config import FULL, CaptionerConfig, EyeConfig
 from apps.captioner.eye import Eye
 from apps.captioner.model import Captioner, caption_loss, parameters_by_part
 from lessons.lesson_01_vit.model import VisionTransformer
-from shared.transformer import DecoderConfig
+from shared.transformer import DecoderConfig, Sampling
 
 TINY = CaptionerConfig(
     EyeConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24, dropout=0.4),
@@ -156,7 +156,7 @@ def test_padding_changes_nothing(model):
 
 def test_it_writes_the_likeliest_word_again_and_again(model):
     pixels, begin, end = pictures(3), 18, 19
-    written = model.write(pixels, begin, end, max_new_tokens=5)
+    written = model.write(pixels, begin, end, Sampling(5))
     for row, caption in enumerate(written):
         tokens = [begin]
         for _ in range(5):
@@ -169,6 +169,6 @@ def test_it_writes_the_likeliest_word_again_and_again(model):
 
 def test_writing_leaves_the_model_learning(model):
     model.train()
-    one, other = (model.write(pictures(1), 18, 19, max_new_tokens=4)[0] for _ in range(2))
+    one, other = (model.write(pictures(1), 18, 19, Sampling(4))[0] for _ in range(2))
     assert torch.equal(one, other), "dropout was on while it wrote"
     assert model.training

@@ -18,7 +18,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import (
 from shared.course.checkpoint import complaints
 from shared.tokenizers import load_tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
-from shared.transformer import generate
+from shared.transformer import Sampling, generate
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def model():
 
 
 def write(model, tokenizer, beginning, tokens=12):
-    prompt = torch.tensor([tokenizer.special_tokens[BEGIN], *tokenizer.encode(beginning)])
-    return tokenizer.decode(generate(model, [prompt], max_new_tokens=tokens)[0].tolist())
+    prompt = torch.tensor([tokenizer.special_tokens[BEGIN_TOKEN], *tokenizer.encode(beginning)])
+    return tokenizer.decode(generate(model, [prompt], Sampling(tokens))[0].tolist())
 
 
 def test_it_is_what_its_provenance_says():
@@ -66,7 +66,7 @@ def test_it_answers_questions_better_than_a_guess(model, tokenizer):
     questions = [question_at("validation", 11, number, objects=(2, 4)) for number in range(120)]
     asked = [f"{caption(scene, 'places')}. {question.text}" for scene, question in questions]
     prompts = [torch.tensor(row) for row in encode_documents(tokenizer, asked)]
-    written = [tokenizer.decode(tokens.tolist()) for tokens in generate(model, prompts, max_new_tokens=4)]
+    written = [tokenizer.decode(tokens.tolist()) for tokens in generate(model, prompts, Sampling(4))]
     right = sum(
         text.startswith(f" {question.answer}\n") for text, (_, question) in zip(written, questions, strict=True)
     )

@@ -31,7 +31,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import (
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import toy_decoder
 from shared.tokenizers import load_tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
-from shared.transformer import DecoderConfig, generate
+from shared.transformer import DecoderConfig, Sampling, generate
 
 # ── Packing and the loss ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +131,7 @@ def test_a_model_in_8_bits_is_nearly_the_same_in_a_quarter_of_the_bytes(tied):
 def test_generation_runs_on_8_bits_with_a_cache():
     small = quantized(toy_decoder(60))
     prompts = [torch.tensor([1, 2, 3]), torch.tensor([4])]
-    with_cache, without = (generate(small, prompts, max_new_tokens=6, use_cache=use) for use in (True, False))
+    with_cache, without = (generate(small, prompts, Sampling(6), use_cache=use) for use in (True, False))
     assert all(torch.equal(*pair) for pair in zip(with_cache, without, strict=True))
 
 

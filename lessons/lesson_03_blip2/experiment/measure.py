@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,18 +13,18 @@ from lessons.lesson_03_blip2.experiment.pairs import STOP, Pairs
 from lessons.lesson_03_blip2.model import Blip2
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
-from shared.transformer import generate
+from shared.transformer import Sampling, generate
 
 LONGEST = 24
 Say = Callable[..., list[Tensor]]
-"""Takes the numbers of some rows and the settings of `generate`; gives what is said of each."""
+"""Takes the numbers of some rows and how tokens are sampled; gives what is said of each."""
 
 
 def shown(model: Blip2, pairs: Pairs, device: str) -> Say:
     """The model looks at each row's image before it goes on with the row's prompt."""
 
-    def say(rows: Int[Tensor, "some"], **settings: Any) -> list[Tensor]:
-        return model.answer(pairs.features[rows].to(device), pairs.given(rows), **settings)
+    def say(rows: Int[Tensor, "some"], sampling: Sampling) -> list[Tensor]:
+        return model.answer(pairs.features[rows].to(device), pairs.given(rows), sampling)
 
     return say
 
@@ -33,11 +32,11 @@ def shown(model: Blip2, pairs: Pairs, device: str) -> Say:
 def told_in_words(language: LanguageModel, tokenizer: Tokenizer, pairs: Pairs, device: str) -> Say:
     """The language model by itself reads a caption that tells all, where the others have an image: what a bridge can reach."""
 
-    def say(rows: Int[Tensor, "some"], **settings: Any) -> list[Tensor]:
+    def say(rows: Int[Tensor, "some"], sampling: Sampling) -> list[Tensor]:
         captions = [f"{caption(pairs.scenes[row], 'places')}.{STOP}" for row in rows]
         read = [torch.tensor([tokenizer.special_tokens[BEGIN], *tokenizer.encode(text)]) for text in captions]
         prompts = [torch.cat(both).to(device) for both in zip(read, pairs.given(rows), strict=True)]
-        return generate(language, prompts, **settings)
+        return generate(language, prompts, sampling)
 
     return say
 
@@ -47,7 +46,7 @@ def written(say: Say, tokenizer: Tokenizer, pairs: Pairs) -> list[str]:
     stops = [token for token in range(tokenizer.vocab_size) if STOP.encode() in tokenizer.decode_bytes([token])]
     texts = []
     for rows in torch.arange(len(pairs.texts)).split(64):
-        answers = say(rows, max_new_tokens=LONGEST, stop_tokens=stops)
+        answers = say(rows, Sampling(LONGEST, stop_token_ids=stops))
         texts += [tokenizer.decode(answer.tolist()).split(STOP)[0].strip() for answer in answers]
     return texts
 

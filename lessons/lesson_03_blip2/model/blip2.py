@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +17,7 @@ from lessons.lesson_03_blip2.model.losses import writing_loss
 from lessons.lesson_03_blip2.model.opt import OPT
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
-from shared.transformer import Decoder, generate
+from shared.transformer import Decoder, Sampling, generate
 
 
 class Blip2(nn.Module):
@@ -72,16 +71,16 @@ class Blip2(nn.Module):
 
     @torch.no_grad()
     def answer(
-        self, features: Float[Tensor, "batch patches context"], prompts: Sequence[Tensor], **settings: Any
+        self, features: Float[Tensor, "batch patches context"], prompts: Sequence[Tensor], sampling: Sampling
     ) -> list[Int[Tensor, "new_tokens"]]:
-        """Continue each prompt (tokens, of any lengths), with its image before it; `settings` are those of `generate`."""
+        """Continue each prompt (tokens, of any lengths), with its image before it."""
         prefix = self.bridge(features)
         device = prefix.device
         rows = [
             torch.cat([vectors, self.language.embedding(prompt.to(device))])
             for vectors, prompt in zip(prefix, prompts, strict=True)
         ]
-        return generate(self.language, rows, **settings)
+        return generate(self.language, rows, sampling)
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,7 +25,7 @@ from lessons.lesson_03_blip2.model import (
 from lessons.lesson_03_blip2.model.losses import contrastive_loss, negative_chances, similarities, writing_loss
 from shared.attention import EVERYTHING, Mask
 from shared.training import TrainingConfig, train
-from shared.transformer import DecoderConfig
+from shared.transformer import DecoderConfig, Sampling
 
 SIZES = {"width": 24, "depth": 4, "heads": 3, "mlp_dim": 28, "context_width": 20}
 TEXT = QFormerConfig(**SIZES, reads_text=True)
@@ -352,8 +352,8 @@ def test_it_answers_prompts_of_any_length_as_it_would_each_alone():
     model = Blip2(eye(), QFormerBridge(IMAGE, 3, 16), language())
     features = torch.randn(3, 7, 20)
     prompts = [torch.randint(0, VOCABULARY, (length,)) for length in (4, 1, 2)]
-    together = model.answer(features, prompts, max_new_tokens=6)
-    alone = [model.answer(features[k : k + 1], prompts[k : k + 1], max_new_tokens=6)[0] for k in range(3)]
+    together = model.answer(features, prompts, Sampling(6))
+    alone = [model.answer(features[k : k + 1], prompts[k : k + 1], Sampling(6))[0] for k in range(3)]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
     # What it writes first is what its logits say comes after the prompt.
     assert together[0][0] == model.logits(features[:1], prompts[0][None])[0, -1].argmax()

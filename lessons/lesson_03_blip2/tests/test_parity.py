@@ -22,7 +22,7 @@ from transformers import (
 
 from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever, huggingface
 from shared.errors import CourseError
-from shared.transformer import generate
+from shared.transformer import Sampling, generate
 
 VISION = {"hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 2, "num_attention_heads": 5, "patch_size": 3}
 QFORMER = {"hidden_size": 24, "intermediate_size": 28, "num_attention_heads": 3, "layer_norm_eps": 1e-3}
@@ -224,7 +224,7 @@ def test_it_writes_what_the_published_class_writes(language, tmp_path):
     expected = theirs.generate(
         images, torch.cat([places, prompts], dim=1), max_new_tokens=9, min_new_tokens=9, do_sample=False
     )
-    given = ours.answer(ours.vision.features(images), list(prompts), max_new_tokens=9)
+    given = ours.answer(ours.vision.features(images), list(prompts), Sampling(9))
     assert torch.equal(torch.stack(given), expected[:, -9:])
     assert len(set(torch.cat(given).tolist())) > 1
 
@@ -292,7 +292,7 @@ def test_opt_both_ways(oldest, tmp_path):
 def test_opt_writes_the_same_with_a_cache_and_without():
     ours = redrawn(OPT(huggingface.OPTConfig(vocab_size=43, width=28, depth=2, heads=4, mlp_dim=36, positions=40)))
     prompts = [torch.randint(3, 43, (length,)) for length in (6, 3, 1)]
-    cached, plain = (generate(ours, prompts, max_new_tokens=8, use_cache=cache) for cache in (True, False))
+    cached, plain = (generate(ours, prompts, Sampling(8), use_cache=cache) for cache in (True, False))
     assert all(torch.equal(a, b) for a, b in zip(cached, plain, strict=True))
     with pytest.raises(ValueError, match="position 40; this OPT has learned 40"):
         ours(torch.zeros(1, 41, dtype=torch.long))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,7 +19,7 @@ from lessons.lesson_04_flamingo.model.sequences import media_mask
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
-from shared.transformer import Decoder, KVCache, generate, positions_within_segments
+from shared.transformer import Decoder, KVCache, Sampling, generate, positions_within_segments
 
 
 class Flamingo(nn.Module):
@@ -101,13 +100,15 @@ class Flamingo(nn.Module):
         prompts: Sequence[Tensor],
         media: Float[Tensor, "batch images latents width"],
         looks: Sequence[Tensor],
-        **settings: Any,
+        sampling: Sampling,
+        *,
+        use_cache: bool = True,
     ) -> list[Int[Tensor, "new_tokens"]]:
         """Continue each prompt (tokens [length], any lengths); what is written looks at the prompt's last image.
 
-        looks  for each prompt, which of its row of `media` each token looks at; `settings` are those of `generate`
+        looks  for each prompt, which of its row of `media` each token looks at
         """
-        return generate(_Looking(self, media, looks), prompts, **settings)
+        return generate(_Looking(self, media, looks), prompts, sampling, use_cache=use_cache)
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -25,7 +25,7 @@ from lessons.lesson_04_flamingo.model import (
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer
 from shared.training import TrainingConfig, train
-from shared.transformer import DecoderConfig
+from shared.transformer import DecoderConfig, Sampling
 
 VOCABULARY, IMAGE = 31, 30
 RESAMPLER = ResamplerConfig(width=20, latents=3, depth=2, heads=2, head_dim=7)
@@ -268,7 +268,7 @@ def test_it_writes_what_it_would_read_looking_at_the_last_image():
     features = torch.randn(3, 2, 16, 20)
     media = model.media(features)
     looks = [latest_image(row[None], torch.zeros_like(row)[None], IMAGE)[0] for row in prompts]
-    written = model.answer(prompts, media, looks, max_new_tokens=5)
+    written = model.answer(prompts, media, looks, Sampling(5))
     for row, (prompt, seen) in enumerate(zip(prompts, looks, strict=True)):
         tokens, looked = prompt, seen
         for _ in range(5):
@@ -277,7 +277,7 @@ def test_it_writes_what_it_would_read_looking_at_the_last_image():
             looked = torch.cat([looked, looked[-1:]])
         assert torch.equal(written[row], tokens[len(prompt) :])
     with pytest.raises(ValueError, match="with a cache"):
-        model.answer(prompts, media, looks, max_new_tokens=5, use_cache=False)
+        model.answer(prompts, media, looks, Sampling(5), use_cache=False)
 
 
 def test_training_moves_what_was_inserted_and_nothing_else():

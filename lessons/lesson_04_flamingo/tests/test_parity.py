@@ -13,6 +13,7 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
 from lessons.lesson_04_flamingo.model import Flamingo, PerceiverResampler, huggingface, latest_image
 from shared.errors import CourseError
+from shared.transformer import Sampling
 
 VISION = {
     "embed_dim": 20,
@@ -151,7 +152,7 @@ def test_it_writes_what_the_published_class_writes(tmp_path):
             logits = their_logits(theirs, images, written, looks, torch.zeros_like(written))
             written = torch.cat([written, logits[:, -1:].argmax(-1)], dim=1)
         looks = latest_image(tokens, torch.zeros_like(tokens), IMAGE)
-        given = ours.answer(list(tokens), ours.look(images), list(looks), max_new_tokens=7)[0]
+        given = ours.answer(list(tokens), ours.look(images), list(looks), Sampling(7))[0]
     assert torch.equal(given, written[0, 6:])
 
 

@@ -8,6 +8,7 @@ from lessons.lesson_05_llava.experiment.conversations import Asked
 from lessons.lesson_05_llava.model import Llava
 from shared.evaluation import score_captions
 from shared.tokenizers import Tokenizer
+from shared.transformer import Sampling
 
 LONGEST = {"answer": 6, "description": 64}
 KEPT = 12
@@ -23,7 +24,7 @@ def answers_to(model: Llava, tokenizer: Tokenizer, asked: Asked, device: str, lo
     for rows in torch.arange(len(asked.prompts)).split(64):
         features = [asked.features[row : row + 1].to(device) for row in rows.tolist()]
         prompts = [asked.prompts[row] for row in rows.tolist()]
-        for tokens in model.answer(prompts, features, max_new_tokens=longest, stop_tokens=ends):
+        for tokens in model.answer(prompts, features, Sampling(longest, stop_token_ids=ends)):
             written.append(tokenizer.decode(tokens.tolist()).split("\n")[0].strip())
     return written
 

@@ -14,7 +14,7 @@ from lessons.lesson_05_llava.model import huggingface
 from lessons.lesson_05_llava.model.features import image_features
 from lessons.lesson_05_llava.model.projector import Projector
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Decoder, generate
+from shared.transformer import Decoder, Sampling, generate
 
 
 class Llava(nn.Module):
@@ -95,17 +95,17 @@ class Llava(nn.Module):
 
     @torch.no_grad()
     def answer(
-        self, prompts: Sequence[Int[Tensor, "_"]], features: Sequence[Any], **settings: Any
+        self, prompts: Sequence[Int[Tensor, "_"]], features: Sequence[Any], sampling: Sampling
     ) -> list[Int[Tensor, "_"]]:
         """Continue each prompt (tokens, of any lengths), which has these features for its images, or None.
 
-        `settings` are those of `shared.transformer.generate`. Raises ValueError as `embeddings` does.
+        Raises ValueError as `embeddings` does.
         """
         device = self.language.embedding.weight.device
         rows = [
             self.embeddings(prompt[None].to(device), seen)[0] for prompt, seen in zip(prompts, features, strict=True)
         ]
-        return generate(self.language, rows, **settings)
+        return generate(self.language, rows, sampling)
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

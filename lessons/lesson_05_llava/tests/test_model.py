@@ -25,7 +25,7 @@ from lessons.lesson_05_llava.model.anyres import best_size, fitted, grid_of, til
 from shared.finetuning import AdapterConfig, add_adapters, answer_loss
 from shared.tokenizers import ChatTemplate, Tokenizer, Turn
 from shared.training import Batches, TrainingConfig, train
-from shared.transformer import DecoderConfig
+from shared.transformer import DecoderConfig, Sampling
 
 VOCABULARY, IMAGE_TOKEN, PATCHES = 31, 29, 9
 
@@ -160,7 +160,7 @@ def test_answers_are_those_of_reading_everything_again():
     model.image_token = VOCABULARY
     row = torch.where(rows()[0] == IMAGE_TOKEN, VOCABULARY, rows()[0])
     prompts = [row[:11], torch.tensor([5, 6, 7])]
-    given = model.answer(prompts, [features[:1], None], max_new_tokens=5)
+    given = model.answer(prompts, [features[:1], None], Sampling(5))
     for prompt, seen, new in zip(prompts, [features[:1], None], given, strict=True):
         text = prompt
         for token in new:

@@ -22,6 +22,7 @@ from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConf
 from lessons.lesson_05_llava.model import Llava, LlavaNext, Projector
 from lessons.lesson_05_llava.model import huggingface as ours_huggingface
 from shared.errors import CourseError
+from shared.transformer import Sampling
 
 VISION = {
     "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 3, "num_attention_heads": 5, "patch_size": 4,
@@ -142,7 +143,7 @@ def test_it_writes_what_the_published_class_writes(language, tmp_path):
     prompts = torch.tensor([[3, *[IMAGE] * 9, 5, 6], [*[IMAGE] * 9, 8, 9, 10]])
     expected = theirs.generate(prompts, pixel_values=pixels, max_new_tokens=9, min_new_tokens=9, do_sample=False)
     features = ours.image_features(pixels)
-    given = ours.answer(list(prompts), list(features.split(1)), max_new_tokens=9)
+    given = ours.answer(list(prompts), list(features.split(1)), Sampling(9))
     assert torch.equal(torch.stack(given), expected[:, -9:])
     assert len(set(torch.cat(given).tolist())) > 1
 

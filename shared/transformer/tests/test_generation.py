@@ -1,18 +1,18 @@
-"""What is written does not depend on the cache or on the company, and samplers keep what they promise."""
+"""Generated text does not depend on the cache or on the batch, and the samplers follow their definitions."""
 
 import pytest
 import torch
 from torch import nn
 
-from shared.transformer import Decoder, DecoderConfig, generate, sample, stream, token_probabilities
+from shared.transformer import Decoder, DecoderConfig, Sampling, generate, sample, stream, token_probabilities
 
 
 @pytest.fixture
 def decoder():
-    made = Decoder(DecoderConfig(vocab_size=17, width=16, depth=2, heads=4, kv_heads=2, mlp_dim=24))
-    for parameter in made.parameters():
+    model = Decoder(DecoderConfig(vocab_size=17, width=16, depth=2, heads=4, kv_heads=2, mlp_dim=24))
+    for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.4)
-    return made
+    return model
 
 
 PROMPTS = [torch.tensor(p) for p in ([3, 1, 4, 1, 5, 9, 2], [6], [5, 3, 5], [8, 9, 7, 9, 3, 2, 3])]
@@ -23,103 +23,104 @@ def _generators(count=4):
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}, {"temperature": 0.8, "top_k": 5, "top_p": 0.9}])
-def test_cached_equals_uncached_and_batched_equals_alone(decoder, settings):
-    cached = generate(decoder, PROMPTS, max_new_tokens=12, generator=_generators(), **settings)
-    read_again = generate(decoder, PROMPTS, max_new_tokens=12, generator=_generators(), use_cache=False, **settings)
-    alone = [
-        generate(decoder, [prompt], max_new_tokens=12, generator=[own], **settings)[0]
-        for prompt, own in zip(PROMPTS, _generators(), strict=True)
+def test_cached_equals_uncached_and_batched_equals_single(decoder, settings):
+    sampling = Sampling(12, **settings)
+    cached = generate(decoder, PROMPTS, sampling, generator=_generators())
+    uncached = generate(decoder, PROMPTS, sampling, generator=_generators(), use_cache=False)
+    single = [
+        generate(decoder, [prompt], sampling, generator=[generator])[0]
+        for prompt, generator in zip(PROMPTS, _generators(), strict=True)
     ]
     assert len({tuple(row.tolist()) for row in cached}) == len(PROMPTS)
-    for a, b, c in zip(cached, read_again, alone, strict=True):
+    for a, b, c in zip(cached, uncached, single, strict=True):
         assert a.tolist() == b.tolist() == c.tolist()
         assert len(a) == 12
 
 
-def test_greedy_is_the_likeliest_token_each_time(decoder):
+def test_greedy_takes_the_most_likely_token_each_time(decoder):
     prompt = PROMPTS[0]
-    written = generate(decoder, [prompt], max_new_tokens=8)[0]
+    generated = generate(decoder, [prompt], Sampling(8))[0]
     text = prompt
-    for token in written:
-        assert decoder(text[None])[0, -1].argmax() == token
-        text = torch.cat([text, token[None]])
+    for token_id in generated:
+        assert decoder(text[None])[0, -1].argmax() == token_id
+        text = torch.cat([text, token_id[None]])
 
 
-def test_text_stops_with_its_stop_token_and_the_others_go_on(decoder):
-    free = generate(decoder, PROMPTS, max_new_tokens=12)
-    stop = free[0][4].item()
-    for written, whole in zip(generate(decoder, PROMPTS, max_new_tokens=12, stop_tokens={stop}), free, strict=True):
-        expected = whole.tolist()
-        assert written.tolist() == (expected[: expected.index(stop) + 1] if stop in expected else expected)
+def test_a_text_ends_with_its_stop_token_and_the_others_continue(decoder):
+    unstopped = generate(decoder, PROMPTS, Sampling(12))
+    stop = unstopped[0][4].item()
+    stopped = generate(decoder, PROMPTS, Sampling(12, stop_token_ids={stop}))
+    for row, full in zip(stopped, unstopped, strict=True):
+        expected = full.tolist()
+        assert row.tolist() == (expected[: expected.index(stop) + 1] if stop in expected else expected)
 
 
-def test_each_prompt_may_have_settings_of_its_own(decoder):
-    own = {"temperature": [0.0, 1.0, 0.7, 1.0], "top_p": [None, None, 0.8, 0.5], "max_new_tokens": [5, 12, 1, 8]}
-    together = generate(decoder, PROMPTS, generator=_generators(), **own)
+def test_settings_per_prompt_equal_separate_calls(decoder):
+    values = {"temperature": [0.0, 1.0, 0.7, 1.0], "top_p": [None, None, 0.8, 0.5], "max_new_tokens": [5, 12, 1, 8]}
+    together = generate(decoder, PROMPTS, Sampling(**values), generator=_generators())
     for row, (prompt, generator) in enumerate(zip(PROMPTS, _generators(), strict=True)):
-        settings = {name: values[row] for name, values in own.items()}
-        assert together[row].tolist() == generate(decoder, [prompt], generator=[generator], **settings)[0].tolist()
-    assert [len(row) for row in together] == own["max_new_tokens"]
+        sampling = Sampling(**{name: column[row] for name, column in values.items()})
+        assert together[row].tolist() == generate(decoder, [prompt], sampling, generator=[generator])[0].tolist()
+    assert [len(row) for row in together] == values["max_new_tokens"]
 
 
-def test_a_stream_tells_each_token_as_it_comes_and_none_after_a_row_has_ended(decoder):
-    whole = generate(decoder, PROMPTS, max_new_tokens=[5, 12, 1, 8])
-    steps = list(stream(decoder, PROMPTS, max_new_tokens=[5, 12, 1, 8]))
+def test_stream_yields_each_token_and_none_after_a_row_has_ended(decoder):
+    sampling = Sampling([5, 12, 1, 8])
+    texts = generate(decoder, PROMPTS, sampling)
+    steps = list(stream(decoder, PROMPTS, sampling))
     assert len(steps) == 12
-    for row, written in enumerate(whole):
-        assert [step[row] for step in steps] == written.tolist() + [None] * (12 - len(written))
+    for row, text in enumerate(texts):
+        assert [step[row] for step in steps] == text.tolist() + [None] * (12 - len(text))
 
 
-def test_a_stream_is_written_step_by_step_and_can_be_left(decoder):
-    read = []
+def test_stream_computes_step_by_step_and_can_be_closed(decoder):
+    gradients = []
     decoder.train()
-    decoder.blocks[0].register_forward_hook(lambda *_: read.append(torch.is_grad_enabled()))
-    writing = stream(decoder, PROMPTS, max_new_tokens=12)
-    next(writing)
-    next(writing)
-    assert read == [False, False], "two steps read, and no gradients kept"
-    assert torch.is_grad_enabled(), "between the steps all is as it was outside"
-    writing.close()
+    decoder.blocks[0].register_forward_hook(lambda *_: gradients.append(torch.is_grad_enabled()))
+    steps = stream(decoder, PROMPTS, Sampling(12))
+    next(steps)
+    next(steps)
+    assert gradients == [False, False], "two forward passes, and no gradients kept"
+    assert torch.is_grad_enabled(), "between the steps the caller's setting holds"
+    steps.close()
     assert decoder.training
 
 
-def test_embedded_prompts_are_read_like_tokens(decoder):
-    vectors = [decoder.embedding(prompt) for prompt in PROMPTS]
-    for a, b in zip(
-        generate(decoder, vectors, max_new_tokens=6), generate(decoder, PROMPTS, max_new_tokens=6), strict=True
-    ):
+def test_embedded_prompts_give_the_same_text_as_token_ids(decoder):
+    embedded = [decoder.embedding(prompt) for prompt in PROMPTS]
+    sampling = Sampling(6)
+    for a, b in zip(generate(decoder, embedded, sampling), generate(decoder, PROMPTS, sampling), strict=True):
         assert a.tolist() == b.tolist()
 
 
-def test_the_same_seed_writes_the_same_text(decoder):
-    def write(seed):
+def test_the_same_seed_gives_the_same_text(decoder):
+    def texts(seed):
         generator = torch.Generator().manual_seed(seed)
-        rows = generate(decoder, PROMPTS, max_new_tokens=12, temperature=1.0, generator=generator)
-        return [row.tolist() for row in rows]
+        return [row.tolist() for row in generate(decoder, PROMPTS, Sampling(12, temperature=1.0), generator=generator)]
 
-    assert write(1) == write(1) != write(2)
+    assert texts(1) == texts(1) != texts(2)
 
 
-def test_generate_evaluates_and_leaves_the_decoder_as_it_was(decoder):
+def test_generate_evaluates_and_restores_training_mode(decoder):
     decoder.train()
     modes = []
     decoder.blocks[0].register_forward_hook(lambda block, *_: modes.append(block.training))
-    generate(decoder, PROMPTS, max_new_tokens=2)
+    generate(decoder, PROMPTS, Sampling(2))
     assert decoder.training
     assert modes == [False, False]
 
 
 def test_top_p_keeps_the_smallest_set_that_reaches_p():
     logits = torch.randn(50, 12) * 2
-    whole = logits.softmax(-1)
+    probabilities = logits.softmax(-1)
     for p in (0.1, 0.5, 0.9, 0.999):
-        kept = token_probabilities(logits, top_p=p) > 0
-        for row, keep in zip(whole, kept, strict=True):
+        nucleus = token_probabilities(logits, top_p=p) > 0
+        for row, keep in zip(probabilities, nucleus, strict=True):
             mass = row[keep].sum()
             assert mass >= p - 1e-6
             assert mass - row[keep].min() < p, "one token fewer would have reached it too"
             assert keep.all() or row[keep].min() >= row[~keep].max()
-    torch.testing.assert_close(token_probabilities(logits, top_p=1.0), whole)
+    torch.testing.assert_close(token_probabilities(logits, top_p=1.0), probabilities)
 
 
 def test_top_k_keeps_k_and_all_adds_up_to_one():
@@ -137,7 +138,7 @@ def test_a_low_temperature_is_greedy():
     assert (sample(logits, temperature=1.0, top_p=1e-6) == logits.argmax(-1)).all()
 
 
-def test_samples_come_as_often_as_their_probability_says():
+def test_sample_frequencies_match_the_probabilities():
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0])
     drawn = sample(logits.expand(40_000, 4), temperature=2.0, generator=torch.Generator().manual_seed(0))
     frequency = drawn.bincount(minlength=4) / 40_000
@@ -145,20 +146,31 @@ def test_samples_come_as_often_as_their_probability_says():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"prompts": []}, "at least one"),
-        ({"prompts": [torch.tensor([], dtype=torch.long)]}, "begin-of-text"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": -1.0}, r"temperature is -1\.0"),
         ({"top_k": 0}, "top_k is 0"),
-        ({"top_p": 0.0}, "top_p is 0.0"),
-        ({"generator": _generators(2)}, "2 generators for 4 prompts"),
-        ({"temperature": [0.0, 1.0]}, "2 temperatures for 4 prompts"),
+        ({"top_p": 0.0}, r"top_p is 0\.0"),
         ({"max_new_tokens": [3, 0, 3, 3]}, "max_new_tokens is 0"),
-        ({"top_p": [None, 1.5, None, None]}, "top_p is 1.5"),
+        ({"top_p": [None, 1.5, None, None]}, r"top_p is 1\.5"),
     ],
 )
-def test_settings_out_of_range_are_told(decoder, settings, said):
-    with pytest.raises(ValueError, match=said):
-        generate(decoder, **({"prompts": PROMPTS, "max_new_tokens": 3} | settings))
+def test_sampling_rejects_values_out_of_range(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Sampling(**({"max_new_tokens": 3} | settings))
+
+
+@pytest.mark.parametrize("function", [generate, stream])
+@pytest.mark.parametrize(
+    ("arguments", "settings", "message"),
+    [
+        ({"prompts": []}, {}, "at least one"),
+        ({"prompts": [torch.tensor([], dtype=torch.long)]}, {}, "begin-of-text"),
+        ({"generator": _generators(2)}, {}, "2 generators for 4 prompts"),
+        ({}, {"temperature": [0.0, 1.0]}, "2 temperatures for 4 prompts"),
+    ],
+)
+def test_prompts_and_values_per_prompt_must_fit(decoder, function, arguments, settings, message):
+    with pytest.raises(ValueError, match=message):
+        function(decoder, **({"prompts": PROMPTS, "sampling": Sampling(3, **settings)} | arguments))

@@ -23,7 +23,7 @@ from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENG
 from shared.tokenizers import Tokenizer, save_tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS
 from shared.training import Batches, TrainingConfig, curve_from_history, train
-from shared.transformer import generate
+from shared.transformer import Sampling, generate
 
 BEGIN, END = "<|begin|>", "<|end|>"
 SPECIAL_TOKENS = (BEGIN, END, "<|turn|>", "<image>")
@@ -207,7 +207,7 @@ def eight_bits(
     # The first third of held-out documents, to go on with; to the end of a line or for 24 tokens.
     prompts = [torch.tensor(document[: 1 + len(document) // 3], device=device) for document in test[:64]]
     stops = [token for token in range(tokenizer.vocab_size) if b"\n" in tokenizer.decode_bytes([token])]
-    full, rounded = (generate(m, prompts, max_new_tokens=24, stop_tokens=stops) for m in (model, small))
+    full, rounded = (generate(m, prompts, Sampling(24, stop_token_ids=stops)) for m in (model, small))
     tokens, segments = (part.to(device) for part in pack(test[:100], max(map(len, test))))
     with torch.no_grad():
         choices, rounded_choices = (m(tokens, segments=segments)[segments >= 0].argmax(-1) for m in (model, small))

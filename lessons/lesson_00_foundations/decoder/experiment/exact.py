@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lessons.lesson_00_foundations.decoder import reference
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.torch_conversion import as_torch, largest_difference
-from shared.transformer import DecoderConfig, Rotary, generate
+from shared.transformer import DecoderConfig, Rotary, Sampling, generate
 
 SIZES = reference.Sizes(len(reference.ALPHABET))
 PROMPTS = (3, 17, 1, 9, 30)
@@ -71,9 +71,9 @@ def differing_tokens(seed: int, *, new_tokens: int = 40) -> dict[str, int]:
     model = LanguageModel(config).double()
     generator = torch.Generator().manual_seed(seed)
     prompts = [torch.randint(config.vocab_size, (length,), generator=generator) for length in PROMPTS]
-    together = generate(model, prompts, max_new_tokens=new_tokens)
-    recomputed = generate(model, prompts, max_new_tokens=new_tokens, use_cache=False)
-    alone = [generate(model, [prompt], max_new_tokens=new_tokens)[0] for prompt in prompts]
+    together = generate(model, prompts, Sampling(new_tokens))
+    recomputed = generate(model, prompts, Sampling(new_tokens), use_cache=False)
+    alone = [generate(model, [prompt], Sampling(new_tokens))[0] for prompt in prompts]
 
     def differing(ones: list[Tensor], others: list[Tensor]) -> int:
         return sum(int((one != other).sum()) for one, other in zip(ones, others, strict=True))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.experiment.quantized import bytes_of, quantized
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.transformer import Decoder, DecoderConfig, generate
+from shared.transformer import Decoder, DecoderConfig, Sampling, generate
 
 REPEATS = 3
 
@@ -26,7 +26,7 @@ def measure_speed(
     prompt = torch.randint(config.vocab_size, (16,), generator=torch.Generator().manual_seed(seed))
 
     def writing(decoder: Decoder, **options: bool) -> Callable[[], list[Tensor]]:
-        return lambda: generate(decoder, [prompt], max_new_tokens=new_tokens, **options)
+        return lambda: generate(decoder, [prompt], Sampling(new_tokens), **options)
 
     cached, recomputed, eight_bits = in_turns(
         [writing(model), writing(model, use_cache=False), writing(small)], synchronize=device != "cpu"
