@@ -1,10 +1,10 @@
 """What is kept in `data/checkpoints`: whole, small, and made from what is there now."""
 
-from shared.course.checkpoint import PLACE, checkpoints, complaints
+from shared.course.checkpoint import CHECKPOINTS_FOLDER, checkpoints, checkpoint_errors
 from shared.course.lesson import lesson_folder
 
 MB = 1_000_000
-KEPT = sorted(path for path in PLACE.iterdir() if path.is_dir())
+KEPT = sorted(path for path in CHECKPOINTS_FOLDER.iterdir() if path.is_dir())
 
 
 def test_no_checkpoint_is_missing_changed_or_stale():
@@ -12,7 +12,7 @@ def test_no_checkpoint_is_missing_changed_or_stale():
     # Of a lesson that is not ready yet, it need not be there.
     expected = [one for number, one in checkpoints().items() if lesson_folder(number) or one.name in kept]
     assert expected
-    assert complaints(expected) == [], "make them again: make checkpoints"
+    assert checkpoint_errors(expected) == [], "make them again: make checkpoints"
 
 
 def test_nothing_is_kept_that_no_lesson_makes():

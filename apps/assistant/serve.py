@@ -17,12 +17,12 @@ from apps.assistant.assistant import Assistant
 from apps.assistant.evaluate import model_in
 from apps.assistant.files import habits_of
 from shared.cli import command_line
-from shared.course.checkpoint import PLACE
+from shared.course.checkpoint import CHECKPOINTS_FOLDER
 from shared.errors import CourseError
 from shared.serving.serve import serve
 from shared.serving.settings import Settings
 
-CHECKPOINT = PLACE / "lesson_05_llava"
+CHECKPOINT = CHECKPOINTS_FOLDER / "lesson_05_llava"
 LAST_TRAINED = Path("runs/assistant/debug")
 
 

@@ -25,7 +25,7 @@ from shared.course.lesson import ROOT
 from shared.course.machine import describe
 from shared.errors import CourseError
 
-PLACE = ROOT / "data" / "checkpoints"
+CHECKPOINTS_FOLDER = ROOT / "data" / "checkpoints"
 PROVENANCE = "provenance.json"
 
 
@@ -61,10 +61,10 @@ def make(number: int) -> Path:
     if number not in known:
         raise CourseError(f"lesson {number} keeps no checkpoint; lessons that do: {', '.join(map(str, known))}")
     checkpoint, started = known[number], time.monotonic()
-    if missing := [parent for parent in checkpoint.parents if not (PLACE / parent / PROVENANCE).exists()]:
+    if missing := [parent for parent in checkpoint.parents if not (CHECKPOINTS_FOLDER / parent / PROVENANCE).exists()]:
         raise CourseError(f"{checkpoint.name} is made from {', '.join(missing)}: make that first (make checkpoints)")
-    PLACE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=PLACE, prefix=".making-") as making:
+    CHECKPOINTS_FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CHECKPOINTS_FOLDER, prefix=".making-") as making:
         folder = Path(making) / checkpoint.name
         folder.mkdir()
         measured = checkpoint.make(folder)
@@ -75,12 +75,12 @@ def make(number: int) -> Path:
             "seconds": round(time.monotonic() - started),
             "machine": describe("cpu"),
             "toy world": checkpoint.world,
-            "parents": {parent: hash_of(PLACE / parent) for parent in checkpoint.parents},
+            "parents": {parent: hash_of(CHECKPOINTS_FOLDER / parent) for parent in checkpoint.parents},
             "measured": dict(measured),
             "files": hashes_of(folder),
         }
         (folder / PROVENANCE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        place = PLACE / checkpoint.name
+        place = CHECKPOINTS_FOLDER / checkpoint.name
         if place.exists():
             place.rename(Path(making) / "before")
         shutil.move(folder, place)
@@ -89,7 +89,7 @@ def make(number: int) -> Path:
 
 def checkpoint_folder(name: str, lesson: int) -> Path:
     """Return the folder of a shipped checkpoint. Raises CourseError when it is missing, naming the command that makes it."""
-    folder = PLACE / name
+    folder = CHECKPOINTS_FOLDER / name
     if not (folder / PROVENANCE).exists():
         raise CourseError(f"{folder} does not exist; make it with `make checkpoint-{lesson}`")
     return folder
@@ -106,7 +106,7 @@ def hash_of(folder: Path) -> str:
     return hashlib.sha256(json.dumps(hashes_of(folder), sort_keys=True).encode()).hexdigest()
 
 
-def complaints(known: Iterable[Checkpoint], place: Path = PLACE) -> list[str]:
+def checkpoint_errors(known: Iterable[Checkpoint], place: Path = CHECKPOINTS_FOLDER) -> list[str]:
     """What is wrong with the checkpoints in a folder: missing, changed by hand, or made from what is no more."""
     found = []
     for checkpoint in known:

@@ -12,7 +12,7 @@ from apps.assistant.files import Habits, toy_preprocessing, write_preprocessing
 from apps.assistant.join import join
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextTowerConfig, VisionTowerConfig
-from shared.course.checkpoint import PLACE
+from shared.course.checkpoint import CHECKPOINTS_FOLDER
 from shared.tokenizers import load_tokenizer, save_tokenizer
 from shared.transformer import DecoderConfig
 
@@ -37,7 +37,7 @@ def towers(tmp_path_factory):
     text = TextTowerConfig(vocab_size=20, context=8, width=8, depth=1, heads=2, mlp_dim=8, end_token=19)
     CLIP(CLIPConfig(vision, text, embedding=12)).save_pretrained(eye)
     write_preprocessing(eye, toy_preprocessing(16))
-    tokenizer = load_tokenizer(PLACE / "lesson_00_decoder" / "tokenizer.json")
+    tokenizer = load_tokenizer(CHECKPOINTS_FOLDER / "lesson_00_decoder" / "tokenizer.json")
     sizes = DecoderConfig(
         tokenizer.vocab_size, width=16, depth=2, heads=4, kv_heads=2, mlp_dim=24, rotary_base=100.0, qkv_bias=True
     )

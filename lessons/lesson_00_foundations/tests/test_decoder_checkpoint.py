@@ -15,7 +15,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import (
     encode_documents,
     episode_accuracies,
 )
-from shared.course.checkpoint import complaints
+from shared.course.checkpoint import checkpoint_errors
 from shared.tokenizers import load_tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.transformer import Sampling, generate
@@ -37,7 +37,7 @@ def write(model, tokenizer, beginning, tokens=12):
 
 
 def test_it_is_what_its_provenance_says():
-    assert complaints([CHECKPOINT]) == []
+    assert checkpoint_errors([CHECKPOINT]) == []
 
 
 @pytest.mark.parametrize(("kind", "few", "many", "before", "after"), [

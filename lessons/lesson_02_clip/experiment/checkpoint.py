@@ -12,11 +12,11 @@ import torch
 from data.toybox.heldout import VERSION
 from lessons.lesson_02_clip.experiment.contrast import small_model, train_pairs
 from lessons.lesson_02_clip.experiment.pairs import toy_tokenizer
-from shared.course.checkpoint import PLACE, Checkpoint
+from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
 from shared.training import load_weights
 
 NAME = "lesson_02_clip"
-FOLDER = PLACE / NAME
+FOLDER = CHECKPOINTS_FOLDER / NAME
 SIZES = {"width": 96, "depth": 4, "waves": 0.5}
 LENGTH_OF_TRAINING = {"steps": 4000, "scenes": 60_000, "objects": (1, 4)}
 

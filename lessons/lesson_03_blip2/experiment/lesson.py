@@ -6,7 +6,7 @@ claim reads what the arms have measured on scenes whose combination of colour an
 
 from lessons.lesson_03_blip2.experiment.figures import CAPTIONS, draw
 from shared.course.lesson import Arm, Claim, Lesson
-from shared.course.measures import difference, number
+from shared.course.claims import difference, number
 
 ROOM = "lessons.lesson_03_blip2.experiment"
 PRESETS = ("smoke", "cpu", "full", "gpu")

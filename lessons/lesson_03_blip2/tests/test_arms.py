@@ -119,6 +119,6 @@ def test_the_mechanism_is_exact(tmp_path):
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(frozen, "PLACE", tmp_path)
+    monkeypatch.setattr(frozen, "CHECKPOINTS_FOLDER", tmp_path)
     with pytest.raises(CourseError, match="lesson_02_clip does not exist; lesson 2 makes it"):
         load_vision_encoder()

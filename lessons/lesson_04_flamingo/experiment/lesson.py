@@ -9,7 +9,7 @@ from statistics import fmean
 from lessons.lesson_04_flamingo.experiment.figures import CAPTIONS, draw
 from lessons.lesson_04_flamingo.experiment.measure import SHOTS
 from shared.course.lesson import Arm, Arms, Claim, Lesson
-from shared.course.measures import difference, number
+from shared.course.claims import difference, number
 
 ROOM = "lessons.lesson_04_flamingo.experiment"
 FEW_SHOT = f"{ROOM}.few_shot:train_flamingo"

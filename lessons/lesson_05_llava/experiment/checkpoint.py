@@ -15,10 +15,10 @@ from apps.assistant import config, evaluate, train
 from apps.assistant.assistant import Assistant
 from apps.assistant.config import CONFIGURATIONS, Configuration
 from data.toybox.heldout import VERSION
-from shared.course.checkpoint import PLACE, Checkpoint
+from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
 
 NAME = "lesson_05_llava"
-FOLDER = PLACE / NAME
+FOLDER = CHECKPOINTS_FOLDER / NAME
 PARENTS = ("lesson_00_decoder", "lesson_02_clip")
 
 

@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from shared.course.lesson import Arms, Claim, Measurements
-from shared.course.measures import difference, number, ratio
+from shared.course.claims import difference, number, ratio
 
 SHORTEST, LONGEST = 50, 800
 

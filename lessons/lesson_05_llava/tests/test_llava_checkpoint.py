@@ -14,7 +14,7 @@ from data.toybox.heldout import is_held_out
 from data.toybox.image import picture
 from data.toybox.questions import question_at
 from lessons.lesson_05_llava.experiment.checkpoint import CHECKPOINT, FOLDER, make
-from shared.course.checkpoint import complaints
+from shared.course.checkpoint import checkpoint_errors
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def assistant():
 
 
 def test_it_is_what_its_provenance_says():
-    assert complaints([CHECKPOINT]) == []
+    assert checkpoint_errors([CHECKPOINT]) == []
 
 
 def test_it_answers_about_single_things_that_it_has_never_met(assistant):

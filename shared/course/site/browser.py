@@ -59,21 +59,21 @@ SEEN = """async () => {
 
 
 class Watched:
-    """A page of the browser whose complaints and requests are written down."""
+    """A page of the browser whose checkpoint_errors and requests are written down."""
 
     def __init__(self, page: Page, home: str):
         self.page, self.home = page, home
-        self.complaints: list[str] = []
+        self.checkpoint_errors: list[str] = []
         self.outside: list[str] = []
         page.set_default_timeout(PATIENCE)
         page.on(
-            "console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None
+            "console", lambda said: self.checkpoint_errors.append(said.text) if said.type in ("error", "warning") else None
         )
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("pageerror", lambda error: self.checkpoint_errors.append(str(error)))
         page.on("request", self.on_request)
-        page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        page.on("requestfailed", lambda request: self.checkpoint_errors.append(f"failed: {request.url}"))
         page.on(
-            "response", lambda got: self.complaints.append(f"{got.status}: {got.url}") if got.status >= 400 else None
+            "response", lambda got: self.checkpoint_errors.append(f"{got.status}: {got.url}") if got.status >= 400 else None
         )
 
     def on_request(self, request: Any) -> None:
@@ -83,7 +83,7 @@ class Watched:
 
     def look(self, name: str) -> dict[str, Any]:
         """Open a page and report what it shows at a desk, in the dark and on a phone."""
-        self.complaints, self.outside = [], []
+        self.checkpoint_errors, self.outside = [], []
         self.page.set_viewport_size(DESK)
         self.page.emulate_media(color_scheme="light")
         self.page.goto(self.home + quote(name))
@@ -93,7 +93,7 @@ class Watched:
         self.page.set_viewport_size(PHONE)
         phone = self.page.evaluate(SEEN)
         seen |= {"dark": [dark["background"], dark["ink"]], "phone": phone["width"], "spilled": phone["spilled"]}
-        return seen | {"complaints": self.complaints, "outside": self.outside}
+        return seen | {"checkpoint_errors": self.checkpoint_errors, "outside": self.outside}
 
     def search(self, word: str) -> list[str]:
         """The titles of what the site's own search finds."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from shared.course import checkpoint as room
-from shared.course.checkpoint import PROVENANCE, Checkpoint, complaints, hash_of, make
+from shared.course.checkpoint import PROVENANCE, Checkpoint, checkpoint_errors, hash_of, make
 from shared.errors import CourseError
 
 
@@ -23,7 +23,7 @@ CHILD = Checkpoint("child", "a child", writes("2"), "1", parents=("parent",))
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "PLACE", tmp_path)
+    monkeypatch.setattr(room, "CHECKPOINTS_FOLDER", tmp_path)
     monkeypatch.setattr(room, "checkpoints", lambda: {0: PARENT, 2: CHILD})
     return tmp_path
 
@@ -38,30 +38,30 @@ def test_a_chain_is_made_and_is_whole(place):
     assert record["measured"] == {"accuracy": 0.9}
     assert record["toy world"] == "1"
     assert record["parents"] == {"parent": hash_of(place / "parent")}
-    assert complaints([PARENT, CHILD], place) == []
+    assert checkpoint_errors([PARENT, CHILD], place) == []
     assert sorted(path.name for path in place.iterdir()) == ["child", "parent"]
     make(0)  # again over the old one
-    assert complaints([PARENT, CHILD], place) == []
+    assert checkpoint_errors([PARENT, CHILD], place) == []
 
 
 def test_what_is_stale_is_named(place):
-    assert complaints([PARENT], place) == ["parent is missing"]
+    assert checkpoint_errors([PARENT], place) == ["parent is missing"]
     make(0)
     make(2)
     (place / "parent" / "weights").write_text("another")
-    found = complaints([PARENT, CHILD], place)
+    found = checkpoint_errors([PARENT, CHILD], place)
     assert len(found) == 2
     assert "parent: its files are not those" in found[0]
     assert "child was made from a parent that has changed since" in found[1]
     (place / "parent" / "weights").write_text("1")
     (place / "child" / "more").write_text("unasked")
-    assert ["child: its files are not those" in found for found in complaints([PARENT, CHILD], place)] == [True]
+    assert ["child: its files are not those" in found for found in checkpoint_errors([PARENT, CHILD], place)] == [True]
     (place / "child" / "more").unlink()
     path = place / "parent" / PROVENANCE
     path.write_text(path.read_text().replace('"toy world": "1"', '"toy world": "0"'))
-    assert "made in toy world 0; now it is 1" in complaints([PARENT, CHILD], place)[0]
+    assert "made in toy world 0; now it is 1" in checkpoint_errors([PARENT, CHILD], place)[0]
     orphan = Checkpoint("child", "a child", writes("2"), "1")
-    assert "other parents" in complaints([orphan], place)[0]
+    assert "other parents" in checkpoint_errors([orphan], place)[0]
 
 
 def test_what_fails_half_way_leaves_the_old_one(place, monkeypatch):

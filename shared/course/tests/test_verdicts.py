@@ -8,7 +8,7 @@ import pytest
 
 from shared.course.claims import half_width, judge, row
 from shared.course.lesson import Arm, Claim, Lesson, Run
-from shared.course.measures import number
+from shared.course.claims import number
 from shared.course.readme import lesson_results, part_results
 from shared.course.results import key_of
 from shared.course.run import choose_part

@@ -1,7 +1,7 @@
 """The arms of the CNN part, and what it claims of them."""
 
 from shared.course.lesson import Arm, Claim
-from shared.course.measures import difference, number
+from shared.course.claims import difference, number
 
 ROOMS = "lessons.lesson_00_foundations.cnn.experiment"
 SHIFTED = f"{ROOMS}.arms:train_shifted"

@@ -14,14 +14,14 @@ from data.toybox.documents import INTERVIEW_MIXTURE
 from data.toybox.heldout import VERSION
 from lessons.lesson_00_foundations.decoder.experiment.arms import train_decoder
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import toy_decoder
-from shared.course.checkpoint import PLACE, Checkpoint
+from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
 from shared.tokenizers import load_tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
 SIZES = {"width": 96, "depth": 4, "heads": 4, "kv_heads": 2, "mlp_dim": 256}
 LENGTH_OF_TRAINING = {"steps": 7000, "documents": 160_000}
-FOLDER = PLACE / "lesson_00_decoder"
+FOLDER = CHECKPOINTS_FOLDER / "lesson_00_decoder"
 
 
 def make(folder: Path, *, steps: int, documents: int, **sizes: int) -> dict[str, float | int | str]:

@@ -1,7 +1,7 @@
 """What the part `decoder` trains and claims."""
 
 from shared.course.lesson import Arm, Arms, Claim
-from shared.course.measures import difference, number
+from shared.course.claims import difference, number
 
 ROOM = "lessons.lesson_00_foundations.decoder.experiment"
 PART = "decoder.experiment"
