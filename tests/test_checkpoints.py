@@ -1,6 +1,6 @@
 """What is kept in `data/checkpoints`: whole, small, and made from what is there now."""
 
-from shared.course.checkpoint import CHECKPOINTS_FOLDER, checkpoints, checkpoint_errors
+from shared.course.checkpoint import CHECKPOINTS_FOLDER, checkpoint_errors, checkpoints
 from shared.course.lesson import lesson_folder
 
 MB = 1_000_000

@@ -23,7 +23,6 @@ from data.datasets.coco_captions import read_captions
 from data.datasets.image_folder import read_image
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer
-from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 from shared.training import Batches
 
 JSON = "captions.json"

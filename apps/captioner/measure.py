@@ -11,7 +11,6 @@ from data.toybox.language import is_true
 from data.toybox.scene import Scene
 from shared.evaluation import score_captions
 from shared.tokenizers import Tokenizer
-from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 from shared.transformer import Sampling
 
 

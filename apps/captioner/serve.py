@@ -19,7 +19,6 @@ from shared.serving.serve import serve
 from shared.serving.served_model import Refusal, Request
 from shared.serving.settings import Settings
 from shared.tokenizers import TextStream
-from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 from shared.transformer.generation import Sampling, stream
 
 PROMPT = Settings.caption_prompt

@@ -17,7 +17,6 @@ from apps.captioner.data import (
 )
 from apps.captioner.toy import write_folder
 from shared.errors import CourseError
-from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 
 NAMES = ("a.png", "b.png", "c.png")
 SAID = {"a.png": ["a cat", "a gray cat"], "b.png": ["a dog"], "c.png": ["a boat at sea"]}

@@ -4,8 +4,8 @@ Each arm is trained in a process of its own; each claim reads what the arms have
 """
 
 from lessons.lesson_01_vit.experiment.figures import CAPTIONS, draw
-from shared.course.lesson import Arm, Claim, Lesson
 from shared.course.claims import difference, number
+from shared.course.lesson import Arm, Claim, Lesson
 
 ROOMS = "lessons.lesson_01_vit.experiment"
 LABELS_PER_CLASS = 5

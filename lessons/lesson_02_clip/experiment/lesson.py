@@ -6,8 +6,8 @@ colour and shape no training scene has.
 
 from lessons.lesson_02_clip.experiment.contrast import CONTRASTS
 from lessons.lesson_02_clip.experiment.figures import CAPTIONS, draw
-from shared.course.lesson import Arm, Arms, Claim, Lesson
 from shared.course.claims import difference, number
+from shared.course.lesson import Arm, Arms, Claim, Lesson
 
 ROOM = "lessons.lesson_02_clip.experiment"
 PAIRS = f"{ROOM}.contrast:train_pairs"

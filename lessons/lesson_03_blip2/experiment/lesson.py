@@ -5,8 +5,8 @@ claim reads what the arms have measured on scenes whose combination of colour an
 """
 
 from lessons.lesson_03_blip2.experiment.figures import CAPTIONS, draw
-from shared.course.lesson import Arm, Claim, Lesson
 from shared.course.claims import difference, number
+from shared.course.lesson import Arm, Claim, Lesson
 
 ROOM = "lessons.lesson_03_blip2.experiment"
 PRESETS = ("smoke", "cpu", "full", "gpu")

@@ -12,7 +12,6 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_03_blip2.experiment.pairs import STOP, Pairs
 from lessons.lesson_03_blip2.model import Blip2
 from shared.tokenizers import Tokenizer
-from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.transformer import Sampling, generate
 
 LONGEST = 24

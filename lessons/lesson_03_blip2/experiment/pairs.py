@@ -16,7 +16,6 @@ from data.toybox.tensors import render_tensors
 from lessons.lesson_02_clip.model import VisionTower
 from lessons.lesson_02_clip.model.pretrained import vision_features
 from shared.tokenizers import Tokenizer
-from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
 KINDS = ("colour", "shape", "size", "texture", "place")
 """Questions about one thing, which the language model answers well when it is told in words (`bridges.read_captions`)."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.toybox.documents import INTERVIEW_MIXTURE, documents
+from data.toybox.documents import documents
 from data.toybox.heldout import is_held_out, sample_scenes
 from data.toybox.language import is_true
 from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS

@@ -8,8 +8,8 @@ from statistics import fmean
 
 from lessons.lesson_04_flamingo.experiment.figures import CAPTIONS, draw
 from lessons.lesson_04_flamingo.experiment.measure import SHOTS
-from shared.course.lesson import Arm, Arms, Claim, Lesson
 from shared.course.claims import difference, number
+from shared.course.lesson import Arm, Arms, Claim, Lesson
 
 ROOM = "lessons.lesson_04_flamingo.experiment"
 FEW_SHOT = f"{ROOM}.few_shot:train_flamingo"

@@ -2,8 +2,8 @@
 
 from statistics import fmean
 
-from shared.course.lesson import Arms, Claim, Measurements
 from shared.course.claims import difference, number, ratio
+from shared.course.lesson import Arms, Claim, Measurements
 
 SHORTEST, LONGEST = 50, 800
 

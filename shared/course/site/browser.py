@@ -67,13 +67,15 @@ class Watched:
         self.outside: list[str] = []
         page.set_default_timeout(PATIENCE)
         page.on(
-            "console", lambda said: self.checkpoint_errors.append(said.text) if said.type in ("error", "warning") else None
+            "console",
+            lambda said: self.checkpoint_errors.append(said.text) if said.type in ("error", "warning") else None,
         )
         page.on("pageerror", lambda error: self.checkpoint_errors.append(str(error)))
         page.on("request", self.on_request)
         page.on("requestfailed", lambda request: self.checkpoint_errors.append(f"failed: {request.url}"))
         page.on(
-            "response", lambda got: self.checkpoint_errors.append(f"{got.status}: {got.url}") if got.status >= 400 else None
+            "response",
+            lambda got: self.checkpoint_errors.append(f"{got.status}: {got.url}") if got.status >= 400 else None,
         )
 
     def on_request(self, request: Any) -> None:

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from shared.course.claims import half_width, judge, row
+from shared.course.claims import half_width, judge, number, row
 from shared.course.lesson import Arm, Claim, Lesson, Run
-from shared.course.claims import number
 from shared.course.readme import lesson_results, part_results
 from shared.course.results import key_of
 from shared.course.run import choose_part

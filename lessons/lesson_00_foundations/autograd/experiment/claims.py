@@ -1,7 +1,7 @@
 """What the part `autograd` trains and claims."""
 
-from shared.course.lesson import Arm, Claim
 from shared.course.claims import number, ratio
+from shared.course.lesson import Arm, Claim
 
 ROOM = "lessons.lesson_00_foundations.autograd.experiment.arms"
 PART = "autograd"

@@ -1,7 +1,7 @@
 """The arms of the CNN part, and what it claims of them."""
 
-from shared.course.lesson import Arm, Claim
 from shared.course.claims import difference, number
+from shared.course.lesson import Arm, Claim
 
 ROOMS = "lessons.lesson_00_foundations.cnn.experiment"
 SHIFTED = f"{ROOMS}.arms:train_shifted"

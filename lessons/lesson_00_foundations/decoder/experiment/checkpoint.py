@@ -16,7 +16,6 @@ from lessons.lesson_00_foundations.decoder.experiment.arms import train_decoder
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import toy_decoder
 from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
 from shared.tokenizers import load_tokenizer
-from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
 SIZES = {"width": 96, "depth": 4, "heads": 4, "kv_heads": 2, "mlp_dim": 256}

@@ -1,7 +1,7 @@
 """What the part `decoder` trains and claims."""
 
-from shared.course.lesson import Arm, Arms, Claim
 from shared.course.claims import difference, number
+from shared.course.lesson import Arm, Arms, Claim
 
 ROOM = "lessons.lesson_00_foundations.decoder.experiment"
 PART = "decoder.experiment"

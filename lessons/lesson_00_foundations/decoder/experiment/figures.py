@@ -15,7 +15,6 @@ from shared import plots
 from shared.attention import Mask
 from shared.course.lesson import Run
 from shared.tokenizers import Tokenizer, load_tokenizer
-from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
 CAPTIONS = {

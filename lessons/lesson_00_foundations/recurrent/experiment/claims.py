@@ -1,7 +1,7 @@
 """The arms of the recurrent part, and what it claims of them."""
 
-from shared.course.lesson import Arm, Claim
 from shared.course.claims import Measure, difference, number
+from shared.course.lesson import Arm, Claim
 
 ROOMS = "lessons.lesson_00_foundations.recurrent.experiment"
 RECALL = f"{ROOMS}.arms:train_recall"

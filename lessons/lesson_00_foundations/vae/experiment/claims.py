@@ -1,7 +1,7 @@
 """What the part `vae` trains and claims."""
 
-from shared.course.lesson import Arm, Claim
 from shared.course.claims import difference, number, ratio
+from shared.course.lesson import Arm, Claim
 
 ROOM = "lessons.lesson_00_foundations.vae.experiment.arms"
 PART = "vae"

@@ -101,7 +101,9 @@ def test_the_browser_notices_what_is_wrong(course, build, browse, tmp_path):
     assert (
         [Path(name).name for name in seen["broken"]] == ["missing.png"] == [Path(name).name for name in seen["unnamed"]]
     )
-    assert any("planted" in said for said in seen["checkpoint_errors"]) and any("404" in said for said in seen["checkpoint_errors"])
+    assert any("planted" in said for said in seen["checkpoint_errors"]) and any(
+        "404" in said for said in seen["checkpoint_errors"]
+    )
     assert seen["outside"] == ["https://example.org/x.js"]
     good = pages["lessons/lesson_01_example/README.html"]
     assert good["formulas"] == 4 - 1 and good["unset"] == good["misread"] == good["broken"] == good["outside"] == []
