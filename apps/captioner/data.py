@@ -121,14 +121,14 @@ def _file(folder: Path, name: str) -> Path:
 def caption_tokenizer(captions: Sequence[Sequence[str]], vocabulary: int) -> Tokenizer:
     """Byte pair encoding learned from the captions, of at most so many tokens; rare pairs stay apart."""
     texts = [caption for of_one in captions for caption in of_one]
-    return Tokenizer.train(texts, vocabulary, special_tokens=(BEGIN, END), min_frequency=2)
+    return Tokenizer.train(texts, vocabulary, special_tokens=(BEGIN_TOKEN, END_TOKEN), min_frequency=2)
 
 
 def caption_tokens(
     tokenizer: Tokenizer, captions: Sequence[str]
 ) -> tuple[Int[Tensor, "captions words"], Int[Tensor, "captions words"]]:
     """[begin, words…, end] of each caption, padded to the longest; and segments, 0 for a word and −1 for padding."""
-    begin, end = (tokenizer.special_tokens[name] for name in (BEGIN, END))
+    begin, end = (tokenizer.special_tokens[name] for name in (BEGIN_TOKEN, END_TOKEN))
     rows = [torch.tensor([begin, *tokenizer.encode(caption), end]) for caption in captions]
     tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     inside = torch.arange(tokens.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]

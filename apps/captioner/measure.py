@@ -28,7 +28,7 @@ def written(
     A preset's vocabulary may have rows that no token of this tokenizer has taken; a model that says one says nothing by it.
     """
     device = model.bridge.weight.device
-    begin, end = (tokenizer.special_tokens[name] for name in (BEGIN, END))
+    begin, end = (tokenizer.special_tokens[name] for name in (BEGIN_TOKEN, END_TOKEN))
     captions = []
     for some in pixels.split(batch_size):
         tokens = model.write(some.to(device), begin, end, sampling, generator)

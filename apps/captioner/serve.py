@@ -33,7 +33,7 @@ class SpeakingCaptioner:
     def __init__(self, run: Path, device: str = "cpu"):
         model, self.tokenizer = load_captioner(run)
         self.model, self.device = model.to(device), device
-        self.begin, self.end = (self.tokenizer.special_tokens[name] for name in (BEGIN, END))
+        self.begin, self.end = (self.tokenizer.special_tokens[name] for name in (BEGIN_TOKEN, END_TOKEN))
         rows, columns = model.config.eye.grid
         self.before = rows * columns + model.eye.before_patches + 1
         self.longest = self.before + LONGEST_CAPTION

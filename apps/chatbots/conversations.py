@@ -8,6 +8,7 @@ from torch import Tensor
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.finetuning import answer_loss, collate
 from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer, Turn
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import Batches
 from shared.transformer import Sampling, generate
 
@@ -22,7 +23,7 @@ def talk(template: ChatTemplate, question: str, answer: str) -> EncodedConversat
 def reading(tokenizer: Tokenizer, text: str) -> EncodedConversation:
     """A text to read: every word of it is to be learned."""
     tokens = tokenizer.encode(text)
-    return EncodedConversation([tokenizer.special_tokens[BEGIN], *tokens], [False, *[True] * len(tokens)])
+    return EncodedConversation([tokenizer.special_tokens[BEGIN_TOKEN], *tokens], [False, *[True] * len(tokens)])
 
 
 class ConversationBatches:

@@ -14,7 +14,6 @@ from apps.chatbots.conversations import (
     talk,
 )
 from apps.chatbots.facts import NEW_WORDINGS, WORDINGS, Fact, facts_in, sentences
-from lessons.lesson_00_foundations.decoder.experiment.arms import ROTARY_BASE, SPECIAL_TOKENS
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import ROTARY_BASE
 from shared.errors import CourseError

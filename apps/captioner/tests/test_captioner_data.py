@@ -101,10 +101,10 @@ def test_no_table_and_no_folder(folder, tmp_path):
 def test_captions_as_tokens():
     tokenizer = caption_tokenizer([["a red moon", "a red star"], ["a red moon"]], 300)
     tokens, segments = caption_tokens(tokenizer, ["a red moon", "a"])
-    assert tokens[0, 0] == tokens[1, 0] == tokenizer.special_tokens[BEGIN]
+    assert tokens[0, 0] == tokens[1, 0] == tokenizer.special_tokens[BEGIN_TOKEN]
     for row, text in enumerate(("a red moon", "a")):
         inside = tokens[row][segments[row] == 0]
-        assert inside[-1] == tokenizer.special_tokens[END]
+        assert inside[-1] == tokenizer.special_tokens[END_TOKEN]
         assert tokenizer.decode(inside[1:-1].tolist()) == text
     assert segments[0].min() == 0 and (segments[1] == -1).sum() == (segments[0] == 0).sum() - 3
 

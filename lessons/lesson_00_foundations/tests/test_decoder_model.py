@@ -195,8 +195,8 @@ def test_accuracy_by_shots_counts_whole_answers(tokenizer):
 
 def test_the_tokenizer_has_a_token_for_every_word_and_gives_the_text_back(tokenizer):
     document = text.document_at("train", 0, 5)
-    numbers = encoded(tokenizer, [document])[0]
-    assert numbers[0] == tokenizer.special_tokens[BEGIN] and tokenizer.decode(numbers[1:]) == document
+    numbers = encode_documents(tokenizer, [document])[0]
+    assert numbers[0] == tokenizer.special_tokens[BEGIN_TOKEN] and tokenizer.decode(numbers[1:]) == document
     words = [word for word in document.split() if word.isalpha()]
     assert all(len(tokenizer.encode(f" {word}")) == 1 for word in words)
 

@@ -33,7 +33,7 @@ def told_in_words(language: LanguageModel, tokenizer: Tokenizer, pairs: Pairs, d
 
     def say(rows: Int[Tensor, "some"], sampling: Sampling) -> list[Tensor]:
         captions = [f"{caption(pairs.scenes[row], 'places')}.{STOP}" for row in rows]
-        read = [torch.tensor([tokenizer.special_tokens[BEGIN], *tokenizer.encode(text)]) for text in captions]
+        read = [torch.tensor([tokenizer.special_tokens[BEGIN_TOKEN], *tokenizer.encode(text)]) for text in captions]
         prompts = [torch.cat(both).to(device) for both in zip(read, pairs.given(rows), strict=True)]
         return generate(language, prompts, sampling)
 

@@ -88,7 +88,7 @@ def _pairs(
 ) -> Pairs:
     rows, given = [], []
     for prompt, text in zip(prompts, texts, strict=True):
-        begin = [] if prompt else [tokenizer.special_tokens[BEGIN]]
+        begin = [] if prompt else [tokenizer.special_tokens[BEGIN_TOKEN]]
         given.append(len(begin) + len(tokenizer.encode(prompt)))
         # A space belongs to the word after it.
         rows.append([*begin, *tokenizer.encode(f"{prompt} {text}{STOP}" if prompt else text + STOP)])

@@ -8,8 +8,6 @@ import torch
 from data.toybox.documents import documents
 from data.toybox.heldout import is_held_out, sample_scenes
 from data.toybox.language import is_true
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
-from lessons.lesson_00_foundations.decoder.experiment.text import SHARES_TO_BE_ASKED, documents
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
@@ -32,7 +30,7 @@ def eye():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(documents("train", 0, 200, shares=SHARES_TO_BE_ASKED), 400, special_tokens=SPECIAL_TOKENS)
+    return Tokenizer.train(documents("train", 0, 200, mixture=INTERVIEW_MIXTURE), 400, special_tokens=SPECIAL_TOKENS)
 
 
 @pytest.fixture

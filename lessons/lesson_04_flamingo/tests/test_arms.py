@@ -6,8 +6,7 @@ import inspect
 import pytest
 import torch
 
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
-from lessons.lesson_00_foundations.decoder.experiment.text import HELD_OUT_CHOOSING
+from data.toybox.episodes import HELD_OUT_CHOOSING
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig

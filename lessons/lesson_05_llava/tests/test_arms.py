@@ -7,8 +7,7 @@ import torch
 
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import KINDS
-from data.toybox.scene import Scene
-from lessons.lesson_00_foundations.decoder.experiment.arms import SPECIAL_TOKENS
+from data.toybox.scene import Scene, SceneObject
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
 from lessons.lesson_05_llava.experiment import conversations, exact, measure, training

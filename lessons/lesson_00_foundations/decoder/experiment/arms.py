@@ -25,9 +25,6 @@ from shared.tokenizers.special_tokens import SPECIAL_TOKENS
 from shared.training import Batches, TrainingConfig, curve_from_history, train
 from shared.transformer import Sampling, generate
 
-BEGIN, END = "<|begin|>", "<|end|>"
-SPECIAL_TOKENS = (BEGIN, END, "<|turn|>", "<image>")
-"""The first begins every document; the others wait for the lessons that talk and look."""
 VOCABULARY = 1000
 """At most; the toy world has fewer words."""
 LEARNING_RATE = 8e-3
@@ -40,17 +37,6 @@ TOKENIZER_DOCUMENTS = 4000
 def tokenizer_of(documents: Sequence[str]) -> Tokenizer:
     """Byte pair encoding learned from the first documents; a pair that stands in one place only is not joined."""
     return Tokenizer.train(documents[:TOKENIZER_DOCUMENTS], VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
-
-
-def encoded(tokenizer: Tokenizer, documents: Sequence[str]) -> list[list[int]]:
-    """Each document as tokens, behind the one that begins it."""
-    return [[tokenizer.special_tokens[BEGIN], *tokenizer.encode(document)] for document in documents]
-
-
-def small_model(vocab: int, **sizes: int) -> LanguageModel:
-    """The lesson's own decoder: width 64, three blocks, four heads that share two key heads."""
-    defaults = {"width": 64, "layers": 3, "heads": 4, "kv_heads": 2, "hidden": 160}
-    return LanguageModel(DecoderConfig(vocab, **(defaults | sizes), rotary_base=ROTARY_BASE, tied=True))
 
 
 def train_decoder(
@@ -130,58 +116,6 @@ def loss_of(model: LanguageModel, batch: tuple[Tensor, Tensor]) -> Tensor:
     """The mean surprise over the packed documents of a batch."""
     tokens, segments = batch
     return next_token_loss(model(tokens, segments=segments), tokens, segments)
-
-
-@torch.no_grad()
-def surprise(model: LanguageModel, documents: Sequence[Sequence[int]]) -> float:
-    """Bits that the tokens of the documents cost, all together; the token that begins each is given."""
-    tokens, segments = pack(documents, max(map(len, documents)))
-    device = model.norm.weight.device
-    bits = 0.0
-    for some, of_them in zip(tokens.split(32), segments.split(32), strict=True):
-        logits = model(some.to(device), segments=of_them.to(device)).cpu()
-        inside = predicted(of_them)
-        chances = logits[:, :-1][inside].double().log_softmax(-1)
-        bits -= chances.gather(1, some[:, 1:][inside][:, None]).sum().item() / math.log(2)
-    return bits
-
-
-# ── Learning in context ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def episode_accuracies(
-    model: nn.Module, tokenizer: Tokenizer, kind: str, seed: int, *, held_out: bool, count: int = EPISODES
-) -> list[float]:
-    """The share of new episodes whose answer is right to the last token, by the number of lines shown before: 0, 1, …"""
-    rows, spans = [], []
-    for number in range(count):
-        row, places = [tokenizer.special_tokens[BEGIN]], []
-        for line in text.episode_at(kind, "validation", seed, number, held_out=held_out):
-            row += tokenizer.encode(line.shown)
-            answer = tokenizer.encode(f" {line.answer}.\n")
-            places.append((len(row), len(row) + len(answer)))
-            row += answer
-        rows.append(row)
-        spans.append(places)
-    right = greedily_right(model, rows)
-    return [
-        sum(bool(right[row, slice(*places[shots])].all()) for row, places in enumerate(spans)) / count
-        for shots in range(text.LINES[kind])
-    ]
-
-
-@torch.no_grad()
-def greedily_right(model: nn.Module, rows: Sequence[Sequence[int]]) -> Bool[Tensor, "rows tokens"]:
-    """Whether each token is the one that the model finds likeliest after those before it.
-
-    A span of such tokens is what greedy decoding would have written there, since as long as each is right the next is
-    asked after the same beginning.
-    """
-    tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    guesses = model(tokens.to(model.norm.weight.device)).argmax(-1).cpu()
-    right = torch.zeros_like(tokens, dtype=torch.bool)
-    right[:, 1:] = guesses[:, :-1] == tokens[:, 1:]
-    return right
 
 
 def accuracies_by_shots(model: nn.Module, tokenizer: Tokenizer, seed: int) -> dict[str, float | list[float]]:

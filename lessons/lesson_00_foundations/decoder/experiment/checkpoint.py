@@ -34,7 +34,7 @@ def make(folder: Path, *, steps: int, documents: int, **sizes: int) -> dict[str,
         tokenizer = load_tokenizer(Path(run) / "tokenizer.json")
         model = load_weights(toy_decoder(tokenizer.vocab_size, **sizes), Path(run))
         # Half the bytes; what is measured was measured before the rounding.
-        model.to(torch.bfloat16).save_pretrained(folder, bos_token_id=tokenizer.special_tokens[BEGIN])
+        model.to(torch.bfloat16).save_pretrained(folder, bos_token_id=tokenizer.special_tokens[BEGIN_TOKEN])
         shutil.copyfile(Path(run) / "tokenizer.json", folder / "tokenizer.json")
     return {
         name: value for name, value in measured.items() if not name.endswith(("_curve", "_seconds")) and plain(value)

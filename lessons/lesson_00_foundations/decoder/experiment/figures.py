@@ -118,7 +118,7 @@ def _episode(
 ) -> tuple[list[int], list[int], int, list[tuple[int, int]]]:
     """The tokens of an episode without its last full stop; the places of the examples' answers; where the last line begins; and
     for each word of its answer the place before it and where the word stands among what is shown."""
-    tokens, answers, wanted, last = [tokenizer.special_tokens[BEGIN]], [], [], 0
+    tokens, answers, wanted, last = [tokenizer.special_tokens[BEGIN_TOKEN]], [], [], 0
     for line in lines:
         last = len(tokens)
         tokens += tokenizer.encode(line.prompt)
