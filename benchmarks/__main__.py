@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from shared.course.machine import describe
+from shared.course.machine import describe_machine
 
 # Each has `measure()`, which returns rows of name, ours, theirs, ratio (above 1 we are ahead), unit.
 PARTS = (
@@ -43,7 +43,7 @@ def page(results: dict[str, list[dict]]) -> str:
         "# Benchmarks",
         "Written by `make bench`. Both sides of a row took turns in one process, so a busy moment of the machine hits them alike. "
         "What each part does stands at the head of its file.",
-        f"{datetime.now(UTC):%Y-%m-%d}; " + "; ".join(f"{key} {value}" for key, value in describe().items()),
+        f"{datetime.now(UTC):%Y-%m-%d}; " + "; ".join(f"{key} {value}" for key, value in describe_machine().items()),
     ]
     for part, rows in results.items():
         lines = [

@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks import kill_sweep_disk
 from benchmarks.kill_sweep_child import FAULTS, PLACES, STEPS, Plan, sit
 from benchmarks.kill_sweep_compare import damaged, differences
-from shared.course.machine import describe
+from shared.course.machine import describe_machine
 from shared.errors import CourseError
 from shared.training.checkpoint import FILE_NAME
 
@@ -181,7 +181,7 @@ def page(done: Sweep, seed: int, disk: list[dict], faults: dict[str, Sweep]) -> 
         "# The kill sweep",
         "Written by `python -m benchmarks.kill_sweep`; what it does stands at the head of [kill_sweep.py](kill_sweep.py).",
         f"{datetime.now(UTC):%Y-%m-%d}, seed {seed}; "
-        + "; ".join(f"{key} {value}" for key, value in describe().items()),
+        + "; ".join(f"{key} {value}" for key, value in describe_machine().items()),
         f"{done.total('kills')} kills of {done.runs} runs of {STEPS} steps with {CHECKPOINTS} checkpoints each; "
         f"{'nothing was lost' if not done.losses else f'{len(done.losses)} LOSSES'}.",
         markdown(COLUMNS, table_rows(done)),

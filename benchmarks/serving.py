@@ -30,7 +30,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from shared.course.machine import describe
+from shared.course.machine import describe_machine
 from shared.serving import Request, Settings, serve
 from shared.transformer import Decoder, DecoderConfig, Sampling, stream
 
@@ -186,7 +186,7 @@ def page(results: dict, seconds: float, busy: float) -> str:
         "",
         "Written by `python -m benchmarks.serving`; what it does stands at the head of [serving.py](serving.py).",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d}; " + "; ".join(f"{key} {value}" for key, value in describe().items())
+        f"{datetime.now(UTC):%Y-%m-%d}; " + "; ".join(f"{key} {value}" for key, value in describe_machine().items())
         + f"; load of the machine by others at the start {busy:.1f} processes. A decoder of {weights / 1e6:.1f} million weights; "
         f"{TOKENS} tokens an answer; {seconds:g} s a cell.",
         "",

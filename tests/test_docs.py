@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from shared.course.lesson import ROOT, entries, lesson_folder
+from shared.course.lesson import ROOT, lesson_entries, lesson_folder
 from shared.course.readme import BEGIN, END, generated_pages, read_results, replace_generated
 from shared.errors import CourseError
 
@@ -17,7 +17,7 @@ PAGES = sorted(
     if not {".venv", ".venv-site", "runs", "dist", "build", "handout", ".pytest_cache", "cache", ".scratch"}
     & set(path.parts)
 )
-BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
+BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 
 
 def test_generated_parts_are_what_the_results_say():

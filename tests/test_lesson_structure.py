@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shared.course.exercises import find_exercises
-from shared.course.lesson import entries, lesson_folder, load_lesson
+from shared.course.lesson import lesson_entries, lesson_folder, load_lesson
 
-BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
+BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 FILES = ("README.md", "reference.py", "experiment/lesson.py", "lesson.ipynb", "results.json", "tests", "figures")
 SECTIONS = (
     "The problem",
@@ -24,8 +24,8 @@ SECTIONS = (
 
 
 def test_the_table_of_lessons_is_whole():
-    assert [entry.number for entry in entries()] == list(range(26))
-    assert {entry.kind for entry in entries()} == {"Learn", "Build", "Capstone"}
+    assert [entry.number for entry in lesson_entries()] == list(range(26))
+    assert {entry.kind for entry in lesson_entries()} == {"Learn", "Build", "Capstone"}
     assert BUILT, "no lesson is built"
 
 

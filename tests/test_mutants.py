@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from shared.course.exercises import find_exercises, without_solutions
-from shared.course.lesson import ROOT, entries, lesson_folder
+from shared.course.lesson import ROOT, lesson_entries, lesson_folder
 
-BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
+BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 
 
 @pytest.mark.parametrize("number", BUILT)

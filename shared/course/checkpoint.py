@@ -22,7 +22,7 @@ from pathlib import Path
 
 from shared.cli import command_line
 from shared.course.lesson import ROOT
-from shared.course.machine import describe
+from shared.course.machine import describe_machine
 from shared.errors import CourseError
 
 CHECKPOINTS_FOLDER = ROOT / "data" / "checkpoints"
@@ -73,7 +73,7 @@ def make(number: int) -> Path:
             "made by": f"make checkpoint-{number}",
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "seconds": round(time.monotonic() - started),
-            "machine": describe("cpu"),
+            "machine": describe_machine("cpu"),
             "toy world": checkpoint.world,
             "parents": {parent: hash_of(CHECKPOINTS_FOLDER / parent) for parent in checkpoint.parents},
             "measured": dict(measured),

@@ -1,7 +1,11 @@
-"""From measurements to verdicts: the arithmetic behind the claims table."""
+"""Judge claims: what a claim measures, the verdict over several seeds, and the row that every table shows.
+
+`number`, `difference` and `ratio` make the functions that most claims measure with. `judge` applies a claim to the
+arms of each seed. `claim_row` formats a verdict for the terminal, the report, `results.json` and the lesson's page.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -10,18 +14,42 @@ from shared.course.lesson import Arms, Claim
 # Two-sided 95 % quantiles of Student's t for 1, 2, … degrees of freedom: few seeds make wide intervals.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
+Measure = Callable[[Arms], float]
+"""Reads one value from the measurements of one seed's arms."""
+
+
+# ── Measures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def number(arm: str, name: str) -> Measure:
+    """Return a measure that reads one number of one arm."""
+    return lambda arms: arms[arm][name]
+
+
+def difference(arm: str, baseline: str, name: str = "accuracy") -> Measure:
+    """Return a measure that subtracts the baseline arm's number from the arm's, both trained from the same seed."""
+    return lambda arms: arms[arm][name] - arms[baseline][name]
+
+
+def ratio(arm: str, baseline: str, name: str) -> Measure:
+    """Return a measure that divides the arm's number by the baseline arm's, both trained from the same seed."""
+    return lambda arms: arms[arm][name] / arms[baseline][name]
+
+
+# ── Verdicts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim as one run, of one or more seeds, has found it."""
+    """The outcome of one claim in one run over one or more seeds."""
 
     claim: Claim
     values: tuple[float, ...]
-    """One measured value a seed."""
+    """The measured value per seed."""
     baselines: tuple[float, ...]
-    """One baseline value a seed; empty where the claim has none."""
+    """The baseline's value per seed; empty when the claim has no baseline."""
     judged: bool
-    """False where the threshold was not made for this preset or data set: measured, not judged."""
+    """False when the threshold was not calibrated for this preset or data set: measured, but not judged."""
 
     @property
     def mean(self) -> float:
@@ -34,15 +62,15 @@ class Verdict:
 
     @property
     def holds(self) -> bool:
-        """Does the mean lie on the right side of the threshold, and of the baseline? NaN never does."""
+        """Whether the mean lies on the right side of the threshold and of the mean baseline. NaN never holds."""
         sign = 1 if self.claim.at_least else -1
         right_side = sign * self.mean >= sign * self.claim.threshold
         ahead = not self.baselines or sign * self.mean > sign * fmean(self.baselines)
         return right_side and ahead
 
     @property
-    def word(self) -> str:
-        """The verdict as the table prints it."""
+    def label(self) -> str:
+        """The verdict as tables print it."""
         if not self.judged:
             return "measured"
         if self.holds:
@@ -55,7 +83,7 @@ class Verdict:
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Half of the 95 % confidence interval (Student's t) of the mean of `values`; None when there is only one."""
+    """Return half of the 95 % confidence interval (Student's t) of the mean of `values`; None for a single value."""
     if len(values) < 2:
         return None
     quantile = STUDENT_T[min(len(values) - 1, len(STUDENT_T)) - 1]
@@ -69,8 +97,11 @@ def judge(claim: Claim, arms_by_seed: Mapping[int, Arms], *, judged: bool) -> Ve
     return Verdict(claim, values, baselines, judged)
 
 
-def shown(value: float, show: str) -> str:
-    """A value as the tables print it: a share as per cent, a difference of shares as points, an error as a power."""
+# ── Tables ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def format_value(value: float, show: str) -> str:
+    """Format a value as tables print it: a fraction in percent, a difference in percentage points, an error as 1e-5."""
     if show == "percent":
         return f"{100 * value:.1f} %"
     if show == "points":
@@ -80,29 +111,29 @@ def shown(value: float, show: str) -> str:
     return f"{value:.3g}"
 
 
-def shown_mean(verdict: Verdict) -> str:
-    """The mean, with ± half of its interval where there are several seeds."""
+def format_mean(verdict: Verdict) -> str:
+    """Format the mean over seeds, with ± half of its interval when there are several seeds."""
     show = verdict.claim.show
-    text = shown(verdict.mean, show)
+    text = format_value(verdict.mean, show)
     half = verdict.half_width
     if half is None or show == "error":
         return text
     return f"{text} ± {100 * half:.1f}" if show in ("percent", "points") else f"{text} ± {half:.2g}"
 
 
-def row(verdict: Verdict) -> dict[str, str]:
-    """One line of the claims table, for the terminal, the report and the README alike."""
+def claim_row(verdict: Verdict) -> dict[str, str]:
+    """Return one row of the claims table, the same for the terminal, the report and the README."""
     claim = verdict.claim
-    baseline = ""
+    baseline, threshold = "–", "–"
     if verdict.baselines:
-        baseline = f"{shown(fmean(verdict.baselines), claim.show)} ({claim.baseline_name})"
+        baseline = f"{format_value(fmean(verdict.baselines), claim.show)} ({claim.baseline_name})"
+    if verdict.judged:
+        threshold = f"{'≥' if claim.at_least else '≤'} {format_value(claim.threshold, claim.show)}"
     return {
         "kind": claim.kind,
         "claim": claim.sentence,
-        "baseline": baseline or "–",
-        "measured": shown_mean(verdict),
-        "threshold": f"{'≥' if claim.at_least else '≤'} {shown(claim.threshold, claim.show)}"
-        if verdict.judged
-        else "–",
-        "verdict": verdict.word,
+        "baseline": baseline,
+        "measured": format_mean(verdict),
+        "threshold": threshold,
+        "verdict": verdict.label,
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.course.environment import ENVIRONMENT, fingerprint
-from shared.course.machine import ROOT, installed, memory_gib, processor
+from shared.course.machine import ROOT, memory_gib, package_version, processor
 
 OK, WARN, FAIL = "OK", "WARN", "FAIL"
 Finding = tuple[str, str, str]
@@ -58,7 +58,7 @@ def hardware() -> Iterator[Finding]:
 
 
 def packages() -> Iterator[Finding]:
-    if not installed("torch"):
+    if not package_version("torch"):
         yield WARN, "PyTorch is not installed yet", "make setup"
         return
     import torch
@@ -71,7 +71,7 @@ def packages() -> Iterator[Finding]:
         else (FAIL, f"PyTorch says 0·0+1·1+2·2+3·3 = {probe}", "reinstall: rm -rf .venv; make setup")
     )
     yield from gpu(torch)
-    triton = installed("triton")
+    triton = package_version("triton")
     if triton:
         yield OK, f"Triton {triton}", ""
     else:

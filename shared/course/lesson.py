@@ -141,7 +141,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Entry:
+class LessonEntry:
     """A line of the table of lessons."""
 
     number: int
@@ -150,10 +150,10 @@ class Entry:
     minutes: int
 
 
-def entries() -> list[Entry]:
+def lesson_entries() -> list[LessonEntry]:
     """Every lesson of the course, built or planned, in order."""
     with (ROOT / "lessons" / "lessons.toml").open("rb") as file:
-        return [Entry(**entry) for entry in tomllib.load(file)["lesson"]]
+        return [LessonEntry(**entry) for entry in tomllib.load(file)["lesson"]]
 
 
 def lesson_folder(number: int) -> Path | None:
@@ -166,8 +166,8 @@ def load_lesson(number: int) -> tuple[Lesson, Path]:
     """The lesson and its folder. Raises CourseError for a number that is no built lesson's."""
     folder = lesson_folder(number)
     if folder is None:
-        built = [str(entry.number) for entry in entries() if lesson_folder(entry.number)]
-        planned = any(entry.number == number for entry in entries())
+        built = [str(entry.number) for entry in lesson_entries() if lesson_folder(entry.number)]
+        planned = any(entry.number == number for entry in lesson_entries())
         raise CourseError(
             f"lesson {number} is {'planned, not built yet' if planned else 'not in this course'}; built so far: {', '.join(built)}"
         )

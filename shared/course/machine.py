@@ -31,7 +31,7 @@ def memory_gib() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
-def commit() -> str:
+def git_commit() -> str:
     """The commit that the code stands at; “+” where files differ from it, “unknown” outside a repository."""
     answer = subprocess.run(
         ["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
@@ -42,7 +42,7 @@ def commit() -> str:
     return answer.stdout.strip() + ("+" if changed else "")
 
 
-def installed(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     """A package's version, or None."""
     try:
         return version(package)
@@ -50,7 +50,7 @@ def installed(package: str) -> str | None:
         return None
 
 
-def describe(device: str = "cpu") -> dict[str, str | int]:
+def describe_machine(device: str = "cpu") -> dict[str, str | int]:
     """Machine and versions, to stand beside every number that is kept."""
     about: dict[str, str | int] = {
         "processor": processor(),
@@ -58,8 +58,8 @@ def describe(device: str = "cpu") -> dict[str, str | int]:
         "memory": f"{memory_gib():.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "torch": installed("torch") or "none",
-        "commit": commit(),
+        "torch": package_version("torch") or "none",
+        "commit": git_commit(),
     }
     if device == "cuda":
         import torch

@@ -7,7 +7,7 @@ there with what would be written now, so that prose and measurements can't drift
 import json
 from pathlib import Path
 
-from shared.course.lesson import PRESETS, ROOT, Lesson, entries, lesson_folder, load_lesson
+from shared.course.lesson import PRESETS, ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
 from shared.course.report import markdown_table
 from shared.errors import CourseError
 
@@ -110,7 +110,7 @@ def headline(lesson: Lesson, folder: Path) -> str:
 def lesson_table() -> str:
     """The front page's table of all lessons."""
     lines = ["| | lesson | type | minutes | status | measured |", "|---|---|---|---|---|---|"]
-    for entry in entries():
+    for entry in lesson_entries():
         title, status, result = entry.title, "planned", ""
         if folder := lesson_folder(entry.number):
             title = f"[{title}]({folder.relative_to(ROOT).as_posix()}/README.md)"
@@ -122,7 +122,7 @@ def lesson_table() -> str:
 def generated_pages() -> dict[Path, str]:
     """Every README with a generated part, as it should stand now."""
     parts = {ROOT / "README.md": lesson_table()}
-    for entry in entries():
+    for entry in lesson_entries():
         if folder := lesson_folder(entry.number):
             lesson, _ = load_lesson(entry.number)
             parts[folder / "README.md"] = lesson_results(lesson, folder)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from shared.course.claims import Verdict, row
+from shared.course.claims import Verdict, claim_row
 from shared.course.lesson import Lesson, Run
-from shared.course.machine import describe
+from shared.course.machine import describe_machine
 
 COLUMNS = ("claim", "baseline", "measured", "threshold", "verdict")
 VERDICT_STYLE = {"reproduced": "green", "not at this scale": "yellow", "FAILED": "bold red", "measured": "dim"}
@@ -21,7 +21,7 @@ def claims_table(found: Sequence[Verdict]) -> Table:
     for column, ratio in zip(COLUMNS, (5, 2, 2, 2, 2), strict=True):
         table.add_column(column, ratio=ratio)
     for verdict in found:
-        cells = row(verdict)
+        cells = claim_row(verdict)
         cells["claim"] = f"[dim]{cells['kind']}[/dim] {cells['claim']}"
         style = VERDICT_STYLE[cells["verdict"]]
         cells["verdict"] = f"[{style}]{cells['verdict']}[/{style}]"
@@ -59,13 +59,13 @@ def write_report(lesson: Lesson, run: Run, found: Sequence[Verdict], figures: Se
     parts = [
         f"# Lesson {lesson.number}, preset {run.preset}, data {run.data}",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds:.0f} s in all, seeds {', '.join(map(str, run.seeds))}.",
-        markdown_table([row(verdict) for verdict in found]),
+        markdown_table([claim_row(verdict) for verdict in found]),
         "\n".join(["| arm | seed | time | peak memory |", "|---|---|---|---|", *arms]),
         *(f"![{path.stem}](figures/{path.name})" for path in figures),
-        "; ".join(f"{key} {value}" for key, value in describe(run.device).items()),
+        "; ".join(f"{key} {value}" for key, value in describe_machine(run.device).items()),
     ]
     path = run.folder / "report.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    claims = [{"name": verdict.claim.name, **row(verdict), "values": verdict.values} for verdict in found]
+    claims = [{"name": verdict.claim.name, **claim_row(verdict), "values": verdict.values} for verdict in found]
     (run.folder / "claims.json").write_text(json.dumps(claims, indent=1, ensure_ascii=False), encoding="utf-8")
     return path

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shared.course.claims import Verdict, row
+from shared.course.claims import Verdict, claim_row
 from shared.course.lesson import Lesson, Run, load_lesson
-from shared.course.machine import describe
+from shared.course.machine import describe_machine
 from shared.course.readme import read_results, write_readmes
 from shared.course.run import WORKERS, from_command_line, run_lesson
 from shared.errors import CourseError
@@ -69,11 +69,11 @@ def record(run: Run, found: Sequence[Verdict]) -> dict:
         "seeds": list(run.seeds),
         # Of the arms, not of the clock: a resumed run trains only what is left.
         "seconds": round(sum(cost["_seconds"] for each in costs.values() for cost in each) / WORKERS[run.device]),
-        "machine": describe(run.device),
+        "machine": describe_machine(run.device),
         "claims": [
             {
                 "name": verdict.claim.name,
-                **row(verdict),
+                **claim_row(verdict),
                 "values": verdict.values,
                 "baselines": verdict.baselines,
                 "reason": verdict.claim.reason,

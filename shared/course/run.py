@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from shared.cli import command_line, parse_whole_number
-from shared.course.claims import Verdict, judge, row
+from shared.course.claims import Verdict, claim_row, judge
 from shared.course.lesson import PRESETS, ROOT, Lesson, Run, load_lesson
 from shared.course.report import claims_table, draw, write_report
 from shared.errors import CourseError
@@ -122,7 +122,7 @@ def run_lesson(number: int, preset: str, seeds: Sequence[int], **options) -> tup
         if verdict.claim.reason and verdict.judged:
             console.print(f"[yellow]{verdict.claim.name}[/yellow]: {verdict.claim.reason}")
         if not verdict.as_expected:
-            expected, measured = verdict.claim.expected, row(verdict)["measured"]
+            expected, measured = verdict.claim.expected, claim_row(verdict)["measured"]
             console.print(f"[bold red]{verdict.claim.name}[/bold red]: expected “{expected}”, measured {measured}")
     console.print(f"{time.monotonic() - started:.0f} s; report and figures: {report.relative_to(ROOT)}")
     return lesson, run, found

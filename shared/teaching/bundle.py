@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from shared.course.exercises import without_solutions
-from shared.course.lesson import ROOT, entries
+from shared.course.lesson import ROOT, lesson_entries
 from shared.errors import CourseError
 from shared.teaching.leaks import leaks
 from shared.teaching.markers import exercise_folder, exercises_of, listed, solutions
@@ -86,7 +86,7 @@ def earlier(number: int) -> list[str]:
 def handout(number: int, given: Assignment, folder: Path, own: list[str]) -> dict[str, bytes]:
     """The two files that are the bundle's own: what to do, and the commands to do it with."""
     pages = listed(folder)
-    title = next((entry.title for entry in entries() if entry.number == number), folder.name)
+    title = next((entry.title for entry in lesson_entries() if entry.number == number), folder.name)
     words = {
         "course": given.title,
         "title": f"lesson {number}, {title}",

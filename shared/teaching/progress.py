@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from shared.course.lesson import ROOT, Entry, entries
+from shared.course.lesson import ROOT, LessonEntry, lesson_entries
 from shared.teaching.check import RECORD
 from shared.teaching.markers import exercise_tests, exercises_of, part
 from shared.teaching.study import kept
@@ -23,7 +23,7 @@ from shared.teaching.study import kept
 class Standing:
     """How far one lesson has come: claims as expected of those judged, exercises solved of those there are."""
 
-    entry: Entry
+    entry: LessonEntry
     built: bool
     claims: int
     of_claims: int
@@ -44,7 +44,7 @@ class Standing:
         return f"make check-{number}" if self.opened else f"make start-{number}"
 
 
-def standing(entry: Entry, root: Path = ROOT) -> Standing:
+def standing(entry: LessonEntry, root: Path = ROOT) -> Standing:
     """Read from what runs and checks have left how far a lesson has come; nothing is run."""
     folder = next(iter(sorted((root / "lessons").glob(f"lesson_{entry.number:02d}_*/experiment/lesson.py"))), None)
     if folder is None:
@@ -82,7 +82,7 @@ def summary(found: list[Standing]) -> str:
 
 
 def main() -> int:
-    found = [standing(entry) for entry in entries()]
+    found = [standing(entry) for entry in lesson_entries()]
     table = Table(box=None)
     for column in ("", "lesson", "claims", "exercises", "minutes"):
         table.add_column(column)

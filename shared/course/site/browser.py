@@ -59,24 +59,18 @@ SEEN = """async () => {
 
 
 class Watched:
-    """A page of the browser whose checkpoint_errors and requests are written down."""
+    """A page of the browser whose errors and requests are written down."""
 
     def __init__(self, page: Page, home: str):
         self.page, self.home = page, home
-        self.checkpoint_errors: list[str] = []
+        self.errors: list[str] = []
         self.outside: list[str] = []
         page.set_default_timeout(PATIENCE)
-        page.on(
-            "console",
-            lambda said: self.checkpoint_errors.append(said.text) if said.type in ("error", "warning") else None,
-        )
-        page.on("pageerror", lambda error: self.checkpoint_errors.append(str(error)))
+        page.on("console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", self.on_request)
-        page.on("requestfailed", lambda request: self.checkpoint_errors.append(f"failed: {request.url}"))
-        page.on(
-            "response",
-            lambda got: self.checkpoint_errors.append(f"{got.status}: {got.url}") if got.status >= 400 else None,
-        )
+        page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
+        page.on("response", lambda got: self.errors.append(f"{got.status}: {got.url}") if got.status >= 400 else None)
 
     def on_request(self, request: Any) -> None:
         where = urlsplit(request.url)
@@ -85,7 +79,7 @@ class Watched:
 
     def look(self, name: str) -> dict[str, Any]:
         """Open a page and report what it shows at a desk, in the dark and on a phone."""
-        self.checkpoint_errors, self.outside = [], []
+        self.errors, self.outside = [], []
         self.page.set_viewport_size(DESK)
         self.page.emulate_media(color_scheme="light")
         self.page.goto(self.home + quote(name))
@@ -95,7 +89,7 @@ class Watched:
         self.page.set_viewport_size(PHONE)
         phone = self.page.evaluate(SEEN)
         seen |= {"dark": [dark["background"], dark["ink"]], "phone": phone["width"], "spilled": phone["spilled"]}
-        return seen | {"checkpoint_errors": self.checkpoint_errors, "outside": self.outside}
+        return seen | {"errors": self.errors, "outside": self.outside}
 
     def search(self, word: str) -> list[str]:
         """The titles of what the site's own search finds."""

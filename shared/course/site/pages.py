@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.course.lesson import Entry, entries
+from shared.course.lesson import LessonEntry, lesson_entries
 from shared.course.site.listing import LISTING, listing
 from shared.course.site.prerequisites import prerequisites
 
@@ -34,7 +34,7 @@ class Course:
     """Whatever pages are made of, or may show and link to."""
     lessons: dict[int, Path]
     """The folder of each lesson that has a page, by its number."""
-    entries: dict[int, Entry]
+    entries: dict[int, LessonEntry]
 
     @classmethod
     def at(cls, root: Path) -> "Course":
@@ -48,7 +48,7 @@ class Course:
             path.parent for path in files if re.fullmatch(r"lessons/lesson_\d\d_\w+/README.md", relative(path, root))
         ]
         lessons = {int(folder.name.split("_")[1]): folder for folder in found}
-        return cls(root, tuple(files), lessons, {entry.number: entry for entry in entries()})
+        return cls(root, tuple(files), lessons, {entry.number: entry for entry in lesson_entries()})
 
     def lesson_of(self, path: Path) -> int | None:
         """The lesson in whose folder a file lies."""

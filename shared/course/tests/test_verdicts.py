@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.course.claims import half_width, judge, number, row
+from shared.course.claims import claim_row, half_width, judge, number
 from shared.course.lesson import Arm, Claim, Lesson, Run
 from shared.course.readme import lesson_results, part_results
 from shared.course.results import key_of
@@ -24,8 +24,8 @@ def arms(*values):
 
 
 def test_the_mean_decides():
-    assert judge(CLAIM, arms(0.85, 0.96), judged=True).word == "reproduced"
-    assert judge(CLAIM, arms(0.85, 0.94), judged=True).word == "FAILED"
+    assert judge(CLAIM, arms(0.85, 0.96), judged=True).label == "reproduced"
+    assert judge(CLAIM, arms(0.85, 0.94), judged=True).label == "FAILED"
     assert not judge(CLAIM, arms(0.85, 0.94), judged=True).as_expected
 
 
@@ -52,14 +52,14 @@ def test_not_a_number_never_holds():
 def test_a_claim_expected_not_to_show_must_not_show():
     negative = replace(CLAIM, expected="not at this scale", reason="too small")
     verdict = judge(negative, arms(0.5), judged=True)
-    assert (verdict.word, verdict.as_expected) == ("not at this scale", True)
+    assert (verdict.label, verdict.as_expected) == ("not at this scale", True)
     verdict = judge(negative, arms(0.95), judged=True)
-    assert (verdict.word, verdict.as_expected) == ("reproduced", False)
+    assert (verdict.label, verdict.as_expected) == ("reproduced", False)
 
 
 def test_what_is_not_judged_can_neither_hold_nor_fail():
     verdict = judge(CLAIM, arms(0.1), judged=False)
-    assert (verdict.word, verdict.as_expected, row(verdict)["threshold"]) == ("measured", True, "–")
+    assert (verdict.label, verdict.as_expected, claim_row(verdict)["threshold"]) == ("measured", True, "–")
 
 
 def test_the_interval_is_student_t():
@@ -69,9 +69,9 @@ def test_the_interval_is_student_t():
 
 
 def test_rows_show_units():
-    assert row(judge(CLAIM, arms(0.9123), judged=True))["measured"] == "91.2 %"
-    assert row(judge(replace(CLAIM, show="points"), arms(0.031), judged=True))["measured"] == "+3.1 points"
-    assert "± " in row(judge(CLAIM, arms(0.91, 0.93), judged=True))["measured"]
+    assert claim_row(judge(CLAIM, arms(0.9123), judged=True))["measured"] == "91.2 %"
+    assert claim_row(judge(replace(CLAIM, show="points"), arms(0.031), judged=True))["measured"] == "+3.1 points"
+    assert "± " in claim_row(judge(CLAIM, arms(0.91, 0.93), judged=True))["measured"]
 
 
 def test_reasons_belong_to_claims_that_do_not_show():
@@ -133,7 +133,7 @@ def test_another_data_set_has_a_record_and_a_table_of_its_own(tmp_path):
 def test_each_part_has_its_own_table(tmp_path):
     lesson = lesson_of_two_parts()
     rows = [
-        {"name": claim.name, "reason": "", **row(judge(claim, {0: {"model": {"accuracy": 0.9}, "other": {"accuracy": 0.7}}}, judged=True))}
+        {"name": claim.name, "reason": "", **claim_row(judge(claim, {0: {"model": {"accuracy": 0.9}, "other": {"accuracy": 0.7}}}, judged=True))}
         for claim in lesson.claims
     ]  # fmt: skip
     costs = {"model": {"seconds": [30.0], "peak_memory_mb": 100}, "other": {"seconds": [10.0], "peak_memory_mb": 400}}

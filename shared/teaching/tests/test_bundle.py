@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.course.lesson import ROOT, entries, lesson_folder
+from shared.course.lesson import ROOT, lesson_entries, lesson_folder
 from shared.errors import CourseError
 from shared.teaching import bundle
 from shared.teaching.assign import assign
@@ -18,7 +18,7 @@ from shared.teaching.leaks import leaks
 from shared.teaching.markers import exercise_folder, exercises_of, part, solutions
 from shared.teaching.settings import assignment
 
-BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
+BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 LESSON, PATCHES = "lesson_01_vit", "lessons/lesson_01_vit/model/patches.py"
 SETTINGS = 'title = "A class"\n[lesson.1]\nopens = 2027-03-01\ndue = 2027-03-15\npoints = { "1.4" = 7.5 }\n'
 

@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from shared.course.lesson import ROOT, entries, lesson_folder
+from shared.course.lesson import ROOT, lesson_entries, lesson_folder
 from shared.errors import CourseError
 from shared.teaching.mutation import hunt
 from shared.teaching.mutation.mutator import mutants
 
-BUILT = [entry.number for entry in entries() if lesson_folder(entry.number)]
+BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 FLOOR = 0.85  # of a small sample; of all of them, `make mutants` asks for nine in ten
 
 CODE = """

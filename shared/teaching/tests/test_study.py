@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from shared.course.lesson import ROOT, Entry
+from shared.course.lesson import ROOT, LessonEntry
 from shared.errors import CourseError
 from shared.teaching import check, markers, progress, study
 from shared.teaching.progress import Standing, standing, summary
@@ -89,7 +89,7 @@ def run(course, preset, *verdicts):
     path.write_text(json.dumps([{"verdict": verdict} for verdict in verdicts]))
 
 
-ENTRY = Entry(1, "Small", "Learn", 90)
+ENTRY = LessonEntry(1, "Small", "Learn", 90)
 
 
 def test_a_lesson_is_done_when_claims_and_exercises_are(course):
@@ -122,7 +122,7 @@ def test_a_lesson_that_is_not_built_has_not_begun(course):
 
 def test_the_last_line_counts_lessons_and_hours():
     def at(number, done, built=True):
-        return Standing(Entry(number, "", "Learn", 120), built, 3 * done, 3 * done, 2 * done, 2, done)
+        return Standing(LessonEntry(number, "", "Learn", 120), built, 3 * done, 3 * done, 2 * done, 2, done)
 
     assert summary([at(0, True), at(1, True), at(2, False), at(3, False, built=False)]) == (
         "1 / 3 complete, about 4 hours left; next: make lesson-2"

@@ -101,9 +101,7 @@ def test_the_browser_notices_what_is_wrong(course, build, browse, tmp_path):
     assert (
         [Path(name).name for name in seen["broken"]] == ["missing.png"] == [Path(name).name for name in seen["unnamed"]]
     )
-    assert any("planted" in said for said in seen["checkpoint_errors"]) and any(
-        "404" in said for said in seen["checkpoint_errors"]
-    )
+    assert any("planted" in said for said in seen["errors"]) and any("404" in said for said in seen["errors"])
     assert seen["outside"] == ["https://example.org/x.js"]
     good = pages["lessons/lesson_01_example/README.html"]
     assert good["formulas"] == 4 - 1 and good["unset"] == good["misread"] == good["broken"] == good["outside"] == []
@@ -121,7 +119,7 @@ def test_the_course_in_a_browser(build, browse, tmp_path):
     found = browse(tmp_path / "site", "Q-Former", "position")
     pages, course = found["pages"], Course.at(ROOT)
     for name, seen in pages.items():
-        assert seen["checkpoint_errors"] == [] and seen["outside"] == [], name
+        assert seen["errors"] == [] and seen["outside"] == [], name
         assert seen["unset"] == seen["misread"] == [], f"{name}: mathematics"
         assert seen["dollars"] == [], f"{name}: mathematics that neither GitHub nor the site takes for such"
         assert seen["broken"] == [] and seen["unnamed"] == [], f"{name}: pictures"
