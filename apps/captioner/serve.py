@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageOps
 
 from apps.captioner.run_folder import load_captioner, read_record
+from shared.cli import command_line
 from shared.serving.serve import serve
 from shared.serving.served_model import Refusal, Request
 from shared.serving.settings import Settings

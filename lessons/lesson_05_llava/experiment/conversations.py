@@ -189,6 +189,7 @@ def to_be_described(
 def _prompts(tokenizer: Tokenizer, questions: Sequence[str], features: Tensor) -> list[Int[Tensor, "_"]]:
     places = [features.shape[1]]
     rows = [
-        interview(tokenizer, [(question, "")], begin=BEGIN_TOKEN, image_tokens=places).token_ids for question in questions
+        interview(tokenizer, [(question, "")], begin=BEGIN_TOKEN, image_tokens=places).token_ids
+        for question in questions
     ]
     return [torch.tensor(row) for row in rows]
