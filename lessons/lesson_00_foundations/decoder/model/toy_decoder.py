@@ -13,7 +13,7 @@ ROTARY_BASE = 100.0
 
 def toy_decoder(vocab_size: int, **sizes: int) -> LanguageModel:
     """Build an untrained decoder: width 64, three blocks, four query heads and two key-value heads, unless `sizes` say otherwise."""
-    defaults = {"width": 64, "layers": 3, "heads": 4, "kv_heads": 2, "hidden": 160}
+    defaults = {"width": 64, "depth": 3, "heads": 4, "kv_heads": 2, "mlp_dim": 160}
     return LanguageModel(DecoderConfig(vocab_size, **(defaults | sizes), rotary_base=ROTARY_BASE, tied=True))
 
 
