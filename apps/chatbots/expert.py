@@ -19,7 +19,7 @@ from lessons.lesson_00_foundations.decoder.model.toy_decoder import ROTARY_BASE
 from shared.errors import CourseError
 from shared.tokenizers import ChatTemplate, Tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS
-from shared.training import TrainingConfig, TrainingResult, train
+from shared.training import RunOptions, TrainingConfig, TrainingResult, train
 from shared.transformer import DecoderConfig
 
 VOCABULARY = 1500

@@ -1,4 +1,4 @@
-"""Made-up texts and bytes for the tests, the same in every run."""
+"""Generate texts and bytes for the tests, the same in every run."""
 
 from hypothesis import HealthCheck
 from hypothesis import strategies as st

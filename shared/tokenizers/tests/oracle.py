@@ -1,4 +1,4 @@
-"""The `tokenizers` library set up as ours is, and texts that try both."""
+"""Configure the `tokenizers` library as the reference, and provide texts to compare with it."""
 
 import inspect
 import json

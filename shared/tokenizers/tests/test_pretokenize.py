@@ -1,4 +1,4 @@
-"""Cutting into words: the published patterns, on every character there is."""
+"""Test that words are split as the library splits them, for every Unicode character."""
 
 import sys
 
@@ -18,7 +18,7 @@ def cut_by_the_library(text: str, pattern: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("expected", "regex"), [("a", r"\p{L}"), ("0", r"\p{N}"), ("\t", r"\s")])
-def test_every_character_is_of_the_kind_that_the_library_says(expected, regex):
+def test_character_classes_equal_the_library(expected, regex):
     """Whatever Unicode this Python knows: the library's is version 16. Planes 4 to 13 are empty, 15 and 16 private."""
     codes = [*range(128, 0xD800), *range(0xE000, 0x40000), *range(0xE0000, 0xE1000), sys.maxunicode]
     characters = [chr(code) for code in codes]
@@ -26,40 +26,42 @@ def test_every_character_is_of_the_kind_that_the_library_says(expected, regex):
     for start in range(0, len(characters), 4096):
         block = "".join(characters[start : start + 4096])
         others.update("".join(part for part, _ in remover.pre_tokenize_str(block)))
-    theirs = set(characters) - others
+    expected_characters = set(characters) - others
     # The long s stands as itself under 'ſ: it is a letter too.
-    ours = {character for character in characters if character_class(character).replace("S", "a") == expected}
-    assert [hex(ord(character)) for character in sorted(ours ^ theirs)] == []
+    characters_found = {
+        character for character in characters if character_class(character).replace("S", "a") == expected
+    }
+    assert [hex(ord(character)) for character in sorted(characters_found ^ expected_characters)] == []
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_words_are_the_library_s_on_awkward_texts(pattern):
+def test_words_equal_the_library_on_difficult_texts(pattern):
     for text in [*ADVERSARIAL, *TEXTS.values()]:
         assert split_words(text, pattern) == cut_by_the_library(text, pattern), ascii(text[:60])
 
 
 @settings(max_examples=300, **FIXED)
 @given(texts)
-def test_words_are_the_library_s_on_any_text(text):
+def test_words_equal_the_library_on_any_text(text):
     for pattern in PATTERNS:
         assert split_words(text, pattern) == cut_by_the_library(text, pattern)
 
 
 @settings(**FIXED)
 @given(texts_with_half_characters)
-def test_words_are_the_text_again(text):
+def test_words_concatenate_to_the_text(text):
     for pattern in PATTERNS:
         assert "".join(split_words(text, pattern)) == text
 
 
-def test_the_gpt2_pattern_is_what_the_library_calls_byte_level():
+def test_gpt2_pattern_equals_the_library_byte_level():
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     for text in ADVERSARIAL:
         ends = [span[1] for _, span in byte_level.pre_tokenize_str(text)]
         assert [sum(map(len, split_words(text, "gpt2")[: at + 1])) for at in range(len(ends))] == ends
 
 
-def test_the_patterns_differ_where_they_should():
+def test_differences_between_patterns():
     text = "let's x=12345 .append(\n\n  y)"
     assert split_words(text, "gpt2") == ["let", "'s", " x", "=", "12345", " .", "append", "(", "\n\n ", " y", ")"]
     assert split_words(text, "llama3") == ["let", "'s", " x", "=", "123", "45", " .", "append", "(\n\n", " ", " y", ")"]
@@ -67,6 +69,6 @@ def test_the_patterns_differ_where_they_should():
     assert split_words("DON'T", "gpt2") == ["DON", "'", "T"] and split_words("DON'T", "llama3") == ["DON", "'T"]
 
 
-def test_an_unknown_pattern_is_refused():
+def test_unknown_pattern_is_rejected():
     with pytest.raises(ValueError, match="unknown pattern 'gpt3': choose one of gpt2, llama3, qwen2"):
         split_words("text", "gpt3")

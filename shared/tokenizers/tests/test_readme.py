@@ -1,4 +1,4 @@
-"""The page's whiteboard and its examples, computed again."""
+"""Recompute the README's example by hand and run its code."""
 
 import re
 from collections import Counter
@@ -39,32 +39,32 @@ def whiteboard() -> list[str]:
     return rows
 
 
-def test_the_whiteboard_is_what_training_does():
+def test_table_of_merges_equals_training():
     assert re.findall(r"^\| \d+ \| .*$", PAGE, flags=re.M) == whiteboard()
 
 
-def test_the_words_that_were_not_in_the_text_are_cut_as_the_page_says():
+def test_new_words_are_split_as_the_page_says():
     tokenizer = tokenizer_with(learn_merges(COUNTS, 100))
-    told = dict(re.findall(r"^- `(\w+)` → `([^`]+)`", PAGE, flags=re.M))
-    assert told == {word: "·".join(cut(tokenizer, word.encode())) for word in told} and len(told) == 3
+    on_page = dict(re.findall(r"^- `(\w+)` → `([^`]+)`", PAGE, flags=re.M))
+    assert on_page == {word: "·".join(cut(tokenizer, word.encode())) for word in on_page} and len(on_page) == 3
 
 
-def test_the_first_counts_are_the_page_s():
+def test_first_pair_counts_equal_the_page():
     frequency = Counter()
     for word, count in COUNTS.items():
         for pair in pairwise(word.decode()):
             frequency["".join(pair)] += count
-    told = re.search(r"^    (re \d.*)$", PAGE, flags=re.M)[1]
-    assert told == "   ".join(f"{pair} {count}" for pair, count in frequency.most_common())
+    on_page = re.search(r"^    (re \d.*)$", PAGE, flags=re.M)[1]
+    assert on_page == "   ".join(f"{pair} {count}" for pair, count in frequency.most_common())
 
 
-def test_the_examples_run_one_after_the_other(capsys):
+def test_examples_run_in_order(capsys):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, flags=re.M | re.S)
     assert len(blocks) == 3
     exec("".join(blocks), {})
     assert "".join(capsys.readouterr().out.split()) == "ring🦜"
 
 
-def test_the_kinds_are_the_page_s():
+def test_character_classes_equal_the_page():
     text, kinds = re.search(r"^    text     (.*)\n    classes  (.*)$", PAGE, flags=re.M).groups()
     assert "".join(character if character.isascii() else character_class(character) for character in text) == kinds

@@ -1,4 +1,4 @@
-"""Encoding and decoding: nothing is lost, the library's numbers, special tokens that no text can forge."""
+"""Test that encoding is lossless, equals the library's, and that text cannot forge special tokens."""
 
 import random
 import subprocess
@@ -28,69 +28,69 @@ def added(library: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return library
 
 
-OURS = {
+TOKENIZERS = {
     name: Tokenizer.train(CORPUS, 1_004, special_tokens=SPECIAL_TOKENS, pattern=name)
     for name in ("gpt2", "llama3", "qwen2")
 }
-THEIRS = {name: added(trained_library(CORPUS, 1_000, name)) for name in OURS}
-tokenizer = OURS["llama3"]
+REFERENCES = {name: added(trained_library(CORPUS, 1_000, name)) for name in TOKENIZERS}
+tokenizer = TOKENIZERS["llama3"]
 
 
-def test_the_vocabulary_is_bytes_then_merges_then_specials():
+def test_vocabulary_order_is_bytes_merges_special_tokens():
     numbers = list(tokenizer.vocab.values())
     assert list(tokenizer.vocab)[:256] == list(BYTE_TOKENS) and numbers == list(range(1_000))
     assert tokenizer.special_tokens == dict(zip(SPECIAL_TOKENS, range(1_000, 1_004), strict=True))
     assert tokenizer.vocab_size == 1_004 and len(tokenizer.merges) == 744
 
 
-@pytest.mark.parametrize("pattern", OURS)
-def test_numbers_are_the_library_s(pattern):
+@pytest.mark.parametrize("pattern", TOKENIZERS)
+def test_token_ids_equal_the_library(pattern):
     for text in [*ADVERSARIAL, *TEXTS.values()]:
-        numbers = OURS[pattern].encode(text, allowed_special=SPECIAL_TOKENS)
-        assert numbers == THEIRS[pattern].encode(text).ids, ascii(text[:60])
-        assert OURS[pattern].decode(numbers) == text
+        numbers = TOKENIZERS[pattern].encode(text, allowed_special=SPECIAL_TOKENS)
+        assert numbers == REFERENCES[pattern].encode(text).ids, ascii(text[:60])
+        assert TOKENIZERS[pattern].decode(numbers) == text
         for skip in (False, True):
-            theirs = THEIRS[pattern].decode(numbers, skip_special_tokens=skip)
-            assert OURS[pattern].decode(numbers, skip_special_tokens=skip) == theirs
+            expected = REFERENCES[pattern].decode(numbers, skip_special_tokens=skip)
+            assert TOKENIZERS[pattern].decode(numbers, skip_special_tokens=skip) == expected
 
 
 @settings(max_examples=150, **FIXED)
 @given(st.lists(st.one_of(texts, st.sampled_from(SPECIAL_TOKENS)), max_size=6).map("".join))
-def test_any_text_comes_back_with_the_library_s_numbers(text):
-    for pattern, ours in OURS.items():
-        numbers = ours.encode(text, allowed_special=ours.special_tokens)
-        assert numbers == THEIRS[pattern].encode(text).ids
-        assert ours.decode(numbers) == text
-        assert ours.decode(ours.encode(text)) == text
+def test_any_text_round_trips_with_the_library_token_ids(text):
+    for pattern, trained in TOKENIZERS.items():
+        numbers = trained.encode(text, allowed_special=trained.special_tokens)
+        assert numbers == REFERENCES[pattern].encode(text).ids
+        assert trained.decode(numbers) == text
+        assert trained.decode(trained.encode(text)) == text
 
 
 @settings(max_examples=150, **FIXED)
 @given(data)
-def test_any_bytes_come_back(raw):
+def test_any_bytes_round_trip(raw):
     assert tokenizer.decode_bytes(tokenizer.encode(raw)) == raw
     assert tokenizer.decode(tokenizer.encode(raw)) == raw.decode("utf-8", "replace")
 
 
 @settings(**FIXED)
 @given(texts)
-def test_text_and_its_bytes_are_the_same_tokens(text):
+def test_text_and_its_bytes_encode_alike(text):
     assert tokenizer.encode(text.encode()) == tokenizer.encode(text)
 
 
 @settings(max_examples=200, **FIXED)
 @given(st.lists(st.integers(0, 1_003), max_size=40))
-def test_any_numbers_decode_as_the_library_decodes_them(numbers):
-    assert tokenizer.decode(numbers) == THEIRS["llama3"].decode(numbers, skip_special_tokens=False)
+def test_any_token_ids_decode_as_the_library(numbers):
+    assert tokenizer.decode(numbers) == REFERENCES["llama3"].decode(numbers, skip_special_tokens=False)
 
 
 @settings(**FIXED)
 @given(texts, st.lists(st.tuples(st.sampled_from(SPECIAL_TOKENS), texts), max_size=3))
-def test_plain_text_never_gives_a_special_token(text, forged):
+def test_plain_text_never_encodes_to_a_special_token(text, forged):
     text += "".join(special + more for special, more in forged)
     assert not set(tokenizer.encode(text)) & set(tokenizer.special_tokens.values())
 
 
-def test_special_tokens_stand_where_they_are_allowed_and_the_longest_wins():
+def test_allowed_special_tokens_are_recognized_longest_first():
     begin, end, image, image_end = tokenizer.special_tokens.values()
     text = "<|begin|>a<image><image><end><|end|>"
     assert tokenizer.encode(text, allowed_special=tokenizer.special_tokens) == [
@@ -109,13 +109,13 @@ def test_special_tokens_stand_where_they_are_allowed_and_the_longest_wins():
         tokenizer.encode("", allowed_special=["<box>"])
 
 
-def test_one_word_of_a_hundred_thousand_letters_is_encoded_as_the_library_does():
+def test_word_of_100_000_letters_equals_the_library():
     for letters in ("ab", "acgt", "etaoinshrdlu"):
         word = "".join(random.Random(0).choices(letters, k=100_000))
-        assert tokenizer.encode(word) == THEIRS["llama3"].encode(word).ids
+        assert tokenizer.encode(word) == REFERENCES["llama3"].encode(word).ids
 
 
-def test_remembered_words_are_few_and_short_and_change_nothing():
+def test_cache_is_bounded_and_changes_nothing():
     fresh = Tokenizer.train(CORPUS, 1_004, special_tokens=SPECIAL_TOKENS)
     text = " the the the " + "x" * (MAX_CACHED_WORD_LENGTH + 1)
     first = fresh.encode(text)
@@ -128,7 +128,7 @@ def test_remembered_words_are_few_and_short_and_change_nothing():
     assert fresh.encode(" unheard-of") == tokenizer.encode(" unheard-of") and len(fresh._cache) == size
 
 
-def test_it_runs_with_nothing_installed():
+def test_runs_without_installed_packages():
     code = (
         "from shared.tokenizers import Tokenizer; t = Tokenizer.train(['ab ab'], 258); print(t.decode(t.encode('abé')))"
     )
@@ -137,7 +137,7 @@ def test_it_runs_with_nothing_installed():
     assert done.stdout.strip() == "abé", done.stderr
 
 
-def test_numbers_may_be_of_any_integer_type():
+def test_token_ids_may_be_of_any_integer_type():
     numbers = tokenizer.encode("some text")
     assert tokenizer.decode(torch.tensor(numbers)) == tokenizer.decode(numpy.array(numbers)) == "some text"
     with pytest.raises(TypeError):
@@ -145,25 +145,25 @@ def test_numbers_may_be_of_any_integer_type():
 
 
 @pytest.mark.parametrize("number", [-1, 1_004, 10**12])
-def test_a_number_of_no_token_is_refused(number):
+def test_unknown_token_id_is_rejected(number):
     with pytest.raises(ValueError, match=f"unknown token id {number}; this vocabulary has 1004 tokens"):
         tokenizer.decode([number])
 
 
-def test_half_a_surrogate_pair_is_refused_but_escaped_bytes_are_bytes():
+def test_unpaired_surrogate_is_rejected_but_escaped_bytes_are_bytes():
     with pytest.raises(ValueError, match=r"'\\ud83d' is half of a surrogate pair"):
         tokenizer.encode("a\ud83db")
     assert tokenizer.decode_bytes(tokenizer.encode(b"a\xff".decode("utf-8", "surrogateescape"))) == b"a\xff"
 
 
-def test_a_whole_word_may_go_before_the_merges():
+def test_ignore_merges_encodes_a_known_word_as_one_token():
     tokens = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"abc", b"bc"])}
     merges = [(b"b", b"c"), (b"a", b"b")]  # no merge makes "abc"
     assert Tokenizer(tokens, merges).encode("abc") == [tokens[b"a"], tokens[b"bc"]]
     assert Tokenizer(tokens, merges, ignore_merges=True).encode("abc d") == [tokens[b"abc"], tokens[b" "], tokens[b"d"]]
 
 
-def test_composed_form_comes_before_the_tokens():
+def test_nfc_normalizes_text_but_not_special_tokens():
     composing = Tokenizer(tokenizer.vocab, tokenizer.merges, special_tokens=tokenizer.special_tokens, nfc=True)
     text = "e\u0301 <image>\u0338"
     assert composing.encode(text) == tokenizer.encode(unicodedata.normalize("NFC", text))
@@ -183,17 +183,17 @@ def test_small_texts_give_small_vocabularies():
         Tokenizer.train(["ab"], 300, special_tokens=["<a>", "<a>"])
 
 
-WHOLE = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"abc"])}
+VOCAB = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"abc"])}
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"pattern": "gpt9"}, "unknown pattern 'gpt9'"),
-        ({"vocab": {token: number for token, number in WHOLE.items() if token != b"x"}}, "no token for 1 of the 256"),
-        ({"vocab": WHOLE | {b"abc": 5}}, "no two tokens may share one"),
-        ({"vocab": WHOLE | {b"abc": -5}}, "must be 0 to"),
-        ({"vocab": WHOLE | {b"abc": 2**40}}, "must be 0 to"),
+        ({"vocab": {token: number for token, number in VOCAB.items() if token != b"x"}}, "no token for 1 of the 256"),
+        ({"vocab": VOCAB | {b"abc": 5}}, "no two tokens may share one"),
+        ({"vocab": VOCAB | {b"abc": -5}}, "must be 0 to"),
+        ({"vocab": VOCAB | {b"abc": 2**40}}, "must be 0 to"),
         ({"special_tokens": {"<end>": 3}}, "no two tokens may share one"),
         ({"special_tokens": {"": 300}}, "must not be an empty text"),
         ({"special_tokens": {"ab": 300}}, "'ab' is also an ordinary token"),
@@ -203,8 +203,8 @@ WHOLE = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"ab
         ({"merges": [(b"a", b"b"), (b"a", b"b")]}, "the same merge is given twice"),
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(change, message):
-    whole = {"vocab": WHOLE, "merges": [(b"a", b"b"), (b"ab", b"c")]}
-    Tokenizer(**whole)
+def test_inconsistent_parts_are_rejected(change, message):
+    parts = {"vocab": VOCAB, "merges": [(b"a", b"b"), (b"ab", b"c")]}
+    Tokenizer(**parts)
     with pytest.raises(ValueError, match=message):
-        Tokenizer(**whole | change)
+        Tokenizer(**parts | change)

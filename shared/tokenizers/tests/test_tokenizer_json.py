@@ -1,4 +1,4 @@
-"""tokenizer.json: the library reads ours, we read the library's, and what would mean something else is refused."""
+"""Test that tokenizer.json files are exchanged with the library, and that unsupported files are rejected."""
 
 import json
 import pickle
@@ -19,63 +19,67 @@ SAMPLES = [*ADVERSARIAL, *(text[:3_000] for text in TEXTS.values()), "e\u0301 <i
 trained = {name: Tokenizer.train(CORPUS, 700, special_tokens=SPECIAL_TOKENS, pattern=name) for name in PATTERNS}
 
 
-def same(ours: Tokenizer, theirs: tokenizers.Tokenizer) -> None:
+def same(tokenizer: Tokenizer, reference: tokenizers.Tokenizer) -> None:
     for text in SAMPLES:
-        numbers = ours.encode(text, allowed_special=ours.special_tokens)
-        assert numbers == theirs.encode(text, add_special_tokens=False).ids, ascii(text[:60])
-        assert ours.decode(numbers) == theirs.decode(numbers, skip_special_tokens=False)
+        numbers = tokenizer.encode(text, allowed_special=tokenizer.special_tokens)
+        assert numbers == reference.encode(text, add_special_tokens=False).ids, ascii(text[:60])
+        assert tokenizer.decode(numbers) == reference.decode(numbers, skip_special_tokens=False)
 
 
 @pytest.mark.parametrize("nfc", [False, True])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_the_library_reads_ours_and_so_do_we(pattern, nfc, tmp_path):
-    ours = Tokenizer(
+def test_the_library_and_the_course_load_the_saved_file(pattern, nfc, tmp_path):
+    tokenizer = Tokenizer(
         trained[pattern].vocab,
         trained[pattern].merges,
         special_tokens=trained[pattern].special_tokens,
         pattern=pattern,
         nfc=nfc,
     )
-    save_tokenizer(ours, tmp_path / "tokenizer.json")
-    theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
-    same(ours, theirs)
-    assert theirs.get_vocab_size() == ours.vocab_size
+    save_tokenizer(tokenizer, tmp_path / "tokenizer.json")
+    reference = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    same(tokenizer, reference)
+    assert reference.get_vocab_size() == tokenizer.vocab_size
     again = load_tokenizer(tmp_path / "tokenizer.json")
     for part in ("vocab", "merges", "special_tokens", "pattern", "ignore_merges", "nfc"):
-        assert getattr(again, part) == getattr(ours, part)
+        assert getattr(again, part) == getattr(tokenizer, part)
     # What the library makes of it, in its own spelling, is still the same to us.
-    theirs.save(str(tmp_path / "theirs.json"))
-    again = load_tokenizer(tmp_path / "theirs.json")
-    assert (again.vocab, again.merges, again.special_tokens) == (ours.vocab, ours.merges, ours.special_tokens)
+    reference.save(str(tmp_path / "reference.json"))
+    again = load_tokenizer(tmp_path / "reference.json")
+    assert (again.vocab, again.merges, again.special_tokens) == (
+        tokenizer.vocab,
+        tokenizer.merges,
+        tokenizer.special_tokens,
+    )
 
 
-def test_transformers_reads_ours(tmp_path):
-    ours = trained["llama3"]
-    save_tokenizer(ours, tmp_path / "tokenizer.json")
-    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+def test_transformers_loads_the_saved_file(tmp_path):
+    tokenizer = trained["llama3"]
+    save_tokenizer(tokenizer, tmp_path / "tokenizer.json")
+    reference = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     for text in SAMPLES:
-        assert theirs(text, add_special_tokens=False).input_ids == ours.encode(
-            text, allowed_special=ours.special_tokens
+        assert reference(text, add_special_tokens=False).input_ids == tokenizer.encode(
+            text, allowed_special=tokenizer.special_tokens
         )
 
 
-def test_a_merge_is_one_line_that_a_person_can_read(tmp_path):
+def test_file_has_one_readable_merge_per_line(tmp_path):
     save_tokenizer(trained["llama3"], tmp_path / "new folder" / "tokenizer.json")
     lines = (tmp_path / "new folder" / "tokenizer.json").read_text(encoding="utf-8").splitlines()
     assert '   "Ġ t",' in lines and '   "i n",' in lines
 
 
 def of_the_library(pre_tokenizer, *, special_tokens=("<|begin|>",), normalizer=None, **trainer) -> tokenizers.Tokenizer:
-    theirs = tokenizers.Tokenizer(models.BPE())
-    theirs.pre_tokenizer, theirs.decoder = pre_tokenizer, decoders.ByteLevel()
+    reference = tokenizers.Tokenizer(models.BPE())
+    reference.pre_tokenizer, reference.decoder = pre_tokenizer, decoders.ByteLevel()
     if normalizer:
-        theirs.normalizer = normalizer
+        reference.normalizer = normalizer
     alphabet = {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()} | trainer
-    theirs.train_from_iterator(
+    reference.train_from_iterator(
         CORPUS,
         trainers.BpeTrainer(vocab_size=700, special_tokens=list(special_tokens), show_progress=False, **alphabet),
     )
-    return theirs
+    return reference
 
 
 @pytest.mark.parametrize(
@@ -88,32 +92,32 @@ def of_the_library(pre_tokenizer, *, special_tokens=("<|begin|>",), normalizer=N
         (library("qwen2").pre_tokenizer, "qwen2"),
     ],
 )
-def test_we_read_what_the_library_has_trained(pre_tokenizer, name, tmp_path):
+def test_files_of_the_library_are_loaded(pre_tokenizer, name, tmp_path):
     """With its special tokens first, a normalizer, a post-processor, and tokens added later."""
-    theirs = of_the_library(pre_tokenizer, normalizer=normalizers.NFC())
-    theirs.add_special_tokens(["<|later|>"])
-    theirs.post_processor = processors.TemplateProcessing(
-        single="<|begin|> $A", special_tokens=[("<|begin|>", theirs.token_to_id("<|begin|>"))]
+    reference = of_the_library(pre_tokenizer, normalizer=normalizers.NFC())
+    reference.add_special_tokens(["<|later|>"])
+    reference.post_processor = processors.TemplateProcessing(
+        single="<|begin|> $A", special_tokens=[("<|begin|>", reference.token_to_id("<|begin|>"))]
     )
-    theirs.save(str(tmp_path / "tokenizer.json"))
-    ours = load_tokenizer(tmp_path / "tokenizer.json")
-    assert (ours.pattern, ours.nfc) == (name, True)
-    assert ours.special_tokens == {"<|begin|>": 0, "<|later|>": 700} and ours.vocab_size == 701
-    same(ours, theirs)
-    save_tokenizer(ours, tmp_path / "again.json")
-    same(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "again.json")))
+    reference.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (tokenizer.pattern, tokenizer.nfc) == (name, True)
+    assert tokenizer.special_tokens == {"<|begin|>": 0, "<|later|>": 700} and tokenizer.vocab_size == 701
+    same(tokenizer, reference)
+    save_tokenizer(tokenizer, tmp_path / "again.json")
+    same(tokenizer, tokenizers.Tokenizer.from_file(str(tmp_path / "again.json")))
 
 
-def test_words_that_go_before_the_merges_do_so_in_both(tmp_path):
+def test_ignore_merges_equals_the_library(tmp_path):
     """As in Llama 3, whose vocabulary has words that its merges cannot make."""
     tokens = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"bc", b"abc"])}
-    ours = Tokenizer(tokens, [(b"b", b"c"), (b"a", b"b")], ignore_merges=True)
-    save_tokenizer(ours, tmp_path / "tokenizer.json")
-    same(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
+    tokenizer = Tokenizer(tokens, [(b"b", b"c"), (b"a", b"b")], ignore_merges=True)
+    save_tokenizer(tokenizer, tmp_path / "tokenizer.json")
+    same(tokenizer, tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json")))
     assert load_tokenizer(tmp_path / "tokenizer.json").encode("abc") == [tokens[b"abc"]]
 
 
-def test_a_tokenizer_can_be_sent_to_another_process():
+def test_tokenizer_can_be_pickled():
     again = pickle.loads(pickle.dumps(trained["llama3"]))
     assert again.encode(SCRIPTS) == trained["llama3"].encode(SCRIPTS)
 
@@ -170,7 +174,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_mean_something_else_is_refused(name, content, tmp_path):
+def test_unsupported_file_is_rejected(name, content, tmp_path):
     change, message = REFUSED[name]
     change(content)
     file = tmp_path / "changed.json"
@@ -181,52 +185,53 @@ def test_what_would_mean_something_else_is_refused(name, content, tmp_path):
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"\x89PNG\r\n\x1a\n"])
-def test_what_is_no_json_is_refused(raw, tmp_path):
+def test_invalid_json_is_rejected(raw, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(raw)
     with pytest.raises(CourseError, match="cannot be read as JSON"):
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize("raw", [b"[]", b"3", b"null", b'{"model": null}', b'{"model": []}'])
-def test_json_of_something_else_is_refused(raw, tmp_path):
+def test_json_of_another_structure_is_rejected(raw, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(raw)
     with pytest.raises(CourseError, match=r"not a tokenizer.json as the tokenizers library writes it"):
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_error_names_a_missing_file_or_a_folder(tmp_path):
     with pytest.raises(CourseError, match=r"none.json does not exist; a tokenizer is one file"):
         load_tokenizer(tmp_path / "none.json")
     with pytest.raises(CourseError, match="cannot be read"):
         load_tokenizer(tmp_path)
 
 
-def test_a_disk_that_refuses_is_said_in_one_line(tmp_path):
+def test_unwritable_file_gives_a_course_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CourseError, match=r"cannot write .*tokenizer.json"):
         save_tokenizer(trained["gpt2"], tmp_path / "file" / "tokenizer.json")
 
 
-def test_the_trained_alphabet_must_be_whole(tmp_path):
-    theirs = of_the_library(pre_tokenizers.ByteLevel(add_prefix_space=False), initial_alphabet=[])
-    theirs.save(str(tmp_path / "tokenizer.json"))
+def test_vocabulary_with_missing_bytes_is_rejected(tmp_path):
+    reference = of_the_library(pre_tokenizers.ByteLevel(add_prefix_space=False), initial_alphabet=[])
+    reference.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(CourseError, match="of the 256 bytes"):
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize(("kind", "pattern"), [(GPT2Tokenizer, "gpt2"), (Qwen2Tokenizer, "qwen2")])
-def test_we_read_the_published_kinds_as_transformers_writes_them(kind, pattern, tmp_path):
+def test_tokenizers_saved_by_transformers_are_loaded(kind, pattern, tmp_path):
     """With their whole pipelines: GPT-2's, and Qwen2's that composes characters first."""
     source = trained[pattern]
     vocab = {bytes_to_unicode(token): number for token, number in source.vocab.items()} | {"<|endoftext|>": 9_999}
-    theirs = kind(
+    reference = kind(
         vocab=vocab, merges=[(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in source.merges]
     )
-    theirs.save_pretrained(tmp_path)
-    ours = load_tokenizer(tmp_path / "tokenizer.json")
-    assert (ours.pattern, ours.nfc) == (pattern, kind is Qwen2Tokenizer)
-    assert ours.special_tokens == {"<|endoftext|>": 9_999} and ours.vocab_size == 10_000
+    reference.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    assert (tokenizer.pattern, tokenizer.nfc) == (pattern, kind is Qwen2Tokenizer)
+    assert tokenizer.special_tokens == {"<|endoftext|>": 9_999} and tokenizer.vocab_size == 10_000
     for text in [*SAMPLES, "a<|endoftext|>b"]:
         assert (
-            ours.encode(text, allowed_special=ours.special_tokens) == theirs(text, add_special_tokens=False).input_ids
+            tokenizer.encode(text, allowed_special=tokenizer.special_tokens)
+            == reference(text, add_special_tokens=False).input_ids
         )
