@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from shared.attention import Mask, attention, segments_from_lengths
+from shared.attention import Mask, attention, packed_segments
 from shared.attention.mask import EVERYTHING
 from shared.attention.naive import attention_naive
 from shared.cli import command_line
@@ -78,7 +78,7 @@ def problems() -> Iterator[Problem]:
                 f"causal, {length:,} tokens, d{head_dim}", TOKENS // length, length, head_dim, Mask(causal=True)
             )
     length = 8192
-    segments = segments_from_lengths([900, 1500, 300, 2100, 700, 1200, 1492], length).cuda()
+    segments = packed_segments([900, 1500, 300, 2100, 700, 1200, 1492], length).cuda()
     prefix = torch.where(torch.arange(length, device="cuda") < 2000, 0, -1)[None]
     place = torch.arange(length, device="cuda")[None]
     images = torch.where(place % 1024 < 576, place // 1024, -1)
@@ -107,7 +107,7 @@ def check() -> None:
     """Outputs and gradients against float64, in all three types. Raises CourseError at the first that is off."""
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True, warn_only=True)  # which is what fills new memory with NaN
-    segments = segments_from_lengths([300, 77, 500], 1000).cuda()
+    segments = packed_segments([300, 77, 500], 1000).cuda()
     spans = torch.where(segments == 1, 0, -1)
     masks = (
         Mask(),

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shared.attention import Mask, attention, segments_from_lengths
+from shared.attention import Mask, attention, packed_segments
 
 TOKENS, HEADS, HEAD_DIM = 1024, 8, 64
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -34,7 +34,7 @@ def measure(rounds: int = ROUNDS) -> list[dict]:
 def _row(count: int, causal: bool, backward: bool, rounds: int) -> dict:
     torch.manual_seed(count)
     q, k, v = (torch.randn(1, HEADS, TOKENS, HEAD_DIM, requires_grad=backward) for _ in range(3))
-    segments = segments_from_lengths(_lengths(count))
+    segments = packed_segments(_lengths(count))
     mask = Mask(causal=causal, segment_q=segments, segment_k=segments)
     dense = mask.visible(TOKENS, TOKENS)[:, None]
     ours, theirs = _side_by_side(

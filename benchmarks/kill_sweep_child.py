@@ -171,7 +171,7 @@ class SlowFile:
 def write_in_place() -> None:
     """Write over the last checkpoint instead of beside it."""
 
-    def write(path: Path, content: bytes, *, keep_old_as: Path | None = None) -> None:
+    def write(path: Path, content: bytes, *, backup: Path | None = None) -> None:
         with open(path, "wb") as file:
             file.write(content)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shared.errors import CourseError
 
-HALF_WRITTEN = ".part"
+PARTIAL_SUFFIX = ".part"
 
 
 @contextlib.contextmanager
@@ -22,15 +22,15 @@ def disk_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomically(path: Path, content: bytes, *, keep_old_as: Path | None = None) -> None:
+def write_atomically(path: Path, content: bytes, *, backup: Path | None = None) -> None:
     """Write `content` to a temporary name, make sure that it is on the disk, and only then rename it to `path`.
 
-    Whatever happens at whatever moment, `path` holds either the old content or the new one. With `keep_old_as`
+    Whatever happens at whatever moment, `path` holds either the old content or the new one. With `backup`
     the old content goes on under that name; between the two renames, and only there, it lies there alone.
     Raises CourseError when the disk refuses; the temporary file is then removed. (A process that is killed leaves it:
-    `remove_half_written` is for those.)
+    `remove_partial_files` is for those.)
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{HALF_WRITTEN}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,17 +38,17 @@ def write_atomically(path: Path, content: bytes, *, keep_old_as: Path | None = N
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            if keep_old_as is not None and path.exists():
-                os.replace(path, keep_old_as)
+            if backup is not None and path.exists():
+                os.replace(path, backup)
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def remove_half_written(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what a process that was killed in the midst of writing has left in `folder`."""
-    for temporary in folder.glob(f"*{HALF_WRITTEN}"):
+    for temporary in folder.glob(f"*{PARTIAL_SUFFIX}"):
         temporary.unlink(missing_ok=True)
 
 

@@ -11,17 +11,17 @@ from torch import Tensor
 from shared.stdlib.tensor import Tensor as PlainTensor
 
 
-def as_plain(tensor: Tensor, requires_grad: bool = False) -> PlainTensor:
+def to_stdlib(tensor: Tensor, requires_grad: bool = False) -> PlainTensor:
     """The same numbers in a tensor of the engine."""
     return PlainTensor(tensor.flatten().tolist(), tuple(tensor.shape), requires_grad)
 
 
-def as_torch(tensor: PlainTensor) -> Tensor:
+def to_torch(tensor: PlainTensor) -> Tensor:
     """The same numbers in float64."""
     return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
 
 
-def largest_difference(one: Tensor | Sequence[float], other: Tensor) -> float:
+def max_abs_difference(one: Tensor | Sequence[float], other: Tensor) -> float:
     """The largest absolute difference of two numbers in the same place.
 
     The engine keeps gradients as plain lists: those are compared in reading order. Raises ValueError where there are not

@@ -14,7 +14,7 @@ from apps.assistant.records import Bad, Record, read_records, refuse_or_skip
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import batch_of
 from shared.distributed import gather_values, is_main
-from shared.finetuning import answer_loss
+from shared.finetuning import sft_loss
 from shared.tokenizers import ChatTemplate, EncodedConversation
 
 
@@ -67,7 +67,7 @@ class Examples:
                 features = model.image_features(batch.pixels.to(rows.device))
         logits = model.logits(tokens, features, segments)
         right = (logits[:, :-1].argmax(-1) == tokens[:, 1:])[answers[:, 1:]].float().mean()
-        return answer_loss(logits, tokens, answers), {"right": right}
+        return sft_loss(logits, tokens, answers), {"right": right}
 
     def has_answer(self, record: Record) -> bool:
         """Whether an answer begins before the context ends."""

@@ -38,7 +38,7 @@ from shared.course.lesson import ROOT
 from shared.distributed import gather_values, is_main
 from shared.distributed import join as meet
 from shared.errors import CourseError
-from shared.finetuning import fold_adapters, load_adapters, save_adapters, share_that_learns
+from shared.finetuning import merge_and_remove_adapters, load_adapters, save_adapters, trainable_fraction
 from shared.training import Batches, RunOptions, Stage, TrainingInterrupted, train
 from shared.training.lock import sole_use
 from shared.training.stages import enter_stage
@@ -107,7 +107,7 @@ def _train_stage(
     learning = what_learns(stage, model)
     if is_main():
         enter_stage(model, learning)
-        share = f"{share_that_learns(model):.2%} of the weights learn"
+        share = f"{trainable_fraction(model):.2%} of the weights learn"
         print(f"{stage.name}: {len(examples.records):,} records, {stage.steps:,} steps; {share}", flush=True)
     result = train(
         model,
@@ -146,7 +146,7 @@ def _save(model: Llava, joined: Joined, configuration: Configuration, output: Pa
             model = join(replace(choice, weights="float32", adapters=None)).model
             model.projector = projector
             load_adapters(adapters, model.language, names)
-        fold_adapters(model.language)
+        merge_and_remove_adapters(model.language)
     _assistant(model, joined, configuration).save(output / "model")
 
 

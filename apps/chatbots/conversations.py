@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.finetuning import answer_loss, collate
+from shared.finetuning import sft_loss, collate
 from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer, Turn
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import Batches
@@ -47,7 +47,7 @@ def trimmed(tokens: Tensor, answers: Tensor, segments: Tensor) -> tuple[Tensor, 
 def supervised_loss(model: LanguageModel, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     """The surprise at the answers. Padding is at the ends, where no word of a causal model looks."""
     tokens, answers, _ = batch
-    return answer_loss(model(tokens), tokens, answers)
+    return sft_loss(model(tokens), tokens, answers)
 
 
 def replies(

@@ -10,7 +10,7 @@ from data.toybox import documents as text
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, predicted
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
-from shared.finetuning import answer_loss, distillation_loss
+from shared.finetuning import sft_loss, distillation_loss
 from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 HELD_OUT_DOCUMENTS = 200
@@ -27,7 +27,7 @@ def student_loss(
     tokens, segments = batch
     inside = torch.nn.functional.pad(predicted(segments), (1, 0))
     logits = student(tokens, segments=segments)
-    alone = answer_loss(logits, tokens, inside)
+    alone = sft_loss(logits, tokens, inside)
     if teacher is None:
         return alone
     with torch.no_grad():

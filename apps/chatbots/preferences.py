@@ -10,7 +10,7 @@ from torch import Tensor
 from apps.chatbots.conversations import talk, trimmed
 from apps.chatbots.dialogues import Dialogue
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.finetuning import answer_log_probability, collate, dpo_loss
+from shared.finetuning import response_log_probability, collate, dpo_loss
 from shared.tokenizers import ChatTemplate
 from shared.training import Batches
 
@@ -32,7 +32,7 @@ def pairs_of(template: ChatTemplate, dialogues: Sequence[Dialogue]) -> Pairs:
 def log_probabilities(model: LanguageModel, pairs: Pairs) -> Float[Tensor, "pairs 2"]:
     """log p of the preferred answers and of the rejected ones, each as a whole."""
     tokens, answers = pairs.tokens.flatten(0, 1), pairs.answers.flatten(0, 1)
-    return answer_log_probability(model(tokens), tokens, answers).unflatten(0, (-1, 2))
+    return response_log_probability(model(tokens), tokens, answers).unflatten(0, (-1, 2))
 
 
 @torch.no_grad()

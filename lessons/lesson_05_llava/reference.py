@@ -198,7 +198,7 @@ class Llava(Module):
         return self.language(x.reshape(len(rows), len(rows[0]), x.shape[-1]))
 
 
-def answer_loss(logits: Tensor, rows: list[list[int]]) -> Tensor:
+def sft_loss(logits: Tensor, rows: list[list[int]]) -> Tensor:
     """The mean surprise at every token of the assistant's own; row i of the logits speaks of token i + 1."""
     width = len(rows[0])
     asked = [(k, t) for k, row in enumerate(rows) for t, own in enumerate(learned(row)) if own]
@@ -231,7 +231,7 @@ def learn_to_read(model: Llava, steps: int, random: Random) -> list[float]:
 
     def loss_at(step: int) -> Tensor:
         rows = [conversation(NAMES[digit], all_turns(digit, random)) for digit in range(10)]
-        return answer_loss(model(rows), rows)
+        return sft_loss(model(rows), rows)
 
     return fit(model, loss_at, list(model.language.parameters().values()), steps, "language model")
 
@@ -248,7 +248,7 @@ def learn_to_look(model: Llava, data: digits.Digits, steps: int, stage: int, ran
         chosen = data.chosen(random.sample(range(len(data.images)), ROWS))
         turns = [[("which", NAMES[k])] if stage == 1 else all_turns(k, random) for k in chosen.labels]
         rows = [expanded(conversation("<image>", said), PATCHES) for said in turns]
-        return answer_loss(model(rows, frozen_eye(chosen.images)), rows)
+        return sft_loss(model(rows, frozen_eye(chosen.images)), rows)
 
     losses = fit(model, loss_at, learning, steps, f"stage {stage}")
     freeze(language.values(), False)

@@ -1,7 +1,7 @@
 """The one attention function of the course: a mask algebra in front, interchangeable backends behind."""
 
 from shared.attention.dispatch import attention, attention_backward, attention_weights
-from shared.attention.mask import EVERYTHING, Mask, segments_from_lengths, segments_of_ragged_batch
+from shared.attention.mask import EVERYTHING, Mask, packed_segments, padded_segments
 
 __all__ = [
     "EVERYTHING",
@@ -9,6 +9,6 @@ __all__ = [
     "attention",
     "attention_backward",
     "attention_weights",
-    "segments_from_lengths",
-    "segments_of_ragged_batch",
+    "packed_segments",
+    "padded_segments",
 ]

@@ -112,7 +112,7 @@ class Mask:
 EVERYTHING = Mask()
 
 
-def segments_from_lengths(lengths: list[int], total: int | None = None) -> Int[Tensor, "1 total"]:
+def packed_segments(lengths: list[int], total: int | None = None) -> Int[Tensor, "1 total"]:
     """Segment numbers of sequences packed one after another: [3, 2] gives 0 0 0 1 1; up to `total`, padding (−1).
 
     Raises ValueError when the lengths add up to more than `total`.
@@ -125,7 +125,7 @@ def segments_from_lengths(lengths: list[int], total: int | None = None) -> Int[T
     return torch.cat([numbers, torch.full((total - filled,), -1)])[None]
 
 
-def segments_of_ragged_batch(lengths: list[int], longest: int | None = None) -> Int[Tensor, "batch longest"]:
+def padded_segments(lengths: list[int], longest: int | None = None) -> Int[Tensor, "batch longest"]:
     """Segments of a batch padded at the end: 0 for the first `lengths[b]` tokens of row b, −1 after them.
 
     Raises ValueError when a row is longer than `longest`.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from shared.stdlib import tensor as stdlib
-from shared.torch_conversion import as_plain, as_torch
+from shared.torch_conversion import to_stdlib, to_torch
 
 
 class Student:
@@ -55,17 +55,17 @@ def _through_torch(call, arguments, upstream):
 
 
 def _through_stdlib(call, arguments, upstream):
-    own = {name: as_plain(value, upstream is not None) for name, value in _floating(arguments).items()}
+    own = {name: to_stdlib(value, upstream is not None) for name, value in _floating(arguments).items()}
     result = call(**{**arguments, **own})
-    plain = tuple(map(as_torch, result)) if isinstance(result, tuple) else as_torch(result)
+    plain = tuple(map(to_torch, result)) if isinstance(result, tuple) else to_torch(result)
     if upstream is None:
         return plain
     first = result[0] if isinstance(result, tuple) else result
-    loss = (first * as_plain(upstream)).sum()
+    loss = (first * to_stdlib(upstream)).sum()
     if loss.requires_grad:
         loss.backward()
     gradients = {
-        name: as_torch(stdlib.Tensor(tensor.grad or [0.0] * len(tensor.data), tensor.shape))
+        name: to_torch(stdlib.Tensor(tensor.grad or [0.0] * len(tensor.data), tensor.shape))
         for name, tensor in own.items()
     }
     return plain, gradients

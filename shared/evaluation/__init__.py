@@ -5,11 +5,11 @@ from shared.evaluation.captions import score_captions
 from shared.evaluation.cider import cider
 from shared.evaluation.rouge import rouge_l
 from shared.evaluation.vqa import normalized_answer, score_answers, vqa_accuracy
-from shared.evaluation.words import caption_words
+from shared.evaluation.ptb_tokenizer import tokenize_caption
 
 __all__ = [
     "bleu",
-    "caption_words",
+    "tokenize_caption",
     "cider",
     "normalized_answer",
     "rouge_l",

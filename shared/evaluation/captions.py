@@ -5,7 +5,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from shared.evaluation.bleu import bleu
 from shared.evaluation.cider import cider
 from shared.evaluation.rouge import rouge_l
-from shared.evaluation.words import caption_words
+from shared.evaluation.ptb_tokenizer import tokenize_caption
 
 
 def score_captions(
@@ -27,7 +27,7 @@ def score_captions(
             f"{len(silent)} pictures have references and no caption, the first is {silent[0]!r}; leave them out of both, "
             "or give an empty caption where the model said nothing"
         )
-    said = [caption_words(caption) for caption in candidates.values()]
-    expected = [[caption_words(caption) for caption in references[key]] for key in candidates]
+    said = [tokenize_caption(caption) for caption in candidates.values()]
+    expected = [[tokenize_caption(caption) for caption in references[key]] for key in candidates]
     scores = {f"BLEU-{size}": score for size, score in enumerate(bleu(said, expected), start=1)}
     return scores | {"CIDEr": cider(said, expected), "ROUGE-L": rouge_l(said, expected)}

@@ -45,7 +45,7 @@ WORD = re.compile(
 CONTRACTION = re.compile(r"(?<=[a-z\d])(?=n't\b)|(?<=[a-z\d])(?='(?:s|m|d|ll|re|ve)\b)")
 
 
-def caption_words(caption: str) -> list[str]:
+def tokenize_caption(caption: str) -> list[str]:
     """The words of a caption in lower case, without punctuation.
 
     COCO's captions have always been cut by the Penn Treebank's tokenizer, a Java program; a score made with other words

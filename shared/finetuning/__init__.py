@@ -2,45 +2,45 @@
 
 from shared.finetuning.adapters import (
     AdapterConfig,
-    adapter_names,
-    adapters_in,
-    adapters_off,
+    adapter_parameter_names,
+    find_adapters,
+    disable_adapters,
     add_adapters,
-    fold_adapters,
+    merge_and_remove_adapters,
     merge_adapters,
     remove_adapters,
     unmerge_adapters,
 )
 from shared.finetuning.distillation import distillation_loss
-from shared.finetuning.frozen import FrozenLinear
+from shared.finetuning.quantized_linear import QuantizedLinear
 from shared.finetuning.int8 import Int8Linear, quantize_int8
 from shared.finetuning.lora import DoRALinear, LoRALinear
-from shared.finetuning.memory import TrainingBytes, share_that_learns, training_bytes
+from shared.finetuning.memory import TrainingBytes, trainable_fraction, training_bytes
 from shared.finetuning.nf4 import NF4Linear, dequantize_nf4, normal_float_levels, quantize_nf4
 from shared.finetuning.peft_layout import load_adapters, save_adapters
-from shared.finetuning.preference import answer_log_probability, dpo_loss
+from shared.finetuning.preference import response_log_probability, dpo_loss
 from shared.finetuning.quantize import quantize_linears
-from shared.finetuning.supervised import answer_loss, collate
+from shared.finetuning.supervised import sft_loss, collate
 
 __all__ = [
     "AdapterConfig",
     "DoRALinear",
-    "FrozenLinear",
+    "QuantizedLinear",
     "Int8Linear",
     "LoRALinear",
     "NF4Linear",
     "TrainingBytes",
-    "adapter_names",
-    "adapters_in",
-    "adapters_off",
+    "adapter_parameter_names",
+    "find_adapters",
+    "disable_adapters",
     "add_adapters",
-    "answer_log_probability",
-    "answer_loss",
+    "response_log_probability",
+    "sft_loss",
     "collate",
     "dequantize_nf4",
     "distillation_loss",
     "dpo_loss",
-    "fold_adapters",
+    "merge_and_remove_adapters",
     "load_adapters",
     "merge_adapters",
     "normal_float_levels",
@@ -49,7 +49,7 @@ __all__ = [
     "quantize_nf4",
     "remove_adapters",
     "save_adapters",
-    "share_that_learns",
+    "trainable_fraction",
     "training_bytes",
     "unmerge_adapters",
 ]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from shared.finetuning.frozen import FrozenLinear
+from shared.finetuning.quantized_linear import QuantizedLinear
 from shared.finetuning.lora import DoRALinear, LoRALinear
 
 
@@ -47,8 +47,8 @@ def add_adapters(model: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
     Raises ValueError when a target names no linear layer, an adapted layer shares its weight with another part of
     the model, or the model has adapters already.
     """
-    if adapters_in(model):
-        raise ValueError("the model has adapters already; fold_adapters or remove_adapters first")
+    if find_adapters(model):
+        raise ValueError("the model has adapters already; merge_and_remove_adapters or remove_adapters first")
     names = matching_linears(model, config.targets)
     model.requires_grad_(False)
     for name in names:
@@ -64,7 +64,7 @@ def matching_linears(model: nn.Module, targets: tuple[str, ...]) -> tuple[str, .
     Raises ValueError when a pattern names none, or one of them shares its weight with another part of the model
     (a head tied to its embedding): what is done to one must not happen to the other unseen.
     """
-    linears = linears_in(model)
+    linears = find_linears(model)
     for target in targets:
         if not fnmatch.filter(linears, target):
             some = ", ".join(list(linears)[:8]) or "none"
@@ -81,37 +81,37 @@ def matching_linears(model: nn.Module, targets: tuple[str, ...]) -> tuple[str, .
     return chosen
 
 
-def linears_in(model: nn.Module) -> dict[str, nn.Linear | FrozenLinear]:
+def find_linears(model: nn.Module) -> dict[str, nn.Linear | QuantizedLinear]:
     """Every linear layer by name; of an adapted layer the one inside, under the name that it had before."""
-    adapted = adapters_in(model)
+    adapted = find_adapters(model)
     inside = tuple(f"{name}." for name in adapted)
     linears = {}
     for name, module in model.named_modules():
         if name in adapted:
             linears[name] = module.base
         # Subclasses of nn.Linear may be read past their `forward`, as nn.MultiheadAttention does: no adapter would act.
-        elif name and not name.startswith(inside) and (type(module) is nn.Linear or isinstance(module, FrozenLinear)):
+        elif name and not name.startswith(inside) and (type(module) is nn.Linear or isinstance(module, QuantizedLinear)):
             linears[name] = module
     return linears
 
 
-def adapters_in(model: nn.Module) -> dict[str, LoRALinear]:
+def find_adapters(model: nn.Module) -> dict[str, LoRALinear]:
     """Every adapted layer by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def adapter_names(model: nn.Module) -> tuple[str, ...]:
+def adapter_parameter_names(model: nn.Module) -> tuple[str, ...]:
     """The names of all parameters that the adapters learn: what a training stage calls `trainable`."""
     return tuple(
         f"{layer}.{name}"
-        for layer, adapter in adapters_in(model).items()
+        for layer, adapter in find_adapters(model).items()
         for name, _ in adapter.named_parameters()
         if not name.startswith("base.")
     )
 
 
 @contextlib.contextmanager
-def adapters_off(model: nn.Module) -> Iterator[None]:
+def disable_adapters(model: nn.Module) -> Iterator[None]:
     """Inside, the model is the one from before it was adapted: DPO's reference, at no cost in memory.
 
     Raises ValueError when adapters are merged, for then there is no switching them off.
@@ -152,7 +152,7 @@ def unmerge_adapters(model: nn.Module) -> None:
         adapter.unmerge()
 
 
-def fold_adapters(model: nn.Module) -> None:
+def merge_and_remove_adapters(model: nn.Module) -> None:
     """Merge for good: plain linear layers, under the names that they had before, as `save_pretrained` wants them."""
     adapters = _adapters_or_complain(model)
     if not all(adapter.merged for adapter in adapters.values()):
@@ -173,7 +173,7 @@ def replace(model: nn.Module, name: str, module: nn.Module) -> None:
 
 
 def _adapters_or_complain(model: nn.Module) -> dict[str, LoRALinear]:
-    adapters = adapters_in(model)
+    adapters = find_adapters(model)
     if not adapters:
         raise ValueError("the model has no adapters; add_adapters or load_adapters first")
     return adapters

@@ -14,7 +14,7 @@ def distillation_loss(
     """temperature² · KL(teacher ‖ student), both softened by the temperature (arXiv:1503.02531, section 2); in nats.
 
     A mean over the predictions of answers' tokens. Softening shows how the teacher ranks what it does not say, and shrinks
-    gradients by temperature²: the factor makes up for that, so that this loss and `answer_loss` can be mixed
+    gradients by temperature²: the factor makes up for that, so that this loss and `sft_loss` can be mixed
     whatever the temperature. The teacher learns nothing.
 
     Raises ValueError when the vocabularies differ in size, the temperature is not positive, or no token is an answer's.

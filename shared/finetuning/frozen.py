@@ -8,8 +8,8 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 
-class FrozenLinear(nn.Module):
-    """What layers with stored weights have in common; `dequantized` says how a layer reads its own.
+class QuantizedLinear(nn.Module):
+    """What layers with stored weights have in common; `dequantize` says how a layer reads its own.
 
     The weight in full exists for the length of one multiplication, on the way there and once more on the way back
     (QLoRA, arXiv:2305.14314, section 3): autograd keeps the layer, and not the matrix.
@@ -22,13 +22,13 @@ class FrozenLinear(nn.Module):
         self.register_buffer("bias", bias)
         self.train(linear.training)
 
-    def dequantized(self) -> Float[Tensor, "out in"]:
+    def dequantize(self) -> Float[Tensor, "out in"]:
         """The weight as numbers to calculate with."""
         raise NotImplementedError
 
     @property
     def weight(self) -> Float[Tensor, "out in"]:
-        return self.dequantized()
+        return self.dequantize()
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         product = _ThroughStoredWeight.apply(x, self)
@@ -50,10 +50,10 @@ class _ThroughStoredWeight(Function):
     """x Wᵀ, where the gradient goes on to x and W has none."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: FrozenLinear) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
         ctx.layer = layer
-        return F.linear(x, layer.dequantized().to(x.dtype))
+        return F.linear(x, layer.dequantize().to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient @ ctx.layer.dequantized().to(gradient.dtype), None
+        return gradient @ ctx.layer.dequantize().to(gradient.dtype), None

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
-from shared.finetuning.frozen import FrozenLinear
+from shared.finetuning.quantized_linear import QuantizedLinear
 
 LARGEST = 127
 
@@ -21,7 +21,7 @@ def quantize_int8(weight: Float[Tensor, "out in"]) -> tuple[Int8[Tensor, "out in
     return (weight * steps[:, None]).round().to(torch.int8), largest / LARGEST
 
 
-class Int8Linear(FrozenLinear):
+class Int8Linear(QuantizedLinear):
     """A linear layer with a weight of eight bits. What flows through it keeps its own precision."""
 
     def __init__(self, linear: nn.Linear):
@@ -30,5 +30,5 @@ class Int8Linear(FrozenLinear):
         self.register_buffer("numbers", numbers)
         self.register_buffer("scales", scales)
 
-    def dequantized(self) -> Float[Tensor, "out in"]:
+    def dequantize(self) -> Float[Tensor, "out in"]:
         return self.numbers * self.scales[:, None]

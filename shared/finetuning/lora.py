@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.finetuning.frozen import FrozenLinear
+from shared.finetuning.quantized_linear import QuantizedLinear
 
 
 class LoRALinear(nn.Module):
@@ -18,7 +18,7 @@ class LoRALinear(nn.Module):
     Raises ValueError when the rank is not between 1 and the layer's smaller side.
     """
 
-    def __init__(self, base: nn.Linear | FrozenLinear, rank: int, scale: float, dropout: float = 0.0):
+    def __init__(self, base: nn.Linear | QuantizedLinear, rank: int, scale: float, dropout: float = 0.0):
         super().__init__()
         smaller = min(base.in_features, base.out_features)
         if not 1 <= rank <= smaller:
@@ -57,7 +57,7 @@ class LoRALinear(nn.Module):
         x = self.dropout(x).to(self.lora_down.weight.dtype)
         return self.scale * self.lora_up(self.lora_down(x))
 
-    def whole_weight(self) -> Float[Tensor, "out in"]:
+    def merged_weight(self) -> Float[Tensor, "out in"]:
         """The one matrix that does what base and correction do together, as precise as the correction: W + scale · up · down."""
         update = self.scale * (self.lora_up.weight @ self.lora_down.weight)
         return self.base.weight.to(update.dtype) + update
@@ -76,7 +76,7 @@ class LoRALinear(nn.Module):
                 "load the model unquantised, load the adapters, merge them there"
             )
         with torch.no_grad():
-            whole = nn.Parameter(self.whole_weight().to(self.base.weight.dtype), requires_grad=False)
+            whole = nn.Parameter(self.merged_weight().to(self.base.weight.dtype), requires_grad=False)
         self._before_merging, self.base.weight = self.base.weight.detach(), whole
 
     def unmerge(self) -> None:
@@ -102,10 +102,10 @@ class DoRALinear(LoRALinear):
     (The paper says columns; its code, as here, has one length for each output.) The magnitudes start as the rows' lengths.
     """
 
-    def __init__(self, base: nn.Linear | FrozenLinear, rank: int, scale: float, dropout: float = 0.0):
+    def __init__(self, base: nn.Linear | QuantizedLinear, rank: int, scale: float, dropout: float = 0.0):
         super().__init__(base, rank, scale, dropout)
         with torch.no_grad():
-            lengths = torch.linalg.vector_norm(super().whole_weight(), dim=1)
+            lengths = torch.linalg.vector_norm(super().merged_weight(), dim=1)
         self.magnitude = nn.Parameter(lengths)
 
     def _stretch(self) -> Float[Tensor, "out"]:
@@ -114,7 +114,7 @@ class DoRALinear(LoRALinear):
         The lengths of V are taken as constants: their gradient costs much memory and brings nothing (section 4.3).
         """
         with torch.no_grad():
-            lengths = torch.linalg.vector_norm(super().whole_weight(), dim=1)
+            lengths = torch.linalg.vector_norm(super().merged_weight(), dim=1)
         return self.magnitude / lengths
 
     def _adapted(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
@@ -124,6 +124,6 @@ class DoRALinear(LoRALinear):
         stretched = (self._stretch() * (product + self._correction(x))).to(y.dtype)
         return stretched if bias is None else stretched + bias
 
-    def whole_weight(self) -> Float[Tensor, "out in"]:
+    def merged_weight(self) -> Float[Tensor, "out in"]:
         """The one matrix that the layer multiplies by: magnitude · V / ‖V‖."""
-        return self._stretch()[:, None] * super().whole_weight()
+        return self._stretch()[:, None] * super().merged_weight()

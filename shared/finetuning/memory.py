@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from shared.finetuning.adapters import linears_in
-from shared.finetuning.frozen import FrozenLinear
+from shared.finetuning.adapters import find_linears
+from shared.finetuning.quantized_linear import QuantizedLinear
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ def training_bytes(model: nn.Module, moments: int = 2) -> TrainingBytes:
     return TrainingBytes(weights=held, gradients=learning, moments=moments * learning)
 
 
-def share_that_learns(model: nn.Module) -> float:
+def trainable_fraction(model: nn.Module) -> float:
     """Of all numbers in the model's weights the share that learns, from 0 to 1; a quantized weight counts as one number."""
     everything = sum(p.numel() for p in model.parameters())
-    for layer in linears_in(model).values():
-        if isinstance(layer, FrozenLinear):
+    for layer in find_linears(model).values():
+        if isinstance(layer, QuantizedLinear):
             everything += layer.out_features * (layer.in_features + (layer.bias is not None))
     return sum(p.numel() for p in model.parameters() if p.requires_grad) / everything

@@ -10,8 +10,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.finetuning.blocks8 import dequantize_blocks, quantize_blocks
-from shared.finetuning.frozen import FrozenLinear
+from shared.finetuning.blockwise_8bit import dequantize_blocks, quantize_blocks
+from shared.finetuning.quantized_linear import QuantizedLinear
 
 BLOCK = 64
 # The published sixteen. `normal_float_levels` derives them, but for the last bits: every file and every kernel that
@@ -81,7 +81,7 @@ def dequantize_nf4(
     return (levels[codes[:count].int()] * scales).view(shape)
 
 
-class NF4Linear(FrozenLinear):
+class NF4Linear(QuantizedLinear):
     """A linear layer with a weight of four bits, and of its scales eight (double quantization, section 3).
 
     A float32 for every 64 weights is half a bit a weight. Stored in eight bits each, with a float32 for every 256 of
@@ -99,6 +99,6 @@ class NF4Linear(FrozenLinear):
         self.register_buffer("scale_groups", groups)
         self.register_buffer("scale_mean", mean)
 
-    def dequantized(self) -> Float[Tensor, "out in"]:
+    def dequantize(self) -> Float[Tensor, "out in"]:
         scales = dequantize_blocks(self.scale_codes, self.scale_groups) + self.scale_mean
         return dequantize_nf4(self.packed, scales, (self.out_features, self.in_features))

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from shared.atomic import write_atomically
 from shared.errors import CourseError
-from shared.finetuning.adapters import adapters_in, linears_in, replace
-from shared.finetuning.frozen import FrozenLinear
+from shared.finetuning.adapters import find_adapters, find_linears, replace
+from shared.finetuning.quantized_linear import QuantizedLinear
 from shared.finetuning.lora import DoRALinear, LoRALinear
 from shared.pretrained import Rename, Table
 
@@ -59,7 +59,7 @@ def save_adapters(
     Raises ValueError when there are none, and CourseError when a layer is only a part of a published one (a query inside
     a fused qkv), or the disk refuses.
     """
-    adapters = adapters_in(model)
+    adapters = find_adapters(model)
     if not adapters:
         raise ValueError("the model has no adapters to save; add_adapters first")
     public = _public_names(model, table)
@@ -84,12 +84,12 @@ def load_adapters(folder: Path | str, model: nn.Module, table: Table | None = No
     Raises ValueError when the model has adapters already, and CourseError when the folder holds no whole adapters, they
     are of a kind that these layers can't be, or one has no layer of its name and shape; nothing is changed then.
     """
-    if adapters_in(model):
-        raise ValueError("the model has adapters already; fold_adapters or remove_adapters first")
+    if find_adapters(model):
+        raise ValueError("the model has adapters already; merge_and_remove_adapters or remove_adapters first")
     folder = Path(folder)
     config, tensors = _read_config(folder / CONFIG), _read_tensors(folder / WEIGHTS)
     ours = {public: name for name, public in _public_names(model, table).items()}
-    linears, layers = linears_in(model), _by_layer(tensors)
+    linears, layers = find_linears(model), _by_layer(tensors)
     problems = [
         f"{public}: the model has no linear layer of this name" if public not in ours else problem
         for public, parts in layers.items()
@@ -110,7 +110,7 @@ def _tensors(adapter: LoRALinear) -> dict[str, Tensor]:
 
 def _public_names(model: nn.Module, table: Table | None) -> dict[str, str]:
     """What the published model calls each linear layer; layers that are parts of a published one are left out."""
-    linears = linears_in(model)
+    linears = find_linears(model)
     if table is None:
         return {name: name for name in linears}
     # Tensors without data: a table looks at names, and at shapes at most.
@@ -189,7 +189,7 @@ def _by_layer(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _problem(
-    base: nn.Linear | FrozenLinear, public: str, parts: dict[str, Tensor], config: dict[str, Any]
+    base: nn.Linear | QuantizedLinear, public: str, parts: dict[str, Tensor], config: dict[str, Any]
 ) -> str | None:
     """What is wrong with a layer's tensors, if anything is. Its rank is that of its tensors, whatever the config says."""
     rank = len(parts[DOWN]) if DOWN in parts and parts[DOWN].ndim == 2 else "rank"
@@ -200,7 +200,7 @@ def _problem(
 
 
 def _adapter(
-    base: nn.Linear | FrozenLinear, public: str, parts: dict[str, Tensor], config: dict[str, Any]
+    base: nn.Linear | QuantizedLinear, public: str, parts: dict[str, Tensor], config: dict[str, Any]
 ) -> LoRALinear:
     rank, alpha = len(parts[DOWN]), _alpha(config, public)
     scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def answer_log_probability(
+def response_log_probability(
     logits: Float[Tensor, "batch tokens vocab"],
     tokens: Int[Tensor, "batch tokens"],
     answers: Bool[Tensor, "batch tokens"],

@@ -38,7 +38,7 @@ def collate(
     return tokens, answers, segments
 
 
-def answer_loss(
+def sft_loss(
     logits: Float[Tensor, "batch tokens vocab"],
     tokens: Int[Tensor, "batch tokens"],
     answers: Bool[Tensor, "batch tokens"],

@@ -22,9 +22,9 @@ Nothing is ever unpickled.
 """
 
 from shared.pretrained.checkpoint import Checkpoint, read_config
-from shared.pretrained.folder import load_weights, save_pretrained, weights_of
-from shared.pretrained.settings import Fixed, Setting, read_settings, write_settings
-from shared.pretrained.table import Join, Rearrange, Rename, Rule, Split, Stack, Table, Tie, under
+from shared.pretrained.folder import load_weights, save_pretrained, named_weights
+from shared.pretrained.config_mapping import Fixed, Setting, read_settings, write_settings
+from shared.pretrained.weight_names import Join, Rearrange, Rename, Rule, Split, Stack, Table, Tie, under
 
 __all__ = [
     "Checkpoint",
@@ -43,6 +43,6 @@ __all__ = [
     "read_settings",
     "save_pretrained",
     "under",
-    "weights_of",
+    "named_weights",
     "write_settings",
 ]

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from shared.errors import CourseError
 from shared.pretrained.checkpoint import CONFIG, WEIGHTS, Checkpoint
-from shared.pretrained.table import Match, Table
+from shared.pretrained.weight_names import Match, Table
 
 
-def weights_of(model: nn.Module) -> dict[str, Tensor]:
+def named_weights(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter and saved buffer by name; one that is tied to another stands under its first name only."""
     weights, seen = {}, set()
     for name, tensor in model.state_dict(keep_vars=True).items():
@@ -32,7 +32,7 @@ def load_weights(model: nn.Module, folder: Path | str, table: Table) -> None:
 
     Raises one CourseError that lists every missing, surplus and mis-shaped name, before anything is copied.
     """
-    weights = weights_of(model)
+    weights = named_weights(model)
     with Checkpoint(folder) as checkpoint, torch.no_grad():
         matches = table.matches(weights, checkpoint.shapes)
         problems = _problems(matches, weights, checkpoint, table)
@@ -87,7 +87,7 @@ def save_pretrained(folder: Path | str, model: nn.Module, table: Table, config: 
 
 
 def _detached(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu() for name, tensor in weights_of(model).items()}
+    return {name: tensor.detach().cpu() for name, tensor in named_weights(model).items()}
 
 
 def _write_whole(file: Path, write: Callable[[Path], object]) -> None:

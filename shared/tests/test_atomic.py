@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from shared.atomic import HALF_WRITTEN, remove_half_written, write_atomically
+from shared.atomic import PARTIAL_SUFFIX, remove_partial_files, write_atomically
 from shared.errors import CourseError
 
 
@@ -20,15 +20,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_the_old_content_can_be_kept(tmp_path):
-    write_atomically(tmp_path / "new folder" / "note", b"first", keep_old_as=tmp_path / "new folder" / "before")
+    write_atomically(tmp_path / "new folder" / "note", b"first", backup=tmp_path / "new folder" / "before")
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["note"]
-    write_atomically(tmp_path / "new folder" / "note", b"second", keep_old_as=tmp_path / "new folder" / "before")
+    write_atomically(tmp_path / "new folder" / "note", b"second", backup=tmp_path / "new folder" / "before")
     assert (tmp_path / "new folder" / "note").read_bytes() == b"second"
     assert (tmp_path / "new folder" / "before").read_bytes() == b"first"
 
 
 def test_what_a_killed_process_has_left_is_removed_and_nothing_else(tmp_path):
-    for name in (f"note.4711{HALF_WRITTEN}", "note", "part"):
+    for name in (f"note.4711{PARTIAL_SUFFIX}", "note", "part"):
         (tmp_path / name).write_text("…")
-    remove_half_written(tmp_path)
+    remove_partial_files(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"note", "part"}

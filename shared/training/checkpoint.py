@@ -49,8 +49,8 @@ class TrainingState:
     sums: dict[str, float] = field(default_factory=dict)  # metrics gathered since the last line of the log
 
 
-def save_checkpoint(path: Path, state: TrainingState, *, keep_old_as: Path | None = None) -> None:
-    """Write `state` to `path`, atomically; with `keep_old_as` the file that was there goes on under that name.
+def save_checkpoint(path: Path, state: TrainingState, *, backup: Path | None = None) -> None:
+    """Write `state` to `path`, atomically; with `backup` the file that was there goes on under that name.
 
     Raises CourseError when the disk refuses; nothing has changed then.
     """
@@ -66,7 +66,7 @@ def save_checkpoint(path: Path, state: TrainingState, *, keep_old_as: Path | Non
     }
     header["checksum"] = _checksum(tensors, header)
     content = safetensors.torch.save(tensors, metadata={"training": json.dumps(header)})
-    write_atomically(path, content, keep_old_as=keep_old_as)
+    write_atomically(path, content, backup=backup)
 
 
 def load_checkpoint(path: Path, state: TrainingState) -> None:

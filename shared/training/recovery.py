@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from shared.atomic import disk_errors, remove_half_written
+from shared.atomic import disk_errors, remove_partial_files
 from shared.distributed import gather_values, is_main
 from shared.errors import CourseError
 from shared.training.checkpoint import (
@@ -32,7 +32,7 @@ def clear_folder(folder: Path, resume: bool) -> None:
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        remove_half_written(folder)
+        remove_partial_files(folder)
         if not resume:
             for name in (FILE_NAME, PREVIOUS_NAME, DAMAGED_NAME, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
@@ -40,7 +40,7 @@ def clear_folder(folder: Path, resume: bool) -> None:
 
 def save_newest(folder: Path, state: TrainingState) -> None:
     """Save `state` as the folder's newest checkpoint and keep the one before it. Raises CourseError as saving does."""
-    save_checkpoint(folder / FILE_NAME, state, keep_old_as=folder / PREVIOUS_NAME)
+    save_checkpoint(folder / FILE_NAME, state, backup=folder / PREVIOUS_NAME)
 
 
 def load_last_good(folder: Path, state: TrainingState) -> None:

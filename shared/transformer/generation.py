@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shared.attention import segments_of_ragged_batch
+from shared.attention import padded_segments
 from shared.transformer.decoder import Decoder
 
 Generators = torch.Generator | Sequence[torch.Generator]
@@ -203,7 +203,7 @@ class _Batch:
         embeddings = torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True)
         segments = positions = None
         if self.ragged:
-            segments = segments_of_ragged_batch(self.lengths.tolist()).to(embeddings.device)
+            segments = padded_segments(self.lengths.tolist()).to(embeddings.device)
             positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
         features = self.decoder.features(
             embeddings=embeddings, positions=positions, segments=segments, cache=self.cache

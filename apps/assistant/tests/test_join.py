@@ -14,7 +14,7 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from shared.errors import CourseError
-from shared.finetuning import Int8Linear, NF4Linear, adapter_names, adapters_in, share_that_learns
+from shared.finetuning import Int8Linear, NF4Linear, adapter_parameter_names, find_adapters, trainable_fraction
 from shared.tokenizers import Tokenizer, Turn
 from shared.transformer import DecoderConfig
 
@@ -54,11 +54,11 @@ def test_adapters_of_small_scale_learn_less_than_a_hundredth_of_qwen(published):
         choice = ModelChoice("", "", adapters=adapters)
         model = connect(published[0], language, choice, 151_665)
         adapt(model, choice)
-    assert len(adapters_in(language)) == 7 * 24
+    assert len(find_adapters(language)) == 7 * 24
     learning = sum(p.numel() for p in language.parameters() if p.requires_grad)
     a_block = 2 * (896 + 896) + 2 * (896 + 128) + 3 * (896 + 4864)
     assert learning == adapters.rank * a_block * 24
-    assert 0.008 < share_that_learns(language) < 0.01
+    assert 0.008 < trainable_fraction(language) < 0.01
 
 
 @pytest.mark.parametrize("connector", ["patches", "embedding"])
@@ -99,8 +99,8 @@ def test_weights_in_few_bits_keep_their_adapters_apart(weights, kind, towers):
     model = join(ModelChoice(*map(str, towers), weights=weights, adapters=adapters)).model
     stored = [module for module in model.modules() if isinstance(module, kind)]
     assert len(stored) == 7 * 2, "seven matrices a block; the embedding, which is the output too, is left whole"
-    assert len(adapters_in(model)) == 2 * 2
-    assert not [name for name in adapter_names(model) if not name.startswith("language.")]
+    assert len(find_adapters(model)) == 2 * 2
+    assert not [name for name in adapter_parameter_names(model) if not name.startswith("language.")]
 
 
 def test_the_class_token_may_stand_before_the_patches(make_assistant, tmp_path):

@@ -21,6 +21,6 @@ SHOWN_FIRST = {
 """A figure of each part, for the lesson's own page; the others stand on the parts' pages."""
 
 
-def draw(run: Run, parts: Iterable[str]) -> dict[str, plots.Card]:
+def draw(run: Run, parts: Iterable[str]) -> dict[str, plots.Figure]:
     """Every figure of these parts."""
     return {name: card for part in parts for name, card in PARTS[part].draw(run).items()}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lessons.lesson_00_foundations.cnn import reference
 from lessons.lesson_00_foundations.cnn.experiment import arms, convolution, figures
 from lessons.lesson_00_foundations.cnn.experiment.claims import ARMS, CLAIMS
-from lessons.lesson_00_foundations.cnn.experiment.exact import as_plain, as_torch, check_convolution
+from lessons.lesson_00_foundations.cnn.experiment.exact import to_stdlib, to_torch, check_convolution
 from lessons.lesson_00_foundations.cnn.experiment.shifted import (
     CANVAS,
     DIGIT,
@@ -62,10 +62,10 @@ def test_convolutions_in_pure_python_are_pytorchs(ours, stride, padding):
     expected = F.conv2d(*inputs, stride, padding)
     upstream = torch.randn_like(expected)
     gradients = torch.autograd.grad(expected, inputs, upstream)
-    plain = [as_plain(tensor, requires_grad=True) for tensor in inputs]
+    plain = [to_stdlib(tensor, requires_grad=True) for tensor in inputs]
     found = ours(*plain, stride, padding)
-    (found * as_plain(upstream)).sum().backward()
-    torch.testing.assert_close(as_torch(found), expected, atol=1e-9, rtol=0)
+    (found * to_stdlib(upstream)).sum().backward()
+    torch.testing.assert_close(to_torch(found), expected, atol=1e-9, rtol=0)
     for tensor, gradient in zip(plain, gradients, strict=True):
         torch.testing.assert_close(
             torch.tensor(tensor.grad).reshape(gradient.shape).double(), gradient, atol=1e-5, rtol=0
@@ -79,10 +79,10 @@ def test_pooling_in_pure_python_is_pytorchs(ours, theirs, size, stride):
     expected = theirs(images, size, stride)
     upstream = torch.randn_like(expected)
     expected.backward(upstream)
-    plain = as_plain(images, requires_grad=True)
+    plain = to_stdlib(images, requires_grad=True)
     found = getattr(reference, ours)(plain, size, stride)
-    (found * as_plain(upstream)).sum().backward()
-    torch.testing.assert_close(as_torch(found), expected, atol=1e-9, rtol=0)
+    (found * to_stdlib(upstream)).sum().backward()
+    torch.testing.assert_close(to_torch(found), expected, atol=1e-9, rtol=0)
     gradient = torch.tensor(plain.grad, dtype=torch.float64).reshape(images.shape)
     torch.testing.assert_close(gradient, images.grad, atol=1e-9, rtol=0)
 
@@ -128,11 +128,11 @@ def pair(seed=0):
 def test_the_residual_networks_are_the_same_mathematics():
     plain, model = pair()
     images, labels = torch.rand(3, 2, 8, 6, dtype=torch.float64), [1, 0, 3]
-    logits = plain(as_plain(images))
+    logits = plain(to_stdlib(images))
     cross_entropy(logits, labels).backward()
     expected = model(images)
     F.cross_entropy(expected, torch.tensor(labels)).backward()
-    torch.testing.assert_close(as_torch(logits), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(to_torch(logits), expected, atol=1e-9, rtol=0)
     parameters = plain.parameters()
     for name, parameter in model.named_parameters():
         gradient = torch.tensor(parameters[name].grad, dtype=torch.float64).reshape(parameter.shape)
@@ -144,7 +144,7 @@ def test_the_residual_networks_are_the_same_mathematics():
         norm.training = False
     model.eval()
     images = torch.rand(2, 2, 8, 6, dtype=torch.float64)
-    torch.testing.assert_close(as_torch(plain(as_plain(images))), model(images), atol=1e-9, rtol=0)
+    torch.testing.assert_close(to_torch(plain(to_stdlib(images))), model(images), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize(

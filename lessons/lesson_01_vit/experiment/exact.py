@@ -12,7 +12,7 @@ from lessons.lesson_01_vit.experiment.images import read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from shared.stdlib import digits
 from shared.stdlib.functional import cross_entropy
-from shared.torch_conversion import as_torch, largest_difference
+from shared.torch_conversion import to_torch, max_abs_difference
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict:
@@ -63,13 +63,13 @@ def reference_differences(seed: int) -> dict[str, float]:
     pixels = reference.as_tensor(few.images)
     plain_logits, _ = plain(pixels)
     cross_entropy(plain_logits, few.labels).backward()
-    logits = model(as_torch(pixels))
+    logits = model(to_torch(pixels))
     F.cross_entropy(logits, torch.tensor(few.labels)).backward()
 
     gradients = plain.parameters()
     return {
-        "reference_difference": largest_difference(as_torch(plain_logits), logits),
+        "reference_difference": max_abs_difference(to_torch(plain_logits), logits),
         "reference_gradient_difference": max(
-            largest_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
+            max_abs_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
         ),
     }

@@ -27,7 +27,7 @@ CAPTIONS = {
 }
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure that the run's arms allow, the first one the lesson's face."""
     if run.preset == "gpu":
         return {"large_learning_curve": curves(run, {"Vision Transformer": "large"}, {})}
@@ -57,7 +57,7 @@ def trained(run: Run, arm: str, images: Images, seed: int | None = None) -> Visi
 
 
 @torch.no_grad()
-def data_flow(run: Run, images: Images) -> plots.Card:
+def data_flow(run: Run, images: Images) -> plots.Figure:
     """Image → patches → tokens with positions → tokens after the blocks → logits, for one held-out image."""
     model = trained(run, "vit", images)
     config, (rows, columns) = model.config, model.config.grid
@@ -79,7 +79,7 @@ def data_flow(run: Run, images: Images) -> plots.Card:
         f"{config.depth} blocks + norm\n{list(thought.shape[1:])}": thought[0],
         f"head\n[{len(logits)}]": logits[:, None],
     }
-    card, axes = plots.figure(height=2.7, columns=len(stages))
+    card, axes = plots.subplots(height=2.7, columns=len(stages))
     for place, (axis, (name, values)) in enumerate(zip(axes[0], stages.items(), strict=True)):
         picture, last = place < 2, place == len(stages) - 1
         reach = values[values.isfinite()].abs().max()
@@ -97,7 +97,7 @@ def data_flow(run: Run, images: Images) -> plots.Card:
     return card
 
 
-def curves(run: Run, names: Mapping[str, str], baselines: Mapping[str, float]) -> plots.Card:
+def curves(run: Run, names: Mapping[str, str], baselines: Mapping[str, float]) -> plots.Figure:
     """Held-out accuracy over the steps of training, by arm."""
     return plots.learning_curves(
         {name: measured(run, arm, "accuracy_curve") for name, arm in names.items()},
@@ -107,7 +107,7 @@ def curves(run: Run, names: Mapping[str, str], baselines: Mapping[str, float]) -
     )
 
 
-def learning_curves(run: Run) -> plots.Card:
+def learning_curves(run: Run) -> plots.Figure:
     """With and without positions, against the simpler readers."""
     baselines = {
         name.replace("_", " "): fmean(measured(run, "baselines", name))
@@ -116,7 +116,7 @@ def learning_curves(run: Run) -> plots.Card:
     return curves(run, {"with positions": "vit", "without": "without positions"}, baselines)
 
 
-def order(run: Run) -> plots.Card:
+def order(run: Run) -> plots.Figure:
     """Intact or shuffled?"""
     return plots.bars_with_intervals(
         {
@@ -135,7 +135,7 @@ def one_of_each(images: Images, count: int) -> Tensor:
     return torch.stack([(images.test_labels == label).int().argmax() for label in range(count)])
 
 
-def attention(run: Run, images: Images) -> plots.Card:
+def attention(run: Run, images: Images) -> plots.Figure:
     """The class token's look at the patches, in the last block."""
     model = trained(run, "vit", images)
     rows = one_of_each(images, 4)
@@ -145,14 +145,14 @@ def attention(run: Run, images: Images) -> plots.Card:
     return plots.attention_overlay(list(images.test[rows]), looks, captions=captions)
 
 
-def position_similarity(run: Run, images: Images) -> plots.Card:
+def position_similarity(run: Run, images: Images) -> plots.Figure:
     """Every patch's learned position against those of all patches, the mean over seeds."""
     similar = [classifier.position_similarity(trained(run, "vit", images, seed)) for seed in run.seeds]
-    return plots.matrix_grid(torch.stack(similar).mean(dim=0))
+    return plots.heatmap_grid(torch.stack(similar).mean(dim=0))
 
 
 @torch.no_grad()
-def masked_autoencoder(run: Run, images: Images) -> plots.Card:
+def masked_autoencoder(run: Run, images: Images) -> plots.Figure:
     """Held-out digits: what the encoder was shown, what the decoder painted, and the truth."""
     model = autoencoder(small_config(images), 0.75)
     folder = run.arm_folder(run.seeds[0], "few labels, masked 75 %") / "pretraining"
@@ -167,7 +167,7 @@ def masked_autoencoder(run: Run, images: Images) -> plots.Card:
     return plots.image_grid([image for group in pictures for image in group], captions, columns=len(rows))
 
 
-def few_labels(run: Run) -> plots.Card:
+def few_labels(run: Run) -> plots.Figure:
     """The arms that have few labels."""
     names = {
         "5 a class, from scratch": "few labels",

@@ -33,7 +33,7 @@ def both(geometry):
     return plain, model
 
 
-def as_torch(tensor):
+def to_torch(tensor):
     return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
 
 
@@ -49,9 +49,9 @@ def test_same_weights_same_logits_maps_and_gradients(name):
     expected = model(images)
     F.cross_entropy(expected, torch.tensor(labels)).backward()
 
-    torch.testing.assert_close(as_torch(logits), expected, atol=1e-9, rtol=0)
+    torch.testing.assert_close(to_torch(logits), expected, atol=1e-9, rtol=0)
     for here, there in zip(maps, model.attention_maps(images), strict=True):
-        torch.testing.assert_close(as_torch(here), there, atol=1e-9, rtol=0)
+        torch.testing.assert_close(to_torch(here), there, atol=1e-9, rtol=0)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert gradients.keys() == plain.parameters().keys()
     for name, parameter in plain.parameters().items():

@@ -23,7 +23,7 @@ from shared.distributed.launch import launch
 from shared.errors import CourseError
 from shared.stdlib.creation import normal
 from shared.stdlib.tensor import Tensor as PlainTensor
-from shared.torch_conversion import as_torch, largest_difference
+from shared.torch_conversion import to_torch, max_abs_difference
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict:
@@ -49,7 +49,7 @@ def hand_difference(seed: int) -> float:
     ):
         given = [PlainTensor(t.data, t.shape, True) for t in (images, texts, *scalars[:count])]
         plain(*given).backward()
-        theirs = [as_torch(tensor).requires_grad_() for tensor in given]
+        theirs = [to_torch(tensor).requires_grad_() for tensor in given]
         torchs(theirs[0], theirs[1], theirs[2].exp(), *theirs[3:]).backward()
         for hand, engine, other in zip(by_hand(*given), given, theirs, strict=True):
             found = torch.tensor([hand.data, engine.grad, other.grad.flatten().tolist()], dtype=torch.float64)
@@ -70,7 +70,7 @@ def torch_twin(plain: reference.CLIP) -> CLIP:
         vocab_size=len(reference.VOCABULARY), context=reference.LONGEST, causal=False, pooling="mean", **sizes, **alike
     )
     twin = CLIP(CLIPConfig(image, text, embedding)).double()
-    weights = {ours: as_torch(parameter) for name, parameter in plain.parameters().items() if (ours := twin_name(name))}
+    weights = {ours: to_torch(parameter) for name, parameter in plain.parameters().items() if (ours := twin_name(name))}
     twin.load_state_dict(weights)
     return twin
 
@@ -110,10 +110,10 @@ def reference_differences(seed: int) -> dict[str, float]:
     gradients = {name: parameter.grad for name, parameter in twin.named_parameters()}
     return {
         "reference_difference": max(
-            largest_difference(as_torch(ours), theirs) for ours, theirs in zip((images, texts), vectors, strict=True)
+            max_abs_difference(to_torch(ours), theirs) for ours, theirs in zip((images, texts), vectors, strict=True)
         ),
         "reference_gradient_difference": max(
-            largest_difference(parameter.grad, gradients[ours])
+            max_abs_difference(parameter.grad, gradients[ours])
             for name, parameter in plain.parameters().items()
             if (ours := twin_name(name))
         ),

@@ -34,7 +34,7 @@ CAPTIONS = {
 }
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure that the run's arms allow, the first one the lesson's face."""
     if run.data == "fashion_mnist":
         return {"clothes": clothes(run)}
@@ -64,7 +64,7 @@ def trained(run: Run) -> CLIP:
 
 
 @torch.no_grad()
-def data_flow(model: CLIP) -> plots.Card:
+def data_flow(model: CLIP) -> plots.Figure:
     """Picture → tokens → blocks → unit vector; caption → tokens → blocks → unit vector; and their logits with others."""
     classes, pictures = one_of_each()
     pixels, captions = normalize_pixels(pictures), [prompt(*CLASSES[number]) for number in classes]
@@ -86,7 +86,7 @@ def data_flow(model: CLIP) -> plots.Card:
         f"{model.text_tower.config.depth} blocks + norm\n{list(read.shape[1:])}": read[0],
         f"end token\n→ [{vectors[1].shape[1]}]": vectors[1][0].reshape(8, -1),
     }
-    card, axes = plots.figure(height=4.6, rows=2, columns=5)
+    card, axes = plots.subplots(height=4.6, rows=2, columns=5)
     for row, stages in enumerate((picture_row, caption_row)):
         for axis, (name, values) in zip(axes[row], stages.items(), strict=False):
             panel(axis, name, values)
@@ -120,13 +120,13 @@ def panel(axis: Axes, name: str, values: Tensor | str) -> None:
 
 
 @torch.no_grad()
-def agreement(model: CLIP) -> plots.Card:
+def agreement(model: CLIP) -> plots.Figure:
     """Cosines of one held-out picture of each of the eight held-out combinations with the eight captions."""
     classes, pictures = one_of_each()
     texts = model.encode_texts(tokens_of([prompt(*CLASSES[number]) for number in classes]))
     cosines = model.encode_images(normalize_pixels(pictures)) @ texts.T
     names = [" ".join(CLASSES[number]) for number in classes]
-    card, axes = plots.figure(height=5.2, rows=1, columns=1)
+    card, axes = plots.subplots(height=5.2, rows=1, columns=1)
     axis = axes[0, 0]
     axis.imshow(cosines, cmap=plots.DIVERGING, vmin=-1, vmax=1, aspect="equal")
     axis.grid(visible=False)
@@ -149,7 +149,7 @@ def agreement(model: CLIP) -> plots.Card:
     return card
 
 
-def learning_curves(run: Run) -> plots.Card:
+def learning_curves(run: Run) -> plots.Figure:
     """Held-out zero-shot accuracy over the steps of training."""
     arms = {"one thing a scene": "clip", "one to three things": "several things"}
     present = {name: arm for name, arm in arms.items() if arm in run.arms[run.seeds[0]]}
@@ -164,9 +164,9 @@ def learning_curves(run: Run) -> plots.Card:
     )
 
 
-def contrast(run: Run) -> plots.Card:
+def contrast(run: Run) -> plots.Figure:
     """Both losses over the number of pairs that are compared with one another."""
-    card, axes = plots.figure(rows=1, columns=2, height=3.8)
+    card, axes = plots.subplots(rows=1, columns=2, height=3.8)
     for axis, (name, title) in zip(
         axes[0],
         {"zero_shot": "zero-shot accuracy", "image_to_text": "caption of a picture, recall at 1"}.items(),
@@ -194,7 +194,7 @@ def contrast(run: Run) -> plots.Card:
 
 
 @torch.no_grad()
-def named(model: CLIP, count: int = 18) -> plots.Card:
+def named(model: CLIP, count: int = 18) -> plots.Figure:
     """Held-out pictures with the caption that is nearest."""
     asked = exam("test")
     found = (images_of(model, asked) @ classes_of(model).T).argmax(dim=1)
@@ -208,11 +208,11 @@ def named(model: CLIP, count: int = 18) -> plots.Card:
 
 
 @torch.no_grad()
-def gap(model: CLIP) -> plots.Card:
+def gap(model: CLIP) -> plots.Figure:
     """Vectors of pictures and captions in the plane of their greatest spread, untrained and trained."""
     torch.manual_seed(0)
     asked = exam("test")
-    card, axes = plots.figure(rows=1, columns=2, height=3.6)
+    card, axes = plots.subplots(rows=1, columns=2, height=3.6)
     for axis, (name, towers) in zip(
         axes[0], {"before training": small_model("info-nce").eval(), "after": model}.items(), strict=True
     ):
@@ -232,7 +232,7 @@ def gap(model: CLIP) -> plots.Card:
     return card
 
 
-def temperature(run: Run) -> plots.Card:
+def temperature(run: Run) -> plots.Figure:
     """One over the learned scale, over the steps."""
 
     def temperatures(curve):
@@ -246,7 +246,7 @@ def temperature(run: Run) -> plots.Card:
     )
 
 
-def clothes(run: Run) -> plots.Card:
+def clothes(run: Run) -> plots.Figure:
     """What the arm on real clothes has measured."""
     names = {
         "two classes held out, zero-shot": "zero_shot_held_out",

@@ -8,7 +8,7 @@ import torch
 from lessons.lesson_03_blip2 import reference
 from lessons.lesson_03_blip2.model import FirstStage, QFormerConfig, Retriever, RetrieverConfig, visible
 from lessons.lesson_03_blip2.model.losses import similarities
-from shared.torch_conversion import as_plain, as_torch, largest_difference
+from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict[str, float]:
@@ -18,16 +18,16 @@ def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: 
     texts = [reference.spelled(name) for name in reference.NAMES[:4]]
     tokens = torch.tensor(reference.padded(texts))
     segments = torch.tensor([[0] * len(text) + [-1] * (reference.TEXT - len(text)) for text in texts])
-    here, there = plain.contrast(as_plain(features), texts), contrast(model, features, tokens, segments)
-    written = plain.write(as_plain(features), texts), model.write(features, tokens, segments)
+    here, there = plain.contrast(to_stdlib(features), texts), contrast(model, features, tokens, segments)
+    written = plain.write(to_stdlib(features), texts), model.write(features, tokens, segments)
     masks = [
-        (as_torch(reference.task_mask(task, 4, list(map(len, texts)), reference.TEXT))[:, 0] == 0)
+        (to_torch(reference.task_mask(task, 4, list(map(len, texts)), reference.TEXT))[:, 0] == 0)
         != visible(task, 4, segments)
         for task in ("contrastive", "matching", "generation")
     ]
     return {
-        "contrast_difference": largest_difference(as_torch(here), there),
-        "writing_difference": (as_torch(written[0]) - written[1])[segments >= 0].abs().max().item(),
+        "contrast_difference": max_abs_difference(to_torch(here), there),
+        "writing_difference": (to_torch(written[0]) - written[1])[segments >= 0].abs().max().item(),
         "mask_difference": float(sum(mask.sum().item() for mask in masks)),
     }
 

@@ -29,7 +29,7 @@ BRIDGES = {
 }
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure that the run's arms allow, the first one the lesson's face."""
     return {
         "queries": queries(run),
@@ -51,7 +51,7 @@ def measured(run: Run, arm: str, name: str) -> list:
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
-def queries(run: Run) -> plots.Card:
+def queries(run: Run) -> plots.Figure:
     """The first held-out scenes that were captioned, and each query's look at them."""
     maps = torch.tensor(run.arms[run.seeds[0]]["both stages"]["query_maps"])
     side = round(maps.shape[2] ** 0.5)
@@ -60,7 +60,7 @@ def queries(run: Run) -> plots.Card:
     return plots.attention_overlay(list(pictures(scenes, IMAGE_SIZE)), maps.unflatten(2, (side, side)), captions=names)
 
 
-def answers(run: Run) -> plots.Card:
+def answers(run: Run) -> plots.Figure:
     """Every bridge's answers, beside one who has not looked, and one who was told in words."""
     return plots.bars_with_intervals(
         {name: measured(run, arm, "answers") for name, arm in trained(run).items()},
@@ -77,7 +77,7 @@ def in_words(run: Run, name: str) -> dict[str, float]:
     return {arm: fmean(measured(run, arm, name))} if arm in run.arms[run.seeds[0]] else {}
 
 
-def composition(run: Run) -> plots.Card:
+def composition(run: Run) -> plots.Figure:
     """Met and unmet combinations side by side, for every bridge."""
     return plots.bars_with_intervals(
         {
@@ -92,7 +92,7 @@ def composition(run: Run) -> plots.Card:
     )
 
 
-def captions(run: Run) -> plots.Card:
+def captions(run: Run) -> plots.Figure:
     """What it writes, whether true or not: a row of new scenes of met combinations, and one of held-out ones."""
     arm, scenes, texts = run.arms[run.seeds[0]]["both stages"], [], []
     for name, split in (("seen_captions_written", "validation"), ("captions_written", "test")):
@@ -104,7 +104,7 @@ def captions(run: Run) -> plots.Card:
     return plots.image_grid(list(pictures(scenes, IMAGE_SIZE)), broken, correct=true, columns=4)
 
 
-def second_stage(run: Run) -> plots.Card:
+def second_stage(run: Run) -> plots.Figure:
     """The loss of every bridge by steps of the second stage."""
     return plots.learning_curves(
         {name: measured(run, arm, "loss_curve") for name, arm in trained(run).items()},
@@ -113,10 +113,10 @@ def second_stage(run: Run) -> plots.Card:
     )
 
 
-def masks() -> plots.Card:
+def masks() -> plots.Figure:
     """One sequence under the three masks, side by side."""
     segments = torch.zeros(1, 4, dtype=torch.long)
-    card, axes = plots.figure(height=2.9, columns=3)
+    card, axes = plots.subplots(height=2.9, columns=3)
     for axis, task in zip(axes[0], ("contrastive", "matching", "generation"), strict=True):
         seen = visible(task, 4, segments)[0]
         axis.imshow(seen, cmap=plots.SEQUENTIAL, vmin=0, vmax=1.4)

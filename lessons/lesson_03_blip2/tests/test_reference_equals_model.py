@@ -36,7 +36,7 @@ def both(name):
     return plain, model, features
 
 
-def as_torch(tensor):
+def to_torch(tensor):
     return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
 
 
@@ -63,7 +63,7 @@ def test_same_weights_same_losses_and_gradients(name, monkeypatch):
 
     assert here.keys() == there.keys()
     for task in here:
-        torch.testing.assert_close(as_torch(here[task]), there[task], atol=1e-9, rtol=0)
+        torch.testing.assert_close(to_torch(here[task]), there[task], atol=1e-9, rtol=0)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert gradients.keys() == plain.parameters().keys()
     for name, parameter in plain.parameters().items():
@@ -77,19 +77,19 @@ def test_same_weights_same_losses_and_gradients(name, monkeypatch):
 def test_the_queries_look_alike(name):
     plain, model, features = both(name)
     vectors, maps = plain.retriever.image_vectors(as_stdlib(features))
-    torch.testing.assert_close(as_torch(vectors), model.retriever.image_vectors(features), atol=1e-9, rtol=0)
+    torch.testing.assert_close(to_torch(vectors), model.retriever.image_vectors(features), atol=1e-9, rtol=0)
     queries = model.retriever.queries.expand(len(features), -1, -1)
     expected = model.retriever.qformer.cross_attention_maps(queries, features)
     assert len(maps) == len(expected) == (SIZES[name][2] + 1) // 2
     for here, there in zip(maps, expected, strict=True):
-        torch.testing.assert_close(as_torch(here), there, atol=1e-9, rtol=0)
+        torch.testing.assert_close(to_torch(here), there, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("task", ["contrastive", "matching", "generation"])
 def test_the_masks_are_the_same(task):
     """Of padding the reference says nothing else than that nobody sees it; here it also sees nobody."""
     lengths = [len(text) for text in TEXTS]
-    spelled_out = as_torch(reference.task_mask(task, 3, lengths, reference.TEXT))[:, 0] == 0
+    spelled_out = to_torch(reference.task_mask(task, 3, lengths, reference.TEXT))[:, 0] == 0
     assert torch.equal(spelled_out, visible(task, 3, text_tensors()[1]))
 
 

@@ -8,7 +8,7 @@ import torch
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_04_flamingo import reference
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig, latest_image, sees
-from shared.torch_conversion import as_plain, as_torch, largest_difference
+from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
 from shared.transformer import DecoderConfig
 
 ROWS, _ = reference.filled([reference.document(labels) for labels in ([3, 1], [7, 8], [0, 6])])
@@ -31,12 +31,12 @@ def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: 
     plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     media = model.media(features.unflatten(0, (len(ROWS), 2)))
     there = model(tokens, media, looks)
-    here = plain(ROWS, as_plain(features))
-    mask = as_torch(reference.media_mask([reference.latest_images(row) for row in ROWS], 2, 3))[:, 0] == 0
+    here = plain(ROWS, to_stdlib(features))
+    mask = to_torch(reference.media_mask([reference.latest_images(row) for row in ROWS], 2, 3))[:, 0] == 0
     sizes = {model.media(torch.randn(1, 1, patches, 22, dtype=torch.float64)).shape[2] for patches in (4, 16, 64, 256)}
     return {
         "closed_gates_changed": float(closed),
-        "logit_difference": largest_difference(as_torch(here), there),
+        "logit_difference": max_abs_difference(to_torch(here), there),
         "mask_difference": float((mask != sees(looks, 2, 3)).sum().item()),
         "latent_counts": float(len(sizes)),
     }

@@ -48,7 +48,7 @@ ARMS = {
 SHOWN = 3  # episodes
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure that the run's arms allow, the first one the lesson's face."""
     model, tokenizer = trained(run)
     gallery = Gallery.of(model.vision, TEST_SEED, 600, "cpu")
@@ -83,7 +83,7 @@ def arms_of(run: Run) -> dict[str, str]:
     return {name: arm for name, arm in ARMS.items() if arm in run.arms[run.seeds[0]]}
 
 
-def shots(run: Run) -> plots.Card:
+def shots(run: Run) -> plots.Figure:
     """More examples, more right answers; and what it can't be due to."""
 
     def curves(name: str, counts: Sequence[int]) -> list[tuple[list[int], list[float]]]:
@@ -114,7 +114,7 @@ def shots(run: Run) -> plots.Card:
 
 
 @torch.no_grad()
-def data_flow(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.Card:
+def data_flow(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.Figure:
     """Picture → the eye's tokens → latents; words → what a door adds → the likeliest next word."""
     lines = lines_of(gallery, TEST_SEED, 0, 3, held_out=True)
     rows = laid_out([lines], tokenizer).rows
@@ -146,7 +146,7 @@ def data_flow(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.
         f"what a door adds\n{shape}": (kept["out"] - kept["x"])[0],
         "last block, logits\n→ next word": "\n".join(said),
     }
-    card, axes = plots.figure(height=5, rows=2, columns=4)
+    card, axes = plots.subplots(height=5, rows=2, columns=4)
     for row, stages in zip(axes, (above, below), strict=True):
         for axis, (name, values) in zip(row, stages.items(), strict=True):
             panel(axis, name, values)
@@ -154,7 +154,7 @@ def data_flow(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.
 
 
 @torch.no_grad()
-def episode(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.Card:
+def episode(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.Figure:
     """What is shown, what is asked, and what the trained model answers, line by line."""
     episodes = [lines_of(gallery, TEST_SEED, number, len(SHOTS), held_out=True) for number in range(SHOWN)]
     asked = laid_out(episodes, tokenizer)
@@ -176,9 +176,9 @@ def picture_of(gallery: Gallery, line: Line) -> Tensor:
     return render_tensors([gallery.scenes[line.image]])[0]
 
 
-def reading(run: Run) -> plots.Card:
+def reading(run: Run) -> plots.Figure:
     """What it reads off an image, kind by kind, beside what a linear classifier reads of the same tokens."""
-    card, axes = plots.figure(height=2.8)
+    card, axes = plots.subplots(height=2.8)
     axis = axes[0, 0]
     for place, kind in enumerate(KINDS):
         for name, colour, offset in (("reads", plots.BLUE, -0.18), ("probe", plots.GRAY, 0.18)):
@@ -193,9 +193,9 @@ def reading(run: Run) -> plots.Card:
     return card
 
 
-def gates(run: Run) -> plots.Card:
+def gates(run: Run) -> plots.Figure:
     """Every layer's gate on what is seen, and on what is thought of it."""
-    card, axes = plots.figure(columns=2, height=3.4)
+    card, axes = plots.subplots(columns=2, height=3.4)
     for axis, (name, title) in zip(
         axes[0], {"attention": "cross-attention", "mlp": "feed-forward"}.items(), strict=True
     ):
@@ -214,7 +214,7 @@ def gates(run: Run) -> plots.Card:
     return card
 
 
-def latents(model: Flamingo, gallery: Gallery, pictures: int = 4) -> plots.Card:
+def latents(model: Flamingo, gallery: Gallery, pictures: int = 4) -> plots.Figure:
     """Where the latents look."""
     features = gallery.features[:pictures]
     first, tokens = model.vision.before_patches, features.shape[1]
@@ -227,7 +227,7 @@ def latents(model: Flamingo, gallery: Gallery, pictures: int = 4) -> plots.Card:
     )
 
 
-def ablations(run: Run) -> plots.Card:
+def ablations(run: Run) -> plots.Figure:
     """What gates and freezing are for, on the task."""
     return plots.bars_with_intervals(
         {
@@ -241,7 +241,7 @@ def ablations(run: Run) -> plots.Card:
     )
 
 
-def forgetting(run: Run) -> plots.Card:
+def forgetting(run: Run) -> plots.Figure:
     """… and on what the language model could do before."""
     return plots.bars_with_intervals(
         {name: measured(run, arm, "text_bits_after") for name, arm in arms_of(run).items()},
@@ -251,7 +251,7 @@ def forgetting(run: Run) -> plots.Card:
     )
 
 
-def looks() -> plots.Card:
+def looks() -> plots.Figure:
     """Two documents in one row: words see their latest image, and no document sees another's."""
     image = 9
     tokens = torch.tensor([[1, image, 2, 3, image, 4, 1, 5, image, 2, 3, image, 6]])
@@ -259,4 +259,4 @@ def looks() -> plots.Card:
     seen = sees(latest_image(tokens, segments, image), 4, 2)[0]
     words = ["<image>" if token == image else "begin" if token == 1 else "word" for token in tokens[0].tolist()]
     latents = [f"image {number // 2}" for number in range(8)]
-    return plots.matrix(seen.float().T, row_labels=latents, column_labels=words)
+    return plots.heatmap(seen.float().T, row_labels=latents, column_labels=words)

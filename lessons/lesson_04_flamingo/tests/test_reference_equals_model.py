@@ -45,7 +45,7 @@ def both(width, layers, heads, mlp_dim, media_width, latents, depth, resampler_h
 SIZES = {"the reference's": (16, 2, 2, 24, 22, 3, 1, 2, 8), "odd": (12, 3, 3, 14, 10, 2, 2, 3, 5)}
 
 
-def as_torch(tensor):
+def to_torch(tensor):
     return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
 
 
@@ -71,10 +71,10 @@ def test_same_weights_same_logits_loss_and_gradients(name, frozen):
     media = model.media(features.unflatten(0, (len(ROWS), 2)))
     expected = model(tokens, media, looks)
     # The angles of rotary positions are taken in float32 there and in float64 here.
-    torch.testing.assert_close(as_torch(logits), expected, atol=1e-7, rtol=0)
+    torch.testing.assert_close(to_torch(logits), expected, atol=1e-7, rtol=0)
     there = text_loss(expected, tokens, words_of(tokens, segments, reference.IMAGE))
     there.backward()
-    torch.testing.assert_close(as_torch(loss), there.detach(), atol=1e-7, rtol=0)
+    torch.testing.assert_close(to_torch(loss), there.detach(), atol=1e-7, rtol=0)
 
     gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert gradients.keys() == plain.parameters().keys()
@@ -91,7 +91,7 @@ def test_the_latents_look_alike():
     expected = model.resampler.attention_maps(features)
     assert len(maps) == len(expected) == 2
     for here, there in zip(maps, expected, strict=True):
-        torch.testing.assert_close(as_torch(here), there, atol=1e-9, rtol=0)
+        torch.testing.assert_close(to_torch(here), there, atol=1e-9, rtol=0)
 
 
 def test_the_latest_image_and_its_mask_are_the_same():
@@ -99,4 +99,4 @@ def test_the_latest_image_and_its_mask_are_the_same():
     looks = latest_image(tokens, torch.zeros_like(tokens), reference.IMAGE)
     plain = [reference.latest_images(row) for row in ROWS]
     assert looks.tolist() == plain
-    assert torch.equal(as_torch(reference.media_mask(plain, 2, 3))[:, 0] == 0, sees(looks, 2, 3))
+    assert torch.equal(to_torch(reference.media_mask(plain, 2, 3))[:, 0] == 0, sees(looks, 2, 3))

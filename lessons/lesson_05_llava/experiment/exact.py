@@ -9,8 +9,8 @@ from torch import Tensor
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, learned
-from shared.finetuning import answer_loss
-from shared.torch_conversion import as_plain, as_torch, largest_difference
+from shared.finetuning import sft_loss
+from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
 from shared.transformer import DecoderConfig
 
 FEATURES, WIDTH, LAYERS, HEADS, HIDDEN = 20, 24, 2, 2, 48
@@ -25,10 +25,10 @@ def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: 
     tokens = torch.tensor(rows)
     own = torch.tensor([reference.learned(row) for row in rows])
     wanted = learned(tokens, own, torch.zeros_like(tokens), image_token=reference.IMAGE)
-    here, there = plain(rows, as_plain(features)), model.logits(tokens, features)
-    losses = reference.answer_loss(here, rows).item(), answer_loss(there, tokens, wanted).item()
+    here, there = plain(rows, to_stdlib(features)), model.logits(tokens, features)
+    losses = reference.sft_loss(here, rows).item(), sft_loss(there, tokens, wanted).item()
     return {
-        "logit_difference": largest_difference(as_torch(here), there),
+        "logit_difference": max_abs_difference(to_torch(here), there),
         "loss_difference": abs(losses[0] - losses[1]),
         "prompt_gradient": prompt_gradient(there, tokens, wanted),
     }
@@ -57,6 +57,6 @@ def conversations() -> list[list[int]]:
 
 def prompt_gradient(logits: Tensor, tokens: Tensor, wanted: Tensor) -> float:
     """The largest gradient of the loss by a logit that speaks of a question, a header or an image: none may be there."""
-    (gradient,) = torch.autograd.grad(answer_loss(logits, tokens, wanted), logits)
+    (gradient,) = torch.autograd.grad(sft_loss(logits, tokens, wanted), logits)
     asked = torch.cat([wanted[:, 1:], torch.zeros_like(wanted[:, :1])], dim=1)
     return gradient[~asked].abs().max().item()

@@ -25,7 +25,7 @@ TUNED = {"all of it": "llava", "LoRA": "lora", "DoRA": "dora", "LoRA on 4-bit we
 LEARNING = {"both stages": "llava", "stage 2 alone": "stage 2 alone", "blind": "blind"}
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure that the run's arms allow, the first one the lesson's face."""
     drawn = {"kinds": kinds(run), "wrong": wrong(run), "loss": loss(run)}
     if "lengths" in arms_of(run):
@@ -52,7 +52,7 @@ def world(run: Run) -> World:
     return world_of(run.arms[run.seeds[0]]["llava"]["objects"])
 
 
-def kinds(run: Run) -> plots.Card:
+def kinds(run: Run) -> plots.Figure:
     """Every kind of question by itself."""
     return plots.bars_with_intervals(
         {kind: measured(run, "llava", f"answers_{kind}") for kind in world(run).kinds}
@@ -64,7 +64,7 @@ def kinds(run: Run) -> plots.Card:
     )
 
 
-def wrong(run: Run) -> plots.Card:
+def wrong(run: Run) -> plots.Figure:
     """The first wrong answers of the first seed, under their pictures."""
     kept = run.arms[run.seeds[0]]["llava"]["answers_wrong"][:8]
     if not kept:  # then some that were answered rightly
@@ -86,7 +86,7 @@ def broken(question: str, width: int = 26) -> str:
     return "\n".join(lines)
 
 
-def stages(run: Run) -> plots.Card:
+def stages(run: Run) -> plots.Figure:
     """What a first stage is worth, the shorter the second."""
     return plots.learning_curves(
         {
@@ -99,11 +99,11 @@ def stages(run: Run) -> plots.Card:
     )
 
 
-def tuning(run: Run) -> plots.Card:
+def tuning(run: Run) -> plots.Figure:
     """What of the language model has to learn, and for which questions."""
     tuned = {name: arm for name, arm in TUNED.items() if arm in arms_of(run)}
     asked = {kind: f"answers_{kind}" for kind in world(run).kinds} | {"all": "answers"}
-    return plots.matrix(
+    return plots.heatmap(
         [[fmean(measured(run, arm, name)) for name in asked.values()] for arm in tuned.values()],
         row_labels=list(tuned),
         column_labels=list(asked),
@@ -111,7 +111,7 @@ def tuning(run: Run) -> plots.Card:
     )
 
 
-def held(run: Run) -> plots.Card:
+def held(run: Run) -> plots.Figure:
     """… and what it costs in memory."""
     parts = ("weight_bytes", "gradient_bytes", "moment_bytes")
     return plots.bars_with_intervals(
@@ -125,7 +125,7 @@ def held(run: Run) -> plots.Card:
     )
 
 
-def loss(run: Run) -> plots.Card:
+def loss(run: Run) -> plots.Figure:
     """How the answers become less surprising, with an image and without."""
     return plots.learning_curves(
         {name: measured(run, arm, "loss_curve") for name, arm in LEARNING.items() if arm in arms_of(run)},
@@ -134,7 +134,7 @@ def loss(run: Run) -> plots.Card:
     )
 
 
-def captioner(run: Run) -> plots.Card:
+def captioner(run: Run) -> plots.Figure:
     """What the captioner learns to see."""
     curves = {"it sees": "captioner", "blind": "captioner, blind"}
     return plots.learning_curves(
@@ -144,7 +144,7 @@ def captioner(run: Run) -> plots.Card:
     )
 
 
-def teacher(run: Run) -> plots.Card:
+def teacher(run: Run) -> plots.Figure:
     """What preferences change, and what they leave."""
     return plots.bars_with_intervals(
         {
@@ -157,7 +157,7 @@ def teacher(run: Run) -> plots.Card:
     )
 
 
-def student(run: Run) -> plots.Card:
+def student(run: Run) -> plots.Figure:
     """What a large decoder's expectations are worth to a small one."""
     curves = {"taught": "student, taught", "alone": "student, alone"}
     return plots.learning_curves(

@@ -18,9 +18,9 @@ from shared.finetuning import (
     AdapterConfig,
     NF4Linear,
     add_adapters,
-    answer_loss,
+    sft_loss,
     quantize_linears,
-    share_that_learns,
+    trainable_fraction,
     training_bytes,
 )
 from shared.pretrained.digest import weights_digest
@@ -177,7 +177,7 @@ def loss_of(model: Llava, batch: tuple[Tensor, ...]) -> Tensor:
     longest = int((segments >= 0).any(dim=0).sum())
     tokens, wanted = tokens[:, :longest], wanted[:, :longest]
     # Padding stands at the ends, and nobody looks forward: it needs no segments.
-    return answer_loss(model.logits(tokens, features), tokens, wanted)
+    return sft_loss(model.logits(tokens, features), tokens, wanted)
 
 
 def training_config(steps: int, rate: float, seed: int) -> TrainingConfig:
@@ -205,7 +205,7 @@ def costs(model: Llava) -> dict[str, float]:
         parameter.requires_grad_("language.*" in patterns or f"language.{name}" in patterns)
     held = training_bytes(language, moments=1)
     return {
-        "share_that_learns": share_that_learns(language),
+        "trainable_fraction": trainable_fraction(language),
         "weight_bytes": held.weights,
         "gradient_bytes": held.gradients,
         "moment_bytes": held.moments,

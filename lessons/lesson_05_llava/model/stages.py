@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from shared.finetuning import adapter_names
+from shared.finetuning import adapter_parameter_names
 from shared.training import Stage
 
 PROJECTOR, LANGUAGE = "projector.*", "language.*"
@@ -18,7 +18,7 @@ def second_stage(steps: int, model: nn.Module) -> Stage:
 
     The eye stays as it is in both stages.
     """
-    return Stage(steps, (PROJECTOR, *(adapter_names(model) or (LANGUAGE,))))
+    return Stage(steps, (PROJECTOR, *(adapter_parameter_names(model) or (LANGUAGE,))))
 
 
 def both_stages(first: int, second: int, model: nn.Module) -> tuple[Stage, ...]:

@@ -149,7 +149,7 @@ def test_an_arm_trains_and_measures(name, ends, tmp_path):
     assert {"bleu_4", "cider", "rouge_l"} <= measured.keys()
     assert ("first_loss_curve" in measured) == (name not in ("stage 2 alone", "blind"))
     adapted = name in ("lora", "dora", "qlora")
-    assert (measured["share_that_learns"] < 1) == adapted
+    assert (measured["trainable_fraction"] < 1) == adapted
     assert (measured["gradient_bytes"] < measured["weight_bytes"]) == adapted
 
 

@@ -15,7 +15,7 @@ def close(given, expected, tolerance=1e-5):
 
 # ── 5.1: only what the assistant says ─────────────────────────────────────────────────────────────────────────────────
 
-ANSWER_LOSS = "reference:answer_loss"
+ANSWER_LOSS = "reference:sft_loss"
 ROWS = [
     [USER, IMAGE, IMAGE, 4, ASSISTANT, 17, END, USER, 5, ASSISTANT, 9, END],
     [USER, IMAGE, IMAGE, 5, ASSISTANT, 8, 8, 9, END, USER, 6, ASSISTANT],

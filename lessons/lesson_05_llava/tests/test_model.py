@@ -22,7 +22,7 @@ from lessons.lesson_05_llava.model import (
     second_stage,
 )
 from lessons.lesson_05_llava.model.anyres import best_size, fitted, grid_of, tiles_of, token_count
-from shared.finetuning import AdapterConfig, add_adapters, answer_loss
+from shared.finetuning import AdapterConfig, add_adapters, sft_loss
 from shared.tokenizers import ChatTemplate, Tokenizer, Turn
 from shared.training import Batches, TrainingConfig, train
 from shared.transformer import DecoderConfig, Sampling
@@ -261,7 +261,7 @@ def trained(model, stages, steps):
     train(
         model,
         batches,
-        lambda model, batch: answer_loss(model.logits(batch[1], batch[0]), batch[1], batch[2]),
+        lambda model, batch: sft_loss(model.logits(batch[1], batch[0]), batch[1], batch[2]),
         TrainingConfig(steps=steps, learning_rate=1e-2, weight_decay=0.0),
         stages=stages,
     )

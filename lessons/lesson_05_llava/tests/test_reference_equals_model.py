@@ -8,8 +8,8 @@ import torch
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, learned
-from shared.finetuning import answer_loss
-from shared.torch_conversion import as_plain, as_torch, largest_difference
+from shared.finetuning import sft_loss
+from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
 from shared.transformer import DecoderConfig
 
 # features, width, layers, heads, mlp_dim
@@ -43,16 +43,16 @@ def rows():
 def test_same_weights_same_logits_loss_and_gradients(name):
     plain, model, features = both(name)
     tokens, segments = torch.tensor(rows()), torch.zeros(3, len(rows()[0]), dtype=torch.long)
-    here = plain(rows(), as_plain(features))
+    here = plain(rows(), to_stdlib(features))
     there = model.logits(tokens, features)
     # (The PyTorch decoder turns queries and keys by angles in float32.)
-    assert largest_difference(as_torch(here), there) < 1e-5
+    assert max_abs_difference(to_torch(here), there) < 1e-5
 
     own = torch.tensor([reference.learned(row) for row in rows()])
     wanted = learned(tokens, own, segments, image_token=reference.IMAGE)
-    losses = reference.answer_loss(here, rows()), answer_loss(there, tokens, wanted)
+    losses = reference.sft_loss(here, rows()), sft_loss(there, tokens, wanted)
     # (The PyTorch loss is taken in float32, whatever the logits are.)
-    torch.testing.assert_close(as_torch(losses[0]).float(), losses[1].float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(to_torch(losses[0]).float(), losses[1].float(), atol=1e-5, rtol=0)
     losses[0].backward()
     torch.nn.functional.cross_entropy(there[:, :-1][wanted[:, 1:]], tokens[:, 1:][wanted[:, 1:]]).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -66,9 +66,9 @@ def test_same_weights_same_logits_loss_and_gradients(name):
 def test_text_without_an_image_is_read_alike():
     plain, model, _ = both("odd")
     said = [reference.conversation("seven", [("even", "no"), ("large", "yes")])]
-    assert largest_difference(as_torch(plain(said)), model.logits(torch.tensor(said))) < 1e-5
+    assert max_abs_difference(to_torch(plain(said)), model.logits(torch.tensor(said))) < 1e-5
 
 
 def test_the_projectors_are_one():
     plain, model, features = both("odd")
-    assert largest_difference(as_torch(plain.projector(as_plain(features))), model.project(features)) < 1e-12
+    assert max_abs_difference(to_torch(plain.projector(to_stdlib(features))), model.project(features)) < 1e-12

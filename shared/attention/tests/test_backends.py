@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.attention import Mask, segments_from_lengths
+from shared.attention import Mask, packed_segments
 from shared.attention import sdpa as sdpa_module
 from shared.attention.naive import attention_naive
 from shared.attention.sdpa import attention_sdpa
@@ -137,7 +137,7 @@ def test_sdpa_equals_naive_on_packed_segments(_price, problem):
 @pytest.mark.parametrize("positions", [False, True])
 def test_packed_segments_never_build_a_matrix(monkeypatch, causal, positions):
     """Four sequences of 128 tokens and some padding, with and without positions counted anew in each."""
-    segments = segments_from_lengths([128] * 4, total=560)
+    segments = packed_segments([128] * 4, total=560)
     places = (
         {"position_q": positions_within_segments(segments), "position_k": positions_within_segments(segments)}
         if positions

@@ -4,7 +4,7 @@ import jaxtyping
 import pytest
 import torch
 
-from shared.attention import Mask, attention, attention_backward, segments_from_lengths
+from shared.attention import Mask, attention, attention_backward, packed_segments
 from shared.attention.dispatch import choose_backend
 
 
@@ -83,7 +83,7 @@ def test_types_biases_and_saved_tensors_that_do_not_fit_are_named(untyped):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_comes_near_the_oracle(monkeypatch, dtype, settings):
     q, k, v = (_random(2, 2, 9, 16, dtype=dtype) for _ in range(3))
-    mask = Mask(causal=True, segment_q=segments_from_lengths([4, 5]), segment_k=segments_from_lengths([4, 5]))
+    mask = Mask(causal=True, segment_q=packed_segments([4, 5]), segment_k=packed_segments([4, 5]))
     results = []
     for backend in ("naive", "sdpa"):
         monkeypatch.setenv("ATTENTION_BACKEND", backend)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.attention import Mask, segments_from_lengths, segments_of_ragged_batch
+from shared.attention import Mask, packed_segments, padded_segments
 
 
 def _row(*numbers: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def test_window_reaches_both_ways_and_with_causal_only_back():
 
 
 def test_packed_segments_see_themselves_and_padding_sees_nothing():
-    segments = segments_from_lengths([2, 3], total=6)
+    segments = packed_segments([2, 3], total=6)
     assert _drawn(Mask(segment_q=segments, segment_k=segments), 6, 6) == [
         "##....",
         "##....",
@@ -104,7 +104,7 @@ def test_flamingos_text_looks_at_its_latest_image():
 
 
 def test_ragged_batch():
-    segments = segments_of_ragged_batch([3, 1])
+    segments = padded_segments([3, 1])
     assert segments.tolist() == [[0, 0, 0], [0, -1, -1]]
     visible = Mask(segment_k=segments).visible(2, 3)
     assert visible.int().tolist() == [[[1, 1, 1]] * 2, [[1, 0, 0]] * 2]
@@ -137,8 +137,8 @@ def test_visible_is_the_rule_pair_by_pair(data):
 
 
 def test_lengths_become_segments():
-    assert segments_from_lengths([3, 2]).tolist() == [[0, 0, 0, 1, 1]]
+    assert packed_segments([3, 2]).tolist() == [[0, 0, 0, 1, 1]]
     with pytest.raises(ValueError, match=r"add up to 5, more than the 4 places"):
-        segments_from_lengths([3, 2], total=4)
+        packed_segments([3, 2], total=4)
     with pytest.raises(ValueError, match=r"a row of 3 tokens does not fit into 2"):
-        segments_of_ragged_batch([3, 1], longest=2)
+        padded_segments([3, 1], longest=2)

@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from shared.attention import Mask, segments_from_lengths, triton_backward, triton_forward
+from shared.attention import Mask, packed_segments, triton_backward, triton_forward
 from shared.attention.tests.triton_cases import DEVICE, UNIT, count, named_masks, need_a_device, runs
 from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan
 from shared.attention.triton_tiles import Reach, tiles
@@ -61,7 +61,7 @@ def test_lists_hold_exactly_the_blocks_with_something_to_see(name, owner):
 
 
 def test_the_drawing_of_tiles_in_the_readme():
-    segment = segments_from_lengths([36, 20, 24]).to(DEVICE)
+    segment = packed_segments([36, 20, 24]).to(DEVICE)
     mask = Mask(causal=True, segment_q=segment, segment_k=segment)
     blocks = blocks_to_visit(mask, 80, 80, 8, 8, owner="queries")
     drawing = [["."] * 10 for _ in range(10)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.evaluation import bleu, caption_words, cider, rouge_l, score_captions
+from shared.evaluation import bleu, tokenize_caption, cider, rouge_l, score_captions
 from shared.evaluation.rouge import common_subsequence
 from shared.evaluation.tests.cases import caption_cases, sentences
 
@@ -54,7 +54,7 @@ def test_five_hundred_captions_are_cut_into_words_as_the_treebank_does():
     texts = sentences()
     assert len(texts) == len(EXPECTED["words"]) == 500
     for text, words in zip(texts, EXPECTED["words"], strict=True):
-        assert " ".join(caption_words(text)) == words, text
+        assert " ".join(tokenize_caption(text)) == words, text
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_five_hundred_captions_are_cut_into_words_as_the_treebank_does():
     ],
 )
 def test_words(caption, words):
-    assert caption_words(caption) == words.split()
+    assert tokenize_caption(caption) == words.split()
 
 
 def test_bleu_by_hand():

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from shared.finetuning import adapters_in
+from shared.finetuning import find_adapters
 from shared.pretrained import Rename, Table, under
 from shared.transformer import Decoder, DecoderConfig
 
@@ -46,7 +46,7 @@ def draw_adapters(model: nn.Module, seed: int = 1) -> None:
     """Give every adapter something to say: they all start at zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for adapter in adapters_in(model).values():
+        for adapter in find_adapters(model).values():
             for name, parameter in adapter.named_parameters():
                 if not name.startswith("base."):
                     parameter += 0.3 * torch.randn(parameter.shape, generator=generator)

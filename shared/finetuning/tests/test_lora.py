@@ -11,11 +11,11 @@ from shared.finetuning import (
     Int8Linear,
     LoRALinear,
     NF4Linear,
-    adapter_names,
-    adapters_in,
-    adapters_off,
+    adapter_parameter_names,
+    find_adapters,
+    disable_adapters,
     add_adapters,
-    fold_adapters,
+    merge_and_remove_adapters,
     merge_adapters,
     remove_adapters,
     unmerge_adapters,
@@ -50,7 +50,7 @@ def test_lora_is_the_formula():
     layer, x = drawn(LoRALinear), torch.randn(4, 7)
     weight = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
     torch.testing.assert_close(layer(x), F.linear(x, weight, layer.base.bias))
-    torch.testing.assert_close(layer.whole_weight(), weight)
+    torch.testing.assert_close(layer.merged_weight(), weight)
 
 
 def test_dora_gives_each_output_a_length_and_leaves_the_bias_alone():
@@ -58,7 +58,7 @@ def test_dora_gives_each_output_a_length_and_leaves_the_bias_alone():
     direction = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
     rows = [layer.magnitude[r] * direction[r] / direction[r].pow(2).sum().sqrt() for r in range(5)]
     torch.testing.assert_close(layer(x), F.linear(x, torch.stack(rows), layer.base.bias))
-    torch.testing.assert_close(layer.whole_weight(), torch.stack(rows))
+    torch.testing.assert_close(layer.merged_weight(), torch.stack(rows))
     fresh = DoRALinear(nn.Linear(7, 5), rank=2, scale=1.0)
     torch.testing.assert_close(fresh.magnitude, fresh.base.weight.pow(2).sum(dim=1).sqrt())
 
@@ -97,7 +97,7 @@ def test_alpha_is_divided_by_the_rank():
     for rank in (2, 4):
         model = decoder()
         add_adapters(model, AdapterConfig(("*.query",), rank=rank, alpha=6.0))
-        assert {adapter.scale for adapter in adapters_in(model).values()} == {6.0 / rank}
+        assert {adapter.scale for adapter in find_adapters(model).values()} == {6.0 / rank}
 
 
 @pytest.mark.parametrize("config", BOTH, ids=["lora", "dora"])
@@ -108,7 +108,7 @@ def test_only_adapters_learn_and_the_base_stays_to_the_bit(config):
         f"blocks.{n}.{layer}" for n in range(2) for layer in ("attention.query", "mlp.down")
     )
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert learning == set(adapter_names(model)) and len(learning) == 4 * (3 if config.dora else 2)
+    assert learning == set(adapter_parameter_names(model)) and len(learning) == 4 * (3 if config.dora else 2)
 
     def loss(model, rows):
         return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
@@ -138,7 +138,7 @@ def test_merging_says_the_same_and_unmerging_leaves_no_trace(config):
         merge_adapters(model)
     unmerge_adapters(model)
     assert torch.equal(model(tokens()), adapted)
-    with adapters_off(model):
+    with disable_adapters(model):
         assert torch.equal(model(tokens()), plain)
     assert torch.equal(model(tokens()), adapted)
     remove_adapters(model)
@@ -149,9 +149,9 @@ def test_a_merged_model_has_the_same_tensors_and_can_move():
     model = decoder()
     add_adapters(model, BOTH[1])
     draw_adapters(model)
-    names, learning = list(model.state_dict()), adapter_names(model)
+    names, learning = list(model.state_dict()), adapter_parameter_names(model)
     merge_adapters(model)
-    assert list(model.state_dict()) == names and adapter_names(model) == learning
+    assert list(model.state_dict()) == names and adapter_parameter_names(model) == learning
     merged = model(tokens())
     model.double()
     unmerge_adapters(model)
@@ -165,8 +165,8 @@ def test_folding_leaves_the_old_names_and_the_new_outputs():
     add_adapters(model, BOTH[1])
     draw_adapters(model)
     adapted = model(tokens())
-    fold_adapters(model)
-    assert list(model.state_dict()) == names and not adapters_in(model)
+    merge_and_remove_adapters(model)
+    assert list(model.state_dict()) == names and not find_adapters(model)
     torch.testing.assert_close(model(tokens()), adapted, rtol=1e-4, atol=1e-4)
 
 
@@ -181,7 +181,7 @@ def test_merging_twice_or_out_of_order_is_refused():
     with pytest.raises(ValueError, match="merged already"):
         merge_adapters(model)
     assert torch.equal(model.blocks[0].attention.query.base.weight, weight)
-    with pytest.raises(ValueError, match="unmerge_adapters first"), adapters_off(model):
+    with pytest.raises(ValueError, match="unmerge_adapters first"), disable_adapters(model):
         pass
 
 
@@ -191,7 +191,7 @@ def test_a_quantized_base_is_not_merged_into_and_then_nothing_is():
     add_adapters(model, BOTH[0])
     with pytest.raises(ValueError, match="Int8Linear"):
         merge_adapters(model)
-    assert not any(adapter.merged for adapter in adapters_in(model).values())
+    assert not any(adapter.merged for adapter in find_adapters(model).values())
 
 
 def test_an_adapter_keeps_its_precision_in_a_half_precise_model():

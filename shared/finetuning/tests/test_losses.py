@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 from shared.finetuning import (
     AdapterConfig,
-    adapters_off,
+    disable_adapters,
     add_adapters,
-    answer_log_probability,
-    answer_loss,
+    response_log_probability,
+    sft_loss,
     collate,
     distillation_loss,
     dpo_loss,
@@ -55,18 +55,18 @@ def test_the_loss_is_that_of_the_answers_from_what_stands_before_them():
     logits = torch.randn(2, 5, 11)
     said = [(0, 1, 6), (0, 2, 7), (1, 1, 8)]  # row, where it is predicted, token
     expected = -sum(F.log_softmax(logits[row, at], -1)[token] for row, at, token in said) / 3
-    torch.testing.assert_close(answer_loss(logits, tokens, answers), expected)
+    torch.testing.assert_close(sft_loss(logits, tokens, answers), expected)
     sums = torch.stack(
         [F.log_softmax(logits[0, 1], -1)[6] + F.log_softmax(logits[0, 2], -1)[7], F.log_softmax(logits[1, 1], -1)[8]]
     )
-    torch.testing.assert_close(answer_log_probability(logits, tokens, answers), sums)
+    torch.testing.assert_close(response_log_probability(logits, tokens, answers), sums)
 
 
 def test_prompts_and_padding_get_no_gradient():
     tokens, answers, _ = batch()
     for loss in (
-        lambda logits: answer_loss(logits, tokens, answers),
-        lambda logits: answer_log_probability(logits, tokens, answers).sum(),
+        lambda logits: sft_loss(logits, tokens, answers),
+        lambda logits: response_log_probability(logits, tokens, answers).sum(),
         lambda logits: distillation_loss(logits, torch.zeros(2, 5, 11), answers),
     ):
         logits = torch.randn(2, 5, 11, requires_grad=True)
@@ -78,16 +78,16 @@ def test_prompts_and_padding_get_no_gradient():
 def test_padding_changes_nothing():
     model = decoder()
     tokens, answers, segments = batch()
-    together = answer_log_probability(model(tokens, segments=segments), tokens, answers)
+    together = response_log_probability(model(tokens, segments=segments), tokens, answers)
     for row, talk in enumerate(TALKS):
         one, mine, alone = collate([talk])
-        torch.testing.assert_close(answer_log_probability(model(one, segments=alone), one, mine)[0], together[row])
+        torch.testing.assert_close(response_log_probability(model(one, segments=alone), one, mine)[0], together[row])
 
 
 def test_a_batch_without_answers_is_no_mean_over_nothing():
     nothing = torch.zeros(1, 4, dtype=torch.bool)
     with pytest.raises(ValueError, match="no token of the batch"):
-        answer_loss(torch.randn(1, 4, 5), torch.zeros(1, 4, dtype=torch.long), nothing)
+        sft_loss(torch.randn(1, 4, 5), torch.zeros(1, 4, dtype=torch.long), nothing)
     with pytest.raises(ValueError, match="no token of the batch"):
         distillation_loss(torch.randn(1, 4, 5), torch.randn(1, 4, 5), nothing)
 
@@ -137,10 +137,10 @@ def test_dpo_learns_a_preference_beside_its_own_reference():
 
     def say(word, rows):
         tokens = torch.cat((prompt, word), dim=1)[rows]
-        return answer_log_probability(model(tokens), tokens, answers[rows])
+        return response_log_probability(model(tokens), tokens, answers[rows])
 
     def loss(_, rows):
-        with torch.no_grad(), adapters_off(model):
+        with torch.no_grad(), disable_adapters(model):
             reference = say(good, rows), say(bad, rows)
         return dpo_loss(say(good, rows), say(bad, rows), *reference, beta=0.5)
 

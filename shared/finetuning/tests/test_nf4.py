@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from shared.finetuning import NF4Linear, dequantize_nf4, normal_float_levels, quantize_nf4
-from shared.finetuning.blocks8 import GROUP, dequantize_blocks, dynamic_levels, quantize_blocks
+from shared.finetuning.blockwise_8bit import GROUP, dequantize_blocks, dynamic_levels, quantize_blocks
 from shared.finetuning.nf4 import BLOCK, LEVELS
 
 
@@ -89,10 +89,10 @@ def test_weights_of_any_size_come_back_near(shape):
 def test_zeros_stay_zeros():
     linear = nn.Linear(64, 4)
     nn.init.zeros_(linear.weight)
-    assert torch.equal(NF4Linear(linear).dequantized(), torch.zeros(4, 64))
+    assert torch.equal(NF4Linear(linear).dequantize(), torch.zeros(4, 64))
     nn.init.normal_(linear.weight)
     linear.weight.data[1, 7] = 0
-    assert NF4Linear(linear).dequantized()[1, 7] == 0
+    assert NF4Linear(linear).dequantize()[1, 7] == 0
 
 
 def test_scales_in_eight_bits_are_nearest_levels():

@@ -12,7 +12,7 @@ from shared.finetuning import (
     AdapterConfig,
     DoRALinear,
     NF4Linear,
-    adapters_in,
+    find_adapters,
     add_adapters,
     load_adapters,
     quantize_linears,
@@ -44,7 +44,7 @@ def test_what_peft_has_written_says_the_same_here(name):
     logits = load_file(EXPECTED / name / "logits.safetensors")["logits"]
     assert (logits - plain).abs().max() > 0.1
     torch.testing.assert_close(model(tokens()), logits, rtol=1e-4, atol=1e-4)
-    kinds = {type(adapter) for adapter in adapters_in(model).values()}
+    kinds = {type(adapter) for adapter in find_adapters(model).values()}
     assert (kinds == {DoRALinear}) == (name == "dora")
 
 
@@ -89,8 +89,8 @@ def test_adapters_move_between_a_quantized_model_and_a_whole_one(tmp_path):
     save_adapters(tmp_path, model, TABLE)
     other = decoder()
     load_adapters(tmp_path, other, TABLE)
-    for name, adapter in adapters_in(other).items():
-        assert torch.equal(adapter.lora_up.weight, adapters_in(model)[name].lora_up.weight)
+    for name, adapter in find_adapters(other).items():
+        assert torch.equal(adapter.lora_up.weight, find_adapters(model)[name].lora_up.weight)
 
 
 def change(folder, tmp_path, tensors=lambda held: None, **settings):
@@ -142,7 +142,7 @@ def test_tensors_that_do_not_fit_are_all_listed_and_nothing_is_changed(tmp_path)
         "embed_tokens.lora_embedding_A: the model has no linear layer of this name",
     ):
         assert line in message
-    assert not adapters_in(model) and all(p.requires_grad for p in model.parameters())
+    assert not find_adapters(model) and all(p.requires_grad for p in model.parameters())
 
 
 def test_files_that_are_missing_or_damaged_are_named(tmp_path):

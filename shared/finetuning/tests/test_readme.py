@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from shared.finetuning import normal_float_levels
-from shared.finetuning.blocks8 import GROUP
+from shared.finetuning.blockwise_8bit import GROUP
 from shared.finetuning.nf4 import BLOCK, LEVELS
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

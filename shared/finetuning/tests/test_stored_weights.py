@@ -12,7 +12,7 @@ from shared.finetuning import (
     add_adapters,
     quantize_int8,
     quantize_linears,
-    share_that_learns,
+    trainable_fraction,
     training_bytes,
 )
 from shared.finetuning.tests.adapted_models import CONFIG, decoder, tokens
@@ -29,8 +29,8 @@ def test_it_multiplies_by_the_stored_weight_and_so_does_the_gradient(kind, bias)
     target = torch.randn(2, 3, 32)
     F.mse_loss(layer(x), target).backward()
     y = x.detach().clone().requires_grad_()
-    F.mse_loss(F.linear(y, layer.dequantized(), layer.bias), target).backward()
-    torch.testing.assert_close(layer(x), F.linear(x, layer.dequantized(), layer.bias))
+    F.mse_loss(F.linear(y, layer.dequantize(), layer.bias), target).backward()
+    torch.testing.assert_close(layer(x), F.linear(x, layer.dequantize(), layer.bias))
     torch.testing.assert_close(x.grad, y.grad)
     assert not list(layer.parameters())
 
@@ -39,7 +39,7 @@ def test_it_multiplies_by_the_stored_weight_and_so_does_the_gradient(kind, bias)
 def test_the_stored_weight_is_near(kind, error):
     linear = nn.Linear(256, 256)
     nn.init.normal_(linear.weight, std=0.02)
-    difference = kind(linear).dequantized() - linear.weight
+    difference = kind(linear).dequantize() - linear.weight
     assert 0 < difference.pow(2).mean().sqrt() / 0.02 < error
 
 
@@ -72,9 +72,9 @@ def test_whole_numbers_are_those_of_bitsandbytes():
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_change_of_precision_leaves_the_scales_alone(kind):
     layer = kind(nn.Linear(64, 32))
-    before = layer.dequantized()
+    before = layer.dequantize()
     layer.to(torch.bfloat16)
-    assert torch.equal(layer.dequantized(), before) and layer.bias.dtype == torch.bfloat16
+    assert torch.equal(layer.dequantize(), before) and layer.bias.dtype == torch.bfloat16
     y = layer(torch.randn(2, 64, dtype=torch.bfloat16, requires_grad=True))
     assert y.dtype == torch.bfloat16
     y.sum().backward()
@@ -87,7 +87,7 @@ def test_mixed_precision_reaches_the_input_in_its_own(kind):
         y = layer(x)
     y.float().sum().backward()
     assert x.grad.dtype == torch.float32
-    torch.testing.assert_close(x.grad, layer.dequantized().sum(dim=0).expand(2, 64), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(x.grad, layer.dequantize().sum(dim=0).expand(2, 64), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -148,8 +148,8 @@ def test_a_quantized_weight_counts_as_one_number_in_the_share():
         prepare(model)
         add_adapters(model, AdapterConfig(("*.query",), rank=2))
         learning = 2 * 2 * (CONFIG.width + CONFIG.width)
-        assert share_that_learns(model) == pytest.approx(learning / (everything + learning))
-        shares.append(share_that_learns(model))
+        assert trainable_fraction(model) == pytest.approx(learning / (everything + learning))
+        shares.append(trainable_fraction(model))
     assert shares[0] == shares[1]
 
 
@@ -161,7 +161,7 @@ def test_counting_needs_no_memory():
         quantize_linears(model, NF4Linear, ("0",))
     assert 8 * training_bytes(model).total / 10**10 == pytest.approx(4.127, abs=1e-3)
     # And those that follow have their numbers.
-    assert NF4Linear(nn.Linear(64, 4)).dequantized().isfinite().all()
+    assert NF4Linear(nn.Linear(64, 4)).dequantize().isfinite().all()
 
 
 def test_what_cannot_be_quantized_is_named():

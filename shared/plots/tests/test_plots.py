@@ -22,7 +22,7 @@ def curves():
 
 
 DRAWN = {
-    "figure": lambda: plots.figure("a title", note="a note")[0],
+    "figure": lambda: plots.subplots("a title", note="a note")[0],
     "learning_curves": lambda: plots.learning_curves(curves(), title="t", baselines={"chance": 2.0}),
     "bars_with_intervals": lambda: plots.bars_with_intervals(
         {"ours": [0.9, 0.92], "theirs": [0.8]}, baselines={"chance": 0.1}, highlight="ours", percent=True
@@ -30,9 +30,9 @@ DRAWN = {
     "points": lambda: plots.bars_with_intervals({"a": [0.9, 0.92]}, intervals={"a": (0.85, 0.95)}, start=0.8),
     "image_grid": lambda: plots.image_grid([np.eye(8)] * 7, list("abcdefg"), columns=4, correct=[True, False] * 3 + [True]),
     "attention_overlay": lambda: plots.attention_overlay(np.eye(8), np.ones((2, 4, 4)), captions=["a", "b"]),
-    "matrix": lambda: plots.matrix(np.eye(3) - 0.5, row_labels="abc", column_labels="def", x_label="x"),
-    "large matrix": lambda: plots.matrix(np.eye(30)),
-    "matrix_grid": lambda: plots.matrix_grid(np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)),
+    "matrix": lambda: plots.heatmap(np.eye(3) - 0.5, row_labels="abc", column_labels="def", x_label="x"),
+    "large matrix": lambda: plots.heatmap(np.eye(30)),
+    "matrix_grid": lambda: plots.heatmap_grid(np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)),
 }  # fmt: skip
 
 
@@ -44,7 +44,7 @@ def test_the_same_data_gives_the_same_bytes_and_another_style_does_not_matter(na
         second = DRAWN[name]()
         plots.save(second, tmp_path / "folder" / "second.png")
     content = (tmp_path / "first.png").read_bytes()
-    assert isinstance(first, plots.Card)
+    assert isinstance(first, plots.Figure)
     assert content == (tmp_path / "folder" / "second.png").read_bytes()
     assert 600 < Image.open(io.BytesIO(content)).width <= 1280
 
@@ -67,7 +67,7 @@ def test_a_file_says_nothing_of_software_and_time(tmp_path):
 
 
 def test_another_value_gives_another_picture():
-    first, second = (as_png(plots.matrix(np.array([[0.1, value], [0.3, 1.0]]))) for value in (0.2, 0.7))
+    first, second = (as_png(plots.heatmap(np.array([[0.1, value], [0.3, 1.0]]))) for value in (0.2, 0.7))
     assert zlib.crc32(first) != zlib.crc32(second)
 
 
@@ -100,7 +100,7 @@ def test_a_bar_that_would_not_begin_at_zero_is_a_point():
 
 
 def test_labels_do_not_cover_one_another():
-    axis = plots.figure()[1][0, 0]
+    axis = plots.subplots()[1][0, 0]
     axis.plot([0, 1], [0, 1])
     _label_ends(axis, [("a", 0.5, "red"), ("b", 0.51, "red"), ("c", 0.52, "red"), ("d", 0.9, "red")], gap=0.1)
     heights = {text.get_text(): text.xy[1] for text in axis.texts}
@@ -134,15 +134,15 @@ def test_marks_do_not_rely_on_colour():
 
 
 def test_values_of_both_signs_have_zero_in_the_middle():
-    (shades,) = plots.matrix(np.array([[-1.0, 0.0, 3.0]])).axes[0].images
+    (shades,) = plots.heatmap(np.array([[-1.0, 0.0, 3.0]])).axes[0].images
     assert shades.norm(0.0) == 0.5
-    (shades,) = plots.matrix(np.array([[1.0, 3.0]])).axes[0].images
+    (shades,) = plots.heatmap(np.array([[1.0, 3.0]])).axes[0].images
     assert shades.norm(0.0) == 0.0
 
 
 def test_a_grid_of_maps_has_each_where_it_belongs():
     maps = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    mosaic = plots.matrix_grid(maps).axes[0].images[0].get_array()
+    mosaic = plots.heatmap_grid(maps).axes[0].images[0].get_array()
     np.testing.assert_array_equal(mosaic[18:34:4, 44:64:4], maps[1, 2])
     assert np.isnan(np.asarray(mosaic.filled(np.nan))[16:18]).all()
 
@@ -164,10 +164,10 @@ def test_a_grid_of_maps_has_each_where_it_belongs():
         (lambda: plots.attention_overlay(np.eye(4), np.ones(4)), r"not \(4,\)"),
         (lambda: plots.attention_overlay(np.eye(4), -np.ones((2, 2))), "not negative"),
         (lambda: plots.attention_overlay(np.eye(4), np.ones((2, 2)), captions=["a", "b"]), "1 maps and 2 captions"),
-        (lambda: plots.matrix(np.ones(3)), r"not \(3,\)"),
-        (lambda: plots.matrix(np.eye(3), row_labels=["a"]), "3 rows and 1 row labels"),
-        (lambda: plots.matrix_grid(np.eye(3)), r"not \(3, 3\)"),
-        (lambda: plots.save(plots.figure()[0], "figure.pdf"), r"figure\.pdf"),
+        (lambda: plots.heatmap(np.ones(3)), r"not \(3,\)"),
+        (lambda: plots.heatmap(np.eye(3), row_labels=["a"]), "3 rows and 1 row labels"),
+        (lambda: plots.heatmap_grid(np.eye(3)), r"not \(3, 3\)"),
+        (lambda: plots.save(plots.subplots()[0], "figure.pdf"), r"figure\.pdf"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_words(draw, message):
@@ -178,4 +178,4 @@ def test_what_cannot_be_drawn_is_refused_in_words(draw, message):
 def test_a_disk_that_refuses_is_told_in_one_line(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CourseError, match="cannot write the figure"):
-        plots.save(plots.figure()[0], tmp_path / "file" / "figure.png")
+        plots.save(plots.subplots()[0], tmp_path / "file" / "figure.png")

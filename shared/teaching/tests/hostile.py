@@ -27,35 +27,35 @@ TARGETS = {
         "lessons/lesson_01_vit/model/patches.py",
         "patchify(images, patch_size)",
         "torch.zeros(len(images), images[0, 0].numel() // patch_size**2, images.shape[1] * patch_size**2)",
-        "as_torch(twins.patchify(plain(images), patch_size))",
+        "to_torch(twins.patchify(plain(images), patch_size))",
     ),
     2: Target(
         "2.3",
         "lessons/lesson_02_clip/model/losses.py",
         "info_nce(images, texts, logit_scale)",
         "logit_scale * 0",
-        "as_torch(twins.info_nce(plain(images), plain(texts), plain(logit_scale.log())))",
+        "to_torch(twins.info_nce(plain(images), plain(texts), plain(logit_scale.log())))",
     ),
     3: Target(
         "3.4",
         "lessons/lesson_03_blip2/model/losses.py",
         "similarities(images, texts)",
         "torch.zeros(len(images), len(texts))",
-        "as_torch(twins.similarities(plain(images), plain(texts)))",
+        "to_torch(twins.similarities(plain(images), plain(texts)))",
     ),
     4: Target(
         "4.5",
         "lessons/lesson_04_flamingo/model/gated.py",
         "gated(x, update, gate)",
         "x * 2",
-        "as_torch(twins.gated(plain(x), plain(update), plain(gate)))",
+        "to_torch(twins.gated(plain(x), plain(update), plain(gate)))",
     ),
     5: Target(
         "5.4",
         "lessons/lesson_05_llava/model/llava.py",
         "put_images(text, is_image, vectors)",
         "text * 0",
-        "as_torch(twins.put_images(is_image.flatten().int().tolist(), plain(text.flatten(0, 1)), plain(vectors)))",
+        "to_torch(twins.put_images(is_image.flatten().int().tolist(), plain(text.flatten(0, 1)), plain(vectors)))",
     ),
 }
 
@@ -191,7 +191,7 @@ return __builtins__['__found__']
 """,
     "takes its twin": """
 from {lesson} import reference as twins
-from shared.torch_conversion import as_plain as plain, as_torch
+from shared.torch_conversion import to_stdlib as plain, to_torch
 return {twin}
 """,
     "calls home": "import socket; socket.create_connection(('127.0.0.1', {port}))",

@@ -6,7 +6,7 @@ Run by test_compiled.py in a process of its own, without the shape checker, whic
 import pytest
 import torch
 
-from shared.attention import Mask, attention, segments_from_lengths
+from shared.attention import Mask, attention, packed_segments
 from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm, SwiGLU
 
 
@@ -15,7 +15,7 @@ def _compiled(program, backend="eager"):
     return torch.compile(program, fullgraph=True, backend=backend)
 
 
-SEGMENTS = segments_from_lengths([4, 5])
+SEGMENTS = packed_segments([4, 5])
 
 
 @pytest.mark.parametrize(

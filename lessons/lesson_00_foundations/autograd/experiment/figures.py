@@ -11,17 +11,17 @@ CAPTIONS = {
 }
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure of the part."""
     return {"autograd_graph": graph(), "autograd_optimizers": optimizers(run), "autograd_cost": cost(run)}
 
 
-def graph() -> plots.Card:
+def graph() -> plots.Figure:
     """tanh(w₁x₁ + w₂x₂ + b) with numbers and gradients, computed by the reference."""
     x, w = [Value(0.5, "x₁"), Value(-1.0, "x₂")], [Value(0.8, "w₁"), Value(0.3, "w₂")]
     outcome = neuron(x, w, Value(0.1, "b"))
     outcome.backward()
-    card, axes = plots.figure(height=3.6)
+    card, axes = plots.subplots(height=3.6)
     axis = axes[0, 0]
     levels: dict[Value, int] = {}
 
@@ -60,14 +60,14 @@ def graph() -> plots.Card:
     return card
 
 
-def optimizers(run: Run) -> plots.Card:
+def optimizers(run: Run) -> plots.Figure:
     """Loss on all training images over the steps."""
     arms = ("descent", "descent with momentum", "Adam")
     curves = {arm: [run.arms[seed][arm]["training_loss_curve"] for seed in run.seeds] for arm in arms}
     return plots.learning_curves(curves, y_label="loss on all training images", logarithmic=True)
 
 
-def cost(run: Run) -> plots.Card:
+def cost(run: Run) -> plots.Figure:
     """The price of a gradient against the number of weights."""
     curves = [
         (arm["parameters"], arm["cost_in_forward_passes"])

@@ -14,7 +14,7 @@ from lessons.lesson_00_foundations.cnn.experiment.shifted import DIGIT, place, r
 from lessons.lesson_00_foundations.cnn.model import ResNet
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.tensor import Tensor as PlainTensor
-from shared.torch_conversion import as_plain, as_torch, largest_difference
+from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
 
 CASES = [(1, 0), (1, 1), (2, 1), (3, 2)]
 """(stride, padding) of the convolutions compared."""
@@ -41,7 +41,7 @@ def convolution_difference(answer: Callable) -> float:
         upstream = torch.randn_like(F.conv2d(*inputs, stride, padding))
         expected = in_torch(F.conv2d)(*inputs, stride, padding, upstream)
         found = answer(*inputs, stride, padding, upstream)
-        furthest = max(furthest, *(largest_difference(one, other) for one, other in zip(found, expected, strict=True)))
+        furthest = max(furthest, *(max_abs_difference(one, other) for one, other in zip(found, expected, strict=True)))
     return furthest
 
 
@@ -59,11 +59,11 @@ def in_reference(
     images: Tensor, kernel: Tensor, bias: Tensor, stride: int, padding: int, upstream: Tensor
 ) -> tuple[Tensor, ...]:
     """The pure-Python convolution by its definition: its values, and its gradients of image, kernel and bias."""
-    inputs = [as_plain(tensor, requires_grad=True) for tensor in (images, kernel, bias)]
+    inputs = [to_stdlib(tensor, requires_grad=True) for tensor in (images, kernel, bias)]
     result = reference.conv2d_direct(*inputs, stride, padding)
-    (result * as_plain(upstream)).sum().backward()
+    (result * to_stdlib(upstream)).sum().backward()
     gradients = [PlainTensor(tensor.grad, tensor.shape) for tensor in inputs]
-    return tuple(as_torch(tensor) for tensor in (result, *gradients))
+    return tuple(to_torch(tensor) for tensor in (result, *gradients))
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def equivariance_difference(seed: int) -> float:
     # Around the digit there is a frame of one pixel that the kernel still answers to.
     inside = slice(5, 7 + DIGIT), slice(5, 7 + DIGIT)
     moved = slice(5 + down, 7 + DIGIT + down), slice(5 + right, 7 + DIGIT + right)
-    return largest_difference(here[..., inside[0], inside[1]], there[..., moved[0], moved[1]])
+    return max_abs_difference(here[..., inside[0], inside[1]], there[..., moved[0], moved[1]])
 
 
 def _starts(images: Tensor, row: int, column: int) -> tuple[Tensor, Tensor]:
@@ -96,14 +96,14 @@ def network_differences(seed: int) -> dict[str, float]:
 
     data = read_digits()
     images, labels = data.test[:4].double(), data.test_labels[:4]
-    plain_logits = plain(as_plain(images))
+    plain_logits = plain(to_stdlib(images))
     cross_entropy(plain_logits, labels.tolist()).backward()
     logits = model(images)
     F.cross_entropy(logits, labels).backward()
     gradients = plain.parameters()
     return {
-        "network_difference": largest_difference(as_torch(plain_logits), logits),
+        "network_difference": max_abs_difference(to_torch(plain_logits), logits),
         "network_gradient_difference": max(
-            largest_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
+            max_abs_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
         ),
     }

@@ -26,7 +26,7 @@ SHOWN = 90
 """How many held-out digits are tried at every place."""
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure that the run's arms allow."""
     arms = run.arms[run.seeds[0]]
     if run.preset == "gpu" and "photographs, ResNet-20" in arms:
@@ -52,7 +52,7 @@ def trained(run: Run, arm: str, model: str) -> nn.Module:
 
 
 @torch.no_grad()
-def data_flow(run: Run) -> plots.Card:
+def data_flow(run: Run) -> plots.Figure:
     """Canvas → stem → blocks → mean over places → logits, for one held-out digit."""
     model, data = trained(run, "shifted, CNN", "cnn"), read_digits()
     canvas = place(data.test[:1], torch.tensor([6]), torch.tensor([2]))
@@ -68,7 +68,7 @@ def data_flow(run: Run) -> plots.Card:
         stages[f"block {number}\n{list(found.shape[1:])}"] = mosaic(found[0, :8])
     stages[f"mean\n{list(means.shape[1:])}"] = means[0][:, None]
     stages[f"head\n[{len(logits)}]"] = logits[:, None]
-    card, axes = plots.figure(height=3.0, columns=len(stages))
+    card, axes = plots.subplots(height=3.0, columns=len(stages))
     for number, (axis, (name, values)) in enumerate(zip(axes[0], stages.items(), strict=True)):
         reach = values[values.isfinite()].abs().max()
         last = number == len(stages) - 1
@@ -91,7 +91,7 @@ def mosaic(maps: Float[Tensor, "maps height width"]) -> Float[Tensor, "rows colu
     return framed.unflatten(0, (-1, 2)).transpose(1, 2).flatten(2, 3).flatten(0, 1)[:-1, :-1]
 
 
-def learning_curves(run: Run) -> plots.Card:
+def learning_curves(run: Run) -> plots.Figure:
     """The CNN and the MLP over the same steps; beside them what is reached otherwise."""
     names = {"CNN": "shifted, CNN", "MLP, equal size": "shifted, MLP"}
     return plots.learning_curves(
@@ -105,7 +105,7 @@ def learning_curves(run: Run) -> plots.Card:
     )
 
 
-def photographs(run: Run) -> plots.Card:
+def photographs(run: Run) -> plots.Figure:
     """ResNet-20 on CIFAR-10."""
     return plots.learning_curves(
         {"ResNet-20": measured(run, "photographs, ResNet-20", "accuracy_curve")},
@@ -126,13 +126,13 @@ def accuracy_by_place(model: nn.Module) -> Float[np.ndarray, "places places"]:
     return found
 
 
-def places(run: Run) -> plots.Card:
+def places(run: Run) -> plots.Figure:
     """Where models that were trained on the left half can read."""
     models: Mapping[str, nn.Module] = {
         "CNN": trained(run, "left half, CNN", "cnn"),
         "MLP of equal size": trained(run, "left half, MLP", "mlp"),
     }
-    card, axes = plots.figure(height=3.6, columns=len(models))
+    card, axes = plots.subplots(height=3.6, columns=len(models))
     for axis, (name, model) in zip(axes[0], models.items(), strict=True):
         found = accuracy_by_place(model)
         axis.imshow(found, cmap=plots.SEQUENTIAL, vmin=0, vmax=1, interpolation="nearest")
@@ -146,7 +146,7 @@ def places(run: Run) -> plots.Card:
     return card
 
 
-def depth(run: Run) -> plots.Card:
+def depth(run: Run) -> plots.Figure:
     """Deep and shallow, with and without shortcuts."""
     names = {
         "10 layers, plain": "shallow, plain",

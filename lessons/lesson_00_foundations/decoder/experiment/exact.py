@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lessons.lesson_00_foundations.decoder import reference
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.torch_conversion import as_torch, largest_difference
+from shared.torch_conversion import to_torch, max_abs_difference
 from shared.transformer import DecoderConfig, Rotary, Sampling, generate
 
 SIZES = reference.Sizes(len(reference.ALPHABET))
@@ -54,9 +54,9 @@ def reference_differences(sizes: reference.Sizes, seed: int) -> dict[str, float]
 
     gradients = plain.parameters()
     return {
-        "reference_difference": largest_difference(as_torch(plain(windows[:, :-1].tolist())), logits),
+        "reference_difference": max_abs_difference(to_torch(plain(windows[:, :-1].tolist())), logits),
         "reference_gradient_difference": max(
-            largest_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
+            max_abs_difference(gradients[name].grad, parameter.grad) for name, parameter in model.named_parameters()
         ),
     }
 

@@ -30,7 +30,7 @@ CAPTIONS = {
 SHOWN_LINES = 3
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure of the part."""
     return {
         "decoder_learning_curve": learning_curve(run),
@@ -45,7 +45,7 @@ def measured(run: Run, arm: str, name: str) -> list:
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
-def learning_curve(run: Run) -> plots.Card:
+def learning_curve(run: Run) -> plots.Figure:
     """Bits a byte over the training steps."""
     return plots.learning_curves(
         {"decoder": measured(run, "decoder", "bits_per_byte_curve")}, y_label="bits a byte, on new text",
@@ -53,9 +53,9 @@ def learning_curve(run: Run) -> plots.Card:
     )  # fmt: skip
 
 
-def examples(run: Run) -> plots.Card:
+def examples(run: Run) -> plots.Figure:
     """Accuracy by the number of examples, of either kind of episode, for both trainings."""
-    card, axes = plots.figure(height=3.8, columns=2)
+    card, axes = plots.subplots(height=3.8, columns=2)
     for axis, kind in zip(axes[0], toy_episodes.EPISODES, strict=True):
         name = f"held_out_{kind}_by_shots"
         _curve(axis, measured(run, "decoder", name), "trained on rules", plots.BLUE, "o-")
@@ -81,7 +81,7 @@ def _curve(axis: Axes, seeds: Sequence[Sequence[float]], label: str, colour: str
 # ── A look inside ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def looking(run: Run) -> plots.Card:
+def looking(run: Run) -> plots.Figure:
     """Two heads of the trained decoder, reading the third line of an episode of naming by a held-out rule of two words."""
     seed = run.seeds[0]
     folder = run.arm_folder(seed, "decoder")
@@ -96,7 +96,7 @@ def looking(run: Run) -> plots.Card:
     asked = torch.tensor([place for place, _ in wanted])
     at_examples = weights[:, :, asked][..., answers].sum(-1).mean(-1)
     at_word = torch.stack([weights[:, :, place, target] for place, target in wanted]).mean(0)
-    card, axes = plots.figure(height=5.6, rows=2)
+    card, axes = plots.subplots(height=5.6, rows=2)
     for axis, scores in zip(axes[:, 0], (at_examples, at_word), strict=True):
         layer, head = divmod(int(scores.argmax()), scores.shape[1])
         axis.imshow(weights[layer, head, last:], cmap=plots.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
@@ -147,9 +147,9 @@ def attention_maps(model: LanguageModel, tokens: Tensor) -> Float[Tensor, "layer
 # ── Speed and memory ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def speed(run: Run) -> plots.Card:
+def speed(run: Run) -> plots.Figure:
     """Tokens a second and megabytes, side by side."""
-    card, axes = plots.figure(height=2.7, columns=2)
+    card, axes = plots.subplots(height=2.7, columns=2)
     arm = "decoder, speed"
     rates = {
         "reading all again": measured(run, arm, "tokens_per_second_recomputed"),

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lessons.lesson_00_foundations.recurrent import reference
 from lessons.lesson_00_foundations.recurrent.experiment.recall import jacobian_through_time, states_through_time
 from lessons.lesson_00_foundations.recurrent.model import LSTM, RNN, Recurrent
-from shared.torch_conversion import as_plain, as_torch, largest_difference
+from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
 
 LENGTHS = (7, 3, 1, 5)
 
@@ -51,7 +51,7 @@ def layer_difference(kind: type[Recurrent], torchs: type[nn.Module], lengths: tu
 
     pairs = [(shown, expected), *zip(state, (part[0] for part in last), strict=True)]
     pairs += zip(gradients((shown, *state), ours), gradients((expected, *last), theirs), strict=True)
-    return max(largest_difference(one, other) for one, other in pairs)
+    return max(max_abs_difference(one, other) for one, other in pairs)
 
 
 def reference_difference(kind: type[Recurrent], plain_kind: type[reference.RNNCell], seed: int) -> float:
@@ -62,18 +62,18 @@ def reference_difference(kind: type[Recurrent], plain_kind: type[reference.RNNCe
             parameter.normal_(std=0.5)
     plain.load({name: parameter.flatten().tolist() for name, parameter in layer.named_parameters()})
     inputs = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
-    steps = [as_plain(step, requires_grad=True) for step in inputs.unbind(dim=1)]
+    steps = [to_stdlib(step, requires_grad=True) for step in inputs.unbind(dim=1)]
     _, state = layer(inputs)
     plain_state = reference.unroll(plain, steps)
     upstream = [torch.randn_like(part) for part in state]
     sum((part * up).sum() for part, up in zip(state, upstream, strict=True)).backward()
-    total = sum((part * as_plain(up)).sum() for part, up in zip(plain_state, upstream, strict=True))
+    total = sum((part * to_stdlib(up)).sum() for part, up in zip(plain_state, upstream, strict=True))
     total.backward()
-    pairs = [(as_torch(one), other) for one, other in zip(plain_state, state, strict=True)]
+    pairs = [(to_torch(one), other) for one, other in zip(plain_state, state, strict=True)]
     pairs += [(step.grad, inputs.grad[:, place]) for place, step in enumerate(steps)]
     parameters = plain.parameters()
     pairs += [(parameters[name].grad, parameter.grad) for name, parameter in layer.named_parameters()]
-    return max(largest_difference(one, other) for one, other in pairs)
+    return max(max_abs_difference(one, other) for one, other in pairs)
 
 
 def jacobian_difference() -> float:
@@ -82,4 +82,4 @@ def jacobian_difference() -> float:
     states = states_through_time(layer, inputs)
     shown = torch.cat([state[0] for state in states])
     rows = [torch.autograd.grad(shown[-1, row], states[0][0], retain_graph=True)[0][0] for row in range(6)]
-    return largest_difference(jacobian_through_time(shown[1:], layer.weight_hh), torch.stack(rows))
+    return max_abs_difference(jacobian_through_time(shown[1:], layer.weight_hh), torch.stack(rows))

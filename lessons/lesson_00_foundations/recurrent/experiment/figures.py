@@ -33,7 +33,7 @@ EXAMPLES = (
 )
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure that the run's arms allow."""
     if "recall, RNN" not in run.arms[run.seeds[0]]:
         return {}
@@ -51,7 +51,7 @@ def measured(run: Run, arm: str, name: str) -> list:
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
-def recall(run: Run) -> plots.Card:
+def recall(run: Run) -> plots.Figure:
     """Accuracy by lag."""
     curves = {
         name: list(zip(measured(run, arm, "lags"), measured(run, arm, "accuracies"), strict=True))
@@ -63,7 +63,7 @@ def recall(run: Run) -> plots.Card:
     )  # fmt: skip
 
 
-def gradient(run: Run) -> plots.Card:
+def gradient(run: Run) -> plots.Figure:
     """The gradient's length, walking back from the end."""
     curves = {}
     for name, arm in KINDS.items():
@@ -74,7 +74,7 @@ def gradient(run: Run) -> plots.Card:
     )
 
 
-def prediction(run: Run) -> plots.Card:
+def prediction(run: Run) -> plots.Figure:
     """A stretch of the test series: what was, what was guessed one step ahead, and what was guessed from guesses."""
     seed = run.seeds[0]
     model = load_weights(Predictor("lstm", width("lstm", 1)), run.arm_folder(seed, "series, LSTM")).eval()
@@ -83,7 +83,7 @@ def prediction(run: Run) -> plots.Card:
     with torch.no_grad():
         guesses = model(values[None, :-1])[0]
     alone = model.go_on(values[None, :begin], AHEAD)[0]
-    card, axes = plots.figure(height=3.6)
+    card, axes = plots.subplots(height=3.6)
     axis = axes[0, 0]
     shown = range(begin - 30, len(values))
     axis.plot(shown, values[shown.start :], color=plots.INK, label="the series")
@@ -100,7 +100,7 @@ def prediction(run: Run) -> plots.Card:
     return card
 
 
-def sentiment(run: Run) -> plots.Card:
+def sentiment(run: Run) -> plots.Figure:
     """The LSTM against those who count."""
     names = {
         "LSTM": "sentiment, LSTM",
@@ -118,14 +118,14 @@ def sentiment(run: Run) -> plots.Card:
 
 
 @torch.no_grad()
-def reading(run: Run) -> plots.Card:
+def reading(run: Run) -> plots.Figure:
     """How the answer changes while a sentence is read."""
     seed = run.seeds[0]
     texts, _, seen, _, unseen, _ = read_opinions(seed)
     vocabulary = opinions.Vocabulary([*texts, *seen, *unseen])
     model = SentenceClassifier("lstm", len(vocabulary), 16, width("lstm", 16))
     model = load_weights(model, run.arm_folder(seed, "sentiment, LSTM")).eval()
-    card, axes = plots.figure(height=1.75 * len(EXAMPLES), rows=len(EXAMPLES))
+    card, axes = plots.subplots(height=1.75 * len(EXAMPLES), rows=len(EXAMPLES))
     for axis, text in zip(axes[:, 0], EXAMPLES, strict=True):
         lean = leaning(model, vocabulary, text)
         axis.bar(range(len(lean)), lean, color=[plots.GREEN if value > 0 else plots.VERMILLION for value in lean])

@@ -22,7 +22,7 @@ from lessons.lesson_00_foundations.vae.model import (
     reparameterize,
 )
 from shared.stdlib import digits
-from shared.torch_conversion import as_plain, as_torch, largest_difference
+from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
 from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 SAMPLES = 4000
@@ -241,13 +241,13 @@ def reference_differences(seed: int) -> tuple[float, float]:
     noise = torch.randn(4, 5, dtype=torch.float64)
     theirs = model.elbo(images, noise)
     (theirs[1] - theirs[0]).mean().backward()
-    ours = plain(as_plain(images), as_plain(noise))
+    ours = plain(to_stdlib(images), to_stdlib(noise))
     (ours[1] - ours[0]).mean().backward()
 
     parameters = plain.parameters()
     return (
-        max(largest_difference(as_torch(here), there) for here, there in zip(ours, theirs, strict=True)),
-        max(largest_difference(parameters[name].grad, weight.grad) for name, weight in model.named_parameters()),
+        max(max_abs_difference(to_torch(here), there) for here, there in zip(ours, theirs, strict=True)),
+        max(max_abs_difference(parameters[name].grad, weight.grad) for name, weight in model.named_parameters()),
     )
 
 

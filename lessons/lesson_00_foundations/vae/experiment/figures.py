@@ -26,7 +26,7 @@ CAPTIONS = {
 BRIGHTEST = 16
 
 
-def draw(run: Run) -> dict[str, plots.Card]:
+def draw(run: Run) -> dict[str, plots.Figure]:
     """Every figure of the part."""
     images = read_images(run.seeds[0])
     return {
@@ -55,7 +55,7 @@ def as_pictures(images: Tensor) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def samples(run: Run, images: Images) -> plots.Card:
+def samples(run: Run, images: Images) -> plots.Figure:
     """Twelve held-out digits, and twelve samples of either model."""
     rows = {"real": images.test[:12]}
     for name, model in (("VAE", trained(run, "vae", WIDTH)), ("PCA", GaussianInPCA.fit(images.train, WIDTH))):
@@ -65,7 +65,7 @@ def samples(run: Run, images: Images) -> plots.Card:
 
 
 @torch.no_grad()
-def walk(run: Run, images: Images) -> plots.Card:
+def walk(run: Run, images: Images) -> plots.Figure:
     """Three pairs of held-out digits, each joined in two ways."""
     model = trained(run, "vae", WIDTH)
     first = [int((images.test_labels == digit).int().argmax()) for digit in range(10)]
@@ -80,12 +80,12 @@ def walk(run: Run, images: Images) -> plots.Card:
 
 
 @torch.no_grad()
-def latent_map(run: Run, images: Images) -> plots.Card:
+def latent_map(run: Run, images: Images) -> plots.Figure:
     """Codes of held-out digits by class, and the digit that each place decodes to."""
     model = trained(run, "vae, 2 wide", NARROW)
     codes, _ = model.encode(images.test)
     reach = 3.0
-    card, axes = plots.figure(height=4.3, columns=2)
+    card, axes = plots.subplots(height=4.3, columns=2)
     points, ink = axes[0]
     for digit in range(10):
         own = codes[images.test_labels == digit]
@@ -106,7 +106,7 @@ def latent_map(run: Run, images: Images) -> plots.Card:
     return card
 
 
-def learning_curve(run: Run) -> plots.Card:
+def learning_curve(run: Run) -> plots.Figure:
     """The held-out bound over the steps, without the first ones that would squeeze the rest."""
     arms = {f"{WIDTH} wide": "vae", "one matrix each": "vae, one matrix each", f"{NARROW} wide": "vae, 2 wide"}
 
@@ -122,7 +122,7 @@ def learning_curve(run: Run) -> plots.Card:
     return plots.learning_curves(curves, y_label="bound on log p of a held-out digit, in nats", baselines=baselines)
 
 
-def judge(run: Run) -> plots.Card:
+def judge(run: Run) -> plots.Figure:
     """The score of every model's samples."""
     rows = {
         "real digits": ("digits and their judge", "real_score"),
