@@ -12,10 +12,10 @@ from collections.abc import Callable
 from PIL import Image
 
 from data.toybox.heldout import scene_at
-from data.toybox.image import pictures
+from data.toybox.image import render_images
 from data.toybox.language import caption
 from data.toybox.questions import question_at
-from data.toybox.raster import background, corner, raster, size_in_pixels, sprite
+from data.toybox.raster import background, corner, rasterize, size_in_pixels, sprite
 from data.toybox.scene import Scene, stream
 
 SIZES = (32, 64, 96)
@@ -30,7 +30,7 @@ def measure(count: int = 1000, rounds: int = ROUNDS) -> list[dict]:
     rows = []
     for size in SIZES:
         name = f"scenes with pictures of {size} × {size}, against pasting with Pillow"
-        ours, theirs = _rates(lambda first, last, size=size: pictures(_scenes(first, last), size),
+        ours, theirs = _rates(lambda first, last, size=size: render_images(_scenes(first, last), size),
                               lambda first, last, size=size: [_paste(scene, size) for scene in _scenes(first, last)],
                               count, rounds)  # fmt: skip
         rows.append(_row(name, ours, theirs))
@@ -39,7 +39,7 @@ def measure(count: int = 1000, rounds: int = ROUNDS) -> list[dict]:
         "scenes with captions": lambda first, last: [caption(s, "places", stream(0, 0)) for s in _scenes(first, last)],
         "scenes with questions": lambda first, last: [question_at("train", 0, n) for n in range(first, last)],
         "scenes with pictures of 32 × 32 by the standard library alone": lambda first, last: [
-            raster(scene, 32) for scene in _scenes(first, last)
+            rasterize(scene, 32) for scene in _scenes(first, last)
         ],
     }
     return rows + [_row(name, _rates(make, None, count, rounds)[0], None) for name, make in alone.items()]

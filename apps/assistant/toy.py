@@ -17,7 +17,7 @@ from PIL import Image
 
 from apps.assistant.records import IMAGE
 from data.toybox.heldout import scene_at
-from data.toybox.image import picture
+from data.toybox.image import render_image
 from data.toybox.language import caption
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene
@@ -62,7 +62,7 @@ def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 
             scene, question = question_at("test", seed, number, KINDS[number % len(KINDS)], OBJECTS)
             _draw(folder, _name("question", number), scene, size)
             asked = {"image": _name("question", number), "prompt": question.text, "text": question.answer}
-            questions.append(asked | {"kind": question.kind})
+            questions.append(asked | {"kind": question.type})
     for name, records in {
         FILES["captions"]: captions,
         FILES["instructions"]: talks,
@@ -77,7 +77,7 @@ def _name(split: str, number: int) -> str:
 
 
 def _draw(folder: Path, name: str, scene: Scene, size: int) -> None:
-    Image.fromarray(picture(scene, size)).save(folder / name)
+    Image.fromarray(render_image(scene, size)).save(folder / name)
 
 
 def _captioned(split: str, number: int, scene: Scene) -> dict[str, str]:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from apps.captioner.data import JSON, Pictures
 from data.toybox.heldout import scene_at
-from data.toybox.image import pictures
+from data.toybox.image import render_images
 from data.toybox.language import caption
 from data.toybox.scene import Scene
 from shared.atomic import disk_errors
@@ -27,7 +27,7 @@ def toy_pictures(
 ) -> tuple[Pictures, list[Scene]]:
     """The first scenes of a split, drawn and captioned: “a red circle and a blue star”. In "test" each has a held-out combination."""
     scenes = [scene_at(split, seed, number, objects) for number in range(count)]
-    pixels = torch.from_numpy(pictures(scenes, size)).permute(0, 3, 1, 2).contiguous()
+    pixels = torch.from_numpy(render_images(scenes, size)).permute(0, 3, 1, 2).contiguous()
     return Pictures(pixels, [(caption(scene, LEVEL),) for scene in scenes]), scenes
 
 

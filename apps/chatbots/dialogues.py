@@ -38,7 +38,7 @@ def dialogue_at(split: str, seed: int, number: int, objects: tuple[int, int] = (
     shown = phrase(describe(scene_object, ATTRIBUTES))
     return Dialogue(
         f"{caption(scene, 'attributes')}. {question.text}",
-        f"find the {asked_for}. here we see {shown}. the {question.kind} is {question.answer}.",
+        f"find the {asked_for}. here we see {shown}. the {question.type} is {question.answer}.",
         f"{question.answer}.",
         question.answer,
     )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.toybox.heldout import scene_at
-from data.toybox.image import pictures
+from data.toybox.image import render_images
 from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene
 
 # What a label's number stands for: labels["colour"] == 2 is LABELS["colour"][2], yellow.
@@ -16,12 +16,12 @@ _NUMBER = {name: {value: number for number, value in enumerate(values)} for name
 class Batch(NamedTuple):
     """Scenes, their pictures and their things' labels.
 
-    pictures: uint8 RGB [scenes, height, width, 3]; labels: for each of `LABELS` int64 [scenes, most things],
+    images: uint8 RGB [scenes, height, width, 3]; labels: for each of `LABELS` int64 [scenes, most things],
     things in reading order, −1 where a scene has fewer.
     """
 
     scenes: list[Scene]
-    pictures: np.ndarray
+    render_images: np.ndarray
     labels: dict[str, np.ndarray]
 
 
@@ -38,4 +38,4 @@ def batch(split: str, seed: int, first: int, last: int, *, size: int = 64, objec
         for column, scene_object in enumerate(scene.objects):
             for name, numbers in _NUMBER.items():
                 labels[name][row, column] = numbers[getattr(scene_object, name)]
-    return Batch(scenes, pictures(scenes, size), labels)
+    return Batch(scenes, render_images(scenes, size), labels)

@@ -18,8 +18,8 @@ from random import Random
 from data.toybox.episodes import EPISODES, FIRST_PURPOSE, episode_at
 from data.toybox.heldout import SPLITS, check_split, scene_at
 from data.toybox.language import LEVELS, caption, instruction
-from data.toybox.questions import ANSWERS, Question, ask, question_at
-from data.toybox.questions import KINDS as QUESTION_TYPES
+from data.toybox.questions import ANSWERS, Question, make_question, question_at
+from data.toybox.questions import QUESTION_TYPES as QUESTION_TYPES
 from data.toybox.scene import Scene, SceneObject, pick, stream
 
 DOCUMENT_TYPES = ("caption", "question", "instruction", "naming", "choosing", "interview")
@@ -79,7 +79,7 @@ def _any_question(scene: Scene, elsewhere: Sequence[SceneObject], rng: Random) -
     first = int(rng.random() * len(QUESTION_TYPES))
     for question_type in (*QUESTION_TYPES[first:], *QUESTION_TYPES[:first]):
         for answer in sorted(ANSWERS[question_type], key=lambda _: rng.random()):
-            if question := ask(scene, question_type, answer, rng, elsewhere):
+            if question := make_question(scene, question_type, answer, rng, elsewhere):
                 return question
     raise AssertionError("every scene has an object whose color can be asked")
 

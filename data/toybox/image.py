@@ -22,15 +22,15 @@ def _background(number: int, size: int) -> np.ndarray:
     return np.frombuffer(raster.background(number, size), np.uint8).reshape(size, 3 * size)
 
 
-def picture(scene: Scene, size: int = 64) -> np.ndarray:
+def render_image(scene: Scene, size: int = 64) -> np.ndarray:
     """Return the picture of a scene: uint8 RGB [size, size, 3].
 
     Raises ValueError when `size` is below 16.
     """
-    return pictures([scene], size)[0]
+    return render_images([scene], size)[0]
 
 
-def pictures(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
+def render_images(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
     """Return the pictures of several scenes: uint8 RGB [scenes, size, size, 3].
 
     Raises ValueError when `size` is below 16.

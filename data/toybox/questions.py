@@ -57,7 +57,7 @@ TEMPLATES = {
     "larger": "is the {scene_object} larger than the {other}?",
     "more": "are there more {objects} than {others}?",
 }
-KINDS = tuple(TEMPLATES)
+QUESTION_TYPES = tuple(TEMPLATES)
 _YES_NO = ("yes", "no")
 ANSWERS = {
     "colour": COLOURS,
@@ -76,75 +76,88 @@ ANSWERS = {
 
 
 class Question(NamedTuple):
-    """A question, its kind (one of `KINDS`) and its one right answer (one of `ANSWERS[kind]`)."""
+    """A question, its question_type (one of `QUESTION_TYPES`) and its one right answer (one of `ANSWERS[question_type]`)."""
 
-    kind: str
+    type: str
     text: str
     answer: str
 
 
-def ask(scene: Scene, kind: str, answer: str, rng: Random, elsewhere: Sequence[SceneObject] = ()) -> Question | None:
-    """Return a question of a kind that has this answer in this scene, or None when there is none.
+def make_question(
+    scene: Scene, question_type: str, answer: str, rng: Random, elsewhere: Sequence[SceneObject] = ()
+) -> Question | None:
+    """Return a question of a question_type that has this answer in this scene, or None when there is none.
 
     `elsewhere` are things of other scenes of the same split: what is asked for when the answer is that it is
     not there. A scene of the training split and things from its split give no held-out combination.
 
-    Raises ValueError for an unknown kind, or an answer the kind never has.
+    Raises ValueError for an unknown question_type, or an answer the question_type never has.
     """
-    check_kind(kind)
-    if answer not in ANSWERS[kind]:
-        raise ValueError(f"a question of kind {kind!r} is never answered {answer!r}: {', '.join(ANSWERS[kind])}")
-    if kind in ("colour", "shape", "size", "texture", "place"):
-        text = _ask_attribute(scene, kind, answer, rng)
-    elif kind in ("count", "more"):
-        text = _ask_numbers(scene, kind, answer, rng)
-    elif kind == "existence":
+    check_question_type(question_type)
+    if answer not in ANSWERS[question_type]:
+        raise ValueError(
+            f"a question of question_type {question_type!r} is never answered {answer!r}: {', '.join(ANSWERS[question_type])}"
+        )
+    if question_type in ("colour", "shape", "size", "texture", "place"):
+        text = _ask_attribute(scene, question_type, answer, rng)
+    elif question_type in ("count", "more"):
+        text = _ask_numbers(scene, question_type, answer, rng)
+    elif question_type == "existence":
         text = _ask_existence(scene, answer, rng, elsewhere)
-    elif kind == "nearest":
+    elif question_type == "nearest":
         text = _ask_nearest(scene, answer, rng)
     else:
-        text = _ask_two(scene, kind, answer, rng)
-    return Question(kind, text, answer) if text else None
+        text = _ask_two(scene, question_type, answer, rng)
+    return Question(question_type, text, answer) if text else None
 
 
-def check_kind(kind: str) -> None:
-    """Raise ValueError when there is no such kind of question."""
-    if kind not in KINDS:
-        raise ValueError(f"no question kind {kind!r}: choose one of {', '.join(KINDS)}")
+def check_question_type(question_type: str) -> None:
+    """Raise ValueError when there is no such question_type of question."""
+    if question_type not in QUESTION_TYPES:
+        raise ValueError(f"no question question_type {question_type!r}: choose one of {', '.join(QUESTION_TYPES)}")
 
 
 def question_at(
-    split: str, seed: int, number: int, kind: str | None = None, objects: tuple[int, int] = (2, 6)
+    split: str, seed: int, number: int, question_type: str | None = None, objects: tuple[int, int] = (2, 6)
 ) -> tuple[Scene, Question]:
-    """Return question `number` of a split and seed, and its scene; of one kind, or of all kinds in equal parts.
+    """Return question `number` of a split and seed, and its scene; of one question_type, or of all kinds in equal parts.
 
-    Each answer of a kind is as frequent as the others. The scene is scene `number` where that has such a question,
-    else a later one. Raises ValueError for an unknown split or kind, or when no scene of so few things has an answer.
+    Each answer of a question_type is as frequent as the others. The scene is scene `number` where that has such a question,
+    else a later one. Raises ValueError for an unknown split or question_type, or when no scene of so few things has an answer.
     """
     check_split(split)
-    if kind is not None:
-        check_kind(kind)
-    # Other numbers for each split and kind; below 16 are the scenes' own.
-    rng = stream(seed, number, 16 * (1 + SPLITS.index(split)) + (KINDS.index(kind) if kind else len(KINDS)))
-    kind = kind or pick(rng, KINDS)
-    answer = pick(rng, ANSWERS[kind])
+    if question_type is not None:
+        check_question_type(question_type)
+    # Other numbers for each split and question_type; below 16 are the scenes' own.
+    rng = stream(
+        seed,
+        number,
+        16 * (1 + SPLITS.index(split))
+        + (QUESTION_TYPES.index(question_type) if question_type else len(QUESTION_TYPES)),
+    )
+    question_type = question_type or pick(rng, QUESTION_TYPES)
+    answer = pick(rng, ANSWERS[question_type])
     for attempt in range(1000):
         # Far from the numbers that anybody counts to, so that no two questions share their later scenes.
         scene = scene_at(split, seed, number + attempt * 2**40, objects)
-        other = scene_at(split, seed, number + attempt * 2**40 + 2**39, objects) if kind == "existence" else scene
-        question = ask(scene, kind, answer, rng, other.objects)
+        other = (
+            scene_at(split, seed, number + attempt * 2**40 + 2**39, objects) if question_type == "existence" else scene
+        )
+        question = make_question(scene, question_type, answer, rng, other.objects)
         if question:
             return scene, question
-    raise ValueError(f"no scene of {objects[0]} to {objects[1]} things has a {kind!r} question answered {answer!r}")
+    raise ValueError(
+        f"no scene of {objects[0]} to {objects[1]} things has a {question_type!r} question answered {answer!r}"
+    )
 
 
-def _ask_attribute(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
-    objects = [scene_object for scene_object in scene.objects if getattr(scene_object, kind) == answer]
-    said = objects and refer(scene, pick(rng, objects), rng, unsaid=(kind, "place"))
-    return TEMPLATES[kind].format(scene_object=words(said)) if said else None
+def _ask_attribute(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
+    objects = [scene_object for scene_object in scene.objects if getattr(scene_object, question_type) == answer]
+    said = objects and refer(scene, pick(rng, objects), rng, unsaid=(question_type, "place"))
+    return TEMPLATES[question_type].format(scene_object=words(said)) if said else None
 
 
-def _ask_numbers(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
+def _ask_numbers(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
     """Count the things of one colour or shape, or compare two such numbers.
 
     Only colours and shapes, which are all equally frequent: "how many small things" would give away "many".
@@ -153,9 +166,9 @@ def _ask_numbers(scene: Scene, kind: str, answer: str, rng: Random) -> str | Non
     numbers = {
         value: sum(getattr(scene_object, attribute) == value for scene_object in scene.objects) for value in values
     }
-    if kind == "count":
+    if question_type == "count":
         fitting = [value for value in values if numbers[value] == ANSWERS["count"].index(answer)]
-        return fitting and TEMPLATES[kind].format(objects=_plural(attribute, pick(rng, fitting)))
+        return fitting and TEMPLATES[question_type].format(objects=_plural(attribute, pick(rng, fitting)))
     # Only what is there, so that "more than nothing" does not make it easy.
     present = [value for value in values if numbers[value]]
     pairs = [(a, b) for a, b in permutations(present, 2) if numbers[a] != numbers[b]]
@@ -163,7 +176,7 @@ def _ask_numbers(scene: Scene, kind: str, answer: str, rng: Random) -> str | Non
     if not fitting:
         return None
     a, b = pick(rng, fitting)
-    return TEMPLATES[kind].format(objects=_plural(attribute, a), others=_plural(attribute, b))
+    return TEMPLATES[question_type].format(objects=_plural(attribute, a), others=_plural(attribute, b))
 
 
 def _plural(attribute: str, value: str) -> str:
@@ -198,15 +211,15 @@ def _ask_nearest(scene: Scene, answer: str, rng: Random) -> str | None:
     return TEMPLATES["nearest"].format(attribute=attribute, scene_object=words(pick(rng, fitting))) if fitting else None
 
 
-def _ask_two(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
+def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
     """Ask how two things lie to each other, whether they share an attribute, or which is larger."""
-    detail = {"relation": pick(rng, RELATIONS), "same": pick(rng, ATTRIBUTES), "larger": "size"}[kind]
+    detail = {"relation": pick(rng, RELATIONS), "same": pick(rng, ATTRIBUTES), "larger": "size"}[question_type]
     yes, fitting = answer == "yes", []
     for a, b in permutations(scene.objects, 2):
-        if kind == "relation":
+        if question_type == "relation":
             # What is neither clearly so nor clearly the other way round is not asked.
             fits = holds(a, detail, b) if yes else holds(b, detail, a)
-        elif kind == "same":
+        elif question_type == "same":
             fits = same(a, b, detail) == yes
         else:
             fits = a.size != b.size and (a.size == "large") == yes
@@ -219,7 +232,7 @@ def _ask_two(scene: Scene, kind: str, answer: str, rng: Random) -> str | None:
     a, b = (refer(scene, scene_object, rng, unsaid) for scene_object in pick(rng, fitting))
     if a is None or b is None:
         return None
-    return TEMPLATES[kind].format(scene_object=words(a), other=words(b), relation=detail, attribute=detail)
+    return TEMPLATES[question_type].format(scene_object=words(a), other=words(b), relation=detail, attribute=detail)
 
 
 def vocabulary() -> tuple[str, ...]:

@@ -208,7 +208,7 @@ def background(number: int, size: int) -> bytes:
     return b"".join(rows)
 
 
-def raster(scene: Scene, size: int = 64) -> bytes:
+def rasterize(scene: Scene, size: int = 64) -> bytes:
     """Return the picture of a scene: size × size pixels of red, green and blue bytes, row by row.
 
     Raises ValueError when `size` is below 16, where a small thing would be 3 pixels wide.

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from data.toybox.image import pictures
+from data.toybox.image import render_images
 from data.toybox.scene import Scene
 
 IMAGE_SIZE = 32
@@ -15,7 +15,7 @@ IMAGE_SIZE = 32
 
 def render_tensors(scenes: Sequence[Scene], size: int = IMAGE_SIZE) -> UInt8[Tensor, "scenes 3 size size"]:
     """Render scenes as uint8 RGB images, channels first."""
-    return torch.from_numpy(pictures(scenes, size)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(render_images(scenes, size)).permute(0, 3, 1, 2).contiguous()
 
 
 def normalize_pixels(pixels: UInt8[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch 3 size size"]:

@@ -17,7 +17,7 @@ from random import Random
 
 from data.toybox.heldout import scene_at
 from data.toybox.language import Description, describe, phrase
-from data.toybox.raster import raster
+from data.toybox.raster import rasterize
 from data.toybox.scene import COLOURS, PLACES, Scene
 from shared.stdlib.ascii_image import shading
 from shared.stdlib.autograd import no_grad
@@ -207,7 +207,7 @@ def cut(pictures: list[list[float]]) -> Tensor:
 
 def look(scene: Scene) -> list[float]:
     """A scene's picture as numbers around 0."""
-    return [value / 64.0 - 3.5 for value in raster(scene, SIZE)]
+    return [value / 64.0 - 3.5 for value in rasterize(scene, SIZE)]
 
 
 def caption(scene: Scene) -> str:
@@ -310,7 +310,7 @@ def report(result: dict, scene: Scene, named: tuple[str, str], scores: list[floa
     print(
         f"\n{caption(scene)!r}, named {said(*named)!r}; at the right, how near it is to “{phrase(Description(colour=named[0]))} …” in each place:"
     )
-    gray = raster(scene, SIZE)[1::3]
+    gray = rasterize(scene, SIZE)[1::3]
     dark = [[255.0 - gray[row * SIZE + column] for column in range(SIZE)] for row in range(0, SIZE, 1)]
     of_colour = [math.exp(10 * score) for score, truth in zip(scores, TRUTHS, strict=True) if truth[0] == named[0]]
     near = [[of_colour[row // PATCH * 3 + column // PATCH] for column in range(SIZE)] for row in range(SIZE)]

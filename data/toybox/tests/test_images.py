@@ -7,27 +7,27 @@ import pytest
 
 from data.toybox.batches import LABELS, batch
 from data.toybox.heldout import scene_at
-from data.toybox.image import picture, pictures
-from data.toybox.raster import FULL, INK, PAPER, background, corner, raster, size_in_pixels, sprite
+from data.toybox.image import render_image, render_images
+from data.toybox.raster import FULL, INK, PAPER, background, corner, rasterize, size_in_pixels, sprite
 from data.toybox.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, WORLD, Scene, SceneObject, make_scene
 
 
 @pytest.mark.parametrize("size", [16, 32, 45, 96])
 def test_numpy_equals_the_stdlib_pixel_for_pixel(size):
     scenes = [make_scene(0, number, objects=(1, 6)) for number in range(4)]
-    images = pictures(scenes, size)
+    images = render_images(scenes, size)
     assert images.shape == (4, size, size, 3) and images.dtype == np.uint8
     for scene, image in zip(scenes, images, strict=True):
-        assert image.tobytes() == raster(scene, size)
-        np.testing.assert_array_equal(image, picture(scene, size))
+        assert image.tobytes() == rasterize(scene, size)
+        np.testing.assert_array_equal(image, render_image(scene, size))
 
 
 @pytest.mark.parametrize("size", [32, 64, 50])
 def test_each_thing_lies_in_its_box_and_nothing_else_anywhere(size):
     for number in range(60):
         scene = make_scene(1, number, objects=(1, 6))
-        image = picture(scene, size)
-        empty = picture(Scene((), scene.background), size)
+        image = render_image(scene, size)
+        empty = render_image(Scene((), scene.background), size)
         changed = (image != empty).any(-1)
         for scene_object in scene.objects:
             left, top = corner(scene_object, size)
@@ -47,7 +47,7 @@ def one(shape: str, colour: str, size: str, texture: str) -> Scene:
 def test_no_two_kinds_of_thing_look_alike(size):
     """The 512 kinds of thing in one place: any two pictures differ by at least what an eye can see."""
     kinds = list(product(SHAPES, COLOURS, SIZES, TEXTURES))
-    images = pictures([one(*kind) for kind in kinds], size).reshape(len(kinds), -1).astype(np.float32)
+    images = render_images([one(*kind) for kind in kinds], size).reshape(len(kinds), -1).astype(np.float32)
     squares = (images**2).sum(1)
     apart = squares[:, None] + squares[None] - 2 * images @ images.T
     np.fill_diagonal(apart, np.inf)
@@ -73,14 +73,16 @@ def test_sprites_touch_their_box_and_the_symmetric_ones_are(width):
 
 def test_a_large_plain_thing_shows_its_ink_and_a_hollow_one_its_paper():
     for colour in COLOURS:
-        assert tuple(picture(one("circle", colour, "large", "plain"), 64)[32, 32]) == INK[colour]
-        hollow = picture(one("circle", colour, "large", "hollow"), 64)
-        assert tuple(hollow[32, 32]) == tuple(picture(Scene((), 0), 64)[32, 32])
+        assert tuple(render_image(one("circle", colour, "large", "plain"), 64)[32, 32]) == INK[colour]
+        hollow = render_image(one("circle", colour, "large", "hollow"), 64)
+        assert tuple(hollow[32, 32]) == tuple(render_image(Scene((), 0), 64)[32, 32])
         assert (hollow == np.array(INK[colour])).all(-1).any()
 
 
 def test_stripes_are_horizontal_and_dots_are_not():
-    striped, dotted = (picture(one("square", "blue", "large", texture), 64)[26:38, 26:38] for texture in TEXTURES[1:3])
+    striped, dotted = (
+        render_image(one("square", "blue", "large", texture), 64)[26:38, 26:38] for texture in TEXTURES[1:3]
+    )
     assert (striped == striped[:, :1]).all() and not (striped == striped[:1]).all()
     assert not (dotted == dotted[:, :1]).all() and not (dotted == dotted[:1]).all()
 
@@ -126,17 +128,17 @@ def test_backgrounds_differ_and_darken_downwards():
 
 
 def test_a_picture_too_small_to_show_anything_is_refused():
-    for draw in (picture, raster):
+    for draw in (render_image, rasterize):
         with pytest.raises(ValueError, match="picture of 15 pixels: expected at least 16"):
             draw(make_scene(0, 0), 15)
 
 
 def test_a_batch_holds_the_scenes_their_pictures_and_their_labels():
     made = batch("train", 3, 10, 30, size=32, objects=(1, 4))
-    assert made.pictures.shape == (20, 32, 32, 3)
+    assert made.images.shape == (20, 32, 32, 3)
     for row, scene in enumerate(made.scenes):
         assert scene == scene_at("train", 3, 10 + row, (1, 4))
-        np.testing.assert_array_equal(made.pictures[row], picture(scene, 32))
+        np.testing.assert_array_equal(made.images[row], render_image(scene, 32))
         for name, values in LABELS.items():
             expected = [values.index(getattr(scene_object, name)) for scene_object in scene.objects]
             assert made.labels[name][row].tolist() == expected + [-1] * (4 - len(expected))

@@ -21,7 +21,7 @@ from data.toybox.language import (
     refer,
     words,
 )
-from data.toybox.questions import ANSWERS, KINDS, question_at, vocabulary
+from data.toybox.questions import ANSWERS, QUESTION_TYPES, question_at, vocabulary
 from data.toybox.scene import (
     COLOURS,
     PLACES,
@@ -198,7 +198,7 @@ def test_the_vocabulary_holds_every_word():
         question = question_at("test", 4, number)[1]
         texts += [question.text, question.answer]
         assert not {word for text in texts for word in text.replace(",", "").replace("?", "").split()} - known
-    assert all(word in known for kind in KINDS for answer in ANSWERS[kind] for word in answer.split())
+    assert all(word in known for kind in QUESTION_TYPES for answer in ANSWERS[kind] for word in answer.split())
 
 
 def test_a_wrong_level_or_a_missing_stream_is_named():

@@ -9,7 +9,7 @@ import pytest
 
 from data.toybox.heldout import SPLITS, scene_at
 from data.toybox.language import Description
-from data.toybox.questions import ANSWERS, KINDS, Question, ask, question_at
+from data.toybox.questions import ANSWERS, QUESTION_TYPES, Question, make_question, question_at
 from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, make_scene, stream
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six")
@@ -71,12 +71,12 @@ def answer(scene, text: str) -> str:
     raise AssertionError(f"a question that nobody understands: {text}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
 def test_every_answer_is_right(kind):
     for split in SPLITS:
         for number in range(80):
             scene, question = question_at(split, 0, number, kind)
-            assert question.kind == kind and question.answer in ANSWERS[kind]
+            assert question.type == kind and question.answer in ANSWERS[kind]
             assert answer(scene, question.text) == question.answer, (question, scene)
 
 
@@ -102,10 +102,10 @@ def blind(train: list[Question], test: list[Question]) -> float:
 
 # The most that a blind guesser may score. "colour" and "shape" never have the held-out partner of what they name;
 # "nearest" tells by its words whether a colour or a shape is asked for.
-CHANCE = {kind: 1 / len(ANSWERS[kind]) for kind in KINDS} | {"nearest": 1 / 8}
+CHANCE = {kind: 1 / len(ANSWERS[kind]) for kind in QUESTION_TYPES} | {"nearest": 1 / 8}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
 def test_a_blind_guesser_gains_little(kind):
     questions = [question_at("train", 1, number, kind)[1] for number in range(1500)]
     accuracy = blind(questions[:1000], questions[1000:])
@@ -129,8 +129,8 @@ def test_each_answer_of_a_kind_is_equally_frequent():
 
 
 def test_all_kinds_come_when_none_is_asked_for():
-    kinds = Counter(question_at("train", 3, number)[1].kind for number in range(600))
-    assert set(kinds) == set(KINDS) and min(kinds.values()) > 25
+    kinds = Counter(question_at("train", 3, number)[1].type for number in range(600))
+    assert set(kinds) == set(QUESTION_TYPES) and min(kinds.values()) > 25
 
 
 def test_questions_are_pure_and_about_their_own_scene_where_it_has_one():
@@ -162,21 +162,21 @@ def test_questions_never_say_what_they_ask_for():
 def test_what_a_scene_cannot_answer_is_not_asked():
     scene, rng = make_scene(0, 0, objects=(1, 1)), stream(0, 0, 9)
     for kind in ("relation", "same", "larger", "nearest", "more"):
-        assert all(ask(scene, kind, answer, rng) is None for answer in ANSWERS[kind])
-    assert ask(scene, "existence", "no", rng) is None, "nothing is known to be elsewhere"
+        assert all(make_question(scene, kind, answer, rng) is None for answer in ANSWERS[kind])
+    assert make_question(scene, "existence", "no", rng) is None, "nothing is known to be elsewhere"
     absent = next(c for c in COLOURS if c != scene.objects[0].colour)
-    assert ask(scene, "colour", absent, rng) is None
+    assert make_question(scene, "colour", absent, rng) is None
     assert not any(Description(colour=absent).fits(scene_object) for scene_object in scene.objects)
 
 
 def test_wrong_calls_are_named():
     scene, rng = make_scene(0, 0), stream(0, 0, 9)
     with pytest.raises(ValueError, match="no question kind 'weight': choose one of colour"):
-        ask(scene, "weight", "yes", rng)
+        make_question(scene, "weight", "yes", rng)
     with pytest.raises(ValueError, match="no question kind 'weight'"):
         question_at("train", 0, 0, "weight")
     with pytest.raises(ValueError, match="never answered 'maybe': yes, no"):
-        ask(scene, "relation", "maybe", rng)
+        make_question(scene, "relation", "maybe", rng)
     with pytest.raises(ValueError, match="no split 'dev'"):
         question_at("dev", 0, 0)
     with pytest.raises(ValueError, match="no scene of 1 to 1 things has a 'larger' question"):

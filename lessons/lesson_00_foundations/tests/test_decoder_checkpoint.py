@@ -71,7 +71,7 @@ def test_it_answers_questions_better_than_a_guess(model, tokenizer):
         text.startswith(f" {question.answer}\n") for text, (_, question) in zip(written, questions, strict=True)
     )
     # Each answer of a kind is as frequent as the others, of which there are two to nine.
-    guess = sum(1 / len(ANSWERS[question.kind]) for _, question in questions)
+    guess = sum(1 / len(ANSWERS[question.type]) for _, question in questions)
     assert right > 1.2 * guess
 
 

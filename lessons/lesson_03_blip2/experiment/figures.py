@@ -5,7 +5,7 @@ from statistics import fmean
 import torch
 
 from data.toybox.heldout import TEST_SEED, sample_scenes
-from data.toybox.image import pictures
+from data.toybox.image import render_images
 from data.toybox.language import is_true
 from data.toybox.tensors import IMAGE_SIZE
 from lessons.lesson_03_blip2.experiment.bridges import OBJECTS
@@ -57,7 +57,9 @@ def queries(run: Run) -> plots.Figure:
     side = round(maps.shape[2] ** 0.5)
     scenes = sample_scenes("test", TEST_SEED, len(maps), OBJECTS)
     names = [f"query {number + 1}" for number in range(maps.shape[1])]
-    return plots.attention_overlay(list(pictures(scenes, IMAGE_SIZE)), maps.unflatten(2, (side, side)), captions=names)
+    return plots.attention_overlay(
+        list(render_images(scenes, IMAGE_SIZE)), maps.unflatten(2, (side, side)), captions=names
+    )
 
 
 def answers(run: Run) -> plots.Figure:
@@ -101,7 +103,7 @@ def captions(run: Run) -> plots.Figure:
         texts += written
     true = [is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)]
     broken = [text.replace(" and ", "\nand ") for text in texts]
-    return plots.image_grid(list(pictures(scenes, IMAGE_SIZE)), broken, correct=true, columns=4)
+    return plots.image_grid(list(render_images(scenes, IMAGE_SIZE)), broken, correct=true, columns=4)
 
 
 def second_stage(run: Run) -> plots.Figure:

@@ -80,7 +80,7 @@ def questioned(
     asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], objects) for number in range(count)]
     seen = looked_at(eye, [scene for scene, _ in asked], device)
     prompts, answers = [question.text for _, question in asked], [question.answer for _, question in asked]
-    return _pairs(seen, tokenizer, prompts, answers, [question.kind for _, question in asked])
+    return _pairs(seen, tokenizer, prompts, answers, [question.type for _, question in asked])
 
 
 def _pairs(

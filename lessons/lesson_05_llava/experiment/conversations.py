@@ -14,7 +14,7 @@ from torch import Tensor
 from data.toybox.documents import DESCRIBE_PROMPT
 from data.toybox.heldout import scene_at
 from data.toybox.language import caption
-from data.toybox.questions import ANSWERS, KINDS, ask, question_at
+from data.toybox.questions import ANSWERS, QUESTION_TYPES, make_question, question_at
 from data.toybox.scene import Scene, stream
 from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_05_llava.model import Llava, batch_of, interview
@@ -50,7 +50,7 @@ FEWEST = {"nearest": 2, "relation": 2, "same": 2, "larger": 2, "count": 3, "more
 def world_of(objects: Sequence[int]) -> World:
     """Scenes of so many things, and all kinds of questions that these allow."""
     fewest, most = objects
-    return World((fewest, most), tuple(kind for kind in KINDS if FEWEST.get(kind, 1) <= most))
+    return World((fewest, most), tuple(kind for kind in QUESTION_TYPES if FEWEST.get(kind, 1) <= most))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def questions_about(scene: Scene, other: Scene, count: int, world: World, seed: 
         left = left or [*world.kinds, *AGAIN]
         kind = left.pop(int(rng.random() * len(left)))
         for answer in sorted(ANSWERS[kind], key=lambda _: rng.random()):
-            question = ask(scene, kind, answer, rng, other.objects)
+            question = make_question(scene, kind, answer, rng, other.objects)
             if question:
                 said.append((question.text, question.answer))
                 break
@@ -164,7 +164,7 @@ def asked(
     features = seen(model, scenes, image=image, device=device)
     texts = [question.text for question in questions]
     return Asked(
-        features, _prompts(tokenizer, texts, features), texts, [question.kind for question in questions],
+        features, _prompts(tokenizer, texts, features), texts, [question.type for question in questions],
         [question.answer for question in questions], scenes,
     )  # fmt: skip
 

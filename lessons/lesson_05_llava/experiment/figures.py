@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from data.toybox.heldout import TEST_SEED
-from data.toybox.image import pictures
+from data.toybox.image import render_images
 from data.toybox.tensors import IMAGE_SIZE
 from lessons.lesson_05_llava.experiment.conversations import World, asked_at, world_of
 from shared import plots
@@ -73,7 +73,7 @@ def wrong(run: Run) -> plots.Figure:
     scenes = [asked_at("test", TEST_SEED, number, world(run))[0] for number, *_ in kept]
     captions = [f"{broken(question)}\n{given or '—'} ({right})" for _, question, given, right in kept]
     marks = [given == right for _, _, given, right in kept]
-    return plots.image_grid(list(pictures(scenes, IMAGE_SIZE)), captions, correct=marks, columns=4)
+    return plots.image_grid(list(render_images(scenes, IMAGE_SIZE)), captions, correct=marks, columns=4)
 
 
 def broken(question: str, width: int = 26) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.toybox.heldout import is_held_out, scene_at
-from data.toybox.questions import KINDS
+from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import Scene, SceneObject
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
@@ -70,10 +70,10 @@ def test_an_interview_is_the_text_that_the_language_model_has_read(tokenizer):
 def test_questions_are_of_all_kinds_and_their_answers_right(ends):
     model, tokenizer = training.new_llava("cpu")
     asked = conversations.asked(model, tokenizer, "test", 0, 24, WORLD, image=True, device="cpu")
-    assert set(asked.kinds) == set(KINDS) and all(map(is_held_out, asked.scenes))
+    assert set(asked.kinds) == set(QUESTION_TYPES) and all(map(is_held_out, asked.scenes))
     assert len(asked.prompts[0]) > 4 and asked.features.shape == (24, 17, 32)
     fewer = conversations.world_of((1, 2))
-    assert set(fewer.kinds) == set(KINDS) - {"count", "more"}
+    assert set(fewer.kinds) == set(QUESTION_TYPES) - {"count", "more"}
     with pytest.raises(ValueError, match="at most 1 things nothing can be asked of kind larger"):
         conversations.World((1, 1), ("colour", "larger"))
 
@@ -145,7 +145,7 @@ def test_an_arm_trains_and_measures(name, ends, tmp_path):
     measured = run(name, tmp_path)
     assert measured["frozen_changed"] == 0.0
     assert 0 <= measured["answers"] <= 1 and 0 < measured["answers_commonest"] < 1
-    assert {f"answers_{kind}" for kind in KINDS} <= measured.keys()
+    assert {f"answers_{kind}" for kind in QUESTION_TYPES} <= measured.keys()
     assert {"bleu_4", "cider", "rouge_l"} <= measured.keys()
     assert ("first_loss_curve" in measured) == (name not in ("stage 2 alone", "blind"))
     adapted = name in ("lora", "dora", "qlora")

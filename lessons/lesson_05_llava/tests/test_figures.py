@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data.toybox.questions import KINDS
+from data.toybox.questions import QUESTION_TYPES
 from lessons.lesson_05_llava.experiment import figures
 from lessons.lesson_05_llava.experiment import lesson as experiment
 from shared.course.lesson import Run
@@ -13,7 +13,7 @@ from shared.course.lesson import Run
 def measurements(offset):
     curve = [[10, 20], [2.0 - offset, 1.0]]
     wrong = [[number, "what colour is the striped thing?", "red", "blue"] for number in (1, 2, 5)]
-    numbers = {f"answers_{kind}": 0.5 + offset for kind in KINDS}
+    numbers = {f"answers_{kind}": 0.5 + offset for kind in QUESTION_TYPES}
     numbers |= {
         "objects": [1, 3],
         "answers": 0.6 + offset,

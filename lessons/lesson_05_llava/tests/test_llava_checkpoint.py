@@ -11,7 +11,7 @@ from apps.assistant import config, toy
 from apps.assistant.assistant import Assistant
 from apps.assistant.config import CONFIGURATIONS
 from data.toybox.heldout import is_held_out
-from data.toybox.image import picture
+from data.toybox.image import render_image
 from data.toybox.questions import question_at
 from lessons.lesson_05_llava.experiment.checkpoint import CHECKPOINT, FOLDER, make
 from shared.course.checkpoint import checkpoint_errors
@@ -29,7 +29,7 @@ def test_it_is_what_its_provenance_says():
 def test_it_answers_about_single_things_that_it_has_never_met(assistant):
     drawn = [question_at("test", 77, number, toy.KINDS[number % len(toy.KINDS)], (1, 1)) for number in range(72)]
     assert all(is_held_out(scene) for scene, _ in drawn)
-    images = [Image.fromarray(picture(scene, 32)) for scene, _ in drawn]
+    images = [Image.fromarray(render_image(scene, 32)) for scene, _ in drawn]
     said = [assistant.answer_question(image, question.text) for image, (_, question) in zip(images, drawn, strict=True)]
     right = sum(text == question.answer for text, (_, question) in zip(said, drawn, strict=True))
     wrong_picture = [
