@@ -15,7 +15,7 @@ from random import Random
 
 from shared.stdlib import digits
 from shared.stdlib.creation import normal
-from shared.stdlib.dot import products_by_distance, products_exactly
+from shared.stdlib.dot import dot_products_by_distance, dot_products_direct
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.nn import Linear
 from shared.stdlib.shapes import rows_of
@@ -38,22 +38,22 @@ def measure(rounds: int = ROUNDS) -> list[dict]:
 def _dot_product_row(width: int, rounds: int) -> dict:
     """64 rows by 64 rows, as the products of a small layer are."""
     left, right = (rows_of(normal((64, width), 1.0, Random(seed)).data, width) for seed in (0, 1))
-    ours, theirs = products_by_distance(left, right), products_exactly(left, right)
+    ours, theirs = dot_products_by_distance(left, right), dot_products_direct(left, right)
     assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-12 * width
     return _row(
         f"dot products {width} wide, by distance against sum(map(mul))",
-        lambda: products_by_distance(left, right),
-        lambda: products_exactly(left, right),
+        lambda: dot_products_by_distance(left, right),
+        lambda: dot_products_direct(left, right),
         rounds,
     )
 
 
 def _training_row(batch: int, rounds: int) -> dict:
     """Loss and every gradient of a two-layer network on real digits, 64 → 32 → 10, from the same weights."""
-    data = digits.load().chosen(list(range(batch)))
+    data = digits.load().subset(list(range(batch)))
     first, second = Linear(64, HIDDEN, Random(0)), Linear(HIDDEN, digits.CLASSES, Random(1))
     parameters = [first.weight, first.bias, second.weight, second.bias]
-    images = Tensor([pixel / digits.BRIGHTEST for image in data.images for pixel in image], (batch, 64))
+    images = Tensor([pixel / digits.MAX_PIXEL for image in data.images for pixel in image], (batch, 64))
     scalars = [[Scalar(value) for value in parameter.data] for parameter in parameters]
 
     def ours() -> float:

@@ -38,7 +38,7 @@ from shared.course.lesson import ROOT
 from shared.distributed import gather_values, is_main
 from shared.distributed import join as meet
 from shared.errors import CourseError
-from shared.finetuning import merge_and_remove_adapters, load_adapters, save_adapters, trainable_fraction
+from shared.finetuning import load_adapters, merge_and_remove_adapters, save_adapters, trainable_fraction
 from shared.training import Batches, RunOptions, Stage, TrainingInterrupted, train
 from shared.training.lock import sole_use
 from shared.training.stages import enter_stage

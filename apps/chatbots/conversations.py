@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.finetuning import sft_loss, collate
+from shared.finetuning import collate, sft_loss
 from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer, Turn
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import Batches

@@ -10,7 +10,7 @@ from data.toybox import documents as text
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, predicted
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
-from shared.finetuning import sft_loss, distillation_loss
+from shared.finetuning import distillation_loss, sft_loss
 from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 HELD_OUT_DOCUMENTS = 200

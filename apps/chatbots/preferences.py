@@ -10,7 +10,7 @@ from torch import Tensor
 from apps.chatbots.conversations import talk, trimmed
 from apps.chatbots.dialogues import Dialogue
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.finetuning import response_log_probability, collate, dpo_loss
+from shared.finetuning import collate, dpo_loss, response_log_probability
 from shared.tokenizers import ChatTemplate
 from shared.training import Batches
 

@@ -31,6 +31,6 @@ def last_fifth() -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_
 def digits(seed: int = 0, other_writers: bool = False) -> ImageDataset:
     """Return the digits as bytes from 0 to 255, [n, 8, 8, 1], split by `split(seed)`, or by `last_fifth()`."""
     images, labels = load()
-    images = ((images.astype(np.uint16) * 255 + files.BRIGHTEST // 2) // files.BRIGHTEST).astype(np.uint8)[..., None]
+    images = ((images.astype(np.uint16) * 255 + files.MAX_PIXEL // 2) // files.MAX_PIXEL).astype(np.uint8)[..., None]
     train, test = last_fifth() if other_writers else split(seed)
     return ImageDataset("digits", images[train], labels[train], images[test], labels[test], CLASS_NAMES, verified=True)

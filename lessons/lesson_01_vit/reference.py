@@ -15,7 +15,7 @@ from operator import eq
 from random import Random
 
 from shared.stdlib import digits
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.creation import normal
 from shared.stdlib.functional import concatenate, cross_entropy, gelu, softmax
@@ -236,7 +236,7 @@ LEARNING_RATE = 7e-3
 
 def as_tensor(images: list[list[int]]) -> Tensor:
     """Digits as [batch, 1, 8, 8], ink from 0 to 1."""
-    pixels = [value / digits.BRIGHTEST for image in images for value in image]
+    pixels = [value / digits.MAX_PIXEL for image in images for value in image]
     return Tensor(pixels, (len(images), 1, digits.SIDE, digits.SIDE))
 
 
@@ -244,7 +244,7 @@ def fit(model: VisionTransformer, training: digits.Digits, steps: int, random: R
     plan = shuffled_batches(len(training.images), BATCH, steps, random)
 
     def loss_at(step: int) -> Tensor:
-        batch = training.chosen(plan[step])
+        batch = training.subset(plan[step])
         logits, _ = model(as_tensor(batch.images))
         return cross_entropy(logits, batch.labels)
 
@@ -264,14 +264,14 @@ def attention_picture(model: VisionTransformer, image: list[int]) -> str:
     side, patch_size, grid = DIGITS.image_size, DIGITS.patch_size, DIGITS.grid
     ink = [image[row * side : (row + 1) * side] for row in range(side)]
     seen = [[looks[row // patch_size * grid + column // patch_size] for column in range(side)] for row in range(side)]
-    return "\n".join(f"  {left}   {right}" for left, right in zip(shading(ink), shading(seen), strict=True))
+    return "\n".join(f"  {left}   {right}" for left, right in zip(ascii_image(ink), ascii_image(seen), strict=True))
 
 
 def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[float]]:
     """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
+    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     model = VisionTransformer(DIGITS, random)
     losses = fit(model, kept, steps, random)
     with no_grad():
@@ -286,7 +286,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
         "steps": steps,
         "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
         "accuracy": accuracy(found),
-        "baseline_accuracy": accuracy(digits.nearest_mean(kept, held_out.images)),
+        "baseline_accuracy": accuracy(digits.classify_by_nearest_mean(kept, held_out.images)),
         "seconds": time.perf_counter() - start,
         "losses": losses,
     }

@@ -19,7 +19,7 @@ from data.toybox.heldout import scene_at
 from data.toybox.language import Description, describe, phrase
 from data.toybox.raster import rasterize
 from data.toybox.scene import COLOURS, PLACES, Scene
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.creation import normal
 from shared.stdlib.functional import cross_entropy, gelu
@@ -314,7 +314,7 @@ def report(result: dict, scene: Scene, named: tuple[str, str], scores: list[floa
     dark = [[255.0 - gray[row * SIZE + column] for column in range(SIZE)] for row in range(0, SIZE, 1)]
     of_colour = [math.exp(10 * score) for score, truth in zip(scores, TRUTHS, strict=True) if truth[0] == named[0]]
     near = [[of_colour[row // PATCH * 3 + column // PATCH] for column in range(SIZE)] for row in range(SIZE)]
-    print("\n".join(f"  {left}   {right}" for left, right in zip(shading(dark), shading(near), strict=True)))
+    print("\n".join(f"  {left}   {right}" for left, right in zip(ascii_image(dark), ascii_image(near), strict=True)))
 
 
 def main() -> None:

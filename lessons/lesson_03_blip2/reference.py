@@ -15,7 +15,7 @@ from operator import eq
 from random import Random
 
 from shared.stdlib import digits
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.creation import full, normal
 from shared.stdlib.functional import concatenate, cross_entropy, embedding, gelu, linear, softmax
@@ -58,7 +58,7 @@ def frozen_eye(images: list[list[int]]) -> Tensor:
                 corner = row * STRIDE * side + column * STRIDE
                 for y in range(WINDOW):
                     start = corner + y * side
-                    numbers += [pixel / digits.BRIGHTEST for pixel in image[start : start + WINDOW]]
+                    numbers += [pixel / digits.MAX_PIXEL for pixel in image[start : start + WINDOW]]
                 numbers += [float(k == row) for k in range(GRID)] + [float(k == column) for k in range(GRID)]
     return Tensor(numbers, (len(images), GRID * GRID, WINDOW * WINDOW + 2 * GRID))
 
@@ -365,11 +365,11 @@ def written(model: FirstStage, images: list[list[int]]) -> list[str]:
 def query_pictures(image: list[int], looks: Tensor) -> str:
     """A digit in characters, and beside it where each query looks (mean of the heads): [heads, queries, windows]."""
     side, pictures = digits.SIDE, []
-    pictures.append(shading([image[row * side : (row + 1) * side] for row in range(side)]))
+    pictures.append(ascii_image([image[row * side : (row + 1) * side] for row in range(side)]))
     for seen in looks.mean(0).tolist():
         # A pixel lies in up to four windows; the nearest of the nine stands for it.
         nearest = [min(max(place - 1, 0) // STRIDE, GRID - 1) for place in range(side)]
-        pictures.append(shading([[seen[nearest[y] * GRID + nearest[x]] for x in range(side)] for y in range(side)]))
+        pictures.append(ascii_image([[seen[nearest[y] * GRID + nearest[x]] for x in range(side)] for y in range(side)]))
     return "\n".join("  " + "  ".join(lines) for lines in zip(*pictures, strict=True))
 
 
@@ -377,7 +377,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
     """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
+    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     model = build(random)
     losses = fit(model, kept, steps, random)
     images, labels = held_out.images[:SHOWN], held_out.labels[:SHOWN]
@@ -389,7 +389,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
         "parameters": sum(len(parameter.data) for parameter in model.parameters().values()),
         "contrast_accuracy": sum(map(eq, found, labels)) / len(labels),
         "writing_accuracy": sum(name == NAMES[label] for name, label in zip(names, labels, strict=False)) / len(names),
-        "baseline_accuracy": sum(map(eq, digits.nearest_mean(kept, images), labels)) / len(labels),
+        "baseline_accuracy": sum(map(eq, digits.classify_by_nearest_mean(kept, images), labels)) / len(labels),
         "seconds": time.perf_counter() - start,
         "losses": losses,
     }

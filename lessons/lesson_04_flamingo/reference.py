@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 
 from shared.stdlib import digits
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.creation import full, normal
 from shared.stdlib.functional import concatenate, cross_entropy, silu, softmax
@@ -50,7 +50,7 @@ def frozen_eye(images: list[list[int]]) -> Tensor:
                 corner = row * STRIDE * side + column * STRIDE
                 for y in range(WINDOW):
                     start = corner + y * side
-                    numbers += [pixel / digits.BRIGHTEST for pixel in image[start : start + WINDOW]]
+                    numbers += [pixel / digits.MAX_PIXEL for pixel in image[start : start + WINDOW]]
                 numbers += [float(k == row) for k in range(GRID)] + [float(k == column) for k in range(GRID)]
     return Tensor(numbers, (len(images), GRID * GRID, WINDOW * WINDOW + 2 * GRID))
 
@@ -310,7 +310,7 @@ def learn_to_look(model: Flamingo, data: digits.Digits, steps: int, random: Rand
     """Documents of two images each; of the model, only what is not frozen learns."""
 
     def loss_at(step: int) -> Tensor:
-        chosen = data.chosen(random.sample(range(len(data.images)), ROWS * IMAGES))
+        chosen = data.subset(random.sample(range(len(data.images)), ROWS * IMAGES))
         labels = [chosen.labels[row * IMAGES : (row + 1) * IMAGES] for row in range(ROWS)]
         rows, lengths = filled(list(map(document, labels)))
         return loss_of(model(rows, frozen_eye(chosen.images)), rows, lengths)
@@ -358,14 +358,14 @@ def run(
     """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
+    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     language = LanguageModel(WIDTH, LAYERS, HEADS, HIDDEN_WIDTH, random)
     text_losses = learn_names(language, text_steps, random)
     held = list(language.parameters().values())
     frozen = [list(weight.data) for weight in held]
     freeze(language)
     model = build(language, random)
-    first, second, other = (held_out.chosen(list(range(k * asked, (k + 1) * asked))) for k in range(3))
+    first, second, other = (held_out.subset(list(range(k * asked, (k + 1) * asked))) for k in range(3))
 
     # Gates at zero: the text's logits are the language model's own.
     rows, _ = filled([document([label, label]) for label in first.labels[:4]])
@@ -402,10 +402,10 @@ def latent_pictures(model: Flamingo, image: list[int]) -> str:
     with no_grad():
         _, maps = model.resampler(frozen_eye([image]))
     side = digits.SIDE
-    pictures = [shading([image[row * side : (row + 1) * side] for row in range(side)])]
+    pictures = [ascii_image([image[row * side : (row + 1) * side] for row in range(side)])]
     nearest = [min(max(place - 1, 0) // STRIDE, GRID - 1) for place in range(side)]
     for seen in maps[-1].mean(1)[0].tolist():
-        pictures.append(shading([[seen[nearest[y] * GRID + nearest[x]] for x in range(side)] for y in range(side)]))
+        pictures.append(ascii_image([[seen[nearest[y] * GRID + nearest[x]] for x in range(side)] for y in range(side)]))
     return "\n".join("  " + "  ".join(lines) for lines in zip(*pictures, strict=True))
 
 

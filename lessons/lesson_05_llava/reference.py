@@ -15,7 +15,7 @@ from functools import partial
 from random import Random
 
 from shared.stdlib import digits
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.functional import concatenate, cross_entropy, embedding, gelu, silu, softmax
 from shared.stdlib.nn import Embedding, Linear, Module, RMSNorm
@@ -82,7 +82,7 @@ def frozen_eye(images: list[list[int]]) -> Tensor:
             top, left = divmod(patch, side // TILE)
             for y in range(top * TILE, (top + 1) * TILE):
                 start = y * side + left * TILE
-                numbers += [pixel / digits.BRIGHTEST for pixel in image[start : start + TILE]]
+                numbers += [pixel / digits.MAX_PIXEL for pixel in image[start : start + TILE]]
             numbers += [float(place == patch) for place in range(PATCHES)]
     return Tensor(numbers, (len(images), PATCHES, TILE * TILE + PATCHES))
 
@@ -245,7 +245,7 @@ def learn_to_look(model: Llava, data: digits.Digits, steps: int, stage: int, ran
     freeze(language.values(), stage == 1)
 
     def loss_at(step: int) -> Tensor:
-        chosen = data.chosen(random.sample(range(len(data.images)), ROWS))
+        chosen = data.subset(random.sample(range(len(data.images)), ROWS))
         turns = [[("which", NAMES[k])] if stage == 1 else all_turns(k, random) for k in chosen.labels]
         rows = [expanded(conversation("<image>", said), PATCHES) for said in turns]
         return sft_loss(model(rows, frozen_eye(chosen.images)), rows)
@@ -295,8 +295,8 @@ def run(
     """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
-    held_out = held_out.chosen(list(range(asked)))
+    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
+    held_out = held_out.subset(list(range(asked)))
     language = LanguageModel(WIDTH, LAYERS, HEADS, HIDDEN_WIDTH, random)
     model = Llava(Projector(TILE * TILE + PATCHES, WIDTH, random), language)
     learn_to_read(model, text_steps, random)
@@ -335,7 +335,7 @@ def report(result: dict, image: list[int], said: dict[str, str]) -> None:
         print(f"  {name:33}" + "".join(f"{result[key][question]:9.0%}" for question in QUESTIONS))
     print(f"  {result['parameters']:,} parameters, {result['seconds']:.0f} s\n")
     side = digits.SIDE
-    print("\n".join("  " + line for line in shading([image[row * side : (row + 1) * side] for row in range(side)])))
+    print("\n".join("  " + line for line in ascii_image([image[row * side : (row + 1) * side] for row in range(side)])))
     print("  " + "   ".join(f"{question}? {answer}." for question, answer in said.items()))
 
 

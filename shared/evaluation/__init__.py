@@ -3,17 +3,17 @@
 from shared.evaluation.bleu import bleu
 from shared.evaluation.captions import score_captions
 from shared.evaluation.cider import cider
+from shared.evaluation.ptb_tokenizer import tokenize_caption
 from shared.evaluation.rouge import rouge_l
 from shared.evaluation.vqa import normalized_answer, score_answers, vqa_accuracy
-from shared.evaluation.ptb_tokenizer import tokenize_caption
 
 __all__ = [
     "bleu",
-    "tokenize_caption",
     "cider",
     "normalized_answer",
     "rouge_l",
     "score_answers",
     "score_captions",
+    "tokenize_caption",
     "vqa_accuracy",
 ]

@@ -4,8 +4,8 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from shared.evaluation.bleu import bleu
 from shared.evaluation.cider import cider
-from shared.evaluation.rouge import rouge_l
 from shared.evaluation.ptb_tokenizer import tokenize_caption
+from shared.evaluation.rouge import rouge_l
 
 
 def score_captions(

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from shared.finetuning.quantized_linear import QuantizedLinear
 from shared.finetuning.lora import DoRALinear, LoRALinear
+from shared.finetuning.quantized_linear import QuantizedLinear
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,9 @@ def find_linears(model: nn.Module) -> dict[str, nn.Linear | QuantizedLinear]:
         if name in adapted:
             linears[name] = module.base
         # Subclasses of nn.Linear may be read past their `forward`, as nn.MultiheadAttention does: no adapter would act.
-        elif name and not name.startswith(inside) and (type(module) is nn.Linear or isinstance(module, QuantizedLinear)):
+        elif (
+            name and not name.startswith(inside) and (type(module) is nn.Linear or isinstance(module, QuantizedLinear))
+        ):
             linears[name] = module
     return linears
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from shared.atomic import write_atomically
 from shared.errors import CourseError
 from shared.finetuning.adapters import find_adapters, find_linears, replace
-from shared.finetuning.quantized_linear import QuantizedLinear
 from shared.finetuning.lora import DoRALinear, LoRALinear
+from shared.finetuning.quantized_linear import QuantizedLinear
 from shared.pretrained import Rename, Table
 
 CONFIG = "adapter_config.json"

@@ -22,8 +22,8 @@ Nothing is ever unpickled.
 """
 
 from shared.pretrained.checkpoint import Checkpoint, read_config
-from shared.pretrained.folder import load_weights, save_pretrained, named_weights
 from shared.pretrained.config_mapping import Fixed, Setting, read_settings, write_settings
+from shared.pretrained.folder import load_weights, named_weights, save_pretrained
 from shared.pretrained.weight_names import Join, Rearrange, Rename, Rule, Split, Stack, Table, Tie, under
 
 __all__ = [
@@ -39,10 +39,10 @@ __all__ = [
     "Table",
     "Tie",
     "load_weights",
+    "named_weights",
     "read_config",
     "read_settings",
     "save_pretrained",
     "under",
-    "named_weights",
     "write_settings",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 SHADES = " .:-=+*#%@"
 
 
-def shading(rows: Sequence[Sequence[float]]) -> list[str]:
+def ascii_image(rows: Sequence[Sequence[float]]) -> list[str]:
     """One line of text for each row of values from 0 up, the greatest of all drawn densest; a value is two characters wide,
     about as wide as a line is high."""
     greatest = max((value for row in rows for value in row), default=0.0)

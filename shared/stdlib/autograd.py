@@ -28,10 +28,10 @@ class Node:
         self.grad: list[float] | None = None
 
 
-def propagate(outcome: Node) -> None:
+def backpropagate(outcome: Node) -> None:
     """Walk back from one number and add to `grad` of every leaf that wants a gradient."""
     gradients: dict[int, list[float]] = {id(outcome): [1.0]}
-    for node in reversed(parents_first(outcome)):
+    for node in reversed(topological_order(outcome)):
         gradient = gradients.pop(id(node))
         if node.rule is None:
             # A leaf: nobody's result. Adding, not setting, lets several losses share one step.
@@ -44,7 +44,7 @@ def propagate(outcome: Node) -> None:
                 gradients[id(parent)] = share if held is None else list(map(add, held, share))
 
 
-def parents_first(outcome: Node) -> list[Node]:
+def topological_order(outcome: Node) -> list[Node]:
     """Everything that wants a gradient and led to `outcome`, each after all that it was made from.
 
     Read backwards, a tensor comes up only when every use of it has already handed back its share.
@@ -67,7 +67,7 @@ def parents_first(outcome: Node) -> list[Node]:
 _taking_notes = True
 
 
-def takes_notes(parents: tuple[Node, ...]) -> bool:
+def records_graph(parents: tuple[Node, ...]) -> bool:
     """Whether the result of an operator on `parents` needs a note for the walk back."""
     return _taking_notes and any(parent.requires_grad for parent in parents)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 SIDE = 8
 CLASSES = 10
-BRIGHTEST = 16
+MAX_PIXEL = 16
 PATH = Path(__file__).parents[2] / "data" / "digits.csv.gz"
 
 
@@ -24,7 +24,7 @@ class Digits(NamedTuple):
     images: list[list[int]]
     labels: list[int]
 
-    def chosen(self, indices: list[int]) -> "Digits":
+    def subset(self, indices: list[int]) -> "Digits":
         return Digits([self.images[index] for index in indices], [self.labels[index] for index in indices])
 
 
@@ -40,14 +40,14 @@ def load(path: Path = PATH) -> Digits:
     if not rows:
         raise ValueError(f"{path} is empty; fetch it again")
     for number, row in enumerate(rows, start=1):
-        if len(row) != SIDE * SIDE + 1 or min(row) < 0 or max(row) > BRIGHTEST or row[-1] >= CLASSES:
+        if len(row) != SIDE * SIDE + 1 or min(row) < 0 or max(row) > MAX_PIXEL or row[-1] >= CLASSES:
             raise ValueError(
                 f"{path}, line {number}: expected 64 pixels from 0 to 16 and a digit, found {row}; fetch it again"
             )
     return Digits([row[:-1] for row in rows], [row[-1] for row in rows])
 
 
-def split(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
+def train_test_split(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]:
     """Indices to train on and indices held out: a random share of `count`, the same for the same seed everywhere."""
     order = list(range(count))
     Random(seed).shuffle(order)
@@ -55,7 +55,7 @@ def split(count: int, held_out: float, seed: int) -> tuple[list[int], list[int]]
     return order[size:], order[:size]
 
 
-def shifted(image: list[int], right: int, down: int) -> list[int]:
+def shift_image(image: list[int], right: int, down: int) -> list[int]:
     """The image moved by whole pixels; what leaves is lost, what comes in is paper."""
     return [
         image[(row - down) * SIDE + column - right] if 0 <= row - down < SIDE and 0 <= column - right < SIDE else 0
@@ -64,7 +64,7 @@ def shifted(image: list[int], right: int, down: int) -> list[int]:
     ]
 
 
-def nearest_mean(training: Digits, images: list[list[int]]) -> list[int]:
+def classify_by_nearest_mean(training: Digits, images: list[list[int]]) -> list[int]:
     """The simplest reader, for others to be measured against: which digit's average training image lies nearest?"""
     means = []
     for digit in range(CLASSES):

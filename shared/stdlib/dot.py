@@ -19,23 +19,23 @@ from operator import mul, truediv
 Rows = Sequence[tuple[float, ...]]
 
 
-def products(left: Rows, right: Rows) -> list[float]:
+def dot_products(left: Rows, right: Rows) -> list[float]:
     """Every row of `left` times every row of `right`: the matrix product left · rightᵀ, flat, row by row.
 
     All rows have one common width. Infinite entries come out as NaN.
     """
     # Scaling the rows costs about as much as two more rows on either side, so it must pay for itself.
     if len(left) < 4 or len(right) < 4 or len(left[0]) < 8:
-        return products_exactly(left, right)
-    return products_by_distance(left, right)
+        return dot_products_direct(left, right)
+    return dot_products_by_distance(left, right)
 
 
-def products_exactly(left: Rows, right: Rows) -> list[float]:
-    """The definition, term by term. It is the measure that `products_by_distance` is held against."""
+def dot_products_direct(left: Rows, right: Rows) -> list[float]:
+    """The definition, term by term. It is the measure that `dot_products_by_distance` is held against."""
     return [sum(map(mul, x, y)) for x in left for y in right]
 
 
-def products_by_distance(left: Rows, right: Rows) -> list[float]:
+def dot_products_by_distance(left: Rows, right: Rows) -> list[float]:
     """The same numbers to rounding, two to four times as fast from a width of 32 on."""
     right_lengths = [hypot(*y) for y in right]
     right_units = [_scaled_to_one(y, length) for y, length in zip(right, right_lengths, strict=True)]

@@ -11,9 +11,9 @@ from itertools import repeat
 from operator import add, mul
 
 from shared.stdlib.autograd import Gradients
-from shared.stdlib.dot import products
+from shared.stdlib.dot import dot_products
 from shared.stdlib.shapes import checked_axis, columns_of, rows_of
-from shared.stdlib.tensor import Tensor, record
+from shared.stdlib.tensor import Tensor, record_operation
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -28,18 +28,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     inputs, weights = x.data, weight.data
     rows = rows_of(inputs, width_in)
-    data = products(rows, rows_of(weights, width_in))
+    data = dot_products(rows, rows_of(weights, width_in))
     if bias is not None:
         data = list(map(add, data, bias.data * len(rows)))
 
     def rule(gradient: list[float]) -> Gradients:
         # y[m, o] = Σᵢ x[m, i] w[o, i] + b[o]: each of the three gradients sums g[m, o] over the index its tensor lacks.
         by_output = columns_of(gradient, width_out)
-        to_x = products(rows_of(gradient, width_out), columns_of(weights, width_in)) if x.requires_grad else None
-        to_weight = products(by_output, columns_of(inputs, width_in)) if weight.requires_grad else None
+        to_x = dot_products(rows_of(gradient, width_out), columns_of(weights, width_in)) if x.requires_grad else None
+        to_weight = dot_products(by_output, columns_of(inputs, width_in)) if weight.requires_grad else None
         return (to_x, to_weight) if bias is None else (to_x, to_weight, list(map(sum, by_output)))
 
-    return record(data, (*x.shape[:-1], width_out), (x, weight) if bias is None else (x, weight, bias), rule)
+    return record_operation(data, (*x.shape[:-1], width_out), (x, weight) if bias is None else (x, weight, bias), rule)
 
 
 def embedding(indices: Sequence[int], table: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def embedding(indices: Sequence[int], table: Tensor) -> Tensor:
             to_table[start : start + width] = map(add, to_table[start : start + width], row)
         return (to_table,)
 
-    return record(data, (len(indices), width), (table,), rule)
+    return record_operation(data, (len(indices), width), (table,), rule)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
@@ -88,7 +88,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Te
         to_weight = list(map(sum, columns_of(list(map(mul, gradient, normalized)), width)))
         return to_x, to_weight, list(map(sum, columns_of(gradient, width)))
 
-    return record(data, x.shape, (x, weight, bias), rule)
+    return record_operation(data, x.shape, (x, weight, bias), rule)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
@@ -110,7 +110,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
             to_x += [(p - u * along_unit) * inverse for p, u in zip(pull, unit, strict=True)]
         return to_x, list(map(sum, columns_of(list(map(mul, gradient, normalized)), width)))
 
-    return record(data, x.shape, (x, weight), rule)
+    return record_operation(data, x.shape, (x, weight), rule)
 
 
 def _checked_norm_width(name: str, x: Tensor, weight: Tensor) -> int:
@@ -129,13 +129,13 @@ def gelu(x: Tensor) -> Tensor:
         peak, exp = 1.0 / math.sqrt(2.0 * math.pi), math.exp
         return ([g * (b + v * peak * exp(-0.5 * v * v)) for g, b, v in zip(gradient, below, values, strict=True)],)
 
-    return record(list(map(mul, values, below)), x.shape, (x,), rule)
+    return record_operation(list(map(mul, values, below)), x.shape, (x,), rule)
 
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + e⁻ˣ), written so that no exponential overflows."""
     gates = [0.5 + 0.5 * math.tanh(0.5 * value) for value in x.data]
-    return record(
+    return record_operation(
         gates, x.shape, (x,), lambda g: ([s * gate * (1.0 - gate) for s, gate in zip(g, gates, strict=True)],)
     )
 
@@ -170,7 +170,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
             to_x += [s * (slope - average) for s, slope in zip(share, g, strict=True)]
         return (to_x,)
 
-    return record(result, x.shape, (x,), rule)
+    return record_operation(result, x.shape, (x,), rule)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -197,7 +197,7 @@ def log_softmax(x: Tensor) -> Tensor:
             to_x += [slope - math.exp(log) * total for slope, log in zip(g, logs, strict=True)]
         return (to_x,)
 
-    return record(result, x.shape, (x,), rule)
+    return record_operation(result, x.shape, (x,), rule)
 
 
 def log_sum_exp(row: Sequence[float]) -> float:
@@ -230,7 +230,7 @@ def cross_entropy(logits: Tensor, targets: Sequence[int]) -> Tensor:
             slopes[row * classes + target] -= share
         return (slopes,)
 
-    return record([loss], (), (logits,), rule)
+    return record_operation([loss], (), (logits,), rule)
 
 
 def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -258,4 +258,4 @@ def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:
             start += width
         return tuple(shares)
 
-    return record(data, shape, tuple(parts), rule)
+    return record_operation(data, shape, tuple(parts), rule)

@@ -33,7 +33,7 @@ class Module:
                 found.update({f"{label}.{inner}": tensor for inner, tensor in module.parameters().items()})
         return found
 
-    def load(self, values: dict[str, Sequence[float]]) -> None:
+    def load_parameters(self, values: dict[str, Sequence[float]]) -> None:
         """Set parameters from flat lists by name. Raises ValueError, listing them, when names or sizes do not fit."""
         parameters = self.parameters()
         wrong = [f"{name}: missing" for name in parameters.keys() - values.keys()]

@@ -1,6 +1,6 @@
 """A tensor: numbers in a box, the operators on it, and how each operator is differentiated.
 
-An operator here is a few lines: compute the flat list of the result, and hand `record` a rule for the way back. Each
+An operator here is a few lines: compute the flat list of the result, and hand `record_operation` a rule for the way back. Each
 rule answers one question: if the outcome changes by g[i] for a small change in number i of my result, how does it change
 with the numbers that I was given? The walk that strings the rules together is in `autograd.py`.
 """
@@ -11,8 +11,8 @@ import math
 import operator
 from collections.abc import Callable, Sequence
 
-from shared.stdlib.autograd import Gradients, Node, Rule, propagate, takes_notes
-from shared.stdlib.dot import products
+from shared.stdlib.autograd import Gradients, Node, Rule, backpropagate, records_graph
+from shared.stdlib.dot import dot_products
 from shared.stdlib.shapes import (
     Shape,
     broadcast_shape,
@@ -59,7 +59,7 @@ class Tensor(Node):
             raise ValueError(
                 "nothing this number was made from has requires_grad, so there is nothing to differentiate"
             )
-        propagate(self)
+        backpropagate(self)
 
     # ------------------------------------------------------------------ number by number
 
@@ -126,19 +126,19 @@ class Tensor(Node):
 
     def _each(self, result: list[float], slopes: Callable[[], list[float]]) -> Tensor:
         """The result of a function of one number, applied to each; `slopes` are its derivatives, made only if asked for."""
-        return record(result, self.shape, (self,), lambda g: (list(map(operator.mul, g, slopes())),))
+        return record_operation(result, self.shape, (self,), lambda g: (list(map(operator.mul, g, slopes())),))
 
     # ------------------------------------------------------------------ along an axis
 
     def sum(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         """Add up along one axis, or over everything."""
         if axis is None:
-            return record([sum(self.data)], (), (self,), lambda g: (g * len(self.data),))
+            return record_operation([sum(self.data)], (), (self,), lambda g: (g * len(self.data),))
         axis = checked_axis(axis, self.shape)
         kept = (*self.shape[:axis], 1, *self.shape[axis + 1 :])
         totals = list(map(sum, lines(self.data, self.shape, axis)))
         shape = kept if keepdims else kept[:axis] + kept[axis + 1 :]
-        return record(totals, shape, (self,), lambda g: (expand(g, kept, self.shape),))
+        return record_operation(totals, shape, (self,), lambda g: (expand(g, kept, self.shape),))
 
     def mean(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
         count = len(self.data) if axis is None else self.shape[checked_axis(axis, self.shape)]
@@ -152,7 +152,7 @@ class Tensor(Node):
         positions = lines(list(range(len(self.data))), self.shape, axis)
         index = tuple(where[run.index(peak)] for where, run, peak in zip(positions, runs, peaks, strict=True))
         shape = self.shape[:axis] + self.shape[axis + 1 :]
-        return record(peaks, shape, (self,), lambda g: (scatter_add(g, index, len(self.data)),))
+        return record_operation(peaks, shape, (self,), lambda g: (scatter_add(g, index, len(self.data)),))
 
     # ------------------------------------------------------------------ rearranging
 
@@ -163,13 +163,15 @@ class Tensor(Node):
             shape = tuple(len(self.data) // rest if size == -1 and rest else size for size in shape)
         if math.prod(shape) != len(self.data):
             raise ValueError(f"shape {self.shape} holds {len(self.data)} numbers and cannot become {shape}")
-        return record(self.data, shape, (self,), lambda g: (g,))
+        return record_operation(self.data, shape, (self,), lambda g: (g,))
 
     def expand(self, *shape: int) -> Tensor:
         """Repeat along new axes in front, and along axes of size 1, until the shape is `shape`."""
         if broadcast_shape(self.shape, shape) != shape:
             raise ValueError(f"shape {self.shape} does not expand to {shape}")
-        return record(expand(self.data, self.shape, shape), shape, (self,), lambda g: (fold(g, shape, self.shape),))
+        return record_operation(
+            expand(self.data, self.shape, shape), shape, (self,), lambda g: (fold(g, shape, self.shape),)
+        )
 
     def permute(self, *axes: int) -> Tensor:
         """Turn the axes round: axis k of the result is axis axes[k] of this tensor."""
@@ -184,7 +186,7 @@ class Tensor(Node):
             return read_strided(data, new, tuple(strides[axis] for axis in axes))
 
         data = turned(self.data, self.shape, shape, order)
-        return record(data, shape, (self,), lambda g: (turned(g, shape, self.shape, inverse),))
+        return record_operation(data, shape, (self,), lambda g: (turned(g, shape, self.shape, inverse),))
 
     def transpose(self, first: int = -2, second: int = -1) -> Tensor:
         """Swap two axes; those of a matrix, unless told otherwise."""
@@ -213,7 +215,7 @@ class Tensor(Node):
         layout = tuple(shape), tuple(strides), start
         size = len(self.data)
         data = read_strided(self.data, *layout)
-        return record(data, tuple(shape), (self,), lambda g: (scatter_add(g, strided_index(*layout), size),))
+        return record_operation(data, tuple(shape), (self,), lambda g: (scatter_add(g, strided_index(*layout), size),))
 
     # ------------------------------------------------------------------ matrix product
 
@@ -231,21 +233,21 @@ class Tensor(Node):
         right = _matrices(expand(other.data, other.shape, right_shape), inner * columns)
         data = []
         for a, b in zip(left, right, strict=True):
-            data += products(rows_of(a, inner), columns_of(b, columns))
+            data += dot_products(rows_of(a, inner), columns_of(b, columns))
 
         def rule(gradient: list[float]) -> Gradients:
             to_left, to_right = [], []
             for g, a, b in zip(_matrices(gradient, rows * columns), left, right, strict=True):
                 if self.requires_grad:
-                    to_left += products(rows_of(g, columns), rows_of(b, columns))
+                    to_left += dot_products(rows_of(g, columns), rows_of(b, columns))
                 if other.requires_grad:
-                    to_right += products(columns_of(a, inner), columns_of(g, columns))
+                    to_right += dot_products(columns_of(a, inner), columns_of(g, columns))
             return (
                 fold(to_left, left_shape, self.shape) if self.requires_grad else None,
                 fold(to_right, right_shape, other.shape) if other.requires_grad else None,
             )
 
-        return record(data, (*batch, rows, columns), (self, other), rule)
+        return record_operation(data, (*batch, rows, columns), (self, other), rule)
 
     # ------------------------------------------------------------------ looking
 
@@ -269,7 +271,7 @@ class Tensor(Node):
 # ---------------------------------------------------------------------- how operators are written
 
 
-def record(data: list[float], shape: Shape, parents: tuple[Tensor, ...], rule: Rule) -> Tensor:
+def record_operation(data: list[float], shape: Shape, parents: tuple[Tensor, ...], rule: Rule) -> Tensor:
     """The result of an operator, with the note that `backward` will read.
 
     `rule` takes the gradient of the outcome with respect to the result, and returns it with respect to each parent
@@ -277,7 +279,7 @@ def record(data: list[float], shape: Shape, parents: tuple[Tensor, ...], rule: R
     by the time it is asked. Inside `no_grad`, or when no parent wants a gradient, no note is kept.
     """
     result = Tensor(data, shape)
-    if takes_notes(parents):
+    if records_graph(parents):
         result.requires_grad, result.parents, result.rule = True, parents, rule
     return result
 
@@ -294,7 +296,7 @@ def _pairwise(left: Tensor, right: Tensor | float, function: Callable, to_left: 
             fold(to_right(g, a, b), shape, right.shape) if right.requires_grad else None,
         )
 
-    return record(list(map(function, a, b)), shape, (left, right), rule)
+    return record_operation(list(map(function, a, b)), shape, (left, right), rule)
 
 
 def _matrices(data: list[float], size: int) -> list[list[float]]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 
 
 def test_there_and_back():

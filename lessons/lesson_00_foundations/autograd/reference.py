@@ -16,7 +16,7 @@ from operator import eq
 from random import Random
 
 from shared.stdlib import digits
-from shared.stdlib.autograd import no_grad, parents_first
+from shared.stdlib.autograd import no_grad, topological_order
 from shared.stdlib.functional import cross_entropy, log_sum_exp
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import SGD
@@ -149,7 +149,7 @@ def cross_entropy_gradient(logits: Tensor, labels: Sequence[int]) -> Tensor:
 def as_tensor(images: list[list[int]]) -> Tensor:
     """Digits as [batch, 64], ink from 0 to 1."""
     return Tensor(
-        [value / digits.BRIGHTEST for image in images for value in image], (len(images), digits.SIDE * digits.SIDE)
+        [value / digits.MAX_PIXEL for image in images for value in image], (len(images), digits.SIDE * digits.SIDE)
     )
 
 
@@ -162,7 +162,7 @@ def fit(model: MultilayerPerceptron, training: digits.Digits, steps: int, random
     plan = shuffled_batches(len(training.images), BATCH, steps, random)
 
     def loss_at(step: int) -> Tensor:
-        batch = training.chosen(plan[step])
+        batch = training.subset(plan[step])
         return cross_entropy(model(as_tensor(batch.images)), batch.labels)
 
     return train(model, loss_at, SGD(model.parameters().values(), LEARNING_RATE, MOMENTUM), steps, label="MLP")
@@ -199,16 +199,16 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
     """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
+    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     model = MultilayerPerceptron(HIDDEN, random)
     loss = cross_entropy(model(as_tensor(kept.images[:BATCH])), kept.labels[:BATCH])
-    print(f"\none batch through the network, as tensors: a graph of {len(parents_first(loss))} nodes", flush=True)
+    print(f"\none batch through the network, as tensors: a graph of {len(topological_order(loss))} nodes", flush=True)
     losses = fit(model, kept, steps, random)
     result = {
         "seed": seed,
         "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
         "accuracy": accuracy(read(model, held_out.images), held_out.labels),
-        "baseline_accuracy": accuracy(digits.nearest_mean(kept, held_out.images), held_out.labels),
+        "baseline_accuracy": accuracy(digits.classify_by_nearest_mean(kept, held_out.images), held_out.labels),
         "seconds": time.perf_counter() - start,
         "losses": losses,
     }

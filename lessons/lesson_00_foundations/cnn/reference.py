@@ -15,7 +15,7 @@ from operator import eq, itemgetter
 from random import Random
 
 from shared.stdlib import digits
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import Gradients, no_grad
 from shared.stdlib.creation import full, normal
 from shared.stdlib.functional import concatenate, cross_entropy, layer_norm, linear
@@ -23,7 +23,7 @@ from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
 from shared.stdlib.shapes import scatter_add
 from shared.stdlib.sparkline import sparkline
-from shared.stdlib.tensor import Tensor, record
+from shared.stdlib.tensor import Tensor, record_operation
 from shared.stdlib.training import shuffled_batches, train
 
 # ── Convolution, as its definition says ────────────────────────────────────────────────────────────────────────────────
@@ -78,7 +78,7 @@ def conv2d_direct(images: Tensor, kernel: Tensor, bias: Tensor, stride: int = 1,
         # end exercise
         return to_x, to_w, to_bias
 
-    return record(y, (batch, out, rows, columns), (images, kernel, bias), rule)
+    return record_operation(y, (batch, out, rows, columns), (images, kernel, bias), rule)
 
 
 # ── The same as one matrix product ─────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +117,7 @@ def im2col(images: Tensor, size: int, stride: int = 1, padding: int = 0) -> Tens
     def rule(gradient: list[float]) -> Gradients:
         return (scatter_add(gradient, index, len(images.data) + 1)[:-1],)
 
-    return record(data, (batch, rows, columns, channels * size * size), (images,), rule)
+    return record_operation(data, (batch, rows, columns, channels * size * size), (images,), rule)
 
 
 def conv2d(images: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:
@@ -265,7 +265,7 @@ def scattered(images: list[list[int]], random: Random) -> list[list[float]]:
         for row in range(digits.SIDE):
             start = (top + row) * CANVAS + left
             ink = image[row * digits.SIDE : (row + 1) * digits.SIDE]
-            canvas[start : start + digits.SIDE] = [value / digits.BRIGHTEST for value in ink]
+            canvas[start : start + digits.SIDE] = [value / digits.MAX_PIXEL for value in ink]
         canvases.append(canvas)
     return canvases
 
@@ -279,7 +279,7 @@ def fit(model: ResNet, training: digits.Digits, steps: int, random: Random) -> l
     plan = shuffled_batches(len(training.images), BATCH, steps, random)
 
     def loss_at(step: int) -> Tensor:
-        batch = training.chosen(plan[step])
+        batch = training.subset(plan[step])
         return cross_entropy(model(as_tensor(scattered(batch.images, random))), batch.labels)
 
     optimizer = AdamW(model.parameters().values(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.05)
@@ -303,7 +303,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
     """Train on four fifths of the digits; print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
+    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     model = ResNet(1, digits.CLASSES, (6, 12), 1, 2, random)
     losses = fit(model, kept, steps, random)
     canvases = scattered(held_out.images, random)
@@ -318,7 +318,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
         "steps": steps,
         "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
         "accuracy": accuracy(found),
-        "baseline_accuracy": accuracy(digits.nearest_mean(shown, canvases)),
+        "baseline_accuracy": accuracy(digits.classify_by_nearest_mean(shown, canvases)),
         "seconds": time.perf_counter() - start,
         "losses": losses,
     }
@@ -341,7 +341,9 @@ def stem_picture(model: ResNet, canvas: list[float]) -> str:
         maps = model.stem_norm(model.stem(as_tensor([canvas]))).relu()
     strongest = maps.max(1)[0].tolist()
     ink = [canvas[row * CANVAS : (row + 1) * CANVAS] for row in range(CANVAS)]
-    return "\n".join(f"  {left}   {right}" for left, right in zip(shading(ink), shading(strongest), strict=True))
+    return "\n".join(
+        f"  {left}   {right}" for left, right in zip(ascii_image(ink), ascii_image(strongest), strict=True)
+    )
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def rows_of_images(images: list[list[int]]) -> list[Tensor]:
     rows = []
     for row in range(digits.SIDE):
         ink = [value for image in images for value in image[row * digits.SIDE : (row + 1) * digits.SIDE]]
-        rows.append(Tensor([value / digits.BRIGHTEST for value in ink], (len(images), digits.SIDE)))
+        rows.append(Tensor([value / digits.MAX_PIXEL for value in ink], (len(images), digits.SIDE)))
     return rows
 
 
@@ -128,7 +128,7 @@ def fit(model: Reader, training: digits.Digits, steps: int, random: Random) -> l
     plan = shuffled_batches(len(training.images), BATCH, steps, random)
 
     def loss_at(step: int) -> Tensor:
-        batch = training.chosen(plan[step])
+        batch = training.subset(plan[step])
         return cross_entropy(model(rows_of_images(batch.images)), batch.labels)
 
     optimizer = AdamW(model.parameters().values(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
@@ -145,7 +145,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
         felt = influence(kind(1, HIDDEN, random), 40, random)
         print(f"  {name:5}{sparkline([math.log(value) for value in felt])}  {felt[0]:.0e} … {felt[-1]:.0e}")
 
-    kept, held_out = (data.chosen(indices) for indices in digits.split(len(data.images), 0.2, seed))
+    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     model = Reader(random)
     losses = fit(model, kept, steps, random)
     with no_grad():
@@ -163,7 +163,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
         "steps": steps,
         "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
         "accuracy": accuracy(found),
-        "baseline_accuracy": accuracy(digits.nearest_mean(kept, held_out.images)),
+        "baseline_accuracy": accuracy(digits.classify_by_nearest_mean(kept, held_out.images)),
         "seconds": time.perf_counter() - start,
         "losses": losses,
     }

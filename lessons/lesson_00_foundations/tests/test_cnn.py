@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from lessons.lesson_00_foundations.cnn import reference
 from lessons.lesson_00_foundations.cnn.experiment import arms, convolution, figures
 from lessons.lesson_00_foundations.cnn.experiment.claims import ARMS, CLAIMS
-from lessons.lesson_00_foundations.cnn.experiment.exact import to_stdlib, to_torch, check_convolution
+from lessons.lesson_00_foundations.cnn.experiment.exact import check_convolution, to_stdlib, to_torch
 from lessons.lesson_00_foundations.cnn.experiment.shifted import (
     CANVAS,
     DIGIT,
@@ -121,7 +121,7 @@ def pair(seed=0):
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
     plain = reference.ResNet(2, 4, (3, 5), 2, 2, Random(seed))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model
 
 
@@ -264,7 +264,7 @@ def test_the_reference_runs_with_nothing_installed():
 
 def test_the_pure_python_network_learns():
     """Eight canvases, which it may learn by heart."""
-    data, random = digits.load().chosen(list(range(8))), Random(0)
+    data, random = digits.load().subset(list(range(8))), Random(0)
     model = reference.ResNet(1, 10, (4, 6), 1, 2, random)
     canvases = reference.as_tensor(reference.scattered(data.images, random))
     optimizer = Adam(model.parameters().values(), 2e-2)

@@ -325,7 +325,7 @@ def test_the_reference_runs_with_nothing_installed():
 
 
 def test_the_pure_python_reader_learns():
-    data = reference.digits.load().chosen(list(range(200)))
+    data = reference.digits.load().subset(list(range(200)))
     random = Random(0)
     losses = reference.fit(reference.Reader(random), data, 40, random)
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])

@@ -15,7 +15,7 @@ from random import Random
 from statistics import fmean
 
 from shared.stdlib import digits
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import Gradients, no_grad
 from shared.stdlib.creation import normal
 from shared.stdlib.functional import sigmoid
@@ -23,10 +23,10 @@ from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import Adam, warmup_cosine
 from shared.stdlib.shapes import rows_of
 from shared.stdlib.sparkline import sparkline
-from shared.stdlib.tensor import Tensor, record
+from shared.stdlib.tensor import Tensor, record_operation
 from shared.stdlib.training import shuffled_batches, train
 
-PIXELS, TRIALS = digits.SIDE**2, digits.BRIGHTEST
+PIXELS, TRIALS = digits.SIDE**2, digits.MAX_PIXEL
 LOG_WAYS = [math.log(math.comb(TRIALS, k)) for k in range(TRIALS + 1)]
 """log of the number of ways in which k of a pixel's 16 points can be ink."""
 
@@ -63,7 +63,7 @@ def binomial_log_likelihood(logits: Tensor, counts: Tensor) -> Tensor:
         expected = [n * chance for chance in sigmoid(Tensor(given, logits.shape)).data]
         return ([g * (k - e) for g, k, e in zip(gradient, counts.data, expected, strict=True)],)
 
-    return record(values, logits.shape, (logits,), rule).sum(1)
+    return record_operation(values, logits.shape, (logits,), rule).sum(1)
 
 
 # ── The model ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +150,7 @@ def pictures(model: VariationalAutoencoder, codes: Tensor) -> str:
     """What the decoder expects at each of a few codes, in characters, side by side."""
     with no_grad():
         ink = rows_of(sigmoid(model.decode(codes)).data, PIXELS)
-    drawn = [shading(rows_of(image, digits.SIDE)) for image in ink]
+    drawn = [ascii_image(rows_of(image, digits.SIDE)) for image in ink]
     return "\n".join("  " + "   ".join(lines) for lines in zip(*drawn, strict=True))
 
 
@@ -165,7 +165,7 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
     """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.chosen(rows) for rows in digits.split(len(data.images), 0.2, seed))
+    kept, held_out = (data.subset(rows) for rows in digits.train_test_split(len(data.images), 0.2, seed))
     model = VariationalAutoencoder(WIDTH, HIDDEN, random)
     losses = fit(model, kept.images, steps, random)
     log_likelihood, kl = elbo(model, held_out.images, random)

@@ -12,7 +12,7 @@ from lessons.lesson_01_vit.experiment.images import read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from shared.stdlib import digits
 from shared.stdlib.functional import cross_entropy
-from shared.torch_conversion import to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_torch
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict:
@@ -57,9 +57,9 @@ def reference_differences(seed: int) -> dict[str, float]:
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     plain = reference.VisionTransformer(geometry, Random(seed))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
 
-    few = digits.load().chosen(list(range(8)))
+    few = digits.load().subset(list(range(8)))
     pixels = reference.as_tensor(few.images)
     plain_logits, _ = plain(pixels)
     cross_entropy(plain_logits, few.labels).backward()

@@ -29,7 +29,7 @@ def both(geometry):
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
     plain = reference.VisionTransformer(geometry, Random(0))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model
 
 

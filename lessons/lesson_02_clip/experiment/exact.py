@@ -23,7 +23,7 @@ from shared.distributed.launch import launch
 from shared.errors import CourseError
 from shared.stdlib.creation import normal
 from shared.stdlib.tensor import Tensor as PlainTensor
-from shared.torch_conversion import to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_torch
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict:

@@ -8,7 +8,7 @@ import torch
 from lessons.lesson_03_blip2 import reference
 from lessons.lesson_03_blip2.model import FirstStage, QFormerConfig, Retriever, RetrieverConfig, visible
 from lessons.lesson_03_blip2.model.losses import similarities
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 
 
 def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: bool) -> dict[str, float]:
@@ -51,7 +51,7 @@ def both(seed: int) -> tuple[reference.FirstStage, FirstStage, torch.Tensor]:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model, torch.randn(4, 9, context, dtype=torch.float64)
 
 

@@ -93,7 +93,7 @@ def test_run_returns_what_it_prints_and_repeats_itself(capsys, monkeypatch):
 def test_it_learns_one_batch_by_heart():
     """Three digits and their names, in some steps on nothing else."""
     data, random = digits.load(), Random(0)
-    few = data.chosen([data.labels.index(name) for name in range(3)])
+    few = data.subset([data.labels.index(name) for name in range(3)])
     model = reference.build(random)
     features, texts = reference.frozen_eye(few.images), [reference.spelled(name) for name in reference.NAMES[:3]]
 

@@ -31,7 +31,7 @@ def both(name):
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
         model.log_temperature.fill_(-0.7)
     plain = reference.FirstStage(reference.Retriever(*SIZES[name], Random(0)), Random(0))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     features = torch.randn(len(TEXTS), 6, context_width, dtype=torch.float64)
     return plain, model, features
 

@@ -8,7 +8,7 @@ import torch
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_04_flamingo import reference
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig, latest_image, sees
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
 ROWS, _ = reference.filled([reference.document(labels) for labels in ([3, 1], [7, 8], [0, 6])])
@@ -28,7 +28,7 @@ def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: 
     for parameter in model.parameters():
         parameter.normal_(std=0.3)
     plain = reference.build(small_language(seed), Random(seed))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     media = model.media(features.unflatten(0, (len(ROWS), 2)))
     there = model(tokens, media, looks)
     here = plain(ROWS, to_stdlib(features))

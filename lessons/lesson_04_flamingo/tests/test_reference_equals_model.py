@@ -38,7 +38,7 @@ def both(width, layers, heads, mlp_dim, media_width, latents, depth, resampler_h
         reference.PerceiverResampler(media_width, latents, depth, resampler_heads, head_dim, random),
         [reference.GatedCrossAttention(width, heads, mlp_dim, media_width, random) for _ in range(layers)],
     )
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model, torch.randn(len(ROWS) * 2, 5, media_width, dtype=torch.float64)
 
 

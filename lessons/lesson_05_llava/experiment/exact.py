@@ -10,7 +10,7 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, learned
 from shared.finetuning import sft_loss
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
 FEATURES, WIDTH, LAYERS, HEADS, HIDDEN = 20, 24, 2, 2, 48
@@ -45,7 +45,7 @@ def both(seed: int) -> tuple[reference.Llava, Llava]:
     random = Random(seed)
     speaks = reference.LanguageModel(WIDTH, LAYERS, HEADS, HIDDEN, random)
     plain = reference.Llava(reference.Projector(FEATURES, WIDTH, random), speaks)
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model
 
 

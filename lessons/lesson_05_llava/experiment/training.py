@@ -18,8 +18,8 @@ from shared.finetuning import (
     AdapterConfig,
     NF4Linear,
     add_adapters,
-    sft_loss,
     quantize_linears,
+    sft_loss,
     trainable_fraction,
     training_bytes,
 )

@@ -101,7 +101,7 @@ def test_run_returns_what_it_prints_and_repeats_itself(capsys, monkeypatch):
 def test_it_learns_one_batch_by_heart(monkeypatch):
     """Three digits and all that there is to say of them, in some steps on nothing else."""
     data = digits.load()
-    few = data.chosen([data.labels.index(name) for name in range(3)])
+    few = data.subset([data.labels.index(name) for name in range(3)])
     monkeypatch.setattr(reference, "ROWS", 3)
     losses = reference.learn_to_look(small(), few, 40, 2, Random(0))
     assert losses[-1] < 0.5 * losses[0]

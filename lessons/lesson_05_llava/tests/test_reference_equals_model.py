@@ -9,7 +9,7 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, learned
 from shared.finetuning import sft_loss
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
 # features, width, layers, heads, mlp_dim
@@ -29,7 +29,7 @@ def both(name):
     random = Random(0)
     language = reference.LanguageModel(width, layers, heads, mlp_dim, random)
     plain = reference.Llava(reference.Projector(features, width, random), language)
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model, torch.randn(3, reference.PATCHES, features, dtype=torch.float64)
 
 

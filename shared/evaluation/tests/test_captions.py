@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.evaluation import bleu, tokenize_caption, cider, rouge_l, score_captions
+from shared.evaluation import bleu, cider, rouge_l, score_captions, tokenize_caption
 from shared.evaluation.rouge import common_subsequence
 from shared.evaluation.tests.cases import caption_cases, sentences
 

@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 from shared.finetuning import (
     AdapterConfig,
-    disable_adapters,
     add_adapters,
-    response_log_probability,
-    sft_loss,
     collate,
+    disable_adapters,
     distillation_loss,
     dpo_loss,
+    response_log_probability,
+    sft_loss,
 )
 from shared.finetuning.tests.adapted_models import CONFIG, decoder
 from shared.tokenizers.chat_template import EncodedConversation

@@ -25,16 +25,16 @@ def test_digits_are_the_published_ones():
 
 
 def test_split_is_whole_disjoint_and_fixed_by_its_seed():
-    kept, held_out = digits.split(1797, 0.2, seed=0)
+    kept, held_out = digits.train_test_split(1797, 0.2, seed=0)
     assert len(held_out) == 359 and sorted(kept + held_out) == list(range(1797))
-    assert (kept, held_out) == digits.split(1797, 0.2, seed=0) != digits.split(1797, 0.2, seed=1)
+    assert (kept, held_out) == digits.train_test_split(1797, 0.2, seed=0) != digits.train_test_split(1797, 0.2, seed=1)
     # A number written down, because the same seed must hold out the same digits on every platform and Python.
     assert held_out[:5] == [1530, 1544, 108, 813, 71]
 
 
 def test_chosen_keeps_images_and_labels_together():
     data = digits.load()
-    part = data.chosen([5, 3])
+    part = data.subset([5, 3])
     assert part.images == [data.images[5], data.images[3]] and part.labels == [5, 3]
 
 

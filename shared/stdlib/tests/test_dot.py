@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.stdlib.creation import normal
-from shared.stdlib.dot import products, products_by_distance, products_exactly
+from shared.stdlib.dot import dot_products, dot_products_by_distance, dot_products_direct
 from shared.stdlib.shapes import rows_of
 
 EPSILON = 2.0**-52
@@ -28,7 +28,7 @@ def exact_dot(x: tuple[float, ...], y: tuple[float, ...]) -> float:
 def test_error_stays_a_few_units_in_the_last_place_of_the_lengths(width, m, n, power_left, power_right):
     # A length of 10¹⁵⁰ meeting one of 10⁻¹⁵⁰ is where a difference of squared lengths would leave nothing.
     left, right = drawn(m, width, 10.0**power_left, 1), drawn(n, width, 10.0**power_right, 2)
-    found = iter(products_by_distance(left, right))
+    found = iter(dot_products_by_distance(left, right))
     for x in left:
         for y in right:
             assert abs(next(found) - exact_dot(x, y)) <= 8 * EPSILON * math.hypot(*x) * math.hypot(*y)
@@ -37,20 +37,20 @@ def test_error_stays_a_few_units_in_the_last_place_of_the_lengths(width, m, n, p
 @pytest.mark.parametrize("rows,others,width", [(1, 1, 1), (3, 9, 40), (9, 3, 40), (4, 4, 8), (17, 12, 7), (20, 30, 33)])
 def test_both_ways_of_computing_agree_whichever_is_chosen(rows, others, width):
     left, right = drawn(rows, width, 3.0, 1), drawn(others, width, 0.5, 2)
-    wanted = products_exactly(left, right)
-    for found in (products(left, right), products_by_distance(left, right)):
+    wanted = dot_products_direct(left, right)
+    for found in (dot_products(left, right), dot_products_by_distance(left, right)):
         assert found == pytest.approx(wanted, rel=0, abs=1e-13 * width)
 
 
 def test_order_is_that_of_the_matrix_product():
     left, right = [(1.0, 0.0), (0.0, 1.0), (2.0, 1.0)], [(1.0, 2.0), (3.0, 4.0)]
-    for way in (products_exactly, products_by_distance):
+    for way in (dot_products_direct, dot_products_by_distance):
         assert way(left, right) == pytest.approx([1, 3, 2, 4, 4, 10], abs=1e-14)
 
 
 def test_rows_of_zeros_and_rows_too_small_for_a_square():
     zero, tiny, one = (0.0,) * 9, (1e-300,) * 9, (1.0,) * 9
-    found = products_by_distance([zero, tiny, one], [zero, tiny, one])
+    found = dot_products_by_distance([zero, tiny, one], [zero, tiny, one])
     assert found == pytest.approx([0, 0, 0, 0, 0, 9e-300, 0, 9e-300, 9], rel=1e-12, abs=0)
 
 
@@ -58,11 +58,11 @@ def test_parallel_rows_meet_at_the_square_of_their_length():
     x = drawn(1, 64, 1e3, 1)[0]
     opposite = tuple(-value for value in x)
     square = math.hypot(*x) ** 2
-    assert products_by_distance([x], [x, opposite]) == pytest.approx([square, -square], rel=1e-14)
+    assert dot_products_by_distance([x], [x, opposite]) == pytest.approx([square, -square], rel=1e-14)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_what_is_no_number_is_not_hidden(bad):
     rows = [(bad, *([1.0] * 9)), *drawn(4, 10, 1.0, 1)]
-    found = products_by_distance(rows, drawn(5, 10, 1.0, 2))
+    found = dot_products_by_distance(rows, drawn(5, 10, 1.0, 2))
     assert all(map(math.isnan, found[:5])) and all(map(math.isfinite, found[5:]))

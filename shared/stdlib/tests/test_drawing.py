@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from shared.stdlib.ascii_image import shading
+from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.chart import LEFT, RIGHT, WIDTH, line_chart
 from shared.stdlib.sparkline import sparkline
 
@@ -24,10 +24,10 @@ def test_sparkline_of_nothing_of_one_value_and_of_no_numbers():
 
 
 def test_shading_is_densest_where_the_value_is_greatest():
-    assert shading([[0, 9], [1, 5]]) == ["  @@", "..++"]
-    assert shading([[0, 0.9], [0.1, 0.5]]) == shading([[0, 9], [1, 5]])
-    assert shading([[0.0, 0.0]]) == ["    "]
-    assert shading([]) == []
+    assert ascii_image([[0, 9], [1, 5]]) == ["  @@", "..++"]
+    assert ascii_image([[0, 0.9], [0.1, 0.5]]) == ascii_image([[0, 9], [1, 5]])
+    assert ascii_image([[0.0, 0.0]]) == ["    "]
+    assert ascii_image([]) == []
 
 
 def paths(svg: str) -> list[str]:

@@ -107,13 +107,13 @@ def test_names_are_the_paths_of_attributes():
 def test_weights_load_by_name_and_what_does_not_fit_is_listed():
     one, other = redrawn(Nest()), Nest()
     values = {name: parameter.data for name, parameter in one.parameters().items()}
-    other.load(values)
+    other.load_parameters(values)
     assert all(parameter.data == values[name] for name, parameter in other.parameters().items())
     values["scal"], values["first.bias"] = values.pop("scale"), [0.0]
     with pytest.raises(
         ValueError, match=r"first.bias: 1 numbers for shape \(3,\); scal: no such parameter; scale: missing"
     ):
-        other.load(values)
+        other.load_parameters(values)
 
 
 def test_a_module_without_forward_says_so():

@@ -31,7 +31,7 @@ def check_gradients(*, seed: int, data: str, device: str, folder: Path, resume: 
 def train_in_both_worlds(*, seed: int, data: str, device: str, folder: Path, resume: bool, steps: int) -> dict:
     """The same network from the same weights on the same batches, once in pure Python and once in PyTorch (float64)."""
     random, everything = Random(seed), digits.load()
-    kept, held_out = (everything.chosen(rows) for rows in digits.split(len(everything.images), 0.2, seed))
+    kept, held_out = (everything.subset(rows) for rows in digits.train_test_split(len(everything.images), 0.2, seed))
     ours = reference.MultilayerPerceptron(reference.HIDDEN, random)
     theirs = model.MultilayerPerceptron(reference.HIDDEN).double()
     with torch.no_grad():
@@ -44,7 +44,7 @@ def train_in_both_worlds(*, seed: int, data: str, device: str, folder: Path, res
     optimizer = torch.optim.SGD(theirs.parameters(), reference.LEARNING_RATE, reference.MOMENTUM)
     others = []
     for rows in shuffled_batches(len(kept.images), reference.BATCH, steps, random):
-        batch = kept.chosen(rows)
+        batch = kept.subset(rows)
         loss = F.cross_entropy(theirs(_pixels(batch)), torch.tensor(batch.labels))
         optimizer.zero_grad()
         loss.backward()
@@ -53,7 +53,7 @@ def train_in_both_worlds(*, seed: int, data: str, device: str, folder: Path, res
     return {
         "accuracy": reference.accuracy(reference.read(ours, held_out.images), held_out.labels),
         "torch_accuracy": model.accuracy(theirs(_pixels(held_out)), torch.tensor(held_out.labels)),
-        "nearest_mean": reference.accuracy(digits.nearest_mean(kept, held_out.images), held_out.labels),
+        "nearest_mean": reference.accuracy(digits.classify_by_nearest_mean(kept, held_out.images), held_out.labels),
         # Small differences grow with training, as they do between any two orders of adding: so the first steps are compared.
         "loss_difference": max(abs(a - b) for a, b in zip(losses[:100], others[:100], strict=True)),
         "loss_curve": (list(range(1, steps + 1)), losses),
@@ -61,7 +61,7 @@ def train_in_both_worlds(*, seed: int, data: str, device: str, folder: Path, res
 
 
 def _pixels(batch: digits.Digits) -> torch.Tensor:
-    return torch.tensor(batch.images, dtype=torch.float64) / digits.BRIGHTEST
+    return torch.tensor(batch.images, dtype=torch.float64) / digits.MAX_PIXEL
 
 
 def train_with(
@@ -69,7 +69,7 @@ def train_with(
 ) -> dict:
     """The training loss that an optimizer reaches, at the best of several learning rates: a fair race has each at its best."""
     everything = digits.load()
-    kept, _ = (everything.chosen(rows) for rows in digits.split(len(everything.images), 0.2, seed))
+    kept, _ = (everything.subset(rows) for rows in digits.train_test_split(len(everything.images), 0.2, seed))
     pixels, labels = _pixels(kept).float(), torch.tensor(kept.labels)
     curves = {}
     for rate in rates:
@@ -103,7 +103,7 @@ def train_with(
 def measure_cost(*, seed: int, data: str, device: str, folder: Path, resume: bool, widths: list[int]) -> dict:
     """Processor time of one forward pass, and of a gradient by all weights, at networks of several sizes."""
     random, everything = Random(seed), digits.load()
-    batch = everything.chosen(list(range(reference.BATCH)))
+    batch = everything.subset(list(range(reference.BATCH)))
     images = reference.as_tensor(batch.images)
     counts, ratios = [], []
     for width in widths:

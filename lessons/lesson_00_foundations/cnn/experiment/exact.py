@@ -14,7 +14,7 @@ from lessons.lesson_00_foundations.cnn.experiment.shifted import DIGIT, place, r
 from lessons.lesson_00_foundations.cnn.model import ResNet
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.tensor import Tensor as PlainTensor
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 
 CASES = [(1, 0), (1, 1), (2, 1), (3, 2)]
 """(stride, padding) of the convolutions compared."""
@@ -92,7 +92,7 @@ def network_differences(seed: int) -> dict[str, float]:
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     plain = reference.ResNet(1, 10, (4, 6), 1, 2, Random(seed))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
 
     data = read_digits()
     images, labels = data.test[:4].double(), data.test_labels[:4]

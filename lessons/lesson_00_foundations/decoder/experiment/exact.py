@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from lessons.lesson_00_foundations.decoder import reference
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from shared.torch_conversion import to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_torch
 from shared.transformer import DecoderConfig, Rotary, Sampling, generate
 
 SIZES = reference.Sizes(len(reference.ALPHABET))
@@ -40,7 +40,7 @@ def twins(sizes: reference.Sizes, seed: int) -> tuple[reference.Decoder, Languag
             # At their initial values the norms' gains would hide mistakes.
             parameter.copy_(torch.randn_like(parameter) * 0.4 + (0.6 if parameter.ndim == 1 else 0.0))
     plain = reference.Decoder(sizes, Random(seed))
-    plain.load({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model
 
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from lessons.lesson_00_foundations.recurrent import reference
 from lessons.lesson_00_foundations.recurrent.experiment.recall import jacobian_through_time, states_through_time
 from lessons.lesson_00_foundations.recurrent.model import LSTM, RNN, Recurrent
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 
 LENGTHS = (7, 3, 1, 5)
 
@@ -60,7 +60,7 @@ def reference_difference(kind: type[Recurrent], plain_kind: type[reference.RNNCe
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_(std=0.5)
-    plain.load({name: parameter.flatten().tolist() for name, parameter in layer.named_parameters()})
+    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in layer.named_parameters()})
     inputs = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
     steps = [to_stdlib(step, requires_grad=True) for step in inputs.unbind(dim=1)]
     _, state = layer(inputs)

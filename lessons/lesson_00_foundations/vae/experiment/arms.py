@@ -22,13 +22,13 @@ from lessons.lesson_00_foundations.vae.model import (
     reparameterize,
 )
 from shared.stdlib import digits
-from shared.torch_conversion import to_stdlib, to_torch, max_abs_difference
+from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 SAMPLES = 4000
 """How many new images of each model the judge is shown."""
 IMPORTANCE_SAMPLES = 200
-TRIALS = digits.BRIGHTEST
+TRIALS = digits.MAX_PIXEL
 
 
 class Images(NamedTuple):
@@ -42,7 +42,7 @@ class Images(NamedTuple):
 
 def read_images(seed: int) -> Images:
     everything = digits.load()
-    parts = [everything.chosen(rows) for rows in digits.split(len(everything.images), 0.2, seed)]
+    parts = [everything.subset(rows) for rows in digits.train_test_split(len(everything.images), 0.2, seed)]
     return Images(
         *(torch.tensor(numbers) * one for part in parts for numbers, one in ((part.images, 1.0), (part.labels, 1)))
     )
@@ -236,7 +236,7 @@ def reference_differences(seed: int) -> tuple[float, float]:
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(torch.randn_like(weight) * 0.4)
-    plain.load({name: weight.flatten().tolist() for name, weight in model.named_parameters()})
+    plain.load_parameters({name: weight.flatten().tolist() for name, weight in model.named_parameters()})
     images = torch.randint(TRIALS + 1, (4, 64)).double()
     noise = torch.randn(4, 5, dtype=torch.float64)
     theirs = model.elbo(images, noise)

@@ -23,7 +23,7 @@ CAPTIONS = {
     "code; dashed, two simpler models of the same counts.",
     "vae_judge": "The judge's score of samples (1: all alike or all unsure, 10: sure of each and every digit equally often).",
 }
-BRIGHTEST = 16
+MAX_PIXEL = 16
 
 
 def draw(run: Run) -> dict[str, plots.Figure]:
@@ -51,7 +51,7 @@ def measured(run: Run, arm: str, name: str) -> list:
 
 def as_pictures(images: Tensor) -> list[np.ndarray]:
     """Counts [n, 64] as pictures, ink dark on paper."""
-    return list(1 - images.detach().unflatten(1, (8, 8)).numpy() / BRIGHTEST)
+    return list(1 - images.detach().unflatten(1, (8, 8)).numpy() / MAX_PIXEL)
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def latent_map(run: Run, images: Images) -> plots.Figure:
     line = torch.linspace(-reach, reach, 15)
     grid = torch.stack(torch.meshgrid(line, line.flip(0), indexing="xy"), dim=-1).flatten(0, 1)
     rows = model.ink(grid).unflatten(0, (15, 15)).unflatten(2, (8, 8)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    ink.imshow(1 - rows.numpy() / BRIGHTEST, cmap="gray", vmin=0, vmax=1, extent=(-reach, reach, -reach, reach))
+    ink.imshow(1 - rows.numpy() / MAX_PIXEL, cmap="gray", vmin=0, vmax=1, extent=(-reach, reach, -reach, reach))
     for axis in (points, ink):
         axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="z₁", ylabel="z₂")
         axis.grid(visible=False)
