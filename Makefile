@@ -85,16 +85,16 @@ test-site: setup ## build it and look at every page in this machine's Chromium
 	@SITE=must $(RUN) -m pytest -q shared/course/site
 
 start-%: setup ## open lesson N's exercises: their solutions are taken out of the code, and kept
-	@$(RUN) -m shared.teaching.study start $*
+	@$(RUN) -m shared.teaching.self_study start $*
 
 check-%: setup ## say of lesson N's exercises which are solved, with hints
 	@$(RUN) -m shared.teaching.check $*
 
 hint-%: setup ## a hint for an exercise, as hint-1.3
-	@$(RUN) -m shared.teaching.study hint $*
+	@$(RUN) -m shared.teaching.self_study hint $*
 
 solution-%: setup ## the solution of an exercise, as solution-1.3
-	@$(RUN) -m shared.teaching.study solution $*
+	@$(RUN) -m shared.teaching.self_study solution $*
 
 progress: setup ## which lessons are done, what comes next, how many hours are left
 	@$(RUN) -m shared.teaching.progress

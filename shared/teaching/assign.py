@@ -15,8 +15,8 @@ from shared.atomic import write_atomically
 from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import ROOT
 from shared.teaching.bundle import bundle_files
+from shared.teaching.course_settings import PATH, assignment
 from shared.teaching.markers import exercise_folder
-from shared.teaching.settings import PATH, assignment
 
 # Any moment will do, as long as it is the same: equal bundles are equal to the byte.
 MOMENT = (2000, 1, 1, 0, 0, 0)

@@ -7,9 +7,9 @@ from pathlib import Path
 from shared.course.exercises import without_solutions
 from shared.course.lesson import ROOT, lesson_entries
 from shared.errors import CourseError
-from shared.teaching.leaks import leaks
+from shared.teaching.course_settings import Assignment
 from shared.teaching.markers import exercise_folder, exercises_of, listed, solutions
-from shared.teaching.settings import Assignment
+from shared.teaching.solution_leaks import leaks
 
 TOP = ("requirements.txt", "constraints.txt", "pyproject.toml", "conftest.py", "LICENSE", ".gitignore")
 SUFFIXES = {".py", ".md", ".toml", ".json", ".gz", ".csv", ".png", ".ipynb", ".txt", ".safetensors", ".npz"}

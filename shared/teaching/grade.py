@@ -23,13 +23,13 @@ from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching import gradebook
-from shared.teaching.isolation.limits import Limits
+from shared.teaching.course_settings import PATH, assignment
+from shared.teaching.grading_copy import course_files
+from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import StudentProcess
 from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, listed
 from shared.teaching.run_tests import calibrate, examine, nursery
-from shared.teaching.settings import PATH, assignment
 from shared.teaching.submission import Submission, find_submissions, names, read_submission
-from shared.teaching.tree import course_files
 
 
 def protections() -> dict[str, bool]:

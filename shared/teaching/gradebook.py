@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from shared.atomic import write_atomically
+from shared.teaching.course_settings import Assignment
 from shared.teaching.run_tests import NOT_STARTED, right
-from shared.teaching.settings import Assignment
 
 
 def points(found: Mapping[str, Mapping], assignment: Assignment) -> dict[str, int | float]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from shared.course.lesson import ROOT, LessonEntry, lesson_entries
 from shared.teaching.check import RECORD
 from shared.teaching.markers import exercise_tests, exercises_of, part
-from shared.teaching.study import kept
+from shared.teaching.self_study import kept
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import pytest
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.isolation.limits import Limits
+from shared.teaching.grading_copy import lay_out
+from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import Nursery, StudentProcess
 from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, untouched
 from shared.teaching.submission import Submission
-from shared.teaching.tree import lay_out
 
 NOT_STARTED = "not started"
 SECONDS_OF_A_TEST = 900  # that the tests themselves may take on whatever a student's code gives back

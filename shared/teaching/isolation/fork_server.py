@@ -62,8 +62,8 @@ def _stop(child: int, grace: float) -> dict:
 
 def _live(order: dict, descriptor: int, installed: list[str]) -> None:
     """A student's process, from its birth to its end."""
-    from shared.teaching.isolation.limits import close_descriptors, confine
-    from shared.teaching.isolation.serving import serve_student
+    from shared.teaching.isolation.call_server import serve_student
+    from shared.teaching.isolation.sandbox import close_descriptors, confine
 
     close_descriptors(descriptor)
     os.chdir(order["tree"])

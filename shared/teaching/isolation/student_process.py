@@ -15,8 +15,8 @@ import torch
 
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.isolation.limits import Limits, packages
-from shared.teaching.wire import WireError, encode, receive, send
+from shared.teaching.isolation.sandbox import Limits, packages
+from shared.teaching.messages import WireError, encode, receive, send
 
 
 class StudentError(Exception):

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from shared.cli import command_line
 from shared.course.lesson import ROOT
 from shared.teaching.markers import exercise_tests
-from shared.teaching.mutation.hunt import hunt, planted
+from shared.teaching.mutation.run_mutants import hunt, planted
 
 GOAL = 0.9
 

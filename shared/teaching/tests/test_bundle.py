@@ -14,9 +14,9 @@ from shared.errors import CourseError
 from shared.teaching import bundle
 from shared.teaching.assign import assign
 from shared.teaching.bundle import bare_notebook, bundle_files
-from shared.teaching.leaks import leaks
+from shared.teaching.course_settings import assignment
 from shared.teaching.markers import exercise_folder, exercises_of, part, solutions
-from shared.teaching.settings import assignment
+from shared.teaching.solution_leaks import leaks
 
 BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 LESSON, PATCHES = "lesson_01_vit", "lessons/lesson_01_vit/model/patches.py"

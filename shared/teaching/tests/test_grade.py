@@ -10,9 +10,9 @@ from rich.console import Console
 
 from shared.teaching import grade as grading
 from shared.teaching import gradebook
-from shared.teaching.isolation.limits import Limits
+from shared.teaching.course_settings import Assignment
+from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.markers import exercise_folder, listed
-from shared.teaching.settings import Assignment
 from shared.teaching.submission import Submission
 
 QUIET = Console(file=io.StringIO(), width=200)

@@ -9,8 +9,8 @@ import pytest
 
 from shared.course.lesson import ROOT, lesson_entries, lesson_folder
 from shared.errors import CourseError
-from shared.teaching.mutation import hunt
-from shared.teaching.mutation.mutator import mutants
+from shared.teaching.mutation import run_mutants as hunt
+from shared.teaching.mutation.mutants import mutants
 
 BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 FLOOR = 0.85  # of a small sample; of all of them, `make mutants` asks for nine in ten
@@ -94,7 +94,7 @@ def test_weak_tests_are_found_out(tmp_path):
         "    assert patchify(torch.ones(1, 1, 4, 4), 2).shape == (1, 4, 4)\n"
     )
     code = (
-        "import pathlib, sys\nfrom shared.teaching.mutation import hunt\n"
+        "import pathlib, sys\nfrom shared.teaching.mutation import run_mutants as hunt\n"
         f"hunt.exercise_tests = lambda folder: [pathlib.Path({str(weak)!r})]\n"
         "planted = hunt.planted\nhunt.planted = lambda *a: [each for each in planted(*a) if each[0].number == '1.3']\n"
         "found = hunt.hunt([1])[1]\nprint(len(found), sum(not each.by for each in found))"

@@ -1,7 +1,6 @@
 """A class with one honest student and many who try everything else: nobody gains by it, and nothing is harmed."""
 
 import csv
-import importlib.util
 import json
 import socket
 import subprocess
@@ -14,12 +13,9 @@ import pytest
 
 from shared.course.lesson import ROOT
 from shared.teaching.markers import part
+from shared.teaching.tests import attacks as hostile
 
 SETTINGS = '[limits]\ncpu_seconds = 2\nseconds = 10\nmemory_mb = 1024\n[lesson.1]\npoints = { "1.3" = 4 }\n'
-
-_spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
-hostile = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(hostile)
 
 TARGET = hostile.TARGETS[1]
 LESSON, FILE = "lesson_01_vit", TARGET.file

@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.course.exercises import find_exercises
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.isolation.limits import Limits
+from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.markers import listed
 
 PATH = ROOT / "course.toml"

@@ -9,8 +9,8 @@ import threading
 import pytest
 import torch
 
-from shared.teaching import wire
-from shared.teaching.wire import LENGTHS, WireError, decode, encode
+from shared.teaching import messages as wire
+from shared.teaching.messages import LENGTHS, WireError, decode, encode
 
 
 def across(value):

@@ -1,8 +1,8 @@
 """For those who learn alone: open a lesson's exercises, ask for a hint, look at a solution.
 
-python -m shared.teaching.study start 1
-python -m shared.teaching.study hint 1.3
-python -m shared.teaching.study solution 1.3
+python -m shared.teaching.self_study start 1
+python -m shared.teaching.self_study hint 1.3
+python -m shared.teaching.self_study solution 1.3
 """
 
 import argparse

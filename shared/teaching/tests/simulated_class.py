@@ -1,15 +1,14 @@
 """A class that hands in one lesson, written by program: right, wrong, half-way and hostile; and the marks it must get.
 
-    python shared/teaching/tests/classroom.py write 5 FOLDER      thirty submissions into FOLDER/class, the marks beside them
+    python shared/teaching/tests/simulated_class.py write 5 FOLDER      thirty submissions into FOLDER/class, the marks beside them
     make grade-5 SUBMISSION=FOLDER/class
-    python shared/teaching/tests/classroom.py compare FOLDER grades/lesson_05_llava
+    python shared/teaching/tests/simulated_class.py compare FOLDER grades/lesson_05_llava
 
 What is wrong is wrong by a planted bug, and the tests in the student's own process say whether it is one that shows: the
 grader, with a border between tests and code, must say the same.
 """
 
 import argparse
-import importlib.util
 import json
 import sys
 import zipfile
@@ -19,12 +18,8 @@ from pathlib import Path
 from shared.course.exercises import without_solutions
 from shared.course.lesson import ROOT
 from shared.teaching.markers import exercise_folder, exercises_of, part, parts
-from shared.teaching.mutation.hunt import Outcome, hunt
-
-_spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
-hostile = importlib.util.module_from_spec(_spec)
-sys.modules["hostile"] = hostile
-_spec.loader.exec_module(hostile)
+from shared.teaching.mutation.run_mutants import Outcome, hunt
+from shared.teaching.tests import attacks as hostile
 
 PASSED, FAILED, NOTHING = "✓", "✗", "·"
 # A class of thirty has eleven who mean well and these.

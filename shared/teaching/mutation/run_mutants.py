@@ -15,7 +15,7 @@ from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of
-from shared.teaching.mutation.mutator import Mutant, mutants
+from shared.teaching.mutation.mutants import Mutant, mutants
 
 CPU_SECONDS = 10.0  # that the tests may work on one mutant; an endless loop is a bug that is noticed
 EQUIVALENT = "equivalent_mutants.toml"

@@ -11,7 +11,8 @@ import pytest
 
 from shared.course.lesson import ROOT, LessonEntry
 from shared.errors import CourseError
-from shared.teaching import check, markers, progress, study
+from shared.teaching import check, markers, progress
+from shared.teaching import self_study as study
 from shared.teaching.progress import Standing, standing, summary
 
 TITLES = ("double a number", "add numbers")

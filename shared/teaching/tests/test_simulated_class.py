@@ -1,17 +1,10 @@
 """Classes can be written for every lesson that tricks have a target in, and a mark that is not as expected is found out."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-_spec = importlib.util.spec_from_file_location("classroom", HERE / "classroom.py")
-classroom = importlib.util.module_from_spec(_spec)
-sys.modules["classroom"] = classroom
-_spec.loader.exec_module(classroom)
+from shared.teaching.tests import simulated_class as classroom
 
 
 def test_every_lesson_has_an_exercise_for_the_tricks():

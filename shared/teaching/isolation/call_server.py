@@ -2,8 +2,8 @@
 
 from importlib import import_module
 
-from shared.teaching.isolation.limits import trial
-from shared.teaching.wire import encode, receive, send
+from shared.teaching.isolation.sandbox import trial
+from shared.teaching.messages import encode, receive, send
 
 LONGEST = 2000  # characters of an error message
 
