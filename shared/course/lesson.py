@@ -76,7 +76,7 @@ class Lesson:
     claims: Sequence[Claim]
     headline: str
     """The name of the claim whose value stands for the lesson on the front page."""
-    headline_words: str
+    headline_caption: str
     """What that value is, in a few words."""
     figures: Callable[["Run"], Mapping[str, Any]]
     """Draws the lesson's figures from a finished run: file stem → matplotlib figure, the first one first in the README."""

@@ -103,7 +103,7 @@ def headline(lesson: Lesson, folder: Path) -> str:
     for key, result in reversed(read_results(folder).items()):
         for claim in result["claims"]:
             if claim["name"] == lesson.headline:
-                return f"{lesson.headline_words}: {claim['measured']} (`{key.split('/')[0]}`)"
+                return f"{lesson.headline_caption}: {claim['measured']} (`{key.split('/')[0]}`)"
     return "not measured yet"
 
 

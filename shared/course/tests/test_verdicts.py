@@ -84,7 +84,7 @@ def test_reasons_belong_to_claims_that_do_not_show():
 def test_a_lesson_knows_its_own_names():
     lesson = {
         "number": 1, "arms": (Arm("model", "a:b", {"cpu": {}}),), "claims": (CLAIM,), "headline": "reads",
-        "headline_words": "read", "figures": dict, "data_sets": {"cpu": "digits"},
+        "headline_caption": "read", "figures": dict, "data_sets": {"cpu": "digits"},
     }  # fmt: skip
     assert [claim.name for claim in Lesson(**lesson).claims_of("cpu", "digits")] == ["reads"]
     assert Lesson(**lesson).claims_of("smoke", "digits") == []
