@@ -1,146 +1,181 @@
-"""The expert of one field: a small decoder that reads a folder of texts and is taught, by questions, to say what stands there."""
+"""The expert: a small decoder trained on a folder of texts to answer questions with the sentences of these texts."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from apps.chatbots.conversations import (
-    ConversationBatches,
-    answers_to,
-    reading,
-    supervised_loss,
-    talk,
-)
-from apps.chatbots.facts import NEW_WORDINGS, WORDINGS, Fact, facts_in, sentences
+import torch
+
+from apps.chatbots.facts import NEW_WORDINGS, WORDINGS, Fact, facts_in, read_exam, split_sentences
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import ROTARY_BASE
 from shared.errors import CourseError
-from shared.tokenizers import ChatTemplate, Tokenizer
-from shared.tokenizers.special_tokens import SPECIAL_TOKENS
-from shared.training import RunOptions, TrainingConfig, TrainingResult, train
+from shared.finetuning import SupervisedRecipe, answer_questions, question_and_answer, train_on_conversations
+from shared.tokenizers import ChatTemplate, EncodedConversation, Tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN, SPECIAL_TOKENS
+from shared.training import RunOptions, TrainingResult
 from shared.transformer import DecoderConfig
 
 VOCABULARY = 1500
-NEVER_ASKED = 8
-"""One fact in so many is read and never asked for in training."""
-ASKED_ABOUT = 8
-"""How many questions name some words of a fact's sentence."""
-READ = 3
-"""How often a sentence is read for each round of questions."""
+READ_ONLY_EVERY = 8
+"""One fact in so many is in the training texts but in no training question."""
+KEYWORD_QUESTIONS = 8
+"""Number of training questions per fact that name only some words of its sentence."""
+SENTENCE_REPEATS = 3
+"""How often each sentence occurs as plain text in the training set."""
+
+Pairs = list[tuple[str, str]]
+"""Questions, each with the sentence that answers it."""
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What the expert learns from, and what it is tested by: (question, answer) all."""
+class ExpertRecipe(SupervisedRecipe):
+    """Set how the expert is trained.
 
-    asked: list[tuple[str, str]]
-    kept_wordings: list[tuple[str, str]]
-    """Facts that were asked for, in a wording that was kept back for them."""
-    new_wordings: list[tuple[str, str]]
-    """The same facts, in wordings that were never heard."""
-    read_only: list[tuple[str, str]]
-    """Facts that were read and never asked for."""
-    read: list[str]
-    """All sentences of the texts."""
+    learn_sentences  train on the sentences as plain text
+    learn_questions  train on questions with their answers
+    """
+
+    steps: int = 500
+    batch_size: int = 32
+    learning_rate: float = 8e-3
+    learn_sentences: bool = True
+    learn_questions: bool = True
 
 
-def lessons_from(texts: Sequence[str]) -> Lessons:
-    """Questions to learn from and questions to be tested by. Raises CourseError when the texts have too little to ask for."""
+@dataclass(frozen=True)
+class ExpertData:
+    """Hold the training questions and the test sets made from a folder of texts.
+
+    held_out_wordings  the facts of the training questions, each in a wording held out for this fact
+    new_wordings       the same facts, in wordings that no training question has
+    read_only          facts that are in the training sentences and in no training question
+    """
+
+    sentences: list[str]
+    questions: Pairs
+    held_out_wordings: Pairs
+    new_wordings: Pairs
+    read_only: Pairs
+
+
+def expert_data(texts: Sequence[str]) -> ExpertData:
+    """Make training questions and test sets. Raise CourseError when the texts have fewer than two facts."""
     facts = facts_in(texts)
     if len(facts) < 2:
         raise CourseError(
-            f"the texts have {len(facts)} sentences that say something of something (“A patch is a square of pixels.”); "
-            "an expert is made of two or more"
+            f"the texts have {len(facts)} sentences that say what something is or does (“A patch is a square of "
+            "pixels.”); an expert needs two or more"
         )
-    known = [fact for number, fact in enumerate(facts) if number % NEVER_ASKED != NEVER_ASKED - 1]
-    only_read = [fact for number, fact in enumerate(facts) if number % NEVER_ASKED == NEVER_ASKED - 1]
+    read_only = [fact for number, fact in enumerate(facts) if number % READ_ONLY_EVERY == READ_ONLY_EVERY - 1]
+    questioned = [fact for number, fact in enumerate(facts) if number % READ_ONLY_EVERY != READ_ONLY_EVERY - 1]
 
-    def kept(number: int) -> str:
+    def held_out_wording(number: int) -> str:
         return WORDINGS[number % len(WORDINGS)]
 
     def pair(fact: Fact, wording: str) -> tuple[str, str]:
-        return fact.ask(wording), fact.sentence
+        return fact.question(wording), fact.sentence
 
-    return Lessons(
-        asked=[
-            pair(fact, wording) for number, fact in enumerate(known) for wording in WORDINGS if wording != kept(number)
+    return ExpertData(
+        sentences=[sentence for text in texts for sentence in split_sentences(text)],
+        questions=[
+            pair(fact, wording)
+            for number, fact in enumerate(questioned)
+            for wording in WORDINGS
+            if wording != held_out_wording(number)
         ]
-        + [(fact.ask_about(number), fact.sentence) for fact in known for number in range(ASKED_ABOUT)],
-        kept_wordings=[pair(fact, kept(number)) for number, fact in enumerate(known)],
-        new_wordings=[pair(fact, wording) for fact in known for wording in NEW_WORDINGS],
-        read_only=[pair(fact, wording) for fact in only_read for wording in WORDINGS[:3]],
-        read=[sentence for text in texts for sentence in sentences(text)],
+        + [
+            (fact.keyword_question(number), fact.sentence) for fact in questioned for number in range(KEYWORD_QUESTIONS)
+        ],
+        held_out_wordings=[pair(fact, held_out_wording(number)) for number, fact in enumerate(questioned)],
+        new_wordings=[pair(fact, wording) for fact in questioned for wording in NEW_WORDINGS],
+        read_only=[pair(fact, wording) for fact in read_only for wording in WORDINGS[:3]],
     )
 
 
-def expert_tokenizer(lessons: Lessons) -> Tokenizer:
-    """Byte pair encoding learned from the texts and the questions about them."""
-    said = [*lessons.read, *(question for question, _ in lessons.asked)]
-    return Tokenizer.train(said, VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
+def expert_tokenizer(data: ExpertData) -> Tokenizer:
+    """Train byte pair encoding on the sentences and the training questions."""
+    texts = [*data.sentences, *(question for question, _ in data.questions)]
+    return Tokenizer.train(texts, VOCABULARY, special_tokens=SPECIAL_TOKENS, min_frequency=2)
 
 
-def expert_model(
-    vocabulary: int, *, width: int = 64, depth: int = 3, heads: int = 4, mlp_dim: int = 160
-) -> LanguageModel:
-    """A new decoder of lesson 0's kind: its own checkpoint has only ever read of coloured things."""
+def expert_model(vocab_size: int, seed: int) -> LanguageModel:
+    """Return a new decoder: lesson 0's checkpoint is trained on toy-world text only, so it does not help here."""
+    torch.manual_seed(seed)
     return LanguageModel(
-        DecoderConfig(vocabulary, width, depth, heads, heads, mlp_dim, rotary_base=ROTARY_BASE, tied=True)
+        DecoderConfig(
+            vocab_size,
+            width=64,
+            depth=3,
+            heads=4,
+            kv_heads=4,
+            mlp_dim=160,
+            rotary_base=ROTARY_BASE,
+            tied=True,
+        )
     )
 
 
-def teach_expert(
-    model: LanguageModel,
-    template: ChatTemplate,
-    lessons: Lessons,
-    *,
-    steps: int,
-    folder: Path | None,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    batch_size: int = 32,
-    learning_rate: float = 8e-3,
-    reads: bool = True,
-    asks: bool = True,
-    label: str = "expert",
+def train_expert(
+    model: LanguageModel, template: ChatTemplate, data: ExpertData, recipe: ExpertRecipe, *, seed: int, run: RunOptions
 ) -> TrainingResult:
-    """Reading and supervised fine-tuning in one: sentences and conversations, shuffled. `reads` and `asks` leave one out."""
-    conversations = [talk(template, *pair) for pair in lessons.asked] if asks else []
-    conversations += [reading(template.tokenizer, sentence) for sentence in lessons.read] * READ if reads else []
-    return train(
-        model,
-        ConversationBatches(conversations, batch_size=batch_size, seed=seed),
-        supervised_loss,
-        TrainingConfig(
-            steps=steps,
-            learning_rate=learning_rate,
-            optimizer="muon",
-            betas=(0.9, 0.95),
-            warmup_steps=steps // 10,
-            seed=seed,
-            log_every=max(1, steps // 20),
-        ),
-        run=RunOptions(folder=folder, resume=resume, device=device, label=label),
-    )
+    """Train on sentences and questions, shuffled. Raise as `shared.training.train` does."""
+    conversations = [question_and_answer(template, *pair) for pair in data.questions] if recipe.learn_questions else []
+    if recipe.learn_sentences:
+        plain = [plain_text(template.tokenizer, sentence) for sentence in data.sentences]
+        conversations += plain * SENTENCE_REPEATS
+    return train_on_conversations(model, conversations, recipe, seed=seed, run=run)
 
 
-def share_right(model: LanguageModel, template: ChatTemplate, questions: Sequence[tuple[str, str]]) -> float:
-    """The share of questions that are answered with the sentence that answers them, to the letter."""
-    said = answers_to(model, template, [question for question, _ in questions])
-    return sum(answer == right for answer, (_, right) in zip(said, questions, strict=True)) / len(questions)
+def plain_text(tokenizer: Tokenizer, text: str) -> EncodedConversation:
+    """Encode a text whose tokens all count in the loss."""
+    tokens = tokenizer.encode(text)
+    return EncodedConversation([tokenizer.special_tokens[BEGIN_TOKEN], *tokens], [False, *[True] * len(tokens)])
+
+
+# ── Evaluation ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def evaluate_expert(
+    model: LanguageModel, template: ChatTemplate, data: ExpertData, *, exam: bool = False
+) -> dict[str, dict[str, float]]:
+    """Return, per test set, its size and the exact-match accuracy of the model and of word matching.
+
+    exam  add the questions of `exam.txt`, which are about the app's own texts
+    """
+    test_sets = {name: getattr(data, name) for name in ("held_out_wordings", "new_wordings", "read_only")}
+    test_sets |= {"exam": read_exam()} if exam else {}
+    return {
+        name: {
+            "questions": len(pairs),
+            "accuracy": exact_match(model, template, pairs),
+            "word_matching": sum(best_match(question, data.sentences) == answer for question, answer in pairs)
+            / len(pairs),
+        }
+        for name, pairs in test_sets.items()
+        if pairs
+    }
+
+
+def exact_match(model: LanguageModel, template: ChatTemplate, pairs: Sequence[tuple[str, str]]) -> float:
+    """Return the fraction of questions that the model answers with exactly the sentence that answers them."""
+    answers = answer_questions(model, template, [question for question, _ in pairs])
+    return sum(answer == expected for answer, (_, expected) in zip(answers, pairs, strict=True)) / len(pairs)
 
 
 def best_match(question: str, sentences: Sequence[str]) -> str:
-    """The sentence that shares most words with the question, rare words counting more: the rival that learns nothing."""
-    bags = [words_of(sentence) for sentence in sentences]
-    often = Counter(word for bag in bags for word in bag)
-    asked = words_of(question)
-    scores = [sum(1 / often[word] for word in bag & asked) for bag in bags]
+    """Return the sentence that shares most words with the question, rare words weighted higher.
+
+    This is the baseline without training.
+    """
+    bags = [stems(sentence) for sentence in sentences]
+    frequency = Counter(word for bag in bags for word in bag)
+    question_words = stems(question)
+    scores = [sum(1 / frequency[word] for word in bag & question_words) for bag in bags]
     return sentences[max(range(len(sentences)), key=lambda number: (scores[number], -len(bags[number])))]
 
 
-def words_of(text: str) -> set[str]:
-    """The different words of a text, their endings taken off: “holds” and “hold” are one."""
+def stems(text: str) -> set[str]:
+    """Return the different words of a text without a final s: “holds” and “hold” are one."""
     return {word.rstrip("s") for word in re.findall(r"\w+", text.lower())}

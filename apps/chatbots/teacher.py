@@ -1,106 +1,79 @@
-"""The patient teacher: lesson 0's decoder, taught to answer by examples of both manners, then to prefer the patient one."""
+"""The patient teacher: lesson 0's decoder, fine-tuned on answers in two manners, then on preferences for one of them."""
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from apps.chatbots.conversations import ConversationBatches, answers_to, supervised_loss, talk
-from apps.chatbots.dialogues import Dialogue, final_answer, is_patient
-from apps.chatbots.preferences import (
-    Pairs,
-    PreferenceBatches,
-    pairs_of,
-    preference_loss,
-    remembered,
-)
+import torch
+
+from data.toybox.dialogues import Dialogue, dialogue_at, score_replies
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
+from shared.finetuning import (
+    PreferencePairs,
+    PreferenceRecipe,
+    SupervisedRecipe,
+    answer_questions,
+    preference_lead,
+    preference_pairs,
+    question_and_answer,
+    train_on_conversations,
+    train_on_preferences,
+)
 from shared.tokenizers import ChatTemplate
-from shared.training import RunOptions, TrainingConfig, TrainingResult, train
+from shared.training import RunOptions
 
-PATIENT_SHARE = 3
-"""Of so many examples to imitate, one is patient: people mostly just answer."""
-
-
-def teach_to_answer(
-    model: LanguageModel,
-    template: ChatTemplate,
-    dialogues: Sequence[Dialogue],
-    *,
-    steps: int,
-    folder: Path | None,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    batch_size: int = 32,
-    learning_rate: float = 4e-3,
-) -> TrainingResult:
-    """Supervised fine-tuning on answers of both manners, most of them blunt."""
-    examples = [
-        talk(template, each.question, each.patient if number % PATIENT_SHARE == 0 else each.blunt)
-        for number, each in enumerate(dialogues)
-    ]
-    config = TrainingConfig(
-        steps=steps, learning_rate=learning_rate, optimizer="muon", betas=(0.9, 0.95), warmup_steps=steps // 10, seed=seed,
-        log_every=max(1, steps // 20),
-    )  # fmt: skip
-    batches = ConversationBatches(examples, batch_size=batch_size, seed=seed)
-    return train(
-        model,
-        batches,
-        supervised_loss,
-        config,
-        run=RunOptions(folder=folder, resume=resume, device=device, label="teacher, answers"),
-    )
+TEST_SEED = 1_000
 
 
-def teach_to_prefer(
-    model: LanguageModel,
-    template: ChatTemplate,
-    dialogues: Sequence[Dialogue],
-    *,
-    steps: int,
-    folder: Path | None,
-    resume: bool = False,
-    device: str = "cpu",
-    seed: int = 0,
-    batch_size: int = 16,
-    learning_rate: float = 2e-4,
-    beta: float = 0.1,
-    anchor: float = 1.0,
-) -> TrainingResult:
-    """Direct preference optimization: patient over blunt. The reference is the model as it comes in.
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """Set both stages of the teacher's training.
 
-    anchor   how much the preferred answers are imitated besides (see `preference_loss`); 0 is DPO as published
+    dialogues  number of answers to imitate in the first stage
+    pairs      number of preference pairs in the second stage, about other questions
     """
-    pairs = pairs_of(template, dialogues)
-    batches = PreferenceBatches(pairs, remembered(model.to(device), pairs), batch_size=batch_size, seed=seed)
-    config = TrainingConfig(
-        steps=steps, learning_rate=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, warmup_steps=steps // 10, seed=seed,
-        log_every=max(1, steps // 20),
-    )  # fmt: skip
-    loss = partial(preference_loss, beta=beta, anchor=anchor)
-    return train(
-        model,
-        batches,
-        loss,
-        config,
-        run=RunOptions(folder=folder, resume=resume, device=device, label="teacher, preferences"),
-    )
+
+    answers: SupervisedRecipe = field(default_factory=lambda: SupervisedRecipe(steps=300))
+    preferences: PreferenceRecipe = field(default_factory=lambda: PreferenceRecipe(steps=40))
+    dialogues: int = 9600
+    pairs: int = 800
 
 
-def manner(model: LanguageModel, template: ChatTemplate, dialogues: Sequence[Dialogue]) -> dict[str, float | list[str]]:
-    """How it answers questions: how often patiently, and how often rightly, whatever the manner."""
-    said = answers_to(model, template, [each.question for each in dialogues])
-    right = [final_answer(text) == each.answer for text, each in zip(said, dialogues, strict=True)]
-    return {
-        "patient": sum(map(is_patient, said)) / len(said),
-        "right": sum(right) / len(said),
-        "said": said[:8],
-    }
+def train_teacher(
+    recipe: TeacherRecipe, folder: Path, *, seed: int, run: RunOptions
+) -> tuple[LanguageModel, ChatTemplate]:
+    """Fine-tune lesson 0's decoder in two stages, whose checkpoints go below `folder`. Raise CourseError when its checkpoint is missing."""
+    torch.manual_seed(seed)
+    model, tokenizer = load_language_model()
+    model.requires_grad_(True)
+    template = ChatTemplate(tokenizer)
+    dialogues = [dialogue_at("train", seed, number) for number in range(recipe.dialogues + recipe.pairs)]
+    conversations = [
+        question_and_answer(template, each.question, each.answer_to_imitate(number))
+        for number, each in enumerate(dialogues[: recipe.dialogues])
+    ]
+    first = replace(run, folder=folder / "answers", label="teacher, answers")
+    train_on_conversations(model, conversations, recipe.answers, seed=seed, run=first)
+    pairs = dialogue_pairs(template, dialogues[recipe.dialogues :])
+    second = replace(run, folder=folder / "preferences", label="teacher, preferences")
+    train_on_preferences(model, pairs, recipe.preferences, seed=seed, run=second)
+    return model, template
 
 
-def preference(model: LanguageModel, pairs: Pairs) -> dict[str, float]:
-    """How much likelier the preferred answers are than the rejected: the mean difference of log p, and how often it is positive."""
-    said = remembered(model, pairs)
-    lead = said[:, 0] - said[:, 1]
-    return {"lead": lead.mean().item(), "prefers": (lead > 0).float().mean().item()}
+def dialogue_pairs(template: ChatTemplate, dialogues: Sequence[Dialogue]) -> PreferencePairs:
+    """Encode dialogues as preference pairs: the patient answer is preferred to the blunt one."""
+    return preference_pairs(template, [(each.question, each.patient, each.blunt) for each in dialogues])
+
+
+def evaluate_teacher(model: LanguageModel, template: ChatTemplate, questions: int = 150) -> dict[str, float]:
+    """Measure replies about scenes with a held-out combination of color and shape.
+
+    patient  fraction of replies in the patient form
+    right    fraction with the correct answer
+    lead     mean of log p(patient) − log p(blunt), in nats
+    prefers  fraction of questions where that difference is positive
+    """
+    dialogues = [dialogue_at("test", TEST_SEED, number) for number in range(questions)]
+    replies = answer_questions(model, template, [each.question for each in dialogues])
+    return score_replies(replies, dialogues) | preference_lead(model, dialogue_pairs(template, dialogues))

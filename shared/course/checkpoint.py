@@ -1,6 +1,7 @@
 """`make checkpoint-N`: train what later lessons start from, and keep it in `data/checkpoints` with its provenance.
 
-A lesson that others build on says so in a file `checkpoint.py`, which exports a CHECKPOINT. Checkpoints form a chain: each
+A lesson that others build on says so in a file `checkpoint.py`, which exports a CHECKPOINT; so does an app whose
+model is trained from lessons' checkpoints, under the number of the lesson that its checkpoint is named after. Checkpoints form a chain: each
 provenance names the hashes of its parents, so that one can tell when a child was made from a parent that is no more.
 
     python -m shared.course.checkpoint 0        # make lesson 0's again
@@ -46,13 +47,11 @@ class Checkpoint:
 
 
 def checkpoints() -> dict[int, Checkpoint]:
-    """Every lesson's checkpoint, by the lesson's number; parents come before children, for lessons build on earlier ones."""
-    found = {}
-    for path in sorted((ROOT / "lessons").glob("lesson_*/**/checkpoint.py")):
-        place = path.relative_to(ROOT)
-        module = importlib.import_module(".".join(place.with_suffix("").parts))
-        found[int(place.parts[1].split("_")[1])] = module.CHECKPOINT
-    return found
+    """Return every checkpoint by its lesson's number, parents before children: lessons build on earlier ones."""
+    files = [*(ROOT / "lessons").glob("lesson_*/**/checkpoint.py"), *(ROOT / "apps").glob("*/checkpoint.py")]
+    modules = [importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts)) for file in files]
+    found = {int(module.CHECKPOINT.name.split("_")[1]): module.CHECKPOINT for module in modules}
+    return dict(sorted(found.items()))
 
 
 def make(number: int) -> Path:

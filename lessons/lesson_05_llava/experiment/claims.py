@@ -31,8 +31,8 @@ def other_kinds(measured: Measurements) -> float:
 
 
 def gained(name: str):
-    """Reads by how much the teacher's preferences have raised something."""
-    return lambda arms: arms["teacher"][f"{name}_after"] - arms["teacher"][f"{name}_before"]
+    """Reads by how much DPO has raised something."""
+    return lambda arms: arms["dpo"][f"{name}_after"] - arms["dpo"][f"{name}_before"]
 
 
 EXACT = (
@@ -142,41 +142,19 @@ PAPER = (
     ),
 )  # fmt: skip
 
-SYSTEMS = (
-    Claim(
-        "captioner-true", "learns", "The small captioner's captions of held-out combinations are true, thing for thing.",
-        "captioner/", ("captioner", "captioner, blind"), number("captioner", "true_held_out"), 0.3,
-        baseline=number("captioner, blind", "true_held_out"), baseline_name="blind", presets=("full",),
-    ),
-    Claim(
-        "captioner-cider", "learns", "… and score by CIDEr.",
-        "arXiv:1411.5726", ("captioner", "captioner, blind"), number("captioner", "CIDEr_held_out"), 3.0, "number",
-        baseline=number("captioner, blind", "CIDEr_held_out"), baseline_name="blind", presets=("full",),
-    ),
-    Claim(
-        "expert-new-wordings", "learns", "The expert answers questions on its texts in wordings that it has never met.",
-        "chatbots/", ("expert",), number("expert", "new_wordings"), 0.6, presets=("full",),
-    ),
-    Claim(
-        "expert-rival", "learns", "… and so often the sentence that shares most words with the question is right, which has learned nothing.",
-        "chatbots/", ("expert",), number("expert", "new_wordings_by_matching_words"), 0.6, presets=(),
-    ),
-    Claim(
-        "expert-read-only", "paper", "What it has only read and was never asked about, it cannot tell when asked (at most).",
-        "arXiv:2309.14316", ("expert",), number("expert", "read_only"), 0.1, at_least=False, presets=("full",),
-    ),
+LANGUAGE_MODELS = (
     Claim(
         "preferences-are-learned", "paper",
         "DPO raises patient answers above hurried ones about held-out scenes (difference of log-probabilities, gained).",
-        "arXiv:2305.18290, section 4", ("teacher",), number("teacher", "margin_gained"), 5.0, "number", presets=("full",),
+        "arXiv:2305.18290, section 4", ("dpo",), number("dpo", "margin_gained"), 5.0, "number", presets=("full",),
     ),
     Claim(
         "patience", "paper", "… and it shows in what the teacher says (share of patient answers, gained).",
-        "arXiv:2305.18290, section 4", ("teacher",), gained("patient"), 0.1, "points", presets=("full",),
+        "arXiv:2305.18290, section 4", ("dpo",), gained("patient"), 0.1, "points", presets=("full",),
     ),
     Claim(
         "still-right", "paper", "… at no cost in right answers (gained, at least −5).",
-        "arXiv:2404.19733", ("teacher",), gained("right"), -0.05, "points", presets=("full",),
+        "arXiv:2404.19733", ("dpo",), gained("right"), -0.05, "points", presets=("full",),
     ),
     Claim(
         "teacher-helps-student", "paper",
@@ -186,4 +164,4 @@ SYSTEMS = (
     ),
 )  # fmt: skip
 
-CLAIMS = (*EXACT, *LEARNS, *PAPER, *SYSTEMS)
+CLAIMS = (*EXACT, *LEARNS, *PAPER, *LANGUAGE_MODELS)

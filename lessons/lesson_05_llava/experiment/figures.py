@@ -17,7 +17,6 @@ CAPTIONS = {
     "over seeds).",
     "bytes": "Megabytes of the language model's weights, their gradients and the optimizer's moments, by what learns.",
     "loss": "The second stage's loss: the surprise at the answers.",
-    "captioner": "The small captioner: true captions of held-out combinations, by steps, beside one whose pictures are gray.",
     "teacher": "The teacher on held-out scenes, before and after it has learned what is preferred.",
     "student": "A small decoder's surprise at new text: told the words alone, and told all that a large one would have said.",
 }
@@ -32,8 +31,8 @@ def draw(run: Run) -> dict[str, plots.Figure]:
         drawn["stages"] = stages(run)
     if "lora" in arms_of(run):
         drawn |= {"tuning": tuning(run), "bytes": held(run)}
-    if "teacher" in arms_of(run):
-        drawn |= {"captioner": captioner(run), "teacher": teacher(run), "student": student(run)}
+    if "dpo" in arms_of(run):
+        drawn |= {"teacher": teacher(run), "student": student(run)}
     return {name: drawn[name] for name in CAPTIONS if name in drawn}
 
 
@@ -134,21 +133,11 @@ def loss(run: Run) -> plots.Figure:
     )
 
 
-def captioner(run: Run) -> plots.Figure:
-    """What the captioner learns to see."""
-    curves = {"it sees": "captioner", "blind": "captioner, blind"}
-    return plots.learning_curves(
-        {name: measured(run, arm, "true_curve") for name, arm in curves.items()},
-        y_label="true captions, held out",
-        percent=True,
-    )
-
-
-def teacher(run: Run) -> plots.Figure:
+def teacher(run: Run) -> plots.Card:
     """What preferences change, and what they leave."""
     return plots.bars_with_intervals(
         {
-            f"{name}, {when}": measured(run, "teacher", f"{name}_{when}")
+            f"{name}, {when}": measured(run, "dpo", f"{name}_{when}")
             for name in ("patient", "right")
             for when in ("before", "after")
         },

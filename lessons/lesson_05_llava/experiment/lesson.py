@@ -2,7 +2,7 @@
 
 Each arm is trained in a process of its own, from lesson 2's eye and lesson 0's language model; each claim reads what the arms have
 measured on scenes whose combination of colour and shape nobody in the chain was trained on. `cpu` trains LLaVA and its blind
-baseline; `full` takes away a part at a time, tunes for less, and trains the captioner and the chatbots too.
+baseline; `full` takes away a part at a time, tunes for less, and trains on preferences and by distillation.
 """
 
 from lessons.lesson_05_llava.experiment.claims import CLAIMS, LONGEST, SHORTEST
@@ -12,8 +12,7 @@ from shared.course.lesson import Arm, Lesson
 
 ROOM = "lessons.lesson_05_llava"
 TRAIN, LENGTHS = f"{ROOM}.experiment.training:train_llava", f"{ROOM}.experiment.training:train_lengths"
-CAPTIONER, DISTIL = "apps.captioner.arm:train_captioner", "apps.chatbots.distil:distil"
-EXPERT, TEACHER = "apps.chatbots.arms:train_expert", "apps.chatbots.arms:train_teacher"
+DPO, DISTILLATION = f"{ROOM}.experiment.preferences:train_preferences", f"{ROOM}.experiment.distillation:distil"
 PRESETS = ("smoke", "cpu", "full")
 TINY = {"scenes": 24, "batch_size": 4, "held_out": 24}
 # Scenes of one thing, and the six kinds of questions that one is enough for.
@@ -25,10 +24,8 @@ SWEEP = {
     "full": {"first_steps": 300, "lengths": [SHORTEST, 100, 200, 400, LONGEST], "scenes": 8000, "objects": [1, 1]},
 }
 LITTLE = {
-    CAPTIONER: {"steps": 2, "scenes": 40, "batch_size": 8, "held_out": 6},
-    EXPERT: {"steps": 2},
-    TEACHER: {"steps": 1, "preference_steps": 1, "dialogues": 16, "pairs": 8, "held_out": 3},
-    DISTIL: {"steps": 1, "documents": 60},
+    DPO: {"steps": 1, "preference_steps": 1, "dialogues": 16, "pairs": 8, "held_out": 3},
+    DISTILLATION: {"steps": 1, "documents": 60},
 }
 
 
@@ -38,7 +35,7 @@ def settings(*presets: str, **further: object) -> dict[str, dict]:
 
 
 def system(name: str, function: str, *, steps: int, **further: object) -> Arm:
-    """One of the systems that stand on the lesson; each is small enough to be tried in a second."""
+    """Declare an arm that trains a language model alone; each is small enough to be tried in a second."""
     apart = {key: value for key, value in further.items() if key not in LITTLE[function]}
     return Arm(name, function, {"smoke": LITTLE[function] | apart, "full": {"steps": steps} | further})
 
@@ -54,12 +51,9 @@ ARMS = (
     Arm("several things", TRAIN, {"full": SEVERAL}),
     Arm("lengths", LENGTHS, SWEEP),
     Arm("lengths, stage 2 alone", LENGTHS, {preset: chosen | {"first_steps": 0} for preset, chosen in SWEEP.items()}),
-    system("captioner", CAPTIONER, steps=300),
-    system("captioner, blind", CAPTIONER, steps=300, blind=True),
-    system("expert", EXPERT, steps=500),
-    system("teacher", TEACHER, steps=240, preference_steps=40),
-    system("student, taught", DISTIL, steps=300, taught=True),
-    system("student, alone", DISTIL, steps=300, taught=False),
+    system("dpo", DPO, steps=240, preference_steps=40),
+    system("student, taught", DISTILLATION, steps=300, taught=True),
+    system("student, alone", DISTILLATION, steps=300, taught=False),
 )  # fmt: skip
 
 LESSON = Lesson(

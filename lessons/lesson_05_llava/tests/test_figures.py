@@ -20,7 +20,6 @@ def measurements(offset):
         "answers_wrong": wrong,
         "loss_curve": curve,
         "answers_curve": curve,
-        "true_curve": curve,
         "bits_per_byte_curve": curve,
     }
     numbers |= {f"{name}_{when}": 0.5 for name in ("patient", "right") for when in ("before", "after")}

@@ -1,4 +1,4 @@
-"""The assistant that `make serve` starts: the lesson's own towers joined by the assistant's own command line, for longer than `debug`.
+"""The assistant that `make serve` starts: the course's own encoders, trained longer than `debug` trains them.
 
 make checkpoint-5
 """

@@ -9,12 +9,11 @@ from transformers import LlavaForConditionalGeneration
 
 from apps.assistant import config, toy
 from apps.assistant.assistant import Assistant
+from apps.assistant.checkpoint import CHECKPOINT, FOLDER, make
 from apps.assistant.config import CONFIGURATIONS
 from data.toybox.heldout import is_held_out
 from data.toybox.image import render_image
 from data.toybox.questions import question_at
-from lessons.lesson_05_llava.experiment.checkpoint import CHECKPOINT, FOLDER, make
-from shared.course.checkpoint import checkpoint_errors
 
 
 @pytest.fixture(scope="module")
