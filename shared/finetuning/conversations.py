@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from shared.finetuning.supervised import answer_loss, collate
+from shared.finetuning.supervised import collate, sft_loss
 from shared.tokenizers import ChatTemplate, EncodedConversation, Turn
 from shared.training import Batches, RunOptions, TrainingConfig, TrainingResult, train
 from shared.transformer import Decoder, Sampling, generate
@@ -75,7 +75,7 @@ def supervised_loss(model: Decoder, batch: tuple[Tensor, Tensor, Tensor]) -> Flo
     Padding is at the end of each row, where a causal model's earlier tokens do not attend: no mask is needed.
     """
     tokens, answers, _ = batch
-    return answer_loss(model(tokens), tokens, answers)
+    return sft_loss(model(tokens), tokens, answers)
 
 
 def train_on_conversations(

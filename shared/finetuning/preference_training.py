@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from shared.finetuning.conversations import question_and_answer, trim_padding
-from shared.finetuning.preference import answer_log_probability, dpo_loss
+from shared.finetuning.preference import dpo_loss, response_log_probability
 from shared.finetuning.supervised import collate
 from shared.tokenizers import ChatTemplate
 from shared.training import Batches, RunOptions, TrainingConfig, TrainingResult, train
@@ -68,7 +68,7 @@ def preference_pairs(template: ChatTemplate, examples: Sequence[tuple[str, str, 
 def log_probabilities(model: Decoder, pairs: PreferencePairs) -> Float[Tensor, "pairs 2"]:
     """Return log p of each whole answer: the preferred ones in column 0, the rejected ones in column 1."""
     tokens, answers = pairs.tokens.flatten(0, 1), pairs.answers.flatten(0, 1)
-    return answer_log_probability(model(tokens), tokens, answers).unflatten(0, (-1, 2))
+    return response_log_probability(model(tokens), tokens, answers).unflatten(0, (-1, 2))
 
 
 @torch.no_grad()

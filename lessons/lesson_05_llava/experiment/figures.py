@@ -133,7 +133,7 @@ def loss(run: Run) -> plots.Figure:
     )
 
 
-def teacher(run: Run) -> plots.Card:
+def teacher(run: Run) -> plots.Figure:
     """What preferences change, and what they leave."""
     return plots.bars_with_intervals(
         {
