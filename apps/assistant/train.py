@@ -138,7 +138,7 @@ def _save(model: Llava, joined: Joined, configuration: Configuration, output: Pa
     """Write the finished model whole; what was learned in adapters by itself too, in PEFT's layout."""
     choice = configuration.model
     if choice.adapters is not None:
-        adapters, names = output / "adapters", llama.table(model.language.config)
+        adapters, names = output / "adapters", llama.weight_names(model.language.config)
         save_adapters(adapters, model.language, names, base_model=choice.language)
         if choice.weights != "float32":
             # Rounding to a few bits would swallow what was learned: it goes into the weights as they were before.

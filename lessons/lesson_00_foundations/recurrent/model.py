@@ -132,7 +132,8 @@ class RNN(Recurrent):
         return (self.weight_hh.new_zeros(batch, self.hidden),)
 
     def step(self, projected: Tensor, state: State) -> State:
-        return (rnn_step(projected, *state, self.weight_hh, self.bias_hh),)
+        (h,) = state
+        return (rnn_step(projected, h, self.weight_hh, self.bias_hh),)
 
 
 class LSTM(Recurrent):
@@ -160,7 +161,8 @@ class LSTM(Recurrent):
         return self.weight_hh.new_zeros(batch, self.hidden), self.weight_hh.new_zeros(batch, self.hidden)
 
     def step(self, projected: Tensor, state: State) -> State:
-        return lstm_step(projected, *state, self.weight_hh, self.bias_hh)
+        h, c = state
+        return lstm_step(projected, h, c, self.weight_hh, self.bias_hh)
 
 
 LONG = 100

@@ -21,7 +21,7 @@ from lessons.lesson_00_foundations.decoder.experiment.figures import attention_m
 from lessons.lesson_00_foundations.decoder.experiment.ngram import KneserNey
 from lessons.lesson_00_foundations.decoder.experiment.quantized import bytes_of, quantized
 from lessons.lesson_00_foundations.decoder.experiment.speed import agreement, measure_speed
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import (
     cross_entropy_bits,
     encode_documents,
@@ -37,7 +37,7 @@ from shared.transformer import DecoderConfig, Sampling, generate
 
 def test_packed_documents_are_all_there_and_none_is_twice():
     documents = [[number] * (1 + number % 7) for number in range(1, 200)] + [list(range(300, 325))]
-    tokens, segments = pack(documents, 10)
+    tokens, segments = pack_documents(documents, 10)
     found = Counter(tokens[segments >= 0].tolist())
     assert found == Counter(token for document in documents for token in document)
     assert (segments >= 0).float().mean() > 0.9
@@ -49,7 +49,7 @@ def test_packed_documents_are_all_there_and_none_is_twice():
 def test_a_packed_document_is_read_as_if_it_were_alone():
     model = toy_decoder(50).double()
     documents = [torch.randint(50, (length,)).tolist() for length in (9, 4, 7, 5)]
-    tokens, segments = pack(documents, 28)
+    tokens, segments = pack_documents(documents, 28)
     logits = model(tokens, segments=segments)
     for place, document in enumerate(documents):
         alone = model(torch.tensor([document]))[0]

@@ -146,7 +146,7 @@ LOSS = "decoder.model.language_model:next_token_loss"
 def loss_arguments():
     return {
         "logits": torch.randn(2, 6, 5),
-        "tokens": torch.randint(5, (2, 6)),
+        "token_ids": torch.randint(5, (2, 6)),
         "segments": torch.tensor([[0, 0, 0, 1, 1, -1], [0, 0, 0, 0, 0, 0]]),
     }
 
@@ -154,7 +154,7 @@ def loss_arguments():
 @pytest.mark.exercise("0.45")
 def test_each_row_is_asked_for_the_token_after_it(student):
     arguments = loss_arguments()
-    logits, tokens = arguments["logits"], arguments["tokens"]
+    logits, tokens = arguments["logits"], arguments["token_ids"]
     asked = [(0, 0), (0, 1), (0, 3), *((1, place) for place in range(5))]
     expected = [-math.log(logits[b, place].softmax(-1)[tokens[b, place + 1]]) for b, place in asked]
     assert student(LOSS, **arguments).item() == pytest.approx(sum(expected) / 8, rel=1e-5)

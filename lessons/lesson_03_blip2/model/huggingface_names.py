@@ -94,7 +94,7 @@ def retriever_table(vision: VisionTransformerConfig) -> Table:
 
 def blip2_table(vision: VisionTransformerConfig, language: OPTConfig | DecoderConfig) -> Table:
     """`Blip2ForConditionalGeneration` with the language model of this config."""
-    speaks = opt_table() if isinstance(language, OPTConfig) else llama.table(language)
+    speaks = opt_table() if isinstance(language, OPTConfig) else llama.weight_names(language)
     prefix = "language_model."
     return Table(
         [

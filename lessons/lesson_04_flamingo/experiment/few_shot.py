@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data.toybox import documents as text
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model
 from lessons.lesson_02_clip.model import VisionTower
@@ -128,7 +128,9 @@ def small_flamingo(
 
 def read(tokenizer: Tokenizer, seed: int, count: int) -> tuple[Tensor, Tensor]:
     """Plain text as the language model has read it, packed into rows: tokens, and which document each belongs to."""
-    return pack(encode_documents(tokenizer, text.documents("train", seed, count, mixture=MIXTURE)), CONTEXT_LENGTH)
+    return pack_documents(
+        encode_documents(tokenizer, text.documents("train", seed, count, mixture=MIXTURE)), CONTEXT_LENGTH
+    )
 
 
 @dataclass(frozen=True)

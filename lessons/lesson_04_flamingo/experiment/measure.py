@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, predicted
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previous_token, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import best_choosing, episode_accuracies
 from lessons.lesson_04_flamingo.experiment.episodes import KINDS, WORDS, Episodes, Gallery, laid_out, lines_of
 from lessons.lesson_04_flamingo.model import Flamingo
@@ -122,11 +122,11 @@ def reading(
 def bits_in_text(model: Flamingo, documents: Sequence[Sequence[int]]) -> float:
     """Bits that plain documents cost, all together; the token that begins each is given."""
     tokens, segments = (
-        part.to(model.language.norm.weight.device) for part in pack(documents, max(map(len, documents)))
+        part.to(model.language.norm.weight.device) for part in pack_documents(documents, max(map(len, documents)))
     )
     bits = 0.0
     for some, of_them in zip(tokens.split(32), segments.split(32), strict=True):
-        inside = predicted(of_them)
+        inside = has_previous_token(of_them)
         chances = reading(model, some, of_them)[:, :-1][inside].double().log_softmax(-1)
         bits -= chances.gather(1, some[:, 1:][inside][:, None]).sum().item() / math.log(2)
     return bits

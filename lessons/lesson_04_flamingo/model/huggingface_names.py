@@ -49,7 +49,7 @@ def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab_size:
             Rename("model.perceiver_resampler.layer_norm.{leaf}", "resampler.norm.{leaf}"),
             *under("model.perceiver_resampler.blocks.{n}.", "resampler.blocks.{n}.", RESAMPLER_BLOCK),
             *under("model.gated_cross_attn_layers.{n}.", "inserted.{n}.", [*INSERTED, *gates]),
-            *under("model.layers.{n}.", "language.blocks.{n}.", llama.BLOCK),
+            *under("model.layers.{n}.", "language.blocks.{n}.", llama.BLOCK_WEIGHT_NAMES),
             Rename("model.norm.weight", "language.norm.weight"),
             _words("model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight", "embedding", vocab_size, added),
             _words("lm_head.weight", "lm_head.additional_fc.weight", "output", vocab_size, added),

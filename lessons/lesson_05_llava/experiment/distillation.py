@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from data.toybox import documents as text
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, pack, predicted
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previous_token, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
 from shared.finetuning import distillation_loss, sft_loss
@@ -25,7 +25,7 @@ def student_loss(
 ) -> Tensor:
     """(1 − weight) · surprise at what came + weight · distance from what the teacher expects; without a teacher the first alone."""
     tokens, segments = batch
-    inside = torch.nn.functional.pad(predicted(segments), (1, 0))
+    inside = torch.nn.functional.pad(has_previous_token(segments), (1, 0))
     logits = student(tokens, segments=segments)
     alone = sft_loss(logits, tokens, inside)
     if teacher is None:
@@ -59,7 +59,9 @@ def distil(
     """
     teacher, tokenizer = load_language_model()
     teacher = teacher.to(device)
-    rows, segments = pack(encode_documents(tokenizer, text.documents("train", seed, documents)), CONTEXT_LENGTH)
+    rows, segments = pack_documents(
+        encode_documents(tokenizer, text.documents("train", seed, documents)), CONTEXT_LENGTH
+    )
     held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS)
     test, size = encode_documents(tokenizer, held_out), sum(len(document.encode()) for document in held_out)
     torch.manual_seed(seed)

@@ -75,7 +75,7 @@ def _vision(config: Mapping[str, Any], folder: Path | str) -> VisionTowerConfig:
 
 
 def _language(config: Mapping[str, Any], kind: str, folder: Path | str) -> DecoderConfig:
-    language = llama.config_from({"model_type": "llama"} | (config.get("text_config") or {}), folder)
+    language = llama.parse_config({"model_type": "llama"} | (config.get("text_config") or {}), folder)
     # Whether the head is tied is said twice: the first class takes either for a yes, the second believes the whole's word.
     whole = config.get("tie_word_embeddings")
     tied = bool(whole) or language.tied if kind == "llava" or whole is None else whole
@@ -139,7 +139,7 @@ def table(vision: VisionTowerConfig, language: DecoderConfig) -> Table:
     `vision_tower.vision_model`, `language_model.model` and `multi_modal_projector`; later ones put a `model` before all and
     the head beside it; and the latest leave `vision_model` out again. The first is written, all are read.
     """
-    eye, speaks = vision_table(vision), llama.table(language)
+    eye, speaks = vision_table(vision), llama.weight_names(language)
     rules = [
         *under("vision_tower.", "vision.", eye.rules),
         *PROJECTOR,

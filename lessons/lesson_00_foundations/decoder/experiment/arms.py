@@ -12,7 +12,7 @@ from data.toybox.episodes import EPISODES as EPISODE_TYPES
 from lessons.lesson_00_foundations.decoder.experiment.ngram import KneserNey
 from lessons.lesson_00_foundations.decoder.experiment.quantized import bytes_of, quantized
 from lessons.lesson_00_foundations.decoder.experiment.speed import agreement
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import (
     best_choosing,
     cross_entropy_bits,
@@ -59,7 +59,7 @@ def train_decoder(
     """
     train_documents, test_documents = corpus(data, seed, documents, mixed, mixture)
     tokenizer = tokenizer_of(train_documents)
-    rows, segments = pack(encode_documents(tokenizer, train_documents), CONTEXT_LENGTH)
+    rows, segments = pack_documents(encode_documents(tokenizer, train_documents), CONTEXT_LENGTH)
     torch.manual_seed(seed)
     model = toy_decoder(tokenizer.vocab_size, **sizes)
     test = encode_documents(tokenizer, test_documents)
@@ -142,7 +142,7 @@ def eight_bits(
     prompts = [torch.tensor(document[: 1 + len(document) // 3], device=device) for document in test[:64]]
     stops = [token for token in range(tokenizer.vocab_size) if b"\n" in tokenizer.decode_bytes([token])]
     full, rounded = (generate(m, prompts, Sampling(24, stop_token_ids=stops)) for m in (model, small))
-    tokens, segments = (part.to(device) for part in pack(test[:100], max(map(len, test))))
+    tokens, segments = (part.to(device) for part in pack_documents(test[:100], max(map(len, test))))
     with torch.no_grad():
         choices, rounded_choices = (m(tokens, segments=segments)[segments >= 0].argmax(-1) for m in (model, small))
     return {

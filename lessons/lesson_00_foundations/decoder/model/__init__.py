@@ -7,22 +7,22 @@ toy_decoder.py     the architecture that is trained on the toy world, and its sh
 
 from lessons.lesson_00_foundations.decoder.model.language_model import (
     LanguageModel,
-    config_from,
+    has_previous_token,
     next_token_loss,
-    pack,
-    predicted,
+    pack_documents,
+    parse_config,
     read_config,
-    table,
+    weight_names,
     write_config,
 )
 
 __all__ = [
     "LanguageModel",
-    "config_from",
+    "has_previous_token",
     "next_token_loss",
-    "pack",
-    "predicted",
+    "pack_documents",
+    "parse_config",
     "read_config",
-    "table",
+    "weight_names",
     "write_config",
 ]

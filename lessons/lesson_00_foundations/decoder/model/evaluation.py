@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from data.toybox.episodes import LINES, best_guess, episode_at
-from lessons.lesson_00_foundations.decoder.model.language_model import LanguageModel, pack, predicted
+from lessons.lesson_00_foundations.decoder.model.language_model import LanguageModel, has_previous_token, pack_documents
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
@@ -23,14 +23,14 @@ def encode_documents(tokenizer: Tokenizer, documents: Sequence[str]) -> list[lis
 @torch.no_grad()
 def cross_entropy_bits(model: LanguageModel, documents: Sequence[Sequence[int]]) -> float:
     """Return the summed cross-entropy of the documents' token ids in bits; the first token of each is given."""
-    token_ids, segments = pack(documents, max(map(len, documents)))
+    token_ids, segments = pack_documents(documents, max(map(len, documents)))
     device = model.norm.weight.device
     bits = 0.0
     for batch_ids, batch_segments in zip(token_ids.split(32), segments.split(32), strict=True):
         logits = model(batch_ids.to(device), segments=batch_segments.to(device)).cpu()
-        inside = predicted(batch_segments)
-        log_probabilities = logits[:, :-1][inside].double().log_softmax(-1)
-        bits -= log_probabilities.gather(1, batch_ids[:, 1:][inside][:, None]).sum().item() / math.log(2)
+        predictable = has_previous_token(batch_segments)
+        log_probabilities = logits[:, :-1][predictable].double().log_softmax(-1)
+        bits -= log_probabilities.gather(1, batch_ids[:, 1:][predictable][:, None]).sum().item() / math.log(2)
     return bits
 
 
@@ -63,7 +63,7 @@ def greedy_matches(model: nn.Module, rows: Sequence[Sequence[int]]) -> Bool[Tens
     one is predicted from the same prefix.
     """
     token_ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-    predictions = model(token_ids.to(model.norm.weight.device)).argmax(-1).cpu()
+    predictions = model(token_ids.to(next(model.parameters()).device)).argmax(-1).cpu()
     matches = torch.zeros_like(token_ids, dtype=torch.bool)
     matches[:, 1:] = predictions[:, :-1] == token_ids[:, 1:]
     return matches

@@ -1,4 +1,4 @@
-"""The course's own small language model: `shared.transformer.Decoder`, with a loss and the folder layout of published Llamas."""
+"""The course's small language model: `shared.transformer.Decoder` with a loss and the folder layout of published Llamas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -19,92 +19,98 @@ from shared.transformer import Decoder, DecoderConfig, Llama3Scaling
 
 
 class LanguageModel(Decoder):
-    """A decoder whose weights start at a size that fits its width, and that reads and writes published folders: `LlamaForCausalLM`'s, and
-    with biases on queries, keys and values `Qwen2ForCausalLM`'s."""
+    """Extend the decoder by an initialization for small widths, and by reading and writing published folders.
+
+    The folder layout is that of `LlamaForCausalLM`; with `qkv_bias` it is that of `Qwen2ForCausalLM`.
+    """
 
     def _initialize(self) -> None:
-        """Draw each matrix so that signals keep their size: 1/√inputs.
+        """Draw each weight matrix with std 1/√(input width), so that activations keep their scale.
 
-        (Llama's deviation of 0.02 is about that at a width of 2,500; at 64, scores would start near zero, and attention
-        would take long to find anything.) Branches that add to the stream start smaller, the deeper the model.
+        Llama's std of 0.02 is about that at a width of 2,500. At a width of 64 it would start attention scores near
+        zero, and learning to attend would take long. Projections that add to the residual stream start smaller by
+        √(2 · depth).
         """
         for name, parameter in self.named_parameters():
             if name.endswith("embedding.weight"):
                 nn.init.normal_(parameter, std=0.1)
             elif parameter.ndim == 2:
                 adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
-                deviation = parameter.shape[1] ** -0.5
-                nn.init.normal_(parameter, std=deviation / (2 * self.config.depth) ** 0.5 if adds else deviation)
+                std = parameter.shape[1] ** -0.5
+                nn.init.normal_(parameter, std=std / (2 * self.config.depth) ** 0.5 if adds else std)
             elif name.endswith(".bias"):
                 nn.init.zeros_(parameter)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "LanguageModel":
-        """The model of a published folder. Raises CourseError when it holds another kind, or weights that do not fit."""
+        """Load the model of a published folder, in evaluation mode.
+
+        Raises CourseError when the folder holds another kind of model, or weights that do not fit its config.
+        """
         config = read_config(folder)
         model = cls(config)
-        pretrained.load_weights(model, folder, table(config))
+        pretrained.load_weights(model, folder, weight_names(config))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str, **settings: Any) -> None:
-        """Write `config.json` and `model.safetensors` as the published class has them; `settings` join the config."""
-        pretrained.save_pretrained(folder, self, table(self.config), write_config(self.config) | settings)
+        """Write `config.json` and `model.safetensors` in the published class's layout; add `settings` to the config."""
+        pretrained.save_pretrained(folder, self, weight_names(self.config), write_config(self.config) | settings)
 
 
 def next_token_loss(
     logits: Float[Tensor, "batch tokens vocab"],
-    tokens: Int[Tensor, "batch tokens"],
+    token_ids: Int[Tensor, "batch tokens"],
     segments: Int[Tensor, "batch tokens"],
 ) -> Float[Tensor, ""]:
-    """The mean surprise, in nats, at every token that has one before it in its own document.
+    """Return the mean cross-entropy, in nats, of every token that has a previous token in its own document.
 
-    Row i of the logits speaks of token i + 1. Of padding (segment −1) nothing is asked, nor is the first token of a
-    document guessed from the last of another.
+    The logits at position i predict token i + 1. Padding (segment −1) is not counted, and no document's first token
+    is predicted from the last token of another document.
     """
     # exercise 0.45: the loss of the next token
-    inside = predicted(segments)
-    return F.cross_entropy(logits[:, :-1][inside], tokens[:, 1:][inside])
+    predictable = has_previous_token(segments)
+    return F.cross_entropy(logits[:, :-1][predictable], token_ids[:, 1:][predictable])
     # end exercise
 
 
-def predicted(segments: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch _"]:
-    """Which of the tokens 1, 2, … follow one of their own document."""
+def has_previous_token(segments: Int[Tensor, "batch tokens"]) -> Bool[Tensor, "batch _"]:
+    """Return for each of the tokens 1, 2, … whether the token before it belongs to the same document."""
     return (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] >= 0)
 
 
-def pack(
+def pack_documents(
     documents: Sequence[Sequence[int]], length: int
 ) -> tuple[Int[Tensor, "rows length"], Int[Tensor, "rows length"]]:
-    """Documents side by side in rows of `length` tokens, and the segment of each token: its document's place in the row.
+    """Pack documents of token ids into rows of `length` tokens; return the token ids and the segment of each token.
 
-    Each goes into the first of the 32 newest rows that has room; what is left over is padding, of segment −1. Longer
-    documents are cut into pieces.
+    A token's segment is the place of its document in the row. Each document goes into the first of the 32 newest rows
+    with enough free space. The rest of a row is padding, of segment −1. Documents longer than a row are cut.
     """
-    pieces = [document[at : at + length] for document in documents for at in range(0, len(document), length)]
+    pieces = [document[start : start + length] for document in documents for start in range(0, len(document), length)]
     rows: list[list[Sequence[int]]] = []
-    room: list[int] = []
+    free: list[int] = []
     for piece in pieces:
         first = max(0, len(rows) - 32)
-        row = next((row for row in range(first, len(rows)) if room[row] >= len(piece)), None)
+        row = next((row for row in range(first, len(rows)) if free[row] >= len(piece)), None)
         if row is None:
             rows.append([])
-            room.append(length)
+            free.append(length)
             row = -1
         rows[row].append(piece)
-        room[row] -= len(piece)
-    tokens, segments = torch.zeros(len(rows), length, dtype=torch.long), torch.full((len(rows), length), -1)
+        free[row] -= len(piece)
+    token_ids, segments = torch.zeros(len(rows), length, dtype=torch.long), torch.full((len(rows), length), -1)
     for row, packed in enumerate(rows):
-        at = 0
+        start = 0
         for segment, piece in enumerate(packed):
-            tokens[row, at : at + len(piece)] = torch.tensor(piece)
-            segments[row, at : at + len(piece)] = segment
-            at += len(piece)
-    return tokens, segments
+            token_ids[row, start : start + len(piece)] = torch.tensor(piece)
+            segments[row, start : start + len(piece)] = segment
+            start += len(piece)
+    return token_ids, segments
 
 
 # ── The Hugging Face layout ───────────────────────────────────────────────────────────────────────────────────────────
 
-SETTINGS = [
+SETTINGS: list[Setting | Fixed] = [
     Setting("vocab_size", "vocab_size", 32_000),
     Setting("hidden_size", "width", 4096),
     Setting("num_hidden_layers", "depth", 32),
@@ -116,10 +122,10 @@ SETTINGS = [
     Fixed("attention_bias", False),
     Fixed("mlp_bias", False),
 ]
-OTHER_DEFAULTS = {"vocab_size": 151_936, "mlp_dim": 22_016}
-QWEN2_SETTINGS = [
+QWEN2_DEFAULTS = {"vocab_size": 151_936, "mlp_dim": 22_016}
+QWEN2_SETTINGS: list[Setting | Fixed] = [
     *(
-        replace(setting, default=OTHER_DEFAULTS.get(setting.ours, setting.default))
+        replace(setting, default=QWEN2_DEFAULTS.get(setting.ours, setting.default))
         for setting in SETTINGS
         if isinstance(setting, Setting)
     ),
@@ -132,7 +138,7 @@ SCALING = [
     Setting("high_freq_factor", "high_frequency_factor"),
     Setting("original_max_position_embeddings", "original_context"),
 ]
-BLOCK = [
+BLOCK_WEIGHT_NAMES = [
     Rename("input_layernorm.weight", "attention_norm.weight"),
     Rename("self_attn.q_proj.{leaf}", "attention.query.{leaf}"),
     Rename("self_attn.k_proj.{leaf}", "attention.key.{leaf}"),
@@ -145,69 +151,71 @@ BLOCK = [
 ]
 
 
-def table(config: DecoderConfig) -> Table:
-    """What `LlamaForCausalLM` and `Qwen2ForCausalLM` call each weight."""
+def weight_names(config: DecoderConfig) -> Table:
+    """Return the names of the weights in `LlamaForCausalLM` and `Qwen2ForCausalLM`, next to ours."""
     return Table(
         [
             Rename("model.embed_tokens.weight", "embedding.weight"),
-            *pretrained.under("model.layers.{n}.", "blocks.{n}.", BLOCK),
+            *pretrained.under("model.layers.{n}.", "blocks.{n}.", BLOCK_WEIGHT_NAMES),
             Rename("model.norm.weight", "norm.weight"),
             *([] if config.tied else [Rename("lm_head.weight", "output.weight")]),
         ],
         ties=[Tie("lm_head.weight", "model.embed_tokens.weight")] if config.tied else [],
-        # Old files hold the rotary frequencies, which follow from the config.
+        # Old files store the rotary frequencies, which follow from the config.
         ignore=["model.layers.{n}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"],
     )
 
 
 def read_config(folder: Path | str) -> DecoderConfig:
-    """Our config of a published folder. Raises CourseError when it holds another kind of model."""
-    return config_from(pretrained.read_config(folder), folder)
+    """Read the config of a published folder. Raises CourseError when the folder holds another kind of model."""
+    return parse_config(pretrained.read_config(folder), folder)
 
 
-def config_from(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
-    """Our config of published settings, which may be a part of a larger file (`text_config`).
+def parse_config(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
+    """Convert published settings, which may be a part of a larger file (`text_config`), to our config.
 
-    Raises CourseError, naming the folder, when they are those of another kind of model.
+    Raises CourseError, naming the folder, when the settings describe another kind of model.
     """
-    kind = config.get("model_type")
-    if kind not in ("llama", "qwen2"):
-        raise CourseError(f"{folder} holds a model of type {kind!r}; this reads llama and qwen2")
-    ours = read_settings(SETTINGS if kind == "llama" else QWEN2_SETTINGS, config)
-    if ours["width"] % ours["heads"] and config.get("head_dim") is None:
-        raise CourseError(f"hidden_size {ours['width']} does not divide into {ours['heads']} heads")
-    # Since version 5 of transformers one setting holds both; published files have them apart.
+    model_type = config.get("model_type")
+    if model_type not in ("llama", "qwen2"):
+        raise CourseError(f"{folder} holds a model of type {model_type!r}; expected llama or qwen2")
+    settings = read_settings(SETTINGS if model_type == "llama" else QWEN2_SETTINGS, config)
+    if settings["width"] % settings["heads"] and config.get("head_dim") is None:
+        raise CourseError(
+            f"hidden_size {settings['width']} does not divide into {settings['heads']} heads; set head_dim in the config"
+        )
+    # Since version 5 of transformers one setting holds both base and scaling; older files store them separately.
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     return DecoderConfig(
-        **ours,
-        kv_heads=config.get("num_key_value_heads") or ours["heads"],
+        **settings,
+        kv_heads=config.get("num_key_value_heads") or settings["heads"],
         head_dim=config.get("head_dim"),
         rotary_base=float(rotary.get("rope_theta") or config.get("rope_theta") or 10_000.0),
         rotary_scaling=_read_scaling(rotary),
-        qkv_bias=kind == "qwen2",
+        qkv_bias=model_type == "qwen2",
     )
 
 
 def _read_scaling(rotary: Mapping[str, Any]) -> Llama3Scaling | None:
-    kind = rotary.get("rope_type") or rotary.get("type") or "default"
-    if kind == "default":
+    scaling = rotary.get("rope_type") or rotary.get("type") or "default"
+    if scaling == "default":
         return None
-    if kind != "llama3":
-        raise CourseError(f"rotary positions are scaled by {kind!r}; supported are 'llama3' and none")
+    if scaling != "llama3":
+        raise CourseError(f"the rotary scaling is {scaling!r}; expected 'llama3' or none")
     return Llama3Scaling(**read_settings(SCALING, rotary))
 
 
 def write_config(config: DecoderConfig) -> dict[str, Any]:
-    """The published settings of our config, as Llama 3's own files have them, or Qwen2's where there are biases."""
+    """Convert our config to the published settings of Llama 3, or of Qwen2 when queries, keys and values have biases."""
     scaling = config.rotary_scaling
-    written = {
+    extra = {
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim or config.width // config.heads,
         "rope_theta": config.rotary_base,
         "rope_scaling": None if scaling is None else {"rope_type": "llama3"} | write_settings(SCALING, asdict(scaling)),
     }
     if config.qkv_bias:
-        kind = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
-        return kind | write_settings(QWEN2_SETTINGS, asdict(config)) | written
-    kind = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    return kind | write_settings(SETTINGS, asdict(config)) | written
+        model_type = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
+        return model_type | write_settings(QWEN2_SETTINGS, asdict(config)) | extra
+    model_type = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    return model_type | write_settings(SETTINGS, asdict(config)) | extra

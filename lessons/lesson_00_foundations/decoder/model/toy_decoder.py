@@ -1,5 +1,8 @@
 """The decoder that is pretrained on the toy world: its architecture, and the shipped checkpoint."""
 
+from dataclasses import replace
+from typing import Any
+
 from lessons.lesson_00_foundations.decoder.model.language_model import LanguageModel
 from shared.course.checkpoint import checkpoint_folder
 from shared.tokenizers import Tokenizer, load_tokenizer
@@ -8,13 +11,19 @@ from shared.transformer import DecoderConfig
 CONTEXT_LENGTH = 112
 """Tokens per packed row in training."""
 ROTARY_BASE = 100.0
-"""Chosen for short texts: the slowest rotary pair turns once in about 350 tokens. With Llama's 500,000 most pairs would hardly turn."""
+"""Rotary base for short texts: the slowest pair turns once in about 350 tokens. At Llama's 500,000 most pairs would
+hardly turn."""
 
 
-def toy_decoder(vocab_size: int, **sizes: int) -> LanguageModel:
-    """Build an untrained decoder: width 64, three blocks, four query heads and two key-value heads, unless `sizes` say otherwise."""
-    defaults = {"width": 64, "depth": 3, "heads": 4, "kv_heads": 2, "mlp_dim": 160}
-    return LanguageModel(DecoderConfig(vocab_size, **(defaults | sizes), rotary_base=ROTARY_BASE, tied=True))
+def toy_decoder(vocab_size: int, **sizes: Any) -> LanguageModel:
+    """Build an untrained decoder of width 64 with three blocks, four query heads and two key-value heads.
+
+    `sizes` replaces these values by name.
+    """
+    config = DecoderConfig(
+        vocab_size, width=64, depth=3, heads=4, kv_heads=2, mlp_dim=160, rotary_base=ROTARY_BASE, tied=True
+    )
+    return LanguageModel(replace(config, **sizes))
 
 
 def load_language_model() -> tuple[LanguageModel, Tokenizer]:
