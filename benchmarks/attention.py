@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shared.attention import Mask, attention, packed_segments
-from shared.attention.mask import EVERYTHING
+from shared.attention.mask import FULL_ATTENTION
 from shared.attention.naive import attention_naive
 from shared.cli import command_line
 from shared.errors import CourseError
@@ -39,7 +39,7 @@ class Problem:
     batch: int
     length: int
     head_dim: int
-    mask: Mask = EVERYTHING
+    mask: Mask = FULL_ATTENTION
     rule: Callable | None = None
 
     def inputs(self, dtype: torch.dtype = torch.bfloat16) -> tuple[Tensor, Tensor, Tensor]:

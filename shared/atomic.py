@@ -1,4 +1,4 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Atomic file writing: a file has its old content or its new content, whenever the process is killed."""
 
 import contextlib
 import os
@@ -12,31 +12,35 @@ PARTIAL_SUFFIX = ".part"
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk may answer (full, read-only, gone) into one line for a person."""
+    """Turn an OSError raised inside (disk full, read-only, removed) into a CourseError of one line."""
     try:
         yield
     except OSError as error:
         raise CourseError(
-            f"cannot write {path}: {error.strerror or error}. "
-            "What was saved before is untouched: make room or set the permissions right, then go on with RESUME=1"
+            f"cannot write {path}: {error.strerror or error}. Files saved before are unchanged: "
+            "free disk space or correct the permissions, then continue with RESUME=1"
         ) from error
 
 
-def write_atomically(path: Path, content: bytes, *, backup: Path | None = None) -> None:
-    """Write `content` to a temporary name, make sure that it is on the disk, and only then rename it to `path`.
+@contextlib.contextmanager
+def atomic_file(path: Path, *, backup: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path to write to; when the block ends, flush it to the disk and rename it to `path`.
 
-    Whatever happens at whatever moment, `path` holds either the old content or the new one. With `backup`
-    the old content goes on under that name; between the two renames, and only there, it lies there alone.
-    Raises CourseError when the disk refuses; the temporary file is then removed. (A process that is killed leaves it:
-    `remove_partial_files` is for those.)
+    With `backup`, the old file is renamed to it first; between the two renames only the backup exists.
+    The new file has the permissions of any newly created file, whatever the writer has set.
+    The temporary file is removed when the block fails; a killed process leaves it (see `remove_partial_files`).
+
+    Raises CourseError for every OSError inside.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
     with disk_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                file.write(content)
-                file.flush()
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)
+            with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             if backup is not None and path.exists():
                 os.replace(path, backup)
@@ -46,14 +50,20 @@ def write_atomically(path: Path, content: bytes, *, backup: Path | None = None) 
             temporary.unlink(missing_ok=True)
 
 
+def write_atomically(path: Path, content: bytes, *, backup: Path | None = None) -> None:
+    """Write `content` to `path` through `atomic_file`. Raises CourseError as that does."""
+    with atomic_file(path, backup=backup) as temporary:
+        temporary.write_bytes(content)
+
+
 def remove_partial_files(folder: Path) -> None:
-    """Remove what a process that was killed in the midst of writing has left in `folder`."""
+    """Remove the temporary files that a killed process has left in `folder`."""
     for temporary in folder.glob(f"*{PARTIAL_SUFFIX}"):
         temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself is an entry in the folder, and must reach the disk as well to survive a power cut.
+    # The rename is an entry in the folder and must reach the disk as well, to survive a power failure.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

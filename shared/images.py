@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
-def upright(image: Image.Image) -> Image.Image:
+def to_upright_rgb(image: Image.Image) -> Image.Image:
     """The picture as RGB, turned as the camera was held; 16 bits of gray as 8; what is transparent shows white paper.
 
     Of a film it is the first picture. Raises what Pillow raises (OSError, SyntaxError, ValueError …) for a damaged one.

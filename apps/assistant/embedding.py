@@ -16,7 +16,7 @@ from lessons.lesson_02_clip.model import VisionTower
 from lessons.lesson_05_llava.model import Llava, Projector, huggingface
 from shared import pretrained
 from shared.errors import CourseError
-from shared.pretrained import Rename, Table
+from shared.pretrained import Rename, WeightNames
 from shared.transformer import Decoder
 
 KIND = "llava_embedding"
@@ -79,7 +79,9 @@ class EmbeddingLlava(Llava):
         pretrained.save_pretrained(folder, self, _table(self), written)
 
 
-def _table(model: EmbeddingLlava) -> Table:
+def _table(model: EmbeddingLlava) -> WeightNames:
     """A LLaVA's names, and one more."""
     names = huggingface.table(model.vision.config, model.language.config)
-    return Table([*names.rules, Rename(EMBEDDING, "image_projection.weight")], ties=names.ties, ignore=names.ignore)
+    return WeightNames(
+        [*names.rules, Rename(EMBEDDING, "image_projection.weight")], ties=names.ties, ignore=names.ignore
+    )

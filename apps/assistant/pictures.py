@@ -6,7 +6,7 @@ from PIL import Image
 
 from data.datasets.image_folder import UNREADABLE
 from shared.errors import CourseError
-from shared.images import upright
+from shared.images import to_upright_rgb
 
 
 def open_picture(source: Path | str | Image.Image) -> Image.Image:
@@ -15,10 +15,10 @@ def open_picture(source: Path | str | Image.Image) -> Image.Image:
     Raises CourseError, naming the file, when it is missing or no whole picture.
     """
     if isinstance(source, Image.Image):
-        return upright(source)
+        return to_upright_rgb(source)
     try:
         with Image.open(source) as opened:
-            return upright(opened)
+            return to_upright_rgb(opened)
     except FileNotFoundError:
         raise CourseError(f"{source} is not there; expected a picture") from None
     except UNREADABLE as error:

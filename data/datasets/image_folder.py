@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 
 from data.datasets.image_dataset import ImageDataset
 from shared.errors import CourseError
-from shared.images import upright
+from shared.images import to_upright_rgb
 
 # Pillow reports a damaged file by many kinds of error, depending on the format and on where the damage lies.
 UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, TypeError, Image.DecompressionBombError)
@@ -99,6 +99,6 @@ def read_image(file: Path, size: int) -> np.ndarray:
     """Return one picture as uint8 RGB [size, size, 3]. Raises CourseError, naming the file, when it is damaged."""
     try:
         with Image.open(file) as opened:
-            return np.asarray(ImageOps.fit(upright(opened), (size, size), Image.Resampling.LANCZOS))
+            return np.asarray(ImageOps.fit(to_upright_rgb(opened), (size, size), Image.Resampling.LANCZOS))
     except UNREADABLE as error:
         raise CourseError(f"{file}: unreadable picture ({error}); replace or remove it") from error

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from shared.attention.mask import EVERYTHING, Mask
+from shared.attention.mask import FULL_ATTENTION, Mask
 from shared.attention.naive import attention_backward_naive, attention_naive, attention_weights_naive
 from shared.attention.sdpa import attention_backward_sdpa, attention_sdpa
 
@@ -24,7 +24,7 @@ def attention(
     q: Float[Tensor, "batch heads q_len head_dim"],
     k: Float[Tensor, "batch kv_heads k_len head_dim"],
     v: Float[Tensor, "batch kv_heads k_len value_dim"],
-    mask: Mask = EVERYTHING,
+    mask: Mask = FULL_ATTENTION,
     *,
     scale: float | None = None,
     softcap: float | None = None,
@@ -60,7 +60,7 @@ def attention(
 def attention_weights(
     q: Float[Tensor, "batch heads q_len head_dim"],
     k: Float[Tensor, "batch kv_heads k_len head_dim"],
-    mask: Mask = EVERYTHING,
+    mask: Mask = FULL_ATTENTION,
     *,
     scale: float | None = None,
     softcap: float | None = None,
@@ -82,7 +82,7 @@ def attention_backward(
     out: Float[Tensor, "batch heads q_len value_dim"],
     lse: Float[Tensor, "batch heads q_len"],
     grad_out: Float[Tensor, "batch heads q_len value_dim"],
-    mask: Mask = EVERYTHING,
+    mask: Mask = FULL_ATTENTION,
     *,
     scale: float | None = None,
     softcap: float | None = None,

@@ -109,7 +109,7 @@ class Mask:
 
 
 # Every query sees every key: the mask of an image encoder, and the default everywhere.
-EVERYTHING = Mask()
+FULL_ATTENTION = Mask()
 
 
 def packed_segments(lengths: list[int], total: int | None = None) -> Int[Tensor, "1 total"]:

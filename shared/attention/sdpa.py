@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from shared.attention.mask import EVERYTHING, Mask
+from shared.attention.mask import FULL_ATTENTION, Mask
 from shared.attention.naive import attention_backward_naive, attention_naive
 
 # One more call of the fused function costs about as much as this many scores (pairs of query and key, over all
@@ -189,7 +189,7 @@ def _split_at(x: Float[Tensor, "batch heads length dim"], pieces: list[_Piece]) 
 def _mask_of(mask: Mask, row: int, piece: _Piece) -> Mask:
     """What is left of the mask inside one segment: no segments, and no positions where counting gives the same."""
     if not mask.causal and mask.window is None:
-        return EVERYTHING
+        return FULL_ATTENTION
     q_len, k_len = piece.q_end - piece.q_start, piece.k_end - piece.k_start
     position_q = _cut(mask.position_q, row, piece.q_start, piece.q_end)
     position_k = _cut(mask.position_k, row, piece.k_start, piece.k_end)

@@ -21,7 +21,7 @@ from shared.errors import CourseError
 from shared.finetuning.adapters import find_adapters, find_linears, replace
 from shared.finetuning.lora import DoRALinear, LoRALinear
 from shared.finetuning.quantized_linear import QuantizedLinear
-from shared.pretrained import Rename, Table
+from shared.pretrained import Rename, WeightNames
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -49,7 +49,7 @@ PLAIN_STARTS = (True, False, "gaussian", "orthogonal", "eva")
 
 
 def save_adapters(
-    folder: Path | str, model: nn.Module, table: Table | None = None, *, base_model: str | None = None
+    folder: Path | str, model: nn.Module, table: WeightNames | None = None, *, base_model: str | None = None
 ) -> None:
     """Write the model's adapters to `folder`.
 
@@ -78,7 +78,7 @@ def save_adapters(
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
-def load_adapters(folder: Path | str, model: nn.Module, table: Table | None = None) -> tuple[str, ...]:
+def load_adapters(folder: Path | str, model: nn.Module, table: WeightNames | None = None) -> tuple[str, ...]:
     """Put the adapters in `folder` on `model`, freeze all else, and return the adapted layers' names.
 
     Raises ValueError when the model has adapters already, and CourseError when the folder holds no whole adapters, they
@@ -108,7 +108,7 @@ def _tensors(adapter: LoRALinear) -> dict[str, Tensor]:
     return tensors | ({MAGNITUDE: adapter.magnitude} if isinstance(adapter, DoRALinear) else {})
 
 
-def _public_names(model: nn.Module, table: Table | None) -> dict[str, str]:
+def _public_names(model: nn.Module, table: WeightNames | None) -> dict[str, str]:
     """What the published model calls each linear layer; layers that are parts of a published one are left out."""
     linears = find_linears(model)
     if table is None:
@@ -119,8 +119,8 @@ def _public_names(model: nn.Module, table: Table | None) -> dict[str, str]:
     }
     public = {}
     for match in table.matches(weights):
-        if isinstance(match.rule, Rename) and match.rule.form is None:
-            public[match.ours[0].removesuffix(".weight")] = match.public[0].removesuffix(".weight")
+        if isinstance(match.rule, Rename) and match.rule.shape is None:
+            public[match.model[0].removesuffix(".weight")] = match.published[0].removesuffix(".weight")
     return public
 
 

@@ -1,8 +1,8 @@
 """Every figure's look in one place, and the few kinds of picture that lessons draw."""
 
 from shared.plots.charts import bars_with_intervals, learning_curves
+from shared.plots.heatmaps import heatmap, heatmap_grid
 from shared.plots.images import attention_overlay, image_grid
-from shared.plots.matrices import matrix, matrix_grid
 from shared.plots.style import (
     BLUE,
     DIVERGING,
@@ -15,9 +15,9 @@ from shared.plots.style import (
     SEQUENTIAL,
     SKY,
     VERMILLION,
-    Card,
-    figure,
+    Figure,
     save,
+    subplots,
 )
 
 __all__ = [
@@ -32,13 +32,13 @@ __all__ = [
     "SEQUENTIAL",
     "SKY",
     "VERMILLION",
-    "Card",
+    "Figure",
     "attention_overlay",
     "bars_with_intervals",
-    "figure",
+    "heatmap",
+    "heatmap_grid",
     "image_grid",
     "learning_curves",
-    "matrix",
-    "matrix_grid",
     "save",
+    "subplots",
 ]

@@ -13,12 +13,12 @@ from shared.plots.style import (
     INK,
     PALE,
     PALETTE,
-    Card,
-    figure,
+    Figure,
     frame_height,
     number_text,
     require,
     styled,
+    subplots,
 )
 
 Curve = tuple[Sequence[float], Sequence[float]]  # steps, and what was measured at them
@@ -35,7 +35,7 @@ def learning_curves(
     percent: bool = False,
     logarithmic: bool = False,
     note: str = "",
-) -> Card:
+) -> Figure:
     """Draw a curve for each name, labeled at its end, and dashed lines for what it has to beat.
 
     `curves[name]` holds a curve (steps, values) for each seed: several become their mean, over a band from the least
@@ -43,7 +43,7 @@ def learning_curves(
     """
     require(bool(curves) and all(curves.values()), "learning_curves needs at least one curve under every name")
     require(len(curves) <= len(PALETTE), f"{len(curves)} curves can't be told apart; draw at most {len(PALETTE)}")
-    card, axes = figure(title, note=note)
+    figure, axes = subplots(title, note=note)
     axis = axes[0, 0]
     ends = []
     for (name, seeds), colour in zip(curves.items(), PALETTE, strict=False):
@@ -60,7 +60,7 @@ def learning_curves(
     if percent:
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     _label_ends(axis, ends)
-    return card
+    return figure
 
 
 @styled
@@ -75,7 +75,7 @@ def bars_with_intervals(
     start: float | None = None,
     percent: bool = False,
     note: str = "",
-) -> Card:
+) -> Figure:
     """Draw a bar for each name, as long as the mean of its values (one a seed), with a dot for each value.
 
     The whisker is the interval given by name as (low, high); without, one standard deviation to both sides.
@@ -86,7 +86,7 @@ def bars_with_intervals(
     for name, seeds in values.items():
         require(np.ndim(seeds) == 1 and len(seeds) > 0, f"{name!r} needs a list of values, one a seed, not {seeds!r}")
     height = 1.2 + 0.5 * len(values) + 0.25 * len(baselines or {}) + frame_height(title, note)
-    card, axes = figure(title, height=height, note=note)
+    figure, axes = subplots(title, height=height, note=note)
     axis = axes[0, 0]
     furthest = max((baselines or {}).values(), default=0.0)
     for place, (name, seeds) in enumerate(values.items()):
@@ -113,7 +113,7 @@ def bars_with_intervals(
     axis.spines["left"].set_visible(False)
     if percent:
         axis.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    return card
+    return figure
 
 
 def _mark_baselines(axis: Axes, baselines: Mapping[str, float], percent: bool) -> None:

@@ -7,7 +7,19 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from shared.plots.style import GREEN, INK, VERMILLION, WIDTH, Card, bare, figure, frame_height, plain, require, styled
+from shared.plots.style import (
+    GREEN,
+    INK,
+    VERMILLION,
+    WIDTH,
+    Figure,
+    bare,
+    frame_height,
+    plain,
+    require,
+    styled,
+    subplots,
+)
 
 
 @styled
@@ -19,7 +31,7 @@ def image_grid(
     correct: Sequence[bool] | None = None,
     title: str = "",
     note: str = "",
-) -> Card:
+) -> Figure:
     """Draw pictures in rows of `columns`, each with its caption under it.
 
     A picture is [height, width], [height, width, 3] or [3, height, width]: floats in [0, 1] or bytes; small ones show
@@ -32,7 +44,7 @@ def image_grid(
         require(given is None or len(given) == len(pictures), f"{len(pictures)} pictures and {len(given or [])} {what}")
     columns = min(columns, len(pictures))
     lines = max((caption.count("\n") + 1 for caption in captions or []), default=0)
-    card, axes = _rows_of_pictures(pictures, -(-len(pictures) // columns), columns, 0.22 * lines, title, note)
+    figure, axes = _rows_of_pictures(pictures, -(-len(pictures) // columns), columns, 0.22 * lines, title, note)
     for place, axis in enumerate(axes.flat):
         if place >= len(pictures):
             axis.set_visible(False)
@@ -42,13 +54,13 @@ def image_grid(
             right = None if correct is None else bool(correct[place])
             mark, colour = {None: ("", INK), True: ("✓ ", GREEN), False: ("✗ ", VERMILLION)}[right]
             axis.set_xlabel(mark + captions[place], fontsize=10, color=colour, labelpad=4)
-    return card
+    return figure
 
 
 @styled
 def attention_overlay(
     images: Any, weights: Any, *, captions: Sequence[str] | None = None, title: str = "", note: str = ""
-) -> Card:
+) -> Figure:
     """Draw a row for each image: the image, then each of its attention maps laid over it, patch by patch.
 
     `images` is one picture (as in `image_grid`) and `weights` [rows, columns] or [maps, rows, columns]; or a list of
@@ -64,14 +76,14 @@ def attention_overlay(
     require(len(pictures) == len(maps), f"{len(pictures)} images and attention maps for {len(maps)}")
     require(captions is None or len(captions) == count, f"{count} maps and {len(captions or [])} captions")
     below = 0.22 * (captions is not None) / len(maps)
-    card, axes = _rows_of_pictures(pictures, len(maps), count + 1, below, title, note)
+    figure, axes = _rows_of_pictures(pictures, len(maps), count + 1, below, title, note)
     for row, picture, own in zip(axes, pictures, maps, strict=True):
         _show(row[0], picture)
         for axis, heat in zip(row[1:], own, strict=True):
             _show(axis, _heated(picture, heat / max(own.max(), 1e-12)), picture.shape)
     for axis, caption in zip(axes[-1], ["the image", *captions] if captions else [], strict=False):
         axis.set_xlabel(caption, fontsize=10, color=INK, labelpad=4)
-    return card
+    return figure
 
 
 def as_picture(image: Any) -> np.ndarray:
@@ -90,14 +102,14 @@ def as_picture(image: Any) -> np.ndarray:
 
 def _rows_of_pictures(
     pictures: Sequence[np.ndarray], rows: int, columns: int, below: float, title: str, note: str
-) -> tuple[Card, np.ndarray]:
+) -> tuple[Figure, np.ndarray]:
     """A figure just large enough for rows of pictures, with `below` inches of caption under each."""
     cell = min(WIDTH / columns, 2.2)
-    # A few pictures make a narrow card, unless the words above and below them need more.
+    # A few pictures make a narrow figure, unless the words above and below them need more.
     width = min(WIDTH, max(columns * cell, 0.115 * len(title) + 0.4, 0.075 * len(note) + 0.4))
     shape = max(picture.shape[0] / picture.shape[1] for picture in pictures)
     height = rows * ((cell - 0.24) * shape + 0.24 + below) + frame_height(title, note)
-    return figure(title, width=width, height=height, rows=rows, columns=columns, note=note)
+    return subplots(title, width=width, height=height, rows=rows, columns=columns, note=note)
 
 
 def _heated(picture: np.ndarray, heat: np.ndarray) -> np.ndarray:

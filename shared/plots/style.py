@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as MatplotlibFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from shared.errors import CourseError
@@ -59,7 +59,7 @@ STYLE = {
 }
 
 
-class Card(Figure):
+class Figure(MatplotlibFigure):
     """A figure that a notebook shows just as `save` writes it."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
@@ -78,27 +78,27 @@ def styled(function: Callable) -> Callable:
 
 
 @styled
-def figure(
+def subplots(
     title: str = "", *, width: float = WIDTH, height: float = 4.2, rows: int = 1, columns: int = 1, note: str = ""
-) -> tuple[Card, np.ndarray]:
+) -> tuple[Figure, np.ndarray]:
     """Return an empty figure and its axes, [rows, columns], to draw on what no function here draws.
 
     `title` says what is to be seen, `note` (small, below) how it was measured; sizes are in inches, they included.
     """
-    card = Card(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
-    axes = card.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     if title:
-        card.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold")
+        figure.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold")
     if note:
-        card.supxlabel(note, x=0.015, ha="left", fontsize=9, color=GRAY)
-    return card, axes
+        figure.supxlabel(note, x=0.015, ha="left", fontsize=9, color=GRAY)
+    return figure, axes
 
 
-def save(card: Figure, path: Path) -> None:
+def save(figure: MatplotlibFigure, path: Path) -> None:
     """Write a figure as PNG. Raises CourseError when the disk refuses."""
     path = Path(path)
     require(path.suffix == ".png", f"figures are saved as .png, not as {path.name}")
-    content = as_png(card)
+    content = as_png(figure)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -107,15 +107,15 @@ def save(card: Figure, path: Path) -> None:
 
 
 @styled
-def as_png(card: Figure) -> bytes:
-    if isinstance(card.get_layout_engine(), ConstrainedLayoutEngine):
+def as_png(figure: MatplotlibFigure) -> bytes:
+    if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
         # Lay out once and for all: the layout creeps on a little with every drawing, and the bytes with it.
-        card.draw_without_rendering()
-        card.draw_without_rendering()
-        card.set_layout_engine("none")
+        figure.draw_without_rendering()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     content = io.BytesIO()
     # Without the name and version of the software the bytes depend on the picture alone.
-    card.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return content.getvalue()
 
 

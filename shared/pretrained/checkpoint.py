@@ -1,4 +1,4 @@
-"""Reading a published folder: its settings, and its weights one by one, without ever unpickling."""
+"""Read a published folder: its settings, and its weights one by one, without unpickling anything."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from shared.errors import CourseError
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-# Formats that are Python pickles, or hold them: opening one runs whatever program its author put inside.
+# Formats that are or contain Python pickles: opening one runs any program that its author put inside.
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json")
 
 
@@ -20,16 +20,16 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CourseError(f"{file} does not exist; a model folder holds {CONFIG} and {WEIGHTS}") from None
+        raise CourseError(f"{file} does not exist; a model folder contains {CONFIG} and {WEIGHTS}") from None
     except (OSError, ValueError) as error:
         raise CourseError(f"{file} cannot be read as JSON ({error}); download or save it again") from error
     if not isinstance(content, dict):
-        raise CourseError(f"{file} holds a JSON {type(content).__name__}, expected an object of settings")
+        raise CourseError(f"{file} contains a JSON {type(content).__name__}, expected an object of settings")
     return content
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
-    """The settings in a folder's `config.json`. Raises CourseError when there are none."""
+    """Return the settings in a folder's `config.json`. Raises CourseError when it is missing or no JSON object."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CourseError(f"{folder} is not a folder; expected one with {CONFIG} and {WEIGHTS}")
@@ -37,18 +37,19 @@ def read_config(folder: Path | str) -> dict[str, Any]:
 
 
 class Checkpoint:
-    """The weights of a folder under their public names, in one file or in shards with an index.
+    """The weights of a folder under their published names, in one file or in shards with an index.
 
-    Opening reads the headers only: `shapes` and `kinds` know every tensor, and `checkpoint[name]` reads one.
-    Use it as a context manager. Raises CourseError for a folder without safetensors, for a missing shard and
-    for a truncated or corrupt file.
+    Opening reads the headers only: `shapes` and `dtypes` describe every tensor, and `checkpoint[name]` reads one.
+    Use it as a context manager.
+
+    Raises CourseError for a folder without safetensors, for a missing shard and for a truncated or corrupt file.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
-        self._files: dict[str, Any] = {}  # public name → the open file that holds it
+        self._files: dict[str, Any] = {}  # published name → the open file that contains it
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.kinds: dict[str, str] = {}  # "F32", "BF16", "I64", …
+        self.dtypes: dict[str, str] = {}  # "F32", "BF16", "I64", …
         for file in self._find_files():
             self._open(file)
 
@@ -61,17 +62,17 @@ class Checkpoint:
         if pickles:
             raise CourseError(
                 f"{self.folder} has no {WEIGHTS}, only {', '.join(pickles)}: a Python pickle, which can run any "
-                f"program when it is opened, so it is never opened here. Take the {WEIGHTS} of the same model, or, "
-                "where you trust the file, convert it once with transformers: "
+                f"program when it is opened and is never opened here. Use the {WEIGHTS} of the same model, or, "
+                "if you trust the file, convert it once with transformers: "
                 f"AutoModel.from_pretrained({str(self.folder)!r}).save_pretrained(new_folder)"
             )
-        raise CourseError(f"{self.folder} holds no weights; expected {WEIGHTS} or {INDEX}")
+        raise CourseError(f"{self.folder} contains no weights; expected {WEIGHTS} or {INDEX}")
 
     def _shards(self) -> list[Path]:
-        placed = _read_json(self.folder / INDEX).get("weight_map")
-        if not isinstance(placed, dict) or not placed:
+        weight_map = _read_json(self.folder / INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
             raise CourseError(f"{self.folder / INDEX} has no weight_map from names to files; download it again")
-        shards = sorted(set(map(str, placed.values())))
+        shards = sorted(set(map(str, weight_map.values())))
         outside = [shard for shard in shards if Path(shard).name != shard]
         if outside:
             raise CourseError(f"{self.folder / INDEX} names files outside its folder ({', '.join(outside)}); refused")
@@ -83,13 +84,13 @@ class Checkpoint:
     def _open(self, file: Path) -> None:
         try:
             opened = safe_open(file, framework="pt").__enter__()
-            for name in opened.keys():  # noqa: SIM118  (no mapping: it has only this method)
-                piece = opened.get_slice(name)
-                self._files[name], self.shapes[name] = opened, tuple(piece.get_shape())
-                self.kinds[name] = piece.get_dtype()
+            for name in opened.keys():  # noqa: SIM118  (not a mapping: it has only this method)
+                tensor = opened.get_slice(name)
+                self._files[name], self.shapes[name] = opened, tuple(tensor.get_shape())
+                self.dtypes[name] = tensor.get_dtype()
         except (SafetensorError, OSError) as error:
             raise CourseError(
-                f"{file} is not a whole safetensors file ({error}): {file.stat().st_size:,} bytes, "
+                f"{file} is not a complete safetensors file ({error}): {file.stat().st_size:,} bytes, "
                 "truncated or corrupt; download or save it again"
             ) from error
 

@@ -12,7 +12,7 @@ import warnings
 
 from PIL import Image, UnidentifiedImageError
 
-from shared.images import upright
+from shared.images import to_upright_rgb
 from shared.serving.problems import Problem
 from shared.serving.settings import Settings
 
@@ -33,7 +33,7 @@ def picture(data: bytes, settings: Settings, *, param: str = "image") -> Image.I
             # A JPEG can be decoded at a half, a quarter or an eighth of its size, for as much less memory.
             image.draft(None, (settings.side, settings.side))
             image.load()
-            rgb = upright(image)
+            rgb = to_upright_rgb(image)
         except Exception as error:
             # Decoders meet here what was made to break them; whatever they raise, the file is at fault.
             raise Problem(

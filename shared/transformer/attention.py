@@ -5,7 +5,7 @@ from collections.abc import Callable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.attention import EVERYTHING, Mask, attention, attention_weights
+from shared.attention import FULL_ATTENTION, Mask, attention, attention_weights
 from shared.transformer.kv_cache import LayerCache
 from shared.transformer.rotary import rotate
 
@@ -61,7 +61,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch tokens width"],
         context: Float[Tensor, "batch context_tokens context_width"] | None = None,
         *,
-        mask: Mask = EVERYTHING,
+        mask: Mask = FULL_ATTENTION,
         angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
         cache: LayerCache | None = None,
         bias: Float[Tensor, "#batch #heads #tokens #keys"] | None = None,
@@ -84,7 +84,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "batch tokens width"],
         context: Float[Tensor, "batch context_tokens context_width"] | None = None,
         *,
-        mask: Mask = EVERYTHING,
+        mask: Mask = FULL_ATTENTION,
         angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
     ) -> Float[Tensor, "batch heads tokens keys"]:
         """Where each head of each token looks: probabilities over the keys, for a picture."""

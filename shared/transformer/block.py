@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.attention import EVERYTHING, Mask
+from shared.attention import FULL_ATTENTION, Mask
 from shared.transformer.attention import Attention
 from shared.transformer.kv_cache import LayerCache
 
@@ -45,7 +45,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "batch tokens width"],
         *,
-        mask: Mask = EVERYTHING,
+        mask: Mask = FULL_ATTENTION,
         angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "batch tokens width"]:

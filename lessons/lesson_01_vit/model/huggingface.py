@@ -13,7 +13,7 @@ from lessons.lesson_01_vit.model.config import MaskedAutoencoderConfig, VisionTr
 from lessons.lesson_01_vit.model.huggingface_names import dinov2_table, vit_table
 from shared import pretrained
 from shared.errors import CourseError
-from shared.pretrained import Checkpoint, Fixed, Setting, Table, read_settings, write_settings
+from shared.pretrained import Checkpoint, Fixed, Setting, WeightNames, read_settings, write_settings
 
 SETTINGS = [
     Setting("image_size", "image_size", 224),
@@ -150,7 +150,7 @@ def _mlp_dim(width: int, ratio: float, swiglu: bool) -> int:
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def table(config: VisionTransformerConfig) -> Table:
+def table(config: VisionTransformerConfig) -> WeightNames:
     """The published names of a config's weights. Raises CourseError when no published class is such a model."""
     architecture = _published_class(config)
     return dinov2_table(config) if architecture.startswith("Dinov2") else vit_table(config, architecture)

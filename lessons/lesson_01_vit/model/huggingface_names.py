@@ -1,7 +1,7 @@
 """What published files call each weight: the tables of ViT, DeiT, MAE, DINOv2, and DINOv2 with registers."""
 
 from lessons.lesson_01_vit.model.config import VisionTransformerConfig
-from shared.pretrained import Rearrange, Rename, Rule, Split, Table, under
+from shared.pretrained import Rearrange, Rename, Rule, Split, WeightNames, with_prefix
 
 # ── Inside a block ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -54,12 +54,12 @@ VIT_BLOCK_IN_MEMORY = [*ATTENTION_IN_MEMORY, *VIT_NORMS, *MLP]
 # ── Whole models ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def vit_table(config: VisionTransformerConfig, architecture: str) -> Table:
+def vit_table(config: VisionTransformerConfig, architecture: str) -> WeightNames:
     """`ViTModel`, or one of the classes that keep it under a prefix and put heads beside it."""
-    rules = [*_embeddings(config), *under("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
-    also_read = under("layers.{n}.", "blocks.{n}.", VIT_BLOCK_IN_MEMORY)
+    rules = [*_embeddings(config), *with_prefix("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
+    also_read = with_prefix("layers.{n}.", "blocks.{n}.", VIT_BLOCK_IN_MEMORY)
     if architecture == "ViTModel":
-        return Table(rules, also_read=also_read)
+        return WeightNames(rules, also_read=also_read)
     if architecture == "ViTForImageClassification":
         prefix, heads = "vit.", [Rename("classifier.{leaf}", "head.{leaf}")]
     else:
@@ -68,37 +68,37 @@ def vit_table(config: VisionTransformerConfig, architecture: str) -> Table:
             Rename("cls_classifier.{leaf}", "head.{leaf}"),
             Rename("distillation_classifier.{leaf}", "distillation_head.{leaf}"),
         ]
-    return Table([*under(prefix, "", rules), *heads], also_read=under(prefix, "", also_read))
+    return WeightNames([*with_prefix(prefix, "", rules), *heads], also_read=with_prefix(prefix, "", also_read))
 
 
-def dinov2_table(config: VisionTransformerConfig) -> Table:
+def dinov2_table(config: VisionTransformerConfig) -> WeightNames:
     """`Dinov2Model` and `Dinov2WithRegistersModel`."""
     block = [*DINOV2_BLOCK, *(SWIGLU if config.mlp == "swiglu" else MLP)]
     in_memory = [*ATTENTION_IN_MEMORY, *SWIGLU_IN_MEMORY]
-    return Table(
-        [*_embeddings(config), *under("encoder.layer.{n}.", "blocks.{n}.", block)],
-        also_read=under("encoder.layer.{n}.", "blocks.{n}.", in_memory),
+    return WeightNames(
+        [*_embeddings(config), *with_prefix("encoder.layer.{n}.", "blocks.{n}.", block)],
+        also_read=with_prefix("encoder.layer.{n}.", "blocks.{n}.", in_memory),
     )
 
 
-def autoencoder_table(config: VisionTransformerConfig) -> Table:
+def autoencoder_table(config: VisionTransformerConfig) -> WeightNames:
     """`ViTMAEForPreTraining`; `config` is that of its encoder."""
-    encoder = [*_embeddings(config), *under("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
+    encoder = [*_embeddings(config), *with_prefix("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
     decoder = [
         Rename("decoder_embed.{leaf}", "decoder_embedding.{leaf}"),
         Rename("mask_token", "mask_token", Rearrange("1 1 width -> width")),
         Rename("decoder_pos_embed", "decoder_positions", Rearrange("1 tokens width -> tokens width")),
-        *under("decoder_layers.{n}.", "decoder_blocks.{n}.", VIT_BLOCK),
+        *with_prefix("decoder_layers.{n}.", "decoder_blocks.{n}.", VIT_BLOCK),
         Rename("decoder_norm.{leaf}", "decoder_norm.{leaf}"),
         Rename("decoder_pred.{leaf}", "predict.{leaf}"),
     ]
-    return Table(
-        [*under("vit.", "encoder.", encoder), *under("decoder.", "", decoder)],
+    return WeightNames(
+        [*with_prefix("vit.", "encoder.", encoder), *with_prefix("decoder.", "", decoder)],
         also_read=[
-            *under("vit.layers.{n}.", "encoder.blocks.{n}.", VIT_BLOCK_IN_MEMORY),
-            *under("decoder.decoder_layers.{n}.", "decoder_blocks.{n}.", VIT_BLOCK_IN_MEMORY),
+            *with_prefix("vit.layers.{n}.", "encoder.blocks.{n}.", VIT_BLOCK_IN_MEMORY),
+            *with_prefix("decoder.decoder_layers.{n}.", "decoder_blocks.{n}.", VIT_BLOCK_IN_MEMORY),
             # Version 5 of transformers, writing its new `layers.` under the old `encoder.layer.`, also hits `decoder_layers.`
-            *under("decoder.decoder_encoder.layer.{n}.", "decoder_blocks.{n}.", VIT_BLOCK),
+            *with_prefix("decoder.decoder_encoder.layer.{n}.", "decoder_blocks.{n}.", VIT_BLOCK),
         ],
     )
 

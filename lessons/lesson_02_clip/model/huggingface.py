@@ -59,9 +59,11 @@ OTHER_DEFAULTS = {
     "activation": "gelu_pytorch_tanh",
     "norm_eps": 1e-6,
 }
-SIGLIP_VISION = [replace(setting, default=OTHER_DEFAULTS.get(setting.ours, setting.default)) for setting in CLIP_VISION]
+SIGLIP_VISION = [
+    replace(setting, default=OTHER_DEFAULTS.get(setting.field, setting.default)) for setting in CLIP_VISION
+]
 SIGLIP_TEXT = [
-    replace(setting, default=({"width": 768, "heads": 12, "mlp_dim": 3072} | OTHER_DEFAULTS).get(setting.ours, setting.default))
+    replace(setting, default=({"width": 768, "heads": 12, "mlp_dim": 3072} | OTHER_DEFAULTS).get(setting.field, setting.default))
     for setting in CLIP_TEXT
 ]  # fmt: skip
 SIGLIP_EYE = {"class_token": False, "pooling": "attention", "patch_bias": True, "pre_norm": False}
@@ -151,7 +153,7 @@ def write_siglip_config(config: SigLIPConfig) -> dict[str, Any]:
 
 def write_vision_config(config: VisionTowerConfig) -> dict[str, Any]:
     """The published settings of an image tower. Raises CourseError when no published class is such a tower."""
-    settings = [setting.ours for setting in CLIP_VISION]
+    settings = [setting.field for setting in CLIP_VISION]
     chosen = {name: getattr(config, name) for name in settings}
     if isinstance(config.image_size, int):
         if config == VisionTowerConfig(**chosen):

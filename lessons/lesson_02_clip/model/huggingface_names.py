@@ -1,7 +1,7 @@
 """What published files call each weight: the tables of CLIP, SigLIP and their towers."""
 
 from lessons.lesson_02_clip.model.config import CLIPConfig, SigLIPConfig, VisionTowerConfig
-from shared.pretrained import Rearrange, Rename, Rule, Split, Table, under
+from shared.pretrained import Rearrange, Rename, Rule, Split, WeightNames, with_prefix
 
 BLOCK = [
     Rename("self_attn.q_proj.{leaf}", "attention.query.{leaf}"),
@@ -28,7 +28,7 @@ ATTENTION_POOLING = [
 TEXT = [
     Rename("embeddings.token_embedding.weight", "embedding.weight"),
     Rename("embeddings.position_embedding.weight", "positions"),
-    *under("encoder.layers.{n}.", "blocks.{n}.", BLOCK),
+    *with_prefix("encoder.layers.{n}.", "blocks.{n}.", BLOCK),
     Rename("final_layer_norm.{leaf}", "norm.{leaf}"),
 ]
 # Files of before 2023 carry the numbers 0, 1, 2, … of the positions along.
@@ -48,7 +48,7 @@ def _vision(config: VisionTowerConfig) -> list[Rule]:
         Rename("embeddings.patch_embedding.bias", "patch_embedding.project.bias"),
         Rename("embeddings.position_embedding.weight", "positions"),
         Rename("pre_layrnorm.{leaf}", "pre_norm.{leaf}"),  # so spelled, for ever
-        *under("encoder.layers.{n}.", "blocks.{n}.", BLOCK),
+        *with_prefix("encoder.layers.{n}.", "blocks.{n}.", BLOCK),
         Rename("post_layernorm.{leaf}", "norm.{leaf}"),
         *ATTENTION_POOLING,
     ]
@@ -56,8 +56,8 @@ def _vision(config: VisionTowerConfig) -> list[Rule]:
 
 def _towers(config: CLIPConfig | SigLIPConfig) -> list[Rule]:
     return [
-        *under("vision_model.", "image_tower.", _vision(config.image)),
-        *under("text_model.", "text_tower.", TEXT),
+        *with_prefix("vision_model.", "image_tower.", _vision(config.image)),
+        *with_prefix("text_model.", "text_tower.", TEXT),
         Rename("logit_scale", "log_scale", Rearrange("1 -> ") if isinstance(config, SigLIPConfig) else None),
     ]
 
@@ -66,30 +66,30 @@ def _ignored(*prefixes: str) -> list[str]:
     return [prefix + name for prefix in prefixes for name in POSITION_IDS]
 
 
-def vision_table(config: VisionTowerConfig) -> Table:
+def vision_table(config: VisionTowerConfig) -> WeightNames:
     """`CLIPVisionModel` or `SiglipVisionModel`: published ones carry the prefix that version 5 of transformers leaves out."""
     rules = _vision(config)
-    return Table(under("vision_model.", "", rules), also_read=rules, ignore=_ignored("", "vision_model."))
+    return WeightNames(with_prefix("vision_model.", "", rules), also_read=rules, ignore=_ignored("", "vision_model."))
 
 
-def text_table() -> Table:
+def text_table() -> WeightNames:
     """`CLIPTextModel`, likewise."""
-    return Table(under("text_model.", "", TEXT), also_read=TEXT, ignore=_ignored("", "text_model."))
+    return WeightNames(with_prefix("text_model.", "", TEXT), also_read=TEXT, ignore=_ignored("", "text_model."))
 
 
-def clip_table(config: CLIPConfig) -> Table:
+def clip_table(config: CLIPConfig) -> WeightNames:
     """`CLIPModel`."""
     projections = [
         Rename("visual_projection.weight", "image_projection.weight"),
         Rename("text_projection.weight", "text_projection.weight"),
     ]
-    return Table([*_towers(config), *projections], ignore=_ignored("vision_model.", "text_model."))
+    return WeightNames([*_towers(config), *projections], ignore=_ignored("vision_model.", "text_model."))
 
 
-def siglip_table(config: SigLIPConfig) -> Table:
+def siglip_table(config: SigLIPConfig) -> WeightNames:
     """`SiglipModel`."""
     outside = [
         Rename("text_model.head.{leaf}", "text_projection.{leaf}"),
         Rename("logit_bias", "logit_bias", Rearrange("1 -> ")),
     ]
-    return Table([*_towers(config), *outside], ignore=_ignored("vision_model.", "text_model."))
+    return WeightNames([*_towers(config), *outside], ignore=_ignored("vision_model.", "text_model."))

@@ -3,7 +3,7 @@
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformerConfig
 from lessons.lesson_03_blip2.model.config import OPTConfig
-from shared.pretrained import Rearrange, Rename, Rule, Split, Table, Tie, under
+from shared.pretrained import Rearrange, Rename, Rule, Split, Tie, WeightNames, with_prefix
 from shared.transformer import DecoderConfig
 
 VISION_BLOCK = [
@@ -36,13 +36,13 @@ QFORMER_BLOCK = [
 ]
 QFORMER = [
     Rename("layernorm.{leaf}", "norm.{leaf}"),
-    *under("encoder.layer.{n}.", "blocks.{n}.", QFORMER_BLOCK),
+    *with_prefix("encoder.layer.{n}.", "blocks.{n}.", QFORMER_BLOCK),
 ]
 OPT_DECODER = [
     Rename("embed_tokens.weight", "embedding.weight"),
     Rename("embed_positions.weight", "positions.weight"),
     Rename("final_layer_norm.{leaf}", "norm.{leaf}"),
-    *under(
+    *with_prefix(
         "layers.{n}.",
         "blocks.{n}.",
         [
@@ -60,27 +60,27 @@ OPT_DECODER = [
 QUERIES = Rearrange("1 queries width -> queries width")
 
 
-def qformer_table() -> Table:
+def qformer_table() -> WeightNames:
     """`Blip2QFormerModel`."""
-    return Table(QFORMER)
+    return WeightNames(QFORMER)
 
 
-def opt_table() -> Table:
+def opt_table() -> WeightNames:
     """`OPTForCausalLM`; its oldest files lack the first part of each name."""
-    return Table(
-        under("model.decoder.", "", OPT_DECODER),
-        also_read=under("decoder.", "", OPT_DECODER),
+    return WeightNames(
+        with_prefix("model.decoder.", "", OPT_DECODER),
+        also_read=with_prefix("decoder.", "", OPT_DECODER),
         ties=[Tie("lm_head.weight", "model.decoder.embed_tokens.weight")],
     )
 
 
-def retriever_table(vision: VisionTransformerConfig) -> Table:
+def retriever_table(vision: VisionTransformerConfig) -> WeightNames:
     """`Blip2ForImageTextRetrieval`."""
-    return Table(
+    return WeightNames(
         [
             *_vision(vision),
             Rename("query_tokens", "queries", QUERIES),
-            *under("qformer.", "qformer.", QFORMER),
+            *with_prefix("qformer.", "qformer.", QFORMER),
             Rename("embeddings.word_embeddings.weight", "words.weight"),
             Rename("embeddings.position_embeddings.weight", "positions.weight"),
             Rename("vision_projection.{leaf}", "image_projection.{leaf}"),
@@ -92,19 +92,19 @@ def retriever_table(vision: VisionTransformerConfig) -> Table:
     )
 
 
-def blip2_table(vision: VisionTransformerConfig, language: OPTConfig | DecoderConfig) -> Table:
+def blip2_table(vision: VisionTransformerConfig, language: OPTConfig | DecoderConfig) -> WeightNames:
     """`Blip2ForConditionalGeneration` with the language model of this config."""
     speaks = opt_table() if isinstance(language, OPTConfig) else llama.weight_names(language)
     prefix = "language_model."
-    return Table(
+    return WeightNames(
         [
             *_vision(vision),
             Rename("query_tokens", "bridge.queries", QUERIES),
-            *under("qformer.", "bridge.qformer.", QFORMER),
+            *with_prefix("qformer.", "bridge.qformer.", QFORMER),
             Rename("language_projection.{leaf}", "bridge.projection.{leaf}"),
-            *under(prefix, "language.", speaks.rules),
+            *with_prefix(prefix, "language.", speaks.rules),
         ],
-        ties=[Tie(prefix + tie.public, prefix + tie.to) for tie in speaks.ties],
+        ties=[Tie(prefix + tie.published, prefix + tie.to) for tie in speaks.ties],
         ignore=[prefix + name for name in speaks.ignore],
     )
 
@@ -116,7 +116,7 @@ def _vision(config: VisionTransformerConfig) -> list[Rule]:
         row=config.patch_size,
         column=config.patch_size,
     )
-    return under(
+    return with_prefix(
         "vision_model.",
         "vision.",
         [
@@ -124,7 +124,7 @@ def _vision(config: VisionTransformerConfig) -> list[Rule]:
             Rename("embeddings.position_embedding", "positions", Rearrange("1 tokens width -> tokens width")),
             Rename("embeddings.patch_embedding.weight", "patch_embedding.project.weight", kernel),
             Rename("embeddings.patch_embedding.bias", "patch_embedding.project.bias"),
-            *under("encoder.layers.{n}.", "blocks.{n}.", VISION_BLOCK),
+            *with_prefix("encoder.layers.{n}.", "blocks.{n}.", VISION_BLOCK),
             Rename("post_layernorm.{leaf}", "norm.{leaf}"),
         ],
     )

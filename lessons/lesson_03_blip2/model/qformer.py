@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lessons.lesson_03_blip2.model import huggingface
 from lessons.lesson_03_blip2.model.config import QFormerConfig
 from lessons.lesson_03_blip2.model.huggingface_names import qformer_table
-from shared.attention import EVERYTHING, Mask
+from shared.attention import FULL_ATTENTION, Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention
 
@@ -82,7 +82,7 @@ class QFormer(nn.Module):
         *,
         queries: int,
         context: Float[Tensor, "batch patches context_width"] | None = None,
-        mask: Mask = EVERYTHING,
+        mask: Mask = FULL_ATTENTION,
     ) -> Float[Tensor, "batch tokens width"]:
         """The vectors after the last block.
 
@@ -110,8 +110,8 @@ class QFormer(nn.Module):
         x, maps = self.norm(queries), []
         for block in self.blocks:
             if block.cross_attention is not None:
-                maps.append(block.cross_attention.weights(block.exchange(x, EVERYTHING), context))
-            x = block(x, x.shape[1], context, EVERYTHING)
+                maps.append(block.cross_attention.weights(block.exchange(x, FULL_ATTENTION), context))
+            x = block(x, x.shape[1], context, FULL_ATTENTION)
         return maps
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────

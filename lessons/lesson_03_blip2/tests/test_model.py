@@ -23,7 +23,7 @@ from lessons.lesson_03_blip2.model import (
     visible,
 )
 from lessons.lesson_03_blip2.model.losses import contrastive_loss, negative_chances, similarities, writing_loss
-from shared.attention import EVERYTHING, Mask
+from shared.attention import FULL_ATTENTION, Mask
 from shared.training import TrainingConfig, train
 from shared.transformer import DecoderConfig, Sampling
 
@@ -164,7 +164,7 @@ def test_which_blocks_look_at_the_image(every, looking):
     with torch.no_grad():
         x, changed = model.norm(queries), []
         for layer, block in enumerate(model.blocks):
-            if not torch.equal(block(x, 3, context, EVERYTHING), block(x, 3, context + 1, EVERYTHING)):
+            if not torch.equal(block(x, 3, context, FULL_ATTENTION), block(x, 3, context + 1, FULL_ATTENTION)):
                 changed.append(layer)
     assert changed == looking
 

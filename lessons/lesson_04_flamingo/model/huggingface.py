@@ -39,7 +39,9 @@ INSERTED_SETTINGS = [
 ]
 # IDEFICS' language model is a Llama with a key head for every query head.
 LANGUAGE_SETTINGS = [
-    setting for setting in llama.SETTINGS if setting.public not in ("attention_bias", "mlp_bias", "tie_word_embeddings")
+    setting
+    for setting in llama.SETTINGS
+    if setting.published not in ("attention_bias", "mlp_bias", "tie_word_embeddings")
 ] + [Fixed("use_resampler", True), Fixed("tie_word_embeddings", False)]
 GATES = {"float": "scalar", "vector": "vector"}
 
@@ -118,4 +120,4 @@ def _check_published(config: FlamingoConfig, vision: nn.Module, language: Decode
 
 
 def _plain(config: VisionTowerConfig) -> VisionTowerConfig:
-    return VisionTowerConfig(**{setting.ours: getattr(config, setting.ours) for setting in VISION_SETTINGS})
+    return VisionTowerConfig(**{setting.field: getattr(config, setting.field) for setting in VISION_SETTINGS})

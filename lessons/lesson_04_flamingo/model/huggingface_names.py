@@ -4,7 +4,7 @@ from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_02_clip.model import VisionTowerConfig
 from lessons.lesson_02_clip.model.huggingface import vision_table
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
-from shared.pretrained import Join, Rearrange, Rename, Rule, Table, under
+from shared.pretrained import Join, Rearrange, Rename, Rule, WeightNames, with_prefix
 
 RESAMPLER_BLOCK = [
     Rename("0.context_layer_norm.{leaf}", "context_norm.{leaf}"),
@@ -34,22 +34,22 @@ INSERTED = [
 ]
 
 
-def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab_size: int, added: int) -> Table:
+def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab_size: int, added: int) -> WeightNames:
     """`IdeficsForVisionText2Text`; of its vocabulary `vocab_size` tokens are the language model's own and `added` are not."""
     gate = Rearrange("1 1 width -> width") if config.gates == "vector" else None
     gates = [
         Rename("alpha_cross_attn", "attention_gate", gate),
         Rename("alpha_dense", "mlp_gate", gate),
     ]
-    return Table(
+    return WeightNames(
         [
             # The tower's table begins with `vision_model.` by itself.
-            *under("model.", "vision.", vision_table(vision).rules),
+            *with_prefix("model.", "vision.", vision_table(vision).rules),
             Rename("model.perceiver_resampler.latents", "resampler.latents"),
             Rename("model.perceiver_resampler.layer_norm.{leaf}", "resampler.norm.{leaf}"),
-            *under("model.perceiver_resampler.blocks.{n}.", "resampler.blocks.{n}.", RESAMPLER_BLOCK),
-            *under("model.gated_cross_attn_layers.{n}.", "inserted.{n}.", [*INSERTED, *gates]),
-            *under("model.layers.{n}.", "language.blocks.{n}.", llama.BLOCK_WEIGHT_NAMES),
+            *with_prefix("model.perceiver_resampler.blocks.{n}.", "resampler.blocks.{n}.", RESAMPLER_BLOCK),
+            *with_prefix("model.gated_cross_attn_layers.{n}.", "inserted.{n}.", [*INSERTED, *gates]),
+            *with_prefix("model.layers.{n}.", "language.blocks.{n}.", llama.BLOCK_WEIGHT_NAMES),
             Rename("model.norm.weight", "language.norm.weight"),
             _words("model.embed_tokens.weight", "model.embed_tokens.additional_embedding.weight", "embedding", vocab_size, added),
             _words("lm_head.weight", "lm_head.additional_fc.weight", "output", vocab_size, added),

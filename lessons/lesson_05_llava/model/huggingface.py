@@ -18,7 +18,7 @@ from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size
 from lessons.lesson_05_llava.model.projector import Projector
 from shared import pretrained
 from shared.errors import CourseError
-from shared.pretrained import Fixed, Rename, Setting, Table, Tie, read_settings, under, write_settings
+from shared.pretrained import Fixed, Rename, Setting, Tie, WeightNames, read_settings, with_prefix, write_settings
 from shared.transformer import DecoderConfig
 
 SETTINGS = [
@@ -132,7 +132,7 @@ PROJECTOR = [
 ]
 
 
-def table(vision: VisionTowerConfig, language: DecoderConfig) -> Table:
+def table(vision: VisionTowerConfig, language: DecoderConfig) -> WeightNames:
     """What published files call each weight.
 
     They were written by three generations of one library: the first files, which people have, put everything into
@@ -141,21 +141,21 @@ def table(vision: VisionTowerConfig, language: DecoderConfig) -> Table:
     """
     eye, speaks = vision_table(vision), llama.weight_names(language)
     rules = [
-        *under("vision_tower.", "vision.", eye.rules),
+        *with_prefix("vision_tower.", "vision.", eye.rules),
         *PROJECTOR,
-        *under("language_model.", "language.", speaks.rules),
+        *with_prefix("language_model.", "language.", speaks.rules),
     ]
     also_read = [
-        *under("vision_tower.", "vision.", eye.also_read),
-        *under("model.vision_tower.", "vision.", [*eye.rules, *eye.also_read]),
-        *under("model.", "", PROJECTOR),
-        *(replace(rule, public=_later(rule.public), ours=f"language.{rule.ours}") for rule in speaks.rules),
+        *with_prefix("vision_tower.", "vision.", eye.also_read),
+        *with_prefix("model.vision_tower.", "vision.", [*eye.rules, *eye.also_read]),
+        *with_prefix("model.", "", PROJECTOR),
+        *(replace(rule, published=_later(rule.published), model=f"language.{rule.model}") for rule in speaks.rules),
     ]
-    return Table(
+    return WeightNames(
         rules,
         also_read=also_read,
         ties=[
-            Tie(spelled(tie.public), spelled(tie.to))
+            Tie(spelled(tie.published), spelled(tie.to))
             for tie in speaks.ties
             for spelled in (lambda name: f"language_model.{name}", _later)
         ],

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from shared.finetuning import find_adapters
-from shared.pretrained import Rename, Table, under
+from shared.pretrained import Rename, WeightNames, with_prefix
 from shared.transformer import Decoder, DecoderConfig
 
 CONFIG = DecoderConfig(vocab_size=31, width=24, depth=2, heads=4, kv_heads=2, mlp_dim=40)
@@ -19,10 +19,10 @@ BLOCK = [
     Rename("mlp.up_proj.weight", "mlp.up.weight"),
     Rename("mlp.down_proj.weight", "mlp.down.weight"),
 ]
-TABLE = Table(
+TABLE = WeightNames(
     [
         Rename("model.embed_tokens.weight", "embedding.weight"),
-        *under("model.layers.{n}.", "blocks.{n}.", BLOCK),
+        *with_prefix("model.layers.{n}.", "blocks.{n}.", BLOCK),
         Rename("model.norm.weight", "norm.weight"),
         Rename("lm_head.weight", "output.weight"),
     ]

@@ -19,7 +19,7 @@ from shared.finetuning import (
     save_adapters,
 )
 from shared.finetuning.tests.adapted_models import CONFIG, TABLE, decoder, draw_adapters, tokens
-from shared.pretrained import Split, Table
+from shared.pretrained import Split, WeightNames
 from shared.transformer import Decoder
 
 EXPECTED = Path(__file__).parent / "expected"
@@ -32,7 +32,7 @@ def llama() -> Decoder:
     weights = load_file(EXPECTED / "llama.safetensors")
     with torch.no_grad():
         for match in TABLE.matches(dict(model.named_parameters())):
-            model.get_parameter(match.ours[0]).copy_(weights[match.public[0]])
+            model.get_parameter(match.model[0]).copy_(weights[match.published[0]])
     return model
 
 
@@ -167,7 +167,7 @@ def test_a_part_of_a_fused_layer_is_not_saved_under_a_wrong_name(tmp_path):
     model = decoder()
     add_adapters(model, AdapterConfig(("*.query", "*.output")))
     with pytest.raises(CourseError, match=r"blocks\.0\.attention\.query, .*only parts of a published layer"):
-        save_adapters(tmp_path, model, Table([fused, *TABLE.rules]))
+        save_adapters(tmp_path, model, WeightNames([fused, *TABLE.rules]))
     with pytest.raises(ValueError, match="no adapters to save"):
         save_adapters(tmp_path, decoder(), TABLE)
 

@@ -32,7 +32,7 @@ DRAWN = {
     "attention_overlay": lambda: plots.attention_overlay(np.eye(8), np.ones((2, 4, 4)), captions=["a", "b"]),
     "matrix": lambda: plots.heatmap(np.eye(3) - 0.5, row_labels="abc", column_labels="def", x_label="x"),
     "large matrix": lambda: plots.heatmap(np.eye(30)),
-    "matrix_grid": lambda: plots.heatmap_grid(np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)),
+    "heatmap_grid": lambda: plots.heatmap_grid(np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)),
 }  # fmt: skip
 
 
@@ -50,9 +50,9 @@ def test_the_same_data_gives_the_same_bytes_and_another_style_does_not_matter(na
 
 
 def test_a_notebook_shows_what_the_file_holds(tmp_path):
-    card = plots.image_grid([np.eye(8)] * 7, list("abcdefg"), columns=4)
-    plots.save(card, tmp_path / "figure.png")
-    content, shown = card._repr_png_()
+    figure = plots.image_grid([np.eye(8)] * 7, list("abcdefg"), columns=4)
+    plots.save(figure, tmp_path / "figure.png")
+    content, shown = figure._repr_png_()
     assert content == (tmp_path / "figure.png").read_bytes() and shown == {"width": 800}
 
 
@@ -129,8 +129,8 @@ def test_heat_lies_on_its_patch():
 
 
 def test_marks_do_not_rely_on_colour():
-    card = plots.image_grid([np.eye(2)] * 2, ["said 3", "said 4"], correct=[True, False])
-    assert [axis.get_xlabel() for axis in card.axes] == ["✓ said 3", "✗ said 4"]
+    figure = plots.image_grid([np.eye(2)] * 2, ["said 3", "said 4"], correct=[True, False])
+    assert [axis.get_xlabel() for axis in figure.axes] == ["✓ said 3", "✗ said 4"]
 
 
 def test_values_of_both_signs_have_zero_in_the_middle():

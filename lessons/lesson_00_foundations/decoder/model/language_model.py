@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from shared import pretrained
 from shared.errors import CourseError
-from shared.pretrained import Fixed, Rename, Setting, Table, Tie, read_settings, write_settings
+from shared.pretrained import Fixed, Rename, Setting, Tie, WeightNames, read_settings, write_settings
 from shared.transformer import Decoder, DecoderConfig, Llama3Scaling
 
 # ── The model ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,7 +125,7 @@ SETTINGS: list[Setting | Fixed] = [
 QWEN2_DEFAULTS = {"vocab_size": 151_936, "mlp_dim": 22_016}
 QWEN2_SETTINGS: list[Setting | Fixed] = [
     *(
-        replace(setting, default=QWEN2_DEFAULTS.get(setting.ours, setting.default))
+        replace(setting, default=QWEN2_DEFAULTS.get(setting.field, setting.default))
         for setting in SETTINGS
         if isinstance(setting, Setting)
     ),
@@ -151,12 +151,12 @@ BLOCK_WEIGHT_NAMES = [
 ]
 
 
-def weight_names(config: DecoderConfig) -> Table:
+def weight_names(config: DecoderConfig) -> WeightNames:
     """Return the names of the weights in `LlamaForCausalLM` and `Qwen2ForCausalLM`, next to ours."""
-    return Table(
+    return WeightNames(
         [
             Rename("model.embed_tokens.weight", "embedding.weight"),
-            *pretrained.under("model.layers.{n}.", "blocks.{n}.", BLOCK_WEIGHT_NAMES),
+            *pretrained.with_prefix("model.layers.{n}.", "blocks.{n}.", BLOCK_WEIGHT_NAMES),
             Rename("model.norm.weight", "norm.weight"),
             *([] if config.tied else [Rename("lm_head.weight", "output.weight")]),
         ],

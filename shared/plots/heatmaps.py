@@ -8,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 
-from shared.plots.style import DIVERGING, INK, SEQUENTIAL, Card, bare, figure, frame_height, plain, require, styled
+from shared.plots.style import DIVERGING, INK, SEQUENTIAL, Figure, bare, frame_height, plain, require, styled, subplots
 
 
 @styled
-def matrix(
+def heatmap(
     values: Any,
     *,
     row_labels: Sequence[str] | None = None,
@@ -22,19 +22,19 @@ def matrix(
     title: str = "",
     percent: bool = False,
     note: str = "",
-) -> Card:
+) -> Figure:
     """Draw [rows, columns] as shades, with the numbers written in when there are few enough to read.
 
     Values of both signs are drawn in two hues, with zero white. Raises ValueError when it is no matrix,
     or there are not as many labels as rows and columns.
     """
     table = np.asarray(plain(values), dtype=float)
-    require(table.ndim == 2 and table.size > 0, f"matrix needs [rows, columns], not {table.shape}")
+    require(table.ndim == 2 and table.size > 0, f"heatmap needs [rows, columns], not {table.shape}")
     rows, columns = table.shape
     for what, labels, length in (("row", row_labels, rows), ("column", column_labels, columns)):
         require(labels is None or len(labels) == length, f"{length} {what}s and {len(labels or [])} {what} labels")
     height = float(np.clip(5.6 * rows / columns, 0.9, 5.6)) + 0.7 + frame_height(title, note)
-    card, axes = figure(title, height=height, note=note)
+    figure, axes = subplots(title, height=height, note=note)
     axis = axes[0, 0]
     shades = _draw(axis, table)
     axis.set_xlabel(x_label)
@@ -48,27 +48,27 @@ def matrix(
     if max(rows, columns) <= 12:
         _write_numbers(axis, table, shades, percent)
     else:
-        _add_scale(card, axis, shades, percent)
-    return card
+        _add_scale(figure, axis, shades, percent)
+    return figure
 
 
 @styled
-def matrix_grid(values: Any, *, title: str = "", percent: bool = False, note: str = "") -> Card:
+def heatmap_grid(values: Any, *, title: str = "", percent: bool = False, note: str = "") -> Figure:
     """Draw [rows, columns, height, width] as a grid of small maps on one scale, each where it belongs.
 
     So one sees, for every place of an image, its likeness to all places. Raises ValueError for another shape.
     """
     maps = np.asarray(plain(values), dtype=float)
-    require(maps.ndim == 4 and maps.size > 0, f"matrix_grid needs [rows, columns, height, width], not {maps.shape}")
+    require(maps.ndim == 4 and maps.size > 0, f"heatmap_grid needs [rows, columns, height, width], not {maps.shape}")
     rows, columns, high, wide = maps.shape
     # One picture, each number four pixels wide and the maps two pixels apart: hundreds of axes would take seconds.
     blocks = np.pad(np.kron(maps, np.ones((4, 4))), ((0, 0), (0, 0), (0, 2), (0, 2)), constant_values=np.nan)
     mosaic = blocks.transpose(0, 2, 1, 3).reshape(rows * (4 * high + 2), columns * (4 * wide + 2))[:-2, :-2]
     height = float(np.clip(6.0 * rows * high / (columns * wide), 1.0, 6.0)) + 0.3 + frame_height(title, note)
-    card, axes = figure(title, height=height, note=note)
+    figure, axes = subplots(title, height=height, note=note)
     shades = _draw(axes[0, 0], mosaic)
-    _add_scale(card, axes[0, 0], shades, percent)
-    return card
+    _add_scale(figure, axes[0, 0], shades, percent)
+    return figure
 
 
 def _draw(axis: Axes, table: np.ndarray) -> AxesImage:
@@ -86,7 +86,7 @@ def _write_numbers(axis: Axes, table: np.ndarray, shades: AxesImage, percent: bo
         axis.text(column, row, text, ha="center", va="center", color="white" if dark else INK, fontsize=10)
 
 
-def _add_scale(card: Card, axis: Axes, shades: AxesImage, percent: bool) -> None:
+def _add_scale(figure: Figure, axis: Axes, shades: AxesImage, percent: bool) -> None:
     formatter = PercentFormatter(1.0, decimals=0) if percent else None
-    scale = card.colorbar(shades, ax=axis, shrink=0.6, pad=0.02, aspect=28, format=formatter)
+    scale = figure.colorbar(shades, ax=axis, shrink=0.6, pad=0.02, aspect=28, format=formatter)
     scale.outline.set_visible(False)

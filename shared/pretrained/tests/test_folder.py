@@ -1,4 +1,4 @@
-"""Folders in the published layout: what is read, what is refused and why, and that writing is whole or not at all."""
+"""Folders in the published layout: reading, refusals with their reasons, and atomic writing."""
 
 import json
 import pickle
@@ -19,8 +19,8 @@ from shared.pretrained import (
     Rename,
     Setting,
     Split,
-    Table,
     Tie,
+    WeightNames,
     load_weights,
     read_config,
     read_settings,
@@ -40,7 +40,7 @@ class Small(nn.Module):
         self.register_buffer("steps", torch.tensor(7))
 
 
-TABLE = Table(
+NAMES = WeightNames(
     [
         Rename("embed_tokens.weight", "embedding.weight"),
         Split("qk.{leaf}", ["query.{leaf}", "key.{leaf}"]),
@@ -55,7 +55,7 @@ TABLE = Table(
 @pytest.fixture
 def saved(tmp_path):
     model = Small()
-    save_pretrained(tmp_path, model, TABLE, {"model_type": "small"})
+    save_pretrained(tmp_path, model, NAMES, {"model_type": "small"})
     return model, tmp_path
 
 
@@ -70,10 +70,10 @@ def assert_equal(one, other):
         assert torch.equal(a, b), name
 
 
-def test_who_may_read_one_file_may_read_the_other(saved):
+def test_both_files_have_the_permissions_of_a_new_file(saved):
     _, folder = saved
-    (folder / "mine").touch()
-    modes = {name: (folder / name).stat().st_mode for name in ("mine", "config.json", "model.safetensors")}
+    (folder / "other").touch()
+    modes = {name: (folder / name).stat().st_mode for name in ("other", "config.json", "model.safetensors")}
     assert len(set(modes.values())) == 1, modes
 
 
@@ -85,7 +85,7 @@ def test_save_then_load(saved):
     assert read_config(folder) == {"model_type": "small", "torch_dtype": "float32"}
     other = Small()
     other.steps.zero_()
-    load_weights(other, folder, TABLE)
+    load_weights(other, folder, NAMES)
     assert_equal(model, other)
     assert other.head.weight is other.embedding.weight
 
@@ -104,7 +104,7 @@ def test_every_problem_is_in_one_error_and_nothing_is_copied(saved):
     model = Small()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(CourseError) as caught:
-        load_weights(model, folder, TABLE)
+        load_weights(model, folder, NAMES)
     message = str(caught.value)
     for line in (
         "missing: gate.bias [3]",
@@ -126,7 +126,7 @@ def test_ignored_and_tied_names_may_be_in_the_file(saved):
         ),
     )
     other = Small()
-    load_weights(other, folder, TABLE)
+    load_weights(other, folder, NAMES)
     assert_equal(model, other)
 
 
@@ -138,7 +138,7 @@ def test_files_in_other_precisions_fill_a_float32_model(saved, dtype):
         lambda tensors: tensors.update({k: v.to(dtype) for k, v in tensors.items() if v.is_floating_point()}),
     )
     other = Small()
-    load_weights(other, folder, TABLE)
+    load_weights(other, folder, NAMES)
     assert other.query.weight.dtype == torch.float32
     assert torch.equal(other.query.weight, model.query.weight.to(dtype).float())
 
@@ -149,16 +149,16 @@ def test_shards_with_an_index_are_one_checkpoint(saved):
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
     shards = {"model-00001-of-00002.safetensors": names[:3], "model-00002-of-00002.safetensors": names[3:]}
-    for file, held in shards.items():
-        save_file({name: tensors[name] for name in held}, folder / file)
-    placed = {name: file for file, held in shards.items() for name in held}
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": placed}))
+    for file, shard_names in shards.items():
+        save_file({name: tensors[name] for name in shard_names}, folder / file)
+    weight_map = {name: file for file, names in shards.items() for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     other = Small()
-    load_weights(other, folder, TABLE)
+    load_weights(other, folder, NAMES)
     assert_equal(model, other)
     (folder / "model-00002-of-00002.safetensors").unlink()
     with pytest.raises(CourseError, match=r"lacks model-00002-of-00002.safetensors of its 2 shards"):
-        load_weights(other, folder, TABLE)
+        load_weights(other, folder, NAMES)
 
 
 def test_an_index_may_not_point_outside_its_folder(tmp_path):
@@ -172,8 +172,8 @@ def test_a_truncated_file_is_named(saved, keep):
     _, folder = saved
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(CourseError, match=r"model.safetensors is not a whole safetensors file"):
-        load_weights(Small(), folder, TABLE)
+    with pytest.raises(CourseError, match=r"model.safetensors is not a complete safetensors file"):
+        load_weights(Small(), folder, NAMES)
 
 
 def test_a_corrupt_header_is_named(saved):
@@ -183,7 +183,7 @@ def test_a_corrupt_header_is_named(saved):
     content[12:20] = b"\xff" * 8
     file.write_bytes(content)
     with pytest.raises(CourseError, match="truncated or corrupt"):
-        load_weights(Small(), folder, TABLE)
+        load_weights(Small(), folder, NAMES)
 
 
 class Bomb:
@@ -199,15 +199,15 @@ def test_a_pickle_is_never_opened(tmp_path, name):
     mark = tmp_path / "the pickle ran"
     (tmp_path / name).write_bytes(pickle.dumps(Bomb(str(mark))))
     with pytest.raises(CourseError) as caught:
-        load_weights(Small(), tmp_path, TABLE)
+        load_weights(Small(), tmp_path, NAMES)
     assert not mark.exists()
     if name != "model.safetensors":
         assert "pickle" in str(caught.value) and "convert" in str(caught.value)
 
 
 def test_a_folder_without_weights_or_settings(tmp_path):
-    with pytest.raises(CourseError, match="holds no weights"):
-        load_weights(Small(), tmp_path, TABLE)
+    with pytest.raises(CourseError, match="contains no weights"):
+        load_weights(Small(), tmp_path, NAMES)
     with pytest.raises(CourseError, match=r"config\.json does not exist"):
         read_config(tmp_path)
     with pytest.raises(CourseError, match="is not a folder"):
@@ -220,30 +220,30 @@ def test_a_folder_without_weights_or_settings(tmp_path):
         read_config(tmp_path)
 
 
-def test_a_disk_that_fills_up_leaves_the_old_files_whole(saved):
-    """A limit on file size stops the write half way, in a process of its own, as a full disk would."""
+def test_a_disk_that_fills_up_leaves_the_old_files_unchanged(saved):
+    """A limit on file size stops the write halfway, in a separate process, as a full disk would."""
     model, folder = saved
     program = f"""
 import resource, signal, torch
 from shared.errors import CourseError
-from shared.pretrained import Rename, Table, save_pretrained
+from shared.pretrained import Rename, WeightNames, save_pretrained
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 try:
-    save_pretrained({str(folder)!r}, torch.nn.Linear(100, 100), Table([Rename("{{leaf}}", "{{leaf}}")]), {{}})
+    save_pretrained({str(folder)!r}, torch.nn.Linear(100, 100), WeightNames([Rename("{{leaf}}", "{{leaf}}")]), {{}})
 except CourseError as error:
     print(error)
 """
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "model.safetensors could not be written" in run.stdout, run.stdout + run.stderr
+    assert "cannot write" in run.stdout and "model.safetensors: " in run.stdout, run.stdout + run.stderr
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
     other = Small()
-    load_weights(other, folder, TABLE)
+    load_weights(other, folder, NAMES)
     assert_equal(model, other)
 
 
-def test_a_full_disk_is_called_so_and_nothing_half_written_stays(saved, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(saved, monkeypatch):
     model, folder = saved
 
     def no_space(tensors, file, metadata):
@@ -251,15 +251,15 @@ def test_a_full_disk_is_called_so_and_nothing_half_written_stays(saved, monkeypa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("shared.pretrained.folder.save_file", no_space)
-    with pytest.raises(CourseError, match="the disk is full; free some space"):
-        save_pretrained(folder, model, TABLE, {})
+    with pytest.raises(CourseError, match=r"No space left on device.*free disk space"):
+        save_pretrained(folder, model, NAMES, {})
     assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CourseError, match="cannot be made"):
-        save_pretrained(tmp_path / "file" / "folder", Small(), TABLE, {})
+    with pytest.raises(CourseError, match="cannot write"):
+        save_pretrained(tmp_path / "file" / "folder", Small(), NAMES, {})
 
 
 SETTINGS = [
@@ -271,10 +271,10 @@ SETTINGS = [
 
 
 def test_settings_in_both_directions():
-    ours = {"width": 8, "depth": 3, "image_size": (4, 6)}
-    public = write_settings(SETTINGS, ours)
-    assert public == {"hidden_size": 8, "num_layers": 3, "image_size": (4, 6), "hidden_act": "gelu"}
-    assert read_settings(SETTINGS, json.loads(json.dumps(public))) == ours
+    fields = {"width": 8, "depth": 3, "image_size": (4, 6)}
+    published = write_settings(SETTINGS, fields)
+    assert published == {"hidden_size": 8, "num_layers": 3, "image_size": (4, 6), "hidden_act": "gelu"}
+    assert read_settings(SETTINGS, json.loads(json.dumps(published))) == fields
     assert read_settings(SETTINGS, {"hidden_size": 8, "n_layer": 2}) == {"width": 8, "depth": 2, "image_size": 224}
 
 
