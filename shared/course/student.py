@@ -1,37 +1,43 @@
-"""How exercise tests reach a student's code: by name, with tensors and plain values in and out only.
+"""Call exercise code by name, with tensors and plain values only.
 
-Nothing but numbers crosses the border, so that a process can stand between the tests and the code that they judge.
+Exercise tests reach all code through `Student`. Since only values cross this interface, the grader can replace it by
+a process of its own (shared/teaching/isolation).
 """
 
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 import torch
 
-from shared.stdlib import tensor as stdlib
+from shared.stdlib.tensor import Tensor as StdlibTensor
 from shared.torch_conversion import to_stdlib, to_torch
 
 
 class Student:
-    """`student("model.patches:patchify", images=…, patch_size=2)` calls that function of a lesson with copies.
+    """Call a function of a lesson: `student("model.patches:patchify", images=…, patch_size=2)`.
 
-    With `upstream`, the gradient of some loss by the (first) result, it returns that result and by name the gradient of
-    the loss by every argument of floating-point numbers: zeros where the function lets none through.
+    The module's name is relative to the lesson's folder. An exercise outside of it is named from the repository's root:
+    `student("shared.finetuning.lora:merge", …)`. Tensors are copied before the call. Functions of a `reference` module
+    receive tensors of the pure-Python engine.
+
+    With `upstream`, the gradient of a loss with respect to the (first) result, the call returns the result and a dict
+    of the loss's gradients with respect to each floating-point argument, by name (zeros where none flows).
     """
 
     def __init__(self, lesson: str):
-        """`lesson` is the name of its folder."""
+        """`lesson` is the name of the lesson's folder."""
         self.lesson = lesson
 
     def __call__(self, where: str, /, *, upstream: torch.Tensor | None = None, **arguments: Any) -> Any:
-        module, function = where.split(":")
-        call = getattr(import_module(f"lessons.{self.lesson}.{module}"), function)
-        # The references compute with the course's own pure-Python tensors.
-        through = _through_stdlib if module.split(".")[-1] == "reference" else _through_torch
-        return through(call, arguments, upstream)
+        module, name = where.split(":")
+        path = module if module.startswith("shared.") else f"lessons.{self.lesson}.{module}"
+        function = getattr(import_module(path), name)
+        call = _call_with_stdlib if module.split(".")[-1] == "reference" else _call_with_torch
+        return call(function, arguments, upstream)
 
 
-def _floating(arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _floating_point(arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {
         name: value
         for name, value in arguments.items()
@@ -39,33 +45,33 @@ def _floating(arguments: dict[str, Any]) -> dict[str, torch.Tensor]:
     }
 
 
-def _through_torch(call, arguments, upstream):
-    own = {name: value.detach().clone() for name, value in arguments.items() if isinstance(value, torch.Tensor)}
-    differentiable = {name: own[name].requires_grad_() for name in _floating(arguments)}
-    result = call(**{**arguments, **own})
-    plain = tuple(part.detach() for part in result) if isinstance(result, tuple) else result.detach()
+def _call_with_torch(function: Callable, arguments: Mapping[str, Any], upstream: torch.Tensor | None) -> Any:
+    copies = {name: value.detach().clone() for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+    differentiable = {name: copies[name].requires_grad_() for name in _floating_point(arguments)}
+    result = function(**{**arguments, **copies})
+    detached = tuple(part.detach() for part in result) if isinstance(result, tuple) else result.detach()
     if upstream is None:
-        return plain
+        return detached
     first = result[0] if isinstance(result, tuple) else result
-    gradients = [None] * len(differentiable)
+    gradients: tuple[torch.Tensor | None, ...] = (None,) * len(differentiable)
     if first.requires_grad:
         gradients = torch.autograd.grad(first, list(differentiable.values()), upstream, allow_unused=True)
-    found = zip(differentiable.items(), gradients, strict=True)
-    return plain, {name: torch.zeros_like(tensor) if g is None else g for (name, tensor), g in found}
+    pairs = zip(differentiable.items(), gradients, strict=True)
+    return detached, {name: torch.zeros_like(tensor) if g is None else g for (name, tensor), g in pairs}
 
 
-def _through_stdlib(call, arguments, upstream):
-    own = {name: to_stdlib(value, upstream is not None) for name, value in _floating(arguments).items()}
-    result = call(**{**arguments, **own})
-    plain = tuple(map(to_torch, result)) if isinstance(result, tuple) else to_torch(result)
+def _call_with_stdlib(function: Callable, arguments: Mapping[str, Any], upstream: torch.Tensor | None) -> Any:
+    converted = {name: to_stdlib(value, upstream is not None) for name, value in _floating_point(arguments).items()}
+    result = function(**{**arguments, **converted})
+    detached = tuple(map(to_torch, result)) if isinstance(result, tuple) else to_torch(result)
     if upstream is None:
-        return plain
+        return detached
     first = result[0] if isinstance(result, tuple) else result
     loss = (first * to_stdlib(upstream)).sum()
     if loss.requires_grad:
         loss.backward()
     gradients = {
-        name: to_torch(stdlib.Tensor(tensor.grad or [0.0] * len(tensor.data), tensor.shape))
-        for name, tensor in own.items()
+        name: to_torch(StdlibTensor(tensor.grad or [0.0] * len(tensor.data), tensor.shape))
+        for name, tensor in converted.items()
     }
-    return plain, gradients
+    return detached, gradients
