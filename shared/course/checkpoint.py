@@ -1,11 +1,11 @@
-"""`make checkpoint-N`: train what later lessons start from, and keep it in `data/checkpoints` with its provenance.
+"""Train the checkpoints that later lessons start from, and keep them in `data/checkpoints` with their provenance.
 
-A lesson that others build on says so in a file `checkpoint.py`, which exports a CHECKPOINT; so does an app whose
-model is trained from lessons' checkpoints, under the number of the lesson that its checkpoint is named after. Checkpoints form a chain: each
-provenance names the hashes of its parents, so that one can tell when a child was made from a parent that is no more.
+A lesson that others build on has a file `experiment/checkpoint.py`, which exports a CHECKPOINT. An app whose model is
+trained from lessons' checkpoints has one too; the checkpoint's name gives the lesson that it belongs to. Checkpoints
+form a chain: each provenance names the hashes of its parents, so that a checkpoint of an outdated parent is noticed.
 
-    python -m shared.course.checkpoint 0        # make lesson 0's again
-    python -m shared.course.checkpoint --all    # all of them, parents first
+    python -m shared.course.checkpoint 0        # train lesson 0's checkpoint again (make checkpoint-0)
+    python -m shared.course.checkpoint --all    # train all checkpoints, parents first (make checkpoints)
 """
 
 import argparse
@@ -32,98 +32,104 @@ PROVENANCE = "provenance.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a lesson leaves for others."""
+    """A trained model that a lesson keeps for later lessons.
+
+    name             its folder in `data/checkpoints`
+    description      what it is and which lessons use it, in one sentence
+    train            trains, writes files into the given folder and returns measurements for the provenance
+    toybox_version   the version of the toy world that it was trained on, which includes the held-out combinations
+    parents          names of the checkpoints that its training starts from
+    """
 
     name: str
-    """Its folder in `data/checkpoints`."""
-    about: str
-    """What it is and who uses it, in a sentence."""
-    make: Callable[[Path], Mapping[str, float | int | str]]
-    """Trains, writes the files into the folder it is given, and returns what it has measured."""
-    world: str
-    """The version of the toy world that it has learned from, with its list of held-out combinations."""
+    description: str
+    train: Callable[[Path], Mapping[str, float | int | str]]
+    toybox_version: str
     parents: Sequence[str] = ()
-    """Names of the checkpoints that it is made from."""
 
 
 def checkpoints() -> dict[int, Checkpoint]:
     """Return every checkpoint by its lesson's number, parents before children: lessons build on earlier ones."""
     files = [*(ROOT / "lessons").glob("lesson_*/**/checkpoint.py"), *(ROOT / "apps").glob("*/checkpoint.py")]
     modules = [importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts)) for file in files]
-    found = {int(module.CHECKPOINT.name.split("_")[1]): module.CHECKPOINT for module in modules}
-    return dict(sorted(found.items()))
+    by_number = {int(module.CHECKPOINT.name.split("_")[1]): module.CHECKPOINT for module in modules}
+    return dict(sorted(by_number.items()))
 
 
-def make(number: int) -> Path:
-    """Train lesson `number`'s checkpoint and put it in place once it is whole. Raises CourseError where there is none."""
+def train_checkpoint(number: int) -> Path:
+    """Train lesson `number`'s checkpoint and return its folder, which is replaced only when training succeeded.
+
+    Raises CourseError when the lesson has no checkpoint or a parent is missing.
+    """
     known = checkpoints()
     if number not in known:
-        raise CourseError(f"lesson {number} keeps no checkpoint; lessons that do: {', '.join(map(str, known))}")
+        raise CourseError(f"lesson {number} has no checkpoint; lessons with one: {', '.join(map(str, known))}")
     checkpoint, started = known[number], time.monotonic()
-    if missing := [parent for parent in checkpoint.parents if not (CHECKPOINTS_FOLDER / parent / PROVENANCE).exists()]:
-        raise CourseError(f"{checkpoint.name} is made from {', '.join(missing)}: make that first (make checkpoints)")
+    if missing := [name for name in checkpoint.parents if not (CHECKPOINTS_FOLDER / name / PROVENANCE).exists()]:
+        raise CourseError(f"{checkpoint.name} starts from {', '.join(missing)}: train that first (make checkpoints)")
     CHECKPOINTS_FOLDER.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CHECKPOINTS_FOLDER, prefix=".making-") as making:
-        folder = Path(making) / checkpoint.name
+    with tempfile.TemporaryDirectory(dir=CHECKPOINTS_FOLDER, prefix=".training-") as temporary:
+        folder = Path(temporary) / checkpoint.name
         folder.mkdir()
-        measured = checkpoint.make(folder)
+        measured = checkpoint.train(folder)
         record = {
-            "about": checkpoint.about,
+            "about": checkpoint.description,
             "made by": f"make checkpoint-{number}",
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "seconds": round(time.monotonic() - started),
             "machine": describe_machine("cpu"),
-            "toy world": checkpoint.world,
-            "parents": {parent: hash_of(CHECKPOINTS_FOLDER / parent) for parent in checkpoint.parents},
+            "toy world": checkpoint.toybox_version,
+            "parents": {name: checkpoint_hash(CHECKPOINTS_FOLDER / name) for name in checkpoint.parents},
             "measured": dict(measured),
-            "files": hashes_of(folder),
+            "files": file_hashes(folder),
         }
         (folder / PROVENANCE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        place = CHECKPOINTS_FOLDER / checkpoint.name
-        if place.exists():
-            place.rename(Path(making) / "before")
-        shutil.move(folder, place)
-    return place
+        target = CHECKPOINTS_FOLDER / checkpoint.name
+        if target.exists():
+            target.rename(Path(temporary) / "previous")
+        shutil.move(folder, target)
+    return target
 
 
 def checkpoint_folder(name: str, lesson: int) -> Path:
-    """Return the folder of a shipped checkpoint. Raises CourseError when it is missing, naming the command that makes it."""
+    """Return the folder of a shipped checkpoint. Raises CourseError when it is missing, with the command to run."""
     folder = CHECKPOINTS_FOLDER / name
     if not (folder / PROVENANCE).exists():
         raise CourseError(f"{folder} does not exist; make it with `make checkpoint-{lesson}`")
     return folder
 
 
-def hashes_of(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file of a checkpoint but its provenance, by name."""
+def file_hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file of a checkpoint except its provenance, by file name."""
     files = (path for path in sorted(folder.iterdir()) if path.name != PROVENANCE)
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def hash_of(folder: Path) -> str:
-    """One hash for a whole checkpoint: of the hashes of its files."""
-    return hashlib.sha256(json.dumps(hashes_of(folder), sort_keys=True).encode()).hexdigest()
+def checkpoint_hash(folder: Path) -> str:
+    """Return one hash for a checkpoint: the SHA-256 of its files' hashes."""
+    return hashlib.sha256(json.dumps(file_hashes(folder), sort_keys=True).encode()).hexdigest()
 
 
-def checkpoint_errors(known: Iterable[Checkpoint], place: Path = CHECKPOINTS_FOLDER) -> list[str]:
-    """What is wrong with the checkpoints in a folder: missing, changed by hand, or made from what is no more."""
-    found = []
+def checkpoint_errors(known: Iterable[Checkpoint], folder: Path = CHECKPOINTS_FOLDER) -> list[str]:
+    """List what is wrong with the checkpoints in a folder: missing, modified, or trained from an outdated parent."""
+    errors = []
     for checkpoint in known:
-        folder = place / checkpoint.name
-        if not (folder / PROVENANCE).exists():
-            found.append(f"{checkpoint.name} is missing")
+        place = folder / checkpoint.name
+        if not (place / PROVENANCE).exists():
+            errors.append(f"{checkpoint.name} is missing")
             continue
-        record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
-        if record["files"] != hashes_of(folder):
-            found.append(f"{checkpoint.name}: its files are not those that its provenance names")
-        if record["toy world"] != checkpoint.world:
-            found.append(f"{checkpoint.name} was made in toy world {record['toy world']}; now it is {checkpoint.world}")
+        record = json.loads((place / PROVENANCE).read_text(encoding="utf-8"))
+        if record["files"] != file_hashes(place):
+            errors.append(f"{checkpoint.name}: its files differ from the hashes in its provenance")
+        if record["toy world"] != checkpoint.toybox_version:
+            before, now = record["toy world"], checkpoint.toybox_version
+            errors.append(f"{checkpoint.name} was trained on toy world {before}; the current version is {now}")
         if set(record["parents"]) != set(checkpoint.parents):
-            found.append(f"{checkpoint.name} was made from other parents than its lesson names")
+            errors.append(f"{checkpoint.name} was trained from other parents than its lesson names")
         for parent, before in record["parents"].items():
-            if not (place / parent).exists() or hash_of(place / parent) != before:
-                found.append(f"{checkpoint.name} was made from a {parent} that has changed since")
-    return found
+            if not (folder / parent).exists() or checkpoint_hash(folder / parent) != before:
+                errors.append(f"{checkpoint.name} was trained from {parent}, which has changed since")
+    return errors
 
 
 @command_line()
@@ -134,7 +140,7 @@ def main() -> None:
     group.add_argument("--all", action="store_true", help="every checkpoint, parents first")
     options = parser.parse_args()
     for number in checkpoints() if options.all else [options.lesson]:
-        folder = make(number)
+        folder = train_checkpoint(number)
         record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         for name, value in record["measured"].items():
             print(f"  {name}: {value}")

@@ -1,6 +1,6 @@
-"""Make the course's virtual environment: `make` runs this before anything else, with whatever Python there is.
+"""Create the course's virtual environment `.venv`; `make` runs this first, with any supported Python.
 
-Standard library only, for nothing is installed yet. A second call does nothing unless the pins have changed.
+Standard library only, because nothing is installed yet. A second call does nothing unless the pins have changed.
 """
 
 import contextlib
@@ -26,21 +26,24 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def fingerprint() -> str:
-    """A hash of everything the environment is made from, the Python version included."""
+    """Return a hash of everything that the environment is made from, including the Python version."""
     text = sys.version + "".join((ROOT / name).read_text(encoding="utf-8") for name in PINS)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def has_nvidia_gpu() -> bool:
-    """True where NVIDIA's driver answers and lists a device."""
+    """Return whether NVIDIA's driver responds and lists a device."""
     if not shutil.which("nvidia-smi"):
         return False
-    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return answer.returncode == 0 and "GPU" in answer.stdout
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return done.returncode == 0 and "GPU" in done.stdout
 
 
-def pip(what: str, *arguments: str, must: bool = True) -> bool:
-    """Run `pip install` with a line that shows it is alive; its output appears only when it fails."""
+def pip_install(label: str, *arguments: str, required: bool = True) -> bool:
+    """Run `pip install` with a progress line and return whether it succeeded.
+
+    pip's output is shown only when a required installation fails, which ends the program.
+    """
     command = [str(INTERPRETER), "-m", "pip", "install", "--disable-pip-version-check", *arguments]
     log = ENVIRONMENT / "install.log"
     started = time.monotonic()
@@ -49,37 +52,37 @@ def pip(what: str, *arguments: str, must: bool = True) -> bool:
         while process.poll() is None:
             time.sleep(0.2)
             if sys.stderr.isatty():
-                print(f"\r  {what} … {time.monotonic() - started:3.0f} s", end="", file=sys.stderr, flush=True)
+                print(f"\r  {label} … {time.monotonic() - started:3.0f} s", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
-    if process.returncode and must:
+    if process.returncode and required:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-        sys.exit(f"set-up failed at “{what}”. The last lines of pip:\n{tail}\nThe whole log: {log}")
+        sys.exit(f"set-up failed while installing {label}. The last lines of pip:\n{tail}\nThe whole log: {log}")
     if not process.returncode:
-        print(f"  {what}: done in {time.monotonic() - started:.0f} s", file=sys.stderr)
+        print(f"  {label}: done in {time.monotonic() - started:.0f} s", file=sys.stderr)
     return process.returncode == 0
 
 
 def install_torch() -> None:
-    """The CUDA build where there is an NVIDIA GPU, the CPU build where one is offered, PyPI's own elsewhere."""
+    """Install PyTorch: the CUDA build with an NVIDIA GPU, the CPU build if there is one, else the build on PyPI."""
     linux = sys.platform.startswith("linux")
     if linux and not has_nvidia_gpu():
         cpu_build = f"{TORCH}+cpu"
-        # First wherever pip is set up to look, then PyTorch's own index; each fails at once where it has none.
-        for where in ((), ("--extra-index-url", CPU_INDEX, "--retries", "0", "--timeout", "20")):
-            if pip("PyTorch, CPU build", *where, "-c", "constraints.txt", cpu_build, must=False):
+        # First the index that pip is configured with, then PyTorch's own; each fails at once when it has no CPU build.
+        for index in ((), ("--extra-index-url", CPU_INDEX, "--retries", "0", "--timeout", "20")):
+            if pip_install("PyTorch, CPU build", *index, "-c", "constraints.txt", cpu_build, required=False):
                 return
-    pip("PyTorch", "-c", "constraints.txt", TORCH)
+    pip_install("PyTorch", "-c", "constraints.txt", TORCH)
 
 
 def is_ready() -> bool:
-    """True where all was installed whole, from these pins by this version of Python."""
+    """Return whether the environment was installed completely, from these pins, by this version of Python."""
     return STAMP.exists() and STAMP.read_text() == fingerprint()
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Keep out other set-ups of this folder until this one is done: two at once would tear down each other's work."""
+def setup_lock() -> Iterator[None]:
+    """Hold a lock so that only one set-up of this folder runs at a time; two would delete each other's files."""
     folder = os.open(ROOT, os.O_RDONLY)
     try:
         try:
@@ -93,15 +96,15 @@ def alone() -> Iterator[None]:
 
 
 def build() -> None:
-    """Make the environment anew and install everything."""
+    """Create the environment and install everything."""
     print("setting up the course (once; a minute or two) …", file=sys.stderr)
-    # Another Python's environment, or a half-made one, is not worth mending.
+    # An environment of another Python, or an incomplete one, is not repaired.
     if ENVIRONMENT.exists():
         shutil.rmtree(ENVIRONMENT)
     venv.create(ENVIRONMENT, with_pip=True)
     install_torch()
-    pip("the other packages", "-c", "constraints.txt", "-r", "requirements.txt")
-    pip("the course itself", "--no-deps", "--no-build-isolation", "-e", ".")
+    pip_install("the other packages", "-c", "constraints.txt", "-r", "requirements.txt")
+    pip_install("the course itself", "--no-deps", "--no-build-isolation", "-e", ".")
     part = STAMP.with_suffix(".part")
     part.write_text(fingerprint())
     os.replace(part, STAMP)
@@ -112,14 +115,14 @@ def main() -> None:
         return
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(
-            f"this is Python {sys.version.split()[0]}; the course needs 3.11, 3.12 or 3.13. "
-            "Install one (python.org, your package manager, or uv) and try again, or name it: make PYTHON=/path/to/python3.12"
+            f"this is Python {sys.version.split()[0]}; the course needs 3.11, 3.12 or 3.13. Install one (python.org, "
+            "your package manager, or uv) and run make again, or name it: make PYTHON=/path/to/python3.12"
         )
     free = shutil.disk_usage(ROOT).free / 2**30
     if free < 3:
-        sys.exit(f"{free:.1f} GiB are free in {ROOT}; the environment takes about 3. Make room and try again.")
-    with alone():
-        if not is_ready():  # it may have become so while we waited
+        sys.exit(f"{free:.1f} GiB are free in {ROOT}; the environment needs about 3. Free some space and try again.")
+    with setup_lock():
+        if not is_ready():  # another process may have finished the set-up while this one waited
             build()
 
 

@@ -1,4 +1,4 @@
-"""What a lesson is to the machinery around it: named arms to train and claims to measure on them."""
+"""Define what a lesson exports (arms, claims, figures) and find lessons by number."""
 
 import importlib
 import tomllib
@@ -13,20 +13,20 @@ ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ("smoke", "cpu", "full", "gpu")
 
 Measurements = Mapping[str, Any]
-"""What one arm has measured: a flat mapping of names to numbers and lists, as its function returned it."""
+"""What the function of one arm returned: a flat mapping of names to numbers and lists."""
 
 Arms = Mapping[str, Measurements]
-"""What every arm of one seed has measured, by the arm's name."""
+"""The measurements of all arms of one seed, by the arm's name."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing that is trained and measured on its own: the headline model, a baseline, an ablation.
+    """One model that is trained and measured on its own: the headline model, a baseline or an ablation.
 
-    `function` is "package.module:function"; it is called in a process of its own as
-    `function(**settings, seed=…, data=…, device=…, folder=…, resume=…)` and returns what it measured.
-    An arm runs in the presets that it has settings for, and only on the data set it is bound to, where it is.
-    A lesson of several parts names the part that each arm belongs to; PART=… runs that part alone.
+    `function` is "package.module:function". It is called in its own process as `function(context, **settings)`, with
+    a RunContext and the settings of the preset, and returns its measurements.
+    An arm runs in the presets for which it has settings, and only on the data set `only_on` when that is given.
+    In a lesson with several parts `part` names the part that the arm belongs to; PART=… runs that part alone.
     """
 
     name: str
@@ -38,11 +38,11 @@ class Arm:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence that a run can find to be wrong.
+    """A sentence that a run can prove wrong.
 
     `measure` and `baseline` read the arms of one seed. The verdict over all seeds is *reproduced* when the mean
-    lies on the right side of `threshold` (and of the mean baseline, where there is one).
-    `expected` is the verdict on record; a run whose verdict differs from it fails.
+    lies on the right side of `threshold` and, if there is a baseline, of the mean baseline.
+    `expected` is the recorded verdict; a run fails when its verdict differs.
     """
 
     name: str
@@ -57,40 +57,40 @@ class Claim:
     baseline: Callable[[Arms], float] | None = None
     baseline_name: str = ""
     presets: Sequence[str] = ("cpu", "full")
-    """Where the threshold was calibrated. In another preset the claim is measured and not judged, unless it is exact."""
+    """The presets for which the threshold was calibrated. In others the claim is measured, and judged only if exact."""
     expected: Literal["reproduced", "not at this scale"] = "reproduced"
     reason: str = ""
-    """Why the claim does not show at this scale, where it does not."""
+    """Why the claim does not hold at this scale; empty when it holds."""
 
     def __post_init__(self) -> None:
         if (self.expected == "not at this scale") != bool(self.reason):
-            raise ValueError(f"claim {self.name}: a reason belongs to the claims, and only those, expected not to show")
+            raise ValueError(f"claim {self.name}: give a reason if and only if expected is 'not at this scale'")
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that `make lesson-N` needs to know; `experiment/lesson.py` exports one as LESSON."""
+    """All that `make lesson-N` needs; `experiment/lesson.py` exports one as LESSON."""
 
     number: int
     arms: Sequence[Arm]
     claims: Sequence[Claim]
     headline: str
-    """The name of the claim whose value stands for the lesson on the front page."""
+    """The name of the claim whose value represents the lesson on the front page."""
     headline_caption: str
-    """What that value is, in a few words."""
+    """What that value measures, in a few words."""
     figures: Callable[["Run"], Mapping[str, Any]]
-    """Draws the lesson's figures from a finished run: file stem → matplotlib figure, the first one first in the README."""
+    """Draws the figures of a finished run: file stem → matplotlib figure, in the order of the README."""
     data_sets: Mapping[str, str]
-    """preset → the data set it is made for; thresholds are judged on that one alone."""
+    """preset → its data set; thresholds are judged on that data set only."""
     other_data_sets: Sequence[str] = ()
-    """What else DATA may name; “folder:PATH” stands for a folder of one's own images."""
+    """Further values for DATA; "folder:PATH" accepts a folder of the user's images."""
     captions: Mapping[str, str] = field(default_factory=dict)
-    """A caption for each figure that the README shows, in its order."""
+    """A caption for each figure in the README, in order."""
 
     def __post_init__(self) -> None:
-        known = {arm.name for arm in self.arms}
+        arm_names = {arm.name for arm in self.arms}
         for claim in self.claims:
-            if unknown := set(claim.arms) - known:
+            if unknown := set(claim.arms) - arm_names:
                 raise ValueError(
                     f"claim {claim.name} names arms that lesson {self.number} does not have: {sorted(unknown)}"
                 )
@@ -102,28 +102,28 @@ class Lesson:
 
     @property
     def parts(self) -> list[str]:
-        """The names of the lesson's parts, in order; none where it is of one piece."""
+        """The names of the lesson's parts, in order; empty for a lesson without parts."""
         return list(dict.fromkeys(arm.part for arm in self.arms if arm.part is not None))
 
-    def part_of(self, claim: str) -> str | None:
-        """The part that the arms of a claim belong to; None in a lesson of one piece."""
-        (arms,) = (each.arms for each in self.claims if each.name == claim)
+    def part_of(self, claim_name: str) -> str | None:
+        """Return the part that the arms of a claim belong to; None in a lesson without parts."""
+        (arms,) = (claim.arms for claim in self.claims if claim.name == claim_name)
         return next(arm.part for arm in self.arms if arm.name == arms[0])
 
     def arms_of(self, preset: str, data: str, part: str | None = None) -> list[Arm]:
-        """The arms that run in a preset on a data set, or those of one part."""
+        """Return the arms that run in a preset on a data set, or those of one part."""
         arms = [arm for arm in self.arms if preset in arm.presets and arm.only_on in (None, data)]
         return [arm for arm in arms if part in (None, arm.part)]
 
     def claims_of(self, preset: str, data: str, part: str | None = None) -> list[Claim]:
-        """The claims that these arms can measure."""
+        """Return the claims that these arms can measure."""
         names = {arm.name for arm in self.arms_of(preset, data, part)}
         return [claim for claim in self.claims if names.issuperset(claim.arms)]
 
 
 @dataclass(frozen=True)
 class Run:
-    """Finished arms of one preset over some seeds."""
+    """The finished arms of one preset over some seeds."""
 
     preset: str
     device: str
@@ -133,16 +133,16 @@ class Run:
     arms: Mapping[int, Arms]
     """seed → arm → measurements."""
     part: str | None = None
-    """The part of the lesson that was run alone, if one was."""
+    """The part of the lesson that was run alone; None for the whole lesson."""
 
     def arm_folder(self, seed: int, arm: str) -> Path:
-        """Where an arm has left its checkpoints and records."""
+        """Return the folder with an arm's checkpoints and records."""
         return self.folder / f"seed-{seed}" / arm
 
 
 @dataclass(frozen=True)
 class LessonEntry:
-    """A line of the table of lessons."""
+    """One entry of lessons/lessons.toml."""
 
     number: int
     title: str
@@ -151,24 +151,23 @@ class LessonEntry:
 
 
 def lesson_entries() -> list[LessonEntry]:
-    """Every lesson of the course, built or planned, in order."""
+    """Return every lesson of the course, built or planned, in order."""
     with (ROOT / "lessons" / "lessons.toml").open("rb") as file:
         return [LessonEntry(**entry) for entry in tomllib.load(file)["lesson"]]
 
 
 def lesson_folder(number: int) -> Path | None:
-    """The folder of lesson `number`, or None when it is not built yet."""
-    found = sorted((ROOT / "lessons").glob(f"lesson_{number:02d}_*/experiment/lesson.py"))
-    return found[0].parent.parent if found else None
+    """Return the folder of lesson `number`, or None when the lesson is not built yet."""
+    paths = sorted((ROOT / "lessons").glob(f"lesson_{number:02d}_*/experiment/lesson.py"))
+    return paths[0].parent.parent if paths else None
 
 
 def load_lesson(number: int) -> tuple[Lesson, Path]:
-    """The lesson and its folder. Raises CourseError for a number that is no built lesson's."""
+    """Return a lesson and its folder. Raises CourseError when lesson `number` is not built."""
     folder = lesson_folder(number)
     if folder is None:
         built = [str(entry.number) for entry in lesson_entries() if lesson_folder(entry.number)]
         planned = any(entry.number == number for entry in lesson_entries())
-        raise CourseError(
-            f"lesson {number} is {'planned, not built yet' if planned else 'not in this course'}; built so far: {', '.join(built)}"
-        )
+        state = "planned, not built yet" if planned else "not in this course"
+        raise CourseError(f"lesson {number} is {state}; built so far: {', '.join(built)}")
     return importlib.import_module(f"lessons.{folder.name}.experiment.lesson").LESSON, folder

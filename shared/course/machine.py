@@ -1,4 +1,4 @@
-"""What a number was measured on."""
+"""Describe the machine and the software versions that a number was measured with."""
 
 import os
 import platform
@@ -7,43 +7,41 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from shared.course.lesson import ROOT
 
 
-def processor() -> str:
-    """The processor's name, as its maker spells it."""
+def processor_name() -> str:
+    """Return the processor's name, as its manufacturer spells it."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     if sys.platform == "darwin":
-        answer = subprocess.run(
-            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
-        )
-        if answer.returncode == 0:
-            return answer.stdout.strip()
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
     return platform.processor() or platform.machine()
 
 
 def memory_gib() -> float:
-    """The machine's memory in GiB."""
+    """Return the machine's memory in GiB."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def git_commit() -> str:
-    """The commit that the code stands at; “+” where files differ from it, “unknown” outside a repository."""
-    answer = subprocess.run(
-        ["git", "rev-parse", "--short=10", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if answer.returncode:
+    """Return the commit of the code, with "+" when Python files differ from it; "unknown" outside a repository."""
+    command = ["git", "rev-parse", "--short=10", "HEAD"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
         return "unknown"
     changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py"], cwd=ROOT, check=False).returncode
-    return answer.stdout.strip() + ("+" if changed else "")
+    return done.stdout.strip() + ("+" if changed else "")
 
 
 def package_version(package: str) -> str | None:
-    """A package's version, or None."""
+    """Return the version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -51,9 +49,9 @@ def package_version(package: str) -> str | None:
 
 
 def describe_machine(device: str = "cpu") -> dict[str, str | int]:
-    """Machine and versions, to stand beside every number that is kept."""
-    about: dict[str, str | int] = {
-        "processor": processor(),
+    """Return the machine and the versions, to be recorded beside every measured number."""
+    description: dict[str, str | int] = {
+        "processor": processor_name(),
         "cores": os.cpu_count() or 1,
         "memory": f"{memory_gib():.0f} GiB",
         "system": f"{platform.system()} {platform.machine()}",
@@ -64,5 +62,5 @@ def describe_machine(device: str = "cpu") -> dict[str, str | int]:
     if device == "cuda":
         import torch
 
-        about["gpu"] = torch.cuda.get_device_name()
-    return about
+        description["gpu"] = torch.cuda.get_device_name()
+    return description

@@ -1,6 +1,6 @@
 """Execute a lesson's notebook and keep it with its outputs: `python -m shared.course.notebook 1`.
 
-What changes from run to run for no reason that a reader cares about (progress lines, execution times) is left out.
+Outputs that change from run to run without meaning (progress lines, execution times) are removed.
 """
 
 import argparse
@@ -14,15 +14,17 @@ from shared.course.lesson import load_lesson
 from shared.errors import CourseError
 
 
-def execute(number: int) -> None:
-    """Run lesson `number`'s notebook from top to bottom and write it back. Raises what a cell raises; then nothing is written."""
+def execute_notebook(number: int) -> None:
+    """Run lesson `number`'s notebook from top to bottom and write it back.
+
+    Raises CourseError when there is no notebook, and what a cell raises; then nothing is written.
+    """
     path = load_lesson(number)[1] / "lesson.ipynb"
     if not path.exists():
-        raise CourseError(f"{path} is not there")
+        raise CourseError(f"{path} does not exist")
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
-    ).execute()
+    resources = {"metadata": {"path": path.parent}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
@@ -38,7 +40,7 @@ def execute(number: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Execute a lesson's notebook and keep its outputs.")
     parser.add_argument("lesson", help="the lesson's number")
-    execute(parse_whole_number("lesson", parser.parse_args().lesson))
+    execute_notebook(parse_whole_number("lesson", parser.parse_args().lesson))
 
 
 if __name__ == "__main__":

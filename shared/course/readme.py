@@ -1,7 +1,7 @@
-"""The generated parts of the READMEs: every number in them comes from a `results.json`.
+"""Generate the results in the READMEs: every number comes from a `results.json`.
 
-A generated part stands between `<!-- results:begin -->` and `<!-- results:end -->`. A test compares what stands
-there with what would be written now, so that prose and measurements can't drift apart.
+A generated part stands between `<!-- results:begin -->` and `<!-- results:end -->`. A test compares it with what
+would be generated now, so that pages and measurements cannot differ.
 """
 
 import json
@@ -12,94 +12,100 @@ from shared.course.report import markdown_table
 from shared.errors import CourseError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+NOT_MEASURED = "*Not measured yet.*"
 
 
 def read_results(folder: Path) -> dict:
-    """A lesson's recorded results, the smallest preset first; empty when none are recorded yet."""
+    """Return a lesson's recorded results, the smallest preset first; empty when nothing is recorded."""
     path = folder / "results.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return dict(sorted(results.items(), key=lambda item: PRESETS.index(item[0].split("/")[0])))
 
 
-def replace_generated(text: str, generated: str, where: str) -> str:
-    """`text` with its generated part replaced. Raises CourseError where the markers are missing."""
+def replace_generated(text: str, generated: str, page: str) -> str:
+    """Return `text` with its generated part replaced. Raises CourseError, naming the page, when markers are missing."""
     if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise CourseError(f"{where} needs exactly one {BEGIN} and one {END}, to hold the generated results")
+        raise CourseError(f"{page} needs exactly one {BEGIN} and one {END}, to hold the generated results")
     head, rest = text.split(BEGIN)
     return f"{head}{BEGIN}\n{generated}\n{END}{rest.split(END)[1]}"
 
 
 def lesson_results(lesson: Lesson, folder: Path) -> str:
-    """The block “what you should see” of a lesson: a table for each preset, then the figures.
+    """Return the generated part of a lesson's README: a table per preset, then the figures.
 
-    In a lesson of several parts the table counts their claims; the claims themselves stand on the parts' pages.
+    In a lesson with parts the table counts their claims; the claims themselves stand on the pages of the parts.
     """
     blocks = [preset_results(lesson, key, result) for key, result in read_results(folder).items()]
     for name, caption in lesson.captions.items():
         if (folder / "figures" / f"{name}.png").exists():
             blocks.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
-    return "\n\n".join(blocks) or "*Not measured yet.*"
+    return "\n\n".join(blocks) or NOT_MEASURED
 
 
 def part_results(lesson: Lesson, folder: Path, part: str) -> str:
-    """The same of one part, without figures: a part's page shows each beside the words that explain it."""
+    """Return the generated part of a part's page. It has no figures: the page shows them in its text."""
     blocks = [preset_results(lesson, key, result, part) for key, result in read_results(folder).items()]
-    return "\n\n".join(blocks) or "*Not measured yet.*"
+    return "\n\n".join(blocks) or NOT_MEASURED
 
 
 def claims_of(lesson: Lesson, result: dict, part: str | None) -> list[dict]:
-    """The recorded claims of one part; all of them where none is named."""
+    """Return the recorded claims of one part; all of them for None."""
     return [claim for claim in result["claims"] if part in (None, lesson.part_of(claim["name"]))]
 
 
 def parts_table(lesson: Lesson, result: dict) -> str:
-    """How many claims of each kind each part has, of how many the run has found what was expected, and how long that took."""
-    lines = ["| part | exact | learns | paper | reproduced | seconds a seed |", "|---|---|---|---|---|---|"]
+    """Return a table with, per part, the number of claims of each kind, how many were reproduced, and the time."""
+    lines = ["| part | exact | learns | paper | reproduced | seconds per seed |", "|---|---|---|---|---|---|"]
     for part in lesson.parts:
         claims = claims_of(lesson, result, part)
         kinds = [str(sum(claim["kind"] == kind for claim in claims)) for kind in ("exact", "learns", "paper")]
         judged = [claim["verdict"] for claim in claims if claim["verdict"] != "measured"]
-        found = f"{judged.count('reproduced')} of {len(judged)}"
-        cells = [f"[{part}]({part}/README.md)", *kinds, found, f"{seconds(lesson, result, part):.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        reproduced = f"{judged.count('reproduced')} of {len(judged)}"
+        seconds = f"{seconds_per_seed(lesson, result, part):.0f}"
+        lines.append(f"| {' | '.join([f'[{part}]({part}/README.md)', *kinds, reproduced, seconds])} |")
     return "\n".join(lines)
 
 
-def seconds(lesson: Lesson, result: dict, part: str | None) -> float:
-    """What a seed takes, of all arms or of one part's, where as many run side by side as `make lesson-N` lets."""
+def seconds_per_seed(lesson: Lesson, result: dict, part: str | None) -> float:
+    """Return the seconds per seed of all arms or one part's, with as many side by side as `make lesson-N` runs."""
+    total = result["seconds"] / len(result["seeds"])
     if part is None:
-        return result["seconds"] / len(result["seeds"])
+        return total
     costs = {name: sum(arm["seconds"]) for name, arm in result["arms"].items()}
-    own = sum(costs[arm.name] for arm in lesson.arms if arm.part == part and arm.name in costs)
-    return result["seconds"] / len(result["seeds"]) * own / sum(costs.values())
+    part_cost = sum(costs[arm.name] for arm in lesson.arms if arm.part == part and arm.name in costs)
+    return total * part_cost / sum(costs.values())
 
 
 def preset_results(lesson: Lesson, key: str, result: dict, part: str | None = None) -> str:
-    """One preset's table, under the command that measures it and what it was measured on."""
+    """Return one preset's table under the command that measures it and the machine that it was measured on."""
+    claims = claims_of(lesson, result, part)
+    summary = run_summary(lesson, key, result, part)
+    if lesson.parts and part is None:
+        return f"{summary}\n\n{parts_table(lesson, result)}"
+    reasons = [f"*Not at this scale:* {claim['reason']}" for claim in claims if claim["reason"]]
+    return "\n\n".join([summary, markdown_table(claims), *reasons])
+
+
+def run_summary(lesson: Lesson, key: str, result: dict, part: str | None) -> str:
+    """Return one paragraph: command, time per seed, peak memory per arm, machine, versions, seeds."""
     (preset, _, *data), machine, seeds = key.split("/"), result["machine"], result["seeds"]
-    each = seconds(lesson, result, part)
-    duration = f"{each:.0f} s" if each < 120 else f"{each / 60:.0f} min"
-    own = {arm.name for arm in lesson.arms if part in (None, arm.part)}
-    memory = max(arm["peak_memory_mb"] for name, arm in result["arms"].items() if name in own)
-    where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
+    seconds = seconds_per_seed(lesson, result, part)
+    duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    arm_names = {arm.name for arm in lesson.arms if part in (None, arm.part)}
+    memory = max(arm["peak_memory_mb"] for name, arm in result["arms"].items() if name in arm_names)
+    hardware = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
     command = f"make lesson-{lesson.number}" + (f" PART={part}" if part else "")
     command += "" if preset == "cpu" else f" PRESET={preset}"
     command += f" DATA={data[0]}" if data else ""
-    blocks = [
-        f"**`{command}`**: about {duration} a seed and at most {memory:,} MB an arm on {where} "
+    return (
+        f"**`{command}`**: about {duration} per seed and at most {memory:,} MB per arm on {hardware} "
         f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "
-        f"{result['date']}). Mean of seeds {', '.join(map(str, seeds))} ± half of the 95 % interval.",
-    ]
-    if lesson.parts and part is None:
-        return "\n\n".join([*blocks, parts_table(lesson, result)])
-    claims = claims_of(lesson, result, part)
-    blocks.append(markdown_table(claims))
-    blocks += [f"*Not at this scale:* {claim['reason']}" for claim in claims if claim["reason"]]
-    return "\n\n".join(blocks)
+        f"{result['date']}). Mean over seeds {', '.join(map(str, seeds))} ± half of the 95 % confidence interval."
+    )
 
 
 def headline(lesson: Lesson, folder: Path) -> str:
-    """A lesson's one number for the front page: its headline claim, as the largest preset has measured it."""
+    """Return a lesson's number for the front page: its headline claim, as measured by the largest preset."""
     for key, result in reversed(read_results(folder).items()):
         for claim in result["claims"]:
             if claim["name"] == lesson.headline:
@@ -108,7 +114,7 @@ def headline(lesson: Lesson, folder: Path) -> str:
 
 
 def lesson_table() -> str:
-    """The front page's table of all lessons."""
+    """Return the front page's table of all lessons."""
     lines = ["| | lesson | type | minutes | status | measured |", "|---|---|---|---|---|---|"]
     for entry in lesson_entries():
         title, status, result = entry.title, "planned", ""
@@ -120,7 +126,7 @@ def lesson_table() -> str:
 
 
 def generated_pages() -> dict[Path, str]:
-    """Every README with a generated part, as it should stand now."""
+    """Return the current text of every README with a generated part."""
     parts = {ROOT / "README.md": lesson_table()}
     for entry in lesson_entries():
         if folder := lesson_folder(entry.number):
@@ -132,6 +138,6 @@ def generated_pages() -> dict[Path, str]:
 
 
 def write_readmes() -> None:
-    """Write the generated parts."""
+    """Write the generated parts of all READMEs."""
     for path, text in generated_pages().items():
         path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a run shows: the table of claims in the terminal, and a report with figures in the run's folder."""
+"""Show a run: the claims table in the terminal, and a report with figures in the run's folder."""
 
 import json
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ COLUMNS = ("claim", "baseline", "measured", "threshold", "verdict")
 VERDICT_STYLE = {"reproduced": "green", "not at this scale": "yellow", "FAILED": "bold red", "measured": "dim"}
 
 
-def claims_table(found: Sequence[Verdict]) -> Table:
-    """The table that ends every run."""
-    table = Table(title="What this run has measured", title_justify="left", show_lines=True, expand=True)
+def claims_table(verdicts: Sequence[Verdict]) -> Table:
+    """Return the table that every run prints at its end."""
+    table = Table(title="Claims measured by this run", title_justify="left", show_lines=True, expand=True)
     for column, ratio in zip(COLUMNS, (5, 2, 2, 2, 2), strict=True):
         table.add_column(column, ratio=ratio)
-    for verdict in found:
+    for verdict in verdicts:
         cells = claim_row(verdict)
         cells["claim"] = f"[dim]{cells['kind']}[/dim] {cells['claim']}"
         style = VERDICT_STYLE[cells["verdict"]]
@@ -30,14 +30,14 @@ def claims_table(found: Sequence[Verdict]) -> Table:
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:
-    """The same table in Markdown, from rows as `verdicts.row` makes them and `results.json` keeps them."""
+    """Return the same table in Markdown, from rows made by `claim_row` or read from `results.json`."""
     lines = [f"| {' | '.join(('kind', *COLUMNS))} |", "|---" * (len(COLUMNS) + 1) + "|"]
     lines += [f"| {' | '.join(cells[column] for column in ('kind', *COLUMNS))} |" for cells in rows]
     return "\n".join(lines)
 
 
-def draw(lesson: Lesson, run: Run) -> list[Path]:
-    """Draw the lesson's figures into the run's folder."""
+def draw_figures(lesson: Lesson, run: Run) -> list[Path]:
+    """Draw the lesson's figures into the run's folder and return their paths."""
     from shared import plots
 
     paths = []
@@ -49,23 +49,25 @@ def draw(lesson: Lesson, run: Run) -> list[Path]:
     return paths
 
 
-def write_report(lesson: Lesson, run: Run, found: Sequence[Verdict], figures: Sequence[Path], seconds: float) -> Path:
-    """Everything that a reader of the run wants later, as one Markdown page beside the figures."""
+def write_report(
+    lesson: Lesson, run: Run, verdicts: Sequence[Verdict], figures: Sequence[Path], seconds: float
+) -> Path:
+    """Write report.md (claims, costs, figures, machine) and claims.json into the run's folder; return the report."""
     arms = [
         f"| {name} | {seed} | {measured['_seconds']:.0f} s | {measured['_peak_memory_mb']:.0f} MB |"
         for seed, arms in run.arms.items()
         for name, measured in arms.items()
     ]
-    parts = [
+    blocks = [
         f"# Lesson {lesson.number}, preset {run.preset}, data {run.data}",
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds:.0f} s in all, seeds {', '.join(map(str, run.seeds))}.",
-        markdown_table([claim_row(verdict) for verdict in found]),
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds:.0f} s in total, seeds {', '.join(map(str, run.seeds))}.",
+        markdown_table([claim_row(verdict) for verdict in verdicts]),
         "\n".join(["| arm | seed | time | peak memory |", "|---|---|---|---|", *arms]),
         *(f"![{path.stem}](figures/{path.name})" for path in figures),
         "; ".join(f"{key} {value}" for key, value in describe_machine(run.device).items()),
     ]
     path = run.folder / "report.md"
-    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    claims = [{"name": verdict.claim.name, **claim_row(verdict), "values": verdict.values} for verdict in found]
+    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    claims = [{"name": verdict.claim.name, **claim_row(verdict), "values": verdict.values} for verdict in verdicts]
     (run.folder / "claims.json").write_text(json.dumps(claims, indent=1, ensure_ascii=False), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""`make lesson-N`: train a lesson's arms, measure its claims, print the table, leave a report and figures.
+"""Train a lesson's arms, measure its claims, print the claims table, and write a report and figures (`make lesson-N`).
 
 python -m shared.course.run 1 --preset cpu --seeds 0 [--part NAME] [--data NAME] [--device cuda] [--resume]
 """
@@ -8,148 +8,171 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 
 from shared.cli import command_line, parse_whole_number
 from shared.course.claims import Verdict, claim_row, judge
 from shared.course.lesson import PRESETS, ROOT, Lesson, Run, load_lesson
-from shared.course.report import claims_table, draw, write_report
+from shared.course.report import claims_table, draw_figures, write_report
 from shared.errors import CourseError
 
-# One GPU is best used by one arm at a time; two cores by two.
+# A GPU is used best by one arm at a time; two cores by two arms.
 WORKERS = {"cpu": 2, "cuda": 1}
 
 
-def choose_device(asked: str | None, preset: str) -> str:
-    """The GPU for the `gpu` preset, the CPU otherwise, unless one is asked for by name.
+@dataclass(frozen=True)
+class RunRequest:
+    """The options of `make lesson-N`.
 
-    Raises CourseError where a GPU is wanted and there is none.
+    preset  one of PRESETS
+    seeds   every arm is trained once per seed
+    part    the part to run; None runs all of them
+    data    the data set; None is the preset's own
+    device  "cpu" or "cuda"; None is the preset's own
+    resume  whether to continue an interrupted run instead of starting over
     """
-    device = asked or ("cuda" if preset == "gpu" else "cpu")
-    if device not in ("cpu", "cuda"):
-        raise CourseError(f"device {device!r} is not known; choose cpu or cuda")
-    if device == "cuda":
+
+    lesson: int
+    preset: str = "cpu"
+    seeds: Sequence[int] = (0,)
+    part: str | None = None
+    data: str | None = None
+    device: str | None = None
+    resume: bool = False
+
+
+def choose_device(device: str | None, preset: str) -> str:
+    """Return the requested device, or else the GPU for the `gpu` preset and the CPU for all others.
+
+    Raises CourseError when the device is unknown or there is no GPU.
+    """
+    chosen = device or ("cuda" if preset == "gpu" else "cpu")
+    if chosen not in ("cpu", "cuda"):
+        raise CourseError(f"device {chosen!r} is unknown; choose cpu or cuda")
+    if chosen == "cuda":
         import torch
 
         if not torch.cuda.is_available():
+            option = "DEVICE=cuda" if device else "PRESET=gpu"
             raise CourseError(
-                f"{'DEVICE=cuda' if asked else 'PRESET=gpu'} needs a CUDA GPU and PyTorch {torch.__version__} sees none; "
-                "use PRESET=cpu, or see what `make doctor` says of the GPU"
+                f"{option} needs a CUDA GPU and PyTorch {torch.__version__} finds none; "
+                "use PRESET=cpu, or run `make doctor` to check the GPU"
             )
-    return device
+    return chosen
 
 
-def choose_data(asked: str | None, lesson: Lesson, preset: str) -> str:
-    """The data set asked for, or the preset's own. Raises CourseError for one that the lesson does not know."""
-    known = dict.fromkeys((*lesson.data_sets.values(), *lesson.other_data_sets))
-    if not asked:
+def choose_data(data: str | None, lesson: Lesson, preset: str) -> str:
+    """Return the requested data set, or else the preset's own. Raises CourseError when the lesson does not support it."""
+    supported = dict.fromkeys((*lesson.data_sets.values(), *lesson.other_data_sets))
+    if not data:
         return lesson.data_sets[preset]
-    if asked in known or (asked.startswith("folder:") and "folder:PATH" in known):
-        return asked
-    raise CourseError(f"lesson {lesson.number} knows no data set {asked!r}; choose one of {', '.join(known)}")
+    if data in supported or (data.startswith("folder:") and "folder:PATH" in supported):
+        return data
+    raise CourseError(f"lesson {lesson.number} has no data set {data!r}; choose one of {', '.join(supported)}")
 
 
-def choose_part(asked: str | None, lesson: Lesson) -> str | None:
-    """The part asked for, None for all of the lesson. Raises CourseError for one that it does not have."""
-    if not asked or asked in lesson.parts:
-        return asked or None
-    has = f"choose one of {', '.join(lesson.parts)}" if lesson.parts else "it is of one piece: leave PART out"
-    raise CourseError(f"lesson {lesson.number} has no part {asked!r}; {has}")
+def choose_part(part: str | None, lesson: Lesson) -> str | None:
+    """Return the requested part, None for the whole lesson. Raises CourseError when the lesson has no such part."""
+    if not part or part in lesson.parts:
+        return part or None
+    advice = f"choose one of {', '.join(lesson.parts)}" if lesson.parts else "it has no parts: leave PART out"
+    raise CourseError(f"lesson {lesson.number} has no part {part!r}; {advice}")
 
 
-def train(
-    number: int,
-    preset: str,
-    seeds: Sequence[int],
-    *,
-    part: str | None = None,
-    data: str | None = None,
-    device: str | None = None,
-    resume: bool = False,
-) -> Run:
-    """Train every arm of a preset (or of one part of it) for every seed, each in a process of its own.
+def train_arms(request: RunRequest) -> Run:
+    """Train every arm of the requested preset for every seed, each in its own process, and return the measurements.
 
-    Returns what they measured. Raises CourseError for an unknown lesson, preset, part, data set or device, before anything is trained.
+    Raises CourseError for an unknown lesson, preset, part, data set or device, before any training starts.
     """
-    lesson, folder = load_lesson(number)
+    lesson, folder = load_lesson(request.lesson)
+    preset, seeds = request.preset, tuple(request.seeds)
     if preset not in PRESETS:
-        raise CourseError(f"preset {preset!r} is not known; choose one of {', '.join(PRESETS)}")
-    part = choose_part(part, lesson)
-    data = choose_data(data, lesson, preset)
-    device = choose_device(device, preset)
+        raise CourseError(f"preset {preset!r} is unknown; choose one of {', '.join(PRESETS)}")
+    part = choose_part(request.part, lesson)
+    data = choose_data(request.data, lesson, preset)
+    device = choose_device(request.device, preset)
     arms = lesson.arms_of(preset, data, part)
 
     from shared.course.job_spec import Job
-    from shared.course.jobs import run_jobs  # here, so that the errors above come before PyTorch is loaded
+    from shared.course.jobs import run_jobs  # imported late: errors above are printed before PyTorch is loaded
 
-    own = data == lesson.data_sets[preset]
-    place = ROOT / "runs" / folder.name / (preset if own else f"{preset}-{re.sub('[^a-zA-Z0-9]+', '-', data)}")
+    default_data = data == lesson.data_sets[preset]
+    name = preset if default_data else f"{preset}-{re.sub('[^a-zA-Z0-9]+', '-', data)}"
+    run_folder = ROOT / "runs" / folder.name / name
     jobs = [
         Job(
             name=f"{arm.name} (seed {seed})" if len(seeds) > 1 else arm.name,
             function=arm.function,
             arguments={**arm.presets[preset], "seed": seed, "data": data, "device": device},
-            folder=place / f"seed-{seed}" / arm.name,
+            folder=run_folder / f"seed-{seed}" / arm.name,
         )
         for seed in seeds
         for arm in arms
     ]
-    results = iter(run_jobs(jobs, workers=WORKERS[device], resume=resume).values())
-    measured = {seed: {arm.name: next(results) for arm in arms} for seed in seeds}
-    return Run(preset, device, data, tuple(seeds), place, measured, part)
+    results = iter(run_jobs(jobs, workers=WORKERS[device], resume=request.resume).values())
+    measurements = {seed: {arm.name: next(results) for arm in arms} for seed in seeds}
+    return Run(preset, device, data, seeds, run_folder, measurements, part)
 
 
-def verdicts(lesson: Lesson, run: Run) -> list[Verdict]:
-    """Measure every claim that the run's arms can measure, and judge it where its threshold was made for such a run."""
-    own = run.data == lesson.data_sets[run.preset]
+def judge_claims(lesson: Lesson, run: Run) -> list[Verdict]:
+    """Measure every claim that the run's arms can measure; judge it if its threshold was calibrated for such a run."""
+    default_data = run.data == lesson.data_sets[run.preset]
     return [
-        judge(claim, run.arms, judged=claim.kind == "exact" or (own and run.preset in claim.presets))
+        judge(claim, run.arms, judged=claim.kind == "exact" or (default_data and run.preset in claim.presets))
         for claim in lesson.claims_of(run.preset, run.data, run.part)
     ]
 
 
-def run_lesson(number: int, preset: str, seeds: Sequence[int], **options) -> tuple[Lesson, Run, list[Verdict]]:
-    """Train, judge, draw and report: the steps of `make lesson-N`, in order. Options and errors are those of `train`."""
+def run_lesson(request: RunRequest) -> tuple[Lesson, Run, list[Verdict]]:
+    """Train, judge, draw and report: the steps of `make lesson-N`. Raises the errors of `train_arms`."""
     console = Console()
     started = time.monotonic()
-    run = train(number, preset, seeds, **options)
-    lesson, _ = load_lesson(number)
-    found = verdicts(lesson, run)
-    report = write_report(lesson, run, found, draw(lesson, run), time.monotonic() - started)
-    console.print(claims_table(found))
-    for verdict in found:
+    run = train_arms(request)
+    lesson, _ = load_lesson(request.lesson)
+    verdicts = judge_claims(lesson, run)
+    report = write_report(lesson, run, verdicts, draw_figures(lesson, run), time.monotonic() - started)
+    console.print(claims_table(verdicts))
+    for verdict in verdicts:
         if verdict.claim.reason and verdict.judged:
             console.print(f"[yellow]{verdict.claim.name}[/yellow]: {verdict.claim.reason}")
         if not verdict.as_expected:
             expected, measured = verdict.claim.expected, claim_row(verdict)["measured"]
             console.print(f"[bold red]{verdict.claim.name}[/bold red]: expected “{expected}”, measured {measured}")
     console.print(f"{time.monotonic() - started:.0f} s; report and figures: {report.relative_to(ROOT)}")
-    return lesson, run, found
+    return lesson, run, verdicts
 
 
-@command_line("stopped; the same command with RESUME=1 goes on from here")
-def from_command_line(description: str, act: Callable[[int, str, list[int], dict], bool]) -> int:
-    """Read the options, act, and return the status to exit with; an error for a person is one line."""
+@command_line("stopped; the same command with RESUME=1 continues from here")
+def from_command_line(description: str, command: Callable[[RunRequest], bool]) -> int:
+    """Parse the options, run `command`, and return the exit status: 0 when the command returned True, else 1."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("lesson", help="the lesson's number")
     parser.add_argument("--preset", default="cpu", help=" | ".join(PRESETS))
     parser.add_argument("--seeds", nargs="+", default=["0"])
-    parser.add_argument("--part", help="one part of a lesson that has several")
-    parser.add_argument("--data", help="a data set that the lesson knows")
+    parser.add_argument("--part", help="one part of a lesson with several parts")
+    parser.add_argument("--data", help="another data set of the lesson")
     parser.add_argument("--device", help="cpu or cuda")
-    parser.add_argument("--resume", action="store_true", help="go on where an interrupted run stopped")
-    given = parser.parse_args()
-    number = parse_whole_number("lesson", given.lesson)
-    seeds = [parse_whole_number("seed", seed) for seed in given.seeds]
-    options = {"part": given.part, "data": given.data, "device": given.device, "resume": given.resume}
-    return 0 if act(number, given.preset, seeds, options) else 1
+    parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
+    options = parser.parse_args()
+    request = RunRequest(
+        lesson=parse_whole_number("lesson", options.lesson),
+        preset=options.preset,
+        seeds=[parse_whole_number("seed", seed) for seed in options.seeds],
+        part=options.part,
+        data=options.data,
+        device=options.device,
+        resume=options.resume,
+    )
+    return 0 if command(request) else 1
 
 
-def _act(number: int, preset: str, seeds: list[int], options: dict) -> bool:
-    _, _, found = run_lesson(number, preset, seeds, **options)
-    return all(verdict.as_expected for verdict in found)
+def run_and_check(request: RunRequest) -> bool:
+    """Run a lesson and return whether every verdict is the expected one."""
+    _, _, verdicts = run_lesson(request)
+    return all(verdict.as_expected for verdict in verdicts)
 
 
 if __name__ == "__main__":
-    sys.exit(from_command_line(__doc__.splitlines()[0], _act))
+    sys.exit(from_command_line(__doc__.splitlines()[0], run_and_check))

@@ -1,8 +1,9 @@
-"""`make runs`: what lies under runs/, how far each run came, and the command that goes on with it.
+"""List the runs under runs/: how far each came, and the command that continues it (`make runs`).
 
 python -m shared.course.runs [FOLDER]
 """
 
+import argparse
 import json
 import shlex
 import sys
@@ -17,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from shared.cli import command_line
 from shared.course.job_spec import Job
 from shared.course.lesson import ROOT
 from shared.training.checkpoint import FILE_NAME
@@ -24,24 +26,30 @@ from shared.training.lock import in_use
 from shared.training.sharded_checkpoint import HEADER
 
 COLUMNS = ("lesson", "preset", "seed", "arm", "state", "size", "last change")
-OLDER = " (older code)"
-STYLE = {"finished": "green", "running": "cyan", "failed": "bold red", "cut": "yellow", "waiting": "dim"}
+OUTDATED = " (older code)"
+STYLE = {"finished": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "waiting": "dim"}
 
 
 @dataclass(frozen=True)
-class Found:
-    """One run under runs/: an arm of a lesson for one seed, or a training in a folder of its own."""
+class RunStatus:
+    """The state of one run: an arm of a lesson for one seed, or a training run outside of lessons.
+
+    lesson     its number; "" for a run outside of lessons
+    preset     followed by the data set if that is not the preset's own, as in "cpu-cifar10"
+    state      one of the words in STYLE, and details
+    arguments  of the arm's function
+    """
 
     folder: Path
-    lesson: str  # its number, "" where the run is no lesson's
-    place: str  # the preset, with the data set behind it where that is not the preset's own
+    lesson: str
+    preset: str
     seed: str
     arm: str
-    state: str  # a word of STYLE, and what there is to say
+    state: str
     arguments: dict
 
     @property
-    def word(self) -> str:
+    def state_word(self) -> str:
         return self.state.split()[0].rstrip(":,")  # as in "failed: no such file"
 
     @property
@@ -49,29 +57,29 @@ class Found:
         return [path for path in self.folder.rglob("*") if path.is_file()]
 
 
-def find_runs(runs: Path) -> list[Found]:
-    """Everything under `runs` that has been trained there, in the order of its path."""
-    tickets = [path for path in sorted(runs.rglob("job.json")) if "fingerprint" in _read(path)]
-    jobs = {path.parent for path in tickets}
+def find_runs(runs: Path) -> list[RunStatus]:
+    """Return the status of every run under `runs`, sorted by path: first the arms of lessons, then other runs."""
+    job_files = [path for path in sorted(runs.rglob("job.json")) if "fingerprint" in _read_json(path)]
+    job_folders = {path.parent for path in job_files}
     folders = {path.parent for path in runs.rglob(FILE_NAME)} | {path.parents[1] for path in runs.rglob(HEADER)}
-    own = [folder for folder in sorted(folders) if not jobs.intersection((folder, *folder.parents))]
-    return [*(_of_job(runs, ticket) for ticket in tickets), *(_of_its_own(runs, folder) for folder in own)]
+    others = [folder for folder in sorted(folders) if not job_folders.intersection((folder, *folder.parents))]
+    return [*(_job_status(runs, path) for path in job_files), *(_training_status(runs, folder) for folder in others)]
 
 
-def commands(found: list[Found]) -> Iterator[str]:
-    """The command that goes on with each lesson's run that is neither finished nor running now."""
-    together: dict[tuple[str, str], list[Found]] = {}
-    for run in found:
-        if run.lesson:
-            together.setdefault((run.lesson, run.place), []).append(run)
-    for (lesson, place), arms in together.items():
-        words = {arm.word for arm in arms}
+def resume_commands(statuses: list[RunStatus]) -> Iterator[str]:
+    """Yield the command that continues each lesson's run that is neither finished nor running now."""
+    by_run: dict[tuple[str, str], list[RunStatus]] = {}
+    for status in statuses:
+        if status.lesson:
+            by_run.setdefault((status.lesson, status.preset), []).append(status)
+    for (lesson, name), arms in by_run.items():
+        words = {arm.state_word for arm in arms}
         if words == {"finished"} or "running" in words:
             continue
-        preset = place.split("-")[0]
+        preset = name.split("-")[0]
         seeds = sorted({arm.seed for arm in arms}, key=int)
         parts = ["make", f"lesson-{lesson}", f"PRESET={preset}", f"SEED={shlex.quote(' '.join(seeds))}"]
-        if place != preset:
+        if name != preset:
             parts.append(f"DATA={shlex.quote(arms[0].arguments['data'])}")
         device = arms[0].arguments.get("device", "cpu")
         if device != ("cuda" if preset == "gpu" else "cpu"):
@@ -79,53 +87,58 @@ def commands(found: list[Found]) -> Iterator[str]:
         yield " ".join([*parts, "RESUME=1"])
 
 
-def _of_job(runs: Path, path: Path) -> Found:
-    ticket = _read(path)
-    parts = path.parent.relative_to(runs).parts
-    # lesson_05_vae/cpu/seed-0/the arm's name
+# ── The state of a run, read from its files ───────────────────────────────────────────────────────────────────────────
+
+
+def _job_status(runs: Path, path: Path) -> RunStatus:
+    """Return the status of a job of the runner, whose job.json is `path`."""
+    job, folder = _read_json(path), path.parent
+    arguments = job.get("arguments", {})
+    parts = folder.relative_to(runs).parts
+    # lesson_05_llava/cpu/seed-0/name of the arm
     if len(parts) == 4 and parts[0].startswith("lesson_") and parts[2].startswith("seed-"):
-        lesson, place = str(int(parts[0].split("_")[1])), parts[1]
+        lesson, preset = str(int(parts[0].split("_")[1])), parts[1]
         seed, arm = parts[2].removeprefix("seed-"), parts[3]
     else:
-        lesson, place, seed, arm = "", "", str(ticket.get("arguments", {}).get("seed", "")), "/".join(parts)
-    return Found(path.parent, lesson, place, seed, arm, _state(path.parent, ticket), ticket.get("arguments", {}))
+        lesson, preset, seed, arm = "", "", str(arguments.get("seed", "")), "/".join(parts)
+    return RunStatus(folder, lesson, preset, seed, arm, _job_state(folder, job), arguments)
 
 
-def _state(folder: Path, ticket: dict) -> str:
+def _job_state(folder: Path, job: dict) -> str:
+    progress = _read_json(folder / "progress.json")
     if in_use(folder):
-        report = _read(folder / "progress.json")
-        return f"running, step {report['step']} of {report['steps']}" if report else "running"
+        return f"running, step {progress['step']} of {progress['steps']}" if progress else "running"
     if (folder / "result.json").exists():
-        return "finished" + _of_older_code(folder, ticket)
-    if error := _first_error(folder / "error.txt"):
+        return "finished" + _outdated_note(folder, job)
+    if error := _error_line(folder / "error.txt"):
         return f"failed: {error}"
-    report = _read(folder / "progress.json")
-    if not report:
-        begun = (folder / "log.txt").exists()
-        return "cut before its first step" if begun else "waiting"
-    label = f" of {report['label']}" if report["label"] else ""
-    return f"cut at step {report['step']} of {report['steps']}{label}{_saved(folder)}{_of_older_code(folder, ticket)}"
+    if not progress:
+        started = (folder / "log.txt").exists()
+        return "interrupted before its first step" if started else "waiting"
+    label = f" of {progress['label']}" if progress["label"] else ""
+    step = f"interrupted at step {progress['step']} of {progress['steps']}"
+    return f"{step}{label}{_saved_note(folder)}{_outdated_note(folder, job)}"
 
 
-def _of_older_code(folder: Path, ticket: dict) -> str:
-    """A job is kept under a fingerprint that knows the code too: RESUME=1 begins afresh where that has changed."""
-    now = Job(ticket["name"], ticket["function"], ticket["arguments"], folder).fingerprint
-    return "" if ticket["fingerprint"] == now else OLDER
+def _outdated_note(folder: Path, job: dict) -> str:
+    """Return OUTDATED when the code has changed since the job's fingerprint was taken: RESUME=1 would start over."""
+    fingerprint = Job(job["name"], job["function"], job["arguments"], folder).fingerprint
+    return "" if job["fingerprint"] == fingerprint else OUTDATED
 
 
-def _saved(folder: Path) -> str:
-    """Say of which step the newest checkpoint is; an arm may train several models, each in a folder of its own."""
-    saved = [*folder.rglob(FILE_NAME), *folder.rglob(HEADER)]
-    if not saved:
+def _saved_note(folder: Path) -> str:
+    """Return the step of the newest checkpoint; an arm may train several models, each in its own folder."""
+    paths = [*folder.rglob(FILE_NAME), *folder.rglob(HEADER)]
+    if not paths:
         return ", nothing saved yet"
-    newest = max(saved, key=lambda path: path.stat().st_mtime)
-    header = _header(newest)
+    newest = max(paths, key=lambda path: path.stat().st_mtime)
+    header = _checkpoint_header(newest)
     return f", saved at {header['step']}" if header else f", {newest.name} damaged"
 
 
-def _of_its_own(runs: Path, folder: Path) -> Found:
-    """A training that no job stands behind: what its checkpoint says of it."""
-    headers = [_header(path) for path in (folder / FILE_NAME, *folder.glob(f"*/{HEADER}"))]
+def _training_status(runs: Path, folder: Path) -> RunStatus:
+    """Return the status of a training run that no job started, from its checkpoint."""
+    headers = [_checkpoint_header(path) for path in (folder / FILE_NAME, *folder.glob(f"*/{HEADER}"))]
     header = max(headers, key=lambda header: header.get("step", -1))
     name = folder.relative_to(runs).as_posix()
     if in_use(folder):
@@ -134,14 +147,14 @@ def _of_its_own(runs: Path, folder: Path) -> Found:
         state = f"failed: {FILE_NAME} is damaged or not from a training run"
     else:
         steps = header["settings"]["steps"]
-        state = "finished" if header["step"] == steps else f"cut at step {header['step']} of {steps}"
-    return Found(folder, "", "", str(header["settings"]["seed"]) if header else "", name, state, {})
+        state = "finished" if header["step"] == steps else f"interrupted at step {header['step']} of {steps}"
+    return RunStatus(folder, "", "", str(header["settings"]["seed"]) if header else "", name, state, {})
 
 
-def _header(path: Path) -> dict:
-    """What a checkpoint, or the header of a sharded one, says of its run; {} when it can't be read."""
+def _checkpoint_header(path: Path) -> dict:
+    """Return the header of a checkpoint or a sharded checkpoint; {} when it cannot be read."""
     if path.name == HEADER:
-        return _read(path)
+        return _read_json(path)
     try:
         with safetensors.safe_open(path, framework="np") as file:
             return json.loads((file.metadata() or {})["training"])
@@ -149,66 +162,75 @@ def _header(path: Path) -> dict:
         return {}
 
 
-def _read(path: Path) -> dict:
+def _read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
 
-def _first_error(path: Path) -> str:
+def _error_line(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").strip().splitlines() if path.exists() else []
     if not lines:
         return ""
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]  # of a traceback, its end says what went wrong
+    return lines[-1] if lines[0].startswith("Traceback") else lines[0]  # a traceback ends with the error
 
 
-# ── What it shows ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Output ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def size_text(size: float) -> str:
-    """Bytes for a person: 512 B, 3.4 kB, 120 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
+    """Format a number of bytes: 512 B, 3.4 kB, 120 MB."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
-    raise AssertionError("unreachable")
+    return f"{size:.0f} GB" if size >= 10 else f"{size:.1f} GB"
 
 
-def cells(run: Found) -> tuple[str, ...]:
-    """A run as the table shows it, under COLUMNS."""
-    changed = max((path.stat().st_mtime for path in run.files), default=run.folder.stat().st_mtime)
-    size = size_text(sum(path.stat().st_size for path in run.files))
+def table_cells(status: RunStatus) -> tuple[str, ...]:
+    """Return the cells of a run's row, in the order of COLUMNS."""
+    changed = max((path.stat().st_mtime for path in status.files), default=status.folder.stat().st_mtime)
+    size = size_text(sum(path.stat().st_size for path in status.files))
     date = f"{datetime.fromtimestamp(changed):%Y-%m-%d %H:%M}"
-    return run.lesson or "–", run.place or "–", run.seed or "–", run.arm, run.state, size, date
+    return status.lesson or "–", status.preset or "–", status.seed or "–", status.arm, status.state, size, date
 
 
-def show(runs: Path, terminal: bool) -> None:
-    """Print a table on a terminal, and elsewhere plain lines with tabs between, for other programs to read."""
-    found = find_runs(runs)
-    if not found:
-        print(f"nothing has run yet under {runs}; begin with `make lesson-1`")
-        return
-    if not terminal:
-        for row in (COLUMNS, *map(cells, found)):
+def print_runs(runs: Path, terminal: bool) -> None:
+    """Print a table on a terminal; otherwise lines of cells separated by tabs, for other programs."""
+    statuses = find_runs(runs)
+    if not statuses:
+        print(f"no run yet under {runs}; start with `make lesson-1`")
+    elif terminal:
+        _print_table(statuses)
+    else:
+        for row in (COLUMNS, *map(table_cells, statuses)):
             print("\t".join(row))
-        for command in commands(found):
-            print(f"to go on:\t{command}")
-        return
+        for command in resume_commands(statuses):
+            print(f"to continue:\t{command}")
+
+
+def _print_table(statuses: list[RunStatus]) -> None:
     console, table = Console(), Table(*COLUMNS)
-    for run in found:
-        *before, state, size, date = cells(run)
-        style = STYLE[run.word]
-        table.add_row(*map(escape, before), Text(state, style), size, date)
+    for status in statuses:
+        *names, state, size, date = table_cells(status)
+        table.add_row(*map(escape, names), Text(state, STYLE[status.state_word]), size, date)
     console.print(table)
-    if any(OLDER in run.state for run in found):
-        console.print("older code: the code has changed since, so RESUME=1 would not use these but begin them afresh")
-    going_on = list(commands(found))
-    for command in going_on:
-        console.print(f"to go on: [bold]{command}[/bold]", soft_wrap=True)
-    if not going_on:
-        console.print("nothing is left to go on with")
+    if any(OUTDATED in status.state for status in statuses):
+        console.print("older code: the code has changed since, so RESUME=1 starts these runs over")
+    commands = list(resume_commands(statuses))
+    for command in commands:
+        console.print(f"to continue: [bold]{command}[/bold]", soft_wrap=True)
+    if not commands:
+        console.print("no interrupted runs")
+
+
+@command_line()
+def main() -> None:
+    parser = argparse.ArgumentParser(description="List runs, how far each came, and how to continue it.")
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "runs")
+    print_runs(parser.parse_args().folder, sys.stdout.isatty())
 
 
 if __name__ == "__main__":
-    show(Path(sys.argv[1]) if sys.argv[1:] else ROOT / "runs", sys.stdout.isatty())
+    sys.exit(main())

@@ -1,84 +1,84 @@
-"""Checkpoints are made whole or not at all, and what has gone stale is named."""
+"""Checkpoints are replaced completely or not at all, and outdated ones are reported."""
 
 import json
 
 import pytest
 
-from shared.course import checkpoint as room
-from shared.course.checkpoint import PROVENANCE, Checkpoint, checkpoint_errors, hash_of, make
+from shared.course import checkpoint as checkpoint_module
+from shared.course.checkpoint import PROVENANCE, Checkpoint, checkpoint_errors, checkpoint_hash, train_checkpoint
 from shared.errors import CourseError
 
 
-def writes(content):
-    def make_it(folder):
+def write_weights(content):
+    def train(folder):
         (folder / "weights").write_text(content)
         return {"accuracy": 0.9}
 
-    return make_it
+    return train
 
 
-PARENT = Checkpoint("parent", "a parent", writes("1"), "1")
-CHILD = Checkpoint("child", "a child", writes("2"), "1", parents=("parent",))
+PARENT = Checkpoint("parent", "a parent", write_weights("1"), "1")
+CHILD = Checkpoint("child", "a child", write_weights("2"), "1", parents=("parent",))
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "CHECKPOINTS_FOLDER", tmp_path)
-    monkeypatch.setattr(room, "checkpoints", lambda: {0: PARENT, 2: CHILD})
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint_module, "CHECKPOINTS_FOLDER", tmp_path)
+    monkeypatch.setattr(checkpoint_module, "checkpoints", lambda: {0: PARENT, 2: CHILD})
     return tmp_path
 
 
-def test_a_chain_is_made_and_is_whole(place):
-    with pytest.raises(CourseError, match="make that first"):
-        make(2)
-    make(0)
-    make(2)
-    record = json.loads((place / "child" / PROVENANCE).read_text())
+def test_a_chain_of_checkpoints_is_trained_without_errors(folder):
+    with pytest.raises(CourseError, match="train that first"):
+        train_checkpoint(2)
+    train_checkpoint(0)
+    train_checkpoint(2)
+    record = json.loads((folder / "child" / PROVENANCE).read_text())
     assert record["made by"] == "make checkpoint-2"
     assert record["measured"] == {"accuracy": 0.9}
     assert record["toy world"] == "1"
-    assert record["parents"] == {"parent": hash_of(place / "parent")}
-    assert checkpoint_errors([PARENT, CHILD], place) == []
-    assert sorted(path.name for path in place.iterdir()) == ["child", "parent"]
-    make(0)  # again over the old one
-    assert checkpoint_errors([PARENT, CHILD], place) == []
+    assert record["parents"] == {"parent": checkpoint_hash(folder / "parent")}
+    assert checkpoint_errors([PARENT, CHILD], folder) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["child", "parent"]
+    train_checkpoint(0)  # again over the old one
+    assert checkpoint_errors([PARENT, CHILD], folder) == []
 
 
-def test_what_is_stale_is_named(place):
-    assert checkpoint_errors([PARENT], place) == ["parent is missing"]
-    make(0)
-    make(2)
-    (place / "parent" / "weights").write_text("another")
-    found = checkpoint_errors([PARENT, CHILD], place)
-    assert len(found) == 2
-    assert "parent: its files are not those" in found[0]
-    assert "child was made from a parent that has changed since" in found[1]
-    (place / "parent" / "weights").write_text("1")
-    (place / "child" / "more").write_text("unasked")
-    assert ["child: its files are not those" in found for found in checkpoint_errors([PARENT, CHILD], place)] == [True]
-    (place / "child" / "more").unlink()
-    path = place / "parent" / PROVENANCE
+def test_outdated_checkpoints_are_reported(folder):
+    assert checkpoint_errors([PARENT], folder) == ["parent is missing"]
+    train_checkpoint(0)
+    train_checkpoint(2)
+    (folder / "parent" / "weights").write_text("another")
+    errors = checkpoint_errors([PARENT, CHILD], folder)
+    assert len(errors) == 2
+    assert "parent: its files differ" in errors[0]
+    assert "child was trained from parent, which has changed since" in errors[1]
+    (folder / "parent" / "weights").write_text("1")
+    (folder / "child" / "more").write_text("added later")
+    assert ["child: its files differ" in error for error in checkpoint_errors([PARENT, CHILD], folder)] == [True]
+    (folder / "child" / "more").unlink()
+    path = folder / "parent" / PROVENANCE
     path.write_text(path.read_text().replace('"toy world": "1"', '"toy world": "0"'))
-    assert "made in toy world 0; now it is 1" in checkpoint_errors([PARENT, CHILD], place)[0]
-    orphan = Checkpoint("child", "a child", writes("2"), "1")
-    assert "other parents" in checkpoint_errors([orphan], place)[0]
+    assert "trained on toy world 0; the current version is 1" in checkpoint_errors([PARENT, CHILD], folder)[0]
+    orphan = Checkpoint("child", "a child", write_weights("2"), "1")
+    assert "other parents" in checkpoint_errors([orphan], folder)[0]
 
 
-def test_what_fails_half_way_leaves_the_old_one(place, monkeypatch):
-    make(0)
-    before = hash_of(place / "parent")
+def test_an_interrupted_training_leaves_the_old_checkpoint(folder, monkeypatch):
+    train_checkpoint(0)
+    before = checkpoint_hash(folder / "parent")
 
-    def breaks(folder):
+    def interrupt(folder):
         (folder / "weights").write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(room, "checkpoints", lambda: {0: Checkpoint("parent", "a parent", breaks, "1")})
+    monkeypatch.setattr(checkpoint_module, "checkpoints", lambda: {0: Checkpoint("parent", "a parent", interrupt, "1")})
     with pytest.raises(KeyboardInterrupt):
-        make(0)
-    assert hash_of(place / "parent") == before
-    assert [path.name for path in place.iterdir()] == ["parent"]
+        train_checkpoint(0)
+    assert checkpoint_hash(folder / "parent") == before
+    assert [path.name for path in folder.iterdir()] == ["parent"]
 
 
-def test_a_lesson_without_one_is_an_error(place):
-    with pytest.raises(CourseError, match="lesson 1 keeps no checkpoint; lessons that do: 0, 2"):
-        make(1)
+def test_a_lesson_without_a_checkpoint_is_an_error(folder):
+    with pytest.raises(CourseError, match="lesson 1 has no checkpoint; lessons with one: 0, 2"):
+        train_checkpoint(1)

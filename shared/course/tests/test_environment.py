@@ -1,4 +1,4 @@
-"""Setting up: once, and by one at a time."""
+"""The environment is set up once, and by one process at a time."""
 
 import threading
 import time
@@ -10,39 +10,39 @@ from shared.course import environment
 
 @pytest.fixture
 def built(tmp_path, monkeypatch):
-    """Set-ups of a folder that install nothing; returns what each has done."""
-    times = []
+    """Replace the set-up by one that installs nothing; return the list of its events."""
+    events = []
 
     def build():
-        times.append("begins")
+        events.append("begin")
         environment.STAMP.write_text(environment.fingerprint())
-        times.append("ends")
+        events.append("end")
 
     for name in environment.PINS:
         (tmp_path / name).write_text("")
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setattr(environment, "STAMP", tmp_path / "ready")
     monkeypatch.setattr(environment, "build", build)
-    return times
+    return events
 
 
-def test_a_set_up_waits_for_another_and_finds_it_done(built, capsys):
-    waiting, said = threading.Thread(target=environment.main), ""
-    with environment.alone():
+def test_a_set_up_waits_for_another_and_does_not_repeat_it(built, capsys):
+    waiting, message = threading.Thread(target=environment.main), ""
+    with environment.setup_lock():
         waiting.start()
-        while "another make is setting up the course" not in said:
-            said += capsys.readouterr().err
+        while "another make is setting up the course" not in message:
+            message += capsys.readouterr().err
             time.sleep(0.01)
         assert not built
         environment.build()
     waiting.join()
-    assert built == ["begins", "ends"]
+    assert built == ["begin", "end"]
 
 
-def test_changed_pins_set_up_again(built):
+def test_changed_pins_are_set_up_again(built):
     environment.main()
     environment.main()
-    assert built == ["begins", "ends"]
+    assert built == ["begin", "end"]
     (environment.ROOT / environment.PINS[0]).write_text("another")
     environment.main()
-    assert built == ["begins", "ends"] * 2
+    assert built == ["begin", "end"] * 2
