@@ -40,7 +40,7 @@ from shared.distributed import join as meet
 from shared.errors import CourseError
 from shared.finetuning import load_adapters, merge_and_remove_adapters, save_adapters, trainable_fraction
 from shared.training import Batches, RunOptions, Stage, TrainingInterrupted, train
-from shared.training.lock import sole_use
+from shared.training.lock import exclusive_lock
 from shared.training.stages import enter_stage
 
 TOY, TOY_WORLD = "toy:", "toy-world"
@@ -59,7 +59,7 @@ def run(configuration: Configuration, output: Path, *, resume: bool = False) -> 
     """
     device = meet(_device(configuration.device))
     joined = join(configuration.model, configuration.seed)
-    with sole_use(output) if is_main() else contextlib.nullcontext():
+    with exclusive_lock(output) if is_main() else contextlib.nullcontext():
         if is_main():
             _begin(configuration, output, joined, resume)
         gather_values(None)  # nobody reads before all is written

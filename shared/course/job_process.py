@@ -23,7 +23,7 @@ from shared.course.context import RunContext
 from shared.course.jobs import INTERRUPTED, SECONDS_TO_SAVE
 from shared.errors import CourseError
 from shared.training.interruption import TrainingInterrupted
-from shared.training.lock import sole_use
+from shared.training.lock import exclusive_lock
 from shared.training.memory import peak_process_memory
 
 
@@ -36,7 +36,7 @@ def main(folder: Path) -> int:
     try:
         function = imported(job["function"])
         # One whose parent was killed may still be saving in this folder.
-        with sole_use(folder, patience=SECONDS_TO_SAVE):
+        with exclusive_lock(folder, patience=SECONDS_TO_SAVE):
             result = _call(function, job, folder)
         record = _checked(job["function"], result) | _costs(job, started)
         write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())

@@ -19,7 +19,7 @@ from shared.course.job_display import open_job_display
 from shared.course.job_spec import ROOT, Job
 from shared.errors import CourseError
 from shared.training.interruption import Interruption, TrainingInterrupted
-from shared.training.lock import sole_use
+from shared.training.lock import exclusive_lock
 from shared.training.progress import REPORT_VARIABLE
 
 INTERRUPTED = 130  # the status of a job that was asked to stop and has saved
@@ -99,7 +99,7 @@ def _prepare(job: Job, resume: bool) -> dict | None:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     with disk_errors(folder):
         if not goes_on and folder.exists():
-            with sole_use(folder, patience=SECONDS_TO_SAVE):
+            with exclusive_lock(folder, patience=SECONDS_TO_SAVE):
                 shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").unlink(missing_ok=True)

@@ -15,7 +15,7 @@ _ours: set[Path] = set()  # folders that this process uses already
 
 
 @contextlib.contextmanager
-def sole_use(folder: Path, patience: float = 1.0) -> Iterator[None]:
+def exclusive_lock(folder: Path, patience: float = 1.0) -> Iterator[None]:
     """Within this context no other process gets the sole use of `folder`, which is made where it does not exist.
 
     The system keeps the lock, not a file: it ends with the process, however that ends. A process may nest it.

@@ -19,7 +19,7 @@ from shared.training.config import Evaluation, RunOptions, TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.explosion import LossWatch
 from shared.training.interruption import Interruption, TrainingInterrupted
-from shared.training.lock import sole_use
+from shared.training.lock import exclusive_lock
 from shared.training.lost_process import lost_process_told
 from shared.training.memory import peak_memory
 from shared.training.metrics import MetricsLog, Window
@@ -79,7 +79,7 @@ def train(
         open_things.enter_context(lost_process_told(folder))
         if folder is not None:
             if is_main():
-                open_things.enter_context(sole_use(folder))
+                open_things.enter_context(exclusive_lock(folder))
             prepare_folder(folder, run.resume)
             load_newest(folder, state)
 

@@ -14,7 +14,7 @@ from shared.course.job_spec import Job
 from shared.course.runs import OUTDATED, find_runs, print_runs, resume_commands, size_text
 from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.training.checkpoint import FILE_NAME
-from shared.training.lock import sole_use
+from shared.training.lock import exclusive_lock
 
 FUNCTION = "shared.course.tests.job_functions:train_small"
 
@@ -77,7 +77,7 @@ def test_every_state_is_listed(tmp_path, arm):
     arm("waiting")
     running = arm("running")
     write_progress(running, 3)
-    with sole_use(running):
+    with exclusive_lock(running):
         assert states(tmp_path) == {
             "done": "finished",
             "failed kindly": "failed: no such flavor: vanilla; choose chocolate",
@@ -142,7 +142,7 @@ def test_only_unfinished_runs_have_a_command(tmp_path, arm):
     assert list(resume_commands(find_runs(tmp_path))) == []
     other = arm("registers")
     assert len(list(resume_commands(find_runs(tmp_path)))) == 1
-    with sole_use(other):  # a running arm needs no second process
+    with exclusive_lock(other):  # a running arm needs no second process
         assert list(resume_commands(find_runs(tmp_path))) == []
 
 

@@ -12,14 +12,14 @@ from shared.course.job_spec import ROOT, Job
 from shared.course.jobs import run_jobs
 from shared.errors import CourseError
 from shared.training import RunOptions, TrainingConfig, train
-from shared.training import lock as sole_use
+from shared.training import lock as exclusive_lock
 from shared.training.lock import in_use
 
 HOLD = """
 import sys
 from pathlib import Path
-from shared.training.lock import sole_use
-with sole_use(Path(sys.argv[1])):
+from shared.training.lock import exclusive_lock
+with exclusive_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -31,7 +31,7 @@ def other(tmp_path):
     # Without the rest of the course, which takes seconds to load.
     path = {"PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD.replace("shared.training.lock", "sole_use"), str(tmp_path)],
+        [sys.executable, "-c", HOLD.replace("shared.training.lock", "exclusive_lock"), str(tmp_path)],
         cwd=ROOT / "shared" / "training",
         env=os.environ | path,
         stdin=subprocess.PIPE,
@@ -46,12 +46,12 @@ def other(tmp_path):
 def test_a_second_process_is_refused_by_name(tmp_path, other):
     assert in_use(tmp_path)
     refused = pytest.raises(CourseError, match=f"another process is at work in {tmp_path}; let it finish")
-    with refused, sole_use.sole_use(tmp_path, patience=0.0):
+    with refused, exclusive_lock.exclusive_lock(tmp_path, patience=0.0):
         pass
     other.kill()
     other.wait()
     assert not in_use(tmp_path)  # however the other one ended
-    with sole_use.sole_use(tmp_path, patience=0.0):
+    with exclusive_lock.exclusive_lock(tmp_path, patience=0.0):
         pass
 
 
@@ -63,7 +63,7 @@ def test_a_job_waits_for_one_that_is_still_saving(tmp_path, other, monkeypatch, 
         other.kill()
         other.wait()
 
-    monkeypatch.setattr(sole_use.time, "sleep", meanwhile)
+    monkeypatch.setattr(exclusive_lock.time, "sleep", meanwhile)
     job = Job("add", "shared.course.tests.job_functions:add", {"first": 1, "second": 2}, tmp_path)
     assert run_jobs([job])["add"]["sum"] == 3
     assert f"waiting for the process that is still at work in {tmp_path}" in capsys.readouterr().err
@@ -111,8 +111,8 @@ def test_a_training_has_its_folder_for_itself(tmp_path, monkeypatch):
 
 
 def test_a_process_may_nest_its_use(tmp_path):
-    with sole_use.sole_use(tmp_path):
-        with sole_use.sole_use(tmp_path / ".", patience=0.0):
+    with exclusive_lock.exclusive_lock(tmp_path):
+        with exclusive_lock.exclusive_lock(tmp_path / ".", patience=0.0):
             assert in_use(tmp_path)
         assert in_use(tmp_path)
     assert not in_use(tmp_path)
@@ -123,5 +123,5 @@ def test_where_there_are_no_locks_everybody_is_let_in(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with sole_use.sole_use(tmp_path, patience=0.0):
+    with exclusive_lock.exclusive_lock(tmp_path, patience=0.0):
         assert not in_use(tmp_path)
