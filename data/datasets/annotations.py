@@ -1,4 +1,4 @@
-"""Annotation files in COCO's manner: one JSON object with lists of records, checked as they are read."""
+"""Annotation files in COCO's format: one JSON object with lists of records, validated while reading."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,15 +9,18 @@ from shared.errors import CourseError
 
 
 def read_annotations(file: Path, how_to_get: str) -> dict[str, Any]:
-    """The object in a JSON file. Raises CourseError when there is none, or it is cut off; `how_to_get` is then said."""
+    """Return the object in a JSON file.
+
+    Raises CourseError when the file is missing, truncated or not an object; the message ends with `how_to_get`.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CourseError(f"{file} is not there. {how_to_get}") from None
+        raise CourseError(f"{file} does not exist. {how_to_get}") from None
     except json.JSONDecodeError as error:
         raise CourseError(
-            f"{file} is no whole JSON ({error.msg} at character {error.pos:,} of {len(error.doc):,}); "
-            f"perhaps a download that broke off. {how_to_get}"
+            f"{file} is not valid JSON ({error.msg} at character {error.pos:,} of {len(error.doc):,}); "
+            f"the download may be incomplete. {how_to_get}"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise CourseError(f"{file} cannot be read ({error}). {how_to_get}") from error
@@ -29,53 +32,55 @@ def read_annotations(file: Path, how_to_get: str) -> dict[str, Any]:
 def records(
     content: Mapping[str, Any], file: Path, key: str, fields: Mapping[str, type], *, unique: str | None = None
 ) -> list[dict[str, Any]]:
-    """The list under `key`, each record with all `fields` of their types; `unique` is a field that no two share.
+    """Return the list under `key`; each record has all `fields` with their types.
 
-    Raises CourseError that names the file, the record's place in the list and what is wrong with it.
+    unique  a field whose values must differ between records
+
+    Raises CourseError that names the file, the record's index and the error in it.
     """
-    found = content.get(key)
-    if not isinstance(found, list):
-        there = ", ".join(map(str, content)) or "nothing"
-        raise CourseError(f"{file} has no list {key!r}; it holds {there}. Is it the right file?")
-    seen: dict[Any, int] = {}
-    for index, record in enumerate(found):
+    listed = content.get(key)
+    if not isinstance(listed, list):
+        keys = ", ".join(map(str, content)) or "nothing"
+        raise CourseError(f"{file} has no list {key!r}; it holds {keys}. Check that it is the right file.")
+    index_of: dict[Any, int] = {}
+    for index, record in enumerate(listed):
         where = f"{file}: {key}[{index}]"
         if not isinstance(record, dict):
             raise CourseError(f"{where} is a {type(record).__name__}; expected an object with {', '.join(fields)}")
         for name, kind in fields.items():
-            # A boolean is an int to Python, and no id to anyone else.
+            # Python counts a boolean as an int; as an id it is an error.
             if not isinstance(record.get(name), kind) or isinstance(record.get(name), bool):
-                raise CourseError(f"{where} has {name} = {record.get(name)!r}; expected {_called(kind)}")
-        if unique is not None and seen.setdefault(record[unique], index) != index:
-            raise CourseError(f"{where} has the {unique} of {key}[{seen[record[unique]]}], {record[unique]!r}")
-    return found
+                raise CourseError(f"{where} has {name} = {record.get(name)!r}; expected {_type_name(kind)}")
+        if unique is not None and index_of.setdefault(record[unique], index) != index:
+            raise CourseError(f"{where} has the {unique} of {key}[{index_of[record[unique]]}], {record[unique]!r}")
+    return listed
 
 
-def must_be_in(ids: Iterable[Any], known: Mapping[Any, Any], file: Path, what: str) -> None:
-    """Raise CourseError when some of `ids` are not `known`; `what` ends the sentence "3 … (the first is 7)"."""
-    missing = [each for each in ids if each not in known]
+def require_ids(ids: Iterable[Any], defined: Mapping[Any, Any], file: Path, problem: str) -> None:
+    """Raise CourseError when some `ids` are not `defined`; `problem` completes "3 … (the first is 7)"."""
+    missing = [each for each in ids if each not in defined]
     if missing:
-        raise CourseError(f"{file}: {len(missing):,} {what} (the first is {missing[0]})")
+        raise CourseError(f"{file}: {len(missing):,} {problem} (the first is {missing[0]})")
 
 
-def present(files: Mapping[Any, Path], how_to_get: str, *, skip_missing: bool) -> set[Any]:
-    """The keys of those images that are there; each folder is read once, for there may be a hundred thousand.
+def existing_files(files: Mapping[Any, Path], how_to_get: str, *, skip_missing: bool) -> set[Any]:
+    """Return the keys of the images whose files exist; each folder is listed only once.
 
-    Raises CourseError when some are not, unless `skip_missing`; and then still when none is.
+    Raises CourseError when some are missing, unless `skip_missing` is set, and always when all are missing.
     """
     listed = {folder: set() for folder in {file.parent for file in files.values()}}
     for folder, names in listed.items():
         if folder.is_dir():
             names.update(path.name for path in folder.iterdir())
-    there = {key for key, file in files.items() if file.name in listed[file.parent]}
-    missing = [file for key, file in files.items() if key not in there]
-    if missing and not (skip_missing and there):
+    existing = {key for key, file in files.items() if file.name in listed[file.parent]}
+    missing = [file for key, file in files.items() if key not in existing]
+    if missing and not (skip_missing and existing):
         raise CourseError(
-            f"{len(missing):,} of {len(files):,} images are not there, the first is {missing[0]}. {how_to_get}"
-            + ("" if not there else " Or use those that are there, with skip_missing=True.")
+            f"{len(missing):,} of {len(files):,} images are missing, the first is {missing[0]}. {how_to_get}"
+            + (" Or use the existing ones with skip_missing=True." if existing else "")
         )
-    return there
+    return existing
 
 
-def _called(kind: type) -> str:
+def _type_name(kind: type) -> str:
     return {int: "a whole number", str: "a text", list: "a list", dict: "an object"}[kind]

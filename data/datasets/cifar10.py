@@ -1,9 +1,9 @@
-"""CIFAR-10: 60,000 colour photographs, 32 × 32, ten classes (Krizhevsky 2009, "Learning Multiple Layers of Features").
+"""CIFAR-10: 60,000 color photographs, 32 × 32, ten classes (Krizhevsky 2009, "Learning Multiple Layers of Features").
 
-Looked for in `cifar10/`, `cifar-10/` and the data folder itself, in this order:
-the official archive `cifar-10-binary.tar.gz` (fetched when nothing is here; read as raw bytes, nothing is unpickled);
-the folder `cifar-10-batches-bin` that comes out of it; `cifar10_jpeg.npz`, the same photographs as JPEG, which are
-not the official pixels any more. The last two only with `UNVERIFIED=1`, and results say so.
+The reader searches `cifar10/`, `cifar-10/` and the data folder itself, in this order:
+the official archive `cifar-10-binary.tar.gz` (downloaded when missing; read as raw bytes, nothing is unpickled);
+the extracted folder `cifar-10-batches-bin`; `cifar10_jpeg.npz`, the same photographs as JPEG, whose pixels differ from
+the official ones. The last two are read only with `UNVERIFIED=1`, and the results state it.
 """
 
 import io
@@ -18,8 +18,8 @@ from data.datasets.image_dataset import ImageDataset
 from shared.errors import CourseError
 
 FOLDERS = ("cifar10", "cifar-10")
-# The MD5 is the one that the official page gives. That page gives no SHA-256; this one is in the checksum
-# registries of several libraries (TensorFlow Datasets among them).
+# The official page states the MD5 only. The SHA-256 is recorded in the checksum registries of several libraries,
+# for example TensorFlow Datasets.
 ARCHIVE = RemoteFile(
     "cifar-10-binary.tar.gz",
     ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
@@ -39,7 +39,7 @@ RECORD = 1 + 3 * 32 * 32  # a label, then the red, the green and the blue plane
 def cifar10() -> ImageDataset:
     """Return CIFAR-10: 50,000 images to train on and 10,000 held out, [n, 32, 32, 3].
 
-    Raises CourseError when it is not here and cannot be fetched, or the files are not what they should be.
+    Raises CourseError when it is missing and cannot be downloaded, or when a file is invalid.
     """
     other = find(FOLDERS, EXTRACTED) or find(FOLDERS, PACKED)
     if other and not find(FOLDERS, ARCHIVE.name):
@@ -48,10 +48,10 @@ def cifar10() -> ImageDataset:
         try:
             archive = obtain(ARCHIVE, FOLDERS)
         except CourseError as error:
-            raise CourseError(f"{error}\nOr set UNVERIFIED=1 to use {other}; the results will say so.") from error
+            raise CourseError(f"{error}\nOr set UNVERIFIED=1 to use {other}; the results will state it.") from error
     else:
         archive = obtain(ARCHIVE, FOLDERS)
-    note = "" if archive.verified else "an archive that is not the official one (checksum)"
+    note = "" if archive.verified else "an unofficial archive (checksum differs)"
     return _dataset(_from_archive(archive.path), archive.verified, note)
 
 
@@ -63,7 +63,7 @@ def _dataset(batches: dict[str, bytes], verified: bool, note: str) -> ImageDatas
 
 def _records(batches: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     records = np.frombuffer(b"".join(batches), np.uint8).reshape(-1, RECORD)
-    # Planes of colour → colour last.
+    # Planes of color → color last.
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), records[:, 0].astype(np.int64)
 
@@ -74,18 +74,18 @@ def _checked(batches: dict[str, bytes], source: Path) -> dict[str, bytes]:
             raise CourseError(f"{source}: {name} is missing; get {ARCHIVE.urls[0]} again")
         content = batches[name]
         if len(content) % RECORD or not content or max(content[::RECORD]) > 9:
-            raise CourseError(f"{source}: {name} is no row of {RECORD}-byte records with labels from 0 to 9")
+            raise CourseError(f"{source}: {name} is not a sequence of {RECORD}-byte records with labels 0 to 9")
     return batches
 
 
 def _from_archive(path: Path) -> dict[str, bytes]:
-    """Read the batches out of the archive in memory: nothing of it is written to disk."""
+    """Read the batches from the archive in memory, without extracting it to disk."""
     try:
         with tarfile.open(path, "r:gz") as archive:
             members = [member for member in archive if member.isfile() and member.name.endswith(".bin")]
             return _checked({Path(member.name).name: archive.extractfile(member).read() for member in members}, path)
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise CourseError(f"{path}: damaged archive ({error}). Remove it, so that it is downloaded again.") from error
+        raise CourseError(f"{path}: damaged archive ({error}). Remove it to download it again.") from error
 
 
 def _from_folder(folder: Path) -> ImageDataset:
@@ -94,14 +94,14 @@ def _from_folder(folder: Path) -> ImageDataset:
 
 
 def _from_jpeg(path: Path) -> ImageDataset:
-    """Decode the packed JPEGs: one head for all, a scan for each, sorted by class."""
+    """Decode the packed JPEGs: one shared header, one scan per image, sorted by class."""
     try:
         with np.load(path, allow_pickle=False) as packed:
-            head, scans, offsets = packed["header"].tobytes(), packed["scans"].tobytes(), packed["offsets"]
+            header, scans, offsets = packed["header"].tobytes(), packed["scans"].tobytes(), packed["offsets"]
             labels, is_test = packed["labels"].astype(np.int64), packed["is_test"].astype(bool)
         images = np.empty((len(labels), 32, 32, 3), np.uint8)
         for image, start, end in zip(images, offsets, offsets[1:], strict=False):
-            image[:] = Image.open(io.BytesIO(head + scans[start:end]), formats=["JPEG"])
+            image[:] = Image.open(io.BytesIO(header + scans[start:end]), formats=["JPEG"])
     except (OSError, KeyError, ValueError) as error:
         raise CourseError(f"{path}: not CIFAR-10 packed as JPEG ({error})") from error
     return ImageDataset(

@@ -5,13 +5,13 @@ Read from the official files, unpacked in `coco/` or `mscoco/` of the data folde
     coco/annotations/captions_val2017.json
     coco/val2017/000000000139.jpg
 
-They are not fetched by themselves: the images alone are 19 GB. COCO publishes no checksums to compare with.
+They are not downloaded automatically: the images alone are 19 GB. COCO publishes no checksums.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.datasets.annotations import must_be_in, present, read_annotations, records
+from data.datasets.annotations import existing_files, read_annotations, records, require_ids
 from data.datasets.download import data_folder, find
 
 FOLDERS = ("coco", "mscoco")
@@ -20,7 +20,7 @@ HOME = "http://images.cocodataset.org"
 
 @dataclass(frozen=True)
 class CaptionedImage:
-    """A photograph and what people said about it. (`data.datasets.image_folder.read_image` reads `file`.)"""
+    """A photograph and its captions; `data.datasets.image_folder.read_image` reads `file`."""
 
     image_id: int
     file: Path
@@ -30,8 +30,8 @@ class CaptionedImage:
 def coco_captions(split: str = "val2017", *, skip_missing: bool = False) -> list[CaptionedImage]:
     """Return the images of a split: "train2017" (118,287), "val2017" (5,000), or those of 2014.
 
-    With `skip_missing` an image whose file is not there is left out. Raises CourseError when files are not there
-    (saying where to get them), are cut off, or do not fit each other.
+    With `skip_missing`, images whose files are missing are left out. Raises CourseError when files are missing
+    (with instructions), truncated, or inconsistent with each other.
     """
     year = split[-4:]
     annotations = find(FOLDERS, f"annotations/captions_{split}.json")
@@ -53,12 +53,12 @@ def read_captions(
     """
     content = read_annotations(annotations, how_to_get)
     photographs = records(content, annotations, "images", {"id": int, "file_name": str}, unique="id")
-    said = records(content, annotations, "annotations", {"image_id": int, "caption": str})
+    annotated = records(content, annotations, "annotations", {"image_id": int, "caption": str})
     captions: dict[int, list[str]] = {}
-    for each in said:
+    for each in annotated:
         captions.setdefault(each["image_id"], []).append(each["caption"].strip())
     files = {each["id"]: images / each["file_name"] for each in photographs}
-    must_be_in(captions, files, annotations, "images have captions and are not listed among the images")
-    must_be_in(files, captions, annotations, "images have no caption")
-    there = present(files, how_to_get, skip_missing=skip_missing)
-    return [CaptionedImage(key, file, tuple(captions[key])) for key, file in files.items() if key in there]
+    require_ids(captions, files, annotations, "images have captions and are not listed among the images")
+    require_ids(files, captions, annotations, "images have no caption")
+    existing = existing_files(files, how_to_get, skip_missing=skip_missing)
+    return [CaptionedImage(key, file, tuple(captions[key])) for key, file in files.items() if key in existing]

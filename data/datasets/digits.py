@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits of `data/digits.csv.gz`, 8 × 8, as arrays. They are part of the project: no download."""
+"""The 1,797 handwritten digits of `data/digits.csv.gz`, 8 × 8, as arrays. They are part of the repository."""
 
 import numpy as np
 from jaxtyping import Int64, UInt8
@@ -10,19 +10,19 @@ CLASS_NAMES = tuple("0123456789")
 
 
 def load() -> tuple[UInt8[np.ndarray, "digits 8 8"], Int64[np.ndarray, " digits"]]:
-    """Return all images (0 is paper, 16 is full ink) and the digits they show, in the order of the file."""
-    found = files.load()
-    return np.array(found.images, np.uint8).reshape(-1, 8, 8), np.array(found.labels, np.int64)
+    """Return all images (0 is white, 16 is black) and their labels, in the order of the file."""
+    dataset = files.load()
+    return np.array(dataset.images, np.uint8).reshape(-1, 8, 8), np.array(dataset.labels, np.int64)
 
 
 def split(seed: int) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_out"]]:
-    """Return which digits to train on and which random fifth is held out: the same split as the stdlib's."""
-    train, held_out = files.split(len(files.load().labels), 0.2, seed)
+    """Return the indices of the training digits and of a random held-out fifth: the same split as `shared.stdlib.digits`."""
+    train, held_out = files.train_test_split(len(files.load().labels), 0.2, seed)
     return np.array(train, np.int64), np.array(held_out, np.int64)
 
 
 def last_fifth() -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_out"]]:
-    """Return the split that holds out the end of the file: other people's handwriting, which is harder."""
+    """Return the split that holds out the end of the file: other writers, which is harder."""
     count = len(files.load().labels)
     order = np.arange(count)
     return order[: count - round(count * 0.2)], order[count - round(count * 0.2) :]

@@ -1,6 +1,6 @@
-"""Fashion-MNIST: 70,000 gray pictures of clothes, 28 × 28, ten classes (Xiao, Rasul, Vollgraf, arXiv:1708.07747; MIT).
+"""Fashion-MNIST: 70,000 gray images of clothes, 28 × 28, ten classes (Xiao, Rasul, Vollgraf, arXiv:1708.07747; MIT).
 
-Read from the four official files, where they lie in `fashion_mnist/` or `fashion-mnist/` of the data folder.
+The four official files are read from `fashion_mnist/` or `fashion-mnist/` in the data folder.
 """
 
 import gzip
@@ -42,7 +42,7 @@ CLASS_NAMES = (
 def fashion_mnist() -> ImageDataset:
     """Return Fashion-MNIST: 60,000 images to train on and 10,000 held out, [n, 28, 28, 1].
 
-    Raises CourseError when the files are not here and cannot be fetched, or are not what they should be.
+    Raises CourseError when a file is missing and cannot be downloaded, or is invalid.
     """
     arrays, verified = [], True
     for name, sha256 in SHA256.items():
@@ -61,24 +61,28 @@ def fashion_mnist() -> ImageDataset:
         test_labels.astype(np.int64),
         CLASS_NAMES,
         verified,
-        "" if verified else "files that are not the official ones (checksum)",
+        "" if verified else "unofficial files (checksum differs)",
     )
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
     """Return the bytes of a gzipped IDX file as an array of `axes` axes.
 
-    IDX is two zero bytes, 8 for unsigned bytes, the number of axes, the length of each (4 bytes, big end first), then
-    the bytes (Yann LeCun, the MNIST database). Raises CourseError, naming the file, when it is anything else.
+    IDX: two zero bytes, 8 for unsigned bytes, the number of axes, the length of each axis (4 bytes, big-endian), then
+    the data (Yann LeCun, the MNIST database). Raises CourseError that names the file for any other content.
     """
     try:
         content = gzip.decompress(path.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
-        raise CourseError(f"{path}: damaged gzip file ({error}). Remove it, so that it is downloaded again.") from error
+        raise CourseError(f"{path}: damaged gzip file ({error}). Remove it to download it again.") from error
     head = 4 + 4 * axes
     if content[:4] != bytes((0, 0, 8, axes)) or len(content) < head:
-        raise CourseError(f"{path}: no IDX file of unsigned bytes with {axes} axes; its head is {content[:4].hex()}")
+        raise CourseError(
+            f"{path}: not an IDX file of unsigned bytes with {axes} axes; it starts with {content[:4].hex()}"
+        )
     lengths = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, head, 4))
     if len(content) != head + math.prod(lengths):
-        raise CourseError(f"{path}: {lengths} promises {math.prod(lengths)} bytes, there are {len(content) - head}")
+        raise CourseError(
+            f"{path}: the header states {math.prod(lengths)} bytes {lengths}, the file holds {len(content) - head}"
+        )
     return np.frombuffer(content, np.uint8, offset=head).reshape(lengths)

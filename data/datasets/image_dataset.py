@@ -1,4 +1,4 @@
-"""What every data set of images comes as."""
+"""The common type of all labeled image data sets."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,11 @@ from jaxtyping import Int64, UInt8
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Images with one label each, in two parts: one to train on, one that is never trained on.
+    """Images with one label each, split into training and test images.
 
     Images are bytes from 0 to 255, channels last (1: gray, 3: red, green, blue); label k means `class_names[k]`.
-    `verified` tells whether the files are the official ones, byte for byte; where it is False, `note` says what
-    they are instead, and results must say so too.
+    `verified` is True when the files are the official ones, byte for byte; otherwise `note` describes them, and results
+    must state it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A data set of images by its name, as `DATA=cifar10` or `DATA=folder:my_pictures` gives it."""
+"""Load an image data set by name, for example `DATA=cifar10` or `DATA=folder:my_images`."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ DATASETS: dict[str, Callable[[], ImageDataset]] = {
 
 
 def load(name: str) -> ImageDataset:
-    """Return the data set of a name, or one's own pictures for "folder:PATH".
+    """Return a data set by name, or your own images for "folder:PATH".
 
-    Raises CourseError for an unknown name, or when the data set is not to be had.
+    Raises CourseError for an unknown name, or when the data set is unavailable.
     """
     if name.startswith("folder:"):
         return image_folder(name.removeprefix("folder:"))

@@ -6,13 +6,13 @@ Read from the official files, unpacked in `vqa/`, `vqa_v2/` or `vqav2/` of the d
     vqa/v2_mscoco_val2014_annotations.json
     coco/val2014/COCO_val2014_000000262148.jpg
 
-They are not fetched by themselves, and their home publishes no checksums to compare with.
+They are not downloaded automatically, and their official home publishes no checksums.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.datasets.annotations import must_be_in, present, read_annotations, records
+from data.datasets.annotations import existing_files, read_annotations, records, require_ids
 from data.datasets.coco_captions import FOLDERS as COCO_FOLDERS
 from data.datasets.coco_captions import HOME as COCO_HOME
 from data.datasets.download import data_folder, find
@@ -20,8 +20,8 @@ from shared.errors import CourseError
 
 FOLDERS = ("vqa", "vqa_v2", "vqav2")
 HOME = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
-QUESTION = {"question_id": int, "image_id": int, "question": str}
-ANSWERED = {
+QUESTION_FIELDS = {"question_id": int, "image_id": int, "question": str}
+ANNOTATION_FIELDS = {
     "question_id": int,
     "image_id": int,
     "question_type": str,
@@ -35,8 +35,8 @@ ANSWERED = {
 class VisualQuestion:
     """A question about a photograph.
 
-    answers        what ten people said, for `shared.evaluation.vqa_accuracy`; empty in the test splits
-    answer         what most of them said, to train on; "" in the test splits
+    answers        ten annotators' answers, for `shared.evaluation.vqa_accuracy`; empty in the test splits
+    answer         the most frequent answer, for training; "" in the test splits
     question_type  its first words, such as "how many"
     answer_type    "yes/no", "number" or "other"
     """
@@ -54,8 +54,8 @@ class VisualQuestion:
 def vqa_v2(split: str = "val2014", *, skip_missing: bool = False) -> list[VisualQuestion]:
     """Return the questions of a split: "train2014" (443,757), "val2014" (214,354), "test2015", "test-dev2015".
 
-    With `skip_missing` questions about images whose files are not there are left out. Raises CourseError when files are
-    not there (saying where to get them), are cut off, or do not fit each other.
+    With `skip_missing`, questions about missing images are left out. Raises CourseError when files are missing (with
+    instructions), truncated, or inconsistent with each other.
     """
     name = f"v2_OpenEnded_mscoco_{split}_questions.json"
     questions = find(FOLDERS, name) or data_folder() / FOLDERS[0] / name
@@ -80,52 +80,61 @@ def read_questions(
 ) -> list[VisualQuestion]:
     """Return the questions of any pair of files in VQA's format, in the order of the questions' file.
 
-    Raises CourseError as `vqa_v2` does: also for questions without answers, answers without a question, and a pair that
-    speaks of different images.
+    Raises CourseError as `vqa_v2` does, also for questions without answers, answers without a question, and files that
+    disagree about a question's image.
     """
     content = read_annotations(questions, how_to_get)
-    asked = records(content, questions, "questions", QUESTION, unique="question_id")
-    answered = {} if annotations is None else _answers(annotations, how_to_get)
+    asked_records = records(content, questions, "questions", QUESTION_FIELDS, unique="question_id")
+    annotation_of = {} if annotations is None else _answers(annotations, how_to_get)
     if annotations is not None:
-        must_be_in((each["question_id"] for each in asked), answered, annotations, "questions have no answers")
-        must_be_in(answered, {each["question_id"]: None for each in asked}, annotations, "answers have no question")
-    files = {each["image_id"]: images / f"COCO_{images.name}_{each['image_id']:012d}.jpg" for each in asked}
-    there = present(files, how_to_get, skip_missing=skip_missing)
-    return [_question(each, files, answered, annotations) for each in asked if each["image_id"] in there]
+        require_ids(
+            (each["question_id"] for each in asked_records), annotation_of, annotations, "questions have no answers"
+        )
+        require_ids(
+            annotation_of,
+            {each["question_id"]: None for each in asked_records},
+            annotations,
+            "answers have no question",
+        )
+    files = {each["image_id"]: images / f"COCO_{images.name}_{each['image_id']:012d}.jpg" for each in asked_records}
+    existing = existing_files(files, how_to_get, skip_missing=skip_missing)
+    return [
+        _question(each, files, annotation_of, annotations) for each in asked_records if each["image_id"] in existing
+    ]
 
 
 def _answers(annotations: Path, how_to_get: str) -> dict[int, dict]:
-    """Each question's annotation by its id, its answers as plain texts."""
+    """Return the annotation of each question by its id, with the answers as strings."""
     content = read_annotations(annotations, how_to_get)
-    answered = {}
-    for index, each in enumerate(records(content, annotations, "annotations", ANSWERED, unique="question_id")):
-        said = records(
+    annotation_of = {}
+    for index, each in enumerate(records(content, annotations, "annotations", ANNOTATION_FIELDS, unique="question_id")):
+        answers = records(
             {"answers": each["answers"]}, Path(f"{annotations}: annotations[{index}]"), "answers", {"answer": str}
         )
-        if not said:
-            raise CourseError(f"{annotations}: annotations[{index}] has no answers; VQAv2 has ten to a question")
-        answered[each["question_id"]] = each | {"answers": tuple(answer["answer"] for answer in said)}
-    return answered
+        if not answers:
+            raise CourseError(f"{annotations}: annotations[{index}] has no answers; VQAv2 has ten per question")
+        annotation_of[each["question_id"]] = each | {"answers": tuple(answer["answer"] for answer in answers)}
+    return annotation_of
 
 
 def _question(
-    asked: dict, files: dict[int, Path], answered: dict[int, dict], annotations: Path | None
+    record: dict, files: dict[int, Path], annotation_of: dict[int, dict], annotations: Path | None
 ) -> VisualQuestion:
-    number, image = asked["question_id"], asked["image_id"]
+    number, image = record["question_id"], record["image_id"]
     if annotations is None:
-        return VisualQuestion(number, image, files[image], asked["question"])
-    told = answered[number]
-    if told["image_id"] != image:
+        return VisualQuestion(number, image, files[image], record["question"])
+    annotation = annotation_of[number]
+    if annotation["image_id"] != image:
         raise CourseError(
-            f"{annotations}: question {number} is about image {told['image_id']}, but was asked of {image}"
+            f"{annotations}: question {number} is about image {annotation['image_id']}, but the question file assigns it to {image}"
         )
     return VisualQuestion(
         number,
         image,
         files[image],
-        asked["question"],
-        told["answers"],
-        told["multiple_choice_answer"],
-        told["question_type"],
-        told["answer_type"],
+        record["question"],
+        annotation["answers"],
+        annotation["multiple_choice_answer"],
+        annotation["question_type"],
+        annotation["answer_type"],
     )

@@ -1,4 +1,4 @@
-"""Pictures with captions, in both forms in which they come."""
+"""Images with captions, in both forms in which they come."""
 
 import pytest
 from PIL import Image
@@ -7,10 +7,10 @@ from data.datasets.captioned_folder import captioned_folder, flickr8k
 from shared.errors import CourseError
 
 
-def write(folder, pictures, table, lines, count=10):
-    (folder / pictures).mkdir(parents=True, exist_ok=True)
+def write(folder, images, table, lines, count=10):
+    (folder / images).mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        Image.new("RGB", (30 + number, 20), (20 * number, 0, 0)).save(folder / pictures / f"{number}.png")
+        Image.new("RGB", (30 + number, 20), (20 * number, 0, 0)).save(folder / images / f"{number}.png")
     (folder / table).write_text("\n".join(lines), encoding="utf-8")
 
 
@@ -36,9 +36,9 @@ def test_the_table_of_the_original(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["0.png,a dog"], "captions for 1 pictures"),
-        (["0.png,a dog", "1.png"], "row 2: expected a picture's name and a caption"),
-        (["0.png,a dog", "77.png,a cat"], "caption for 77.png, but no such picture"),
+        (["0.png,a dog"], "captions for 1 images"),
+        (["0.png,a dog", "1.png"], "row 2: expected an image name and a caption"),
+        (["0.png,a dog", "77.png,a cat"], "caption for 77.png, but the image is in none of"),
     ],
 )
 def test_what_is_missing_is_named(lines, message, tmp_path):
@@ -49,8 +49,8 @@ def test_what_is_missing_is_named(lines, message, tmp_path):
 
 def test_without_anything_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("MULTIMODAL_DATA", str(tmp_path))
-    with pytest.raises(CourseError, match="given on request only"):
+    with pytest.raises(CourseError, match="distributed on request only"):
         flickr8k(16)
     (tmp_path / "flickr8k").mkdir()
-    with pytest.raises(CourseError, match="no table of captions"):
+    with pytest.raises(CourseError, match="no caption file"):
         flickr8k(16)

@@ -149,13 +149,15 @@ def test_what_is_not_there_is_said_with_where_to_get_it(folder):
     with pytest.raises(CourseError) as caught:
         coco_captions("train2017")
     for part in (
-        "captions_train2017.json is not there",
+        "captions_train2017.json does not exist",
         "annotations_trainval2017.zip",
         "zips/train2017.zip",
         str(folder),
     ):
         assert part in str(caught.value)
-    with pytest.raises(CourseError, match=r"train2014_questions\.json is not there.*v2_Annotations_Train_mscoco\.zip"):
+    with pytest.raises(
+        CourseError, match=r"train2014_questions\.json does not exist.*v2_Annotations_Train_mscoco\.zip"
+    ):
         vqa_v2("train2014")
 
 
@@ -163,13 +165,13 @@ def test_what_is_not_there_is_said_with_where_to_get_it(folder):
 def test_a_missing_image_is_named_or_left_out(folder, read):
     for path in folder.glob("coco/*/*285.jpg"):
         path.unlink()
-    with pytest.raises(CourseError, match=r"1 of \d images are not there, the first is .*285\.jpg.* skip_missing=True"):
+    with pytest.raises(CourseError, match=r"1 of \d images are missing, the first is .*285\.jpg.* skip_missing=True"):
         read()
     assert [each.image_id for each in read(skip_missing=True) if each.image_id == 285] == []
     assert {each.image_id for each in read(skip_missing=True)} >= {139}
     for path in folder.glob("coco/*/*.jpg"):
         path.unlink()
-    with pytest.raises(CourseError, match=r"images are not there.*zip"):
+    with pytest.raises(CourseError, match=r"images are missing.*zip"):
         read(skip_missing=True)
 
 
@@ -178,7 +180,7 @@ def test_a_file_that_is_cut_off_is_named(folder, keep):
     for name in ("coco/annotations/captions_val2017.json", "vqa/v2_mscoco_val2014_annotations.json"):
         file = folder / name
         file.write_text(file.read_text()[:keep])
-        with pytest.raises(CourseError, match=rf"{file.name} is no whole JSON .* of [\d,]+\); perhaps a download"):
+        with pytest.raises(CourseError, match=rf"{file.name} is not valid JSON .* of [\d,]+\); the download may be"):
             coco_captions() if "captions" in name else vqa_v2()
 
 
@@ -245,7 +247,7 @@ def twice(questions, annotations):
     [
         (drop_answers, r"1 questions have no answers \(the first is 139000\)"),
         (drop_question, r"1 answers have no question \(the first is 139000\)"),
-        (other_image, "question 139002 is about image 632, but was asked of 139"),
+        (other_image, "question 139002 is about image 632, but the question file assigns it to 139"),
         (nobody, r"annotations\[1\] has no answers; VQAv2 has ten"),
         (no_text, r"annotations\[1\]: answers\[4\] has answer = None; expected a text"),
         (twice, r"annotations\[3\] has the question_id of annotations\[0\]"),

@@ -173,7 +173,7 @@ def test_no_network_says_which_file_to_put_where(monkeypatch, tmp_path):
 
 def test_a_data_folder_that_is_none_is_an_error(monkeypatch, tmp_path):
     monkeypatch.setenv("MULTIMODAL_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(CourseError, match="nowhere is no folder"):
+    with pytest.raises(CourseError, match="nowhere is not a folder"):
         data_folder()
     monkeypatch.delenv("MULTIMODAL_DATA")
     assert data_folder() == download.CACHE
@@ -184,7 +184,7 @@ def test_a_full_disk_says_so_and_keeps_the_part(server, tmp_path):
     part = tmp_path / "toy_set" / "file.bin.part"
     part.parent.mkdir()
     part.symlink_to("/dev/full")
-    with pytest.raises(CourseError, match="no room for"):
+    with pytest.raises(CourseError, match="disk is full"):
         obtain(remote(server.url), FOLDERS)
 
 
@@ -205,7 +205,7 @@ def test_two_that_want_the_same_file_share_one_download(server):
 def test_a_slow_download_shows_a_bar_a_quick_one_does_not(server, monkeypatch, capsys):
     obtain(remote(server.url), FOLDERS)
     assert "file.bin" not in capsys.readouterr().out
-    monkeypatch.setattr(download, "QUIET", 0.0)
+    monkeypatch.setattr(download, "DISPLAY_DELAY", 0.0)
     started = []
     monkeypatch.setattr(download.Progress, "start", lambda self: started.append(self.tasks[0].total))
     obtain(RemoteFile("other.bin", (server.url,), {}), FOLDERS)
