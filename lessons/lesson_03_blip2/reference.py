@@ -142,7 +142,7 @@ class QFormerBlock(Module):
         self.cross_attention_norm = LayerNorm(width, 1e-12) if looks else None
         self.mlp, self.mlp_norm = MLP(width, mlp_dim, random), LayerNorm(width, 1e-12)
         self.text_mlp = MLP(width, mlp_dim, random)
-        self.text_feed_forward_norm = LayerNorm(width, 1e-12)
+        self.text_mlp_norm = LayerNorm(width, 1e-12)
 
     def forward(
         self, x: Tensor, queries: int, context: Tensor | None, mask: Tensor | None
@@ -158,7 +158,7 @@ class QFormerBlock(Module):
             parts.append(self.mlp_norm(asking + self.mlp(asking)))
         if x.shape[1] > queries:
             words = x[:, queries:]
-            parts.append(self.text_feed_forward_norm(words + self.text_mlp(words)))
+            parts.append(self.text_mlp_norm(words + self.text_mlp(words)))
         return concatenate(parts, axis=1), looks
 
 

@@ -34,7 +34,7 @@ class QFormerBlock(nn.Module):
         self.cross_attention_norm = norm() if looks else None
         self.mlp, self.mlp_norm = MLP(config.width, config.mlp_dim), norm()
         self.text_mlp = MLP(config.width, config.mlp_dim) if config.reads_text else None
-        self.text_feed_forward_norm = norm() if config.reads_text else None
+        self.text_mlp_norm = norm() if config.reads_text else None
 
     def forward(
         self,
@@ -50,7 +50,7 @@ class QFormerBlock(nn.Module):
                 asking = self.cross_attention_norm(asking + self.cross_attention(asking, context))
             asking = self.mlp_norm(asking + self.mlp(asking))
         if words.shape[1]:
-            words = self.text_feed_forward_norm(words + self.text_mlp(words))
+            words = self.text_mlp_norm(words + self.text_mlp(words))
         return torch.cat([asking, words], dim=1)
 
     def exchange(self, x: Float[Tensor, "batch tokens width"], mask: Mask) -> Float[Tensor, "batch tokens width"]:
