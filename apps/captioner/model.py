@@ -44,7 +44,7 @@ class Captioner(nn.Module):
         """
         seen = self.image_tokens(pixels)
         read = torch.cat([seen, self.language.embedding(tokens)], dim=1)
-        return self.language.output(self.language.features(embeddings=read)[:, seen.shape[1] :])
+        return self.language.output(self.language.hidden_states(embeddings=read)[:, seen.shape[1] :])
 
     def prompts(
         self, pixels: UInt8[Tensor, "batch channels height width_px"], begin: int

@@ -1,28 +1,36 @@
-"""A Llama-3-style decoder: the language model that the course's later lessons talk through."""
+"""The decoder-only language model of the course: Llama 3's architecture by default, OPT's and Qwen2's by configuration."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from shared.attention import Mask
 from shared.transformer.attention import Attention
 from shared.transformer.block import Block
 from shared.transformer.kv_cache import KVCache
-from shared.transformer.mlp import SwiGLU
-from shared.transformer.normalization import RMSNorm
+from shared.transformer.mlp import MLP, SwiGLU
+from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The sizes of a decoder; the constants are Llama 3's (arXiv:2407.21783, table 3).
+    """Describe the sizes and parts of a decoder; the defaults are Llama 3's (arXiv:2407.21783, table 3).
 
-    mlp_dim    width of the feed-forward between its matrices
-    head_dim  width / heads when left out
-    tied      the matrix that reads tokens in also names them on the way out
-    qkv_bias  queries, keys and values have a bias, the attention's output has none (Qwen2, arXiv:2407.10671, section 2.2.1)
+    mlp_dim          inner width of the MLP
+    head_dim         width of one attention head; width / heads when None
+    tied             the output layer shares the weights of the token embedding
+    qkv_bias         biases on queries, keys and values, none on the attention output (Qwen2: arXiv:2407.10671, section 2.2.1)
+    bias             biases on every linear layer of a block (OPT: arXiv:2205.01068)
+    positions        "rotary" angles in every block, or "learned" vectors that are added to the token embeddings
+    max_positions    length of the longest sequence, with learned positions
+    position_offset  number of unused rows before the vector of position 0, with learned positions
+    norm             "rms" or "layer"
+    activation       "silu" for SwiGLU with its gate, "relu" for a two-layer MLP
     """
 
     vocab_size: int
@@ -37,43 +45,63 @@ class DecoderConfig:
     norm_eps: float = 1e-5
     tied: bool = False
     qkv_bias: bool = False
+    bias: bool = False
+    positions: Literal["rotary", "learned"] = "rotary"
+    max_positions: int = 2048
+    position_offset: int = 0
+    norm: Literal["rms", "layer"] = "rms"
+    activation: Literal["silu", "relu"] = "silu"
+
+    @property
+    def width_per_head(self) -> int:
+        """The width of one attention head."""
+        return self.width // self.heads if self.head_dim is None else self.head_dim
 
 
 class Decoder(nn.Module):
-    """Tokens in, logits of the next token out: RMSNorm, rotary positions, grouped queries, SwiGLU."""
+    """Predict the next token at every position: embedding, pre-norm blocks with causal attention, norm, output layer."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
+        rows = config.max_positions + config.position_offset
+        learned = config.positions == "learned"
         self.embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Embedding(rows, config.width) if learned else None
         self.blocks = nn.ModuleList(self._block(config) for _ in range(config.depth))
-        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.norm = self._norm(config)
         self.output = nn.Linear(config.width, config.vocab_size, bias=False)
         if config.tied:
             self.output.weight = self.embedding.weight
-        head_dim = self.blocks[0].attention.head_dim
-        self.rotary = Rotary(head_dim, base=config.rotary_base, scaling=config.rotary_scaling)
+        scaling = config.rotary_scaling
+        self.rotary = None if learned else Rotary(config.width_per_head, base=config.rotary_base, scaling=scaling)
         self._initialize()
 
     @staticmethod
-    def _block(config: DecoderConfig) -> Block:
-        return Block(
-            Attention(
-                config.width,
-                config.heads,
-                kv_heads=config.kv_heads,
-                head_dim=config.head_dim,
-                bias=config.qkv_bias,
-                output_bias=False,
-            ),
-            SwiGLU(config.width, config.mlp_dim),
-            lambda: RMSNorm(config.width, config.norm_eps),
+    def _norm(config: DecoderConfig) -> nn.Module:
+        norm = {"rms": RMSNorm, "layer": LayerNorm}[config.norm]
+        return norm(config.width, config.norm_eps)
+
+    @classmethod
+    def _block(cls, config: DecoderConfig) -> Block:
+        attention = Attention(
+            config.width,
+            config.heads,
+            kv_heads=config.kv_heads,
+            head_dim=config.head_dim,
+            bias=config.qkv_bias or config.bias,
+            output_bias=config.bias,
         )
+        if config.activation == "silu":
+            mlp: nn.Module = SwiGLU(config.width, config.mlp_dim, bias=config.bias)
+        else:
+            mlp = MLP(config.width, config.mlp_dim, activation=F.relu, bias=config.bias)
+        return Block(attention, mlp, lambda: cls._norm(config))
 
     def _initialize(self) -> None:
-        """Small normal weights; what adds to the residual stream smaller still, so that depth does not widen it.
+        """Draw small normal weights, smaller still for the layers that add to the residual stream.
 
-        (GPT-2's rule: each of the 2 · depth additions brings 1/(2 · depth) of the variance.)
+        (GPT-2's rule: each of the 2 · depth additions contributes 1/(2 · depth) of the variance.)
         """
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
@@ -84,52 +112,70 @@ class Decoder(nn.Module):
 
     def forward(
         self,
-        tokens: Int[Tensor, "batch tokens"] | None = None,
+        token_ids: Int[Tensor, "batch tokens"] | None = None,
         *,
         positions: Int[Tensor, "#batch tokens"] | None = None,
         segments: Int[Tensor, "#batch tokens"] | None = None,
         embeddings: Float[Tensor, "batch tokens width"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch tokens vocab"]:
-        """Logits of the token after each token.
+        """Return the logits of the token after each token.
 
-        positions   places of the tokens for the rotary angles; left out, counted within each segment, or on from the
-                    filled slots of the cache
-        segments    which document each token belongs to, in packed or ragged batches; −1 is padding
-        embeddings  vectors in place of `tokens`, where not all of them come from the vocabulary (images)
-        cache       what was read before; the new tokens are added to it
+        positions   positions of the tokens; None counts them within each segment, or on from the cached tokens
+        segments    document that each token belongs to, in packed or ragged batches; −1 is padding
+        embeddings  input vectors in place of `token_ids`, for sequences that contain images
+        cache       keys and values of earlier tokens; those of the new tokens are appended
 
-        Raises ValueError when both or neither of tokens and embeddings are given, or the cache is full.
+        Raises ValueError when both or neither of token ids and embeddings are given, when the cache is full, or when a
+        position exceeds the learned ones.
         """
         return self.output(
-            self.features(tokens, positions=positions, segments=segments, embeddings=embeddings, cache=cache)
+            self.hidden_states(token_ids, positions=positions, segments=segments, embeddings=embeddings, cache=cache)
         )
 
-    def features(
+    def hidden_states(
         self,
-        tokens: Int[Tensor, "batch tokens"] | None = None,
+        token_ids: Int[Tensor, "batch tokens"] | None = None,
         *,
         positions: Int[Tensor, "#batch tokens"] | None = None,
         segments: Int[Tensor, "#batch tokens"] | None = None,
         embeddings: Float[Tensor, "batch tokens width"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """The normed vectors from which `output` makes the logits; arguments as in `forward`."""
-        if (tokens is None) == (embeddings is None):
-            both = "both were" if tokens is not None else "neither was"
-            raise ValueError(f"give the decoder either tokens or embeddings; {both} given")
-        x = self.embedding(tokens) if embeddings is None else embeddings
-        if positions is None:
-            positions = self._count(x, segments, cache)
-        # The order of the tokens is their order in time, whatever their positions are: the mask only counts.
-        if cache is None:
-            mask = Mask(causal=True, segment_q=segments, segment_k=segments)
-        else:
-            mask = cache.place(x.shape[1], segments)
-        angles = self.rotary(positions[..., None])
+        """Return the final hidden states, after the last norm; arguments and errors are those of `forward`."""
+        if (token_ids is None) == (embeddings is None):
+            both = "both were" if token_ids is not None else "neither was"
+            raise ValueError(f"give the decoder either token ids or embeddings; {both} given")
+        x = self.embedding(token_ids) if embeddings is None else embeddings
+        x, angles, mask = self.block_inputs(x, positions, segments, cache)
         for layer, block in enumerate(self.blocks):
             x = block(x, mask=mask, angles=angles, cache=None if cache is None else cache[layer])
         return self.norm(x)
+
+    def block_inputs(
+        self,
+        embeddings: Float[Tensor, "batch tokens width"],
+        positions: Int[Tensor, "#batch tokens"] | None = None,
+        segments: Int[Tensor, "#batch tokens"] | None = None,
+        cache: KVCache | None = None,
+    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "#batch tokens half_head_dim"] | None, Mask]:
+        """Return what the blocks receive: the first hidden states, the rotary angles if any, and the causal mask."""
+        if positions is None:
+            positions = self._count(embeddings, segments, cache)
+        # The mask follows the order of the tokens and not their positions, which several tokens may share.
+        if cache is None:
+            mask = Mask(causal=True, segment_q=segments, segment_k=segments)
+        else:
+            mask = cache.place(embeddings.shape[1], segments)
+        if self.position_embedding is not None:
+            last = int(positions.max())
+            if last >= self.config.max_positions:
+                raise ValueError(
+                    f"a token has position {last}; this decoder has {self.config.max_positions} learned positions"
+                )
+            embeddings = embeddings + self.position_embedding(positions + self.config.position_offset)
+        angles = None if self.rotary is None else self.rotary(positions[..., None])
+        return embeddings, angles, mask
 
     @staticmethod
     def _count(
@@ -141,13 +187,13 @@ class Decoder(nn.Module):
         return torch.arange(start, start + x.shape[1], device=x.device)[None]
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """An empty cache for `batch` rows of at most `capacity` tokens."""
-        return KVCache(len(self.blocks), batch, capacity, device=self.norm.weight.device)
+        """Return an empty cache for `batch` rows of at most `capacity` tokens."""
+        return KVCache(len(self.blocks), batch, capacity, device=self.embedding.weight.device)
 
 
 def positions_within_segments(segments: Int[Tensor, "batch tokens"]) -> Int[Tensor, "batch tokens"]:
-    """Places counted anew in every run of equal segments: 0 0 0 1 1 gives 0 1 2 0 1."""
+    """Return positions that start again in every run of equal segments: 0 0 0 1 1 gives 0 1 2 0 1."""
     index = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
-    starts_here = torch.ones_like(segments, dtype=torch.bool)
-    starts_here[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    return index - torch.where(starts_here, index, 0).cummax(dim=1).values
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return index - torch.where(starts, index, 0).cummax(dim=1).values

@@ -1,16 +1,31 @@
 """Text generation with a decoder: prefill the prompts, choose a token per prompt, decode it, repeat."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.attention import padded_segments
-from shared.transformer.decoder import Decoder
+from shared.transformer.kv_cache import KVCache
+
+
+class CausalModel(Protocol):
+    """The parts of a `Decoder` that generation uses; a model that contains a decoder can have them too."""
+
+    embedding: nn.Embedding
+    output: nn.Linear
+    training: bool
+
+    def hidden_states(self, **inputs: Any) -> Tensor: ...
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache: ...
+
+    def train(self, mode: bool = True) -> Any: ...
+
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One random generator for the whole batch, or one per prompt."""
@@ -52,23 +67,26 @@ class Sampling:
 
 
 def generate(
-    decoder: Decoder,
+    decoder: CausalModel,
     prompts: Sequence[Tensor],
     sampling: Sampling,
     *,
     generator: Generators | None = None,
     use_cache: bool = True,
+    model_inputs: Mapping[str, Any] | None = None,
 ) -> list[Int[Tensor, "new_tokens"]]:
     """Continue each prompt; return its new token ids, up to and including its first stop token.
 
-    prompts    token ids [length] each, of any lengths; or embeddings [length, width], where images stand in the text
-    generator  random generator on the CPU; with one per prompt, a text does not depend on the rest of the batch
-    use_cache  False recomputes all tokens at every step: the same text, slower
+    prompts       token ids [length] each, of any lengths; or embeddings [length, width], where images stand in the text
+    generator     random generator on the CPU; with one per prompt, a text does not depend on the rest of the batch
+    use_cache     False recomputes all tokens at every step: the same text, slower
+    model_inputs  further arguments of `decoder.hidden_states`, the same at every step, such as Flamingo's images
 
     Raises ValueError when there is no prompt, a prompt is empty, or the number of values per prompt does not fit.
     """
     texts: list[list[int]] = [[] for _ in prompts]
-    for token_ids in stream(decoder, prompts, sampling, generator=generator, use_cache=use_cache):
+    steps = stream(decoder, prompts, sampling, generator=generator, use_cache=use_cache, model_inputs=model_inputs)
+    for token_ids in steps:
         for text, token_id in zip(texts, token_ids, strict=True):
             if token_id is not None:
                 text.append(token_id)
@@ -76,12 +94,13 @@ def generate(
 
 
 def stream(
-    decoder: Decoder,
+    decoder: CausalModel,
     prompts: Sequence[Tensor],
     sampling: Sampling,
     *,
     generator: Generators | None = None,
     use_cache: bool = True,
+    model_inputs: Mapping[str, Any] | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield the tokens of `generate` step by step: one token id per prompt, None for a prompt whose text has ended.
 
@@ -91,17 +110,24 @@ def stream(
     choose = partial(
         sample, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, generator=generator
     )
-    return _steps(decoder, prompts, sampling, choose, use_cache)
+    return _steps(decoder, prompts, sampling, choose, use_cache, model_inputs or {})
 
 
 def _steps(
-    decoder: Decoder, prompts: Sequence[Tensor], sampling: Sampling, choose: Callable[[Tensor], Tensor], use_cache: bool
+    decoder: CausalModel,
+    prompts: Sequence[Tensor],
+    sampling: Sampling,
+    choose: Callable[[Tensor], Tensor],
+    use_cache: bool,
+    model_inputs: Mapping[str, Any],
 ) -> Iterator[list[int | None]]:
     limits, stop_token_ids = _per_prompt(sampling.max_new_tokens, len(prompts)), frozenset(sampling.stop_token_ids)
     was_training = decoder.training
-    decoder.eval()
+    decoder.train(False)
     try:
-        batch = _Batch(decoder, prompts, max(limits), use_cache)
+        longest = max(map(len, prompts)) + max(limits)
+        cache = decoder.new_cache(len(prompts), longest - 1) if use_cache else None
+        batch = _Batch(decoder, prompts, cache, model_inputs)
         unfinished = set(range(len(prompts)))
         logits = batch.prefill()
         for step in range(1, max(limits) + 1):
@@ -188,14 +214,14 @@ class _Batch:
 
     # no_grad on each method and not around the generator: between two steps the caller decides about gradients.
     @torch.no_grad()
-    def __init__(self, decoder: Decoder, prompts: Sequence[Tensor], max_new_tokens: int, use_cache: bool):
+    def __init__(
+        self, decoder: CausalModel, prompts: Sequence[Tensor], cache: KVCache | None, model_inputs: Mapping[str, Any]
+    ):
         device = decoder.embedding.weight.device
-        self.decoder = decoder
+        self.decoder, self.cache, self.model_inputs = decoder, cache, model_inputs
         self.rows = [decoder.embedding(p.to(device)) if p.ndim == 1 else p.to(device) for p in prompts]
         self.lengths = torch.tensor([len(row) for row in self.rows], device=device)
         self.ragged = len({len(row) for row in self.rows}) > 1
-        longest = max(len(row) for row in self.rows)
-        self.cache = decoder.new_cache(len(prompts), longest + max_new_tokens - 1) if use_cache else None
 
     @torch.no_grad()
     def prefill(self) -> Float[Tensor, "batch vocab"]:
@@ -205,11 +231,11 @@ class _Batch:
         if self.ragged:
             segments = padded_segments(self.lengths.tolist()).to(embeddings.device)
             positions = torch.arange(embeddings.shape[1], device=embeddings.device)[None]
-        features = self.decoder.features(
-            embeddings=embeddings, positions=positions, segments=segments, cache=self.cache
+        states = self.decoder.hidden_states(
+            embeddings=embeddings, positions=positions, segments=segments, cache=self.cache, **self.model_inputs
         )
-        last = (self.lengths - 1)[:, None, None].expand(-1, 1, features.shape[2])
-        return self.decoder.output(features.gather(1, last).squeeze(1))
+        last = (self.lengths - 1)[:, None, None].expand(-1, 1, states.shape[2])
+        return self.decoder.output(states.gather(1, last).squeeze(1))
 
     @torch.no_grad()
     def decode(self, token_ids: Int[Tensor, "batch"]) -> Float[Tensor, "batch vocab"]:
@@ -218,7 +244,10 @@ class _Batch:
         positions = self.lengths[:, None] if self.ragged else None
         self.lengths = self.lengths + 1
         if self.cache is not None:
-            return self.decoder(embeddings=embeddings, positions=positions, cache=self.cache)[:, -1]
+            states = self.decoder.hidden_states(
+                embeddings=embeddings, positions=positions, cache=self.cache, **self.model_inputs
+            )
+            return self.decoder.output(states)[:, -1]
         self.rows = [torch.cat([row, new]) for row, new in zip(self.rows, embeddings, strict=True)]
         return self.prefill()
 

@@ -138,9 +138,11 @@ def test_half_a_letter_is_held_back_and_shown_as_broken_at_the_end(assistant, mo
 def test_count_is_the_length_of_what_is_read(assistant, pictures, monkeypatch):
     asked = request([Message("user", "what?", (pictures[0],))])
     seen = []
-    features = assistant.model.language.features
+    hidden_states = assistant.model.language.hidden_states
     monkeypatch.setattr(
-        assistant.model.language, "features", lambda *a, **k: seen.append(k["embeddings"].shape[1]) or features(*a, **k)
+        assistant.model.language,
+        "hidden_states",
+        lambda **inputs: seen.append(inputs["embeddings"].shape[1]) or hidden_states(**inputs),
     )
     next(assistant.speak([asked]))
     assert assistant.count(asked) == seen[0]

@@ -13,7 +13,7 @@ huggingface.py, huggingface_names.py   the settings and names of published check
 
 from lessons.lesson_03_blip2.model.blip2 import Blip2, first_stage, second_stage
 from lessons.lesson_03_blip2.model.bridges import LinearBridge, MeanPoolingBridge, QFormerBridge
-from lessons.lesson_03_blip2.model.config import OPTConfig, QFormerConfig, RetrieverConfig
+from lessons.lesson_03_blip2.model.config import QFormerConfig, RetrieverConfig, opt_config
 from lessons.lesson_03_blip2.model.masks import task_mask, visible
 from lessons.lesson_03_blip2.model.opt import OPT
 from lessons.lesson_03_blip2.model.qformer import QFormer
@@ -25,13 +25,13 @@ __all__ = [
     "FirstStage",
     "LinearBridge",
     "MeanPoolingBridge",
-    "OPTConfig",
     "QFormer",
     "QFormerBridge",
     "QFormerConfig",
     "Retriever",
     "RetrieverConfig",
     "first_stage",
+    "opt_config",
     "second_stage",
     "task_mask",
     "visible",

@@ -11,7 +11,6 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_03_blip2.model import huggingface
 from lessons.lesson_03_blip2.model.bridges import QFormerBridge
-from lessons.lesson_03_blip2.model.config import OPTConfig
 from lessons.lesson_03_blip2.model.huggingface_names import blip2_table
 from lessons.lesson_03_blip2.model.losses import writing_loss
 from lessons.lesson_03_blip2.model.opt import OPT
@@ -48,7 +47,7 @@ class Blip2(nn.Module):
         if segments is not None:
             segments = torch.cat([segments.new_zeros(prefix.shape[:2]), segments], dim=1)
         embeddings = torch.cat([prefix, self.language.embedding(tokens)], dim=1)
-        read = self.language.features(embeddings=embeddings, segments=segments)
+        read = self.language.hidden_states(embeddings=embeddings, segments=segments)
         return self.language.output(read[:, prefix.shape[1] :])
 
     def loss(
@@ -91,7 +90,7 @@ class Blip2(nn.Module):
         Raises CourseError when the folder holds another model.
         """
         vision, qformer, queries, language = huggingface.read_blip2(folder)
-        decoder = OPT(language) if isinstance(language, OPTConfig) else LanguageModel(language)
+        decoder = OPT(language) if language.positions == "learned" else LanguageModel(language)
         model = cls(VisionTransformer(vision), QFormerBridge(qformer, queries, language.width), decoder)
         load_weights(model, folder, blip2_table(vision, language))
         return model.eval()

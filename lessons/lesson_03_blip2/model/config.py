@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from shared.transformer import DecoderConfig
+
 
 @dataclass(frozen=True)
 class QFormerConfig:
@@ -61,16 +63,21 @@ class RetrieverConfig:
             raise ValueError("the first stage compares images with texts: set reads_text=True in its Q-Former's config")
 
 
-@dataclass(frozen=True)
-class OPTConfig:
-    """The sizes of an OPT (arXiv:2205.01068, table 1); the defaults are those of OPT-125M.
+def opt_config(**sizes: int) -> DecoderConfig:
+    """Return the config of an OPT decoder (arXiv:2205.01068, table 1); the default sizes are OPT-125M's.
 
-    positions  the longest sequence that it has learned places for
+    OPT has GPT-3's architecture: learned positions, LayerNorm before attention and MLP, biases, ReLU. Two rows before
+    the vector of position 0 are unused.
     """
-
-    vocab_size: int = 50_272
-    width: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_dim: int = 3072
-    positions: int = 2048
+    defaults = {"vocab_size": 50_272, "width": 768, "depth": 12, "heads": 12, "mlp_dim": 3072, "max_positions": 2048}
+    sizes = defaults | sizes
+    return DecoderConfig(
+        **sizes,
+        kv_heads=sizes["heads"],
+        tied=True,
+        bias=True,
+        positions="learned",
+        position_offset=2,
+        norm="layer",
+        activation="relu",
+    )

@@ -13,7 +13,7 @@ from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
-from lessons.lesson_03_blip2.model.config import OPTConfig, QFormerConfig, RetrieverConfig
+from lessons.lesson_03_blip2.model.config import QFormerConfig, RetrieverConfig, opt_config
 from shared import pretrained
 from shared.errors import CourseError
 from shared.pretrained import Fixed, Setting, read_settings, write_settings
@@ -51,7 +51,7 @@ OPT_SETTINGS = [
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
     Setting("ffn_dim", "mlp_dim", 3072),
-    Setting("max_position_embeddings", "positions", 2048),
+    Setting("max_position_embeddings", "max_positions", 2048),
     Fixed("activation_function", "relu"),
     # OPT-350M alone puts its norms behind the branches and its words into a narrower space.
     Fixed("do_layer_norm_before", True),
@@ -61,8 +61,6 @@ OPT_SETTINGS = [
     Fixed("tie_word_embeddings", True),
 ]
 
-LanguageConfig = OPTConfig | DecoderConfig
-
 # ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -71,7 +69,7 @@ def read_qformer(folder: Path | str) -> QFormerConfig:
     return _qformer(_read(folder, "blip_2_qformer"))
 
 
-def read_opt(folder: Path | str) -> OPTConfig:
+def read_opt(folder: Path | str) -> DecoderConfig:
     """Our config of a published OPT. Raises CourseError when the folder holds another kind of model."""
     return _opt(_read(folder, "opt"))
 
@@ -89,7 +87,7 @@ def read_retriever(folder: Path | str) -> tuple[RetrieverConfig, VisionTransform
     ), vision
 
 
-def read_blip2(folder: Path | str) -> tuple[VisionTransformerConfig, QFormerConfig, int, LanguageConfig]:
+def read_blip2(folder: Path | str) -> tuple[VisionTransformerConfig, QFormerConfig, int, DecoderConfig]:
     """Our configs of a published BLIP-2 that writes, and how many queries it has.
 
     Raises CourseError when the folder holds another kind of model, or its language model is neither OPT nor Llama.
@@ -119,17 +117,17 @@ def _qformer(config: Mapping[str, Any]) -> QFormerConfig:
     return QFormerConfig(**read_settings(QFORMER_SETTINGS, config))
 
 
-def _opt(config: Mapping[str, Any]) -> OPTConfig:
+def _opt(config: Mapping[str, Any]) -> DecoderConfig:
     ours = read_settings(OPT_SETTINGS, config)
     if config.get("word_embed_proj_dim") not in (None, ours["width"]):
         raise CourseError(
             f"word_embed_proj_dim {config['word_embed_proj_dim']} differs from hidden_size {ours['width']}, as in OPT-350M; "
             "this reads the other sizes"
         )
-    return OPTConfig(**ours)
+    return opt_config(**ours)
 
 
-def _language(config: Mapping[str, Any], folder: Path | str) -> LanguageConfig:
+def _language(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
     kind = config.get("model_type", "opt")
     if kind == "opt":
         return _opt(config)
@@ -156,7 +154,7 @@ def write_qformer(config: QFormerConfig) -> dict[str, Any]:
     return {"model_type": "blip_2_qformer", "architectures": ["Blip2QFormerModel"], **written}
 
 
-def write_opt(config: OPTConfig) -> dict[str, Any]:
+def write_opt(config: DecoderConfig) -> dict[str, Any]:
     """The published settings of our OPT."""
     written = write_settings(OPT_SETTINGS, asdict(config))
     return {"model_type": "opt", "architectures": ["OPTForCausalLM"], "word_embed_proj_dim": config.width, **written}
@@ -173,13 +171,13 @@ def write_retriever(config: RetrieverConfig, vision: VisionTransformerConfig) ->
 
 
 def write_blip2(
-    vision: VisionTransformerConfig, bridge: nn.Module, language: LanguageConfig, image_token: int | None
+    vision: VisionTransformerConfig, bridge: nn.Module, language: DecoderConfig, image_token: int | None
 ) -> dict[str, Any]:
     """The published settings of our BLIP-2 that writes. Raises CourseError when its bridge is no Q-Former."""
     qformer = getattr(bridge, "qformer", None)
     if qformer is None:
         raise CourseError(f"a published BLIP-2 has a Q-Former; this one's bridge is a {type(bridge).__name__}")
-    text = write_opt(language) if isinstance(language, OPTConfig) else llama.write_config(language)
+    text = write_opt(language) if language.positions == "learned" else llama.write_config(language)
     return _write_shared(vision, qformer.config, len(bridge.queries)) | {
         "architectures": ["Blip2ForConditionalGeneration"],
         "text_config": text,

@@ -2,8 +2,7 @@
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformerConfig
-from lessons.lesson_03_blip2.model.config import OPTConfig
-from shared.pretrained import Rearrange, Rename, Rule, Split, Tie, WeightNames, with_prefix
+from shared.pretrained import Rearrange, Rename, Rule, Split, Table, Tie, under
 from shared.transformer import DecoderConfig
 
 VISION_BLOCK = [
@@ -40,7 +39,7 @@ QFORMER = [
 ]
 OPT_DECODER = [
     Rename("embed_tokens.weight", "embedding.weight"),
-    Rename("embed_positions.weight", "positions.weight"),
+    Rename("embed_positions.weight", "position_embedding.weight"),
     Rename("final_layer_norm.{leaf}", "norm.{leaf}"),
     *with_prefix(
         "layers.{n}.",
@@ -92,9 +91,9 @@ def retriever_table(vision: VisionTransformerConfig) -> WeightNames:
     )
 
 
-def blip2_table(vision: VisionTransformerConfig, language: OPTConfig | DecoderConfig) -> WeightNames:
+def blip2_table(vision: VisionTransformerConfig, language: DecoderConfig) -> Table:
     """`Blip2ForConditionalGeneration` with the language model of this config."""
-    speaks = opt_table() if isinstance(language, OPTConfig) else llama.weight_names(language)
+    speaks = opt_table() if language.positions == "learned" else llama.table(language)
     prefix = "language_model."
     return WeightNames(
         [

@@ -20,7 +20,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever, huggingface
+from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever, huggingface, opt_config
 from shared.errors import CourseError
 from shared.transformer import Sampling, generate
 
@@ -290,11 +290,11 @@ def test_opt_both_ways(oldest, tmp_path):
 
 
 def test_opt_writes_the_same_with_a_cache_and_without():
-    ours = redrawn(OPT(huggingface.OPTConfig(vocab_size=43, width=28, depth=2, heads=4, mlp_dim=36, positions=40)))
+    ours = redrawn(OPT(opt_config(vocab_size=43, width=28, depth=2, heads=4, mlp_dim=36, max_positions=40)))
     prompts = [torch.randint(3, 43, (length,)) for length in (6, 3, 1)]
     cached, plain = (generate(ours, prompts, Sampling(8), use_cache=cache) for cache in (True, False))
     assert all(torch.equal(a, b) for a, b in zip(cached, plain, strict=True))
-    with pytest.raises(ValueError, match="position 40; this OPT has learned 40"):
+    with pytest.raises(ValueError, match="position 40; this decoder has 40 learned positions"):
         ours(torch.zeros(1, 41, dtype=torch.long))
 
 

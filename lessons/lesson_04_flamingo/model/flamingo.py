@@ -149,16 +149,16 @@ class _Looking(Decoder):
         self.last_looks = torch.stack([row[-1] for row in looks])[:, None].to(media.device)
         self.seen = media
 
-    def features(
+    def hidden_states(
         self,
-        tokens: Int[Tensor, "batch tokens"] | None = None,
+        token_ids: Int[Tensor, "batch tokens"] | None = None,
         *,
         positions: Int[Tensor, "#batch tokens"] | None = None,
         segments: Int[Tensor, "#batch tokens"] | None = None,
         embeddings: Float[Tensor, "batch tokens width"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        if cache is None or tokens is not None:
+        if cache is None or token_ids is not None:
             raise ValueError("with images a text is written with a cache, from vectors; call Flamingo to read tokens")
         new = embeddings.shape[1]
         looks = self.last_looks if cache.length else self.prompt_looks

@@ -59,8 +59,8 @@ def test_embeddings_take_the_place_of_tokens():
     decoder = _redrawn(Decoder(CONFIG))
     tokens = torch.randint(0, 23, (2, 5))
     torch.testing.assert_close(decoder(embeddings=decoder.embedding(tokens)), decoder(tokens))
-    for both in ({}, {"tokens": tokens, "embeddings": decoder.embedding(tokens)}):
-        with pytest.raises(ValueError, match="either tokens or embeddings"):
+    for both in ({}, {"token_ids": tokens, "embeddings": decoder.embedding(tokens)}):
+        with pytest.raises(ValueError, match="either token ids or embeddings"):
             decoder(**both)
 
 
