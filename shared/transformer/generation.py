@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,12 +13,17 @@ from shared.attention import padded_segments
 from shared.transformer.kv_cache import KVCache
 
 
+@runtime_checkable
 class CausalModel(Protocol):
     """The parts of a `Decoder` that generation uses; a model that contains a decoder can have them too."""
 
-    embedding: nn.Embedding
-    output: nn.Linear
     training: bool
+
+    @property
+    def embedding(self) -> nn.Embedding: ...
+
+    @property
+    def output(self) -> nn.Linear: ...
 
     def hidden_states(self, **inputs: Any) -> Tensor: ...
 

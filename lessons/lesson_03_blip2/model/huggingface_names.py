@@ -2,7 +2,7 @@
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformerConfig
-from shared.pretrained import Rearrange, Rename, Rule, Split, Table, Tie, under
+from shared.pretrained import Rearrange, Rename, Rule, Split, Tie, WeightNames, with_prefix
 from shared.transformer import DecoderConfig
 
 VISION_BLOCK = [
@@ -91,9 +91,9 @@ def retriever_table(vision: VisionTransformerConfig) -> WeightNames:
     )
 
 
-def blip2_table(vision: VisionTransformerConfig, language: DecoderConfig) -> Table:
+def blip2_table(vision: VisionTransformerConfig, language: DecoderConfig) -> WeightNames:
     """`Blip2ForConditionalGeneration` with the language model of this config."""
-    speaks = opt_table() if language.positions == "learned" else llama.table(language)
+    speaks = opt_table() if language.positions == "learned" else llama.weight_names(language)
     prefix = "language_model."
     return WeightNames(
         [
