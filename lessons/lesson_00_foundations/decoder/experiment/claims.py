@@ -4,7 +4,7 @@ from shared.course.claims import difference, number
 from shared.course.lesson import Arm, Arms, Claim
 
 ROOM = "lessons.lesson_00_foundations.decoder.experiment"
-PART = "decoder.experiment"
+PART = "decoder"
 PRESETS = ("smoke", "cpu", "full")
 
 STEPS = {
