@@ -1,4 +1,4 @@
-# The service of the course in a container: lesson 5's assistant, or any other Speaker.
+# The service of the course in a container: lesson 5's assistant, or any other ServedModel.
 #
 #     docker build -t multimodal .
 #     docker run --rm -p 8000:8000 --read-only --tmpfs /tmp --memory 4g --cap-drop ALL multimodal

@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from shared.course.machine import describe_machine
-from shared.serving import Request, Settings, serve
+from shared.serving import GenerationRequest, Settings, serve
 from shared.transformer import Decoder, DecoderConfig, Sampling, stream
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -43,10 +43,10 @@ ROWS, WAITING = 8, 16
 FLOOD = 128
 
 
-class RandomSpeaker:
+class RandomModel:
     """A model of a real one's shape and cost, which has learned nothing: its words are bytes drawn by its weights."""
 
-    name, longest = "random", 512
+    name, context_length = "random", 512
 
     def __init__(self):
         torch.set_num_threads(1)
@@ -54,11 +54,11 @@ class RandomSpeaker:
         self.decoder = Decoder(SIZES).eval()
         self.patches = nn.Linear(3 * PATCH * PATCH, SIZES.width)
 
-    def count(self, request: Request) -> int:
+    def count_tokens(self, request: GenerationRequest) -> int:
         return sum((SIDE // PATCH) ** 2 * len(each.images) + len(each.text.encode()) for each in request.messages)
 
     @torch.no_grad()
-    def prompt(self, request: Request) -> Tensor:
+    def prompt(self, request: GenerationRequest) -> Tensor:
         parts = []
         for message in request.messages:
             for image in message.images:
@@ -68,7 +68,7 @@ class RandomSpeaker:
             parts.append(self.decoder.embedding(torch.tensor(list(message.text.encode()))))
         return torch.cat(parts)
 
-    def speak(self, requests: Sequence[Request]) -> Iterator[list[str | None]]:
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[list[str | None]]:
         limits = [request.max_new_tokens for request in requests]
         for step in stream(self.decoder, [self.prompt(request) for request in requests], Sampling(limits)):
             yield [None if token is None else chr(token) for token in step]
@@ -230,7 +230,7 @@ def main() -> int:
     parser.add_argument("--serve", type=int, metavar="ROWS", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        serve(RandomSpeaker, port=0, settings=Settings(rows=asked.serve, waiting=WAITING))
+        serve(RandomModel, port=0, settings=Settings(max_batch_size=asked.serve, max_waiting=WAITING))
         return 0
     if not shutil.which("wrk"):
         print("error: wrk is not installed; apt install wrk, or brew install wrk", file=sys.stderr)

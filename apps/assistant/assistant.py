@@ -30,7 +30,7 @@ from apps.assistant.pictures import open_picture
 from apps.assistant.records import IMAGE
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
-from shared.serving.served_model import ROLES, Message, Refusal, Request
+from shared.serving.served_model import ROLES, GenerationRequest, Message, UnsupportedRequest
 from shared.tokenizers import TextStream, Tokenizer, Turn, load_tokenizer, save_tokenizer
 from shared.transformer import Sampling, stream
 
@@ -39,7 +39,7 @@ MAX_NEW_TOKENS = 128
 
 
 class Assistant:
-    """A trained model with its tokenizer and its way with pictures; a `Speaker`, as the service calls it."""
+    """A trained model with its tokenizer and its way with pictures; a `ServedModel`, as the service calls it."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Assistant:
         write_habits(folder, self.habits)
 
     @property
-    def longest(self) -> int:
+    def context_length(self) -> int:
         """Tokens that a prompt and its answer may have together."""
         return self.habits.context
 
@@ -89,7 +89,7 @@ class Assistant:
     def caption_image(
         self, image: Picture | Sequence[Picture], *, prompt: str | None = None, **settings: Any
     ) -> str | list[str]:
-        """What a picture shows; of several pictures, a list. `settings` are those of `Request`: max_new_tokens, temperature, …"""
+        """What a picture shows; of several pictures, a list. `settings` are those of `GenerationRequest`: max_new_tokens, temperature, …"""
         return self.answer_question(image, prompt or self.habits.caption_prompt, **settings)
 
     def answer_question(
@@ -125,42 +125,43 @@ class Assistant:
 
     def stream(self, messages: Sequence[Message], **settings: Any) -> Iterator[str]:
         """The reply to a conversation, piece by piece while it is being written."""
-        return (piece for (piece,) in self.speak([request(messages, **settings)]) if piece is not None)
+        return (piece for (piece,) in self.generate([request(messages, **settings)]) if piece is not None)
 
-    def write(self, requests: Sequence[Request], *, batch_size: int = 16) -> list[str]:
+    def write(self, requests: Sequence[GenerationRequest], *, batch_size: int = 16) -> list[str]:
         """The whole answer to each request, `batch_size` of them side by side."""
         answers = []
         for start in range(0, len(requests), batch_size):
             batch = requests[start : start + batch_size]
             written = [""] * len(batch)
-            for step in self.speak(batch):
+            for step in self.generate(batch):
                 written = [text + (piece or "") for text, piece in zip(written, step, strict=True)]
             answers += written
         return answers
 
     # ── For the service (shared/serving/served_model.py) ───────────────────────────────────────────────────────────────
 
-    def count(self, request: Request) -> int:
+    def count_tokens(self, request: GenerationRequest) -> int:
         """Tokens of the prompt, pictures included.
 
-        Raises Refusal when nothing is asked last, or a side is unknown. (One that is too long is counted too: whoever asks
+        Raises UnsupportedRequest when nothing is asked last, or a side is unknown. (One that is too long is counted too: whoever asks
         decides what to say of it.)
         """
         return len(self._prompt(request))
 
-    def speak(self, requests: Sequence[Request]) -> Iterator[list[str | None]]:
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[list[str | None]]:
         """Answer a batch, a token a step: what each row says newly, None once it has ended.
 
-        Raises Refusal as `count`, and for a conversation that leaves no room for an answer.
+        Raises UnsupportedRequest as `count`, and for a conversation that leaves no room for an answer.
         """
         prompts = [self._prompt(each) for each in requests]
-        if too_long := [len(prompt) for prompt in prompts if len(prompt) >= self.longest]:
-            raise Refusal(
-                f"the conversation takes {too_long[0]:,} tokens, and {self.longest:,} are all that can be read and "
+        if too_long := [len(prompt) for prompt in prompts if len(prompt) >= self.context_length]:
+            raise UnsupportedRequest(
+                f"the conversation takes {too_long[0]:,} tokens, and {self.context_length:,} are all that can be read and "
                 "written; leave out the oldest turns"
             )
         limits = [
-            min(each.max_new_tokens, self.longest - len(prompt)) for each, prompt in zip(requests, prompts, strict=True)
+            min(each.max_new_tokens, self.context_length - len(prompt))
+            for each, prompt in zip(requests, prompts, strict=True)
         ]
         stops = self._stops()
         texts = [TextStream(self.tokenizer) for _ in requests]
@@ -193,14 +194,14 @@ class Assistant:
         special_tokens = self.tokenizer.special_tokens
         return {special_tokens[name] for name in (self.template.end, "<|endoftext|>") if name in special_tokens}
 
-    def _prompt(self, request: Request) -> list[int]:
+    def _prompt(self, request: GenerationRequest) -> list[int]:
         messages = request.messages
         if not messages or messages[-1].role != "user":
-            raise Refusal("a conversation ends with what the user says")
+            raise UnsupportedRequest("a conversation ends with what the user says")
         if unknown := [message.role for message in messages if message.role not in ROLES]:
-            raise Refusal(f"nobody in a conversation is {unknown[0]!r}; expected {', '.join(ROLES)}")
+            raise UnsupportedRequest(f"nobody in a conversation is {unknown[0]!r}; expected {', '.join(ROLES)}")
         if any(message.images for message in messages if message.role == "assistant"):
-            raise Refusal("the assistant shows no pictures; give them in what the user says")
+            raise UnsupportedRequest("the assistant shows no pictures; give them in what the user says")
         turns = [Turn(each.role, f"{IMAGE}\n" * len(each.images) + _plain(each)) for each in messages]
         shown = sum(len(each.images) for each in messages)
         numbers = self.template.encode(
@@ -209,7 +210,9 @@ class Assistant:
         return numbers
 
     @torch.no_grad()
-    def _embedded(self, requests: Sequence[Request], prompts: Sequence[list[int]]) -> list[Float[Tensor, "_ width"]]:
+    def _embedded(
+        self, requests: Sequence[GenerationRequest], prompts: Sequence[list[int]]
+    ) -> list[Float[Tensor, "_ width"]]:
         """Each prompt as vectors; all pictures are looked at together."""
         images = [[image for message in each.messages for image in message.images] for each in requests]
         flat = [image for own in images for image in own]
@@ -229,9 +232,9 @@ def request(
     temperature: float = 0.0,
     top_p: float | None = None,
     seed: int | None = None,
-) -> Request:
+) -> GenerationRequest:
     """A request with the settings that one would want if one had not thought about it."""
-    return Request(tuple(messages), max_new_tokens, temperature, top_p, seed)
+    return GenerationRequest(tuple(messages), max_new_tokens, temperature, top_p, seed)
 
 
 def _name(folder: Path) -> str:

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from apps.captioner.run_folder import load_captioner, read_record
 from shared.cli import command_line
 from shared.serving.serve import serve
-from shared.serving.served_model import Refusal, Request
+from shared.serving.served_model import GenerationRequest, UnsupportedRequest
 from shared.serving.settings import Settings
 from shared.tokenizers import TextStream
 from shared.transformer.generation import Sampling, stream
@@ -26,7 +26,7 @@ PROMPT = Settings.caption_prompt
 LONGEST_CAPTION = 128
 
 
-class SpeakingCaptioner:
+class ServedCaptioner:
     """A captioner as a service sees it: one picture in, its caption out, and no talk."""
 
     name = "captioner"
@@ -37,21 +37,23 @@ class SpeakingCaptioner:
         self.begin, self.end = (self.tokenizer.special_tokens[name] for name in (BEGIN_TOKEN, END_TOKEN))
         rows, columns = model.config.eye.grid
         self.before = rows * columns + model.eye.before_patches + 1
-        self.longest = self.before + LONGEST_CAPTION
+        self.context_length = self.before + LONGEST_CAPTION
 
-    def count(self, request: Request) -> int:
-        """Image tokens, and the one that begins a text. Raises Refusal for anything but one picture to be described."""
+    def count_tokens(self, request: GenerationRequest) -> int:
+        """Image tokens, and the one that begins a text. Raises UnsupportedRequest for anything but one picture to be described."""
         pictures = [image for message in request.messages for image in message.images]
         if len(pictures) != 1:
-            raise Refusal(f"a captioner describes one picture at a time, and {len(pictures)} were given")
+            raise UnsupportedRequest(f"a captioner describes one picture at a time, and {len(pictures)} were given")
         said = [message.text.strip() for message in request.messages]
         if others := [text for text in said if text not in ("", PROMPT)]:
-            raise Refusal(f"a captioner describes pictures and answers nothing: leave out {others[0][:40]!r}")
+            raise UnsupportedRequest(
+                f"a captioner describes pictures and answers nothing: leave out {others[0][:40]!r}"
+            )
         return self.before
 
-    def speak(self, requests: Sequence[Request]) -> Iterator[list[str | None]]:
-        """Captions of a batch, a token a step: what each row says newly, None once it has ended. Raises Refusal as `count`."""
-        limits = [min(each.max_new_tokens, self.longest - self.count(each)) for each in requests]
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[list[str | None]]:
+        """Captions of a batch, a token a step: what each row says newly, None once it has ended. Raises UnsupportedRequest as `count`."""
+        limits = [min(each.max_new_tokens, self.context_length - self.count_tokens(each)) for each in requests]
         pixels = torch.stack([self._pixels(each) for each in requests]).to(self.device)
         with torch.no_grad():
             prompts = list(self.model.prompts(pixels, self.begin))
@@ -75,7 +77,7 @@ class SpeakingCaptioner:
             return None
         return text.write(token) if token < self.tokenizer.vocab_size else ""
 
-    def _pixels(self, request: Request) -> torch.Tensor:
+    def _pixels(self, request: GenerationRequest) -> torch.Tensor:
         (picture,) = (image for message in request.messages for image in message.images)
         size = self.model.config.eye.image_sides[0]
         fitted = ImageOps.fit(picture.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
@@ -101,8 +103,8 @@ def main() -> int:
     asked = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     read_record(asked.run)
-    settings = Settings(caption_prompt=PROMPT, new_tokens=64)
-    serve(lambda: SpeakingCaptioner(asked.run, asked.device), host=asked.host, port=asked.port, settings=settings)
+    settings = Settings(caption_prompt=PROMPT, max_new_tokens=64)
+    serve(lambda: ServedCaptioner(asked.run, asked.device), host=asked.host, port=asked.port, settings=settings)
     return 0
 
 

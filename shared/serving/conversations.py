@@ -1,7 +1,7 @@
-"""What was said before, found by a name that only who was told it can know.
+"""Storage of conversations between requests.
 
-A conversation's name is 256 random bits: nobody guesses it, and nobody chooses it, so that two strangers cannot meet
-in one by both calling theirs "1". Memory is bounded three ways: by number, by bytes, by time.
+A conversation's id is 256 random bits of the service. Clients can neither guess nor choose one, so two clients never
+share a conversation by accident. Memory is limited by number, bytes and time.
 """
 
 import contextlib
@@ -9,9 +9,9 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from shared.serving.problems import Problem
+from shared.serving.errors import ServiceError
 from shared.serving.served_model import Message
 
 
@@ -24,93 +24,107 @@ class _Conversation:
 
 
 @dataclass
-class Turn:
-    """One turn under way: what was said before it, and what it adds when it succeeds."""
+class ConversationTurn:
+    """One turn in progress: the messages before it, and the messages that it adds when it succeeds."""
 
+    conversation_id: str
     history: tuple[Message, ...]
-    added: tuple[Message, ...] = field(default=())
+    new_messages: tuple[Message, ...] = ()
 
-    def keep(self, *messages: Message) -> None:
-        self.added = messages
+    def add(self, *messages: Message) -> None:
+        """Set the messages to store at the end of the turn."""
+        self.new_messages = messages
 
 
-class Conversations:
-    """Histories by their names. To be used from one thread, as an event loop does.
+class ConversationStore:
+    """Store histories by id. Use it from one thread only, such as an event loop.
 
-    most, most_bytes  the ones not used for longest are forgotten beyond these
-    seconds           one that isn't used for so long is forgotten
-    clock             seconds that never run backwards
+    max_conversations, max_bytes  beyond these the least recently used conversation is removed
+    lifetime                      seconds without use after which a conversation is removed
+    clock                         a monotonic clock, in seconds
     """
 
-    def __init__(self, *, most: int, most_bytes: int, seconds: float, clock: Callable[[], float] = time.monotonic):
-        self.most, self.most_bytes, self.seconds, self.clock = most, most_bytes, seconds, clock
+    def __init__(
+        self,
+        *,
+        max_conversations: int,
+        max_bytes: int,
+        lifetime: float,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.max_conversations, self.max_bytes, self.lifetime, self.clock = (
+            max_conversations,
+            max_bytes,
+            lifetime,
+            clock,
+        )
         self.bytes = 0
-        self._by_name: OrderedDict[str, _Conversation] = OrderedDict()  # the one used last is last
+        self._by_id: OrderedDict[str, _Conversation] = OrderedDict()  # the most recently used one is last
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self._by_id)
 
     @contextlib.contextmanager
-    def turn(self, name: str | None) -> Iterator[tuple[str, Turn]]:
-        """Take the next turn of a conversation, or the first of a new one; give its name and the turn.
+    def turn(self, conversation_id: str | None) -> Iterator[ConversationTurn]:
+        """Open the next turn of a conversation, or with None the first turn of a new one.
 
-        What the turn keeps becomes history when the block ends without an exception; otherwise nothing has happened,
-        and a new conversation has never been.
+        The turn's new messages are stored when the block ends without an exception. Otherwise nothing changes, and a
+        new conversation is not created.
 
-        Raises Problem unknown_conversation (never begun, or forgotten: which, is nobody's business) and
-        conversation_busy: an answer that does not know what was asked meanwhile would make no sense.
+        Raises ServiceError unknown_conversation when the id was never created or is expired, and conversation_busy
+        while the previous turn is still in progress.
         """
-        self.forget_old()
-        if name is None:
-            name, conversation = secrets.token_urlsafe(32), _Conversation()
-        elif name in self._by_name:
-            conversation = self._by_name[name]
+        self.remove_expired()
+        if conversation_id is None:
+            conversation_id, conversation = secrets.token_urlsafe(32), _Conversation()
+        elif conversation_id in self._by_id:
+            conversation = self._by_id[conversation_id]
         else:
-            raise Problem(
+            raise ServiceError(
                 "unknown_conversation",
-                "no such conversation, or it was forgotten; begin a new one by leaving conversation_id out",
+                "this conversation does not exist or has expired; leave conversation_id out to begin a new one",
                 param="conversation_id",
             )
         if conversation.busy:
-            raise Problem(
+            raise ServiceError(
                 "conversation_busy",
-                "this conversation's last question is still being answered; wait for it",
+                "the previous message of this conversation is still being answered; wait for its answer",
                 param="conversation_id",
             )
         conversation.busy = True
-        turn = Turn(conversation.history)
+        turn = ConversationTurn(conversation_id, conversation.history)
         try:
-            yield name, turn
-            if turn.added:
-                self._keep(name, conversation, turn.added)
+            yield turn
+            if turn.new_messages:
+                self._store(conversation_id, conversation, turn.new_messages)
         finally:
             conversation.busy = False
 
-    def _keep(self, name: str, conversation: _Conversation, added: tuple[Message, ...]) -> None:
-        self._drop(name)
-        conversation.history += added
-        conversation.bytes += sum(map(_size, added))
+    def _store(self, conversation_id: str, conversation: _Conversation, new_messages: tuple[Message, ...]) -> None:
+        self._remove(conversation_id)
+        conversation.history += new_messages
+        conversation.bytes += sum(map(_size, new_messages))
         conversation.last_used = self.clock()
-        self._by_name[name] = conversation
+        self._by_id[conversation_id] = conversation
         self.bytes += conversation.bytes
-        while len(self._by_name) > self.most or self.bytes > self.most_bytes:
-            self._drop(next(iter(self._by_name)))
+        while len(self._by_id) > self.max_conversations or self.bytes > self.max_bytes:
+            self._remove(next(iter(self._by_id)))
 
-    def forget_old(self) -> None:
-        """Forget what has not been used for too long; each turn does this first."""
+    def remove_expired(self) -> None:
+        """Remove the conversations that have not been used for their lifetime; each turn does this first."""
         now = self.clock()
-        while self._by_name:
-            name, oldest = next(iter(self._by_name.items()))
-            if now - oldest.last_used < self.seconds:
+        while self._by_id:
+            conversation_id, oldest = next(iter(self._by_id.items()))
+            if now - oldest.last_used < self.lifetime:
                 break
-            self._drop(name)
+            self._remove(conversation_id)
 
-    def _drop(self, name: str) -> None:
-        # One that is being answered may be dropped too: its turn holds its history, and puts it back when it ends.
-        dropped = self._by_name.pop(name, None)
-        self.bytes -= dropped.bytes if dropped else 0
+    def _remove(self, conversation_id: str) -> None:
+        # A conversation may be removed during its turn: the turn holds its history and stores it again at its end.
+        removed = self._by_id.pop(conversation_id, None)
+        self.bytes -= removed.bytes if removed else 0
 
 
 def _size(message: Message) -> int:
-    # Python keeps up to four bytes a character; a picture is three bytes a pixel.
+    # Python stores up to four bytes per character; an image has three bytes per pixel.
     return 4 * len(message.text) + sum(3 * image.width * image.height for image in message.images)

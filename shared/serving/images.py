@@ -1,7 +1,7 @@
-"""From what a stranger sent to a picture: upright, RGB, of bounded size.
+"""Image decoding: from untrusted bytes to an upright RGB image of bounded size.
 
-A file of a kilobyte can say that it holds ten gigabytes of pixels. So the header is read first, its size is held
-against the limits, and only then is anything decoded; and only by the decoders of a few common formats.
+A file of a kilobyte can claim ten gigabytes of pixels. So the header is read first and its size is checked against the
+limits. Only then the file is decoded, and only by the decoders of a few common formats.
 """
 
 import base64
@@ -13,94 +13,101 @@ import warnings
 from PIL import Image, UnidentifiedImageError
 
 from shared.images import to_upright_rgb
-from shared.serving.problems import Problem
+from shared.serving.errors import ServiceError
 from shared.serving.settings import Settings
 
-# Python remembers each warning that it has shown. Pillow's name numbers from the file, so a patient stranger could
-# fill the memory with them; and what they warn of is refused here.
+# Python stores each warning that it has shown, and Pillow's contain numbers from the file: an attacker could fill the
+# memory with them. What they warn of is refused here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 
 
-def picture(data: bytes, settings: Settings, *, param: str = "image") -> Image.Image:
-    """Read an image file: its first frame, turned upright, on white where it is transparent, RGB, 8 bits.
+def decode_image(data: bytes, settings: Settings, *, param: str = "image") -> Image.Image:
+    """Decode an image file: its first frame, turned upright, white where it is transparent, RGB, 8 bits.
 
-    Raises Problem: not_an_image, too_many_pixels, image_too_narrow, broken_image.
+    Raises ServiceError not_an_image, too_many_pixels, image_too_narrow, broken_image.
     """
-    with _opened(data, settings, param) as image:
+    with open_checked(data, settings, param) as image:
         try:
-            # A JPEG can be decoded at a half, a quarter or an eighth of its size, for as much less memory.
-            image.draft(None, (settings.side, settings.side))
+            # A JPEG can be decoded at a half, a quarter or an eighth of its size, with less memory.
+            image.draft(None, (settings.image_side, settings.image_side))
             image.load()
             rgb = to_upright_rgb(image)
         except Exception as error:
-            # Decoders meet here what was made to break them; whatever they raise, the file is at fault.
-            raise Problem(
+            # Files may be made to break decoders. Whatever exception results, the file is at fault.
+            raise ServiceError(
                 "broken_image",
-                "the image file is damaged or cut short: it could not be decoded to its end; send it whole",
+                "the image file is damaged or cut short and could not be decoded to its end; send a complete file",
                 param=param,
             ) from error
-    if max(rgb.size) > settings.side:
-        rgb.thumbnail((settings.side, settings.side), Image.Resampling.LANCZOS)
+    if max(rgb.size) > settings.image_side:
+        rgb.thumbnail((settings.image_side, settings.image_side), Image.Resampling.LANCZOS)
     return rgb
 
 
-def _opened(data: bytes, settings: Settings, param: str) -> Image.Image:
-    """Read the header alone, and refuse what would be too large."""
+def open_checked(data: bytes, settings: Settings, param: str) -> Image.Image:
+    """Read only the header and check the image's size against the limits.
+
+    Raises ServiceError not_an_image, too_many_pixels, image_too_narrow.
+    """
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = image.size
     except Image.DecompressionBombError as error:
         raise _too_many_pixels("more pixels than any photograph", settings, param) from error
     except Exception as error:
-        kind = "no image" if isinstance(error, UnidentifiedImageError) else "an image with a broken head"
-        raise Problem(
-            "not_an_image", f"{len(data):,} bytes that are {kind}; send {', '.join(FORMATS)}", param=param
+        problem = "no image" if isinstance(error, UnidentifiedImageError) else "an image with a broken header"
+        raise ServiceError(
+            "not_an_image",
+            f"the file of {len(data):,} bytes is {problem}; send one of {', '.join(FORMATS)}",
+            param=param,
         ) from error
-    if width * height > settings.pixels:
+    if width * height > settings.max_pixels:
         raise _too_many_pixels(f"{width:,} × {height:,} pixels", settings, param)
-    if max(width, height) > settings.aspect * min(width, height):
-        raise Problem(
+    if max(width, height) > settings.max_aspect_ratio * min(width, height):
+        raise ServiceError(
             "image_too_narrow",
-            f"the image has {width:,} × {height:,} pixels; one side may be {settings.aspect} times the other at most",
+            f"the image has {width:,} × {height:,} pixels; the longer side may be at most "
+            f"{settings.max_aspect_ratio} times the shorter one",
             param=param,
         )
     return image
 
 
-def _too_many_pixels(given: str, settings: Settings, param: str) -> Problem:
-    limit = f"{settings.pixels:,} are taken at most; send it smaller"
-    return Problem("too_many_pixels", f"the image has {given}; {limit}", param=param)
+def _too_many_pixels(size: str, settings: Settings, param: str) -> ServiceError:
+    message = f"the image has {size}; at most {settings.max_pixels:,} are accepted; send a smaller one"
+    return ServiceError("too_many_pixels", message, param=param)
 
 
-def from_base64(text: str, *, param: str = "image") -> bytes:
-    """The bytes of a base64 text; line breaks in it are as usual. Raises Problem broken_base64."""
+def bytes_from_base64(text: str, *, param: str = "image") -> bytes:
+    """Decode a base64 text, which may contain line breaks. Raises ServiceError broken_base64."""
     try:
-        # Each four characters are three bytes; anything outside the alphabet is an error, not to be skipped.
-        data = base64.b64decode(re.sub(r"[ \t\r\n]", "", text).encode("ascii"), validate=True)
+        # Four characters encode three bytes. A character outside the alphabet is an error and is not skipped.
+        return base64.b64decode(re.sub(r"[ \t\r\n]", "", text).encode("ascii"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Problem(
-            "broken_base64", "not base64: A–Z, a–z, 0–9, + and /, padded with = to a multiple of four", param=param
+        raise ServiceError(
+            "broken_base64",
+            "the text is not base64; expected A–Z, a–z, 0–9, + and /, padded with = to a multiple of four",
+            param=param,
         ) from error
-    return data
 
 
-def from_data_url(url: str, *, param: str = "image_url") -> bytes:
-    """The bytes of a `data:image/…;base64,…` URL.
+def bytes_from_data_url(url: str, *, param: str = "image_url") -> bytes:
+    """Decode a `data:image/…;base64,…` URL.
 
-    Other URLs are refused, and not for want of a few lines: who lets strangers name an address that the service then
-    fetches lets them look into the network behind it, and send it files without end.
+    Other URLs are refused: a service that fetches addresses from clients exposes the network behind it, and can be
+    sent files without end.
 
-    Raises Problem invalid_request for anything but such a URL, broken_base64.
+    Raises ServiceError invalid_request for any other URL, broken_base64.
     """
     head, comma, text = url.partition(",")
     if not comma or not re.fullmatch(
         r"data:image/[\w.+-]+(;[\w.+-]+=[\w.+-]+)*;base64", head, re.ASCII | re.IGNORECASE
     ):
-        raise Problem(
+        raise ServiceError(
             "invalid_request",
-            "an image comes in the request itself, as data:image/png;base64,…; no other address is fetched",
+            "expected an image inside the request, as data:image/png;base64,…; other URLs are not fetched",
             param=param,
         )
-    return from_base64(text, param=param)
+    return bytes_from_base64(text, param=param)

@@ -1,145 +1,155 @@
-"""The door: what every request passes before anything looks into it, as an ASGI middleware.
+"""Request limits, enforced before any route runs: size and time of the body, requests in progress, absent clients.
 
-It counts who is in the house, takes in a body of bounded size in bounded time, and sees when a client leaves:
-then the request's task is canceled, wherever it is, and with it everything that was done for it.
+`RequestLimits` is an ASGI middleware. It reads a body of limited size in limited time. When a client disconnects, it
+cancels the request's task, and with it all work for this request. The limits of images are in images.py, those of
+tokens in answers.py; their values are in settings.py.
 """
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.serving.errors import ServiceError
 from shared.serving.metrics import Metrics
-from shared.serving.problems import Problem
 from shared.serving.settings import Settings
 
 LOG = logging.getLogger(__name__)
-DRAINED = 4  # times the largest body: so much is read, and thrown away, before a connection is cut
+DRAIN_FACTOR = 4
+"""After a refusal at most so many times the largest body is read and discarded before the connection is closed."""
 
 
-class _Left(Exception):
-    """The client is gone; there is nobody to answer."""
+class _Disconnected(Exception):
+    """The client has disconnected; there is no one to answer."""
 
 
-class Door:
-    """Lets requests in, one by one.
+@dataclass(frozen=True)
+class ServicePaths:
+    """Group the application's paths.
 
-    app     what answers them
-    state   "ready", or why nothing can be answered now: "starting", "stopping"
-    paths   known ones; whatever else is asked for is counted as "other"
-    always  paths that are answered in every state and however full the house is, and whose bodies are not read
+    known   every other path is counted as "other"
+    exempt  answered in every state and beyond the limit on concurrent requests; their bodies are not read
+    """
+
+    known: Collection[str]
+    exempt: Collection[str]
+
+
+class RequestLimits:
+    """Admit requests to the application.
+
+    app    the application behind the limits
+    state  returns "ready", or why requests are refused now: "starting", "stopping"
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        settings: Settings,
-        metrics: Metrics,
-        state: Callable[[], str],
-        paths: Collection[str],
-        always: Collection[str],
+        self, app: ASGIApp, *, settings: Settings, metrics: Metrics, state: Callable[[], str], paths: ServicePaths
     ):
-        self.app, self.settings, self.metrics, self.state = app, settings, metrics, state
-        self.paths, self.always = paths, always
-        self.inside = 0
+        self.app, self.settings, self.metrics, self.state, self.paths = app, settings, metrics, state, paths
+        self.in_progress = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began = time.monotonic()
-        path = scope["path"] if scope["path"] in self.paths else "other"
-        upload, answer = _Upload(receive), _Watched(send)
+        started = time.monotonic()
+        path = scope["path"] if scope["path"] in self.paths.known else "other"
+        upload, response = _Upload(receive), _Response(send)
         try:
-            await self._let_in(scope, upload, answer)
-        except _Left:
+            await self._admit(scope, upload, response)
+        except _Disconnected:
             self.metrics.hung_up.inc()
-        except Problem as problem:
-            await self._refuse(problem, scope, upload, answer)
+        except ServiceError as error:
+            await self._refuse(error, scope, upload, response)
         except Exception:
-            # A mistake of ours. The log says all, the client nothing but that.
+            # A bug of the service. The details are for the log, not for the client.
             LOG.exception("%s %s failed", scope["method"], path)
-            if answer.status:
-                raise  # half an answer is sent: all that is left is to cut the connection
-            problem = Problem("internal_error", "the service made a mistake; it is in its log")
-            await self._refuse(problem, scope, upload, answer)
+            if response.status:
+                raise  # half a response is sent: the connection can only be closed
+            internal_error = ServiceError("internal_error", "the service failed; its log has the details")
+            await self._refuse(internal_error, scope, upload, response)
         finally:
-            self.metrics.requests.labels(path, answer.status or "left").inc()
-            self.metrics.seconds.labels(path).observe(time.monotonic() - began)
+            self.metrics.requests.labels(path, response.status or "left").inc()
+            self.metrics.seconds.labels(path).observe(time.monotonic() - started)
 
-    async def _let_in(self, scope: Scope, upload: "_Upload", answer: "_Watched") -> None:
-        if scope["path"] in self.always:
-            await self.app(scope, upload.receive, answer)
+    async def _admit(self, scope: Scope, upload: "_Upload", response: "_Response") -> None:
+        if scope["path"] in self.paths.exempt:
+            await self.app(scope, upload.receive, response)
             return
         if (state := self.state()) != "ready":
-            raise Problem(state, f"the service is {state}; come again in a moment")
-        if self.inside >= self.settings.concurrent:
-            raise Problem("too_many_requests", f"{self.inside} requests are being answered; come again in a moment")
-        self.inside += 1
-        self.metrics.in_house.set(self.inside)
+            raise ServiceError(state, f"the service is {state}; try again in a moment")
+        if self.in_progress >= self.settings.max_concurrent:
+            raise ServiceError(
+                "too_many_requests", f"{self.in_progress} requests are in progress; try again in a moment"
+            )
+        self.in_progress += 1
+        self.metrics.in_progress.set(self.in_progress)
         try:
-            body = await self._body(scope, upload)
-            await self._while_there(self.app(scope, _Read(body), answer), upload, answer)
+            body = await self._read_body(scope, upload)
+            await self._run_while_connected(self.app(scope, _BufferedReceive(body), response), upload, response)
         finally:
-            self.inside -= 1
-            self.metrics.in_house.set(self.inside)
+            self.in_progress -= 1
+            self.metrics.in_progress.set(self.in_progress)
 
-    async def _body(self, scope: Scope, upload: "_Upload") -> bytes:
-        """The whole body. A declared length is believed only when it is too large."""
-        most = self.settings.body_bytes
-        too_large = Problem("body_too_large", f"a request's body may have {most:,} bytes; send a smaller image")
+    async def _read_body(self, scope: Scope, upload: "_Upload") -> bytes:
+        """Read the complete body. A declared length is used only to refuse it early."""
+        limit = self.settings.max_body_bytes
+        too_large = ServiceError("body_too_large", f"a body may have at most {limit:,} bytes; send a smaller image")
         declared = dict(scope["headers"]).get(b"content-length", b"")
-        if declared.isdigit() and (len(declared) > 18 or int(declared) > most):
+        if declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(self.settings.upload_seconds):
+            async with asyncio.timeout(self.settings.upload_timeout):
                 async for chunk in upload.chunks():
                     body += chunk
-                    if len(body) > most:
+                    if len(body) > limit:
                         raise too_large
         except TimeoutError:
-            raise Problem(
-                "upload_too_slow", f"the body did not arrive within {self.settings.upload_seconds:g} s"
+            raise ServiceError(
+                "upload_too_slow",
+                f"the body did not arrive within {self.settings.upload_timeout:g} s; send a smaller image",
             ) from None
         return bytes(body)
 
-    async def _while_there(self, answering: Coroutine, upload: "_Upload", answer: "_Watched") -> None:
-        """Answer for as long as the client is there; who reads its answer too slowly is cut off."""
-        tasks = asyncio.ensure_future(answering), asyncio.ensure_future(upload.departure())
+    async def _run_while_connected(self, work: Awaitable[None], upload: "_Upload", response: "_Response") -> None:
+        """Run the application until it is done or the client disconnects; close the connection of a slow reader."""
+        tasks = asyncio.ensure_future(work), asyncio.ensure_future(upload.wait_for_disconnect())
         try:
-            most = 2 * self.settings.seconds
-            done, _ = await asyncio.wait(tasks, timeout=most, return_when=asyncio.FIRST_COMPLETED)
+            limit = 2 * self.settings.answer_timeout
+            done, _ = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0] in done:
                 tasks[0].result()
-            elif done or answer.status:
-                raise _Left
+            elif done or response.status:
+                raise _Disconnected
             else:
-                raise Problem("too_slow", f"no answer within {most:g} s; come again later")
+                raise ServiceError("too_slow", f"no answer within {limit:g} s; try again later")
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _refuse(self, problem: Problem, scope: Scope, upload: "_Upload", answer: "_Watched") -> None:
-        """Say no, then read on for a while what nobody wants, and only then hang up: a client whose connection is cut
-        while it is still sending may never see the answer that tells it why."""
+    async def _refuse(self, error: ServiceError, scope: Scope, upload: "_Upload", response: "_Response") -> None:
+        """Send an error, then read and discard the rest of the body for a while before closing the connection.
 
-        async def not_the_end(message: Message) -> None:
-            await answer(message | {"more_body": True} if message["type"] == "http.response.body" else message)
+        A client whose connection is closed while it is still sending may never see the error.
+        """
 
-        await problem.response()(scope, upload.receive, not_the_end)
-        if b"expect" not in dict(scope["headers"]):  # who asked before sending, sends nothing after a no
-            await upload.drain(DRAINED * self.settings.body_bytes, self.settings.upload_seconds)
-        await answer({"type": "http.response.body", "body": b""})
+        async def send_unfinished(message: Message) -> None:
+            await response({**message, "more_body": True} if message["type"] == "http.response.body" else message)
+
+        await error.response()(scope, upload.receive, send_unfinished)
+        if b"expect" not in dict(scope["headers"]):  # a client that asks before it sends will not send now
+            await upload.discard(DRAIN_FACTOR * self.settings.max_body_bytes, self.settings.upload_timeout)
+        await response({"type": "http.response.body", "body": b""})
 
 
 class _Upload:
-    """A request's body as it arrives, and then the news that the client has left."""
+    """A request's body as it arrives, and after it the client's disconnect."""
 
     def __init__(self, receive: Receive):
         self.receive, self.ended = receive, False
@@ -149,25 +159,25 @@ class _Upload:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 self.ended = True
-                raise _Left
+                raise _Disconnected
             self.ended = not message.get("more_body", False)
             yield message.get("body", b"")
 
-    async def departure(self) -> None:
+    async def wait_for_disconnect(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
-    async def drain(self, most: int, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError, _Left):
+    async def discard(self, max_bytes: int, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError, _Disconnected):
             async with asyncio.timeout(seconds):
                 async for chunk in self.chunks():
-                    most -= len(chunk)
-                    if most < 0:
+                    max_bytes -= len(chunk)
+                    if max_bytes < 0:
                         return
 
 
-class _Read:
-    """`receive` for the app: the body that was read, once; then nothing ever, for the door itself sees who leaves."""
+class _BufferedReceive:
+    """`receive` for the application: the body once, then nothing; the middleware itself watches for a disconnect."""
 
     def __init__(self, body: bytes):
         self.body: bytes | None = body
@@ -179,8 +189,8 @@ class _Read:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-class _Watched:
-    """`send`, remembering the status that went out: 0 when none has."""
+class _Response:
+    """`send` that records the status of the response, 0 before there is one."""
 
     def __init__(self, send: Send):
         self.send, self.status = send, 0

@@ -1,4 +1,4 @@
-"""Run the service: a socket, the application, and an orderly end."""
+"""Run the service: a socket, the application, and an orderly shutdown."""
 
 import contextlib
 import math
@@ -8,29 +8,36 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from shared.errors import CourseError
 from shared.serving.app import create_app
-from shared.serving.served_model import Speaker
+from shared.serving.served_model import ServedModel
+from shared.serving.service import Service
 from shared.serving.settings import Settings
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which at the first signal closes the service's door: /health says so to whoever sends it work."""
+    """uvicorn's server, which at the first signal sets the service to stopping, so that /health reports it."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI):
+        super().__init__(config)
+        self.service: Service = app.state.service
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.config.app.state.service.close()
+        self.service.close()
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         # A service whose model cannot be loaded has nothing to wait for.
-        return await super().on_tick(counter) or self.config.app.state.service.failure is not None
+        return await super().on_tick(counter) or self.service.failure is not None
 
 
-def make_server(load: Callable[[], Speaker], settings: Settings) -> Server:
-    """A server that is not yet running; for whoever has a socket of his own."""
+def make_server(load: Callable[[], ServedModel], settings: Settings) -> Server:
+    """Create a server that does not run yet; `server.run([socket])` runs it."""
+    app = create_app(load, settings)
     config = uvicorn.Config(
-        create_app(load, settings),
+        app,
         http="h11",
         ws="none",
         loop="asyncio",
@@ -39,13 +46,13 @@ def make_server(load: Callable[[], Speaker], settings: Settings) -> Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_graceful_shutdown=math.ceil(settings.seconds),
+        timeout_graceful_shutdown=math.ceil(settings.answer_timeout),
     )
-    return Server(config)
+    return Server(config, app)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections; port 0 is any that is free. Raises CourseError when it cannot be had."""
+    """Open a listening socket; port 0 takes any free port. Raises CourseError when the address cannot be used."""
     try:
         return socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
@@ -53,24 +60,24 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         raise CourseError(
             f"cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}. "
-            "Choose another with PORT=…, or end what holds it"
+            "Choose another port with PORT=…, or end the program that uses this one"
         ) from error
 
 
 def serve(
-    load: Callable[[], Speaker], *, host: str = "127.0.0.1", port: int = 8000, settings: Settings | None = None
+    load: Callable[[], ServedModel], *, host: str = "127.0.0.1", port: int = 8000, settings: Settings | None = None
 ) -> None:
-    """Serve until a signal comes; then answer who is in, and return.
+    """Serve until a signal arrives; then answer the requests in progress, and return.
 
-    load   makes the Speaker. It is called once, when the port is open already: /health says "starting" meanwhile.
-    host   the default lets in this machine alone; 0.0.0.0 lets in everyone
+    load   returns the model. It is called once, after the port is open: /health reports "starting" meanwhile
+    host   the default accepts connections from this machine only; 0.0.0.0 from everywhere
 
-    Raises CourseError when the port cannot be had, and whatever `load` raises.
+    Raises CourseError when the port cannot be used, and every exception of `load`.
     """
     with listen(host, port) as listening:
         server = make_server(load, settings or Settings())
         print(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.run([listening])
-        if failure := server.config.app.state.service.failure:
-            raise failure
+        if server.service.failure:
+            raise server.service.failure

@@ -1,6 +1,6 @@
-"""What a service speaks to: anything that continues a conversation with pictures, a batch at a time.
+"""The interface between a model and the service: continue conversations with images, one batch at a time.
 
-The service knows no model, and a model knows no service; this page is all that either knows of the other.
+The service depends on this interface only, and a model needs no knowledge of HTTP.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,17 @@ from PIL import Image
 ROLES = ("system", "user", "assistant")
 
 
-class Refusal(ValueError):
-    """A Speaker cannot take a request, and nobody but who sent it can change that: two pictures where one fits, say.
+class UnsupportedRequest(ValueError):
+    """A model cannot answer a request, for example one with two images when it takes one.
 
-    Its sentence goes to the client word for word (status 422). So it speaks of the request, and of nothing of this
-    machine. Whatever else a Speaker raises is a fault of the service, and its words stay here.
+    The client receives the message unchanged, with status 422. So the message is about the request only, and contains
+    nothing about this machine. Every other exception of a model counts as a failure of the service and is logged.
     """
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation. Pictures are RGB and upright, any size, and stand before the text."""
+    """One turn of a conversation. Images are RGB and upright, of any size, and come before the text."""
 
     role: str
     text: str
@@ -30,12 +30,12 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Request:
-    """A conversation that ends with the user's turn, and how it is to be continued.
+class GenerationRequest:
+    """A conversation that ends with a user turn, and how to continue it.
 
-    max_new_tokens  at least 1; a Speaker stops there, or earlier at its own end of turn
-    temperature     0 takes the likeliest token
-    top_p           sample among the likeliest tokens that together reach this probability
+    max_new_tokens  at least 1; the model stops there, or earlier at the end of its turn
+    temperature     0 takes the most likely token
+    top_p           sample among the most likely tokens whose probabilities add up to this value
     seed            the same request with the same seed gives the same text, whatever else is in its batch
     """
 
@@ -46,32 +46,35 @@ class Request:
     seed: int | None = None
 
 
-class Speaker(Protocol):
-    """A trained model as a service sees it.
+class ServedModel(Protocol):
+    """A trained model as the service uses it.
 
-    name      what clients call it
-    longest   tokens that a prompt and its answer may have together
+    name            how clients refer to it
+    context_length  most tokens of a prompt and its answer together
     """
 
     name: str
-    longest: int
 
-    def count(self, request: Request) -> int:
-        """Tokens of the prompt, pictures included.
+    @property
+    def context_length(self) -> int: ...
 
-        Called from any thread, also while `speak` runs. Raises Refusal for a request that it could never answer; but a
-        prompt that is merely too long is counted like any other, for the service holds it against `longest`.
+    def count_tokens(self, request: GenerationRequest) -> int:
+        """Return the number of tokens of the prompt, images included.
+
+        May be called from any thread, also while `generate` runs. Raise UnsupportedRequest for a request that the
+        model can never answer. Count a prompt that is too long like any other: the service compares with
+        `context_length`.
         """
         ...
 
-    def speak(self, requests: Sequence[Request]) -> Iterator[list[str | None]]:
-        """Answer a batch: one item a step, with what every row says newly, or None for a row that has ended.
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[list[str | None]]:
+        """Answer a batch: yield at each step the new text of every row, None for a row that has ended.
 
-        A string is one token's worth of text: it may be empty (half a letter, say), and it is counted. So a row gives
-        at most `max_new_tokens` strings; the token that ends a turn gives none. Once None, a row stays None; a step
-        with None in every row may come last or be left out. No row's text depends on the other rows.
+        A string is the text of one token. It may be empty (half a character, for example), and it is counted. So a row
+        yields at most `max_new_tokens` strings; the token that ends a turn yields none. After its first None a row
+        yields only None; a last step with None in every row is optional. No row's text depends on the other rows.
 
-        Called from one thread, one batch after the other. When nobody waits for any row any more the iterator is
-        closed in the midst (as a generator is), and must let go of what it holds.
+        Called from one thread, one batch after the other. When all clients of a batch have left, the iterator is
+        closed early, as a generator is, and must release its memory.
         """
         ...

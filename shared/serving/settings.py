@@ -1,53 +1,53 @@
-"""How much a service takes on: every limit, and nothing else that could be set."""
+"""The settings of a service: all of its limits."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The limits of a service. What goes beyond one is refused with a status of its own (problems.py).
+    """Set the limits of a service. A request beyond a limit is refused with that limit's status (errors.py).
 
-    body_bytes            of a request, headers not counted
-    upload_seconds        for a request's body to arrive
-    pixels                width × height of an image, as its header says: refused before anything is decoded
-    aspect                how many times longer than wide: what scales the shorter side up would need this factor in memory
-    side                  a larger image is reduced to this many pixels on its longer side
-    images                in one request
-    new_tokens            in one answer; also what an answer may have when a request doesn't say
-    concurrent            requests in the house: arriving, waiting, being answered
-    waiting               requests in the queue for the model
-    rows                  requests answered together, as one batch
-    gather_seconds        how long the first of a batch waits for others to join
-    seconds               from the end of the upload to the end of the answer
-    conversations         remembered; the one not used for longest goes first
-    conversation_bytes    of their pictures and words together
-    conversation_seconds  after which one that isn't used is forgotten
-    caption_prompt        what the model is told, beside the picture, when a caption is asked for
+    max_body_bytes          of a request, headers not counted
+    upload_timeout          seconds for a request's body to arrive
+    max_pixels              width × height of an image according to its header, checked before decoding
+    max_aspect_ratio        longer side / shorter side of an image; scaling the shorter side up multiplies memory by it
+    image_side              larger images are reduced to this many pixels on the longer side
+    max_images              per request
+    max_new_tokens          per answer; also the length of an answer whose request names none
+    max_concurrent          requests in progress: arriving, waiting or being answered
+    max_waiting             requests in the queue for the model
+    max_batch_size          requests answered together
+    batch_wait              seconds that the first request of a batch waits for others
+    answer_timeout          seconds from the end of the upload to the end of the answer
+    max_conversations       stored; the least recently used one is removed first
+    max_conversation_bytes  of the images and texts of all stored conversations
+    conversation_lifetime   seconds without use after which a conversation is removed
+    caption_prompt          the user turn that stands beside the image in a request for a caption
 
-    Raises ValueError when a limit leaves room for nothing.
+    Raises ValueError when a limit allows no request.
     """
 
-    body_bytes: int = 10 * 2**20
-    upload_seconds: float = 20.0
-    pixels: int = 25_000_000
-    aspect: int = 100
-    side: int = 1024
-    images: int = 16
-    new_tokens: int = 512
-    concurrent: int = 64
-    waiting: int = 32
-    rows: int = 8
-    gather_seconds: float = 0.01
-    seconds: float = 60.0
-    conversations: int = 1000
-    conversation_bytes: int = 256 * 2**20
-    conversation_seconds: float = 1800.0
+    max_body_bytes: int = 10 * 2**20
+    upload_timeout: float = 20.0
+    max_pixels: int = 25_000_000
+    max_aspect_ratio: int = 100
+    image_side: int = 1024
+    max_images: int = 16
+    max_new_tokens: int = 512
+    max_concurrent: int = 64
+    max_waiting: int = 32
+    max_batch_size: int = 8
+    batch_wait: float = 0.01
+    answer_timeout: float = 60.0
+    max_conversations: int = 1000
+    max_conversation_bytes: int = 256 * 2**20
+    conversation_lifetime: float = 1800.0
     caption_prompt: str = "Describe the image."
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("gather_seconds", "caption_prompt") and not value > 0:
-                raise ValueError(f"{field.name} is {value}: nothing could be answered; it must be above 0")
-        if self.gather_seconds < 0:
-            raise ValueError(f"gather_seconds is {self.gather_seconds}: it must be 0 or more")
+            if field.name not in ("batch_wait", "caption_prompt") and not value > 0:
+                raise ValueError(f"{field.name} is {value}, which allows no request; expected a value above 0")
+        if self.batch_wait < 0:
+            raise ValueError(f"batch_wait is {self.batch_wait}; expected 0 or more")

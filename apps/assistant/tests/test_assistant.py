@@ -5,7 +5,7 @@ from PIL import Image
 
 from apps.assistant.assistant import request
 from shared.errors import CourseError
-from shared.serving.served_model import Message, Refusal
+from shared.serving.served_model import Message, UnsupportedRequest
 from shared.tokenizers import TextStream
 
 FEW = {"max_new_tokens": 8}
@@ -105,7 +105,7 @@ def test_every_step_has_an_item_a_row_and_none_after_its_end(assistant, pictures
         request([Message("user", said, (pictures[0],))], max_new_tokens=limit)
         for said, limit in zip(QUESTIONS, limits, strict=False)
     ]
-    steps = list(assistant.speak(rows))
+    steps = list(assistant.generate(rows))
     assert {len(step) for step in steps} == {3}
     for row, limit in enumerate(limits):
         said = [step[row] for step in steps]
@@ -129,10 +129,10 @@ def test_half_a_letter_is_held_back_and_shown_as_broken_at_the_end(assistant, mo
     numbers = [*assistant.tokenizer.encode("é"), assistant.tokenizer.encode("é")[0]]
     assert len(numbers) == 3
     monkeypatch.setattr("apps.assistant.assistant.stream", lambda *_, **__: iter([[number] for number in numbers]))
-    assert list(assistant.speak([request([Message("user", "x")], max_new_tokens=3)])) == [[""], ["é"], ["�"]]
+    assert list(assistant.generate([request([Message("user", "x")], max_new_tokens=3)])) == [[""], ["é"], ["�"]]
     stop = assistant.tokenizer.special_tokens["<|end|>"]
     numbers[:] = [numbers[0], stop]
-    assert list(assistant.speak([request([Message("user", "x")], max_new_tokens=3)])) == [[""], ["�"]]
+    assert list(assistant.generate([request([Message("user", "x")], max_new_tokens=3)])) == [[""], ["�"]]
 
 
 def test_count_is_the_length_of_what_is_read(assistant, pictures, monkeypatch):
@@ -144,23 +144,25 @@ def test_count_is_the_length_of_what_is_read(assistant, pictures, monkeypatch):
         "hidden_states",
         lambda **inputs: seen.append(inputs["embeddings"].shape[1]) or hidden_states(**inputs),
     )
-    next(assistant.speak([asked]))
-    assert assistant.count(asked) == seen[0]
-    without = assistant.count(request([Message("user", "what?")]))
-    assert assistant.count(asked) - without == assistant.image_tokens + len(
+    next(assistant.generate([asked]))
+    assert assistant.count_tokens(asked) == seen[0]
+    without = assistant.count_tokens(request([Message("user", "what?")]))
+    assert assistant.count_tokens(asked) - without == assistant.image_tokens + len(
         assistant.tokenizer.encode("\nwhat?")
     ) - len(assistant.tokenizer.encode("what?"))
 
 
 def test_an_answer_ends_where_the_context_does(assistant):
     long = request([Message("user", "star " * 90)], max_new_tokens=100)
-    room = assistant.longest - assistant.count(long)
+    room = assistant.context_length - assistant.count_tokens(long)
     assert 0 < room < 20
-    assert len([step for step in assistant.speak([long]) if step != [None]]) == room
+    assert len([step for step in assistant.generate([long]) if step != [None]]) == room
     longer = request([Message("user", "star " * 200)])
-    assert assistant.count(longer) > assistant.longest
-    with pytest.raises(Refusal, match="120 are all that can be read and written; leave out the oldest turns"):
-        next(assistant.speak([longer]))
+    assert assistant.count_tokens(longer) > assistant.context_length
+    with pytest.raises(
+        UnsupportedRequest, match="120 are all that can be read and written; leave out the oldest turns"
+    ):
+        next(assistant.generate([longer]))
 
 
 @pytest.mark.parametrize(
@@ -173,8 +175,8 @@ def test_an_answer_ends_where_the_context_does(assistant):
     ],
 )
 def test_what_cannot_be_answered_is_refused(assistant, messages, said):
-    with pytest.raises(Refusal, match=said):
-        assistant.count(request(messages))
+    with pytest.raises(UnsupportedRequest, match=said):
+        assistant.count_tokens(request(messages))
 
 
 def test_wrong_calls_are_told(assistant, pictures, tmp_path):

@@ -16,7 +16,7 @@ from apps.captioner.model import Captioner, caption_loss
 from apps.captioner.run_folder import load_captioner
 from apps.captioner.toy import toy_pictures, write_folder
 from shared.errors import CourseError
-from shared.serving.served_model import Message, Refusal, Request
+from shared.serving.served_model import GenerationRequest, Message, UnsupportedRequest
 from shared.training import TrainingConfig
 from shared.training import train as train_model
 from shared.transformer import Sampling
@@ -115,16 +115,16 @@ def test_the_command_lines(quick, toy, tmp_path, monkeypatch, capsys):
 
 def test_a_service_says_what_the_command_line_says(quick, toy, tmp_path):
     train.train_on_folder(toy, tmp_path / "run", steps=2, batch_size=4)
-    speaker = serve.SpeakingCaptioner(tmp_path / "run")
+    speaker = serve.ServedCaptioner(tmp_path / "run")
     files = [toy / f"scene-{number:05}.png" for number in range(3)]
 
-    def asked(file, text=serve.PROMPT, **options) -> Request:
-        return Request(
+    def asked(file, text=serve.PROMPT, **options) -> GenerationRequest:
+        return GenerationRequest(
             (Message("user", text, (Image.open(file).convert("RGB"),)),), **({"max_new_tokens": 9} | options)
         )
 
     def spoken(requests) -> list[str]:
-        rows = list(zip(*speaker.speak(requests), strict=True))
+        rows = list(zip(*speaker.generate(requests), strict=True))
         assert all(
             sum(piece is not None for piece in row) <= request.max_new_tokens
             for row, request in zip(rows, requests, strict=True)
@@ -136,10 +136,10 @@ def test_a_service_says_what_the_command_line_says(quick, toy, tmp_path):
     )
     by_chance = [asked(file, "", temperature=1.0, seed=5, max_new_tokens=4) for file in files]
     assert spoken(by_chance) == [spoken([each])[0] for each in by_chance]
-    assert speaker.count(asked(files[0])) == 16 + 1 + 1  # patches, class token, begin
-    for wrong in (asked(files[0], "what is the time?"), Request((Message("user", serve.PROMPT),), 3)):
-        with pytest.raises(Refusal):
-            speaker.count(wrong)
+    assert speaker.count_tokens(asked(files[0])) == 16 + 1 + 1  # patches, class token, begin
+    for wrong in (asked(files[0], "what is the time?"), GenerationRequest((Message("user", serve.PROMPT),), 3)):
+        with pytest.raises(UnsupportedRequest):
+            speaker.count_tokens(wrong)
 
 
 def test_mistakes_are_one_line(quick, toy, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""A stand-in for a model, and a house to call on without a network."""
+"""A model without weights, and a client that calls the application without a network."""
 
 import asyncio
 import contextlib
@@ -10,58 +10,58 @@ import httpx
 import pytest
 from PIL import Image
 
-from shared.serving import Refusal, Request, Settings, create_app
+from shared.serving import GenerationRequest, Settings, UnsupportedRequest, create_app
 
 
-class Parrot:
-    """Says again everything that it was told, a word a token, and of every picture its size and mean colour.
+class EchoModel:
+    """Repeat the conversation, one word per token, and for each image its size and mean color.
 
-    So an answer shows whose words and whose pictures reached the model, in what order, and nothing is left to chance.
+    So an answer shows which texts and images reached the model, and in what order. Nothing is random.
     """
 
-    name, longest = "parrot", 400
-    words_of_a_picture = 4
+    name, context_length = "echo", 400
+    image_tokens = 4
 
     def __init__(self):
         self.batches: list[int] = []
         self.closed = 0
         self.steps = 0
         self.stepped = threading.Event()
-        self.go = threading.Event()  # cleared, it waits at its next step
+        self.go = threading.Event()  # while cleared, the model waits at its next step
         self.go.set()
-        self.hold_at: int | None = None  # a step at which it clears it
+        self.hold_at: int | None = None  # the step at which the model clears it
 
-    def count(self, request: Request) -> int:
-        pictures = sum(len(message.images) for message in request.messages)
+    def count_tokens(self, request: GenerationRequest) -> int:
+        images = sum(len(message.images) for message in request.messages)
         if "riddle" in request.messages[-1].text:
-            raise Refusal("riddles are not answered here")
+            raise UnsupportedRequest("riddles are not answered here")
         if "puzzle" in request.messages[-1].text:
             raise RuntimeError("/secret/vocabulary.json is damaged")
         words = sum(len(message.text.split()) for message in request.messages)
-        return words + self.words_of_a_picture * pictures
+        return words + self.image_tokens * images
 
-    def words(self, request: Request) -> list[str]:
+    def words(self, request: GenerationRequest) -> list[str]:
         last = request.messages[-1].text
         if "poison" in last:
             raise RuntimeError("cannot read /secret/weights.safetensors")
         if last == "silence":
             return []
-        said = []
+        words = []
         for message in request.messages:
-            said.append(f"{message.role}:")
-            said += [self.look(image) for image in message.images]
-            said += message.text.split()
+            words.append(f"{message.role}:")
+            words += [self.describe(image) for image in message.images]
+            words += message.text.split()
         if request.temperature:
-            said.append(f"t={request.temperature:g} p={request.top_p} s={request.seed}".replace(" ", ","))
-        return said
+            words.append(f"t={request.temperature:g} p={request.top_p} s={request.seed}".replace(" ", ","))
+        return words
 
     @staticmethod
-    def look(image: Image.Image) -> str:
+    def describe(image: Image.Image) -> str:
         assert image.mode == "RGB"
         red, green, blue = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
         return f"[{image.width}x{image.height},{red},{green},{blue}]"
 
-    def speak(self, requests):
+    def generate(self, requests):
         self.batches.append(len(requests))
         rows = [self.words(request)[: request.max_new_tokens] for request in requests]
         try:
@@ -81,7 +81,7 @@ class Parrot:
 
 @dataclass
 class Reply:
-    """What came back from the application."""
+    """The application's response."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -96,26 +96,26 @@ class Reply:
         return self.json()["error"]["code"]
 
 
-class House:
-    """A running application, called as a server would call it."""
+class AppClient:
+    """Call a running application as a server would call it."""
 
-    def __init__(self, app, speaker):
-        self.app, self.speaker, self.service = app, speaker, app.state.service
+    def __init__(self, app, model):
+        self.app, self.model, self.service = app, model, app.state.service
 
-    async def ask(self, method, path, *, headers=(), chunks=(b"",), left=None, reply=None) -> Reply:
-        """One request. `chunks` is the body (None: the client goes), `left` an event that says that it has gone."""
+    async def ask(self, method, path, *, headers=(), chunks=(b"",), disconnected=None, reply=None) -> Reply:
+        """Send one request. `chunks` is the body (None: the client disconnects), `disconnected` an event set when it does."""
         reply = reply or Reply()
-        arriving = [*chunks]
+        remaining = [*chunks]
 
         async def receive():
-            if arriving:
-                chunk = arriving.pop(0)
+            if remaining:
+                chunk = remaining.pop(0)
                 if callable(chunk):
                     chunk = await chunk()
                 if chunk is None:
                     return {"type": "http.disconnect"}
-                return {"type": "http.request", "body": chunk, "more_body": bool(arriving)}
-            await (left or asyncio.Event()).wait()
+                return {"type": "http.request", "body": chunk, "more_body": bool(remaining)}
+            await (disconnected or asyncio.Event()).wait()
             return {"type": "http.disconnect"}
 
         async def send(message):
@@ -148,39 +148,39 @@ class House:
         return await self.ask("GET", path)
 
     async def post(self, path, *, form=None, files=None, **others) -> Reply:
-        """A form when there is one, else JSON of the rest."""
+        """Send a form if there is one, else a JSON object of the other arguments."""
         if form is None and files is None:
-            request = httpx.Request("POST", "http://here", json=others)
+            request = httpx.Request("POST", "http://service", json=others)
         else:
-            request = httpx.Request("POST", "http://here", data=form or {}, files=files or {"none": b""})
+            request = httpx.Request("POST", "http://service", data=form or {}, files=files or {"none": b""})
         return await self.ask("POST", path, headers=request.headers.raw, chunks=[request.read()])
 
 
 @contextlib.asynccontextmanager
-async def open_house(speaker=None, **settings):
-    """A house whose model is loaded; it is closed at the end, and nobody is left in it."""
-    speaker = speaker or Parrot()
-    app = create_app(lambda: speaker, Settings(**settings))
+async def run_app(model=None, **settings):
+    """Run an application with a loaded model; at the end it is closed and its thread has ended."""
+    model = model or EchoModel()
+    app = create_app(lambda: model, Settings(**settings))
     async with app.router.lifespan_context(app):
         await app.state.service.settled.wait()
-        yield House(app, speaker)
-        speaker.go.set()
-    assert not app.state.service.answering.batcher._thread.is_alive()
+        yield AppClient(app, model)
+        model.go.set()
+    assert not app.state.service.answers.batcher._thread.is_alive()
 
 
 @pytest.fixture
-def parrot():
-    return Parrot()
+def echo_model():
+    return EchoModel()
 
 
 @pytest.fixture
-def house():
-    return open_house
+def running_app():
+    return run_app
 
 
 @pytest.fixture
-def house_of():
-    return House
+def client_of():
+    return AppClient
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every path of the service, and what each says to what it is asked."""
+"""Every path of the service: its answers, its errors and its limits."""
 
 import asyncio
 import base64
@@ -8,12 +8,12 @@ import re
 
 from PIL import Image
 
-from shared.serving.problems import STATUS
+from shared.serving.errors import STATUS
 
 
-def png(size=(8, 6), colour=(255, 0, 0)) -> bytes:
+def png(size=(8, 6), color=(255, 0, 0)) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
+    Image.new("RGB", size, color).save(file, "PNG")
     return file.getvalue()
 
 
@@ -22,19 +22,19 @@ def data_url(data: bytes) -> str:
 
 
 def completion(text, **others) -> dict:
-    return {"model": "parrot", "messages": [{"role": "user", "content": text}], **others}
+    return {"model": "echo", "messages": [{"role": "user", "content": text}], **others}
 
 
-def test_caption_and_question_see_the_picture(house):
+def test_caption_and_question_receive_the_image(running_app):
     async def main():
-        async with house() as here:
-            caption = await here.post("/caption", files={"image": png()})
-            question = await here.post(
+        async with running_app() as client:
+            caption = await client.post("/caption", files={"image": png()})
+            question = await client.post(
                 "/question",
-                form={"question": "what colour?", "temperature": "0.5", "top_p": "0.9", "seed": "7"},
-                files={"image": ("x.png", png(colour=(0, 0, 255)))},
+                form={"question": "what color?", "temperature": "0.5", "top_p": "0.9", "seed": "7"},
+                files={"image": ("x.png", png(color=(0, 0, 255)))},
             )
-            short = await here.post(
+            short = await client.post(
                 "/question", form={"question": "a b c", "max_new_tokens": "2"}, files={"image": png()}
             )
         assert caption.status == question.status == 200
@@ -43,20 +43,20 @@ def test_caption_and_question_see_the_picture(house):
             "finish_reason": "stop",
             "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
         }
-        assert question.json()["answer"] == "user: [8x6,0,0,255] what colour? t=0.5,p=0.9,s=7 "
+        assert question.json()["answer"] == "user: [8x6,0,0,255] what color? t=0.5,p=0.9,s=7 "
         assert short.json()["answer"] == "user: [8x6,255,0,0] "
         assert short.json()["finish_reason"] == "length" and short.json()["usage"]["completion_tokens"] == 2
 
     asyncio.run(main())
 
 
-def test_a_conversation_remembers_words_and_pictures(house):
+def test_a_conversation_stores_texts_and_images(running_app):
     async def main():
-        async with house() as here:
-            first = (await here.post("/chat", message="look", image=base64.b64encode(png()).decode())).json()
-            second = (await here.post("/chat", message="more", conversation_id=first["conversation_id"])).json()
-            other = (await here.post("/chat", message="new", image=data_url(png(colour=(0, 255, 0))))).json()
-            third = (await here.post("/chat", message="end", conversation_id=first["conversation_id"])).json()
+        async with running_app() as client:
+            first = (await client.post("/chat", message="look", image=base64.b64encode(png()).decode())).json()
+            second = (await client.post("/chat", message="more", conversation_id=first["conversation_id"])).json()
+            other = (await client.post("/chat", message="new", image=data_url(png(color=(0, 255, 0))))).json()
+            third = (await client.post("/chat", message="end", conversation_id=first["conversation_id"])).json()
         assert first["answer"] == "user: [8x6,255,0,0] look "
         assert second["answer"] == "user: [8x6,255,0,0] look assistant: user: [8x6,255,0,0] look user: more "
         assert second["conversation_id"] == first["conversation_id"] != other["conversation_id"]
@@ -66,40 +66,40 @@ def test_a_conversation_remembers_words_and_pictures(house):
     asyncio.run(main())
 
 
-def test_a_turn_that_failed_has_not_been(house):
+def test_a_failed_turn_is_not_stored(running_app):
     async def main():
-        async with house() as here:
-            name = (await here.post("/chat", message="one")).json()["conversation_id"]
+        async with running_app() as client:
+            name = (await client.post("/chat", message="one")).json()["conversation_id"]
             for message in ("poison", "riddle", "word " * 500):
-                assert (await here.post("/chat", message=message, conversation_id=name)).status >= 400
-            assert (await here.post("/chat", message="poison")).status == 503
-            assert len(here.service.answering.conversations) == 1
-            last = (await here.post("/chat", message="two", conversation_id=name)).json()
+                assert (await client.post("/chat", message=message, conversation_id=name)).status >= 400
+            assert (await client.post("/chat", message="poison")).status == 503
+            assert len(client.service.answers.conversations) == 1
+            last = (await client.post("/chat", message="two", conversation_id=name)).json()
         assert last["answer"] == "user: one assistant: user: one user: two "
 
     asyncio.run(main())
 
 
-def test_a_conversation_takes_one_question_at_a_time(house):
+def test_a_conversation_answers_one_message_at_a_time(running_app):
     async def main():
-        async with house() as here:
-            name = (await here.post("/chat", message="one")).json()["conversation_id"]
-            here.speaker.go.clear()
-            asking = asyncio.create_task(here.post("/chat", message="two", conversation_id=name))
-            here.speaker.stepped.clear()
-            await asyncio.to_thread(here.speaker.stepped.wait)
-            meanwhile = await here.post("/chat", message="three", conversation_id=name)
-            here.speaker.go.set()
+        async with running_app() as client:
+            name = (await client.post("/chat", message="one")).json()["conversation_id"]
+            client.model.go.clear()
+            asking = asyncio.create_task(client.post("/chat", message="two", conversation_id=name))
+            client.model.stepped.clear()
+            await asyncio.to_thread(client.model.stepped.wait)
+            meanwhile = await client.post("/chat", message="three", conversation_id=name)
+            client.model.go.set()
             assert (meanwhile.status, meanwhile.code) == (409, "conversation_busy")
             assert (await asking).json()["answer"].endswith("user: two ")
-            assert (await here.post("/chat", message="four", conversation_id=name)).status == 200
+            assert (await client.post("/chat", message="four", conversation_id=name)).status == 200
 
     asyncio.run(main())
 
 
-def test_completions_have_openais_form(house):
+def test_completions_have_openais_form(running_app):
     async def main():
-        async with house() as here:
+        async with running_app() as client:
             turns = [
                 {"role": "developer", "content": "be brief"},
                 {"role": "user", "content": "hello"},
@@ -113,25 +113,25 @@ def test_completions_have_openais_form(house):
                     ],
                 },
             ]
-            reply = (await here.post("/v1/chat/completions", model="parrot", messages=turns, max_tokens=50)).json()
-            models = (await here.get("/v1/models")).json()
+            reply = (await client.post("/v1/chat/completions", model="echo", messages=turns, max_tokens=50)).json()
+            models = (await client.get("/v1/models")).json()
         assert re.fullmatch(r"chatcmpl-\w{24}", reply["id"]) and reply["object"] == "chat.completion"
         assert reply["choices"][0]["finish_reason"] == "stop"
-        said = reply["choices"][0]["message"]
-        assert said["role"] == "assistant"
-        assert said["content"] == "system: be brief user: hello assistant: hi user: [8x6,255,0,0] what is this? "
+        message = reply["choices"][0]["message"]
+        assert message["role"] == "assistant"
+        assert message["content"] == "system: be brief user: hello assistant: hi user: [8x6,255,0,0] what is this? "
         assert reply["usage"] == {"prompt_tokens": 11, "completion_tokens": 12, "total_tokens": 23}
-        assert [model["id"] for model in models["data"]] == ["parrot"]
+        assert [model["id"] for model in models["data"]] == ["echo"]
 
     asyncio.run(main())
 
 
-def test_a_stream_says_the_same_piece_by_piece(house):
+def test_a_stream_has_the_same_text_in_pieces(running_app):
     async def main():
-        async with house() as here:
+        async with running_app() as client:
             options = {"stream": True, "stream_options": {"include_usage": True}}
-            reply = await here.post("/v1/chat/completions", **completion("a b c", **options))
-            silent = await here.post("/v1/chat/completions", **completion("silence", stream=True))
+            reply = await client.post("/v1/chat/completions", **completion("a b c", **options))
+            silent = await client.post("/v1/chat/completions", **completion("silence", stream=True))
         assert reply.status == 200 and reply.headers["content-type"].startswith("text/event-stream") and reply.ended
         events = reply.body.decode().split("\n\n")
         assert events[-2:] == ["data: [DONE]", ""]
@@ -147,15 +147,15 @@ def test_a_stream_says_the_same_piece_by_piece(house):
     asyncio.run(main())
 
 
-def test_a_stream_that_breaks_says_so_and_is_not_done(house):
+def test_a_stream_that_fails_ends_with_an_error(running_app):
     async def main():
-        async with house() as here:
-            reply = await here.post("/v1/chat/completions", **completion("choke on this", stream=True))
-            before = await here.post("/v1/chat/completions", **completion("poison", stream=True))
+        async with running_app() as client:
+            reply = await client.post("/v1/chat/completions", **completion("choke on this", stream=True))
+            before = await client.post("/v1/chat/completions", **completion("poison", stream=True))
         assert reply.status == 200 and b"[DONE]" not in reply.body
         last = json.loads(reply.body.decode().strip().rpartition("data: ")[2])
         assert last["error"]["code"] == "model_failed" and "secret" not in reply.body.decode()
-        # What fails before the first word has a status of its own.
+        # An error before the first token has its own status.
         assert before.status == 503 and before.headers["content-type"] == "application/json"
 
     asyncio.run(main())
@@ -163,9 +163,9 @@ def test_a_stream_that_breaks_says_so_and_is_not_done(house):
 
 REFUSED = {
     "no file": ("/caption", {"form": {"max_new_tokens": "3"}}, "invalid_request"),
-    "no image, but words": ("/caption", {"form": {}, "files": {"image": b"hello"}}, "not_an_image"),
+    "text instead of an image": ("/caption", {"form": {}, "files": {"image": b"hello"}}, "not_an_image"),
     "empty file": ("/caption", {"files": {"image": b""}}, "not_an_image"),
-    "half a picture": ("/caption", {"files": {"image": png()[:-30]}}, "broken_image"),
+    "half an image": ("/caption", {"files": {"image": png()[:-30]}}, "broken_image"),
     "no question": ("/question", {"files": {"image": png()}}, "invalid_request"),
     "a blank question": ("/question", {"form": {"question": "  "}, "files": {"image": png()}}, "invalid_request"),
     "an unknown field": ("/caption", {"form": {"temprature": "1"}, "files": {"image": png()}}, "invalid_request"),
@@ -180,37 +180,37 @@ REFUSED = {
     "broken base64": ("/chat", {"message": "x", "image": "###"}, "broken_base64"),
     "base64 cut short": ("/chat", {"message": "x", "image": base64.b64encode(png()).decode()[:-3]}, "broken_base64"),
     "base64 of nothing": ("/chat", {"message": "x", "image": ""}, "not_an_image"),
-    "an address": ("/chat", {"message": "x", "image": "data:text/html;base64,AAAA"}, "invalid_request"),
+    "another kind of data": ("/chat", {"message": "x", "image": "data:text/html;base64,AAAA"}, "invalid_request"),
     "an unknown conversation": ("/chat", {"message": "x", "conversation_id": "1"}, "unknown_conversation"),
     "a chosen conversation": ("/chat", {"message": "x", "conversation_id": ""}, "unknown_conversation"),
     "a huge prompt": ("/chat", {"message": "word " * 500}, "context_length_exceeded"),
-    "a monstrous prompt": ("/chat", {"message": "x" * 100_000}, "context_length_exceeded"),
+    "a prompt too long to count": ("/chat", {"message": "x" * 100_000}, "context_length_exceeded"),
     "too long an answer": ("/chat", {"message": "x", "max_new_tokens": 10**6}, "context_length_exceeded"),
-    "no room for the answer": ("/chat", {"message": "x", "max_new_tokens": 400}, "context_length_exceeded"),
-    "what the model refuses": ("/chat", {"message": "a riddle"}, "refused"),
-    "what the model fails at": ("/chat", {"message": "poison"}, "model_failed"),
-    "what the model cannot count": ("/chat", {"message": "a puzzle"}, "model_failed"),
+    "a context too short for the answer": ("/chat", {"message": "x", "max_new_tokens": 400}, "context_length_exceeded"),
+    "a request the model does not support": ("/chat", {"message": "a riddle"}, "refused"),
+    "a request the model fails at": ("/chat", {"message": "poison"}, "model_failed"),
+    "a request the model cannot count": ("/chat", {"message": "a puzzle"}, "model_failed"),
     "another model": ("/v1/chat/completions", completion("x") | {"model": "gpt"}, "model_not_found"),
-    "no messages": ("/v1/chat/completions", {"model": "parrot", "messages": []}, "invalid_request"),
+    "no messages": ("/v1/chat/completions", {"model": "echo", "messages": []}, "invalid_request"),
     "an unknown role": (
         "/v1/chat/completions",
-        {"model": "parrot", "messages": [{"role": "tool", "content": "x"}]},
+        {"model": "echo", "messages": [{"role": "tool", "content": "x"}]},
         "invalid_request",
     ),
-    "a part of a kind with a long name": (
+    "a part of an unknown type with a long name": (
         "/v1/chat/completions",
         completion([{"type": "x" * 5000}]),
         "invalid_request",
     ),
     "a field with a long name": ("/chat", {"message": "x", "y" * 5000: 1}, "invalid_request"),
     "a thousand unknown fields": ("/chat", {f"field {number}": 1 for number in range(1000)}, "invalid_request"),
-    "the last word not the user's": (
+    "a last message not from the user": (
         "/v1/chat/completions",
-        {"model": "parrot", "messages": [{"role": "assistant", "content": "x"}]},
+        {"model": "echo", "messages": [{"role": "assistant", "content": "x"}]},
         "invalid_request",
     ),
     "two answers": ("/v1/chat/completions", completion("x", n=2), "invalid_request"),
-    "what is not supported": ("/v1/chat/completions", completion("x", tools=[]), "invalid_request"),
+    "an unsupported field": ("/v1/chat/completions", completion("x", tools=[]), "invalid_request"),
     "no such path": ("/admin", {}, "no_such_path"),
     "nearly a path": ("/chat/", {"message": "x"}, "no_such_path"),
     "no such method": ("/health", {}, "method_not_allowed"),
@@ -218,62 +218,67 @@ REFUSED = {
 REMOTE = ("http://169.254.169.254/latest", "https://example.com/cat.png", "file:///etc/passwd", "data:,x", "//x", "")
 
 
-def test_bad_requests_are_told_what_is_wrong(house):
+def test_bad_requests_get_a_specific_error(running_app):
     async def main():
-        async with house() as here:
+        async with running_app() as client:
             for case, (path, request, code) in REFUSED.items():
-                reply = await here.post(path, **request)
+                reply = await client.post(path, **request)
                 error = reply.json()["error"]
                 assert (reply.status, error["code"]) == (STATUS[code], code), case
                 assert set(error) == {"message", "type", "param", "code"} and len(error["message"]) < 500, case
                 assert "secret" not in reply.body.decode() and "Traceback" not in reply.body.decode(), case
-                assert len(here.service.answering.conversations) == 0, case
-            assert (await here.post("/chat", message="and now?")).status == 200
+                assert len(client.service.answers.conversations) == 0, case
+            assert (await client.post("/chat", message="and now?")).status == 200
 
     asyncio.run(main())
 
 
-def test_no_address_is_fetched(house):
+def test_no_url_is_fetched(running_app):
     async def main():
-        async with house() as here:
+        async with running_app() as client:
             for url in REMOTE:
                 part = {"type": "image_url", "image_url": {"url": url}}
-                reply = await here.post("/v1/chat/completions", **completion([part]))
+                reply = await client.post("/v1/chat/completions", **completion([part]))
                 assert (reply.status, reply.code) == (422, "invalid_request"), url
 
     asyncio.run(main())
 
 
-def test_images_come_from_the_user_and_not_without_end(house):
+def test_images_come_from_the_user_and_are_limited_in_number(running_app):
     async def main():
-        async with house(images=2) as here:
+        async with running_app(max_images=2) as client:
             part = {"type": "image_url", "image_url": {"url": data_url(png())}}
-            many = await here.post("/v1/chat/completions", **completion([part] * 3))
-            some = await here.post("/v1/chat/completions", **completion([part] * 2))
+            many = await client.post("/v1/chat/completions", **completion([part] * 3))
+            some = await client.post("/v1/chat/completions", **completion([part] * 2))
             turns = [{"role": "system", "content": [part]}, {"role": "user", "content": "x"}]
-            system = await here.post("/v1/chat/completions", model="parrot", messages=turns)
+            system = await client.post("/v1/chat/completions", model="echo", messages=turns)
         assert (many.status, some.status, system.status) == (422, 200, 422)
 
     asyncio.run(main())
 
 
-def test_each_limit_has_a_status_of_its_own(house):
+def test_each_limit_has_its_own_status(running_app):
     """Body, pixels, tokens, concurrency and time, in this order."""
 
     async def main():
-        async with house(
-            body_bytes=10_000, pixels=1000, new_tokens=20, concurrent=1, seconds=2.0, gather_seconds=0
-        ) as here:
-            body = await here.post("/chat", message="x" * 10_000)
-            pixels = await here.post("/caption", files={"image": png((100, 11))})
-            tokens = await here.post("/chat", message="x", max_new_tokens=21)
-            here.speaker.go.clear()
-            asking = asyncio.create_task(here.post("/chat", message="one"))
-            await asyncio.to_thread(here.speaker.stepped.wait)
-            concurrency = await here.post("/chat", message="two")
+        async with running_app(
+            max_body_bytes=10_000,
+            max_pixels=1000,
+            max_new_tokens=20,
+            max_concurrent=1,
+            answer_timeout=2.0,
+            batch_wait=0,
+        ) as client:
+            body = await client.post("/chat", message="x" * 10_000)
+            pixels = await client.post("/caption", files={"image": png((100, 11))})
+            tokens = await client.post("/chat", message="x", max_new_tokens=21)
+            client.model.go.clear()
+            asking = asyncio.create_task(client.post("/chat", message="one"))
+            await asyncio.to_thread(client.model.stepped.wait)
+            concurrency = await client.post("/chat", message="two")
             time = await asking
-            here.speaker.go.set()
-            after = await here.post("/chat", message="three")
+            client.model.go.set()
+            after = await client.post("/chat", message="three")
         replies = (body, pixels, tokens, concurrency, time)
         assert [reply.status for reply in replies] == [413, 422, 400, 429, 504]
         assert len({reply.code for reply in replies}) == 5

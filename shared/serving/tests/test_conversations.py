@@ -1,126 +1,140 @@
-"""Conversations are found by their names alone, one turn at a time, and forgotten in time."""
+"""Conversations are found only by their ids, have one turn at a time, and are removed in time."""
 
 import pytest
 from PIL import Image
 
-from shared.serving.conversations import Conversations
-from shared.serving.problems import Problem
+from shared.serving.conversations import ConversationStore
+from shared.serving.errors import ServiceError
 from shared.serving.served_model import Message
 
 
-def conversations(**limits) -> Conversations:
-    clock = [0.0]
-    made = Conversations(
-        **{"most": 3, "most_bytes": 10_000, "seconds": 60.0} | limits,
-        clock=lambda: clock[0],
-    )
-    made.now = clock
-    return made
+class Clock:
+    """A clock that the test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def say(to: Conversations, name: str | None, text: str, *images) -> tuple[str, list[str]]:
-    """One turn; what was said before it."""
-    with to.turn(name) as (name, turn):
-        turn.keep(Message("user", text, images), Message("assistant", text.upper()))
-        return name, [message.text for message in turn.history]
+@pytest.fixture
+def clock():
+    return Clock()
 
 
-def known(to: Conversations, name: str) -> bool:
+@pytest.fixture
+def make_store(clock):
+    def make(**limits) -> ConversationStore:
+        return ConversationStore(
+            **{"max_conversations": 3, "max_bytes": 10_000, "lifetime": 60.0} | limits, clock=clock
+        )
+
+    return make
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store()
+
+
+def add_turn(store: ConversationStore, conversation_id: str | None, text: str, *images) -> tuple[str, list[str]]:
+    """Add one turn; return the conversation's id and the texts before the turn."""
+    with store.turn(conversation_id) as turn:
+        turn.add(Message("user", text, images), Message("assistant", text.upper()))
+        return turn.conversation_id, [message.text for message in turn.history]
+
+
+def exists(store: ConversationStore, conversation_id: str) -> bool:
     try:
-        with to.turn(name):
+        with store.turn(conversation_id):
             return True
-    except Problem as problem:
-        assert (problem.status, problem.code) == (404, "unknown_conversation")
+    except ServiceError as error:
+        assert (error.status, error.code) == (404, "unknown_conversation")
         return False
 
 
-def test_each_history_is_its_own():
-    to = conversations()
-    first, _ = say(to, None, "a")
-    second, _ = say(to, None, "b")
-    # Neither in the order in which they began, nor in the order in which they were used.
-    assert say(to, second, "c") == (second, ["b", "B"])
-    assert say(to, second, "d") == (second, ["b", "B", "c", "C"])
-    assert say(to, first, "e") == (first, ["a", "A"])
-    assert say(to, second, "f")[1] == ["b", "B", "c", "C", "d", "D"]
+def test_histories_are_separate(store):
+    first, _ = add_turn(store, None, "a")
+    second, _ = add_turn(store, None, "b")
+    # Neither in the order of creation nor in the order of use.
+    assert add_turn(store, second, "c") == (second, ["b", "B"])
+    assert add_turn(store, second, "d") == (second, ["b", "B", "c", "C"])
+    assert add_turn(store, first, "e") == (first, ["a", "A"])
+    assert add_turn(store, second, "f")[1] == ["b", "B", "c", "C", "d", "D"]
 
 
-def test_names_are_long_random_and_never_chosen():
-    to = conversations(most=300)
-    names = {say(to, None, "x")[0] for _ in range(200)}
-    assert len(names) == 200 and all(len(name) == 43 for name in names)  # 256 bits in base64
-    for name in ("1", "", "x" * 43, next(iter(names))[:-1]):
-        assert not known(to, name)
+def test_ids_are_long_and_random_and_cannot_be_chosen(make_store):
+    store = make_store(max_conversations=300)
+    ids = {add_turn(store, None, "x")[0] for _ in range(200)}
+    assert len(ids) == 200 and all(len(each) == 43 for each in ids)  # 256 bits in base64
+    for chosen in ("1", "", "x" * 43, next(iter(ids))[:-1]):
+        assert not exists(store, chosen)
 
 
-def test_a_turn_that_raises_or_keeps_nothing_is_no_turn():
-    to = conversations()
-    name, _ = say(to, None, "a")
-    for asked in (name, None):
-        with pytest.raises(KeyError), to.turn(asked) as (_, turn):
-            turn.keep(Message("user", "lost"))
+def test_a_turn_that_raises_or_adds_nothing_changes_nothing(store):
+    name, _ = add_turn(store, None, "a")
+    for conversation_id in (name, None):
+        with pytest.raises(KeyError), store.turn(conversation_id) as turn:
+            turn.add(Message("user", "lost"))
             raise KeyError
-    with to.turn(None):
+    with store.turn(None):
         pass
-    assert len(to) == 1 and say(to, name, "b")[1] == ["a", "A"]
+    assert len(store) == 1 and add_turn(store, name, "b")[1] == ["a", "A"]
 
 
-def test_one_turn_at_a_time():
-    to = conversations()
-    name, _ = say(to, None, "a")
-    with to.turn(name), pytest.raises(Problem) as caught, to.turn(name):
+def test_one_turn_at_a_time(store):
+    name, _ = add_turn(store, None, "a")
+    with store.turn(name), pytest.raises(ServiceError) as caught, store.turn(name):
         pass
     assert (caught.value.status, caught.value.code) == (409, "conversation_busy")
-    assert known(to, name)
+    assert exists(store, name)
 
 
-def test_the_one_not_used_for_longest_is_forgotten_first():
-    to = conversations()
-    a, b, c = (say(to, None, text)[0] for text in "abc")
-    say(to, a, "again")
-    d, _ = say(to, None, "d")
-    assert [known(to, name) for name in (a, b, c, d)] == [True, False, True, True]
+def test_the_least_recently_used_conversation_is_removed_first(store):
+    a, b, c = (add_turn(store, None, text)[0] for text in "abc")
+    add_turn(store, a, "again")
+    d, _ = add_turn(store, None, "d")
+    assert [exists(store, name) for name in (a, b, c, d)] == [True, False, True, True]
 
 
-def test_bytes_are_bounded():
-    to = conversations(most=1000)
+def test_bytes_are_limited(make_store):
+    store = make_store(max_conversations=1000)
     for number in range(50):
-        say(to, None, "x", Image.new("RGB", (20 + number % 7, 20)))
-        assert to.bytes <= 10_000
-    assert 4 <= len(to) <= 8
-    # One that is larger than all the room does not stay, and its bytes do not either.
-    say(to, None, "y" * 3000)
-    assert len(to) == 0 and to.bytes == 0
+        add_turn(store, None, "x", Image.new("RGB", (20 + number % 7, 20)))
+        assert store.bytes <= 10_000
+    assert 4 <= len(store) <= 8
+    # A conversation larger than the limit is not stored, and its bytes are not counted.
+    add_turn(store, None, "y" * 3000)
+    assert len(store) == 0 and store.bytes == 0
 
 
-def test_bytes_are_counted_once():
-    to = conversations(most_bytes=10**9)
-    name, _ = say(to, None, "ab", Image.new("RGB", (10, 5)))
-    say(to, name, "c")
-    other, _ = say(to, None, "d")
-    assert to.bytes == 4 * 4 + 150 + 4 * 2 + 4 * 2
-    to.now[0] = 61.0
-    to.forget_old()
-    assert to.bytes == 0 and not known(to, name) and not known(to, other)
+def test_bytes_are_counted_once(make_store, clock):
+    store = make_store(max_bytes=10**9)
+    name, _ = add_turn(store, None, "ab", Image.new("RGB", (10, 5)))
+    add_turn(store, name, "c")
+    other, _ = add_turn(store, None, "d")
+    assert store.bytes == 4 * 4 + 150 + 4 * 2 + 4 * 2
+    clock.now = 61.0
+    store.remove_expired()
+    assert store.bytes == 0 and not exists(store, name) and not exists(store, other)
 
 
-def test_what_is_not_used_is_forgotten():
-    to = conversations()
-    name, _ = say(to, None, "a")
-    to.now[0] = 59.0
-    say(to, name, "b")
-    to.now[0] = 118.0
-    assert known(to, name)
-    to.now[0] = 119.0
-    assert not known(to, name) and len(to) == 0
+def test_unused_conversations_expire(store, clock):
+    name, _ = add_turn(store, None, "a")
+    clock.now = 59.0
+    add_turn(store, name, "b")
+    clock.now = 118.0
+    assert exists(store, name)
+    clock.now = 119.0
+    assert not exists(store, name) and len(store) == 0
 
 
-def test_a_conversation_forgotten_during_its_turn_comes_back_with_it():
-    to = conversations(most=1)
-    name, _ = say(to, None, "a")
-    with to.turn(name) as (_, turn):
-        say(to, None, "other")
-        assert len(to) == 1
-        turn.keep(Message("user", "b"))
-    assert say(to, name, "c")[1] == ["a", "A", "b"]
-    assert len(to) == 1
+def test_a_conversation_removed_during_its_turn_is_stored_again_at_its_end(make_store):
+    store = make_store(max_conversations=1)
+    name, _ = add_turn(store, None, "a")
+    with store.turn(name) as turn:
+        add_turn(store, None, "other")
+        assert len(store) == 1
+        turn.add(Message("user", "b"))
+    assert add_turn(store, name, "c")[1] == ["a", "A", "b"]
+    assert len(store) == 1

@@ -1,4 +1,4 @@
-"""What README.md says is so."""
+"""README.md lists every error, setting and file, and its example works."""
 
 import dataclasses
 import re
@@ -10,40 +10,40 @@ import pytest
 from PIL import Image
 
 from shared.serving import Settings
-from shared.serving.problems import STATUS
+from shared.serving.errors import STATUS
 from shared.serving.serve import listen, make_server
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
-def test_every_problem_is_told():
-    told = {code: int(status) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.M)}
-    assert told == STATUS
+def test_every_error_is_listed():
+    listed = {code: int(status) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", PAGE, re.M)}
+    assert listed == STATUS
 
 
-def test_every_setting_is_told_with_its_default():
-    told = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGE, re.M))
-    assert told == {field.name: repr(field.default) for field in dataclasses.fields(Settings)}
+def test_every_setting_is_listed_with_its_default():
+    listed = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", PAGE, re.M))
+    assert listed == {field.name: repr(field.default) for field in dataclasses.fields(Settings)}
 
 
-def test_a_limit_of_nothing_is_no_limit():
+def test_a_limit_must_be_positive():
     for field in dataclasses.fields(Settings):
-        if field.name not in ("caption_prompt", "gather_seconds"):
+        if field.name not in ("caption_prompt", "batch_wait"):
             with pytest.raises(ValueError, match=f"{field.name} is 0"):
                 Settings(**{field.name: 0})
-    with pytest.raises(ValueError, match="gather_seconds"):
-        Settings(gather_seconds=-1)
+    with pytest.raises(ValueError, match="batch_wait"):
+        Settings(batch_wait=-1)
 
 
-def test_every_room_is_on_the_page():
-    rooms = {path.name for path in Path(__file__).parents[1].glob("*.py")} - {"__init__.py"}
-    assert rooms - {"description.py", "healthcheck.py"} <= set(re.findall(r"\]\((\w+\.py)\)", PAGE))
+def test_every_file_is_listed():
+    files = {path.name for path in Path(__file__).parents[1].glob("*.py")} - {"__init__.py"}
+    assert files <= set(re.findall(r"\]\((\w+\.py)\)", PAGE))
 
 
 def test_the_example_answers(tmp_path, monkeypatch):
-    """The page's own program, with a free port in place of its own, asked as the page asks it."""
+    """Run the program of README.md on a free port and send the requests of README.md."""
     (program,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-    heard = {}
+    replies = {}
 
     def serve(load, *, port, settings):
         with listen("127.0.0.1", 0) as listening:
@@ -55,18 +55,18 @@ def test_the_example_answers(tmp_path, monkeypatch):
                 while client.get("/health").status_code != 200:
                     pass
                 Image.new("RGB", (30, 20)).save(tmp_path / "cat.jpg")
-                picture = (tmp_path / "cat.jpg").read_bytes()
-                heard["caption"] = client.post("/caption", files={"image": picture}).json()["caption"]
-                form = {"question": "What colour is it?"}
-                heard["answer"] = client.post("/question", data=form, files={"image": picture}).json()["answer"]
-                heard["chat"] = client.post("/chat", json={"message": "hello"}).json()["answer"]
+                data = (tmp_path / "cat.jpg").read_bytes()
+                replies["caption"] = client.post("/caption", files={"image": data}).json()["caption"]
+                form = {"question": "What color is it?"}
+                replies["answer"] = client.post("/question", data=form, files={"image": data}).json()["answer"]
+                replies["chat"] = client.post("/chat", json={"message": "hello"}).json()["answer"]
             server.should_exit = True
             thread.join(60)
 
     monkeypatch.setattr("shared.serving.serve", serve)
     exec(compile(program, "README.md", "exec"), {})
-    assert heard == {
+    assert replies == {
         "caption": "(30 × 20) Describe the image. ",
-        "answer": "(30 × 20) What colour is it? ",
+        "answer": "(30 × 20) What color is it? ",
         "chat": "hello ",
     }

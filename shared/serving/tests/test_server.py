@@ -1,4 +1,4 @@
-"""The service on a real socket of this machine, called on by OpenAI's own client, by httpx, and by clients that hang up."""
+"""The service on a real socket of this machine, with OpenAI's client, with httpx, and with clients that disconnect."""
 
 import base64
 import contextlib
@@ -21,51 +21,51 @@ from shared.errors import CourseError
 from shared.serving import Settings, serve
 from shared.serving.serve import listen, make_server
 
-# No certificates to load: everything here stays on this machine, unencrypted.
+# No certificates to load: everything client stays on this machine, unencrypted.
 HTTP = httpx.Client(verify=False, trust_env=False, timeout=60)
 
 
 @contextlib.contextmanager
-def running(speaker, **settings):
-    """A server on a free port, in a thread of its own; it ends as it would for a signal."""
-    settings = {"gather_seconds": 0.0} | settings
+def running(model, **settings):
+    """Run a server on a free port in its own thread; it ends as it would after a signal."""
+    settings = {"batch_wait": 0.0} | settings
     with listen("127.0.0.1", 0) as listening:
-        server = make_server(lambda: speaker, Settings(**settings))
+        server = make_server(lambda: model, Settings(**settings))
         thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
             wait_until(lambda: server.started and HTTP.get(f"{url}/health").status_code == 200)
-            yield url, server.config.app.state.service
+            yield url, server.service
         finally:
-            speaker.hold_at = None
-            speaker.go.set()
+            model.hold_at = None
+            model.go.set()
             server.should_exit = True
             thread.join(60)
     assert not thread.is_alive()
 
 
-def wait_until(true) -> None:
-    while not true():
+def wait_until(condition) -> None:
+    while not condition():
         time.sleep(0.01)
 
 
 @pytest.fixture
-def served(parrot):
-    with running(parrot) as (url, service):
+def served(echo_model):
+    with running(echo_model) as (url, service):
         yield url, service
 
 
 @pytest.fixture
 def client(served):
     http = openai.DefaultHttpxClient(verify=False, trust_env=False)
-    with openai.OpenAI(base_url=f"{served[0]}/v1", api_key="none", max_retries=0, http_client=http) as made:
-        yield made
+    with openai.OpenAI(base_url=f"{served[0]}/v1", api_key="none", max_retries=0, http_client=http) as openai_client:
+        yield openai_client
 
 
-def data_url(colour) -> str:
+def data_url(color) -> str:
     file = io.BytesIO()
-    Image.new("RGB", (8, 6), colour).save(file, "PNG")
+    Image.new("RGB", (8, 6), color).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -73,36 +73,36 @@ def turn(*content) -> list[dict]:
     return [{"role": "user", "content": list(content)}]
 
 
-def shown(url: str) -> dict:
+def image_part(url: str) -> dict:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def test_openais_client_is_answered(client):
+def test_openais_client_reads_the_answer(client):
     words = {"type": "text", "text": "what is this?"}
-    reply = client.chat.completions.create(model="parrot", messages=turn(words, shown(data_url("red"))), seed=3)
+    reply = client.chat.completions.create(model="echo", messages=turn(words, image_part(data_url("red"))), seed=3)
     assert reply.choices[0].message.content == "user: [8x6,255,0,0] what is this? "
     assert reply.choices[0].finish_reason == "stop"
     assert (reply.usage.prompt_tokens, reply.usage.completion_tokens) == (7, 5)
-    cut = client.chat.completions.create(model="parrot", messages=turn(words), max_completion_tokens=2)
+    cut = client.chat.completions.create(model="echo", messages=turn(words), max_completion_tokens=2)
     assert (cut.choices[0].message.content, cut.choices[0].finish_reason) == ("user: what ", "length")
-    assert [model.id for model in client.models.list()] == ["parrot"]
+    assert [model.id for model in client.models.list()] == ["echo"]
 
 
 def test_openais_client_reads_the_stream(client):
     with client.chat.completions.create(
-        model="parrot",
-        messages=turn({"type": "text", "text": "a b"}, shown(data_url("blue"))),
+        model="echo",
+        messages=turn({"type": "text", "text": "a b"}, image_part(data_url("blue"))),
         stream=True,
         stream_options={"include_usage": True},
     ) as stream:
         chunks = list(stream)
-    said = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
-    assert said == ["", "user: ", "[8x6,0,0,255] ", "a ", "b ", None]
+    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
+    assert texts == ["", "user: ", "[8x6,0,0,255] ", "a ", "b ", None]
     assert chunks[-1].usage.total_tokens == 6 + 4
 
 
 def test_openais_client_raises_its_own_errors(client):
-    def ask(text="x", model="parrot", **others):
+    def ask(text="x", model="echo", **others):
         return client.chat.completions.create(model=model, messages=turn({"type": "text", "text": text}), **others)
 
     for error, code, asking in (
@@ -119,24 +119,24 @@ def test_openais_client_raises_its_own_errors(client):
         list(ask("choke on this", stream=True))
 
 
-def test_words_come_while_others_are_still_to_be_found(client, parrot):
-    parrot.hold_at = 2
+def test_tokens_arrive_before_the_answer_is_complete(client, echo_model):
+    echo_model.hold_at = 2
     with client.chat.completions.create(
-        model="parrot", messages=turn({"type": "text", "text": "one two three"}), stream=True
+        model="echo", messages=turn({"type": "text", "text": "one two three"}), stream=True
     ) as stream:
-        said = (chunk.choices[0].delta.content for chunk in stream)
-        assert [next(said), next(said), next(said)] == ["", "user: ", "one "]
-        assert not parrot.go.is_set()  # the model stands still, and this much has come
-        parrot.go.set()
-        assert list(said) == ["two ", "three ", None]
+        texts = (chunk.choices[0].delta.content for chunk in stream)
+        assert [next(texts), next(texts), next(texts)] == ["", "user: ", "one "]
+        assert not echo_model.go.is_set()  # the model is paused, and these tokens have arrived
+        echo_model.go.set()
+        assert list(texts) == ["two ", "three ", None]
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["in the midst of a stream", "before any answer"])
-def test_a_client_hangs_up(served, parrot, stream):
+@pytest.mark.parametrize("stream", [True, False], ids=["during a stream", "before the answer"])
+def test_a_client_disconnects(served, echo_model, stream):
     url, service = served
-    parrot.hold_at = 3
+    echo_model.hold_at = 3
     body = json.dumps(
-        {"model": "parrot", "messages": [{"role": "user", "content": "w " * 50}], "stream": stream}
+        {"model": "echo", "messages": [{"role": "user", "content": "w " * 50}], "stream": stream}
     ).encode()
     head = (
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -145,19 +145,19 @@ def test_a_client_hangs_up(served, parrot, stream):
         connection.sendall(head % len(body) + body)
         if stream:
             assert connection.recv(10).startswith(b"HTTP/1.1")
-        wait_until(lambda: not parrot.go.is_set())
+        wait_until(lambda: not echo_model.go.is_set())
     count = service.metrics.registry.get_sample_value
-    wait_until(lambda: count("service_hung_up_total") == 1 and count("service_requests_in_house") == 0)
-    parrot.hold_at = None
-    parrot.go.set()
-    wait_until(lambda: parrot.closed == 1)  # the model has stopped, long before its fifty words
-    assert parrot.steps < 10
+    wait_until(lambda: count("service_hung_up_total") == 1 and count("service_requests_in_progress") == 0)
+    echo_model.hold_at = None
+    echo_model.go.set()
+    wait_until(lambda: echo_model.closed == 1)  # the model stopped long before its fifty tokens
+    assert echo_model.steps < 10
     assert HTTP.post(f"{url}/chat", json={"message": "next"}).json()["answer"] == "user: next "
 
 
-def test_a_refusal_reaches_who_is_still_sending(parrot):
-    """A connection cut in the midst of an upload would be seen as a broken pipe, not as a status."""
-    with running(parrot, body_bytes=2_000_000) as (url, _):
+def test_an_error_reaches_a_client_that_is_still_sending(echo_model):
+    """A connection closed during an upload would look like a broken pipe to the client, not like a status."""
+    with running(echo_model, max_body_bytes=2_000_000) as (url, _):
 
         def chunks():
             for _ in range(60):
@@ -168,16 +168,16 @@ def test_a_refusal_reaches_who_is_still_sending(parrot):
             assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
 
 
-def test_nonsense_on_the_wire(served):
+def test_invalid_http(served):
     url, _ = served
-    for nonsense in (
+    for invalid in (
         b"hello\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"\x16\x03\x01\x02\x00",
         b"POST /chat HTTP/1.1\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
-            connection.sendall(nonsense)
+            connection.sendall(invalid)
             connection.shutdown(socket.SHUT_WR)
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
         assert b" 500 " not in answer and b"Traceback" not in answer and b"/" not in answer.partition(b"\r\n\r\n")[2]
@@ -185,24 +185,24 @@ def test_nonsense_on_the_wire(served):
     assert reply.status_code == 200 and "server" not in reply.headers
 
 
-def test_strangers_never_meet(served):
-    """Many conversations at once over many connections: each hears its own words back and no other's."""
+def test_conversations_do_not_mix(served):
+    """Many conversations at once over many connections: each client receives its own words back and no others."""
     url, _ = served
 
     def talk(number: int) -> None:
-        heard, name = [], None
+        answers, name = [], None
         with httpx.Client(verify=False, trust_env=False, timeout=60) as client:
             for step in range(3):
-                body = {"message": f"mine{number}x{step}"} | ({"conversation_id": name} if name else {})
+                body = {"message": f"own{number}x{step}"} | ({"conversation_id": name} if name else {})
                 reply = client.post(f"{url}/chat", json=body)
                 assert reply.status_code == 200
                 name = reply.json()["conversation_id"]
-                heard.append(reply.json()["answer"])
+                answers.append(reply.json()["answer"])
         right[number] = all(
-            word.startswith(f"mine{number}x") or word in ("user:", "assistant:")
-            for answer in heard
+            word.startswith(f"own{number}x") or word in ("user:", "assistant:")
+            for answer in answers
             for word in answer.split()
-        ) and heard[-1].endswith(f"user: mine{number}x2 ")
+        ) and answers[-1].endswith(f"user: own{number}x2 ")
 
     right: dict[int, bool] = {}
     threads = [threading.Thread(target=talk, args=(number,)) for number in range(12)]
@@ -216,20 +216,20 @@ def test_strangers_never_meet(served):
 PROGRAM = """
 import importlib.util, sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("stand_in", Path(sys.argv[1]) / "conftest.py")
-stand_in = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stand_in)
+spec = importlib.util.spec_from_file_location("model_module", Path(sys.argv[1]) / "conftest.py")
+model_module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(model_module)
 from shared.serving import Settings, serve
-speaker = stand_in.Parrot()
-speaker.hold_at = 2
-serve(lambda: speaker, port=0, settings=Settings(gather_seconds=0, seconds=60))
+model = model_module.EchoModel()
+model.hold_at = 2
+serve(lambda: model, port=0, settings=Settings(batch_wait=0, answer_timeout=60))
 """
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT], ids=["terminate", "interrupt"])
-def test_a_signal_ends_it_once_everyone_is_answered(end):
+def test_a_signal_ends_the_service_after_the_requests_in_progress(end):
     program = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.replace("speaker.hold_at = 2", ""), os.path.dirname(__file__)],
+        [sys.executable, "-c", PROGRAM.replace("model.hold_at = 2", ""), os.path.dirname(__file__)],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -239,7 +239,7 @@ def test_a_signal_ends_it_once_everyone_is_answered(end):
         with HTTP.stream(
             "POST",
             f"{url}/v1/chat/completions",
-            json={"model": "parrot", "messages": turn({"type": "text", "text": "w " * 100}), "stream": True},
+            json={"model": "echo", "messages": turn({"type": "text", "text": "w " * 100}), "stream": True},
         ) as stream:
             lines = stream.iter_lines()
             next(lines)
@@ -252,10 +252,10 @@ def test_a_signal_ends_it_once_everyone_is_answered(end):
     assert code == (-signal.SIGTERM if end == signal.SIGTERM else 0) and "Traceback" not in errors
 
 
-def test_at_a_signal_the_door_closes(parrot):
-    server = make_server(lambda: parrot, Settings())
+def test_a_signal_sets_the_state_to_stopping(echo_model):
+    server = make_server(lambda: echo_model, Settings())
     server.handle_exit(signal.SIGTERM, None)
-    assert server.config.app.state.service.state == "stopping" and server.should_exit
+    assert server.service.state == "stopping" and server.should_exit
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_service():
@@ -266,8 +266,8 @@ def test_a_model_that_cannot_be_loaded_ends_the_service():
         serve(load, port=0)
 
 
-def test_a_port_that_is_taken_is_named():
-    with listen("127.0.0.1", 0) as taken, pytest.raises(CourseError, match=f"port {taken.getsockname()[1]}"):
-        serve(lambda: None, port=taken.getsockname()[1])
+def test_an_error_names_a_port_in_use():
+    with listen("127.0.0.1", 0) as listening, pytest.raises(CourseError, match=f"port {listening.getsockname()[1]}"):
+        serve(lambda: None, port=listening.getsockname()[1])
     with pytest.raises(CourseError, match="port 99999"):
         serve(lambda: None, port=99999)
