@@ -13,7 +13,7 @@ class AttentionWithDropout(Attention):
     """Attention whose result is dropped here and there while training; the weights and their names are the same."""
 
     def __init__(self, width: int, heads: int, *, bias: bool, dropout: float):
-        super().__init__(width, heads, bias=bias, output_bias=True)
+        super().__init__(width, heads, bias=(bias, True))
         self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "batch tokens width"], **options) -> Float[Tensor, "batch tokens width"]:

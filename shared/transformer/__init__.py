@@ -1,4 +1,4 @@
-"""The parts that every transformer of the course is built of, and the Llama-style decoder made from them."""
+"""The parts that the course's transformers are built from, and the Llama-style decoder made of them."""
 
 from shared.transformer.attention import Attention
 from shared.transformer.block import Block

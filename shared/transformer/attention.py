@@ -1,4 +1,4 @@
-"""Multi-head attention: the part of a block in which tokens look at each other."""
+"""Multi-head attention with its linear layers: the part of a block in which tokens exchange information."""
 
 from collections.abc import Callable
 
@@ -11,16 +11,17 @@ from shared.transformer.rotary import rotate
 
 
 class Attention(nn.Module):
-    """Self-attention, or cross-attention when a context is given, in several heads (arXiv:1706.03762, section 3.2.2).
+    """Multi-head self-attention, or cross-attention when a context is given (arXiv:1706.03762, section 3.2.2).
 
-    kv_heads       fewer key heads than query heads share them in groups (arXiv:2305.13245)
-    head_dim       width of a head; width / heads when left out
-    context_width  width of what is looked at, when it differs from that of who looks
-    output_bias    as `bias` when left out
-    qk_norm        makes a norm over each head's queries and keys, which bounds the scores (arXiv:2302.05442,
-                   section 2); called with head_dim
+    kv_heads       number of key and value heads, each shared by a group of query heads (arXiv:2305.13245);
+                   as many as query heads when left out
+    head_dim       dimension per head; width / heads when left out
+    context_width  width of the context's tokens, if it differs from `width`
+    bias           whether the linear layers have a bias; a pair (queries, keys and values; output) when they differ
+    qk_norm        constructor of a norm over each head's queries and keys, called with head_dim: it bounds the scores
+                   (arXiv:2302.05442, section 2)
 
-    Raises ValueError when the heads don't divide the width or the key heads don't divide the heads.
+    Raises ValueError when the heads don't divide the width, or the key heads don't divide the heads.
     """
 
     def __init__(
@@ -31,8 +32,7 @@ class Attention(nn.Module):
         kv_heads: int | None = None,
         head_dim: int | None = None,
         context_width: int | None = None,
-        bias: bool = True,
-        output_bias: bool | None = None,
+        bias: bool | tuple[bool, bool] = True,
         qk_norm: Callable[[int], nn.Module] | None = None,
     ):
         super().__init__()
@@ -47,12 +47,13 @@ class Attention(nn.Module):
             )
         head_dim = width // heads if head_dim is None else head_dim
         context_width = width if context_width is None else context_width
+        qkv_bias, output_bias = (bias, bias) if isinstance(bias, bool) else bias
 
         self.width, self.heads, self.kv_heads, self.head_dim = width, heads, kv_heads, head_dim
-        self.query = nn.Linear(width, heads * head_dim, bias=bias)
-        self.key = nn.Linear(context_width, kv_heads * head_dim, bias=bias)
-        self.value = nn.Linear(context_width, kv_heads * head_dim, bias=bias)
-        self.output = nn.Linear(heads * head_dim, width, bias=bias if output_bias is None else output_bias)
+        self.query = nn.Linear(width, heads * head_dim, bias=qkv_bias)
+        self.key = nn.Linear(context_width, kv_heads * head_dim, bias=qkv_bias)
+        self.value = nn.Linear(context_width, kv_heads * head_dim, bias=qkv_bias)
+        self.output = nn.Linear(heads * head_dim, width, bias=output_bias)
         self.query_norm = None if qk_norm is None else qk_norm(head_dim)
         self.key_norm = None if qk_norm is None else qk_norm(head_dim)
 
@@ -66,14 +67,16 @@ class Attention(nn.Module):
         cache: LayerCache | None = None,
         bias: Float[Tensor, "#batch #heads #tokens #keys"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """What each token of `x` gathers from `context`, or from `x` itself.
+        """Return what each token of `x` gathers from the tokens of `context`, or of `x` itself.
 
-        angles  rotary positions of the tokens, for self-attention
-        cache   earlier keys and values: the new ones are written behind them, and `mask` speaks of all
+        angles  rotary angles of the tokens, for self-attention
+        cache   earlier keys and values; the new ones are appended, and `mask` covers all of them
         bias    added to the scores
+
+        Raises ValueError when both a context and angles are given.
         """
         queries, keys = self._queries_and_keys(x, context, angles)
-        values = self._split(self.value(x if context is None else context), self.kv_heads)
+        values = self._split_heads(self.value(x if context is None else context), self.kv_heads)
         if cache is not None:
             keys, values = cache.extend(keys, values)
         gathered = attention(queries, keys, values, mask, bias=bias)
@@ -87,7 +90,7 @@ class Attention(nn.Module):
         mask: Mask = FULL_ATTENTION,
         angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
     ) -> Float[Tensor, "batch heads tokens keys"]:
-        """Where each head of each token looks: probabilities over the keys, for a picture."""
+        """Return the attention weights, for a figure: each query's softmax probabilities over the keys, per head."""
         queries, keys = self._queries_and_keys(x, context, angles)
         return attention_weights(queries, keys, mask)
 
@@ -99,17 +102,17 @@ class Attention(nn.Module):
     ) -> tuple[Float[Tensor, "batch heads tokens head_dim"], Float[Tensor, "batch kv_heads keys head_dim"]]:
         if context is not None and angles is not None:
             raise ValueError(
-                "angles were given together with a context; rotary positions place the tokens of self-attention only"
+                "angles were given together with a context; rotary positions apply to the tokens of self-attention only"
             )
-        queries = self._split(self.query(x), self.heads)
-        keys = self._split(self.key(x if context is None else context), self.kv_heads)
-        if self.query_norm is not None:
+        queries = self._split_heads(self.query(x), self.heads)
+        keys = self._split_heads(self.key(x if context is None else context), self.kv_heads)
+        if self.query_norm is not None and self.key_norm is not None:
             queries, keys = self.query_norm(queries).to(queries.dtype), self.key_norm(keys).to(keys.dtype)
         if angles is not None:
             queries, keys = rotate(queries, angles), rotate(keys, angles)
         return queries, keys
 
-    def _split(
+    def _split_heads(
         self, x: Float[Tensor, "batch tokens inner"], heads: int
     ) -> Float[Tensor, "batch {heads} tokens head_dim"]:
         return x.unflatten(-1, (heads, self.head_dim)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The decoder-only language model of the course: Llama 3's architecture by default, OPT's and Qwen2's by configuration."""
+"""The decoder-only language model of the course: Llama 3's by default, OPT's and Qwen2's by configuration."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,7 +24,8 @@ class DecoderConfig:
     mlp_dim          inner width of the MLP
     head_dim         width of one attention head; width / heads when None
     tied             the output layer shares the weights of the token embedding
-    qkv_bias         biases on queries, keys and values, none on the attention output (Qwen2: arXiv:2407.10671, section 2.2.1)
+    qkv_bias         biases on queries, keys and values, none on the attention output (Qwen2: arXiv:2407.10671,
+                     section 2.2.1)
     bias             biases on every linear layer of a block (OPT: arXiv:2205.01068)
     positions        "rotary" angles in every block, or "learned" vectors that are added to the token embeddings
     max_positions    length of the longest sequence, with learned positions
@@ -89,8 +90,7 @@ class Decoder(nn.Module):
             config.heads,
             kv_heads=config.kv_heads,
             head_dim=config.head_dim,
-            bias=config.qkv_bias or config.bias,
-            output_bias=config.bias,
+            bias=(config.qkv_bias or config.bias, config.bias),
         )
         if config.activation == "silu":
             mlp: nn.Module = SwiGLU(config.width, config.mlp_dim, bias=config.bias)
@@ -161,12 +161,12 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "#batch tokens half_head_dim"] | None, Mask]:
         """Return what the blocks receive: the first hidden states, the rotary angles if any, and the causal mask."""
         if positions is None:
-            positions = self._count(embeddings, segments, cache)
+            positions = self._default_positions(embeddings, segments, cache)
         # The mask follows the order of the tokens and not their positions, which several tokens may share.
         if cache is None:
             mask = Mask(causal=True, segment_q=segments, segment_k=segments)
         else:
-            mask = cache.place(embeddings.shape[1], segments)
+            mask = cache.reserve(embeddings.shape[1], segments)
         if self.position_embedding is not None:
             last = int(positions.max())
             if last >= self.config.max_positions:
@@ -178,7 +178,7 @@ class Decoder(nn.Module):
         return embeddings, angles, mask
 
     @staticmethod
-    def _count(
+    def _default_positions(
         x: Float[Tensor, "batch tokens width"], segments: Int[Tensor, "rows tokens"] | None, cache: KVCache | None
     ) -> Int[Tensor, "_ tokens"]:
         if segments is not None and cache is None:

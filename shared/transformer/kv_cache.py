@@ -1,8 +1,8 @@
-"""The key–value cache: what a decoder has read, kept so that a new token costs one token's work.
+"""The key–value cache: a decoder's keys and values are stored, so that a new token costs one token's computation.
 
-Room is made once. All rows of a batch write into the same slots, in step, so a slot's number tells its place in time;
-each slot remembers the segment of the token in it, row by row. So rows of unequal length need no special case: the
-padding in a shorter row is a slot of segment −1, which the mask hides from all that comes after.
+Memory is allocated once. All rows of a batch write into the same slots in step, so a slot's index is its place in time.
+Each slot stores the segment of its token, row by row. Rows of unequal length therefore need no special case: padding
+in a shorter row is a slot of segment −1, which the mask hides from all later tokens.
 """
 
 import torch
@@ -13,7 +13,7 @@ from shared.attention import Mask
 
 
 class LayerCache:
-    """Keys and values of one layer, in room for `capacity` tokens, made at the first write in the type written."""
+    """Keys and values of one layer for up to `capacity` tokens, allocated at the first write in the written dtype."""
 
     def __init__(self, capacity: int):
         self.capacity = capacity
@@ -24,8 +24,8 @@ class LayerCache:
     def extend(
         self, keys: Float[Tensor, "batch kv_heads new head_dim"], values: Float[Tensor, "batch kv_heads new value_dim"]
     ) -> tuple[Float[Tensor, "batch kv_heads length head_dim"], Float[Tensor, "batch kv_heads length value_dim"]]:
-        """Write the new keys and values behind the old ones; give all of them, as views."""
-        if self.keys is None:
+        """Append keys and values; return all that are stored, as views."""
+        if self.keys is None or self.values is None:
             self.keys, self.values = (x.new_empty(*x.shape[:2], self.capacity, x.shape[3]) for x in (keys, values))
         end = self.length + keys.shape[2]
         self.keys[:, :, self.length : end] = keys
@@ -35,43 +35,43 @@ class LayerCache:
 
 
 class KVCache:
-    """Caches of all layers of a decoder, and the segments of the tokens in them.
+    """The caches of all layers of a decoder, and the segments of the tokens in them.
 
-    `cache[i]` is layer i's. `capacity` counts tokens, prompt and padding included.
+    `cache[i]` is layer i's cache. `capacity` counts tokens, prompt and padding included.
     """
 
-    def __init__(self, layers: int, batch: int, capacity: int, *, device: torch.device | str = "cpu"):
+    def __init__(self, depth: int, batch: int, capacity: int, *, device: torch.device | str = "cpu"):
         self.capacity = capacity
         self.length = 0
         self.segments = torch.zeros(batch, capacity, dtype=torch.long, device=device)
         self._has_segments = False
-        self._layers = [LayerCache(capacity) for _ in range(layers)]
+        self._layers = [LayerCache(capacity) for _ in range(depth)]
 
     def __getitem__(self, layer: int) -> LayerCache:
         return self._layers[layer]
 
-    def place(self, tokens: int, segments: Int[Tensor, "#batch tokens"] | None = None) -> Mask:
-        """Give the next `tokens` slots to new tokens of these segments (0 when left out); say what they may see.
+    def reserve(self, tokens: int, segments: Int[Tensor, "#batch tokens"] | None = None) -> Mask:
+        """Reserve the next `tokens` slots for tokens of these segments (0 when left out); return their mask.
 
         Raises ValueError when the cache is full.
         """
         start, end = self.length, self.length + tokens
         if end > self.capacity:
             raise ValueError(
-                f"the cache holds {self.capacity} tokens and {start} are filled: no room for {tokens} more; "
-                f"make it with capacity {end} or above"
+                f"the cache has {self.capacity} slots and {start} are filled: {tokens} more tokens don't fit; "
+                f"create it with capacity {end} or above"
             )
         self.length = end
         if segments is not None:
             self.segments[:, start:end] = segments
             self._has_segments = True
-        seen = {}
-        if self._has_segments:
-            seen = {"segment_q": self.segments[:, start:end], "segment_k": self.segments[:, :end]}
-        # The first tokens see no further than themselves, and the one newest token sees all that came before it:
-        # both can be said without positions, which a fused kernel likes best.
+        segment_q = self.segments[:, start:end] if self._has_segments else None
+        segment_k = self.segments[:, :end] if self._has_segments else None
+        # The first tokens attend causally to one another, and a single new token attends to all earlier ones. Neither
+        # needs positions, which lets a fused kernel take its fastest path.
         if start == 0:
-            return Mask(causal=True, **seen)
+            return Mask(causal=True, segment_q=segment_q, segment_k=segment_k)
         if tokens == 1:
-            return Mask(**seen)
-        return Mask(causal=True, position_q=torch.arange(start, end, device=self.segments.device)[None], **seen)
+            return Mask(segment_q=segment_q, segment_k=segment_k)
+        positions = torch.arange(start, end, device=self.segments.device)[None]
+        return Mask(causal=True, position_q=positions, segment_q=segment_q, segment_k=segment_k)

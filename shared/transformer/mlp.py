@@ -1,4 +1,4 @@
-"""The part of a block that thinks about each token by itself."""
+"""The MLP of a block, applied to each token separately: the plain one and its gated form."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """down(activation(up(x))): two matrices and a bend between them (arXiv:1706.03762, section 3.3)."""
+    """down(activation(up(x))): two linear layers with a nonlinearity (arXiv:1706.03762, section 3.3).
+
+    dropout  applied after the activation and to the output
+    """
 
     def __init__(
         self,
@@ -26,12 +29,12 @@ class MLP(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch tokens width"]:
-        mlp_dim = F.dropout(self.activation(self.up(x)), self.dropout, self.training)
-        return F.dropout(self.down(mlp_dim), self.dropout, self.training)
+        hidden = F.dropout(self.activation(self.up(x)), self.dropout, self.training)
+        return F.dropout(self.down(hidden), self.dropout, self.training)
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) · up(x)): one matrix opens and closes what the other says (arXiv:2002.05202, eq. 6)."""
+    """down(silu(gate(x)) · up(x)): an MLP whose inner features are multiplied by a gate (arXiv:2002.05202, eq. 6)."""
 
     def __init__(self, width: int, mlp_dim: int, *, bias: bool = False):
         super().__init__()

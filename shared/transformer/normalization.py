@@ -1,7 +1,7 @@
-"""Normalization: keep every token's vector at one size, so that depth neither blows it up nor fades it out.
+"""Normalization layers: they hold every token's vector at one scale, so that deep models stay stable.
 
-LayerNorm (arXiv:1607.06450) subtracts the mean, divides by the standard deviation, scales and shifts: PyTorch's own
-serves. RMSNorm (arXiv:1910.07467) found that the subtraction and the shift can go; it is what Llama uses.
+LayerNorm (arXiv:1607.06450) subtracts the mean, divides by the standard deviation, scales and shifts; PyTorch's own is
+used. RMSNorm (arXiv:1910.07467) leaves out the subtraction and the shift; Llama uses it.
 """
 
 import torch
@@ -15,7 +15,7 @@ __all__ = ["LayerNorm", "RMSNorm"]
 class RMSNorm(nn.Module):
     """x / √(mean(x²) + eps) · weight over the last axis (arXiv:1910.07467, eq. 4).
 
-    The mean is taken in float32 even when `x` is half as wide: squares of small numbers are lost there first.
+    The mean is computed in float32 even when `x` has 16 bits, in which squares of small numbers underflow.
     """
 
     def __init__(self, width: int, eps: float = 1e-6):

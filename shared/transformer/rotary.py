@@ -1,6 +1,6 @@
-"""Rotary positions: turn queries and keys by an angle that grows with the place of the token.
+"""Rotary position embeddings: rotate queries and keys by angles proportional to the token's position.
 
-Two tokens' dot product then depends on how far apart they are, and not on where they stand.
+The dot product of two tokens then depends on the distance between them, not on their absolute positions.
 """
 
 import math
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Stretch of the slow rotations, so that a model trained on `original_context` tokens reads `factor` times more.
+    """Slow down the low frequencies, so that a model trained on `original_context` tokens handles `factor` times more.
 
-    Pairs that turn more than `high_frequency_factor` times within the original context tell neighbors apart and
-    stay; those that turn less than `low_frequency_factor` times are slowed down by `factor`; between, a straight
-    line (Llama 3.1, arXiv:2407.21783, section 3.4.2; the constants are those of its published configuration).
+    Pairs that rotate more than `high_frequency_factor` times within the original context keep their frequency. Pairs
+    that rotate less than `low_frequency_factor` times are divided by `factor`. Between the two, the frequency is
+    interpolated linearly (Llama 3.1, arXiv:2407.21783, section 3.4.2; constants of its published configuration).
     """
 
     factor: float = 8.0
@@ -26,19 +26,19 @@ class Llama3Scaling:
     original_context: int = 8192
 
     def __call__(self, frequencies: Float[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
-        turns = self.original_context * frequencies / (2 * math.pi)
-        keep = (turns - self.low_frequency_factor) / (self.high_frequency_factor - self.low_frequency_factor)
+        rotations = self.original_context * frequencies / (2 * math.pi)
+        keep = (rotations - self.low_frequency_factor) / (self.high_frequency_factor - self.low_frequency_factor)
         keep = keep.clamp(0, 1)
         return keep * frequencies + (1 - keep) * frequencies / self.factor
 
 
 class Rotary(nn.Module):
-    """Angles of rotary positions in any number of axes (arXiv:2104.09864, section 3.2.2).
+    """Angles of rotary position embeddings for any number of axes (arXiv:2104.09864, section 3.2.2).
 
-    With one axis, pair i of a head turns by position · base^(−2i / head_dim). With more (rows and columns of an
-    image), the pairs are dealt out evenly, and each axis has its own ladder from fast to slow.
-    Positions may be fractions. It has no weights and no buffers: frequencies must not be rounded to half precision
-    with the rest of a model.
+    With one axis, pair i of a head is rotated by position · base^(−2i / head_dim). With several (rows and columns of
+    an image), the pairs are divided evenly among the axes, and each axis has all frequencies from high to low.
+    Positions may be fractions. The module has no weights and no buffers, because frequencies must not be rounded to
+    half precision with the rest of a model.
 
     Raises ValueError when `head_dim` does not divide into pairs for every axis.
     """
@@ -47,7 +47,7 @@ class Rotary(nn.Module):
         super().__init__()
         if head_dim % (2 * axes):
             raise ValueError(
-                f"heads {head_dim} wide don't divide into pairs for {axes} axes; expected a multiple of {2 * axes}"
+                f"head_dim {head_dim} does not divide into pairs for {axes} axes; expected a multiple of {2 * axes}"
             )
         self.head_dim = head_dim
         self.base = base
@@ -55,7 +55,7 @@ class Rotary(nn.Module):
         self.scaling = scaling
 
     def frequencies(self, device: torch.device | None = None) -> Float[Tensor, "pairs"]:
-        """Radians per step of the pairs of one axis, fastest first."""
+        """Return the radians per position of the pairs of one axis, highest frequency first."""
         width = self.head_dim // self.axes
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
         frequencies = self.base**-exponents
@@ -64,9 +64,11 @@ class Rotary(nn.Module):
     def forward(
         self, positions: Int[Tensor, "batch tokens axes"] | Float[Tensor, "batch tokens axes"]
     ) -> Float[Tensor, "batch tokens half_head_dim"]:
+        """Return the angle of every pair of a head. Raises ValueError when `positions` has another number of axes."""
         if positions.shape[-1] != self.axes:
             raise ValueError(
-                f"positions have {positions.shape[-1]} axes, shape {list(positions.shape)}; expected [batch, tokens, {self.axes}]"
+                f"positions have {positions.shape[-1]} axes, shape {list(positions.shape)}; "
+                f"expected [batch, tokens, {self.axes}]"
             )
         return (positions.float()[..., None] * self.frequencies(positions.device)).flatten(-2)
 
@@ -77,9 +79,9 @@ class Rotary(nn.Module):
 def rotate(
     x: Float[Tensor, "batch heads tokens head_dim"], angles: Float[Tensor, "#batch tokens half_head_dim"]
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Turn pair i of every head, made of elements i and i + head_dim/2, by angle i (Llama's pairing).
+    """Rotate pair i of every head, its elements i and i + head_dim/2, by angle i (Llama's pairing).
 
-    (The paper pairs neighbors, 2i and 2i + 1: the same up to a permutation of the rows of the query and key weights.)
+    The paper pairs elements 2i and 2i + 1: the same up to a permutation of the rows of the query and key weights.
     """
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
     first, second = x.chunk(2, dim=-1)

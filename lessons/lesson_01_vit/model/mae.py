@@ -76,7 +76,7 @@ class MaskedAutoencoder(nn.Module):
         norm = partial(nn.LayerNorm, width, eps=config.encoder.norm_eps)
         self.decoder_blocks = nn.ModuleList(
             Block(
-                Attention(width, config.decoder_heads, bias=config.encoder.qkv_bias, output_bias=True),
+                Attention(width, config.decoder_heads, bias=(config.encoder.qkv_bias, True)),
                 MLP(width, config.decoder_mlp_dim or 4 * width),
                 norm,
             )

@@ -61,7 +61,7 @@ class VisionTransformer(nn.Module):
     def _block(config: VisionTransformerConfig, layer: int) -> Block:
         mlp = {"gelu": MLP, "swiglu": SwiGLU}[config.mlp]
         return Block(
-            Attention(config.width, config.heads, bias=config.qkv_bias, output_bias=True),
+            Attention(config.width, config.heads, bias=(config.qkv_bias, True)),
             mlp(config.width, config.mlp_dim, bias=True),
             partial(nn.LayerNorm, config.width, eps=config.norm_eps),
             layer_scale=config.layer_scale,

@@ -164,7 +164,7 @@ class _Looking(Decoder):
         looks = self.last_looks if cache.length else self.prompt_looks
         if positions is None:
             positions = torch.arange(cache.length, cache.length + new, device=embeddings.device)[None]
-        return self.model.read(embeddings, self.seen, looks, positions, cache.place(new, segments), cache)
+        return self.model.read(embeddings, self.seen, looks, positions, cache.reserve(new, segments), cache)
 
 
 def text_loss(

@@ -1,6 +1,6 @@
-"""Compiled programs hold attention, block and decoder in one graph, and give the same numbers.
+"""Attention, block and decoder compile to one graph each and give the same results.
 
-Run by test_compiled.py in a process of its own, without the shape checker, which can't be traced.
+Run by test_compiled.py in a separate process, without the shape checker, which can't be traced.
 """
 
 import pytest
@@ -11,7 +11,7 @@ from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm
 
 
 def _compiled(program, backend="eager"):
-    """One graph, no breaks; a backend that is quick to build, since it is the tracing that is tested."""
+    """Compile to one graph without breaks; the backend builds quickly, because only tracing is tested."""
     return torch.compile(program, fullgraph=True, backend=backend)
 
 

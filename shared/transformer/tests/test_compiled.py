@@ -1,4 +1,4 @@
-"""torch.compile takes the attention function, the block and the decoder whole."""
+"""torch.compile compiles the attention function, the block and the decoder without graph breaks."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_compiled_programs_in_a_process_without_shape_checks():
-    """The shape checker can't be traced, and users run without it."""
+    """The shape checker can't be traced; users run without it."""
     programs = Path(__file__).with_name("compiled_programs.py")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(programs)]
     finished = subprocess.run(

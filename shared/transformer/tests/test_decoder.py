@@ -1,4 +1,4 @@
-"""The decoder against transformers' Llama; packing and caching change nothing."""
+"""The decoder against transformers' Llama; packing and caching do not change the logits."""
 
 import math
 
@@ -11,8 +11,8 @@ from shared.transformer import Decoder, DecoderConfig, KVCache, Llama3Scaling, p
 CONFIG = DecoderConfig(vocab_size=23, width=24, depth=3, heads=6, kv_heads=2, mlp_dim=20)
 
 
-def _redrawn(decoder: nn.Module) -> nn.Module:
-    """Every weight drawn anew: what default initialization leaves at 0 or 1 hides errors."""
+def _randomize(decoder: nn.Module) -> nn.Module:
+    """Draw every weight at random: weights that are 0 or 1 by default would hide errors."""
     for parameter in decoder.parameters():
         nn.init.normal_(parameter, mean=0.1, std=0.3)
     return decoder.eval()
@@ -28,7 +28,7 @@ def test_decoder_equals_transformers_llama(scaled, tied):
         rope |= {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0}
         rope |= {"original_max_position_embeddings": 64}
         scaling = Llama3Scaling(factor=4.0, high_frequency_factor=3.0, original_context=64)
-    theirs = _redrawn(
+    llama = _randomize(
         transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
                 vocab_size=23, hidden_size=24, intermediate_size=20, num_hidden_layers=3, num_attention_heads=6,
@@ -36,7 +36,7 @@ def test_decoder_equals_transformers_llama(scaled, tied):
             )
         )
     )  # fmt: skip
-    ours = Decoder(
+    decoder = Decoder(
         DecoderConfig(**(vars(CONFIG) | {"rotary_base": 1000.0, "rotary_scaling": scaling, "tied": tied}))
     ).eval()
     names = {
@@ -46,17 +46,17 @@ def test_decoder_equals_transformers_llama(scaled, tied):
         "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
     }  # fmt: skip
     state = {}
-    for name, tensor in theirs.state_dict().items():
-        for public, own in names.items():
-            name = name.replace(public, own)
+    for name, tensor in llama.state_dict().items():
+        for published, internal in names.items():
+            name = name.replace(published, internal)
         state[name] = tensor
-    ours.load_state_dict(state)
+    decoder.load_state_dict(state)
     tokens = torch.randint(0, 23, (2, 37))
-    torch.testing.assert_close(ours(tokens), theirs(tokens).logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(decoder(tokens), llama(tokens).logits, atol=1e-4, rtol=1e-4)
 
 
-def test_embeddings_take_the_place_of_tokens():
-    decoder = _redrawn(Decoder(CONFIG))
+def test_embeddings_replace_token_ids():
+    decoder = _randomize(Decoder(CONFIG))
     tokens = torch.randint(0, 23, (2, 5))
     torch.testing.assert_close(decoder(embeddings=decoder.embedding(tokens)), decoder(tokens))
     for both in ({}, {"token_ids": tokens, "embeddings": decoder.embedding(tokens)}):
@@ -64,8 +64,8 @@ def test_embeddings_take_the_place_of_tokens():
             decoder(**both)
 
 
-def test_no_token_sees_what_comes_after_it():
-    decoder = _redrawn(Decoder(CONFIG))
+def test_no_token_attends_to_later_tokens():
+    decoder = _randomize(Decoder(CONFIG))
     tokens = torch.randint(0, 23, (1, 8))
     changed = tokens.clone()
     changed[0, 5] = (tokens[0, 5] + 1) % 23
@@ -74,23 +74,23 @@ def test_no_token_sees_what_comes_after_it():
     assert (before[5:] - after[5:]).abs().amax(-1).min() > 1e-4
 
 
-def test_packed_documents_read_as_if_alone():
-    decoder = _redrawn(Decoder(CONFIG))
+def test_packed_documents_equal_separate_documents():
+    decoder = _randomize(Decoder(CONFIG))
     lengths = [4, 1, 7]
     documents = [torch.randint(0, 23, (1, length)) for length in lengths]
     segments = torch.tensor([[0] * 4 + [1] + [2] * 7 + [-1] * 3])
-    places = []
-    decoder.rotary.register_forward_pre_hook(lambda _, arguments: places.append(arguments[0]))
+    positions = []
+    decoder.rotary.register_forward_pre_hook(lambda _, arguments: positions.append(arguments[0]))
     packed = decoder(torch.cat([*documents, torch.zeros(1, 3, dtype=torch.long)], dim=1), segments=segments)
-    alone = torch.cat([decoder(document) for document in documents], dim=1)
-    torch.testing.assert_close(packed[:, :12], alone, atol=1e-5, rtol=1e-5)
+    separate = torch.cat([decoder(document) for document in documents], dim=1)
+    torch.testing.assert_close(packed[:, :12], separate, atol=1e-5, rtol=1e-5)
     assert packed.isfinite().all()
-    assert places[0].flatten().tolist() == [*range(4), 0, *range(7), *range(3)]
+    assert positions[0].flatten().tolist() == [*range(4), 0, *range(7), *range(3)]
 
 
 def test_order_is_time_whatever_the_positions_with_and_without_a_cache():
     """Tokens of an image may share a position, and still none sees what comes after it."""
-    decoder = _redrawn(Decoder(CONFIG))
+    decoder = _randomize(Decoder(CONFIG))
     tokens, places = torch.randint(0, 23, (1, 7)), torch.tensor([[0, 1, 1, 1, 4, 2, 3]])
     cache = decoder.new_cache(1, 7)
     chunks = zip(tokens.split([3, 1, 3], dim=1), places.split([3, 1, 3], dim=1), strict=True)
@@ -108,22 +108,22 @@ def test_positions_are_counted_in_each_run():
 
 @pytest.mark.parametrize("chunks", [[9], [1] * 9, [4, 1, 1, 3], [1, 5, 3]])
 def test_reading_in_chunks_equals_reading_at_once(chunks):
-    decoder = _redrawn(Decoder(CONFIG))
+    decoder = _randomize(Decoder(CONFIG))
     tokens = torch.randint(0, 23, (2, 9))
     cache = decoder.new_cache(2, 9)
     logits = torch.cat([decoder(chunk, cache=cache) for chunk in tokens.split(chunks, dim=1)], dim=1)
     torch.testing.assert_close(logits, decoder(tokens), atol=1e-5, rtol=1e-5)
 
 
-def test_a_full_cache_says_so():
+def test_a_full_cache_raises():
     decoder = Decoder(CONFIG)
     cache: KVCache = decoder.new_cache(1, 4)
     decoder(torch.zeros(1, 3, dtype=torch.long), cache=cache)
-    with pytest.raises(ValueError, match=r"holds 4 tokens and 3 are filled.*capacity 5"):
+    with pytest.raises(ValueError, match=r"has 4 slots and 3 are filled: 2 more tokens don't fit.*capacity 5"):
         decoder(torch.zeros(1, 2, dtype=torch.long), cache=cache)
 
 
-def test_tied_weights_are_one_and_the_output_stays_alive_in_bfloat16():
+def test_tied_weights_are_shared_and_bfloat16_works():
     tied = Decoder(DecoderConfig(**(vars(CONFIG) | {"tied": True})))
     assert tied.output.weight is tied.embedding.weight
     tokens = torch.randint(0, 23, (2, 6))
@@ -138,12 +138,12 @@ def test_tied_weights_are_one_and_the_output_stays_alive_in_bfloat16():
     assert halved(tokens).isfinite().all()
 
 
-def test_a_fresh_decoder_guesses_evenly_and_adds_in_small_steps():
+def test_a_new_decoder_predicts_uniformly_and_has_small_residual_weights():
     decoder = Decoder(DecoderConfig(vocab_size=200, width=64, depth=8, heads=4, kv_heads=2, mlp_dim=128))
     tokens = torch.randint(0, 200, (4, 16))
     loss = nn.functional.cross_entropy(decoder(tokens).flatten(0, 1), torch.randint(0, 200, (64,)))
     assert loss.item() == pytest.approx(math.log(200), abs=0.1)
     for block in decoder.blocks:
         assert block.attention.query.weight.std().item() == pytest.approx(0.02, rel=0.1)
-        for adds in (block.attention.output, block.mlp.down):
-            assert adds.weight.std().item() == pytest.approx(0.02 / 4, rel=0.1)
+        for layer in (block.attention.output, block.mlp.down):
+            assert layer.weight.std().item() == pytest.approx(0.02 / 4, rel=0.1)
