@@ -24,6 +24,9 @@ class Block(nn.Module):
     Raises ValueError when `drop_path` is not in [0, 1).
     """
 
+    attention_scale: Tensor | None
+    mlp_scale: Tensor | None
+
     def __init__(
         self,
         attention: Attention,
