@@ -1,8 +1,8 @@
-"""Look at every page of a built site in a real Chromium without a window, and write down what is there to be seen.
+"""Open every page of a built site in headless Chromium and report what the browser displays.
 
-    .venv-site/bin/python -m shared.course.site.browser FOLDER REPORT.json [--search WORD …] [--pictures FOLDER]
+    .venv-site/bin/python -m shared.course.site.browser FOLDER REPORT.json [--search WORD …] [--screenshots FOLDER]
 
-Judging is left to the tests (`tests/test_site.py`); this only reports. Needs requirements/site-browser.txt.
+The tests judge the report (`tests/test_site.py`). Needs requirements/site-browser.txt.
 """
 
 import argparse
@@ -18,15 +18,15 @@ from urllib.parse import quote, urlsplit
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from shared.cli import command_line
-from shared.course.site.chromium import chromium, flags
+from shared.course.site.chromium import chromium_flags, find_chromium
 from shared.course.site.serve import server
 from shared.errors import CourseError
 
-PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
-PATIENCE = 120_000  # milliseconds; a busy machine is no fault of the page
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+TIMEOUT = 120_000  # milliseconds, long enough for a busy machine
 
-# Everything that a page shows: counted in the browser, after mathematics has been set.
-SEEN = """async () => {
+# Inspects a page in the browser, after MathJax has rendered the mathematics.
+INSPECT = """async () => {
   if (window.MathJax && MathJax.startup) await MathJax.startup.promise;
   for (const image of document.images) { image.loading = "eager"; try { await image.decode(); } catch {} }
   const text = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
@@ -37,64 +37,71 @@ SEEN = """async () => {
   }
   const scrolls = node => node && node.tagName !== "ARTICLE" &&
     (["auto", "scroll"].includes(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
-  const spills = node => node.getBoundingClientRect().right > innerWidth + 1 && !scrolls(node);
+  const overflows = node => node.getBoundingClientRect().right > innerWidth + 1 && !scrolls(node);
   return {
     title: document.querySelector("h1")?.innerText ?? "",
     formulas: document.querySelectorAll("article .math").length,
-    unset: [...document.querySelectorAll("article .math")].filter(math => !math.querySelector("svg")).map(math => math.innerText),
-    misread: [...document.querySelectorAll("mjx-container")]
-      .filter(found => found.querySelector('[data-mml-node="merror"], [data-mjx-error], [fill="red"], [stroke="red"]'))
-      .map(found => found.innerText),
+    unrendered: [...document.querySelectorAll("article .math")].filter(math => !math.querySelector("svg")).map(math => math.innerText),
+    formulaErrors: [...document.querySelectorAll("mjx-container")]
+      .filter(formula => formula.querySelector('[data-mml-node="merror"], [data-mjx-error], [fill="red"], [stroke="red"]'))
+      .map(formula => formula.innerText),
     dollars: dollars,
     images: document.images.length,
-    broken: [...document.images].filter(image => !image.naturalWidth).map(image => image.src),
-    unnamed: [...document.images].filter(image => !image.alt && !image.closest(".cell_output")).map(image => image.src),
+    brokenImages: [...document.images].filter(image => !image.naturalWidth).map(image => image.src),
+    missingAltTexts: [...document.images].filter(image => !image.alt && !image.closest(".cell_output")).map(image => image.src),
     facts: [...document.querySelectorAll("article .facts li")].map(item => item.innerText),
     background: getComputedStyle(document.body).backgroundColor,
-    ink: getComputedStyle(document.body).color,
+    textColor: getComputedStyle(document.body).color,
     width: document.documentElement.scrollWidth,
-    spilled: [...document.querySelectorAll("article *")].filter(spills).map(node => node.outerHTML.slice(0, 80)),
+    overflowing: [...document.querySelectorAll("article *")].filter(overflows).map(node => node.outerHTML.slice(0, 80)),
   };
 }"""
 
 
-class Watched:
-    """A page of the browser whose errors and requests are written down."""
+class RecordedPage:
+    """A page of the browser whose errors and requests to other hosts are recorded."""
 
-    def __init__(self, page: Page, home: str):
-        self.page, self.home = page, home
+    def __init__(self, page: Page, base_url: str):
+        self.page, self.base_url = page, base_url
         self.errors: list[str] = []
-        self.outside: list[str] = []
-        page.set_default_timeout(PATIENCE)
-        page.on("console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None)
+        self.external_requests: list[str] = []
+        page.set_default_timeout(TIMEOUT)
+        page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", self.on_request)
         page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
-        page.on("response", lambda got: self.errors.append(f"{got.status}: {got.url}") if got.status >= 400 else None)
+        page.on(
+            "response",
+            lambda reply: self.errors.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None,
+        )
 
     def on_request(self, request: Any) -> None:
-        where = urlsplit(request.url)
-        if where.scheme not in ("data", "blob") and not request.url.startswith(self.home):
-            self.outside.append(request.url)
+        url = urlsplit(request.url)
+        if url.scheme not in ("data", "blob") and not request.url.startswith(self.base_url):
+            self.external_requests.append(request.url)
 
-    def look(self, name: str) -> dict[str, Any]:
-        """Open a page and report what it shows at a desk, in the dark and on a phone."""
-        self.errors, self.outside = [], []
-        self.page.set_viewport_size(DESK)
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Open a page and report what it displays on a desktop, in dark mode and on a phone."""
+        self.errors, self.external_requests = [], []
+        self.page.set_viewport_size(DESKTOP)
         self.page.emulate_media(color_scheme="light")
-        self.page.goto(self.home + quote(name))
-        seen = self.page.evaluate(SEEN)
+        self.page.goto(self.base_url + quote(name))
+        result = self.page.evaluate(INSPECT)
         self.page.emulate_media(color_scheme="dark")
-        dark = self.page.evaluate(SEEN)
+        dark = self.page.evaluate(INSPECT)
         self.page.set_viewport_size(PHONE)
-        phone = self.page.evaluate(SEEN)
-        seen |= {"dark": [dark["background"], dark["ink"]], "phone": phone["width"], "spilled": phone["spilled"]}
-        return seen | {"errors": self.errors, "outside": self.outside}
+        phone = self.page.evaluate(INSPECT)
+        result["dark"] = [dark["background"], dark["textColor"]]
+        result |= {"phoneWidth": phone["width"], "overflowing": phone["overflowing"]}
+        return result | {"errors": self.errors, "externalRequests": self.external_requests}
 
     def search(self, word: str) -> list[str]:
-        """The titles of what the site's own search finds."""
-        self.page.set_viewport_size(DESK)
-        self.page.goto(self.home)
+        """Return the titles of the pages that the site's search lists."""
+        self.page.set_viewport_size(DESKTOP)
+        self.page.goto(self.base_url)
         self.page.fill(".sidebar-search", word)
         self.page.press(".sidebar-search", "Enter")
         self.page.wait_for_function(
@@ -104,7 +111,7 @@ class Watched:
 
 
 def pages_of(folder: Path) -> list[str]:
-    """Every page that somebody wrote, and some of those made of code."""
+    """Return the names of all written pages, and a sample of the pages made from source files and folders."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
     names = [name for name in names if not name.startswith("_")]
     code = [name for name in names if name.endswith((".py.html", ".toml.html"))]
@@ -113,49 +120,54 @@ def pages_of(folder: Path) -> list[str]:
     return written + code[:: max(1, len(code) // 4)] + listings[:: max(1, len(listings) // 4)]
 
 
-def pictures(watched: Watched, folder: Path, names: list[str]) -> None:
-    """Leave pictures of pages, light, dark and on a phone, for people to look at."""
+def take_screenshots(page: RecordedPage, folder: Path, names: list[str]) -> None:
+    """Save screenshots of pages in light mode, in dark mode and on a phone."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        for look, size, scheme in (("light", DESK, "light"), ("dark", DESK, "dark"), ("phone", PHONE, "light")):
-            watched.page.set_viewport_size(size)
-            watched.page.emulate_media(color_scheme=scheme)
-            watched.page.goto(watched.home + quote(name))
-            watched.page.evaluate(SEEN)
-            watched.page.screenshot(path=folder / f"{name.removesuffix('.html').replace('/', '-')}-{look}.png")
+        for variant, size, scheme in (
+            ("light", DESKTOP, "light"),
+            ("dark", DESKTOP, "dark"),
+            ("phone", PHONE, "light"),
+        ):
+            page.page.set_viewport_size(size)
+            page.page.emulate_media(color_scheme=scheme)
+            page.page.goto(page.base_url + quote(name))
+            page.page.evaluate(INSPECT)
+            page.page.screenshot(path=folder / f"{name.removesuffix('.html').replace('/', '-')}-{variant}.png")
 
 
-def report(browser: Browser, folder: Path, words: list[str], pictured: Path | None) -> dict[str, Any]:
-    """Serve the folder on this machine and look at all of it."""
+def inspect_site(browser: Browser, folder: Path, words: list[str], screenshots: Path | None) -> dict[str, Any]:
+    """Serve the folder on this machine, inspect its pages and search for words."""
     with server(folder, 0) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
-        watched = Watched(browser.new_page(), f"http://127.0.0.1:{serving.server_port}/")
+        page = RecordedPage(browser.new_page(), f"http://127.0.0.1:{serving.server_port}/")
         names = pages_of(folder)
-        found = {"pages": {name: watched.look(name) for name in names}}
-        found["searches"] = {word: watched.search(word) for word in words}
-        if pictured:
-            pictures(watched, pictured, [name for name in names if "lesson_" in name or "/" not in name])
+        report: dict[str, Any] = {
+            "pages": {name: page.inspect(name) for name in names},
+            "searches": {word: page.search(word) for word in words},
+        }
+        if screenshots:
+            take_screenshots(page, screenshots, [name for name in names if "lesson_" in name or "/" not in name])
         serving.shutdown()
-    return found
+    return report
 
 
 @command_line()
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Look at every page of a built site.")
+    parser = argparse.ArgumentParser(description="Open every page of a built site and report what is displayed.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("report", type=Path)
     parser.add_argument("--search", nargs="*", default=[])
-    parser.add_argument("--pictures", type=Path)
-    asked, path = parser.parse_args(), chromium()
+    parser.add_argument("--screenshots", type=Path)
+    options, path = parser.parse_args(), find_chromium()
     if path is None:
-        raise CourseError(
-            "there is no Chromium or Chrome on this machine; install one, or name it: CHROMIUM=/path/to/it"
-        )
+        raise CourseError("this machine has no Chromium or Chrome; install one, or name it: CHROMIUM=/path/to/it")
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags(), env={**os.environ, "HOME": home})
-        found = report(browser, asked.folder, asked.search, asked.pictures)
+        environment = {**os.environ, "HOME": home}
+        browser = playwright.chromium.launch(executable_path=path, args=chromium_flags(), env=environment)
+        report = inspect_site(browser, options.folder, options.search, options.screenshots)
         browser.close()
-    asked.report.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    options.report.write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

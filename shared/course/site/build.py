@@ -1,8 +1,8 @@
-"""`make site`: build the whole course as static pages, with every warning an error.
+"""Build the course as static pages, with every warning an error (`make site`).
 
-    python -m shared.course.site.build [--into FOLDER] [--work FOLDER]
+    python -m shared.course.site.build [--output FOLDER] [--work FOLDER]
 
-The pages need nothing but themselves: no network, no server; search and mathematics come along.
+The pages need no network and no server: search and mathematics are included.
 """
 
 import argparse
@@ -18,75 +18,86 @@ from sphinx.util.console import nocolor
 
 from shared.cli import command_line
 from shared.course.lesson import ROOT
-from shared.course.site.pages import lay_out
+from shared.course.site.pages import write_pages
 from shared.errors import CourseError
 
-HERE = Path(__file__).parent
-# What pages ask for is said in conf.py. The official build of version 3.2.2, which the installed package carries: this one bundle needs no other file for
-# ordinary mathematics; rarer TeX commands, and speech for those who cannot see it, are read from beside it when asked for.
+SITE_FOLDER = Path(__file__).parent
+# The official build of MathJax 3.2.2, contained in the installed package; conf.py tells the pages where to load it.
+# This bundle covers ordinary mathematics. The browser loads rarer TeX commands and screen-reader speech on demand.
 MATHJAX = "tex-svg.js"
 MATHJAX_SHA256 = "d4295dc33744836935c1399feece5159577b34c5c8ffb9f1c6324cd82e03a882"
-BESIDE = ("a11y/*.js", "sre/mathmaps/base.json", "sre/mathmaps/en.json", "sre/mathmaps/nemeth.json")
-BESIDE += ("input/tex/extensions/*.js", "ui/*.js")
+LOADED_ON_DEMAND = (
+    "a11y/*.js",
+    "sre/mathmaps/base.json",
+    "sre/mathmaps/en.json",
+    "sre/mathmaps/nemeth.json",
+    "input/tex/extensions/*.js",
+    "ui/*.js",
+)
 
 
-def lay_out_mathjax(static: Path) -> None:
-    """Copy what is needed of MathJax, with its license. Raises CourseError where it is not the version that is pinned."""
+def copy_mathjax(static: Path) -> None:
+    """Copy MathJax and its license into the folder `static`. Raises CourseError when it is not the pinned version."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None or not package.submodule_search_locations:
-        raise CourseError("MathJax is not installed: build the site with `make site`, which sets up what it needs")
-    source, place = Path(package.submodule_search_locations[0]) / "static" / "mathjax", static / "mathjax"
+        raise CourseError("MathJax is not installed; build the site with `make site`, which installs it")
+    source, target = Path(package.submodule_search_locations[0]) / "static" / "mathjax", static / "mathjax"
     digest = hashlib.sha256((source / MATHJAX).read_bytes()).hexdigest()
     if digest != MATHJAX_SHA256:
-        raise CourseError(f"{source / MATHJAX} is not the official MathJax 3.2.2 (SHA-256 {digest}): remove .venv-site")
-    for path in [source / MATHJAX, *(path for pattern in BESIDE for path in source.glob(pattern))]:
-        goal = place / path.relative_to(source)
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, goal)
-    shutil.copyfile(HERE / "MATHJAX-LICENSE", place / "LICENSE")
+        raise CourseError(
+            f"{source / MATHJAX} is not the official MathJax 3.2.2 (SHA-256 {digest}); remove .venv-site and run make site"
+        )
+    for path in [source / MATHJAX, *(path for pattern in LOADED_ON_DEMAND for path in source.glob(pattern))]:
+        copy = target / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    shutil.copyfile(SITE_FOLDER / "MATHJAX-LICENSE", target / "LICENSE")
 
 
-def build(into: Path, work: Path, root: Path = ROOT) -> int:
-    """Build the site of the course at `root` into a folder, and count its pages. What it is made of is left in `work`.
+def build(output: Path, work: Path, root: Path = ROOT) -> int:
+    """Build the site of the course at `root` into the folder `output` and return the number of pages.
 
-    Raises CourseError when a page has a fault; the warnings have been printed by then, and `into` is as it was.
+    Intermediate files are left in `work`. Raises CourseError when a page has an error; the warnings are printed and
+    `output` is unchanged.
     """
     if not sys.stderr.isatty():
         nocolor()
-    # Always anew: Sphinx says nothing of the faults of a page that it has read before.
+    # Start over: Sphinx does not repeat warnings for pages that it has cached.
     shutil.rmtree(work, ignore_errors=True)
-    pages = lay_out(root, work / "pages")
-    lay_out_mathjax(work / "static")
+    pages = write_pages(root, work / "pages")
+    copy_mathjax(work / "static")
     app = Sphinx(
         srcdir=work / "pages",
-        confdir=HERE,
+        confdir=SITE_FOLDER,
         outdir=work / "site",
         doctreedir=work / "doctrees",
         buildername="html",
-        confoverrides={"html_static_path": [str(HERE / "static"), str(work / "static")]},
+        confoverrides={"html_static_path": [str(SITE_FOLDER / "static"), str(work / "static")]},
         status=None,
         warning=sys.stderr,
         warningiserror=True,
     )
     app.build()
     if app.statuscode:
-        raise CourseError(f"the site has faults; they stand above (lines are those of {work / 'pages'})")
-    # A folder opens with its index; relative links are the same from there.
+        raise CourseError(f"the site has errors, listed above (line numbers refer to {work / 'pages'})")
+    # Web servers open a folder's index; relative links work from there too.
     shutil.copyfile(work / "site" / "README.html", work / "site" / "index.html")
-    shutil.rmtree(into, ignore_errors=True)
-    shutil.move(work / "site", into)
+    shutil.rmtree(output, ignore_errors=True)
+    shutil.move(work / "site", output)
     return pages
 
 
 @command_line()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the course's site.")
-    parser.add_argument("--into", type=Path, default=ROOT / "site")
+    parser.add_argument("--output", type=Path, default=ROOT / "site")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "site")
-    asked, started = parser.parse_args(), time.monotonic()
+    options, started = parser.parse_args(), time.monotonic()
     print("building the site (about half a minute) …", file=sys.stderr)
-    pages = build(asked.into.resolve(), asked.work.resolve())
-    print(f"{pages} pages in {time.monotonic() - started:.0f} s: open {asked.into / 'index.html'}, or make site-serve")
+    pages = build(options.output.resolve(), options.work.resolve())
+    print(
+        f"{pages} pages in {time.monotonic() - started:.0f} s: open {options.output / 'index.html'}, or make site-serve"
+    )
 
 
 if __name__ == "__main__":

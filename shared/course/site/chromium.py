@@ -1,13 +1,13 @@
-"""Which Chromium this machine has, and how it is to be started so that it talks to nobody but the site."""
+"""Find Chromium on this machine, and start it so that it contacts no server except the site's."""
 
 import os
 import shutil
 from pathlib import Path
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-ON_A_MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-# Without these it asks its maker for news; and no name but this machine's is to be found.
-SILENT = (
+MAC_PATH = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+# No update checks or synchronization, and no host name except this machine's resolves.
+OFFLINE_FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -16,12 +16,12 @@ SILENT = (
 )
 
 
-def chromium() -> str | None:
-    """The path of Chromium or Chrome, or None where there is none; CHROMIUM=/path/to/it names another."""
-    found = [os.environ.get("CHROMIUM"), *map(shutil.which, NAMES), str(ON_A_MAC) if ON_A_MAC.exists() else None]
-    return next((path for path in found if path), None)
+def find_chromium() -> str | None:
+    """Return the path of Chromium or Chrome, or None; the environment variable CHROMIUM names another one."""
+    candidates = [os.environ.get("CHROMIUM"), *map(shutil.which, NAMES), str(MAC_PATH) if MAC_PATH.exists() else None]
+    return next((path for path in candidates if path), None)
 
 
-def flags() -> list[str]:
-    """What to start it with. As root, in a container, it can't build its sandbox; the pages are our own."""
-    return [*SILENT, "--no-sandbox"] if os.geteuid() == 0 else list(SILENT)
+def chromium_flags() -> list[str]:
+    """Return the command-line flags. As root (in a container) Chromium cannot use its sandbox; the pages are trusted."""
+    return [*OFFLINE_FLAGS, "--no-sandbox"] if os.geteuid() == 0 else list(OFFLINE_FLAGS)

@@ -1,9 +1,9 @@
-"""Make the site's own virtual environment, .venv-site: what builds pages is no part of what lessons need.
+"""Create the site's virtual environment `.venv-site`; lessons do not need the packages that build pages.
 
-Standard library only, for nothing is installed yet. A second call does nothing unless the pins have changed.
+Standard library only, because nothing is installed yet. A second call does nothing unless the pins have changed.
 
     python -S shared/course/site/environment.py              # to build the site
-    python -S shared/course/site/environment.py --browser    # to look at it in Chromium, too
+    python -S shared/course/site/environment.py --browser    # to test it in Chromium, too
 """
 
 import hashlib
@@ -22,7 +22,7 @@ BUILD, BROWSER = "site.txt", "site-browser.txt"
 
 
 def fingerprint(pins: str) -> str:
-    """A hash of everything that this part of the environment is made from, the Python version included."""
+    """Return a hash of everything that this part of the environment is made from, including the Python version."""
     texts = [(ROOT / "requirements" / name).read_text(encoding="utf-8") for name in dict.fromkeys((BUILD, pins))]
     return hashlib.sha256("".join([sys.version, *texts]).encode()).hexdigest()
 
@@ -32,18 +32,27 @@ def stamp(pins: str) -> Path:
 
 
 def is_ready(pins: str) -> bool:
-    """True where these pins were installed whole, by this version of Python, and have not changed since."""
+    """Return whether these pins were installed completely, by this version of Python, and have not changed."""
     return stamp(pins).exists() and stamp(pins).read_text() == fingerprint(pins)
 
 
 def install(pins: str) -> None:
-    """Install a file of pins; what pip says appears only when it fails."""
+    """Install a file of pins. pip's output is shown only when it fails, which ends the program."""
     started = time.monotonic()
-    command = [INTERPRETER, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", f"requirements/{pins}"]
+    command = [
+        str(INTERPRETER),
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+        "-r",
+        f"requirements/{pins}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        sys.exit(f"set-up failed at requirements/{pins}. The last lines of pip:\n{tail}")
+        sys.exit(f"set-up failed while installing requirements/{pins}. The last lines of pip:\n{tail}")
     part = stamp(pins).with_suffix(".part")
     part.write_text(fingerprint(pins))
     os.replace(part, stamp(pins))
@@ -57,8 +66,8 @@ def main() -> None:
             "make site PYTHON=/path/to/python3.12"
         )
     if not is_ready(BUILD):
-        print("setting up what builds the site (once; half a minute) …", file=sys.stderr)
-        # Another Python's environment, or a half-made one, is not worth mending.
+        print("setting up the site's environment (once; half a minute) …", file=sys.stderr)
+        # An environment of another Python, or an incomplete one, is not repaired.
         shutil.rmtree(ENVIRONMENT, ignore_errors=True)
         venv.create(ENVIRONMENT, with_pip=True)
         install(BUILD)

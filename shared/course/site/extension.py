@@ -1,4 +1,4 @@
-"""What Sphinx does not know of by itself: pages made of code, and links as GitHub reads them, to any file or folder."""
+"""Extend Sphinx: pages for source files, and links to files and folders as on GitHub."""
 
 import posixpath
 from typing import Any
@@ -17,47 +17,47 @@ LANGUAGES = {"py": "python", "toml": "toml", "Makefile": "make"}
 
 
 class SourceParser(Parser):
-    """Makes a page of a file of code: its name, the way to its folder, its lines."""
+    """Make a page from a source file: its name, a link to its folder, its lines."""
 
     supported = ("source",)
 
     def parse(self, inputstring: str, document: nodes.document) -> None:
         environment = document.settings.env
         name = environment.docname
-        # Found by following links and lists; among the results of a search they would bury the lessons.
+        # Reached through links and listings; as search results they would outnumber the lessons.
         environment.metadata[name] |= {"orphan": True, "no-search": True}
         folder, _, file = name.rpartition("/")
         section = nodes.section(ids=["source"], names=["source"])
         section += nodes.title(file, file)
         if folder:
-            way = nodes.paragraph("", "in ")
-            way += link_to(f"{folder}/{LISTING}", name, nodes.literal(folder, folder))
-            section += way
+            folder_link = nodes.paragraph("", "in ")
+            folder_link += link_to(f"{folder}/{LISTING}", name, nodes.literal(folder, folder))
+            section += folder_link
         language = LANGUAGES.get(file.rpartition(".")[2], "none")
         text = inputstring.rstrip("\n") + "\n"
         section += nodes.literal_block(text, text, language=language, linenos=text.count("\n") > 1)
         document += section
 
 
-def link_to(page: str, here: str, words: nodes.Node) -> addnodes.pending_xref:
+def link_to(page: str, source: str, label: nodes.Node) -> addnodes.pending_xref:
     return addnodes.pending_xref(
-        "", words, refdomain="doc", reftype="myst", reftarget=page, reftargetid=None, refdoc=here, refexplicit=True
+        "", label, refdomain="doc", reftype="myst", reftarget=page, reftargetid=None, refdoc=source, refexplicit=True
     )
 
 
 class FilesAndFolders(SphinxTransform):
-    """Leads links to a folder to its README, or where it has none to the list of its files; and links to code to its page."""
+    """Resolve links to a folder to its README or else its listing, and links to source files to their pages."""
 
     default_priority = 10
 
     def apply(self, **_: Any) -> None:
-        here = self.env.docname
+        current = self.env.docname
         for node in list(self.document.findall(addnodes.pending_xref)):
             if node.get("reftype") != "myst" or node.get("refdomain"):
                 continue
             path = unquote(node["reftarget"].partition("#")[0])
-            goal = posixpath.normpath(posixpath.join(posixpath.dirname(here), path)).removeprefix("./")
-            for page in (goal, f"{goal}/README", f"{goal}/{LISTING}"):
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(current), path)).removeprefix("./")
+            for page in (target, f"{target}/README", f"{target}/{LISTING}"):
                 if page in self.env.found_docs:
                     node.attributes |= {"refdomain": "doc", "reftarget": page, "reftargetid": None}
                     break

@@ -1,4 +1,4 @@
-"""`make site-serve`: show the site on this machine alone.
+"""Serve the site on this machine only (`make site-serve`).
 
 python -m shared.course.site.serve [--port 8000] [--folder site]
 """
@@ -15,8 +15,8 @@ from shared.course.lesson import ROOT
 from shared.errors import CourseError
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Says nothing of pages that are there."""
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Log failed requests only."""
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         if str(code)[0] not in "23":
@@ -24,28 +24,28 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def server(folder: Path, port: int) -> ThreadingHTTPServer:
-    """A server of a folder that only this machine can reach; port 0 takes a free one.
+    """Return a server for a folder, reachable from this machine only; port 0 takes a free port.
 
-    Raises CourseError when there is no site in the folder, or the port is taken.
+    Raises CourseError when the folder holds no site or the port is in use.
     """
     if not (folder / "index.html").exists():
-        raise CourseError(f"there is no site in {folder}: run make site")
+        raise CourseError(f"there is no site in {folder}; run make site")
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), partial(Quiet, directory=folder))
+        return ThreadingHTTPServer(("127.0.0.1", port), partial(QuietHandler, directory=folder))
     except OSError as error:
         raise CourseError(
-            f"port {port} can't be had ({error.strerror}): name another, make site-serve PORT=8001"
+            f"port {port} is not available ({error.strerror}); choose another: make site-serve PORT=8001"
         ) from error
 
 
 @command_line()
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Show the course's site on this machine.")
+    parser = argparse.ArgumentParser(description="Serve the course's site on this machine.")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--folder", type=Path, default=ROOT / "site")
-    asked = parser.parse_args()
-    with server(asked.folder, asked.port) as serving:
-        print(f"http://127.0.0.1:{serving.server_port}  (Ctrl-C ends it)", flush=True)
+    options = parser.parse_args()
+    with server(options.folder, options.port) as serving:
+        print(f"http://127.0.0.1:{serving.server_port}  (stop with Ctrl-C)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             serving.serve_forever()
 

@@ -1,4 +1,4 @@
-"""A course of one lesson, and the site's own environment where there is one."""
+"""Fixtures: a course of one lesson, and the site's environment if it is installed."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared.course.lesson import ROOT
-from shared.course.site.chromium import chromium
+from shared.course.site.chromium import find_chromium
 from shared.course.site.environment import BROWSER, BUILD, INTERPRETER, is_ready
 
 PIXEL = bytes.fromhex(
@@ -24,16 +24,16 @@ Learn · about 120 minutes · for people who read · [notebook](lesson.ipynb)
 
 ## The problem
 
-Inline $z_0 = x_\text{class} E$ and, of its own:
+Inline $z_0 = x_\text{class} E$ and a display:
 
 $$\text{softmax}\!\left(\frac{q k^\top}{\sqrt{d}}\right) v$$
 
 It costs $5, or `$6`. See [below](#key-terms), [the front](../../README.md#how-it-is-laid-out), [code](model/parts.py),
-[a folder](model), [a room](../../shared/room/), [another](../../shared/bare).
+[a folder](model), [a package](../../shared/package/), [another](../../shared/bare).
 
 ![A pixel](figures/pixel.png)
 
-| here | there |
+| left | right |
 |---|---|
 | `[batch, width]` | ~~old~~ **new** |
 
@@ -53,24 +53,24 @@ It costs $5, or `$6`. See [below](#key-terms), [the front](../../README.md#how-i
 
 @pytest.fixture
 def course(tmp_path) -> Path:
-    """The root of a course with a front page, a lesson with code and a notebook, and two rooms."""
+    """Return the root of a course with a front page, a lesson with code and a notebook, and two packages."""
     files = {
         "README.md": "# A course\n\n[Lesson 1](lessons/lesson_01_example)\n\n## How it is laid out\n\nSo: [MIT](LICENSE).\n",
         "Dockerfile": "FROM python\n",
         "LICENSE": "Do what you like.\n",
         "lessons/lesson_01_example/README.md": LESSON,
-        "lessons/lesson_01_example/model/parts.py": '"""Parts of *it*, `a * b`."""\n\nfrom shared.room import door\n',
+        "lessons/lesson_01_example/model/parts.py": '"""Parts of *it*, `a * b`."""\n\nfrom shared.package import module\n',
         "lessons/lesson_01_example/lesson.ipynb": (ROOT / "lessons/lesson_01_vit/lesson.ipynb").read_text(
             encoding="utf-8"
         ),
         "lessons/lesson_01_example/notes/README.md": "# Part 1 · Notes\n\n[up](../README.md)\n",
-        "shared/room/README.md": "# A room\n\nFor $n$ people, in [a box](../../Dockerfile).\n",
-        "shared/bare/thing.py": "x = 1\n",
+        "shared/package/README.md": "# A package\n\nFor $n$ people, in [a box](../../Dockerfile).\n",
+        "shared/bare/module.py": "x = 1\n",
     }
     for name, text in files.items():
         path = tmp_path / "course" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The notebook's links are lesson 1's own.
+        # The notebook is lesson 1's, and so are its links.
         path.write_text(text.replace("](README.md)", "](README.md#key-terms)"), encoding="utf-8")
     figure = tmp_path / "course/lessons/lesson_01_example/figures/pixel.png"
     figure.parent.mkdir()
@@ -78,29 +78,29 @@ def course(tmp_path) -> Path:
     return tmp_path / "course"
 
 
-def need(there: object, otherwise: str) -> None:
-    """Say what is missing and skip; under `make test-site`, whose job this is, fail."""
-    if not there:
-        (pytest.fail if os.environ.get("SITE") == "must" else pytest.skip)(otherwise)
+def require(available: object, message: str) -> None:
+    """Skip the test with a message when something is missing; under `make test-site`, fail."""
+    if not available:
+        (pytest.fail if os.environ.get("SITE") == "must" else pytest.skip)(message)
 
 
-def need_installed(pins: str) -> None:
-    need(
+def require_installed(pins: str) -> None:
+    require(
         is_ready(pins),
         f"requirements/{pins} is not installed for this Python: make test-site installs it and runs this",
     )
 
 
-def need_chromium() -> None:
-    need(
-        chromium(), "there is no Chromium or Chrome on this machine: install one, or name it with CHROMIUM=/path/to/it"
+def require_chromium() -> None:
+    require(
+        find_chromium(), "this machine has no Chromium or Chrome: install one, or name it with CHROMIUM=/path/to/it"
     )
 
 
 @pytest.fixture
 def build(tmp_path) -> Callable[[Path], subprocess.CompletedProcess]:
-    """Builds the site of a course into `tmp_path`/site, in the site's own environment."""
-    need_installed(BUILD)
+    """Return a function that builds the site of a course into `tmp_path`/site, in the site's environment."""
+    require_installed(BUILD)
 
     def run(root: Path) -> subprocess.CompletedProcess:
         code = (
@@ -115,9 +115,9 @@ def build(tmp_path) -> Callable[[Path], subprocess.CompletedProcess]:
 
 @pytest.fixture
 def browse(tmp_path) -> Callable[..., dict]:
-    """Looks at every page of a built site in Chromium."""
-    need_installed(BROWSER)
-    need_chromium()
+    """Return a function that inspects every page of a built site in Chromium."""
+    require_installed(BROWSER)
+    require_chromium()
 
     def run(site: Path, *words: str) -> dict:
         report = tmp_path / "report.json"

@@ -1,4 +1,4 @@
-"""The colours of figures can be told apart, and those of the site read, however one sees colours."""
+"""The colors of figures can be distinguished, and those of the site read, with every kind of color vision."""
 
 from itertools import combinations
 
@@ -9,9 +9,9 @@ from shared import plots
 from shared.course.site import conf
 from shared.plots.style import PALETTE
 
-# What is left of linear red, green and blue to those who lack one kind of cone (Machado, Oliveira & Fernandes 2009,
+# How linear red, green and blue appear when one kind of cone is missing (Machado, Oliveira & Fernandes 2009,
 # doi:10.1109/TVCG.2009.113, table 1, severity 1).
-SIGHT = {
+COLOR_VISION = {
     "all three kinds of cones": np.eye(3),
     "protanopia": np.array(
         [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
@@ -29,51 +29,51 @@ TO_XYZ = np.array(
 WHITE = np.array([0.95047, 1.0, 1.08883])
 
 
-def linear(colour) -> np.ndarray:
-    """Amounts of light, from "#RRGGBB" or red, green and blue between 0 and 1."""
-    if isinstance(colour, str):
-        colour = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    value = np.asarray(colour[:3], dtype=float)
+def linear(color) -> np.ndarray:
+    """Return linear RGB from "#RRGGBB" or from sRGB values between 0 and 1."""
+    if isinstance(color, str):
+        color = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    value = np.asarray(color[:3], dtype=float)
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
 
 
-def seen(colour, sight: str) -> np.ndarray:
-    """Lightness and two hues (CIE L*a*b*), in which a difference of 2.3 is just to be noticed."""
-    ratio = TO_XYZ @ np.clip(SIGHT[sight] @ linear(colour), 0, 1) / WHITE
+def lab(color, vision: str) -> np.ndarray:
+    """Return CIE L*a*b* coordinates, in which a difference of 2.3 is just noticeable."""
+    ratio = TO_XYZ @ np.clip(COLOR_VISION[vision] @ linear(color), 0, 1) / WHITE
     curve = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
     return np.array([116 * curve[1] - 16, 500 * (curve[0] - curve[1]), 200 * (curve[1] - curve[2])])
 
 
-def closest(palette, sight: str) -> float:
-    return min(float(np.linalg.norm(seen(one, sight) - seen(other, sight))) for one, other in combinations(palette, 2))
+def smallest_difference(palette, vision: str) -> float:
+    return min(float(np.linalg.norm(lab(one, vision) - lab(other, vision))) for one, other in combinations(palette, 2))
 
 
 def contrast(one: str, other: str) -> float:
-    light, dark = sorted((float(TO_XYZ[1] @ linear(colour)) for colour in (one, other)), reverse=True)
+    light, dark = sorted((float(TO_XYZ[1] @ linear(color)) for color in (one, other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-@pytest.mark.parametrize("sight", SIGHT)
-def test_any_two_colours_of_a_figure_can_be_told_apart(sight):
-    # Six times what can just be noticed.
-    assert closest(PALETTE, sight) > 6 * 2.3
+@pytest.mark.parametrize("vision", COLOR_VISION)
+def test_any_two_colors_of_a_figure_can_be_distinguished(vision):
+    # Six times the just noticeable difference.
+    assert smallest_difference(PALETTE, vision) > 6 * 2.3
 
 
 def test_red_and_green_of_equal_lightness_would_be_noticed():
-    assert closest(["#C85050", "#5A8A3C"], "all three kinds of cones") > 6 * 2.3
-    assert closest(["#C85050", "#5A8A3C"], "deuteranopia") < 6 * 2.3
+    assert smallest_difference(["#C85050", "#5A8A3C"], "all three kinds of cones") > 6 * 2.3
+    assert smallest_difference(["#C85050", "#5A8A3C"], "deuteranopia") < 6 * 2.3
 
 
-@pytest.mark.parametrize("sight", SIGHT)
-def test_maps_say_more_by_lightness_and_signs_by_both_hue_and_side(sight):
-    lightness = [seen(plots.SEQUENTIAL(value), sight)[0] for value in np.linspace(0, 1, 21)]
+@pytest.mark.parametrize("vision", COLOR_VISION)
+def test_color_maps_darken_steadily_and_signs_differ_in_color(vision):
+    lightness = [lab(plots.SEQUENTIAL(value), vision)[0] for value in np.linspace(0, 1, 21)]
     assert all(np.diff(lightness) < 0), "more is darker"
     for size in (0.25, 0.5, 1.0):
         ends = [plots.DIVERGING(0.5 - size / 2), plots.DIVERGING(0.5 + size / 2)]
-        assert closest(ends, sight) > 6 * 2.3
+        assert smallest_difference(ends, vision) > 6 * 2.3
 
 
-def test_links_can_be_read_on_light_pages_and_on_dark_ones():
-    for look, page in (("light_css_variables", "#FFFFFF"), ("dark_css_variables", "#131416")):
-        for name, colour in conf.html_theme_options[look].items():
-            assert contrast(colour, page) >= 4.5, f"{name} {colour} on {page}"
+def test_links_have_enough_contrast_on_light_and_dark_pages():
+    for variables, page in (("light_css_variables", "#FFFFFF"), ("dark_css_variables", "#131416")):
+        for name, color in conf.html_theme_options[variables].items():
+            assert contrast(color, page) >= 4.5, f"{name} {color} on {page}"

@@ -1,6 +1,6 @@
-"""The site is built without a warning, and in a real browser its pages are what they should be.
+"""The site is built without a warning, and a real browser displays its pages correctly.
 
-Needs what `make test-site` installs, and Chromium; without them these tests are skipped and say so.
+These tests need what `make test-site` installs, and Chromium; without them they are skipped with a reason.
 """
 
 import json
@@ -14,12 +14,12 @@ import pytest
 from shared.course.lesson import ROOT
 from shared.course.site.pages import Course
 
-# A build is some seconds of work and a browser's round some more; how long that takes is the machine's affair.
+# Building and browsing take a few seconds of work; how long that is depends on the machine.
 pytestmark = pytest.mark.timeout(0)
 
 
 class Links(HTMLParser):
-    """The anchors of a page, and what it points to."""
+    """The anchors and link targets of a page."""
 
     def __init__(self, page: Path):
         super().__init__()
@@ -27,29 +27,27 @@ class Links(HTMLParser):
         self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        self.anchors.add(found.get("id"))
-        self.targets.add(found.get("href") if tag in ("a", "link") else found.get("src"))
+        values = dict(attributes)
+        self.anchors.add(values.get("id"))
+        self.targets.add(values.get("href") if tag in ("a", "link") else values.get("src"))
 
 
 def dead_links(site: Path) -> list[str]:
-    """Every link and picture of a built site that leads to no file, or to no such place in it."""
+    """Return every link and image of a built site whose file or anchor does not exist."""
     pages, dead = {page: Links(page) for page in site.rglob("*.html")}, []
     for page, links in pages.items():
         for target in links.targets - {None, ""}:
-            where = urlsplit(target)
-            if where.scheme or where.netloc:
+            url = urlsplit(target)
+            if url.scheme or url.netloc:
                 continue
-            goal = (page.parent / unquote(where.path)).resolve() if where.path else page
-            lost = not goal.is_file() or (
-                where.fragment and goal in pages and where.fragment not in pages[goal].anchors
-            )
-            if lost:
+            path = (page.parent / unquote(url.path)).resolve() if url.path else page
+            missing = not path.is_file() or (url.fragment and path in pages and url.fragment not in pages[path].anchors)
+            if missing:
                 dead.append(f"{page.relative_to(site)} → {target}")
     return dead
 
 
-def test_markdown_reads_as_on_github(course, build, tmp_path):
+def test_markdown_is_rendered_as_on_github(course, build, tmp_path):
     (course / "dist").mkdir()
     (course / "dist/lesson_01_example.zip").write_bytes(b"zip")
     done = build(course)
@@ -58,7 +56,7 @@ def test_markdown_reads_as_on_github(course, build, tmp_path):
     assert dead_links(site) == []
     page = (site / "lessons/lesson_01_example/README.html").read_text(encoding="utf-8")
     assert 'href="model/parts.py.html"' in page and 'href="model/files.html"' in page
-    assert 'href="../../shared/room/README.html"' in page and 'href="../../shared/bare/files.html"' in page
+    assert 'href="../../shared/package/README.html"' in page and 'href="../../shared/bare/files.html"' in page
     assert 'href="../../README.html#how-it-is-laid-out"' in page and 'href="#key-terms"' in page
     assert re.search(r"<td><p><del>old</del> <strong>new</strong>", page) or "<s>old</s>" in page
     assert re.search(r"<details><summary>Hints</summary>.*<li><p>first: <strong>look</strong>.*</details>", page, re.S)
@@ -70,71 +68,78 @@ def test_markdown_reads_as_on_github(course, build, tmp_path):
     assert "Apache License" in (site / "_static/mathjax/LICENSE").read_text(encoding="utf-8")
 
 
-def test_every_fault_is_named_and_nothing_is_built(course, build, tmp_path):
-    page = course / "shared/room/README.md"
+def test_every_error_is_named_and_nothing_is_built(course, build, tmp_path):
+    page = course / "shared/package/README.md"
     page.write_text(
-        "# A room\n\n[a](nowhere.py) [b](../../README.md#nothing) [c](#neither) ![d](figures/no.png)\n\n```{container\n```\n"
+        "# A package\n\n[a](nowhere.py) [b](../../README.md#nothing) [c](#neither) ![d](figures/no.png)\n\n```{container\n```\n"
     )
     loose = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    (course / "shared/room/loose.ipynb").write_text(json.dumps(loose))
+    (course / "shared/package/loose.ipynb").write_text(json.dumps(loose))
     done = build(course)
-    assert done.returncode != 0 and "the site has faults" in done.stderr
-    for fault in ("nowhere.py", "nothing", "neither", "no.png", "loose"):
-        assert re.search(f"(WARNING|ERROR).*{fault}|{fault}.*WARNING", done.stderr), f"{fault}:\n{done.stderr}"
+    assert done.returncode != 0 and "the site has errors" in done.stderr
+    for error in ("nowhere.py", "nothing", "neither", "no.png", "loose"):
+        assert re.search(f"(WARNING|ERROR).*{error}|{error}.*WARNING", done.stderr), f"{error}:\n{done.stderr}"
     assert not (tmp_path / "site").exists()
 
 
-def test_the_browser_notices_what_is_wrong(course, build, browse, tmp_path):
+def test_the_browser_reports_errors(course, build, browse, tmp_path):
     done = build(course)
     assert done.returncode == 0, done.stderr
-    page = tmp_path / "site/shared/room/README.html"
+    page = tmp_path / "site/shared/package/README.html"
     planted = (
         '<p>Loose $y$.</p><div style="width: 900px">wide</div><img src="missing.png"><span class="math">\\(\\nomacro x\\)</span>'
         '<span class="math">unset</span><script>console.error("planted")</script><script src="https://example.org/x.js"></script>'
     )
     page.write_text(page.read_text(encoding="utf-8").replace("</article>", f"{planted}</article>"), encoding="utf-8")
-    found = browse(tmp_path / "site", "people", "zebra")
-    pages = found["pages"]
-    seen = pages["shared/room/README.html"]
-    assert seen["dollars"] == ["Loose $y$."] and seen["unset"] == ["unset"] and len(seen["misread"]) == 1
-    assert len(seen["spilled"]) == 1 and seen["spilled"][0].startswith('<div style="width: 900px')
+    report = browse(tmp_path / "site", "people", "zebra")
+    pages = report["pages"]
+    result = pages["shared/package/README.html"]
     assert (
-        [Path(name).name for name in seen["broken"]] == ["missing.png"] == [Path(name).name for name in seen["unnamed"]]
+        result["dollars"] == ["Loose $y$."] and result["unrendered"] == ["unset"] and len(result["formulaErrors"]) == 1
     )
-    assert any("planted" in said for said in seen["errors"]) and any("404" in said for said in seen["errors"])
-    assert seen["outside"] == ["https://example.org/x.js"]
+    assert len(result["overflowing"]) == 1 and result["overflowing"][0].startswith('<div style="width: 900px')
+    assert (
+        [Path(name).name for name in result["brokenImages"]]
+        == ["missing.png"]
+        == [Path(name).name for name in result["missingAltTexts"]]
+    )
+    assert any("planted" in error for error in result["errors"]) and any("404" in error for error in result["errors"])
+    assert result["externalRequests"] == ["https://example.org/x.js"]
     good = pages["lessons/lesson_01_example/README.html"]
-    assert good["formulas"] == 4 - 1 and good["unset"] == good["misread"] == good["broken"] == good["outside"] == []
-    assert found["searches"] == {"people": ["A room"], "zebra": []} or "A room" in found["searches"]["people"]
+    assert (
+        good["formulas"] == 4 - 1
+        and good["unrendered"] == good["formulaErrors"] == good["brokenImages"] == good["externalRequests"] == []
+    )
+    assert report["searches"] == {"people": ["A package"], "zebra": []} or "A package" in report["searches"]["people"]
 
 
-def rgb(colour: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", colour)[:3]]
+def rgb(color: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", color)[:3]]
 
 
 def test_the_course_in_a_browser(build, browse, tmp_path):
     done = build(ROOT)
     assert done.returncode == 0, done.stderr
     assert dead_links(tmp_path / "site") == []
-    found = browse(tmp_path / "site", "Q-Former", "position")
-    pages, course = found["pages"], Course.at(ROOT)
-    for name, seen in pages.items():
-        assert seen["errors"] == [] and seen["outside"] == [], name
-        assert seen["unset"] == seen["misread"] == [], f"{name}: mathematics"
-        assert seen["dollars"] == [], f"{name}: mathematics that neither GitHub nor the site takes for such"
-        assert seen["broken"] == [] and seen["unnamed"] == [], f"{name}: pictures"
-        assert seen["phone"] == 390 and seen["spilled"] == [], f"{name}: wider than a phone"
-        assert seen["title"] or name == "search.html", name
-        light, dark = rgb(seen["background"]), [rgb(colour) for colour in seen["dark"]]
+    report = browse(tmp_path / "site", "Q-Former", "position")
+    pages, course = report["pages"], Course.at(ROOT)
+    for name, result in pages.items():
+        assert result["errors"] == [] and result["externalRequests"] == [], name
+        assert result["unrendered"] == result["formulaErrors"] == [], f"{name}: mathematics"
+        assert result["dollars"] == [], f"{name}: mathematics that neither GitHub nor the site recognizes"
+        assert result["brokenImages"] == [] and result["missingAltTexts"] == [], f"{name}: images"
+        assert result["phoneWidth"] == 390 and result["overflowing"] == [], f"{name}: wider than a phone"
+        assert result["title"] or name == "search.html", name
+        light, dark = rgb(result["background"]), [rgb(color) for color in result["dark"]]
         assert min(light) > 200 and max(dark[0]) < 60 and min(dark[1]) > 150, f"{name}: light and dark"
     for number, folder in course.lessons.items():
         name = (folder / "README.html").relative_to(ROOT).as_posix()
-        said = " ".join(pages[name]["facts"])
-        assert f"about {course.entries[number].minutes} minutes" in said and course.entries[number].kind in said, name
-        assert "Builds on" in said
+        facts = " ".join(pages[name]["facts"])
+        assert f"about {course.entries[number].minutes} minutes" in facts and course.entries[number].kind in facts, name
+        assert "Builds on" in facts
         if (folder / "lesson.ipynb").exists():
-            assert pages[name.replace("README", "lesson")]["images"] >= 3, "a notebook shows its pictures"
-    assert sum(seen["formulas"] for seen in pages.values()) > 0
-    assert any("Vision Transformers" in title for title in found["searches"]["position"])
+            assert pages[name.replace("README", "lesson")]["images"] >= 3, "a notebook shows its images"
+    assert sum(result["formulas"] for result in pages.values()) > 0
+    assert any("Vision Transformers" in title for title in report["searches"]["position"])
     if 3 in course.lessons:
-        assert any("Q-Former" in title for title in found["searches"]["Q-Former"])
+        assert any("Q-Former" in title for title in report["searches"]["Q-Former"])
