@@ -1,4 +1,4 @@
-"""Pictures and labels of many scenes as arrays, for the lessons that train on them."""
+"""Images and labels of many scenes as arrays."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,16 @@ from data.toybox.heldout import scene_at
 from data.toybox.image import render_images
 from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene
 
-# What a label's number stands for: labels["colour"] == 2 is LABELS["colour"][2], yellow.
+# The value of each label index: labels["colour"] == 2 is LABELS["colour"][2], yellow.
 LABELS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES, "place": PLACES}
 _NUMBER = {name: {value: number for number, value in enumerate(values)} for name, values in LABELS.items()}
 
 
 class Batch(NamedTuple):
-    """Scenes, their pictures and their things' labels.
+    """Scenes, their images and the labels of their objects.
 
-    images: uint8 RGB [scenes, height, width, 3]; labels: for each of `LABELS` int64 [scenes, most things],
-    things in reading order, −1 where a scene has fewer.
+    images: uint8 RGB [scenes, height, width, 3]; labels: for each of `LABELS` int64 [scenes, maximum number of objects],
+    objects in reading order, −1 where a scene has fewer.
     """
 
     scenes: list[Scene]
@@ -26,9 +26,9 @@ class Batch(NamedTuple):
 
 
 def batch(split: str, seed: int, first: int, last: int, *, size: int = 64, objects: tuple[int, int] = (1, 5)) -> Batch:
-    """Return scenes first … last − 1 of a split, `size` pixels wide, with `things` (least, most) things each.
+    """Return scenes first … last − 1 of a split, `size` pixels wide, with `objects` (least, greatest) objects each.
 
-    Raises ValueError when last is not above first, or for what `scene_at` and `pictures` refuse.
+    Raises ValueError when last is not above first, or for what `scene_at` and `render_images` refuse.
     """
     if last <= first:
         raise ValueError(f"scenes {first} to {last}: expected last above first, the scenes are [first, last)")

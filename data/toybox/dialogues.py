@@ -46,7 +46,7 @@ def dialogue_at(split: str, seed: int, number: int, objects: tuple[int, int] = (
     full_description = phrase(describe(_object_described(scene, description), ATTRIBUTES))
     return Dialogue(
         f"{caption(scene, 'attributes')}. {question.text}",
-        f"find the {description}. here we see {full_description}. the {question.kind} is {question.answer}.",
+        f"find the {description}. here we see {full_description}. the {question.type} is {question.answer}.",
         f"{question.answer}.",
         question.answer,
     )

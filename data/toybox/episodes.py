@@ -74,14 +74,14 @@ def choosing_episode(rng: Random, *, held_out: bool = False) -> list[Line]:
     rule = pick(rng, sorted(HELD_OUT_CHOOSING)) if held_out else pick(rng, SEEN_CHOOSING)
     episode = []
     for _ in range(LINES["choosing"]):
-        item, attributes = _object(rng), pick(rng, _SHOWN)
+        item, attributes = _object(rng), pick(rng, _SHOWN_ATTRIBUTES)
         prompt = " ".join(item[attribute] for attribute in attributes) + "?"
         episode.append(Line(prompt, item[min(attributes, key=rule.index)]))
     return episode
 
 
 # Pairs and triples of attribute types are equally frequent.
-_SHOWN = [*combinations(_CYCLE, 2)] * 2 + [*combinations(_CYCLE, 3)] * 3
+_SHOWN_ATTRIBUTES = [*combinations(_CYCLE, 2)] * 2 + [*combinations(_CYCLE, 3)] * 3
 
 
 def _object(rng: Random) -> dict[str, str]:

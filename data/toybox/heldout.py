@@ -1,9 +1,9 @@
-"""Which combinations of colour and shape no training set of the course ever holds.
+"""The color–shape combinations that no training set of the course contains.
 
-Every colour and every shape is seen in training, seven partners each; the eighth is held out. So a model that
-does well on the test scenes has put together what it learned apart: it cannot have remembered.
-The list holds for pictures and for text, in every lesson, and each checkpoint's provenance names `VERSION`.
-Change the list or the world, and change `VERSION` with it.
+Every color and every shape occurs in training with seven partners; the eighth combination is held out. A model that
+scores well on the test scenes has composed attributes that it learned separately; it cannot have memorized them.
+The list holds for images and for text, in every lesson. Each checkpoint's provenance names `VERSION`:
+a change to the list or to the world needs a new version.
 """
 
 import re
@@ -12,7 +12,7 @@ from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Pair, Scene, mak
 
 VERSION = "toybox-1"
 
-# Each colour once and each shape once.
+# Each color once and each shape once.
 HELD_OUT: frozenset[Pair] = frozenset(
     {
         ("purple", "triangle"),
@@ -38,7 +38,7 @@ TEST_SEED = 1_000
 def scene_at(split: str, seed: int, number: int, objects: tuple[int, int] = (1, 5)) -> Scene:
     """Return scene `number` of a split: "train", "validation" (new scenes of seen combinations) or "test".
 
-    `things` is the least and the greatest number of things. The three splits of one seed share no random numbers.
+    `objects` is the least and the greatest number of objects. The three splits of one seed share no random numbers.
     Raises ValueError for another split, or what `make_scene` refuses.
     """
     check_split(split)
@@ -59,12 +59,12 @@ def check_split(split: str) -> None:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether any thing of the scene has a held-out combination."""
+    """Return whether any object of the scene has a held-out combination."""
     return any((scene_object.colour, scene_object.shape) in HELD_OUT for scene_object in scene.objects)
 
 
-# A colour belongs to a shape when it stands before it ("purple striped triangle", "purple, large triangle"),
-# or is said of it ("the triangle is purple", "triangles that are small and purple").
+# A color belongs to a shape when it stands before it ("purple striped triangle", "purple, large triangle"),
+# or is predicated of it ("the triangle is purple", "triangles that are small and purple").
 _ADJECTIVE = "|".join(COLOURS + SIZES + TEXTURES)
 _COLOUR, _SHAPE = "|".join(COLOURS), "|".join(SHAPES)
 _BEFORE = re.compile(rf"\b((?:(?:{_ADJECTIVE})(?:,? and |, ?| ))+)({_SHAPE})(?:e?s)?\b")
@@ -75,9 +75,9 @@ _AFTER = re.compile(
 
 
 def mentions_held_out(text: str) -> bool:
-    """Whether a text speaks of a held-out combination, such as "two small purple triangles".
+    """Return whether a text mentions a held-out combination, such as "two small purple triangles".
 
-    Also where the sentence denies it or asks for it ("no purple triangle"): a model learns from the words.
+    Negations and questions count too ("no purple triangle"), because a model learns from the words.
     """
     text = " ".join(text.lower().split())
     bound = _BEFORE.findall(text) + [(adjectives, shape) for shape, adjectives in _AFTER.findall(text)]

@@ -1,4 +1,4 @@
-"""Scenes as numpy pictures: the sprites of `raster`, laid by numpy; pixel for pixel the same picture, fast."""
+"""Scenes as numpy images: the sprites of `raster` composed by numpy; the same pixels, much faster."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,7 +11,7 @@ from data.toybox.scene import WIDTH, Scene
 
 @cache
 def _sprite(shape: str, colour: str, texture: str, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what is kept and what is added, [width, 3 · width]: a row's pixels and channels in one axis is faster."""
+    """Return the sprite's keep and ink arrays [width, 3 · width]; pixels and channels share an axis for speed."""
     sprite = raster.sprite(shape, colour, texture, width)
     keep = np.array(sprite.keep, np.uint16).repeat(3).reshape(width, 3 * width)
     return keep, np.array(sprite.ink, np.uint16).reshape(width, 3 * width)
@@ -23,7 +23,7 @@ def _background(number: int, size: int) -> np.ndarray:
 
 
 def render_image(scene: Scene, size: int = 64) -> np.ndarray:
-    """Return the picture of a scene: uint8 RGB [size, size, 3].
+    """Render a scene: uint8 RGB [size, size, 3].
 
     Raises ValueError when `size` is below 16.
     """
@@ -31,7 +31,7 @@ def render_image(scene: Scene, size: int = 64) -> np.ndarray:
 
 
 def render_images(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
-    """Return the pictures of several scenes: uint8 RGB [scenes, size, size, 3].
+    """Render several scenes: uint8 RGB [scenes, size, size, 3].
 
     Raises ValueError when `size` is below 16.
     """

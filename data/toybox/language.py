@@ -1,7 +1,7 @@
-"""What can be said of a scene: descriptions, captions at several levels of detail, and instructions.
+"""The language of scenes: descriptions, captions at several levels of detail, and instructions.
 
-Every sentence follows one small grammar and is read back by `parse`, so that what a trained model writes can be
-checked against the scene it saw, exactly:
+Every sentence follows one small grammar and can be read back by `parse`. A generated caption can therefore be checked
+exactly against its scene:
 
     caption   = [opening] phrase {", " phrase} [" and " phrase] | [opening] phrase relation phrase
     phrase    = number [size] [texture] [colour] noun [place]
@@ -9,7 +9,7 @@ checked against the scene it saw, exactly:
     place     = "at the top left" | "on the left" | "in the middle" | …
     relation  = "left of" | "right of" | "above" | "below"
 
-The last colour before a noun is that noun's: a text speaks of a purple triangle only where it says "purple triangle".
+The last color before a noun belongs to that noun: a text mentions a purple triangle only as "purple triangle".
 """
 
 import re
@@ -44,7 +44,7 @@ ATTRIBUTES = ("size", "texture", "colour", "shape")
 
 
 class Description(NamedTuple):
-    """What a phrase says of one thing, or of `count` things alike; None is left unsaid."""
+    """The attributes in a phrase about one object, or about `count` equal objects; None means not mentioned."""
 
     size: str | None = None
     texture: str | None = None
@@ -54,7 +54,7 @@ class Description(NamedTuple):
     count: int = 1
 
     def fits(self, scene_object: SceneObject) -> bool:
-        """Whether all that is said is true of the thing."""
+        """Return whether the object has all mentioned attributes."""
         return (
             self.size in (None, scene_object.size)
             and self.texture in (None, scene_object.texture)
@@ -65,33 +65,33 @@ class Description(NamedTuple):
 
 
 class Caption(NamedTuple):
-    """What a caption says: its phrases, and for a caption about two things how the first lies to the second."""
+    """A parsed caption: its phrases, and for a caption about two objects their relation."""
 
     phrases: tuple[Description, ...]
     relation: str | None = None
 
 
 class Instruction(NamedTuple):
-    """A request about one thing, and the number of that thing in the scene."""
+    """An instruction about one object, and the index of that object in the scene."""
 
     text: str
     target: int
 
 
 def describe(scene_object: SceneObject, attributes: tuple[str, ...]) -> Description:
-    """Return what is said of a thing when only these of size, texture, colour, shape and place are said."""
+    """Return the description of an object by some of size, texture, colour, shape and place."""
     return Description(**{attribute: getattr(scene_object, attribute) for attribute in attributes})
 
 
 def words(description: Description) -> str:
-    """Return the description without its number: "small red circle at the top left", "red things"."""
+    """Return a description's words without its number: "small red circle at the top left", "red things"."""
     noun = (description.shape or "thing") + ("es" if description.shape == "cross" else "s") * (description.count > 1)
-    said = [description.size, description.texture, description.colour, noun, WHERE.get(description.place)]
-    return " ".join(word for word in said if word)
+    parts = [description.size, description.texture, description.colour, noun, WHERE.get(description.place)]
+    return " ".join(word for word in parts if word)
 
 
 def phrase(description: Description) -> str:
-    """Return "a small red circle at the top left", "two red things"."""
+    """Return a description with its number: "a small red circle at the top left", "two red things"."""
     text = words(description)
     if description.count > 1:
         return f"{NUMBERS[description.count]} {text}"
@@ -99,11 +99,11 @@ def phrase(description: Description) -> str:
 
 
 def join(phrases: list[str]) -> str:
-    """Return "a", "a and b", "a, b and c"."""
+    """Join phrases: "a", "a and b", "a, b and c"."""
     return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if len(phrases) > 1 else phrases)
 
 
-_SAID = {
+_ATTRIBUTES_OF_LEVEL = {
     "shapes": ("shape",),
     "colours": ("colour", "shape"),
     "attributes": ("size", "texture", "colour", "shape"),
@@ -115,9 +115,9 @@ def caption(scene: Scene, level: str = "attributes", rng: Random | None = None) 
     """Return a caption of the scene at a level of detail.
 
     "shapes": "two circles and a star"; "colours": "a red circle, a blue circle and a red star";
-    "attributes": with size and texture; "places": with places too. These name every thing, in reading order.
-    "relation": "a small plain red circle left of a large dotted blue star", about two things that `rng` picks
-    (a scene of one thing has none, and gets its "attributes"). With `rng`, the opening words vary too.
+    "attributes": with size and texture; "places": with places too. These name every object, in reading order.
+    "relation": "a small plain red circle left of a large dotted blue star", about two objects that `rng` picks
+    (a scene of one object gets "attributes" instead). With `rng`, the opening words vary too.
 
     Raises ValueError for another level, or for "relation" without `rng`.
     """
@@ -126,7 +126,7 @@ def caption(scene: Scene, level: str = "attributes", rng: Random | None = None) 
     opening = pick(rng, OPENINGS) if rng else ""
     if level == "relation":
         if rng is None:
-            raise ValueError("a caption about a relation picks two things: give it rng=random.Random(…)")
+            raise ValueError("a caption about a relation draws two objects: pass rng=random.Random(…)")
         related = [
             (a, name, b) for a in scene.objects for b in scene.objects for name in RELATIONS if holds(a, name, b)
         ]
@@ -134,7 +134,7 @@ def caption(scene: Scene, level: str = "attributes", rng: Random | None = None) 
             a, name, b = pick(rng, related)
             return f"{opening}{phrase(describe(a, ATTRIBUTES))} {name} {phrase(describe(b, ATTRIBUTES))}"
         level = "attributes"
-    alike = Counter(describe(scene_object, _SAID[level]) for scene_object in scene.objects)
+    alike = Counter(describe(scene_object, _ATTRIBUTES_OF_LEVEL[level]) for scene_object in scene.objects)
     return opening + join([phrase(description._replace(count=count)) for description, count in alike.items()])
 
 
@@ -151,14 +151,14 @@ _PLACE_OF = {where: place for place, where in WHERE.items()}
 
 
 def parse_phrase(text: str) -> Description:
-    """Return what a phrase says. Raises ValueError when it is none of the grammar's."""
-    found = _PHRASE.fullmatch(text)
-    if found:
-        said = found.groupdict()
-        count = NUMBERS.index(said["number"]) if said["number"] in NUMBERS else 1
-        shape = None if said["shape"] == "thing" else said["shape"]
+    """Parse a phrase. Raises ValueError when it is not in the grammar."""
+    match = _PHRASE.fullmatch(text)
+    if match:
+        groups = match.groupdict()
+        count = NUMBERS.index(groups["number"]) if groups["number"] in NUMBERS else 1
+        shape = None if groups["shape"] == "thing" else groups["shape"]
         description = Description(
-            said["size"], said["texture"], said["colour"], shape, _PLACE_OF.get(said["place"]), count
+            groups["size"], groups["texture"], groups["colour"], shape, _PLACE_OF.get(groups["place"]), count
         )
         if phrase(description) == text:
             return description
@@ -166,71 +166,71 @@ def parse_phrase(text: str) -> Description:
 
 
 def parse(text: str) -> Caption:
-    """Return what a caption says. Raises ValueError, naming the phrase, when it is not in the grammar."""
+    """Parse a caption. Raises ValueError that names the phrase when it is not in the grammar."""
     for opening in OPENINGS[1:]:
         text = text.removeprefix(opening)
     for name in RELATIONS:
-        left, found, right = text.partition(f" {name} ")
-        if found:
+        left, separator, right = text.partition(f" {name} ")
+        if separator:
             return Caption((parse_phrase(left), parse_phrase(right)), name)
     return Caption(tuple(parse_phrase(part) for part in re.split(r", | and ", text)))
 
 
 def is_true(text: str, scene: Scene) -> bool:
-    """Whether a caption (of any level, by whoever wrote it) holds for a scene.
+    """Return whether a caption of any level, for example a generated one, is true of a scene.
 
-    A caption without a relation lists the whole scene: each phrase must fit exactly as many things as it says,
-    and each thing exactly one phrase. A text outside the grammar is not true.
+    A caption without a relation lists the whole scene: each phrase must fit exactly as many objects as it states,
+    and each object exactly one phrase. A text outside the grammar is not true.
     """
     try:
-        said = parse(text)
+        parsed = parse(text)
     except ValueError:
         return False
-    if said.relation:
-        first, second = said.phrases
+    if parsed.relation:
+        first, second = parsed.phrases
         pairs = ((a, b) for a in scene.objects for b in scene.objects)
-        return any(first.fits(a) and second.fits(b) and holds(a, said.relation, b) for a, b in pairs)
-    each_counts = all(sum(map(description.fits, scene.objects)) == description.count for description in said.phrases)
+        return any(first.fits(a) and second.fits(b) and holds(a, parsed.relation, b) for a, b in pairs)
+    each_counts = all(sum(map(description.fits, scene.objects)) == description.count for description in parsed.phrases)
     each_named = all(
-        sum(description.fits(scene_object) for description in said.phrases) == 1 for scene_object in scene.objects
+        sum(description.fits(scene_object) for description in parsed.phrases) == 1 for scene_object in scene.objects
     )
     return each_counts and each_named
 
 
-def refer(scene: Scene, scene_object: SceneObject, rng: Random, unsaid: tuple[str, ...] = ()) -> Description | None:
-    """Return a description that fits this thing and no other, or None when there is none.
+def refer(scene: Scene, scene_object: SceneObject, rng: Random, excluded: tuple[str, ...] = ()) -> Description | None:
+    """Return a description that fits this object and no other, or None when there is none.
 
-    Half of the time it is as short as can be, half of the time it says one attribute more.
-    The attributes in `unsaid` (of size, texture, colour, shape and place) stay unsaid: a question about the colour must not tell it.
-    Places are named only when nothing else helps.
+    With probability one half it is as short as possible, otherwise it mentions one attribute more. Attributes in
+    `excluded` are not mentioned: a question about the color must not reveal it. The place is mentioned only when the
+    other attributes do not suffice.
     """
-    sayable = [attribute for attribute in ("shape", "colour", "size", "texture") if attribute not in unsaid]
+    allowed = [attribute for attribute in ("shape", "colour", "size", "texture") if attribute not in excluded]
     generous = rng.random() < 0.5
-    for length in range(1, len(sayable) + 1):
-        descriptions = [describe(scene_object, attributes) for attributes in combinations(sayable, length)]
+    for length in range(1, len(allowed) + 1):
+        descriptions = [describe(scene_object, attributes) for attributes in combinations(allowed, length)]
         fitting = [description for description in descriptions if sum(map(description.fits, scene.objects)) == 1]
-        if fitting and generous and length < len(sayable):
-            generous = False  # whatever says more than a fitting description fits too
+        if fitting and generous and length < len(allowed):
+            generous = False  # a longer description fits too
         elif fitting:
             return pick(rng, fitting)
-    if "place" not in unsaid:
-        return describe(scene_object, (*sayable, "place"))
+    if "place" not in excluded:
+        return describe(scene_object, (*allowed, "place"))
     return None
 
 
 def instruction(scene: Scene, rng: Random) -> Instruction:
-    """Return a request about one thing of the scene: "point to the small red circle", "touch the star left of the moon".
+    """Return an instruction about one object of the scene: "point to the small red circle", "touch the star left of the moon".
 
-    Exactly one thing of the scene fits.
+    Exactly one object of the scene fits.
     """
     target = int(rng.random() * len(scene.objects))
     scene_object, verb = scene.objects[target], pick(rng, VERBS)
     landmark = pick(rng, scene.objects)
     related = [relation for relation in RELATIONS if holds(scene_object, relation, landmark)]
     if related:
-        # The relation helps to tell things apart, so less is said of the thing itself. Another thing of its shape
-        # may not lie on that side of the landmark, not even a little.
-        relation, said = pick(rng, related), describe(scene_object, ("shape",))
-        if sum(said.fits(other) and offset(other, relation, landmark) > 0 for other in scene.objects) == 1:
-            return Instruction(f"{verb} the {words(said)} {relation} the {words(refer(scene, landmark, rng))}", target)
+        # The relation helps to identify the object, so its description is short. No other object of its shape may
+        # lie on that side of the landmark, not even slightly.
+        relation, short = pick(rng, related), describe(scene_object, ("shape",))
+        if sum(short.fits(other) and offset(other, relation, landmark) > 0 for other in scene.objects) == 1:
+            return Instruction(f"{verb} the {words(short)} {relation} the {words(refer(scene, landmark, rng))}", target)
     return Instruction(f"{verb} the {words(refer(scene, scene_object, rng))}", target)

@@ -1,11 +1,11 @@
-"""Questions about a scene, with the answer: twelve kinds, drawn so that nobody answers well without looking.
+"""Questions about a scene with their answers: twelve types, balanced so that they cannot be answered without the image.
 
-A blind guesser knows how often each answer comes, and which words come with it. So the answer is drawn first, each
-as often as the other, and then a question that has it; and no question's words give its answer away: the thing
-nearest to a thing is asked for its colour without a colour being named, the two sides of a comparison are
-exchangeable, and what is *not* there is something that is there in another scene.
-(Only one who knows the held-out list guesses better in the test split: there a triangle is often the purple one.
-No training question tells.)
+A blind baseline can learn the frequency of each answer and the words that come with it. Therefore the answer is drawn
+first, each with equal probability, and then a question that has it. The words of a question do not reveal its answer:
+a question about the nearest object's color names no color, the two sides of a comparison are exchangeable, and an
+absent object is one that another scene contains.
+(Only a guesser with the held-out list does better on the test split, where a triangle is often purple. The training
+questions do not contain that information.)
 """
 
 import re
@@ -76,7 +76,7 @@ ANSWERS = {
 
 
 class Question(NamedTuple):
-    """A question, its question_type (one of `QUESTION_TYPES`) and its one right answer (one of `ANSWERS[question_type]`)."""
+    """A question, its type (one of `QUESTION_TYPES`) and its one right answer (one of `ANSWERS[type]`)."""
 
     type: str
     text: str
@@ -86,17 +86,17 @@ class Question(NamedTuple):
 def make_question(
     scene: Scene, question_type: str, answer: str, rng: Random, elsewhere: Sequence[SceneObject] = ()
 ) -> Question | None:
-    """Return a question of a question_type that has this answer in this scene, or None when there is none.
+    """Return a question of a type that has this answer in this scene, or None when there is none.
 
-    `elsewhere` are things of other scenes of the same split: what is asked for when the answer is that it is
-    not there. A scene of the training split and things from its split give no held-out combination.
+    `elsewhere` holds objects of other scenes of the same split, for questions about absent objects. A scene of the
+    training split and objects from its split give no held-out combination.
 
-    Raises ValueError for an unknown question_type, or an answer the question_type never has.
+    Raises ValueError for an unknown type, or an answer that the type never has.
     """
     check_question_type(question_type)
     if answer not in ANSWERS[question_type]:
         raise ValueError(
-            f"a question of question_type {question_type!r} is never answered {answer!r}: {', '.join(ANSWERS[question_type])}"
+            f"a question of type {question_type!r} never has the answer {answer!r}: {', '.join(ANSWERS[question_type])}"
         )
     if question_type in ("colour", "shape", "size", "texture", "place"):
         text = _ask_attribute(scene, question_type, answer, rng)
@@ -112,23 +112,24 @@ def make_question(
 
 
 def check_question_type(question_type: str) -> None:
-    """Raise ValueError when there is no such question_type of question."""
+    """Raise ValueError for an unknown question type."""
     if question_type not in QUESTION_TYPES:
-        raise ValueError(f"no question question_type {question_type!r}: choose one of {', '.join(QUESTION_TYPES)}")
+        raise ValueError(f"no question type {question_type!r}: choose one of {', '.join(QUESTION_TYPES)}")
 
 
 def question_at(
     split: str, seed: int, number: int, question_type: str | None = None, objects: tuple[int, int] = (2, 6)
 ) -> tuple[Scene, Question]:
-    """Return question `number` of a split and seed, and its scene; of one question_type, or of all kinds in equal parts.
+    """Return question `number` of a split and seed, and its scene; of one type, or of all types with equal probability.
 
-    Each answer of a question_type is as frequent as the others. The scene is scene `number` where that has such a question,
-    else a later one. Raises ValueError for an unknown split or question_type, or when no scene of so few things has an answer.
+    All answers of a type are equally frequent. The scene is scene `number` where that has such a question,
+    else a later one. Raises ValueError for an unknown split or type, or when no scene of
+    so few objects has such a question.
     """
     check_split(split)
     if question_type is not None:
         check_question_type(question_type)
-    # Other numbers for each split and question_type; below 16 are the scenes' own.
+    # Each split and type has its own purpose; purposes below 16 belong to scenes.
     rng = stream(
         seed,
         number,
@@ -138,7 +139,7 @@ def question_at(
     question_type = question_type or pick(rng, QUESTION_TYPES)
     answer = pick(rng, ANSWERS[question_type])
     for attempt in range(1000):
-        # Far from the numbers that anybody counts to, so that no two questions share their later scenes.
+        # A large offset, so that no two questions share their later scenes.
         scene = scene_at(split, seed, number + attempt * 2**40, objects)
         other = (
             scene_at(split, seed, number + attempt * 2**40 + 2**39, objects) if question_type == "existence" else scene
@@ -147,20 +148,20 @@ def question_at(
         if question:
             return scene, question
     raise ValueError(
-        f"no scene of {objects[0]} to {objects[1]} things has a {question_type!r} question answered {answer!r}"
+        f"no scene of {objects[0]} to {objects[1]} objects has a {question_type!r} question with the answer {answer!r}"
     )
 
 
 def _ask_attribute(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
     objects = [scene_object for scene_object in scene.objects if getattr(scene_object, question_type) == answer]
-    said = objects and refer(scene, pick(rng, objects), rng, unsaid=(question_type, "place"))
-    return TEMPLATES[question_type].format(scene_object=words(said)) if said else None
+    description = objects and refer(scene, pick(rng, objects), rng, excluded=(question_type, "place"))
+    return TEMPLATES[question_type].format(scene_object=words(description)) if description else None
 
 
 def _ask_numbers(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
-    """Count the things of one colour or shape, or compare two such numbers.
+    """Count the objects of one color or shape, or compare two such numbers.
 
-    Only colours and shapes, which are all equally frequent: "how many small things" would give away "many".
+    Only colors and shapes, which are equally frequent: "how many small things" would suggest "many".
     """
     attribute, values = pick(rng, (("colour", COLOURS), ("shape", SHAPES)))
     numbers = {
@@ -169,7 +170,7 @@ def _ask_numbers(scene: Scene, question_type: str, answer: str, rng: Random) -> 
     if question_type == "count":
         fitting = [value for value in values if numbers[value] == ANSWERS["count"].index(answer)]
         return fitting and TEMPLATES[question_type].format(objects=_plural(attribute, pick(rng, fitting)))
-    # Only what is there, so that "more than nothing" does not make it easy.
+    # Only values that occur: a comparison with zero objects would be too easy.
     present = [value for value in values if numbers[value]]
     pairs = [(a, b) for a, b in permutations(present, 2) if numbers[a] != numbers[b]]
     fitting = [(a, b) for a, b in pairs if (numbers[a] > numbers[b]) == (answer == "yes")]
@@ -184,13 +185,13 @@ def _plural(attribute: str, value: str) -> str:
 
 
 def _ask_existence(scene: Scene, answer: str, rng: Random, elsewhere: Sequence[SceneObject]) -> str | None:
-    """Ask for a thing of this scene, or for one of another scene that has no like here."""
+    """Ask for an object of this scene, or for one of another scene that does not occur here."""
     attributes = pick(rng, _SUBSETS)
     candidates = [
         describe(scene_object, attributes) for scene_object in (scene.objects if answer == "yes" else elsewhere)
     ]
     if answer == "no":
-        candidates = [said for said in candidates if not any(map(said.fits, scene.objects))]
+        candidates = [candidate for candidate in candidates if not any(map(candidate.fits, scene.objects))]
     return TEMPLATES["existence"].format(scene_object=phrase(pick(rng, candidates))) if candidates else None
 
 
@@ -199,25 +200,25 @@ _SUBSETS += (("size", "colour", "shape"), ("texture", "colour", "shape"), ATTRIB
 
 
 def _ask_nearest(scene: Scene, answer: str, rng: Random) -> str | None:
-    """Ask for the colour (or shape) of a neighbor, with no colour (or shape) said: neighbors are often alike."""
+    """Ask for a neighbor's color (or shape) without mentioning one: neighbors are often alike."""
     attribute = "colour" if answer in COLOURS else "shape"
     fitting = []
     for scene_object in scene.objects:
         neighbor = nearest(scene.objects, scene_object)
         if neighbor and getattr(neighbor, attribute) == answer:
-            said = refer(scene, scene_object, rng, unsaid=(attribute, "place"))
-            if said:
-                fitting.append(said)
+            description = refer(scene, scene_object, rng, excluded=(attribute, "place"))
+            if description:
+                fitting.append(description)
     return TEMPLATES["nearest"].format(attribute=attribute, scene_object=words(pick(rng, fitting))) if fitting else None
 
 
 def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
-    """Ask how two things lie to each other, whether they share an attribute, or which is larger."""
+    """Ask for the relation of two objects, whether they share an attribute, or which is larger."""
     detail = {"relation": pick(rng, RELATIONS), "same": pick(rng, ATTRIBUTES), "larger": "size"}[question_type]
     yes, fitting = answer == "yes", []
     for a, b in permutations(scene.objects, 2):
         if question_type == "relation":
-            # What is neither clearly so nor clearly the other way round is not asked.
+            # Ambiguous pairs are excluded.
             fits = holds(a, detail, b) if yes else holds(b, detail, a)
         elif question_type == "same":
             fits = same(a, b, detail) == yes
@@ -227,9 +228,9 @@ def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random) -> str 
             fitting.append((a, b))
     if not fitting:
         return None
-    # A place said aloud would answer how two things lie to each other.
-    unsaid = (detail, "place")
-    a, b = (refer(scene, scene_object, rng, unsaid) for scene_object in pick(rng, fitting))
+    # Mentioning a place would reveal the relation.
+    excluded = (detail, "place")
+    a, b = (refer(scene, scene_object, rng, excluded) for scene_object in pick(rng, fitting))
     if a is None or b is None:
         return None
     return TEMPLATES[question_type].format(scene_object=words(a), other=words(b), relation=detail, attribute=detail)

@@ -1,8 +1,8 @@
-"""Scenes as pixels, in whole numbers and the standard library only: every machine draws the same picture.
+"""Scenes as pixels, computed in integers with the standard library only: identical on every machine.
 
-A sprite (one thing at one picture size) is drawn once: each pixel is cut into 4 × 4 samples, each sample asks
-whether it lies in the shape, in its edge, and in which part of its texture. Drawing a scene then only lays sprites
-over a background. `data.toybox.image` lays the same sprites with numpy, a hundred times faster.
+A sprite (one object at one image size) is rasterized once: each pixel is divided into 4 × 4 samples, and each sample is
+tested against the shape, its edge and its texture. A scene is then composed from sprites over a background.
+`data.toybox.image` composes the same sprites with numpy, about a hundred times faster.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from data.toybox.scene import BACKGROUNDS, WIDTH, WORLD, Scene, SceneObject
 
-# Chosen so that each two stay apart for red-, green- and blue-blind eyes too (see the test).
+# Distinguishable for people with red-, green- or blue-blindness too (see the test).
 INK = {
     "red": (180, 8, 24),
     "orange": (224, 114, 10),
@@ -21,7 +21,7 @@ INK = {
     "pink": (238, 120, 204),
     "black": (40, 40, 46),
 }
-# Papers: tints so light that every ink stands out.
+# Background tints, light enough for every ink to stand out.
 PAPER = (
     (246, 243, 235),
     (238, 242, 246),
@@ -109,22 +109,22 @@ class Sprite(NamedTuple):
     ink: tuple[int, ...]
 
 
-def size_in_pixels(thing_size: str, picture_size: int) -> int:
-    """Return how many pixels wide a small or large thing is in a picture of `picture_size` pixels."""
-    return WIDTH[thing_size] * picture_size // WORLD
+def size_in_pixels(object_size: str, image_size: int) -> int:
+    """Return the width in pixels of a small or large object in an image of `image_size` pixels."""
+    return WIDTH[object_size] * image_size // WORLD
 
 
-def corner(scene_object: SceneObject, picture_size: int) -> tuple[int, int]:
-    """Return the leftmost column and the topmost row of the thing's sprite."""
+def corner(scene_object: SceneObject, image_size: int) -> tuple[int, int]:
+    """Return the leftmost column and the topmost row of the object's sprite."""
     half = WIDTH[scene_object.size] // 2
-    return (scene_object.x - half) * picture_size // WORLD, (scene_object.y - half) * picture_size // WORLD
+    return (scene_object.x - half) * image_size // WORLD, (scene_object.y - half) * image_size // WORLD
 
 
 @cache
 def _mask(shape: str, width: int, thick: int) -> tuple[list[bytearray], list[bytearray]]:
-    """Return which samples lie in the shape, and which of them in its edge, `thick` samples wide."""
+    """Return masks of the samples in the shape, and of those in its edge, which is `thick` samples wide."""
     side, inside = SAMPLES * width, _INSIDE[shape]
-    # A sample's middle, counted from the sprite's middle in halves of a sample.
+    # Centers of the samples relative to the sprite's center, in half samples.
     middles = [2 * k + 1 - side for k in range(side)]
     body = [bytearray(inside(x, y, side) for x in middles) for y in middles]
     around = [
@@ -144,7 +144,7 @@ def _mask(shape: str, width: int, thick: int) -> tuple[list[bytearray], list[byt
 
 
 def _is_light(texture: str, x: int, y: int, width: int) -> bool:
-    """Whether sample (x, y) of a striped or dotted thing shows the light colour."""
+    """Return whether sample (x, y) of a striped or dotted object has the light color."""
     if texture == "striped":
         band = SAMPLES * max(1, (2 * width + 7) // 14)
         middle = SAMPLES * width // 2
@@ -158,12 +158,12 @@ def _is_light(texture: str, x: int, y: int, width: int) -> bool:
 
 
 @cache
-def _shares(shape: str, texture: str, width: int) -> tuple[tuple[int, int, int], ...]:
-    """Return how many samples of each pixel show the ink, its dark edge and its light tint."""
-    # About an eleventh of the width. A small picture keeps a thin edge, for the texture's sake, but a clear outline.
+def _coverage(shape: str, texture: str, width: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the number of samples per pixel that have the ink, its dark edge and its light tint."""
+    # About an eleventh of the width. In a small image the edge stays thin, so that the texture remains visible.
     thick = max(SAMPLES if texture == "hollow" else SAMPLES // 2, SAMPLES * width // 11)
     body, edge = _mask(shape, width, thick)
-    shares = []
+    coverage = []
     for row in range(width):
         for column in range(width):
             ink = dark = light = 0
@@ -176,23 +176,23 @@ def _shares(shape: str, texture: str, width: int) -> tuple[tuple[int, int, int],
                             light += 1
                         else:
                             ink += 1
-            shares.append((ink, dark, light))
-    return tuple(shares)
+            coverage.append((ink, dark, light))
+    return tuple(coverage)
 
 
 @cache
 def sprite(shape: str, colour: str, texture: str, width: int) -> Sprite:
-    """Return the sprite of a thing that is `width` pixels wide."""
+    """Return the sprite of an object that is `width` pixels wide."""
     plain = INK[colour]
-    # A hollow thing is all edge, so its edge shows the ink itself.
+    # A hollow object consists of its edge, which therefore has the ink itself.
     dark = plain if texture == "hollow" else tuple(channel * 5 // 8 for channel in plain)
     light = tuple((channel + 6 * 255) // 7 for channel in plain)
     keep, added = [], []
-    for ink_share, dark_share, light_share in _shares(shape, texture, width):
-        keep.append(FULL - ink_share - dark_share - light_share)
-        # Half of 16 rounds the division to the nearest.
+    for ink_samples, dark_samples, light_samples in _coverage(shape, texture, width):
+        keep.append(FULL - ink_samples - dark_samples - light_samples)
+        # Adding half of 16 rounds the division to the nearest integer.
         added.extend(
-            ink_share * i + dark_share * d + light_share * l + FULL // 2
+            ink_samples * i + dark_samples * d + light_samples * l + FULL // 2
             for i, d, l in zip(plain, dark, light, strict=True)
         )
     return Sprite(width, tuple(keep), tuple(added))
@@ -200,7 +200,7 @@ def sprite(shape: str, colour: str, texture: str, width: int) -> Sprite:
 
 @cache
 def background(number: int, size: int) -> bytes:
-    """Return an empty picture: a paper that grows a little darker towards the bottom."""
+    """Return an empty image: a background that becomes slightly darker toward the bottom."""
     rows = []
     for row in range(size):
         shade = 14 * row // size
@@ -209,9 +209,9 @@ def background(number: int, size: int) -> bytes:
 
 
 def rasterize(scene: Scene, size: int = 64) -> bytes:
-    """Return the picture of a scene: size × size pixels of red, green and blue bytes, row by row.
+    """Render a scene: size × size pixels of red, green and blue bytes, row by row.
 
-    Raises ValueError when `size` is below 16, where a small thing would be 3 pixels wide.
+    Raises ValueError when `size` is below 16, where a small object would be 3 pixels wide.
     """
     check_size(size)
     pixels = bytearray(background(scene.background, size))
@@ -223,14 +223,14 @@ def rasterize(scene: Scene, size: int = 64) -> bytes:
         for row in range(width):
             start = 3 * ((top + row) * size + left)
             for column in range(width):
-                share = keep[row * width + column]
+                background_weight = keep[row * width + column]
                 for channel in range(3):
                     at = start + 3 * column + channel
-                    pixels[at] = (share * pixels[at] + ink[3 * (row * width + column) + channel]) >> 4
+                    pixels[at] = (background_weight * pixels[at] + ink[3 * (row * width + column) + channel]) >> 4
     return bytes(pixels)
 
 
 def check_size(size: int) -> None:
-    """Raise ValueError for a picture too small to show anything."""
+    """Raise ValueError for an image size that is too small."""
     if size < SMALLEST:
-        raise ValueError(f"picture of {size} pixels: expected at least {SMALLEST}, 32 to see everything well")
+        raise ValueError(f"image of {size} pixels: expected at least {SMALLEST}, 32 to see everything well")

@@ -1,11 +1,11 @@
-"""The toy world: coloured things in places, each scene drawn from a seed.
+"""The toy world: colored objects in places, each scene drawn from a seed.
 
-A `Scene` is what every modality of the course renders: a picture shows it, a caption says it, a question
-asks about it. The world is a square of `WORLD` × `WORLD` units, x to the right and y down. Things never touch,
-so that nothing is hidden, and each sits well inside one ninth of the square, so that its place has one name.
+A `Scene` is rendered by every modality of the course: as an image, a caption, or questions with answers. The world is a
+square of `WORLD` × `WORLD` units, x to the right and y down. Objects never touch or overlap. Each lies well inside one
+ninth of the square, so that its place has one name.
 
 Scene number `number` of seed `seed` is a pure function of the two: equal on every machine and Python version
-(only `random.Random.random` of an integer seed is used, which Python promises to keep).
+(it uses only `random.Random.random` with an integer seed, which Python keeps stable across versions).
 """
 
 from collections.abc import Collection, Sequence
@@ -22,14 +22,14 @@ RELATIONS = ("left of", "right of", "above", "below")
 BACKGROUNDS = 12
 MAX_OBJECTS = 6
 
-# Width of a thing in units: 7 and 11 pixels in a picture of 32 × 32.
+# Width of an object in units: 7 and 11 pixels in a 32 × 32 image.
 WIDTH = {"small": 28, "large": 44}
-# Free units between the boxes of two things: one pixel in a picture of 32 × 32.
+# Free units between the bounding boxes of two objects: one pixel in a 32 × 32 image.
 GAP = 4
-# Two things count as left and right (above and below) of each other only when their centers differ by this much.
+# Two objects are left and right of (above and below) each other only when their centers differ by at least this much.
 CLEARLY = 16
-# Where the center of a thing may lie along one axis, in the first, second and last third of the world:
-# 3 units or more from the border between two thirds, and the whole thing inside the world.
+# Range of an object's center along one axis, in the first, second and last third of the world:
+# at least 3 units from the border between two thirds, and the whole object inside the world.
 _FIRST = {size: (width // 2 + 1, 46, 88) for size, width in WIDTH.items()}
 _LAST = {size: (40, 82, 127 - width // 2) for size, width in WIDTH.items()}
 
@@ -37,7 +37,7 @@ Pair = tuple[str, str]
 
 
 class SceneObject(NamedTuple):
-    """One thing: how it looks, and its center in world units."""
+    """One object: its appearance, and its center in world units."""
 
     shape: str
     colour: str
@@ -48,27 +48,27 @@ class SceneObject(NamedTuple):
 
     @property
     def place(self) -> str:
-        """Which ninth of the world the thing lies in: one of `PLACES`."""
+        """Return the ninth of the world that holds the object: one of `PLACES`."""
         return PLACES[3 * (3 * self.y // WORLD) + 3 * self.x // WORLD]
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in world units; right and bottom are outside the thing."""
+        """Return left, top, right and bottom in world units; right and bottom are exclusive."""
         half = WIDTH[self.size] // 2
         return self.x - half, self.y - half, self.x + half, self.y + half
 
 
 class Scene(NamedTuple):
-    """Things in reading order of their places, before one of `BACKGROUNDS` backgrounds."""
+    """Objects in reading order of their places, on one of `BACKGROUNDS` backgrounds."""
 
     objects: tuple[SceneObject, ...]
     background: int
 
 
 def stream(seed: int, number: int, purpose: int = 0) -> Random:
-    """Return the random numbers that belong to item `number` of `seed`; another `purpose` gives other numbers.
+    """Return the random number generator of item `number` of `seed`; each `purpose` has its own.
 
-    Raises ValueError for a negative number: Python would drop the sign and repeat the positive one.
+    Raises ValueError for a negative number, because Python's seeding ignores the sign.
     """
     if seed < 0 or not 0 <= number < 2**64 or not 0 <= purpose < 256:
         raise ValueError(
@@ -79,7 +79,7 @@ def stream(seed: int, number: int, purpose: int = 0) -> Random:
 
 
 def pick(rng: Random, options: Sequence):
-    """Return one of the options. (`Random.choice` may change with Python's version, this does not.)"""
+    """Return one of the options; unlike `Random.choice`, the result does not depend on the Python version."""
     return options[int(rng.random() * len(options))]
 
 
@@ -94,57 +94,57 @@ def make_scene(
 ) -> Scene:
     """Return scene `number` of `seed`.
 
-    `things` is the least and the greatest number of things, each count as likely as the other. No thing has a
-    (colour, shape) in `forbidden`; where `required` is given, at least one thing has a (colour, shape) out of it.
+    objects    least and greatest number of objects; all counts are equally likely
+    forbidden  (color, shape) pairs that no object has
+    required   (color, shape) pairs, one of which at least one object has
 
-    Raises ValueError when `things` is not within 1 … `MOST_THINGS`, or for a negative seed or number.
+    Raises ValueError when `objects` is not within 1 … `MAX_OBJECTS`, or for a negative seed or number.
     """
     least, most = objects
     if not 1 <= least <= most <= MAX_OBJECTS:
-        raise ValueError(f"things={objects}: expected (least, most) with 1 ≤ least ≤ most ≤ {MAX_OBJECTS}")
+        raise ValueError(f"objects={objects}: expected (least, most) with 1 ≤ least ≤ most ≤ {MAX_OBJECTS}")
     rng = stream(seed, number, purpose)
     count = least + int(rng.random() * (most - least + 1))
-    kinds = _kinds(rng.random, count, forbidden, required)
+    pairs = _color_shape_pairs(rng.random, count, forbidden, required)
     placed = _layout(rng.random, count)
     return Scene(
         tuple(
             SceneObject(shape, colour, size, TEXTURES[int(rng.random() * 4)], x, y)
-            for (colour, shape), (_, size, x, y) in zip(kinds, placed, strict=True)
+            for (colour, shape), (_, size, x, y) in zip(pairs, placed, strict=True)
         ),
         int(rng.random() * BACKGROUNDS),
     )
 
 
-def _kinds(random, count: int, forbidden: Collection[Pair], required: Sequence[Pair]) -> list[Pair]:
-    """Draw a (colour, shape) for each thing.
+def _color_shape_pairs(random, count: int, forbidden: Collection[Pair], required: Sequence[Pair]) -> list[Pair]:
+    """Draw a (color, shape) pair for each object.
 
-    A thing often takes its colour or its shape from an earlier one, so that there is something to count and
-    to tell apart.
+    An object often copies its color or shape from an earlier one, so that scenes have objects to count and to compare.
     """
-    kinds = []
+    pairs = []
     for index in range(count):
         if index == 0 and required:
-            kinds.append(required[int(random() * len(required))])
+            pairs.append(required[int(random() * len(required))])
             continue
         while True:
             colour, shape = COLOURS[int(random() * 8)], SHAPES[int(random() * 8)]
             echo = int(random() * 5) if index else 4
             if echo < 2:
-                colour = kinds[int(random() * index)][0]
+                colour = pairs[int(random() * index)][0]
             elif echo < 4:
-                shape = kinds[int(random() * index)][1]
+                shape = pairs[int(random() * index)][1]
             if (colour, shape) not in forbidden:
                 break
-        kinds.append((colour, shape))
-    # The thing that was required comes first so far; any thing may come first in the picture.
+        pairs.append((colour, shape))
+    # The required object is still first; shuffle, because any object may come first in the image.
     for index in range(count - 1, 0, -1):
         other = int(random() * (index + 1))
-        kinds[index], kinds[other] = kinds[other], kinds[index]
-    return kinds
+        pairs[index], pairs[other] = pairs[other], pairs[index]
+    return pairs
 
 
 def _layout(random, count: int) -> list[tuple[int, str, int, int]]:
-    """Draw (cell, size, x, y) for each thing, in reading order, no two nearer than `GAP`."""
+    """Draw (cell, size, x, y) for each object, in reading order, with at least `GAP` units between two objects."""
     while True:
         cells = list(range(9))
         placed = []
@@ -176,14 +176,14 @@ def _is_free(size: str, x: int, y: int, placed: list[tuple[int, str, int, int]])
 
 
 def offset(a: SceneObject, relation: str, b: SceneObject) -> int:
-    """Return how many units the center of a lies left of (right of, above, below) that of b; negative on the other side."""
+    """Return by how many units the center of a lies left of (right of, above, below) that of b; may be negative."""
     if relation in ("left of", "right of"):
         return b.x - a.x if relation == "left of" else a.x - b.x
     return b.y - a.y if relation == "above" else a.y - b.y
 
 
 def holds(a: SceneObject, relation: str, b: SceneObject) -> bool:
-    """Whether a clearly lies left of (right of, above, below) b."""
+    """Return whether a lies left of (right of, above, below) b by at least `CLEARLY` units."""
     return offset(a, relation, b) >= CLEARLY
 
 
@@ -193,9 +193,9 @@ def distance(a: SceneObject, b: SceneObject) -> int:
 
 
 def nearest(objects: Sequence[SceneObject], scene_object: SceneObject) -> SceneObject | None:
-    """Return the thing nearest to `thing`, or None when there is no other or two are about equally near.
+    """Return the object nearest to `scene_object`, or None when there is none or two are about equally near.
 
-    Clearly nearest means that the next one is a quarter farther away, which an eye can see.
+    The nearest object is unambiguous when the next one is at least a quarter farther away.
     """
     others = sorted(
         (distance(scene_object, other), index) for index, other in enumerate(objects) if other is not scene_object
@@ -206,5 +206,5 @@ def nearest(objects: Sequence[SceneObject], scene_object: SceneObject) -> SceneO
 
 
 def same(a: SceneObject, b: SceneObject, attribute: str) -> bool:
-    """Whether a and b have the same "shape", "colour", "size", "texture" or "place"."""
+    """Return whether a and b have the same "shape", "colour", "size", "texture" or "place"."""
     return getattr(a, attribute) == getattr(b, attribute)

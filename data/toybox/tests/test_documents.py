@@ -39,7 +39,7 @@ def test_a_document_is_a_pure_function_of_split_seed_and_number():
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_no_text_of_training_speaks_of_a_held_out_combination(split):
+def test_no_training_text_mentions_a_held_out_combination(split):
     documents = text.documents(split, 0, 3000)
     assert not [document for document in documents if mentions_held_out(document)]
     assert any(map(mentions_held_out, text.documents("test", 0, 100)))
@@ -66,7 +66,7 @@ def test_seen_and_held_out_rules_share_their_attributes_and_places():
 @pytest.mark.parametrize(("split", "held_out"), [("train", False), ("validation", True), ("test", False)])
 def test_one_order_holds_for_a_whole_choosing_episode(split, held_out):
     orders = {True: episodes.HELD_OUT_CHOOSING, False: episodes.SEEN_CHOOSING}
-    found = set()
+    orders_found = set()
     for number in range(200):
         lines = toy_episodes.episode_at("choosing", split, 1, number, held_out=held_out)
         agreeing = {
@@ -74,9 +74,9 @@ def test_one_order_holds_for_a_whole_choosing_episode(split, held_out):
             for rule in episodes.CHOOSING_RULES
         }
         assert any(agreeing[rule] for rule in orders[held_out])
-        found |= {rule for rule in orders[held_out] if agreeing[rule]}
+        orders_found |= {rule for rule in orders[held_out] if agreeing[rule]}
         assert {len(line.prompt.split()) for line in lines} <= {2, 3}
-    assert found == set(orders[held_out])
+    assert orders_found == set(orders[held_out])
 
 
 def test_held_out_orders_have_everything_everywhere_twice():
@@ -106,8 +106,8 @@ def test_the_best_guess_of_examples_one_can_count_by_hand():
 def test_kinds_stand_in_their_shares():
     documents = text.documents("train", 0, 1200)
     for kind, mark in (("naming", ":"), ("choosing", "?")):
-        found = sum(document.count("\n") > 1 and mark in document for document in documents) / 1200
-        assert found == pytest.approx(text.MIXTURE[text.DOCUMENT_TYPES.index(kind)] / sum(text.MIXTURE), abs=0.05)
+        fraction = sum(document.count("\n") > 1 and mark in document for document in documents) / 1200
+        assert fraction == pytest.approx(text.MIXTURE[text.DOCUMENT_TYPES.index(kind)] / sum(text.MIXTURE), abs=0.05)
 
 
 def test_mixed_episodes_have_the_same_lines_and_no_rule():

@@ -43,15 +43,15 @@ def test_no_scene_or_sentence_to_train_on_holds_one(split):
 
 
 def test_every_test_scene_holds_one_and_its_caption_says_so():
-    found = Counter()
+    counts = Counter()
     for number in range(2000):
         scene = scene_at("test", 0, number, (1, 6))
         assert is_held_out(scene)
         assert mentions_held_out(caption(scene, "colours")) and mentions_held_out(caption(scene, "places"))
-        found.update(
+        counts.update(
             pair for scene_object in scene.objects if (pair := (scene_object.colour, scene_object.shape)) in HELD_OUT
         )
-    assert set(found) == HELD_OUT and min(found.values()) > 150
+    assert set(counts) == HELD_OUT and min(counts.values()) > 150
     assert sum(mentions_held_out(text) for number in range(200) for text in sentences("test", number)) > 600
 
 
@@ -118,9 +118,9 @@ def test_texts_that_mention_none(text):
 def test_every_combination_is_recognized_in_every_form():
     for colour, shape in ALL_PAIRS:
         for count in (1, 2):
-            said = Description("small", "dotted", colour, shape, "top left", count)
-            assert mentions_held_out(phrase(said)) == ((colour, shape) in HELD_OUT)
-            assert mentions_held_out("the " + words(said)) == ((colour, shape) in HELD_OUT)
+            description = Description("small", "dotted", colour, shape, "top left", count)
+            assert mentions_held_out(phrase(description)) == ((colour, shape) in HELD_OUT)
+            assert mentions_held_out("the " + words(description)) == ((colour, shape) in HELD_OUT)
 
 
 def test_an_unknown_split_is_named():

@@ -99,8 +99,8 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
 
-# How the three kinds of colour-blind eyes see linear RGB: Machado, Oliveira, Fernandes 2009 (doi:10.1109/TVCG.2009.113).
-EYES = {
+# Linear RGB as perceived with three types of color blindness: Machado, Oliveira, Fernandes 2009 (doi:10.1109/TVCG.2009.113).
+COLOR_VISION = {
     "normal": np.eye(3),
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
@@ -108,32 +108,36 @@ EYES = {
 }
 
 
-@pytest.mark.parametrize("eye", EYES)
-def test_every_eye_can_tell_the_colours_apart(eye):
-    def seen(srgb):
-        return lab(np.clip(linear(np.array(srgb) / 255) @ np.array(EYES[eye]).T, 0, 1))
+@pytest.mark.parametrize("vision", COLOR_VISION)
+def test_the_colours_are_distinguishable_with_every_color_vision(vision):
+    def perceived(srgb):
+        return lab(np.clip(linear(np.array(srgb) / 255) @ np.array(COLOR_VISION[vision]).T, 0, 1))
 
     # A difference of 2.3 is just noticeable.
     for a, b in combinations(COLOURS, 2):
-        assert np.linalg.norm(seen(INK[a]) - seen(INK[b])) > 24, (eye, a, b)
+        assert np.linalg.norm(perceived(INK[a]) - perceived(INK[b])) > 24, (vision, a, b)
     for colour in COLOURS:
-        assert np.linalg.norm(seen(INK[colour]) - seen(PAPER), axis=-1).min() > 24, (eye, colour, "on paper")
+        assert np.linalg.norm(perceived(INK[colour]) - perceived(PAPER), axis=-1).min() > 24, (
+            vision,
+            colour,
+            "on paper",
+        )
 
 
 def test_backgrounds_differ_and_darken_downwards():
-    seen = {background(number, 32) for number in range(BACKGROUNDS)}
-    assert len(seen) == BACKGROUNDS
+    backgrounds = {background(number, 32) for number in range(BACKGROUNDS)}
+    assert len(backgrounds) == BACKGROUNDS
     image = np.frombuffer(background(0, 32), np.uint8).reshape(32, 32, 3)
     assert (image[0] > image[-1]).all() and (image == image[:, :1]).all()
 
 
-def test_a_picture_too_small_to_show_anything_is_refused():
+def test_an_image_that_is_too_small_is_refused():
     for draw in (render_image, rasterize):
-        with pytest.raises(ValueError, match="picture of 15 pixels: expected at least 16"):
+        with pytest.raises(ValueError, match="image of 15 pixels: expected at least 16"):
             draw(make_scene(0, 0), 15)
 
 
-def test_a_batch_holds_the_scenes_their_pictures_and_their_labels():
+def test_a_batch_holds_the_scenes_their_images_and_their_labels():
     made = batch("train", 3, 10, 30, size=32, objects=(1, 4))
     assert made.images.shape == (20, 32, 32, 3)
     for row, scene in enumerate(made.scenes):

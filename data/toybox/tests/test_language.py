@@ -1,4 +1,4 @@
-"""Language: what is said is true, is read back as it was meant, and is said in many ways."""
+"""Captions are true, parse back to what they describe, and vary."""
 
 from collections import Counter
 from itertools import product
@@ -46,8 +46,8 @@ SCENE = Scene(
 
 
 def test_each_level_says_what_it_should():
-    said = [caption(SCENE, level) for level in LEVELS[:4]]
-    assert said == [
+    captions = [caption(SCENE, level) for level in LEVELS[:4]]
+    assert captions == [
         "two circles and a cross",
         "two red circles and an orange cross",
         "two small striped red circles and a large plain orange cross",
@@ -86,7 +86,9 @@ def test_a_caption_that_says_one_thing_wrong_is_false():
     assert not is_true("three circles and a cross", SCENE)
     assert not is_true("two circles and a red thing", SCENE), "the cross is left out"
     assert not is_true("two circles and two things", SCENE)
-    assert not is_true("two circles and two red things", SCENE), "both said twice, the cross never"
+    assert not is_true("two circles and two red things", SCENE), (
+        "two phrases mention the same object, the cross is missing"
+    )
     assert not is_true("a cross left of a circle", SCENE) and is_true("a circle left of a cross", SCENE)
     assert not is_true("what a lovely picture", SCENE)
 
@@ -145,13 +147,15 @@ def test_a_reference_fits_its_thing_and_no_other():
     for number in range(300):
         scene, rng = make_scene(2, number, objects=(1, 6)), stream(2, number, 9)
         for scene_object in scene.objects:
-            said = refer(scene, scene_object, rng)
-            assert [said.fits(other) for other in scene.objects].count(True) == 1 and said.fits(scene_object)
-            lengths.add(sum(value is not None for value in said[:5]))
-            hidden = refer(scene, scene_object, rng, unsaid=("colour", "place"))
+            description = refer(scene, scene_object, rng)
+            assert [description.fits(other) for other in scene.objects].count(True) == 1 and description.fits(
+                scene_object
+            )
+            lengths.add(sum(value is not None for value in description[:5]))
+            hidden = refer(scene, scene_object, rng, excluded=("colour", "place"))
             assert hidden is None or (hidden.colour is None and hidden.place is None and hidden.fits(scene_object))
     assert lengths == {1, 2, 3, 4, 5}
-    assert refer(SCENE, SCENE.objects[0], stream(0, 0), unsaid=("place",)) is None, "its twin fits too"
+    assert refer(SCENE, SCENE.objects[0], stream(0, 0), excluded=("place",)) is None, "its twin fits too"
     assert refer(SCENE, SCENE.objects[0], stream(0, 0)).place == "top left"
 
 
@@ -190,20 +194,24 @@ def _article(text: str) -> str:
 
 
 def test_the_vocabulary_holds_every_word():
-    known = set(vocabulary())
-    assert len(known) < 100
+    words_of_the_world = set(vocabulary())
+    assert len(words_of_the_world) < 100
     for number in range(300):
         scene, rng = make_scene(4, number, objects=(1, 6)), stream(4, number, 9)
         texts = [caption(scene, level, rng) for level in LEVELS] + [instruction(scene, rng).text]
         question = question_at("test", 4, number)[1]
         texts += [question.text, question.answer]
-        assert not {word for text in texts for word in text.replace(",", "").replace("?", "").split()} - known
-    assert all(word in known for kind in QUESTION_TYPES for answer in ANSWERS[kind] for word in answer.split())
+        assert (
+            not {word for text in texts for word in text.replace(",", "").replace("?", "").split()} - words_of_the_world
+        )
+    assert all(
+        word in words_of_the_world for kind in QUESTION_TYPES for answer in ANSWERS[kind] for word in answer.split()
+    )
 
 
 def test_a_wrong_level_or_a_missing_stream_is_named():
     with pytest.raises(ValueError, match="no caption level 'long': choose one of shapes"):
         caption(SCENE, "long")
-    with pytest.raises(ValueError, match="give it rng"):
+    with pytest.raises(ValueError, match="pass rng"):
         caption(SCENE, "relation")
     assert words(Description(shape="cross", count=2)) == "crosses"

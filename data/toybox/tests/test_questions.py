@@ -1,4 +1,4 @@
-"""Questions: every answer recomputed by a slow reader of the question, and nobody answers well without looking."""
+"""Questions: every answer recomputed by a slow reader of the question, and no blind baseline answers well without looking."""
 
 import re
 from collections import Counter, defaultdict
@@ -17,15 +17,17 @@ NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six")
 
 def fitting(text: str, scene) -> list:
     """Return the things that "small red circle", "circles", "red things" speak of, word by word."""
-    wanted = {}
+    attributes = {}
     for word in text.split():
         noun = word.removesuffix("es") if word == "crosses" else word
         for attribute, values in (("shape", SHAPES), ("colour", COLOURS), ("size", SIZES), ("texture", TEXTURES)):
             for value in values:
                 if noun in (value, value + "s"):
-                    wanted[attribute] = value
+                    attributes[attribute] = value
     return [
-        scene_object for scene_object in scene.objects if all(getattr(scene_object, a) == v for a, v in wanted.items())
+        scene_object
+        for scene_object in scene.objects
+        if all(getattr(scene_object, a) == v for a, v in attributes.items())
     ]
 
 
@@ -36,39 +38,39 @@ def the(text: str, scene):
 
 def answer(scene, text: str) -> str:
     """Answer a question by another road than the one that made it."""
-    if found := re.fullmatch(r"what (colour|shape) is the thing nearest to the (.*)\?", text):
-        scene_object = the(found[2], scene)
+    if match := re.fullmatch(r"what (colour|shape) is the thing nearest to the (.*)\?", text):
+        scene_object = the(match[2], scene)
         others = [other for other in scene.objects if other != scene_object]
         near = min(others, key=lambda other: (other.x - scene_object.x) ** 2 + (other.y - scene_object.y) ** 2)
-        return getattr(near, found[1])
-    if found := re.fullmatch(r"what (colour|shape|size|texture) is the (.*)\?", text):
-        return getattr(the(found[2], scene), found[1])
-    if found := re.fullmatch(r"where is the (.*)\?", text):
-        scene_object = the(found[1], scene)
+        return getattr(near, match[1])
+    if match := re.fullmatch(r"what (colour|shape|size|texture) is the (.*)\?", text):
+        return getattr(the(match[2], scene), match[1])
+    if match := re.fullmatch(r"where is the (.*)\?", text):
+        scene_object = the(match[1], scene)
         row = "top" if scene_object.y < 128 / 3 else "bottom" if scene_object.y > 256 / 3 else ""
         column = "left" if scene_object.x < 128 / 3 else "right" if scene_object.x > 256 / 3 else ""
         return f"{row} {column}".strip() or "middle"
-    if found := re.fullmatch(r"how many (.*) are there\?", text):
-        return NUMBER_WORDS[len(fitting(found[1], scene))]
-    if found := re.fullmatch(r"is there an? (.*)\?", text):
-        return "yes" if fitting(found[1], scene) else "no"
-    if found := re.fullmatch(r"is the (.*) (left of|right of|above|below) the (.*)\?", text):
-        a, b = the(found[1], scene), the(found[3], scene)
+    if match := re.fullmatch(r"how many (.*) are there\?", text):
+        return NUMBER_WORDS[len(fitting(match[1], scene))]
+    if match := re.fullmatch(r"is there an? (.*)\?", text):
+        return "yes" if fitting(match[1], scene) else "no"
+    if match := re.fullmatch(r"is the (.*) (left of|right of|above|below) the (.*)\?", text):
+        a, b = the(match[1], scene), the(match[3], scene)
         dx, dy = b.x - a.x, b.y - a.y
-        lead = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[found[2]]
+        lead = {"left of": dx, "right of": -dx, "above": dy, "below": -dy}[match[2]]
         assert abs(lead) >= 16, "too near to call"
         return "yes" if lead > 0 else "no"
-    if found := re.fullmatch(r"are the (.*) and the (.*) of the same (\w+)\?", text):
-        return "yes" if getattr(the(found[1], scene), found[3]) == getattr(the(found[2], scene), found[3]) else "no"
-    if found := re.fullmatch(r"is the (.*) larger than the (.*)\?", text):
-        a, b = the(found[1], scene).size, the(found[2], scene).size
+    if match := re.fullmatch(r"are the (.*) and the (.*) of the same (\w+)\?", text):
+        return "yes" if getattr(the(match[1], scene), match[3]) == getattr(the(match[2], scene), match[3]) else "no"
+    if match := re.fullmatch(r"is the (.*) larger than the (.*)\?", text):
+        a, b = the(match[1], scene).size, the(match[2], scene).size
         assert a != b
         return "yes" if a == "large" else "no"
-    if found := re.fullmatch(r"are there more (.*) than (.*)\?", text):
-        a, b = len(fitting(found[1], scene)), len(fitting(found[2], scene))
+    if match := re.fullmatch(r"are there more (.*) than (.*)\?", text):
+        a, b = len(fitting(match[1], scene)), len(fitting(match[2], scene))
         assert a != b
         return "yes" if a > b else "no"
-    raise AssertionError(f"a question that nobody understands: {text}")
+    raise AssertionError(f"a question that no blind baseline understands: {text}")
 
 
 @pytest.mark.parametrize("kind", QUESTION_TYPES)
@@ -82,8 +84,8 @@ def test_every_answer_is_right(kind):
 
 def bag(text: str) -> set[str]:
     """What a blind guesser goes by: the words and the pairs of words of a question."""
-    found = text.rstrip("?").split()
-    return {*found, *pairwise(found)}
+    words = text.rstrip("?").split()
+    return {*words, *pairwise(words)}
 
 
 def blind(train: list[Question], test: list[Question]) -> float:
@@ -91,11 +93,11 @@ def blind(train: list[Question], test: list[Question]) -> float:
     answers, words = Counter(question.answer for question in train), defaultdict(Counter)
     for question in train:
         words[question.answer].update(bag(question.text))
-    known = {word for counts in words.values() for word in counts}
+    training_words = {word for counts in words.values() for word in counts}
 
     def score(text: str, answer: str) -> float:
         total = answers[answer]
-        return log(total) + sum(log((words[answer][word] + 0.5) / (total + 1)) for word in bag(text) & known)
+        return log(total) + sum(log((words[answer][word] + 0.5) / (total + 1)) for word in bag(text) & training_words)
 
     return sum(max(answers, key=lambda answer: score(q.text, answer)) == q.answer for q in test) / len(test)
 
@@ -122,13 +124,13 @@ def test_the_blind_guesser_does_find_a_bias():
 
 def test_each_answer_of_a_kind_is_equally_frequent():
     for kind in ("size", "count", "place", "relation"):
-        found = Counter(question_at("train", 2, number, kind)[1].answer for number in range(900))
-        assert set(found) == set(ANSWERS[kind])
+        counts = Counter(question_at("train", 2, number, kind)[1].answer for number in range(900))
+        assert set(counts) == set(ANSWERS[kind])
         share = 900 / len(ANSWERS[kind])
-        assert all(abs(count - share) < 4 * share**0.5 for count in found.values()), found
+        assert all(abs(count - share) < 4 * share**0.5 for count in counts.values()), counts
 
 
-def test_all_kinds_come_when_none_is_asked_for():
+def test_all_types_occur_when_none_is_requested():
     kinds = Counter(question_at("train", 3, number)[1].type for number in range(600))
     assert set(kinds) == set(QUESTION_TYPES) and min(kinds.values()) > 25
 
@@ -148,8 +150,8 @@ def test_questions_never_say_what_they_ask_for():
     values_of = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "texture": TEXTURES}
     for number in range(200):
         text = question_at("train", 6, number, "same")[1].text
-        asked = text.rstrip("?").split()[-1]
-        assert not set(text.split()) & set(values_of[asked]), text
+        attribute = text.rstrip("?").split()[-1]
+        assert not set(text.split()) & set(values_of[attribute]), text
         text = question_at("train", 6, number, "larger")[1].text
         assert not set(text.split()) & set(SIZES), text
         text = question_at("train", 6, number, "nearest")[1].text
@@ -159,11 +161,11 @@ def test_questions_never_say_what_they_ask_for():
         assert not re.search(r"\b(at|on|in) the\b", text), text
 
 
-def test_what_a_scene_cannot_answer_is_not_asked():
+def test_a_question_without_an_answer_in_the_scene_is_not_made():
     scene, rng = make_scene(0, 0, objects=(1, 1)), stream(0, 0, 9)
     for kind in ("relation", "same", "larger", "nearest", "more"):
         assert all(make_question(scene, kind, answer, rng) is None for answer in ANSWERS[kind])
-    assert make_question(scene, "existence", "no", rng) is None, "nothing is known to be elsewhere"
+    assert make_question(scene, "existence", "no", rng) is None, "no object of another scene was passed"
     absent = next(c for c in COLOURS if c != scene.objects[0].colour)
     assert make_question(scene, "colour", absent, rng) is None
     assert not any(Description(colour=absent).fits(scene_object) for scene_object in scene.objects)
@@ -171,9 +173,9 @@ def test_what_a_scene_cannot_answer_is_not_asked():
 
 def test_wrong_calls_are_named():
     scene, rng = make_scene(0, 0), stream(0, 0, 9)
-    with pytest.raises(ValueError, match="no question kind 'weight': choose one of colour"):
+    with pytest.raises(ValueError, match="no question type 'weight': choose one of colour"):
         make_question(scene, "weight", "yes", rng)
-    with pytest.raises(ValueError, match="no question kind 'weight'"):
+    with pytest.raises(ValueError, match="no question type 'weight'"):
         question_at("train", 0, 0, "weight")
     with pytest.raises(ValueError, match="never answered 'maybe': yes, no"):
         make_question(scene, "relation", "maybe", rng)

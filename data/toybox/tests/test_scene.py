@@ -36,7 +36,7 @@ from data.toybox.scene import (
 ROOT = Path(__file__).parents[3]
 
 # One hash over scenes, pictures and sentences of all kinds. When the world changes on purpose, this changes:
-# then give data.toybox.heldout.VERSION a new number, so that checkpoints of the old world are known as stale.
+# then give data.toybox.heldout.VERSION a new number, so that checkpoints of the old world count as stale.
 GOLDEN = "ea2db6228a2ad75aafa6c34510f330efc5d965d05d7617155481a41e0c0ddd30"
 GOLDEN_PROGRAM = """
 import hashlib
@@ -126,9 +126,9 @@ def test_every_value_and_every_count_is_frequent():
     assert sorted(counts) == [1, 2, 3, 4, 5, 6] and min(counts.values()) > 250
     objects = [scene_object for scene in scenes for scene_object in scene.objects]
     for attribute, values in (("shape", SHAPES), ("colour", COLOURS), ("texture", TEXTURES), ("place", PLACES)):
-        found = Counter(getattr(scene_object, attribute) for scene_object in objects)
-        assert set(found) == set(values)
-        assert all(0.8 < found[value] * len(values) / len(objects) < 1.2 for value in values), found
+        counts = Counter(getattr(scene_object, attribute) for scene_object in objects)
+        assert set(counts) == set(values)
+        assert all(0.8 < counts[value] * len(values) / len(objects) < 1.2 for value in values), counts
     assert 0.2 < sum(scene_object.size == "large" for scene_object in objects) / len(objects) < 0.5
     assert {scene.background for scene in scenes} == set(range(BACKGROUNDS))
 
@@ -193,8 +193,8 @@ def test_same_compares_one_attribute():
 
 def test_pick_reaches_every_option_equally():
     rng = stream(0, 0)
-    found = Counter(pick(rng, "abc") for _ in range(3000))
-    assert all(900 < found[letter] < 1100 for letter in "abc")
+    counts = Counter(pick(rng, "abc") for _ in range(3000))
+    assert all(900 < counts[letter] < 1100 for letter in "abc")
 
 
 @pytest.mark.parametrize("objects", [(0, 3), (3, 2), (1, MAX_OBJECTS + 1)])
