@@ -174,12 +174,17 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """softmax(query · keyᵀ / √head_dim + mask) · value (arXiv:1706.03762, eq. 1).
+    """Return softmax(query · keyᵀ / √head_dim + mask) · value (arXiv:1706.03762, eq. 1).
 
-    Shapes [..., tokens, head_dim]; `mask` is added to the scores and broadcasts: 0 where a query may look, -inf where not.
+    Shapes are [..., tokens, head_dim]. `mask` is added to the scores and broadcasts: 0 where a query attends, −inf where not.
     """
+    return attention_weights(query, key, mask) @ value
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the attention probabilities softmax(query · keyᵀ / √head_dim + mask): [..., tokens, keys]."""
     scores = query @ key.transpose() * (1.0 / math.sqrt(query.shape[-1]))
-    return softmax(scores if mask is None else scores + mask) @ value
+    return softmax(scores if mask is None else scores + mask)
 
 
 def log_softmax(x: Tensor) -> Tensor:
@@ -231,6 +236,11 @@ def cross_entropy(logits: Tensor, targets: Sequence[int]) -> Tensor:
         return (slopes,)
 
     return record_operation([loss], (), (logits,), rule)
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Scale every row (last axis) to length 1."""
+    return x / (x * x).sum(-1, keepdims=True).sqrt()
 
 
 def concatenate(parts: Sequence[Tensor], axis: int = 0) -> Tensor:

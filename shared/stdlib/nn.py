@@ -24,7 +24,7 @@ class Module:
         return self.forward(*inputs, **options)
 
     def parameters(self) -> dict[str, Tensor]:
-        """Every tensor with `requires_grad` in this module and its parts, by the path of attributes that leads to it."""
+        """Return every tensor with `requires_grad` in this module and its parts, by its path of attributes."""
         found: dict[str, Tensor] = {}
         for name, part in vars(self).items():
             if isinstance(part, Tensor) and part.requires_grad:
@@ -107,31 +107,61 @@ class RMSNorm(Module):
         return functional.rms_norm(x, self.weight, self.eps)
 
 
-class MultiHeadAttention(Module):
-    """Several attentions side by side, each in its own slice of the width (arXiv:1706.03762, sec. 3.2.2).
+class MLP(Module):
+    """down(gelu(up(x))), applied to each token separately (arXiv:1706.03762, section 3.3)."""
 
-    x [batch, tokens, width] looks at `context` [batch, context_tokens, width], or at itself where none is given;
+    def __init__(self, width: int, mlp_dim: int, random: Random):
+        self.up = Linear(width, mlp_dim, random)
+        self.down = Linear(mlp_dim, width, random)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(functional.gelu(self.up(x)))
+
+
+class MultiHeadAttention(Module):
+    """Attention in several heads, each on its own slice of the width (arXiv:1706.03762, section 3.2.2).
+
+    x [batch, tokens, width] attends to `context` [batch, context_tokens, context_width], or to itself without one.
     `mask` is added to the scores [batch, heads, tokens, context_tokens] and broadcasts.
+
+    context_width  width of the context; `width` when None
+    head_dim       width of one head; width / heads when None
+
     Raises ValueError when the width does not divide by the number of heads.
     """
 
-    def __init__(self, width: int, heads: int, random: Random):
-        if width % heads:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        random: Random,
+        *,
+        context_width: int | None = None,
+        head_dim: int | None = None,
+        bias: bool = True,
+    ):
+        if head_dim is None and width % heads:
             raise ValueError(f"a width of {width} does not divide into {heads} heads")
-        self.heads = heads
-        self.query = Linear(width, width, random)
-        self.key = Linear(width, width, random)
-        self.value = Linear(width, width, random)
-        self.output = Linear(width, width, random)
+        context_width = width if context_width is None else context_width
+        self.heads, self.head_dim = heads, width // heads if head_dim is None else head_dim
+        inner = self.heads * self.head_dim
+        self.query = Linear(width, inner, random, bias)
+        self.key = Linear(context_width, inner, random, bias)
+        self.value = Linear(context_width, inner, random, bias)
+        self.output = Linear(inner, width, random, bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         context = x if context is None else context
         query, key, value = self._split(self.query(x)), self._split(self.key(context)), self._split(self.value(context))
         return self.output(self._merge(functional.attention(query, key, value, mask)))
 
+    def weights(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Return the attention probabilities [batch, heads, tokens, context_tokens]."""
+        query, key = self._split(self.query(x)), self._split(self.key(x if context is None else context))
+        return functional.attention_weights(query, key, mask)
+
     def _split(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        return x.reshape(batch, tokens, self.heads, width // self.heads).permute(0, 2, 1, 3)
+        return x.reshape(*x.shape[:2], self.heads, self.head_dim).permute(0, 2, 1, 3)
 
     def _merge(self, x: Tensor) -> Tensor:
         batch, heads, tokens, head_dim = x.shape

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shared.stdlib.creation import normal, tensor
-from shared.stdlib.nn import Embedding, LayerNorm, Linear, Module, MultiHeadAttention, RMSNorm
+from shared.stdlib.nn import MLP, Embedding, LayerNorm, Linear, Module, MultiHeadAttention, RMSNorm
 
 WIDTH, HEADS = 12, 3
 
@@ -83,6 +83,26 @@ def test_multi_head_attention_is_pytorchs(cross, masked):
         assert ours.parameters()[f"{part}.weight"].grad == pytest.approx(wanted.flatten().tolist(), abs=1e-9)
     with pytest.raises(ValueError, match="3 heads"):
         MultiHeadAttention(8, 3, Random(0))
+
+
+def test_attention_weights_of_any_widths_are_probabilities_that_the_output_follows():
+    attention = redrawn(MultiHeadAttention(WIDTH, 2, Random(0), context_width=7, head_dim=5, bias=False))
+    assert not any(name.endswith("bias") for name in attention.parameters())
+    x, context = normal((2, 4, WIDTH), 1.0, Random(1)), normal((2, 3, 7), 1.0, Random(2))
+    weights = attention.weights(x, context)
+    assert weights.shape == (2, 2, 4, 3)
+    assert weights.sum(-1).data == pytest.approx([1.0] * 16)
+    values = attention.value(context).reshape(2, 3, 2, 5).permute(0, 2, 1, 3)
+    merged = (weights @ values).permute(0, 2, 1, 3).reshape(2, 4, 10)
+    assert attention(x, context).data == pytest.approx(attention.output(merged).data)
+
+
+def test_the_mlp_is_applied_to_each_token_separately():
+    mlp = redrawn(MLP(WIDTH, 7, Random(0)))
+    x = normal((2, 3, WIDTH), 1.0, Random(1))
+    expected = torch.nn.functional.gelu(twin_of(x) @ twin_of(mlp.up.weight).T + twin_of(mlp.up.bias))
+    expected = expected @ twin_of(mlp.down.weight).T + twin_of(mlp.down.bias)
+    assert mlp(x).data == pytest.approx(expected.flatten().tolist(), abs=1e-9)
 
 
 class Nest(Module):
