@@ -1,4 +1,4 @@
-"""Settings that every test of the course shares."""
+"""Settings that all tests of the course share."""
 
 import ipaddress
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# Tiny tensors run many times faster on one thread than on two that wait for each other.
+# Tiny tensors are computed many times faster by one thread than by two that wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -15,10 +15,10 @@ ROOT = Path(__file__).parent
 
 
 def _typed_modules() -> list[str]:
-    """Every module whose tensor shapes are checked while the tests run.
+    """Return every module whose tensor shapes are checked while tests run.
 
-    The stdlib engine and the references know no tensors of PyTorch, and a check on each of their
-    many small calls would only slow them down.
+    The standard-library engine and the references use no PyTorch tensors, and checking each of their many small calls
+    would only make them slower.
     """
     names = []
     for top in ("shared", "data", "lessons", "apps"):
@@ -43,22 +43,22 @@ torch.set_num_threads(1)
 
 @pytest.fixture(autouse=True)
 def _seeded():
-    """Every test starts from the same random state, in whatever order the tests run."""
+    """Start every test from the same random state, in whatever order the tests run."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_network():
-    """The course's tests need no network: whoever asks for an address beyond this machine gets an error."""
+    """Raise an error when a test connects to an address beyond this machine: the tests need no network."""
     connect = socket.socket.connect
 
-    def only_here(self, address):
+    def connect_locally(self, address):
         if self.family in (socket.AF_INET, socket.AF_INET6):
             host = address[0]
             if host != "localhost" and not ipaddress.ip_address(host.split("%")[0]).is_loopback:
-                raise RuntimeError(f"no test may need the network, and this one asked for {host}")
+                raise RuntimeError(f"no test may need the network, but this one connects to {host}")
         return connect(self, address)
 
-    socket.socket.connect = only_here
+    socket.socket.connect = connect_locally
     yield
     socket.socket.connect = connect

@@ -1,25 +1,25 @@
-"""What is kept in `data/checkpoints`: whole, small, and made from what is there now."""
+"""The checkpoints in `data/checkpoints` are complete, small, and trained from the current parents."""
 
 from shared.course.checkpoint import CHECKPOINTS_FOLDER, checkpoint_errors, checkpoints
 from shared.course.lesson import lesson_folder
 
 MB = 1_000_000
-KEPT = sorted(path for path in CHECKPOINTS_FOLDER.iterdir() if path.is_dir())
+FOLDERS = sorted(path for path in CHECKPOINTS_FOLDER.iterdir() if path.is_dir())
 
 
-def test_no_checkpoint_is_missing_changed_or_stale():
-    kept = {folder.name for folder in KEPT}
-    # Of a lesson that is not ready yet, it need not be there.
-    expected = [one for number, one in checkpoints().items() if lesson_folder(number) or one.name in kept]
+def test_no_checkpoint_is_missing_changed_or_outdated():
+    names = {folder.name for folder in FOLDERS}
+    # The checkpoint of a lesson that is not built yet may be missing.
+    expected = [one for number, one in checkpoints().items() if lesson_folder(number) or one.name in names]
     assert expected
-    assert checkpoint_errors(expected) == [], "make them again: make checkpoints"
+    assert checkpoint_errors(expected) == [], "train them again: make checkpoints"
 
 
-def test_nothing_is_kept_that_no_lesson_makes():
-    assert {folder.name for folder in KEPT} <= {checkpoint.name for checkpoint in checkpoints().values()}
+def test_every_checkpoint_belongs_to_a_lesson():
+    assert {folder.name for folder in FOLDERS} <= {checkpoint.name for checkpoint in checkpoints().values()}
 
 
 def test_checkpoints_are_small():
-    sizes = {folder.name: sum(path.stat().st_size for path in folder.iterdir()) for folder in KEPT}
+    sizes = {folder.name: sum(path.stat().st_size for path in folder.iterdir()) for folder in FOLDERS}
     assert all(size <= 6 * MB for size in sizes.values()), sizes
     assert sum(sizes.values()) <= 80 * MB

@@ -1,4 +1,4 @@
-"""What the pages say is so: generated numbers are the recorded ones, links lead somewhere, figures are the measured ones."""
+"""Pages agree with the repository: generated numbers are the recorded ones, and links, figures and targets exist."""
 
 import hashlib
 import re
@@ -11,20 +11,16 @@ from shared.course.lesson import ROOT, lesson_entries, lesson_folder
 from shared.course.readme import BEGIN, END, generated_pages, read_results, replace_generated
 from shared.errors import CourseError
 
-PAGES = sorted(
-    path
-    for path in ROOT.rglob("*.md")
-    if not {".venv", ".venv-site", "runs", "dist", "build", "handout", ".pytest_cache", "cache", ".scratch"}
-    & set(path.parts)
-)
-BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
+# Folders that are not pages of the course: environments, runs, bundles, pages with gaps, caches.
+EXCLUDED = {".venv", ".venv-site", "runs", "dist", "build", "handout", ".pytest_cache", "cache", ".scratch", "template"}
+PAGES = sorted(path for path in ROOT.rglob("*.md") if not EXCLUDED & set(path.parts))
+MEASURED = [entry.number for entry in lesson_entries() if lesson_folder(entry.number) and entry.measured]
 
 
-def test_generated_parts_are_what_the_results_say():
+def test_generated_parts_are_the_recorded_results():
     for path, text in generated_pages().items():
-        assert path.read_text(encoding="utf-8") == text, (
-            f"{path.name} has drifted: run python -m shared.course.results --readme"
-        )
+        message = f"{path.name} differs from the results: run python -m shared.course.results --readme"
+        assert path.read_text(encoding="utf-8") == text, message
 
 
 def test_a_changed_number_is_noticed():
@@ -35,9 +31,9 @@ def test_a_changed_number_is_noticed():
         replace_generated("no markers", "", "page")
 
 
-@pytest.mark.parametrize("number", BUILT)
+@pytest.mark.parametrize("number", MEASURED)
 def test_figures_are_the_recorded_ones(number):
-    """The newest record of a figure's name is the one that drew it."""
+    """A figure has the hash in the newest record that names it."""
     folder = lesson_folder(number)
     recorded: dict[str, set[str]] = {}
     for result in read_results(folder).values():
@@ -49,22 +45,22 @@ def test_figures_are_the_recorded_ones(number):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_and_pictures_lead_somewhere(page):
+def test_links_and_images_exist(page):
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"[a-z]+:", target):
             continue
-        path, _, anchor = target.partition("#")
-        goal = (page.parent / unquote(path)).resolve() if path else page
-        assert goal.exists(), f"{page.name} links to {target}, which is not there"
-        if anchor and goal.suffix == ".md":
-            headings = re.findall(r"^#+ (.+)$", goal.read_text(encoding="utf-8"), flags=re.M)
+        name, _, anchor = target.partition("#")
+        path = (page.parent / unquote(name)).resolve() if name else page
+        assert path.exists(), f"{page.name} links to {target}, which does not exist"
+        if anchor and path.suffix == ".md":
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.M)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{page.name} links to {target}: no such heading"
 
 
-def test_every_make_target_that_the_pages_name_exists():
-    # The course's own, and those of the bundle that students get.
+def test_every_make_target_on_a_page_exists():
+    # The course's targets, and those of the bundle that students get.
     makefiles = [ROOT / "Makefile", ROOT / "shared" / "teaching" / "handout" / "Makefile"]
     lines = "\n".join(path.read_text(encoding="utf-8") for path in makefiles)
     targets = {name.replace("%", "") for name in re.findall(r"^([a-z%-]+):", lines, flags=re.M)}

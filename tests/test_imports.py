@@ -39,8 +39,8 @@ def imported_modules(path: Path) -> set[str]:
 
 
 def lesson_number(name: str) -> int | None:
-    found = re.match(r"lessons[./]lesson_(\d+)_", name)
-    return int(found[1]) if found else None
+    match = re.match(r"lessons[./]lesson_(\d+)_", name)
+    return int(match[1]) if match else None
 
 
 def broken_rule(file: str, module: str) -> str | None:
@@ -90,9 +90,9 @@ def is_within(module: str, packages: set[str]) -> bool:
 def test_imports_follow_the_rules(path):
     file = path.relative_to(ROOT).as_posix()
     broken = broken_rules(path)
-    known = {module for known_file, module in KNOWN_VIOLATIONS if known_file == file}
-    assert {module: rule for module, rule in broken.items() if module not in known} == {}, file
-    assert known <= set(broken), "remove these entries from KNOWN_VIOLATIONS: they break no rule any more"
+    listed = {module for listed_file, module in KNOWN_VIOLATIONS if listed_file == file}
+    assert {module: rule for module, rule in broken.items() if module not in listed} == {}, file
+    assert listed <= set(broken), "remove these entries from KNOWN_VIOLATIONS: they break no rule any more"
 
 
 def test_known_violations_name_files_that_exist():

@@ -1,4 +1,4 @@
-"""Every lesson is whole: each file in its place, each exercise named in the README, each claim of its kind."""
+"""Every lesson is complete: its files, its README's sections, its exercises, its recorded claims, its notebook."""
 
 import json
 import re
@@ -9,8 +9,19 @@ import pytest
 from shared.course.exercises import find_exercises
 from shared.course.lesson import lesson_entries, lesson_folder, load_lesson
 
-BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
-FILES = ("README.md", "reference.py", "experiment/lesson.py", "lesson.ipynb", "results.json", "tests", "figures")
+BUILT = [entry for entry in lesson_entries() if lesson_folder(entry.number)]
+NUMBERS = [entry.number for entry in BUILT]
+# A lesson is marked `measured = false` in lessons.toml while it is being written (make new-lesson does so).
+MEASURED = [
+    pytest.param(
+        entry.number,
+        marks=pytest.mark.skipif(
+            not entry.measured, reason=f"lesson {entry.number} is marked measured = false in lessons.toml"
+        ),
+    )
+    for entry in BUILT
+]
+FILES = ("README.md", "reference.py", "experiment/lesson.py", "lesson.ipynb", "tests")
 SECTIONS = (
     "The problem",
     "The idea",
@@ -23,43 +34,49 @@ SECTIONS = (
 )
 
 
-def test_the_table_of_lessons_is_whole():
+def test_the_table_of_lessons_is_complete():
     assert [entry.number for entry in lesson_entries()] == list(range(26))
     assert {entry.kind for entry in lesson_entries()} == {"Learn", "Build", "Capstone"}
     assert BUILT, "no lesson is built"
 
 
-def rooms(number: int) -> list[Path]:
-    """The folders that a lesson teaches in: its own, or those of its parts."""
+def test_only_lessons_without_results_are_marked_as_not_measured():
+    marked = {entry.number for entry in BUILT if not entry.measured}
+    assert marked == {number for number in NUMBERS if not (lesson_folder(number) / "results.json").exists()}
+
+
+def part_folders(number: int) -> list[Path]:
+    """Return the folders with a lesson's exercises: those of its parts, or its own."""
     lesson, folder = load_lesson(number)
     return [folder / part for part in lesson.parts] or [folder]
 
 
-@pytest.mark.parametrize("number", BUILT)
-def test_every_file_is_there(number):
+@pytest.mark.parametrize("number", NUMBERS)
+def test_every_file_exists(number):
     folder = lesson_folder(number)
     assert [name for name in FILES if not (folder / name).exists()] == []
-    for room in rooms(number):
-        assert (room / "reference.py").exists(), room
-        assert (room / "model.py").exists() or (room / "model" / "__init__.py").exists(), room
+    for part in part_folders(number):
+        assert (part / "reference.py").exists(), part
+        assert (part / "model.py").exists() or (part / "model" / "__init__.py").exists(), part
 
 
-@pytest.mark.parametrize("number", BUILT)
+@pytest.mark.parametrize("number", NUMBERS)
 def test_the_pages_have_every_section_and_every_exercise(number):
-    for folder in {lesson_folder(number), *rooms(number)}:
+    for folder in {lesson_folder(number), *part_folders(number)}:
         text = (folder / "README.md").read_text(encoding="utf-8")
         headings = re.findall(r"^## (.+)$", text, flags=re.M)
         assert [name for name in SECTIONS if not any(heading.startswith(name) for heading in headings)] == [], folder
-    for room in rooms(number):
-        text = (room / "README.md").read_text(encoding="utf-8")
+    for part in part_folders(number):
+        text = (part / "README.md").read_text(encoding="utf-8")
         # | number | title | difficulty 1–5 | minutes | …
         listed = dict(re.findall(r"^\| (\d+\.\d+) \| ([^|]+?) \| [1-5] \| \d+ \|", text, flags=re.M))
-        assert listed == {exercise.number: exercise.title for exercise in find_exercises(room)}, room
+        assert listed == {exercise.number: exercise.title for exercise in find_exercises(part)}, part
 
 
-@pytest.mark.parametrize("number", BUILT)
+@pytest.mark.parametrize("number", MEASURED)
 def test_claims_of_all_three_kinds_are_recorded(number):
     lesson, folder = load_lesson(number)
+    assert (folder / "figures").is_dir()
     assert {claim.kind for claim in lesson.claims} == {"exact", "learns", "paper"}
     recorded = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert "cpu/cpu" in recorded
@@ -71,11 +88,17 @@ def test_claims_of_all_three_kinds_are_recorded(number):
         assert all(claim["verdict"] in ("reproduced", "not at this scale", "measured") for claim in result["claims"])
 
 
-@pytest.mark.parametrize("number", BUILT)
-def test_the_notebook_shows_three_figures_and_no_error(number):
+def notebook_outputs(number: int) -> list[dict]:
     cells = json.loads((lesson_folder(number) / "lesson.ipynb").read_text(encoding="utf-8"))["cells"]
-    outputs = [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3, (
-        "the notebook is kept with its outputs"
-    )
-    assert not [output for output in outputs if output["output_type"] == "error"]
+    return [output for cell in cells if cell["cell_type"] == "code" for output in cell["outputs"]]
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_notebook_has_no_error(number):
+    assert not [output for output in notebook_outputs(number) if output["output_type"] == "error"]
+
+
+@pytest.mark.parametrize("number", MEASURED)
+def test_the_notebook_shows_three_figures(number):
+    figures = sum("image/png" in output.get("data", {}) for output in notebook_outputs(number))
+    assert figures >= 3, "the notebook is committed with its outputs"

@@ -1,4 +1,4 @@
-"""The same everywhere: under any hash seed, and with no network at all."""
+"""Tests give the same result under any hash seed, and need no network."""
 
 import os
 import socket
@@ -9,7 +9,7 @@ import pytest
 
 from shared.course.lesson import ROOT
 
-# A sample that goes through sets, dictionaries, shuffles and training, quick enough to run twice.
+# A sample that uses sets, dictionaries, shuffles and training, and is quick enough to run twice.
 SAMPLE = [
     "shared/training/tests/test_batches.py",
     "data/toybox/tests",
@@ -28,6 +28,6 @@ def test_tests_pass_under_two_hash_seeds(seed):
 
 
 def test_tests_cannot_reach_the_network():
-    """The root conftest refuses every address beyond this machine, so a test that needed one would fail here too."""
-    with pytest.raises(RuntimeError, match="no test may need the network"), socket.socket() as outside:
-        outside.connect(("192.0.2.1", 80))
+    """The root conftest refuses every address beyond this machine, so a test that needs one fails here, too."""
+    with pytest.raises(RuntimeError, match="no test may need the network"), socket.socket() as client:
+        client.connect(("192.0.2.1", 80))

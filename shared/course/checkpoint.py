@@ -61,10 +61,10 @@ def train_checkpoint(number: int) -> Path:
 
     Raises CourseError when the lesson has no checkpoint or a parent is missing.
     """
-    known = checkpoints()
-    if number not in known:
-        raise CourseError(f"lesson {number} has no checkpoint; lessons with one: {', '.join(map(str, known))}")
-    checkpoint, started = known[number], time.monotonic()
+    available = checkpoints()
+    if number not in available:
+        raise CourseError(f"lesson {number} has no checkpoint; lessons with one: {', '.join(map(str, available))}")
+    checkpoint, started = available[number], time.monotonic()
     if missing := [name for name in checkpoint.parents if not (CHECKPOINTS_FOLDER / name / PROVENANCE).exists()]:
         raise CourseError(f"{checkpoint.name} starts from {', '.join(missing)}: train that first (make checkpoints)")
     CHECKPOINTS_FOLDER.mkdir(parents=True, exist_ok=True)
@@ -110,10 +110,10 @@ def checkpoint_hash(folder: Path) -> str:
     return hashlib.sha256(json.dumps(file_hashes(folder), sort_keys=True).encode()).hexdigest()
 
 
-def checkpoint_errors(known: Iterable[Checkpoint], folder: Path = CHECKPOINTS_FOLDER) -> list[str]:
+def checkpoint_errors(expected: Iterable[Checkpoint], folder: Path = CHECKPOINTS_FOLDER) -> list[str]:
     """List what is wrong with the checkpoints in a folder: missing, modified, or trained from an outdated parent."""
     errors = []
-    for checkpoint in known:
+    for checkpoint in expected:
         place = folder / checkpoint.name
         if not (place / PROVENANCE).exists():
             errors.append(f"{checkpoint.name} is missing")

@@ -142,12 +142,16 @@ class Run:
 
 @dataclass(frozen=True)
 class LessonEntry:
-    """One entry of lessons/lessons.toml."""
+    """One entry of lessons/lessons.toml.
+
+    measured  False while a lesson is being written and has no results.json yet
+    """
 
     number: int
     title: str
     kind: str
     minutes: int
+    measured: bool = True
 
 
 def lesson_entries() -> list[LessonEntry]:

@@ -120,7 +120,8 @@ def lesson_table() -> str:
         title, status, result = entry.title, "planned", ""
         if folder := lesson_folder(entry.number):
             title = f"[{title}]({folder.relative_to(ROOT).as_posix()}/README.md)"
-            status, result = "ready", headline(load_lesson(entry.number)[0], folder)
+            status = "ready" if entry.measured else "in progress"
+            result = headline(load_lesson(entry.number)[0], folder)
         lines.append(f"| {entry.number} | {title} | {entry.kind} | ~{entry.minutes} | {status} | {result} |")
     return "\n".join(lines)
 
