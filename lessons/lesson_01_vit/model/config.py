@@ -1,40 +1,53 @@
-"""What a Vision Transformer is made of. The defaults are ViT-B/16 at 224 × 224 (arXiv:2010.11929, table 1)."""
+"""Settings of a Vision Transformer. The defaults are ViT-B/16 at 224 × 224 (arXiv:2010.11929, table 1)."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.transformer.mlp import ACTIVATIONS
+
+CHOICES = {
+    "positions": ("learned", "sine-cosine", "rotary", "none"),
+    "pooling": ("class", "mean", "attention"),
+    "activation": tuple(ACTIVATIONS),
+}
+
 
 @dataclass(frozen=True)
 class VisionTransformerConfig:
-    """The choices that make one Vision Transformer; every one of them stands for a published model.
+    """Describe one Vision Transformer; each published variant is a set of values.
 
-    image_size    pixels of a side, or (height, width): the size that the learned positions are made for
-    patch_size    pixels of a patch's side
-    channels      values of a pixel
-    width         values of a token
-    depth         transformer blocks
-    heads         attention heads in a block
-    mlp_dim       width inside the feed-forward network
-    classes       outputs of the head; 0 leaves the head out, and the model gives the pooled vector
-    labels        what the classes are called, where that is known
+    image_size    side in pixels, or (height, width), for which the learned positions are made
+    patch_size    side of a patch in pixels
+    channels      channels of an image
+    width         dimension of a token
+    depth         number of transformer blocks
+    heads         attention heads per block
+    mlp_dim       inner width of the MLP
+    classes       outputs of the classification head; 0: no head, the model returns the pooled vector
+    labels        names of the classes, where known
 
     positions     "learned" (ViT), "sine-cosine" (fixed; MAE), "rotary" (2-D, in every attention; arXiv:2403.13298)
-                  or "none" (a claim of this lesson)
-    class_token   put a token in front that belongs to no patch
-    distillation_token   put DeiT's second token behind it (distillation.py)
-    registers     tokens behind those without a position, as scratch space (arXiv:2309.16588)
-    pooling       the one vector of an image: its class token, the mean of its patches, or attention to them
-    pooler        a further tanh layer on the class token, which ViT kept from pretraining
+                  or "none" (for an ablation)
+    class_token   whether a class token precedes the patches
+    distillation_token   whether DeiT's distillation token follows the class token (arXiv:2012.12877)
+    registers     extra tokens without a position between the class token and the patches (arXiv:2309.16588)
+    mask_token    whether a learned token replaces masked patches (iBOT, in DINOv2)
+    pooling       how tokens become one vector: "class" token, "mean" of the patches, or "attention" over the patches
+    pooler        whether a linear layer and tanh follow the class token, as in pretrained ViTs
 
-    mlp  "gelu", or "swiglu" as in DINOv2's largest model
+    activation    of the MLP: "gelu", "quick_gelu" (CLIP) or "gelu_pytorch_tanh" (SigLIP)
+    swiglu        whether a SwiGLU replaces the MLP of each block (DINOv2's largest model); `activation` is then unused
+    patch_bias    whether the patch embedding has a bias; CLIP's has none
     qkv_bias      whether queries, keys and values have a bias
-    layer_scale   start value of a learned factor on each branch (arXiv:2103.17239); None leaves it out
-    drop_path     probability of skipping the last block's branches in training; it grows linearly from 0 at the first
+    pre_norm      whether a LayerNorm precedes the first block (CLIP)
     norm_eps      added to the variance in every LayerNorm
-    antialias     smooth before making the grid of learned positions smaller, as DINOv2 with registers does
-    mask_token    keep a learned token that stands in for hidden patches (iBOT, in DINOv2)
+    layer_scale   initial value of a learned factor on each residual branch (arXiv:2103.17239); None: no factor
+    dropout       probability of dropping a value of the embedded patches, of attention's output and in the MLP
+                  (arXiv:2010.11929, appendix B.1)
+    drop_path     probability of skipping the branches of the last block in training; grows linearly from 0 at the first
+    antialias     whether learned positions are low-pass filtered when resized to a smaller grid (DINOv2 with registers)
 
-    Raises ValueError when the choices exclude each other.
+    Raises ValueError when the values exclude each other.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -51,24 +64,23 @@ class VisionTransformerConfig:
     class_token: bool = True
     distillation_token: bool = False
     registers: int = 0
+    mask_token: bool = False
     pooling: Literal["class", "mean", "attention"] = "class"
     pooler: bool = False
 
-    mlp: Literal["gelu", "swiglu"] = "gelu"
+    activation: str = "gelu"
+    swiglu: bool = False
+    patch_bias: bool = True
     qkv_bias: bool = True
-    layer_scale: float | None = None
-    drop_path: float = 0.0
+    pre_norm: bool = False
     norm_eps: float = 1e-6
+    layer_scale: float | None = None
+    dropout: float = 0.0
+    drop_path: float = 0.0
     antialias: bool = False
-    mask_token: bool = False
 
     def __post_init__(self) -> None:
-        choices = {
-            "positions": ("learned", "sine-cosine", "rotary", "none"),
-            "pooling": ("class", "mean", "attention"),
-            "mlp": ("gelu", "swiglu"),
-        }
-        for name, allowed in choices.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
         height, width = self.image_sides
@@ -78,19 +90,30 @@ class VisionTransformerConfig:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
         if self.positions == "rotary" and self.width // self.heads % 4:
             raise ValueError(
-                f"2-D rotary positions turn pairs of values along two axes: a head's width must be a multiple of 4, "
-                f"got {self.width // self.heads}"
+                "2-D rotary positions rotate pairs of values along two axes: the dimension of a head must be "
+                f"a multiple of 4, got {self.width // self.heads}"
             )
+        self._check_tokens_and_heads()
+        for name in ("dropout", "drop_path"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a probability in [0, 1), below 1")
+        if self.dropout and self.swiglu:
+            raise ValueError("dropout is defined for the plain MLP only; set swiglu=False or dropout=0")
+
+    def _check_tokens_and_heads(self) -> None:
         if self.pooling == "class" and not self.class_token:
             raise ValueError("pooling 'class' reads the class token, but class_token is False; pool 'mean' instead")
         if self.pooler and self.pooling != "class":
             raise ValueError(f"the tanh pooler reads the class token, but pooling is {self.pooling!r}")
+        if self.distillation_token and self.classes and (self.pooling != "class" or self.pooler):
+            raise ValueError(
+                "a distilled classifier has a head on the class token and one on the distillation token; "
+                f"expected pooling='class' and pooler=False, got {self.pooling!r} and {self.pooler}"
+            )
         if self.labels and len(self.labels) != self.classes:
             raise ValueError(
                 f"{len(self.labels)} labels were given for {self.classes} classes; name all of them or none"
             )
-        if not 0.0 <= self.drop_path < 1.0:
-            raise ValueError(f"drop_path is a probability below 1, got {self.drop_path}")
 
     @property
     def image_sides(self) -> tuple[int, int]:
@@ -104,19 +127,24 @@ class VisionTransformerConfig:
         return height // self.patch_size, width // self.patch_size
 
     @property
-    def leading(self) -> int:
-        """Tokens in front of the patches that have a position of their own."""
+    def prefix_positions(self) -> int:
+        """Number of tokens before the patches that have a position: the class and the distillation token."""
         return int(self.class_token) + int(self.distillation_token)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Number of all tokens before the patches: class token, distillation token and registers."""
+        return self.prefix_positions + self.registers
 
 
 @dataclass(frozen=True)
 class MaskedAutoencoderConfig:
-    """An encoder and a light decoder; the decoder's defaults are those that the paper settled on (arXiv:2111.06377, table 1).
+    """Describe an encoder and its light decoder; the decoder's defaults are the paper's (arXiv:2111.06377, table 1).
 
-    encoder         a config without a head
-    decoder_mlp_dim  width inside the decoder's feed-forward networks; four times its width when left out
-    mask_ratio      the part of the patches that is hidden
-    normalize       reconstruct each patch's contrast instead of its pixels
+    encoder          config without a classification head
+    decoder_mlp_dim  inner width of the decoder's MLPs; None: four times the decoder's width
+    mask_ratio       fraction of the patches that is masked
+    normalize        whether the target is each patch's pixels, normalized over the patch, instead of the pixels
     """
 
     encoder: VisionTransformerConfig

@@ -1,6 +1,7 @@
-"""Where each patch stood: learned vectors and how they move to another grid, fixed waves, and coordinates.
+"""Positions of patches: learned vectors and their interpolation to another grid, sine-cosine vectors, coordinates.
 
-Attention itself does not know the order of its inputs; without one of these a shuffled image is the same image.
+Attention does not depend on the order of its inputs. Without positions, an image and its shuffled patches give the
+same output.
 """
 
 import torch
@@ -17,20 +18,20 @@ def interpolate_positions(
     *,
     antialias: bool = False,
 ) -> Float[Tensor, "new_patches width"]:
-    """Learned positions of one grid, resized to another as if they were an image (arXiv:2010.11929, section 3.2).
+    """Resize the learned positions of one grid to another, as if they were an image (arXiv:2010.11929, section 3.2).
 
-    Bicubic, with pixel centers kept in place; `antialias` smooths first when the grid gets smaller.
-    A grid is (rows, columns); positions stand in reading order, without those of class tokens.
-    Raises ValueError when there are not as many positions as the old grid has patches.
+    The interpolation is bicubic and keeps pixel centers in place; `antialias` filters first when the grid gets smaller.
+    A grid is (rows, columns). Positions are in row-major order, without those of class tokens.
+    Raises ValueError when the number of positions is not the number of patches of the old grid.
     """
     if positions.shape[0] != old_grid[0] * old_grid[1]:
         raise ValueError(f"{positions.shape[0]} positions do not fill a grid of {old_grid[0]}×{old_grid[1]} patches")
     if old_grid == new_grid:
         return positions
     if antialias and new_grid[1] == 1 and new_grid[0] > 1:
-        # PyTorch (seen in 2.13) smooths a picture of one column wrongly on the CPU. Lying on its side, it is right.
-        lying = rearrange(positions, "(rows columns) width -> (columns rows) width", rows=old_grid[0])
-        return interpolate_positions(lying, old_grid[::-1], new_grid[::-1], antialias=True)
+        # PyTorch (observed in 2.13) filters an image of one column wrongly on the CPU; one of one row is correct.
+        transposed = rearrange(positions, "(rows columns) width -> (columns rows) width", rows=old_grid[0])
+        return interpolate_positions(transposed, old_grid[::-1], new_grid[::-1], antialias=True)
     # exercise 1.4: resize learned positions
     image = rearrange(positions, "(rows columns) width -> 1 width rows columns", rows=old_grid[0])
     # In float32: weighted sums of neighbors in half precision would shift every position.
@@ -40,15 +41,15 @@ def interpolate_positions(
 
 
 def patch_coordinates(grid: tuple[int, int], device: torch.device | str | None = None) -> Int[Tensor, "patches 2"]:
-    """Row and column of each patch, counted from 0, in reading order: what 2-D rotary positions turn by."""
+    """Return row and column of each patch, counted from 0, in row-major order, as 2-D rotary positions need them."""
     rows, columns = (torch.arange(length, device=device) for length in grid)
     return torch.cartesian_prod(rows, columns)
 
 
 def sine_cosine_positions(grid: tuple[int, int], width: int) -> Float[Tensor, "patches width"]:
-    """Fixed positions: sines and cosines of geometric frequencies (arXiv:1706.03762, section 3.5), on two axes.
+    """Return fixed positions: sines and cosines of geometric frequencies (arXiv:1706.03762, section 3.5) on two axes.
 
-    The first half of the values tells the column and the second the row, as in MAE (arXiv:2111.06377, appendix A.1).
+    The first half of the values encodes the column, the second the row, as in MAE (arXiv:2111.06377, appendix A.1).
     Raises ValueError when `width` is not a multiple of 4: two axes, a sine and a cosine each.
     """
     if width % 4:

@@ -1,4 +1,7 @@
-"""The Vision Transformer (arXiv:2010.11929), with the parts that later work added: registers, rotary positions, layer scale."""
+"""The Vision Transformer (arXiv:2010.11929) and the parts that later work added: registers, rotary positions, layer scale.
+
+Shapes: images [batch, channels, height, width_px] → tokens [batch, tokens, width] → logits [batch, classes].
+"""
 
 from functools import partial
 from pathlib import Path
@@ -6,71 +9,68 @@ from pathlib import Path
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lessons.lesson_01_vit.model import huggingface
+from lessons.lesson_01_vit.model import config_mapping
 from lessons.lesson_01_vit.model.config import VisionTransformerConfig
-from lessons.lesson_01_vit.model.patches import PatchEmbedding, grid_of
-from lessons.lesson_01_vit.model.pooling import AttentionPooling, class_pooling, mean_pooling
+from lessons.lesson_01_vit.model.patches import PatchEmbedding, patch_grid
 from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates, sine_cosine_positions
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention, Block, Rotary, SwiGLU
+from shared.transformer.mlp import ACTIVATIONS
 
-# Two axes of some tens of patches need slower turns than a text of thousands of words (arXiv:2403.13298, section 3.2).
+# A grid of some tens of patches per axis needs lower frequencies than thousands of words (arXiv:2403.13298, section 3.2).
 ROTARY_BASE = 100.0
 
 
 class VisionTransformer(nn.Module):
-    """Patches → tokens with positions → transformer blocks → norm → one vector → head.
+    """Patches → tokens with positions → transformer blocks → LayerNorm → pooled vector → head.
 
-    The sequence is [class token, distillation token, registers, patches in reading order], each where it exists.
-    Images of any size that divides into patches will do; learned positions are resized to their grid.
+    The sequence is [class token, distillation token, registers, patches in row-major order], each where it exists.
+    Images of any size that divides into patches are accepted; learned positions are resized to their grid.
     """
+
+    positions: Tensor | None
 
     def __init__(self, config: VisionTransformerConfig):
         super().__init__()
         self.config = config
-        width, rows, columns = config.width, *config.grid
+        width = config.width
 
-        self.patch_embedding = PatchEmbedding(config.patch_size, config.channels, width)
+        self.patch_embedding = PatchEmbedding(config.patch_size, config.channels, width, bias=config.patch_bias)
         self.class_token = nn.Parameter(torch.zeros(width)) if config.class_token else None
         self.distillation_token = nn.Parameter(torch.zeros(width)) if config.distillation_token else None
         self.registers = nn.Parameter(torch.zeros(config.registers, width)) if config.registers else None
         self.mask_token = nn.Parameter(torch.zeros(width)) if config.mask_token else None
         match config.positions:
             case "learned":
-                self.positions = nn.Parameter(torch.zeros(config.leading + rows * columns, width))
+                rows, columns = config.grid
+                self.positions = nn.Parameter(torch.zeros(config.prefix_positions + rows * columns, width))
             case "sine-cosine":
-                waves = sine_cosine_positions((rows, columns), width)
-                self.register_buffer("positions", torch.cat([torch.zeros(config.leading, width), waves]))
+                fixed = sine_cosine_positions(config.grid, width)
+                self.register_buffer("positions", torch.cat([torch.zeros(config.prefix_positions, width), fixed]))
             case _:
                 self.positions = None
         rotary = config.positions == "rotary"
         self.rotary = Rotary(width // config.heads, base=ROTARY_BASE, axes=2) if rotary else None
 
-        self.blocks = nn.ModuleList(self._block(config, layer) for layer in range(config.depth))
+        self.blocks = nn.ModuleList(transformer_block(config, layer) for layer in range(config.depth))
         self.norm = nn.LayerNorm(width, eps=config.norm_eps)
         self.pooler = nn.Linear(width, width) if config.pooler else None
-        attends = config.pooling == "attention"
-        self.attention_pooling = (
-            AttentionPooling(width, config.heads, config.mlp_dim, config.norm_eps) if attends else None
-        )
+        self.attention_pooling = AttentionPooling(config) if config.pooling == "attention" else None
         self.head = nn.Linear(width, config.classes) if config.classes else None
         self._initialize()
 
-    @staticmethod
-    def _block(config: VisionTransformerConfig, layer: int) -> Block:
-        mlp = {"gelu": MLP, "swiglu": SwiGLU}[config.mlp]
-        return Block(
-            Attention(config.width, config.heads, bias=(config.qkv_bias, True)),
-            mlp(config.width, config.mlp_dim, bias=True),
-            partial(nn.LayerNorm, config.width, eps=config.norm_eps),
-            layer_scale=config.layer_scale,
-            # Early blocks are dropped rarely: what they compute, all later ones need (arXiv:1603.09382, section 3).
-            drop_path=config.drop_path * layer / max(config.depth - 1, 1),
-        )
+        # Created last: the order of parameters and random draws determines the trained weights to the last bit.
+        self.pre_norm = nn.LayerNorm(width, eps=config.norm_eps) if config.pre_norm else None
+        self.distillation_head = None
+        if config.distillation_token and config.classes:
+            self.distillation_head = nn.Linear(width, config.classes)
+            nn.init.normal_(self.distillation_head.weight, std=0.02)
+            nn.init.zeros_(self.distillation_head.bias)
 
     def _initialize(self) -> None:
-        """Xavier's uniform weights and zero biases, and small random tokens, as in the original code of ViT and MAE."""
+        """Draw Xavier-uniform weights, zero biases and small normal tokens, as in the original code of ViT and MAE."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -82,85 +82,114 @@ class VisionTransformer(nn.Module):
         if self.head is not None:
             nn.init.normal_(self.head.weight, std=0.02)
 
-    # ── The sequence ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── From images to a sequence of tokens ───────────────────────────────────────────────────────────────────────
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Number of tokens before the patches."""
+        return self.config.prefix_tokens
 
     def embed_patches(
         self,
         images: Float[Tensor, "batch channels height width_px"],
-        hidden: Bool[Tensor, "batch patches"] | None = None,
+        masked: Bool[Tensor, "batch patches"] | None = None,
     ) -> Float[Tensor, "batch patches width"]:
-        """Patch tokens that know their position; where `hidden`, the mask token stands in for what is seen there.
+        """Project patches and add their positions; where `masked`, the mask token replaces the projected patch.
 
-        Raises ValueError for sides that are no multiples of the patch, and for `hidden` in a model without mask token.
+        Raises ValueError for sides that are no multiples of the patch, and for `masked` in a model without mask token.
         """
         tokens = self.patch_embedding(images)
-        if hidden is not None:
+        if masked is not None:
             if self.mask_token is None:
-                raise ValueError("this model has no mask token to hide patches with; set mask_token=True in its config")
-            tokens = torch.where(hidden[..., None], self.mask_token, tokens)
+                raise ValueError("this model has no mask token to replace patches; set mask_token=True in its config")
+            tokens = torch.where(masked[..., None], self.mask_token, tokens)
         if self.positions is not None:
-            grid = grid_of(*images.shape[-2:], self.config.patch_size)
-            positions = self.positions[self.config.leading :]
+            grid = patch_grid(*images.shape[-2:], self.config.patch_size)
+            positions = self.positions[self.config.prefix_positions :]
             tokens = tokens + interpolate_positions(positions, self.config.grid, grid, antialias=self.config.antialias)
-        return tokens
+        return F.dropout(tokens, self.config.dropout, self.training)
 
-    def add_leading_tokens(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch tokens width"]:
-        """Put the class token and its like in front, with their positions, and the registers between, without any."""
-        leading = [token for token in (self.class_token, self.distillation_token) if token is not None]
-        front = [torch.stack(leading)] if leading else []
-        if front and self.positions is not None:
-            front = [front[0] + self.positions[: len(leading)]]
+    def add_prefix(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch tokens width"]:
+        """Prepend the class and distillation token with their positions, then the registers, which have none."""
+        tokens = [token for token in (self.class_token, self.distillation_token) if token is not None]
+        prefix = [torch.stack(tokens)] if tokens else []
+        if prefix and self.positions is not None:
+            prefix = [prefix[0] + self.positions[: len(tokens)]]
         if self.registers is not None:
-            front.append(self.registers)
-        front = [tokens.expand(patches.shape[0], -1, -1) for tokens in front]
-        return torch.cat([*front, patches], dim=1)
-
-    @property
-    def before_patches(self) -> int:
-        """How many tokens stand before the first patch."""
-        return self.config.leading + self.config.registers
+            prefix.append(self.registers)
+        return torch.cat([*(part.expand(patches.shape[0], -1, -1) for part in prefix), patches], dim=1)
 
     def angles(self, coordinates: Int[Tensor, "batch patches 2"]) -> Float[Tensor, "batch tokens half_head_dim"] | None:
-        """What rotary positions turn each token by; tokens that are no patches are not turned."""
+        """Return the rotary angles of all tokens from the patches' (row, column); prefix tokens are not rotated."""
         if self.rotary is None:
             return None
-        nowhere = coordinates.new_zeros(coordinates.shape[0], self.before_patches, 2)
-        return self.rotary(torch.cat([nowhere, coordinates], dim=1))
+        origin = coordinates.new_zeros(coordinates.shape[0], self.prefix_tokens, 2)
+        return self.rotary(torch.cat([origin, coordinates], dim=1))
+
+    def embed(
+        self,
+        images: Float[Tensor, "batch channels height width_px"],
+        masked: Bool[Tensor, "batch patches"] | None = None,
+    ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "1 tokens half_head_dim"] | None]:
+        """Return the whole sequence of tokens and its rotary angles (None without). Raises as `embed_patches` does."""
+        tokens = self.add_prefix(self.embed_patches(images, masked))
+        grid = patch_grid(*images.shape[-2:], self.config.patch_size)
+        return tokens, self.angles(patch_coordinates(grid, images.device)[None])
+
+    # ── From tokens to the output ─────────────────────────────────────────────────────────────────────────────────
 
     def encode(
         self, tokens: Float[Tensor, "batch tokens width"], angles: Float[Tensor, "#batch tokens half_head_dim"] | None
     ) -> Float[Tensor, "batch tokens width"]:
-        """The transformer itself (eq. 2–4): every block, then the last norm."""
+        """Apply the transformer (eq. 2–4): every block, then the last norm."""
+        if self.pre_norm is not None:
+            tokens = self.pre_norm(tokens)
         for block in self.blocks:
             tokens = block(tokens, angles=angles)
         return self.norm(tokens)
 
-    # ── What one asks of it ───────────────────────────────────────────────────────────────────────────────────────
-
     def features(
         self,
         images: Float[Tensor, "batch channels height width_px"],
-        hidden: Bool[Tensor, "batch patches"] | None = None,
+        masked: Bool[Tensor, "batch patches"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """Every token after the last norm: the class token first, the patches last. Raises as `embed_patches` does."""
-        tokens = self.add_leading_tokens(self.embed_patches(images, hidden))
-        return self.encode(tokens, self._angles_of(images))
+        """Return every token after the last norm, prefix tokens first. Raises as `embed_patches` does."""
+        return self.encode(*self.embed(images, masked))
 
-    def _angles_of(self, images: Tensor) -> Tensor | None:
-        grid = grid_of(*images.shape[-2:], self.config.patch_size)
-        return self.angles(patch_coordinates(grid, images.device)[None])
+    def hidden_states(
+        self, images: Float[Tensor, "batch channels height width_px"]
+    ) -> list[Float[Tensor, "batch tokens width"]]:
+        """Return depth + 1 states: the input of the first block and the output of each block, before the last norm."""
+        tokens, angles = self.embed(images)
+        states = [tokens if self.pre_norm is None else self.pre_norm(tokens)]
+        for block in self.blocks:
+            states.append(block(states[-1], angles=angles))
+        return states
 
     def pool(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch width"]:
-        """One vector for an image, from the tokens that `features` gives."""
+        """Reduce the tokens of `features` to one vector per image."""
         if self.attention_pooling is not None:
-            return self.attention_pooling(tokens[:, self.before_patches :])
+            return self.attention_pooling(tokens[:, self.prefix_tokens :])
         if self.config.pooling == "mean":
-            return mean_pooling(tokens, self.before_patches)
-        pooled = class_pooling(tokens)
-        return torch.tanh(self.pooler(pooled)) if self.pooler is not None else pooled
+            return tokens[:, self.prefix_tokens :].mean(dim=1)
+        return tokens[:, 0] if self.pooler is None else torch.tanh(self.pooler(tokens[:, 0]))
+
+    def head_logits(
+        self, images: Float[Tensor, "batch channels height width_px"]
+    ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]:
+        """Return the logits of the class head and of the distillation head, for DeiT's loss.
+
+        Raises ValueError for a model without a distillation head.
+        """
+        if self.head is None or self.distillation_head is None:
+            raise ValueError("this model has no distillation head; set distillation_token=True and classes in its config")
+        tokens = self.features(images)
+        return self.head(tokens[:, 0]), self.distillation_head(tokens[:, 1])
 
     def forward(self, images: Float[Tensor, "batch channels height width_px"]) -> Float[Tensor, "batch outputs"]:
-        """One logit per class; the pooled vector itself in a model without a head. Raises as `embed_patches` does."""
+        """Return one logit per class, or the pooled vector of a model without a head. Raises as `embed_patches` does."""
+        if self.distillation_head is not None:
+            return torch.stack(self.head_logits(images)).mean(dim=0)  # DeiT averages its heads (arXiv:2012.12877, § 4)
         pooled = self.pool(self.features(images))
         return pooled if self.head is None else self.head(pooled)
 
@@ -168,27 +197,62 @@ class VisionTransformer(nn.Module):
     def attention_maps(
         self, images: Float[Tensor, "batch channels height width_px"]
     ) -> list[Float[Tensor, "batch heads tokens tokens"]]:
-        """Who looked at whom, one tensor of probabilities per block: each row is a token's look at all tokens."""
-        tokens, angles, maps = self.add_leading_tokens(self.embed_patches(images)), self._angles_of(images), []
-        for block in self.blocks:
-            maps.append(block.attention.weights(block.attention_norm(tokens), angles=angles))
-            tokens = block(tokens, angles=angles)
-        return maps
+        """Return each block's attention probabilities; each row is one query token's distribution over all tokens."""
+        _, angles = self.embed(images)
+        pairs = zip(self.blocks, self.hidden_states(images)[:-1], strict=True)
+        return [block.attention.weights(block.attention_norm(state), angles=angles) for block, state in pairs]
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> "VisionTransformer":
-        """A published ViT or DINOv2 (with or without registers) from its folder, in evaluation mode.
+        """Load a published ViT, DeiT or DINOv2 (with or without registers) from its folder, in evaluation mode.
 
-        Raises CourseError when the folder holds another model, lacks weights or holds too many.
+        Raises CourseError when the folder holds another model, or its weights do not match the config.
         """
-        config = huggingface.read_config(folder)
+        config = config_mapping.read_config(folder)
         model = cls(config).to(dtype)
-        load_weights(model, folder, huggingface.table(config))
+        load_weights(model, folder, config_mapping.weight_table(config))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder that `transformers` reads. Raises CourseError for a model that has no published class."""
-        written = huggingface.write_config(self.config)
-        save_pretrained(folder, self, huggingface.table(self.config), written)
+        settings = config_mapping.write_config(self.config)
+        save_pretrained(folder, self, config_mapping.weight_table(self.config), settings)
+
+
+def transformer_block(config: VisionTransformerConfig, layer: int) -> Block:
+    """Build block number `layer`, counted from 0, of a Vision Transformer."""
+    return Block(
+        Attention(config.width, config.heads, bias=config.qkv_bias, output_bias=True),
+        SwiGLU(config.width, config.mlp_dim, bias=True) if config.swiglu else plain_mlp(config),
+        partial(nn.LayerNorm, config.width, eps=config.norm_eps),
+        layer_scale=config.layer_scale,
+        dropout=config.dropout,
+        # Early blocks are dropped rarely: all later blocks need their output (arXiv:1603.09382, section 3).
+        drop_path=config.drop_path * layer / max(config.depth - 1, 1),
+    )
+
+
+def plain_mlp(config: VisionTransformerConfig) -> MLP:
+    """Build the two-layer MLP with the config's activation."""
+    return MLP(config.width, config.mlp_dim, activation=ACTIVATIONS[config.activation], dropout=config.dropout)
+
+
+class AttentionPooling(nn.Module):
+    """Pool patches by cross-attention with one learned query, followed by a residual MLP.
+
+    This is the "multihead attention pooling" head of arXiv:2106.04560, section 3.2, which SigLIP uses.
+    """
+
+    def __init__(self, config: VisionTransformerConfig):
+        super().__init__()
+        self.probe = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
+        self.attention = Attention(config.width, config.heads)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp = plain_mlp(config)
+
+    def forward(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch width"]:
+        query = self.probe.expand(patches.shape[0], 1, -1)
+        pooled = self.attention(query, patches)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
