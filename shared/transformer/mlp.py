@@ -1,10 +1,25 @@
 """The MLP of a block, applied to each token separately: the plain one and its gated form."""
 
 from collections.abc import Callable
+from functools import partial
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Return x · sigmoid(1.702 x), a fast approximation of GELU (arXiv:1606.08415, section 2) that CLIP uses."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quick_gelu": quick_gelu,
+    "gelu": F.gelu,
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+}
+"""Activations by the names that published configs give them."""
 
 
 class MLP(nn.Module):

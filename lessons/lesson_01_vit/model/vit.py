@@ -212,13 +212,13 @@ class VisionTransformer(nn.Module):
         """
         config = config_mapping.read_config(folder)
         model = cls(config).to(dtype)
-        load_weights(model, folder, config_mapping.weight_table(config))
+        load_weights(model, folder, config_mapping.weight_names(config))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder that `transformers` reads. Raises CourseError for a model that has no published class."""
         settings = config_mapping.write_config(self.config)
-        save_pretrained(folder, self, config_mapping.weight_table(self.config), settings)
+        save_pretrained(folder, self, config_mapping.weight_names(self.config), settings)
 
 
 def transformer_block(config: VisionTransformerConfig, layer: int) -> Block:

@@ -1,8 +1,8 @@
-"""The same two losses where the batch lies spread over several processes, `rows` pairs in each.
+"""CLIP's and SigLIP's loss for a batch that is split over processes, `rows` pairs in each.
 
-Each process computes its own part L_p. Their mean over processes is the loss of the whole batch, and data-parallel
-training, which averages the gradients of the weights, makes it the gradient of the whole batch too. Without torchrun
-both are the plain losses.
+Each process computes its own part L_p. The mean of the parts over processes is the loss of the whole batch.
+Data-parallel training averages the weights' gradients, so it gets the gradient of the whole batch too. In a single
+process, both functions equal the losses in losses.py.
 """
 
 import torch
@@ -17,16 +17,16 @@ from shared.distributed import all_gather_with_gradients, rank, ring_exchange, w
 def gathered_info_nce(
     images: Float[Tensor, "rows width"], texts: Float[Tensor, "rows width"], logit_scale: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """CLIP's loss with the negatives of all processes: my rows and my columns of the great matrix, never all of it.
+    """Return this process's part of InfoNCE with the negatives of all processes: its rows and columns of the logits.
 
-    Everyone's vectors come here, and the gradients go home: without those, a text would learn nothing from the
-    images of other processes.
+    The vectors of all processes are gathered, and gradients flow back to the process that computed each vector.
+    Without these gradients, a text would learn nothing from the images of other processes.
     """
     all_images, all_texts = all_gather_with_gradients(images), all_gather_with_gradients(texts)
-    own = torch.arange(len(images), device=images.device) + rank() * len(images)
-    by_image = F.cross_entropy(logit_scale * similarity(images, all_texts), own)
-    by_text = F.cross_entropy(logit_scale * similarity(texts, all_images), own)
-    return 0.5 * (by_image + by_text)
+    labels = torch.arange(len(images), device=images.device) + rank() * len(images)
+    image_to_text = F.cross_entropy(logit_scale * similarity(images, all_texts), labels)
+    text_to_image = F.cross_entropy(logit_scale * similarity(texts, all_images), labels)
+    return 0.5 * (image_to_text + text_to_image)
 
 
 def ring_sigmoid_loss(
@@ -35,15 +35,15 @@ def ring_sigmoid_loss(
     logit_scale: Float[Tensor, ""],
     logit_bias: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """SigLIP's loss with the negatives of all processes, one neighbor's texts at a time (arXiv:2303.15343, section 3.3).
+    """Return this process's part of the sigmoid loss, exchanging texts in a ring (arXiv:2303.15343, section 3.3).
 
-    My images stay, the texts travel round the ring. Only [rows, rows] numbers are ever compared at once, and nothing is
-    gathered: it is a sum over pairs, so the pairs may come in any order.
+    Images stay in their process and texts move to the next one. The loss is a sum over pairs, so their order does not
+    matter, and only [rows, rows] logits exist at a time.
     """
     loss = sigmoid_loss(images, texts, logit_scale, logit_bias)
     for _ in range(world_size() - 1):
         texts = ring_exchange(texts)
-        # None of these texts belongs to any of my images.
+        # None of these texts matches any image of this process.
         logits = logit_scale * similarity(images, texts) + logit_bias
         loss = loss - F.logsigmoid(-logits).sum() / len(images)
     return loss

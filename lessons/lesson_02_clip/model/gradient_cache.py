@@ -1,10 +1,10 @@
-"""A batch larger than the memory: contrast all vectors, but keep the inner activations of a few pairs only.
+"""Train with a batch larger than memory: contrast all vectors, but store the activations of one chunk at a time.
 
-A contrastive loss cannot be accumulated over small batches: 64 pairs at a time give each image 63 negatives, however
-many such steps are added up. But the loss itself needs only the *vectors* of the large batch, and those are small.
-So (arXiv:2101.06983, section 3.3): compute all vectors and forget how; compute the loss and its gradient by the vectors;
-then compute each chunk's vectors once more, this time with notes, and pass on its share of that gradient. It costs a
-second forward pass, and what stays in memory is one chunk.
+A contrastive loss cannot be accumulated over small batches: batches of 64 give each image 63 negatives, however many
+of them are summed. But the loss needs only the *vectors* of the large batch, which are small. The method
+(arXiv:2101.06983, section 3.3): encode everything without storing activations; compute the loss and its gradient with
+respect to the vectors; encode each chunk again, with activations, and backpropagate its part of that gradient. The
+cost is a second forward pass; the memory is that of one chunk.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from torch.utils.checkpoint import checkpoint
 def encode_in_chunks(
     encode: Callable[[Tensor], Tensor], inputs: Tensor, chunk: int
 ) -> Float[Tensor, "batch embedding"]:
-    """The same vectors and the same gradients as `encode(inputs)`, with the activations of `chunk` rows at a time.
+    """Return the vectors and gradients of `encode(inputs)`, storing the activations of `chunk` rows at a time.
 
-    `encode` must give a row's vector from that row alone (no batch normalization). It draws the same random numbers
-    (dropout, stochastic depth) both times. Raises ValueError for a chunk of no rows.
+    `encode` must compute each row's vector from that row alone (no batch normalization). It draws the same random
+    numbers (dropout, stochastic depth) both times. Raises ValueError for a chunk of no rows.
     """
     if chunk < 1:
-        raise ValueError(f"chunk is {chunk}; expected the number of rows that memory holds, at least 1")
-    # PyTorch's checkpoint does what the paper does for each chunk: forget now, and compute again when the gradient comes.
+        raise ValueError(f"chunk is {chunk}; expected the number of rows that fit into memory, at least 1")
+    # PyTorch's activation checkpointing does this for each chunk: discard activations, recompute them when needed.
     return torch.cat([checkpoint(encode, rows, use_reentrant=False) for rows in inputs.split(chunk)])

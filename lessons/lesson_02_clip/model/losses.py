@@ -1,7 +1,7 @@
-"""Two ways to say "this picture belongs to this caption, and to none of the others".
+"""CLIP's loss (InfoNCE) and SigLIP's loss (sigmoid): contrast matching pairs with all other pairs of a batch.
 
-Both take unit vectors: row i of the images belongs to row i of the texts. So captions must be *unique* in a batch:
-where two pictures share one, each is punished for liking the other's, which is its own.
+Both take unit vectors; row i of the images matches row i of the texts. Captions must be *unique* in a batch: if two
+images share a caption, each loss penalizes the similarity of an image and a caption that describes it.
 """
 
 import torch
@@ -13,22 +13,22 @@ from torch.nn import functional as F
 def similarity(
     images: Float[Tensor, "images width"], texts: Float[Tensor, "texts width"]
 ) -> Float[Tensor, "images texts"]:
-    """The cosine of every image with every text, for unit vectors."""
+    """Return the cosine similarity of every image and every text, for unit vectors."""
     return images @ texts.T
 
 
 def info_nce(
     images: Float[Tensor, "batch width"], texts: Float[Tensor, "batch width"], logit_scale: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """CLIP's loss (arXiv:2103.00020, figure 3): each image names its text among all, each text its image, both averaged.
+    """Return CLIP's loss: the mean cross-entropy of image → text and text → image (arXiv:2103.00020, figure 3).
 
-    `logit_scale` is one over the temperature, by which cosines are multiplied before the softmax.
+    `logit_scale` is one over the temperature; cosines are multiplied by it before the softmax.
     """
     # exercise 2.3: InfoNCE
     logits = logit_scale * similarity(images, texts)
-    # The right answers stand on the diagonal, whether one reads along rows or along columns.
-    own = torch.arange(len(logits), device=logits.device)
-    return 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
+    # The matching pairs are on the diagonal, for rows and for columns.
+    labels = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels))
     # end exercise
 
 
@@ -38,10 +38,10 @@ def sigmoid_loss(
     logit_scale: Float[Tensor, ""],
     logit_bias: Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
-    """SigLIP's loss (arXiv:2303.15343, algorithm 1): of each pair by itself, is it one? Summed, per image.
+    """Return SigLIP's loss: binary cross-entropy of each pair, summed per image (arXiv:2303.15343, algorithm 1).
 
-    No row needs to know another, so that the batch can be as small, or as spread over machines, as one likes. The bias
-    starts far below zero: of batch² pairs only batch are true, and that should not have to be learned first.
+    Each pair contributes independently, so the batch can be split over processes. The bias is initialized far below
+    zero: only `batch` of the batch² pairs match, and this prior need not be learned.
     """
     # exercise 2.4: the sigmoid loss
     logits = logit_scale * similarity(images, texts) + logit_bias

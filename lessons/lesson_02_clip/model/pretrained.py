@@ -5,20 +5,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from data.toybox.tensors import normalize_pixels
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.dual_encoder import CLIP
-from lessons.lesson_02_clip.model.vision_tower import VisionTower
 from shared.course.checkpoint import checkpoint_folder
 
 
-def load_vision_encoder() -> VisionTower:
+def load_vision_encoder() -> VisionTransformer:
     """Load the image encoder of the shipped CLIP, frozen. Raises CourseError when its checkpoint is missing."""
     folder = checkpoint_folder("lesson_02_clip", lesson=2)
-    return CLIP.from_pretrained(folder).image_tower.eval().requires_grad_(False)
+    return CLIP.from_pretrained(folder).image_encoder.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def vision_features(
-    vision_encoder: VisionTower, pixels: UInt8[Tensor, "images 3 size size"], device: str
+    vision_encoder: VisionTransformer, pixels: UInt8[Tensor, "images 3 size size"], device: str
 ) -> Float[Tensor, "images tokens width"]:
     """Encode images once: the hidden states that enter the last block, each token normalized to one scale.
 

@@ -1,7 +1,7 @@
-"""What such a model is for: naming pictures it has not been taught to name, and finding what fits.
+"""Zero-shot classification and retrieval with a dual encoder.
 
-A classifier has a row of weights for each class. Here the row is *written*: it is the vector of a caption of the class
-(arXiv:2103.00020, section 3.1.2), so that the list of classes is a list of sentences, and can change at any time.
+The weights of a classifier are one row per class. Here each row is the vector of a caption of the class
+(arXiv:2103.00020, section 3.1.2). The list of classes is a list of sentences and can be changed without training.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lessons.lesson_02_clip.model.dual_encoder import unit
+from lessons.lesson_02_clip.model.dual_encoder import unit_vectors
 
-# A few of the templates that section 3.1.4 is about; "{}" is the class.
+# A few of the templates of section 3.1.4; "{}" stands for the class name.
 TEMPLATES = (
     "a photo of a {}.",
     "a bad photo of a {}.",
@@ -25,12 +25,12 @@ TEMPLATES = (
 
 
 def ensemble(prompts: Float[Tensor, "classes templates embedding"]) -> Float[Tensor, "classes embedding"]:
-    """One unit vector a class from the unit vectors of several prompts (section 3.1.4).
+    """Return one unit vector per class from the unit vectors of several prompts (section 3.1.4).
 
-    Averaged in the space of vectors, not of probabilities: so a hundred templates cost as much as one, later.
+    Vectors are averaged, not probabilities: classification with a hundred templates then costs as much as with one.
     """
-    # exercise 2.6: one class of many prompts
-    return unit(prompts.mean(dim=1))
+    # exercise 2.6: prompt ensembles
+    return unit_vectors(prompts.mean(dim=1))
     # end exercise
 
 
@@ -41,9 +41,9 @@ def class_vectors(
     classes: Sequence[str],
     templates: Sequence[str] = TEMPLATES,
 ) -> Float[Tensor, "classes embedding"]:
-    """The weights of a classifier that was never trained. Raises ValueError for a template without a place for the class."""
+    """Return the weights of a zero-shot classifier. Raises ValueError for a template without a place for the class."""
     if wrong := [template for template in templates if "{}" not in template]:
-        raise ValueError(f"the template {wrong[0]!r} has no {{}} where the class belongs")
+        raise ValueError(f"the template {wrong[0]!r} has no {{}} where the class name is inserted")
     prompts = [template.replace("{}", name) for name in classes for template in templates]
     return ensemble(encode_texts(tokenize(prompts)).unflatten(0, (len(classes), len(templates))))
 
@@ -51,28 +51,28 @@ def class_vectors(
 def classify(
     images: Float[Tensor, "images embedding"], classes: Float[Tensor, "classes embedding"]
 ) -> Int[Tensor, "images"]:
-    """The nearest class of each image."""
+    """Return the most similar class of each image."""
     return (images @ classes.T).argmax(dim=1)
 
 
 def recall_at(
-    k: int, similarity: Float[Tensor, "queries candidates"], own: Int[Tensor, "queries"]
+    k: int, similarity: Float[Tensor, "queries candidates"], matches: Int[Tensor, "queries"]
 ) -> Float[Tensor, ""]:
-    """The share of queries whose own candidate is among the `k` nearest; `own[i]` is its number (retrieval: appendix E.1).
+    """Return the fraction of queries whose match, candidate `matches[i]`, is among the `k` most similar (appendix E.1).
 
-    Of equally near candidates each is counted as before the own one: a model that gives all the same vector finds nothing.
+    Candidates as similar as the match are ranked before it, so a model that returns one vector for everything scores 0.
     """
-    # exercise 2.7: found among the first k
-    mine = similarity.gather(1, own[:, None])
-    before = (similarity >= mine).sum(dim=1) - 1
-    return (before < k).float().mean()
+    # exercise 2.7: recall at k
+    match_similarity = similarity.gather(1, matches[:, None])
+    rank = (similarity >= match_similarity).sum(dim=1) - 1
+    return (rank < k).float().mean()
     # end exercise
 
 
 def modality_gap(images: Float[Tensor, "images embedding"], texts: Float[Tensor, "texts embedding"]) -> float:
-    """How far the mean image lies from the mean text, both of unit vectors (arXiv:2203.02053, section 4.2).
+    """Return the distance between the mean image and the mean text vector, all unit vectors (arXiv:2203.02053, § 4.2).
 
-    Contrast asks only that the right text be nearer than the wrong ones. It leaves images and texts in two separate
-    cones, and this is the distance between them.
+    The loss only requires that matching texts are more similar than others. Images and texts can therefore occupy two
+    separate cones.
     """
     return (images.mean(dim=0) - texts.mean(dim=0)).norm().item()

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from lessons.lesson_02_clip import model as ours
-from lessons.lesson_02_clip.model import huggingface
+from lessons.lesson_02_clip.model import config_mapping as huggingface
 from shared.errors import CourseError
 
 EYE = {"hidden_size": 20, "num_hidden_layers": 3, "num_attention_heads": 5, "intermediate_size": 28, "image_size": 12, "patch_size": 3, "num_channels": 2}  # fmt: skip

@@ -2,7 +2,7 @@
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_02_clip.model import VisionTowerConfig
-from lessons.lesson_02_clip.model.huggingface import vision_table
+from lessons.lesson_02_clip.model.config_mapping import vision_table
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
 from shared.pretrained import Join, Rearrange, Rename, Rule, WeightNames, with_prefix
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_02_clip.model.huggingface import CLIP_VISION, vision_table, write_vision_config
+from lessons.lesson_02_clip.model.config_mapping import CLIP_VISION, vision_table, write_vision_config
 from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size
 from lessons.lesson_05_llava.model.projector import Projector
 from shared import pretrained

@@ -1,4 +1,4 @@
-"""What published files call each weight: the tables of ViT, DeiT, MAE, DINOv2, and DINOv2 with registers."""
+"""Names of the weights in published files: tables for ViT, DeiT, MAE, DINOv2, and DINOv2 with registers."""
 
 from lessons.lesson_01_vit.model.config import VisionTransformerConfig
 from shared.pretrained import Rearrange, Rename, Rule, Split, WeightNames, with_prefix
@@ -32,12 +32,12 @@ MLP = [
     Rename("mlp.fc1.{leaf}", "mlp.up.{leaf}"),
     Rename("mlp.fc2.{leaf}", "mlp.down.{leaf}"),
 ]
-# On disk a SwiGLU's two matrices on the way in are one.
+# Published files store a SwiGLU's gate and up projection as one matrix.
 SWIGLU = [
     Split("mlp.weights_in.{leaf}", ["mlp.gate.{leaf}", "mlp.up.{leaf}"]),
     Rename("mlp.weights_out.{leaf}", "mlp.down.{leaf}"),
 ]
-# Files written from a model's state in memory since version 5 of transformers carry its new modules' names.
+# Files written from a state dict in memory since version 5 of transformers use its new module names.
 ATTENTION_IN_MEMORY = [
     Rename("attention.q_proj.{leaf}", "attention.query.{leaf}"),
     Rename("attention.k_proj.{leaf}", "attention.key.{leaf}"),
@@ -54,8 +54,8 @@ VIT_BLOCK_IN_MEMORY = [*ATTENTION_IN_MEMORY, *VIT_NORMS, *MLP]
 # ── Whole models ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def vit_table(config: VisionTransformerConfig, architecture: str) -> WeightNames:
-    """`ViTModel`, or one of the classes that keep it under a prefix and put heads beside it."""
+def vit_weight_names(config: VisionTransformerConfig, architecture: str) -> WeightNames:
+    """Return the names of `ViTModel`, or of a class that has it under a prefix and adds heads."""
     rules = [*_embeddings(config), *with_prefix("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
     also_read = with_prefix("layers.{n}.", "blocks.{n}.", VIT_BLOCK_IN_MEMORY)
     if architecture == "ViTModel":
@@ -71,9 +71,9 @@ def vit_table(config: VisionTransformerConfig, architecture: str) -> WeightNames
     return WeightNames([*with_prefix(prefix, "", rules), *heads], also_read=with_prefix(prefix, "", also_read))
 
 
-def dinov2_table(config: VisionTransformerConfig) -> WeightNames:
-    """`Dinov2Model` and `Dinov2WithRegistersModel`."""
-    block = [*DINOV2_BLOCK, *(SWIGLU if config.mlp == "swiglu" else MLP)]
+def dinov2_weight_names(config: VisionTransformerConfig) -> WeightNames:
+    """Return the names of `Dinov2Model` and `Dinov2WithRegistersModel`."""
+    block = [*DINOV2_BLOCK, *(SWIGLU if config.swiglu else MLP)]
     in_memory = [*ATTENTION_IN_MEMORY, *SWIGLU_IN_MEMORY]
     return WeightNames(
         [*_embeddings(config), *with_prefix("encoder.layer.{n}.", "blocks.{n}.", block)],
@@ -81,8 +81,8 @@ def dinov2_table(config: VisionTransformerConfig) -> WeightNames:
     )
 
 
-def autoencoder_table(config: VisionTransformerConfig) -> WeightNames:
-    """`ViTMAEForPreTraining`; `config` is that of its encoder."""
+def mae_weight_names(config: VisionTransformerConfig) -> WeightNames:
+    """Return the names of `ViTMAEForPreTraining`; `config` is that of its encoder."""
     encoder = [*_embeddings(config), *with_prefix("encoder.layer.{n}.", "blocks.{n}.", VIT_BLOCK)]
     decoder = [
         Rename("decoder_embed.{leaf}", "decoder_embedding.{leaf}"),
@@ -97,13 +97,14 @@ def autoencoder_table(config: VisionTransformerConfig) -> WeightNames:
         also_read=[
             *with_prefix("vit.layers.{n}.", "encoder.blocks.{n}.", VIT_BLOCK_IN_MEMORY),
             *with_prefix("decoder.decoder_layers.{n}.", "decoder_blocks.{n}.", VIT_BLOCK_IN_MEMORY),
-            # Version 5 of transformers, writing its new `layers.` under the old `encoder.layer.`, also hits `decoder_layers.`
+            # Version 5 of transformers writes its new `layers.` as the old `encoder.layer.`, even in `decoder_layers.`
             *with_prefix("decoder.decoder_encoder.layer.{n}.", "decoder_blocks.{n}.", VIT_BLOCK),
         ],
     )
 
 
 def _embeddings(config: VisionTransformerConfig) -> list[Rule]:
+    # Published patch embeddings are convolution kernels, channel first; ours are linear layers, channel last.
     kernel = Rearrange(
         "width channels row column -> width (row column channels)",
         channels=config.channels,

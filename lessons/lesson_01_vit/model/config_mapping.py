@@ -1,7 +1,7 @@
-"""The settings of published checkpoints, `config.json`, in both directions; the weights' names are in huggingface_names.py.
+"""Map the `config.json` of published checkpoints to our configs, and back; weight_names.py maps the weights.
 
-Read and written: `ViTModel`, `ViTForImageClassification`, `DeiTForImageClassificationWithTeacher`, `ViTMAEForPreTraining`,
-`Dinov2Model` and `Dinov2WithRegistersModel`, as they lie in the folders that people download.
+Supported are `ViTModel`, `ViTForImageClassification`, `DeiTForImageClassificationWithTeacher`, `ViTMAEForPreTraining`,
+`Dinov2Model` and `Dinov2WithRegistersModel`, in the folder layout of the Hugging Face hub.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lessons.lesson_01_vit.model.config import MaskedAutoencoderConfig, VisionTransformerConfig
-from lessons.lesson_01_vit.model.huggingface_names import dinov2_table, vit_table
+from lessons.lesson_01_vit.model.weight_names import dinov2_weight_names, vit_weight_names
 from shared import pretrained
 from shared.errors import CourseError
 from shared.pretrained import Checkpoint, Fixed, Setting, WeightNames, read_settings, write_settings
@@ -55,7 +55,7 @@ REGISTERS_SETTINGS = [
     *DINOV2_SETTINGS,
     Setting("patch_size", "patch_size", 16),
     Setting("num_register_tokens", "registers", 4),
-    # Published files say so, and the class does nothing else.
+    # Written in published files; the published class supports no other values.
     Fixed("interpolate_antialias", True),
     Fixed("interpolate_offset", 0.0),
 ]
@@ -64,7 +64,7 @@ REGISTERS_SETTINGS = [
 
 
 def read_config(folder: Path | str) -> VisionTransformerConfig:
-    """Our config of a published folder. Raises CourseError when the folder holds another kind of model."""
+    """Return our config of a published ViT, DeiT or DINOv2. Raises CourseError when the folder holds another model."""
     config = _read(folder)
     match config.get("model_type"):
         case "vit":
@@ -74,75 +74,74 @@ def read_config(folder: Path | str) -> VisionTransformerConfig:
         case "dinov2" | "dinov2_with_registers":
             return _read_dinov2(config, folder)
     raise CourseError(
-        f"{folder} holds a model of type {config.get('model_type')!r}; this reads vit, deit, dinov2, dinov2_with_registers"
+        f"{folder} holds a model of type {config.get('model_type')!r}; "
+        "expected vit, deit, dinov2 or dinov2_with_registers"
     )
 
 
 def read_autoencoder_config(folder: Path | str) -> MaskedAutoencoderConfig:
-    """Our config of a published masked autoencoder. Raises CourseError when the folder holds another kind of model."""
+    """Return our config of a published masked autoencoder. Raises CourseError when the folder holds another model."""
     config = _read(folder)
     if config.get("model_type") != "vit_mae":
-        raise CourseError(
-            f"{folder} holds a model of type {config.get('model_type')!r}; a masked autoencoder is a vit_mae"
-        )
+        raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; expected vit_mae")
     encoder = VisionTransformerConfig(**read_settings(VIT_SETTINGS, config), positions="sine-cosine")
     return MaskedAutoencoderConfig(encoder, **read_settings(DECODER_SETTINGS, config))
 
 
 def _read(folder: Path | str) -> dict[str, Any]:
     config = pretrained.read_config(folder)
-    sides = config.get("patch_size")
-    if isinstance(sides, list):
-        if len(set(sides)) != 1:
-            raise CourseError(f"patch_size is {sides} in {folder}; patches here are square")
-        config["patch_size"] = sides[0]
+    patch_size = config.get("patch_size")
+    if isinstance(patch_size, list):
+        if len(set(patch_size)) != 1:
+            raise CourseError(f"patch_size is {patch_size} in {folder}; only square patches are supported")
+        config["patch_size"] = patch_size[0]
     return config
 
 
 def _read_vit(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
-    ours = read_settings([*VIT_SETTINGS, Fixed("pooler_act", "tanh")], config)
-    if config.get("pooler_output_size", ours["width"]) not in (None, ours["width"]):
-        raise CourseError(f"pooler_output_size {config['pooler_output_size']} differs from hidden_size {ours['width']}")
-    # What the file holds decides: some published ViTModels (DINO's) have no pooler, and no setting that says so.
+    fields = read_settings([*VIT_SETTINGS, Fixed("pooler_act", "tanh")], config)
+    width = fields["width"]
+    if config.get("pooler_output_size", width) not in (None, width):
+        raise CourseError(f"pooler_output_size {config['pooler_output_size']} differs from hidden_size {width}")
+    # Decided by the weights: some published ViTModels (DINO's) have no pooler, and their configs have no setting for it.
     with Checkpoint(folder) as checkpoint:
-        classifies = "classifier.weight" in checkpoint.shapes
-        pooler = not classifies and "pooler.dense.weight" in checkpoint.shapes
-    return VisionTransformerConfig(**ours, **(_classes(config) if classifies else {}), pooler=pooler)
+        classifier = "classifier.weight" in checkpoint.shapes
+        pooler = not classifier and "pooler.dense.weight" in checkpoint.shapes
+    return VisionTransformerConfig(**fields, **(_classes(config) if classifier else {}), pooler=pooler)
 
 
 def _read_deit(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
     with Checkpoint(folder) as checkpoint:
         if "distillation_classifier.weight" not in checkpoint.shapes:
             raise CourseError(
-                f"{folder} holds a DeiT without its two heads; this reads DeiTForImageClassificationWithTeacher"
+                f"{folder} holds a DeiT without its two heads; expected DeiTForImageClassificationWithTeacher"
             )
-    ours = read_settings(VIT_SETTINGS, config)
-    return VisionTransformerConfig(**ours, **_classes(config), distillation_token=True)
+    fields = read_settings(VIT_SETTINGS, config)
+    return VisionTransformerConfig(**fields, **_classes(config), distillation_token=True)
 
 
 def _read_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
     architecture = (config.get("architectures") or [""])[0]
     if "Classification" in architecture:
-        raise CourseError(f"{folder} holds {architecture}; of DINOv2 this reads the encoder, without a head")
+        raise CourseError(f"{folder} holds {architecture}; only DINOv2 encoders without a head are supported")
     registers = config["model_type"] == "dinov2_with_registers"
-    ours = read_settings(REGISTERS_SETTINGS if registers else PLAIN_DINOV2_SETTINGS, config)
-    swiglu, ratio = ours.pop("swiglu"), ours.pop("mlp_ratio")
+    fields = read_settings(REGISTERS_SETTINGS if registers else PLAIN_DINOV2_SETTINGS, config)
     if registers:
-        ours |= {"antialias": True, "mask_token": True}
-    mlp_dim = _mlp_dim(ours["width"], ratio, swiglu)
-    return VisionTransformerConfig(**ours, mlp_dim=mlp_dim, mlp="swiglu" if swiglu else "gelu")
+        fields |= {"antialias": True, "mask_token": True}
+    mlp_dim = _mlp_dim(fields["width"], fields.pop("mlp_ratio"), fields["swiglu"])
+    return VisionTransformerConfig(**fields, mlp_dim=mlp_dim)
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Published configs count classes by naming them; without names the class assumes two."""
+    """Return number and names of classes: published configs list names; without names or a number, the default is 2."""
     names = config.get("id2label")
     if not names:
         return {"classes": config.get("num_labels") or 2}
-    return {"classes": len(names), "labels": tuple(names[number] for number in sorted(names, key=int))}
+    return {"classes": len(names), "labels": tuple(names[label] for label in sorted(names, key=int))}
 
 
 def _mlp_dim(width: int, ratio: float, swiglu: bool) -> int:
-    """DINOv2's feed-forward width: a SwiGLU has three matrices instead of two, so it takes two thirds, in eights."""
+    """Return DINOv2's inner width: a SwiGLU has three linear layers, so it uses 2/3, rounded up to a multiple of 8."""
     mlp_dim = int(width * ratio)
     return (int(mlp_dim * 2 / 3) + 7) // 8 * 8 if swiglu else mlp_dim
 
@@ -150,55 +149,62 @@ def _mlp_dim(width: int, ratio: float, swiglu: bool) -> int:
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def table(config: VisionTransformerConfig) -> WeightNames:
-    """The published names of a config's weights. Raises CourseError when no published class is such a model."""
+def weight_names(config: VisionTransformerConfig) -> WeightNames:
+    """Return the published names of a model's weights. Raises CourseError when no published class fits the config."""
     architecture = _published_class(config)
-    return dinov2_table(config) if architecture.startswith("Dinov2") else vit_table(config, architecture)
+    if architecture.startswith("Dinov2"):
+        return dinov2_weight_names(config)
+    return vit_weight_names(config, architecture)
 
 
 def write_config(config: VisionTransformerConfig) -> dict[str, Any]:
-    """The published settings of our config. Raises CourseError when no published class is such a model."""
-    architecture, ours = _published_class(config), asdict(config)
+    """Return the published settings of our config. Raises CourseError when no published class fits it."""
+    architecture, fields = _published_class(config), asdict(config)
     if architecture.startswith("Dinov2"):
-        swiglu = config.mlp == "swiglu"
-        ours |= {"swiglu": swiglu, "mlp_ratio": _ratio(config, swiglu)}
-        kind = "dinov2" if architecture == "Dinov2Model" else "dinov2_with_registers"
-        written = write_settings(PLAIN_DINOV2_SETTINGS if kind == "dinov2" else REGISTERS_SETTINGS, ours)
+        fields["mlp_ratio"] = _mlp_ratio(config)
+        model_type = "dinov2" if architecture == "Dinov2Model" else "dinov2_with_registers"
+        settings = write_settings(PLAIN_DINOV2_SETTINGS if model_type == "dinov2" else REGISTERS_SETTINGS, fields)
     else:
-        kind = "deit" if architecture.startswith("DeiT") else "vit"
-        written = write_settings(VIT_SETTINGS, ours) | _labels(config)
-    return {"model_type": kind, "architectures": [architecture], **written}
+        model_type = "deit" if architecture.startswith("DeiT") else "vit"
+        settings = write_settings(VIT_SETTINGS, fields) | _labels(config)
+    return {"model_type": model_type, "architectures": [architecture], **settings}
 
 
 def write_autoencoder_config(config: MaskedAutoencoderConfig) -> dict[str, Any]:
-    """The published settings of our masked autoencoder. Raises CourseError when its encoder is no plain ViT."""
+    """Return the published settings of a masked autoencoder. Raises CourseError when its encoder is no plain ViT."""
     encoder = config.encoder
     if encoder.registers or encoder.positions not in ("sine-cosine", "learned") or encoder.classes:
         raise CourseError(
             "a published masked autoencoder has a plain encoder: no registers, no rotary positions, no head"
         )
-    ours = asdict(config) | {"decoder_mlp_dim": config.decoder_mlp_dim or 4 * config.decoder_width}
-    written = write_settings(VIT_SETTINGS, asdict(encoder)) | write_settings(DECODER_SETTINGS, ours)
-    return {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"], **written}
+    fields = asdict(config) | {"decoder_mlp_dim": config.decoder_mlp_dim or 4 * config.decoder_width}
+    settings = write_settings(VIT_SETTINGS, asdict(encoder)) | write_settings(DECODER_SETTINGS, fields)
+    return {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"], **settings}
 
 
 def _labels(config: VisionTransformerConfig) -> dict[str, dict]:
-    """How published configs name their classes, and so count them; a ViT without a head has none."""
-    labels = config.labels or [f"LABEL_{number}" for number in range(config.classes)]
+    """Return the names of the classes, by which published configs count them; nothing for a ViT without a head."""
+    labels = config.labels or [f"LABEL_{index}" for index in range(config.classes)]
     if not labels:
         return {}
     return {
-        "id2label": {str(number): label for number, label in enumerate(labels)},
-        "label2id": {label: number for number, label in enumerate(labels)},
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
     }
 
 
 def _published_class(config: VisionTransformerConfig) -> str:
-    """The class of `transformers` that a config is. Raises CourseError when it is none."""
-    plain = config.positions == "learned" and config.pooling == "class"
+    """Return the class of `transformers` that a config describes. Raises CourseError when there is none."""
+    plain = (
+        config.positions == "learned"
+        and config.pooling == "class"
+        and config.activation == "gelu"
+        and config.patch_bias
+        and not (config.pre_norm or config.dropout)
+    )
     if plain and config.layer_scale is None:
-        added = config.registers or config.antialias or config.mask_token or config.drop_path
-        if config.mlp == "gelu" and not added and not (config.classes and config.pooler):
+        added = config.registers or config.antialias or config.mask_token or config.drop_path or config.swiglu
+        if not added and not (config.classes and config.pooler):
             if config.distillation_token and config.classes:
                 return "DeiTForImageClassificationWithTeacher"
             if not config.distillation_token:
@@ -209,17 +215,17 @@ def _published_class(config: VisionTransformerConfig) -> str:
         if not config.registers and not config.antialias:
             return "Dinov2Model"
     raise CourseError(
-        "no published class is a model with these choices, so no other program could read it. Published are: a ViT or a "
+        "no published class fits this config, so no other program could read the checkpoint. Published are: a ViT or a "
         "DeiT (learned positions, class token, gelu, nothing added), a DINOv2 (with layer_scale, without a head) and a "
         f"DINOv2 with registers (with antialias and mask_token too). Given: {config}"
     )
 
 
-def _ratio(config: VisionTransformerConfig, swiglu: bool) -> int:
-    """The whole ratio that gives this feed-forward width; DINOv2's config knows no other."""
+def _mlp_ratio(config: VisionTransformerConfig) -> int:
+    """Return the integer ratio that gives this inner width; DINOv2's config has no other setting for it."""
     for ratio in range(1, 4 * config.mlp_dim // config.width + 2):
-        if _mlp_dim(config.width, ratio, swiglu) == config.mlp_dim:
+        if _mlp_dim(config.width, ratio, config.swiglu) == config.mlp_dim:
             return ratio
     raise CourseError(
-        f"DINOv2 has no whole mlp_ratio for a feed-forward width of {config.mlp_dim} at width {config.width}"
+        f"DINOv2 has no integer mlp_ratio for an MLP with inner width {config.mlp_dim} at width {config.width}"
     )
