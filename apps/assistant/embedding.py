@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_05_llava.model import Llava, Projector, huggingface
 from shared import pretrained
 from shared.errors import CourseError
@@ -32,7 +32,7 @@ class EmbeddingLlava(Llava):
 
     def __init__(
         self,
-        vision: VisionTower,
+        vision: VisionTransformer,
         image_projection: nn.Linear,
         projector: nn.Module,
         language: Decoder,
@@ -58,7 +58,7 @@ class EmbeddingLlava(Llava):
                 f"{folder}/config.json has projection_dim {width!r}; expected the width of CLIP's embedding"
             )
         model = cls(
-            VisionTower(config.vision),
+            VisionTransformer(config.vision),
             nn.Linear(config.vision.width, width, bias=False),
             Projector(width, config.language.width, bias=config.projector_bias),
             LanguageModel(config.language),

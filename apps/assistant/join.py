@@ -49,7 +49,7 @@ def join(choice: ModelChoice, seed: int = 0) -> Joined:
 
 def connect(clip: CLIP, language: LanguageModel, choice: ModelChoice, image_token: int) -> Llava:
     """An eye and a language model with a new projector between them."""
-    eye = clip.image_tower
+    eye = clip.image_encoder
     if choice.connector == "patches":
         width = clip.config.image.width * len(choice.layers)
         projector = Projector(width, language.config.width, scales=choice.scales or (1.0,))

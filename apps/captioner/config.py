@@ -7,39 +7,20 @@ from shared.transformer import DecoderConfig
 
 
 @dataclass(frozen=True)
-class EyeConfig(VisionTransformerConfig):
-    """Lesson 1's choices, and how much of what it computes is dropped while it learns.
-
-    dropout   chance by which a value is dropped, at the places that the paper names (arXiv:2010.11929, appendix B.1)
-
-    Raises ValueError as lesson 1 does, when the chance is not one below 1, and for feed-forwards that have no such places.
-    """
-
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is a chance in [0, 1), got {self.dropout}")
-        if self.mlp != "gelu":
-            raise ValueError(f"an eye with dropout has feed-forward 'gelu', got {self.mlp!r}")
-
-
-@dataclass(frozen=True)
 class CaptionerConfig:
     """An eye and a language model; one linear layer between them makes vectors of the one's width into the other's.
 
     mean, deviation   what a pixel's value, from 0 to 1, is standardized by before the eye sees it
     """
 
-    eye: EyeConfig
+    eye: VisionTransformerConfig
     language: DecoderConfig
     mean: float = 0.5
     deviation: float = 0.5
 
 
 FULL = CaptionerConfig(
-    EyeConfig(
+    VisionTransformerConfig(
         image_size=96, patch_size=16, channels=3, width=512, depth=16, heads=8, mlp_dim=2048, dropout=0.4,
         class_token=False, pooling="mean",
     ),
@@ -52,7 +33,7 @@ FULL = CaptionerConfig(
 """The preset. It names no numbers of heads: 8 and 8 are our choice, heads of 64 and of 16 values."""
 
 SMALL = CaptionerConfig(
-    EyeConfig(image_size=32, patch_size=4, channels=3, width=96, depth=3, heads=6, mlp_dim=192, norm_eps=1e-5),
+    VisionTransformerConfig(image_size=32, patch_size=4, channels=3, width=96, depth=3, heads=6, mlp_dim=192, norm_eps=1e-5),
     DecoderConfig(vocab_size=1000, width=64, depth=2, heads=4, kv_heads=4, mlp_dim=160, rotary_base=100.0, tied=True),
     # Lesson 2's numbers, with its eye's sizes: the toy world is drawn on light paper.
     mean=3.25 * 64 / 255, deviation=64 / 255,

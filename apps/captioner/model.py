@@ -11,8 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from apps.captioner.config import CaptionerConfig
-from apps.captioner.eye import Eye
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss
+from lessons.lesson_01_vit.model import VisionTransformer
 from shared.transformer import Sampling, generate
 
 GREEDY = Sampling(max_new_tokens=64)
@@ -24,7 +24,7 @@ class Captioner(nn.Module):
     def __init__(self, config: CaptionerConfig):
         super().__init__()
         self.config = config
-        self.eye = Eye(config.eye)
+        self.eye = VisionTransformer(config.eye)
         self.bridge = nn.Linear(config.eye.width, config.language.width)
         self.language = LanguageModel(config.language)
 

@@ -36,8 +36,8 @@ class ServedCaptioner:
         self.model, self.device = model.to(device), device
         self.begin, self.end = (self.tokenizer.special_tokens[name] for name in (BEGIN_TOKEN, END_TOKEN))
         rows, columns = model.config.eye.grid
-        self.before = rows * columns + model.eye.before_patches + 1
-        self.context_length = self.before + LONGEST_CAPTION
+        self.before = rows * columns + model.eye.prefix_tokens + 1
+        self.longest = self.before + LONGEST_CAPTION
 
     def count_tokens(self, request: GenerationRequest) -> int:
         """Image tokens, and the one that begins a text. Raises UnsupportedRequest for anything but one picture to be described."""

@@ -153,8 +153,8 @@ class CLIP(Module):
         self.words = Embedding(len(VOCABULARY), width, random)
         # Wide apart from the start: words that all look alike beside their positions teach the towers nothing for long.
         self.words.weight = normal(self.words.weight.shape, 0.5, random, requires_grad=True)
-        self.image_tower = Tower((SIZE // PATCH) ** 2, width, heads, random)
-        self.text_tower = Tower(LONGEST, width, heads, random)
+        self.image_encoder = Tower((SIZE // PATCH) ** 2, width, heads, random)
+        self.text_encoder = Tower(LONGEST, width, heads, random)
         # No bias: what all pictures have in common should not count.
         self.image_projection = Linear(width, embedding, random, bias=False)
         self.text_projection = Linear(width, embedding, random, bias=False)
@@ -162,11 +162,11 @@ class CLIP(Module):
         self.bias = Tensor([-10.0], (), requires_grad=True)  # for the sigmoid loss alone
 
     def encode_images(self, pictures: list[list[float]]) -> Tensor:
-        return unit(self.image_projection(self.image_tower(self.patches(cut(pictures))).mean(1)))
+        return unit(self.image_projection(self.image_encoder(self.patches(cut(pictures))).mean(1)))
 
     def encode_texts(self, captions: list[str]) -> Tensor:
         words = [number for caption in captions for number in numbers_of(caption)]
-        tokens = self.text_tower(self.words(words).reshape(len(captions), LONGEST, -1))
+        tokens = self.text_encoder(self.words(words).reshape(len(captions), LONGEST, -1))
         return unit(self.text_projection(tokens.mean(1)))
 
     def loss(self, images: Tensor, texts: Tensor, kind: str) -> Tensor:

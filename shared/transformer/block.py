@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,7 +17,6 @@ class Block(nn.Module):
     norm         makes a norm, called twice: `lambda: RMSNorm(width)`
     layer_scale  when given, each part's output is multiplied by a learned vector that starts at this value
                  (arXiv:2103.17239, eq. 4)
-    dropout      probability of dropping a value of attention's output while training; the MLP has its own
     drop_path    chance by which a sample skips a part while training (stochastic depth, arXiv:1603.09382)
     """
 
@@ -32,7 +30,6 @@ class Block(nn.Module):
         norm: Callable[[], nn.Module],
         *,
         layer_scale: float | None = None,
-        dropout: float = 0.0,
         drop_path: float = 0.0,
     ):
         super().__init__()
@@ -42,7 +39,6 @@ class Block(nn.Module):
         self.attention = attention
         self.mlp_norm = norm()
         self.mlp = mlp
-        self.dropout = dropout
         self.drop_path = drop_path
         for name in ("attention_scale", "mlp_scale"):
             scale = None if layer_scale is None else nn.Parameter(torch.full((attention.width,), layer_scale))
@@ -57,7 +53,6 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
         seen = self.attention(self.attention_norm(x), mask=mask, angles=angles, cache=cache)
-        seen = F.dropout(seen, self.dropout, self.training)
         x = x + self._finish(seen, self.attention_scale)
         thought = self.mlp(self.mlp_norm(x))
         return x + self._finish(thought, self.mlp_scale)

@@ -11,7 +11,7 @@ from apps.assistant.config import ModelChoice
 from apps.assistant.files import Habits, toy_preprocessing, write_preprocessing
 from apps.assistant.join import join
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextTowerConfig, VisionTowerConfig
+from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextEncoderConfig, clip_vision_config
 from shared.course.checkpoint import CHECKPOINTS_FOLDER
 from shared.tokenizers import load_tokenizer, save_tokenizer
 from shared.transformer import DecoderConfig
@@ -33,8 +33,8 @@ def towers(tmp_path_factory):
     """The folders of a CLIP and of a language model, as they might have been downloaded."""
     eye, words = (tmp_path_factory.mktemp(name) for name in ("eye", "words"))
     torch.manual_seed(0)
-    vision = VisionTowerConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24)
-    text = TextTowerConfig(vocab_size=20, context=8, width=8, depth=1, heads=2, mlp_dim=8, end_token=19)
+    vision = clip_vision_config(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24)
+    text = TextEncoderConfig(vocab_size=20, context_length=8, width=8, depth=1, heads=2, mlp_dim=8, end_token=19)
     CLIP(CLIPConfig(vision, text, embedding=12)).save_pretrained(eye)
     write_preprocessing(eye, toy_preprocessing(16))
     tokenizer = load_tokenizer(CHECKPOINTS_FOLDER / "lesson_00_decoder" / "tokenizer.json")

@@ -82,7 +82,7 @@ def test_the_embedding_is_clips_own_at_its_own_length(towers):
     pixels = torch.randn(3, 3, 16, 16)
     seen = model.image_features(pixels)[:, 0]
     torch.testing.assert_close(torch.nn.functional.normalize(seen, dim=-1), clip.encode_images(pixels))
-    torch.testing.assert_close(seen, clip.image_projection(clip.image_tower(pixels)))
+    torch.testing.assert_close(seen, clip.image_projection(clip.image_encoder(pixels)))
 
 
 def test_a_seed_draws_the_projector_and_the_adapters(towers):

@@ -6,14 +6,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from apps.captioner.config import FULL, CaptionerConfig, EyeConfig
-from apps.captioner.eye import Eye
+from apps.captioner.config import FULL, CaptionerConfig
 from apps.captioner.model import Captioner, caption_loss, parameters_by_part
-from lessons.lesson_01_vit.model import VisionTransformer
+from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from shared.transformer import DecoderConfig, Sampling
 
 TINY = CaptionerConfig(
-    EyeConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24, dropout=0.4),
+    VisionTransformerConfig(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24, dropout=0.4),
     DecoderConfig(vocab_size=20, width=24, depth=2, heads=3, kv_heads=3, mlp_dim=32, rotary_base=100.0),
 )
 
@@ -38,7 +37,14 @@ def words(count: int, length: int, vocab: int = 20) -> torch.Tensor:
 def test_the_preset_is_what_was_asked_for():
     eye, language = FULL.eye, FULL.language
     assert (eye.image_sides, eye.channels, eye.patch_size) == ((96, 96), 3, 16)
-    assert (eye.width, eye.depth, eye.mlp_dim, eye.mlp, eye.dropout) == (512, 16, 2048, "gelu", 0.4)
+    assert (eye.width, eye.depth, eye.mlp_dim, eye.activation, eye.swiglu, eye.dropout) == (
+        512,
+        16,
+        2048,
+        "gelu",
+        False,
+        0.4,
+    )
     assert (language.vocab_size, language.width, language.depth, language.mlp_dim) == (32_000, 128, 8, 11_008)
     assert (eye.heads, language.heads, language.kv_heads) == (8, 8, 8)
 
@@ -74,8 +80,8 @@ def test_the_preset_learns_from_one_step():
 
 def test_the_eye_without_chance_is_lesson_ones():
     torch.manual_seed(0)
-    eye = Eye(TINY.eye)
-    plain = VisionTransformer(TINY.eye)
+    eye = VisionTransformer(TINY.eye)
+    plain = VisionTransformer(dataclasses.replace(TINY.eye, dropout=0.0))
     plain.load_state_dict(eye.state_dict())
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(eye.eval().features(images), plain.eval().features(images))
@@ -86,7 +92,7 @@ def test_dropout_sits_where_the_paper_puts_it():
     """After the embedding with its positions, after attention's output, after either matrix of the feed-forward."""
     torch.manual_seed(0)
     wide = dataclasses.replace(TINY.eye, width=512, heads=8, mlp_dim=2048, dropout=0.4, depth=1)
-    eye = Eye(wide).train()
+    eye = VisionTransformer(wide).train()
     images = torch.randn(4, 3, 16, 16)
     embedded, block = eye.embed_patches(images), eye.blocks[0]
     hidden = []
@@ -97,10 +103,10 @@ def test_dropout_sits_where_the_paper_puts_it():
     assert len(values_at) == 4
 
 
-@pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"dropout": -0.1}, {"mlp": "swiglu"}], ids=str)
+@pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"dropout": -0.1}, {"swiglu": True, "dropout": 0.1}], ids=str)
 def test_impossible_eyes_are_refused(wrong):
     with pytest.raises(ValueError, match="dropout"):
-        EyeConfig(**wrong)
+        VisionTransformerConfig(**wrong)
 
 
 # ── What sees what ────────────────────────────────────────────────────────────────────────────────────────────────────

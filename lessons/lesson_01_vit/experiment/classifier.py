@@ -116,7 +116,7 @@ def outlier_share(model: VisionTransformer, images: Tensor, times: float = 3.0) 
     """
     lengths = []
     hook = model.blocks[-1].register_forward_hook(
-        lambda _block, _inputs, tokens: lengths.append(tokens[:, model.before_patches :].norm(dim=-1))
+        lambda _block, _inputs, tokens: lengths.append(tokens[:, model.prefix_tokens :].norm(dim=-1))
     )
     model(images)
     hook.remove()

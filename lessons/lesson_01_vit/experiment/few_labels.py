@@ -13,7 +13,6 @@ from lessons.lesson_01_vit.experiment.classifier import accuracy, classification
 from lessons.lesson_01_vit.experiment.images import Images, read_images, small_config
 from lessons.lesson_01_vit.model import (
     ConvolutionalTeacher,
-    DistilledVisionTransformer,
     MaskedAutoencoder,
     MaskedAutoencoderConfig,
     VisionTransformer,
@@ -144,18 +143,18 @@ def train_distilled(
         pixels, labels = batch
         with torch.no_grad():
             decisions = teacher(pixels)
-        return hard_distillation_loss(*student.both_logits(pixels), labels, decisions)
+        return hard_distillation_loss(*student.head_logits(pixels), labels, decisions)
 
     def known_and_new(student: nn.Module, batch: tuple[tuple[Tensor, Tensor], Tensor]) -> Tensor:
         labeled_part, pixels = batch
         with torch.no_grad():
             decisions = teacher(pixels).argmax(dim=1)
-        _, listening = student.both_logits(pixels)
+        _, listening = student.head_logits(pixels)
         return 0.5 * known(student, labeled_part) + 0.5 * F.cross_entropy(listening, decisions)
 
     unlabeled = unlabeled_batches(images, batches.batch_size, seed)
     torch.manual_seed(seed)
-    student = DistilledVisionTransformer(small_config(images, distillation_token=True, **architecture))
+    student = VisionTransformer(small_config(images, distillation_token=True, **architecture))
     measured = fit(
         student, (lambda number: (batches(number), unlabeled(number))) if new_images else batches,
         images.standardized_test, images.test_labels, steps=steps, learning_rate=LEARNING_RATE, seed=seed, device=device,

@@ -63,7 +63,7 @@ def data_flow(run: Run, images: Images) -> plots.Figure:
     config, (rows, columns) = model.config, model.config.grid
     pixels = images.standardized_test[:1]
     size = config.patch_size
-    tokens = model.add_leading_tokens(model.embed_patches(pixels))
+    tokens = model.add_prefix(model.embed_patches(pixels))
     thought = model.features(pixels)
     logits = model(pixels)[0]
     # The patches stand apart by one empty pixel, as if cut with scissors.
@@ -140,7 +140,7 @@ def attention(run: Run, images: Images) -> plots.Figure:
     model = trained(run, "vit", images)
     rows = one_of_each(images, 4)
     last = model.attention_maps(images.standardized_test[rows])[-1]
-    looks = last[:, :, 0, model.before_patches :].unflatten(-1, model.config.grid)
+    looks = last[:, :, 0, model.prefix_tokens :].unflatten(-1, model.config.grid)
     captions = [f"head {head + 1}" for head in range(looks.shape[1])]
     return plots.attention_overlay(list(images.test[rows]), looks, captions=captions)
 

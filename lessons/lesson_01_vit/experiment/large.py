@@ -63,7 +63,7 @@ def train_large(
             resume=resume,
             device=device,
             label=folder.name,
-            tokens_per_step=batch_size * (model.before_patches + model.config.grid[0] * model.config.grid[1]),
+            tokens_per_step=batch_size * (model.prefix_tokens + model.config.grid[0] * model.config.grid[1]),
         ),
         evaluation=Evaluation(
             lambda trained: {"accuracy": accuracy(trained, test, images.test_labels)}, every=max(1, steps // 20)

@@ -182,7 +182,9 @@ class VisionTransformer(nn.Module):
         Raises ValueError for a model without a distillation head.
         """
         if self.head is None or self.distillation_head is None:
-            raise ValueError("this model has no distillation head; set distillation_token=True and classes in its config")
+            raise ValueError(
+                "this model has no distillation head; set distillation_token=True and classes in its config"
+            )
         tokens = self.features(images)
         return self.head(tokens[:, 0]), self.distillation_head(tokens[:, 1])
 
@@ -224,11 +226,10 @@ class VisionTransformer(nn.Module):
 def transformer_block(config: VisionTransformerConfig, layer: int) -> Block:
     """Build block number `layer`, counted from 0, of a Vision Transformer."""
     return Block(
-        Attention(config.width, config.heads, bias=config.qkv_bias, output_bias=True),
+        Attention(config.width, config.heads, bias=config.qkv_bias, output_bias=True, dropout=config.dropout),
         SwiGLU(config.width, config.mlp_dim, bias=True) if config.swiglu else plain_mlp(config),
         partial(nn.LayerNorm, config.width, eps=config.norm_eps),
         layer_scale=config.layer_scale,
-        dropout=config.dropout,
         # Early blocks are dropped rarely: all later blocks need their output (arXiv:1603.09382, section 3).
         drop_path=config.drop_path * layer / max(config.depth - 1, 1),
     )

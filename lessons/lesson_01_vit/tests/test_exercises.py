@@ -173,13 +173,13 @@ MASKED_LOSS = "model.mae:masked_loss"
 @pytest.mark.exercise("1.5")
 def test_masked_loss_of_numbers_one_can_check_by_hand(student):
     patches = torch.tensor([[[1.0, 3.0], [0.0, 8.0], [5.0, 5.0]]])
-    predicted = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
-    hidden = torch.tensor([[True, False, True]])
-    plain = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden, normalize=False)
+    predictions = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
+    masked = torch.tensor([[True, False, True]])
+    plain = student(MASKED_LOSS, predictions=predictions, patches=patches, masked=masked, normalize=False)
     assert plain.item() == pytest.approx(((1 + 1) / 2 + (16 + 25) / 2) / 2)
     # Normalized, the first patch becomes ∓1/√2 and the flat one 0.
     first = ((0 + 2**-0.5) ** 2 + (2 - 2**-0.5) ** 2) / 2
-    normalized = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden)
+    normalized = student(MASKED_LOSS, predictions=predictions, patches=patches, masked=masked)
     assert normalized.item() == pytest.approx((first + 1 / 2) / 2, rel=1e-4)
 
 
@@ -187,42 +187,42 @@ def test_masked_loss_of_numbers_one_can_check_by_hand(student):
 def test_a_faint_patch_is_not_blown_up(student):
     """Its variance is 1e-6, as much as stands under the root beside it: ±√½·10⁻³ becomes ±½."""
     faint = torch.tensor([[[1.0, -1.0]]]) * 0.5**0.5 * 1e-3
-    loss = student(MASKED_LOSS, predicted=torch.zeros(1, 1, 2), patches=faint, hidden=torch.tensor([[True]]))
+    loss = student(MASKED_LOSS, predictions=torch.zeros(1, 1, 2), patches=faint, masked=torch.tensor([[True]]))
     assert loss.item() == pytest.approx(0.25, rel=1e-3)
 
 
 @pytest.mark.exercise("1.5")
 def test_every_hidden_patch_of_the_batch_counts_the_same(student):
-    patches, predicted = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3)
-    hidden = torch.tensor([[True, False, False, False], [True, True, True, False]])
-    predicted[0, 0] = 2.0  # one of four hidden patches is off by 2 everywhere
-    loss = student(MASKED_LOSS, predicted=predicted, patches=patches, hidden=hidden, normalize=False)
+    patches, predictions = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3)
+    masked = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    predictions[0, 0] = 2.0  # one of four masked patches is off by 2 everywhere
+    loss = student(MASKED_LOSS, predictions=predictions, patches=patches, masked=masked, normalize=False)
     assert loss.item() == pytest.approx(4 / 4)
 
 
 @pytest.mark.exercise("1.5")
 @pytest.mark.parametrize("normalize", [False, True])
 def test_only_hidden_patches_pull_and_only_by_their_error(student, normalize):
-    patches, predicted = torch.randn(3, 6, 8), torch.randn(3, 6, 8)
-    hidden = torch.rand(3, 6) < 0.5
-    arguments = {"predicted": predicted, "patches": patches, "hidden": hidden, "normalize": normalize}
+    patches, predictions = torch.randn(3, 6, 8), torch.randn(3, 6, 8)
+    masked = torch.rand(3, 6) < 0.5
+    arguments = {"predictions": predictions, "patches": patches, "masked": masked, "normalize": normalize}
     _, gradients = student(MASKED_LOSS, upstream=torch.tensor(1.0), **arguments)
     target = patches
     if normalize:
         target = (patches - patches.mean(-1, keepdim=True)) / (patches.std(-1, keepdim=True) ** 2 + 1e-6) ** 0.5
-    expected = 2 * (predicted - target) * hidden[..., None] / (hidden.sum() * 8)
-    close(gradients["predicted"], expected)
+    expected = 2 * (predictions - target) * masked[..., None] / (masked.sum() * 8)
+    close(gradients["predictions"], expected)
 
 
 @pytest.mark.exercise("1.5")
 def test_brightness_and_contrast_are_not_to_be_painted(student):
-    patches, predicted = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
-    hidden = torch.tensor([[True, True, False, True, False]] * 2)
+    patches, predictions = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
+    masked = torch.tensor([[True, True, False, True, False]] * 2)
     brighter = patches * (0.5 + torch.rand(2, 5, 1)) + torch.randn(2, 5, 1)
-    one, other = (student(MASKED_LOSS, predicted=predicted, patches=p, hidden=hidden) for p in (patches, brighter))
+    one, other = (student(MASKED_LOSS, predictions=predictions, patches=p, masked=masked) for p in (patches, brighter))
     close(one, other, 1e-4)
     plain = [
-        student(MASKED_LOSS, predicted=predicted, patches=p, hidden=hidden, normalize=False)
+        student(MASKED_LOSS, predictions=predictions, patches=p, masked=masked, normalize=False)
         for p in (patches, brighter)
     ]
     assert (plain[0] - plain[1]).abs() > 0.01

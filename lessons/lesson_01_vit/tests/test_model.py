@@ -11,7 +11,6 @@ from torch.nn import functional as F
 from lessons.lesson_01_vit.model import (
     AttentionPooling,
     ConvolutionalTeacher,
-    DistilledVisionTransformer,
     MaskedAutoencoder,
     MaskedAutoencoderConfig,
     PatchEmbedding,
@@ -173,14 +172,14 @@ def test_sine_cosine_positions_are_orthogonal_like():
         ({"registers": 3}, 4),
         ({"class_token": False, "pooling": "mean"}, 0),
         ({"class_token": False, "pooling": "attention", "registers": 2}, 2),
-        ({"mlp": "swiglu", "layer_scale": 0.1, "qkv_bias": False, "mask_token": True}, 1),
+        ({"swiglu": True, "layer_scale": 0.1, "qkv_bias": False, "mask_token": True}, 1),
         ({"image_size": (6, 15), "pooler": True, "classes": 0}, 1),
     ],
 )
 def test_shapes(changes, before):
     model = make(**changes)
     images = torch.randn(2, 2, 9, 6)
-    assert model.before_patches == before
+    assert model.prefix_tokens == before
     assert model.features(images).shape == (2, before + 6, 40)
     assert model(images).shape == (2, changes.get("classes", 7) or 40)
     maps = model.attention_maps(images)
@@ -199,7 +198,7 @@ def test_attention_maps_are_those_of_the_forward_pass():
             linear.bias.zero_()
     images = torch.randn(2, 2, 12, 12)
     (probabilities,) = model.attention_maps(images)
-    tokens = model.blocks[0].attention_norm(model.add_leading_tokens(model.embed_patches(images)))
+    tokens = model.blocks[0].attention_norm(model.add_prefix(model.embed_patches(images)))
     angles = model.angles(patch_coordinates((4, 4))[None])
     torch.testing.assert_close(attention(tokens, angles=angles), probabilities[:, 0] @ tokens, atol=1e-4, rtol=0)
 
@@ -207,7 +206,7 @@ def test_attention_maps_are_those_of_the_forward_pass():
 def test_registers_stand_behind_the_class_token_and_have_no_position():
     model = make(registers=2)
     patches = torch.randn(1, 16, 40)
-    tokens = model.add_leading_tokens(patches)
+    tokens = model.add_prefix(patches)
     assert torch.equal(tokens[0, 0], model.class_token + model.positions[0])
     assert torch.equal(tokens[0, 1:3], model.registers)
     assert torch.equal(tokens[:, 3:], patches)
@@ -220,7 +219,7 @@ def test_mean_pooling_leaves_out_what_is_no_patch():
 
 
 def test_attention_pooling_follows_its_formula():
-    pooling, patches = redrawn(AttentionPooling(8, 2, 12)), torch.randn(3, 5, 8)
+    pooling, patches = redrawn(AttentionPooling(replace(SMALL, width=8, heads=2, mlp_dim=12))), torch.randn(3, 5, 8)
     query, key = (getattr(pooling.attention, name) for name in ("query", "key"))
     q = query(pooling.probe).reshape(2, 4)
     k = key(patches).reshape(3, 5, 2, 4)
@@ -241,7 +240,7 @@ def test_drop_path_grows_with_depth_and_rests_in_evaluation():
 
 
 def test_every_parameter_learns():
-    for changes in ({"registers": 2}, {"pooling": "attention", "positions": "rotary", "mlp": "swiglu"}):
+    for changes in ({"registers": 2}, {"pooling": "attention", "positions": "rotary", "swiglu": True}):
         model = VisionTransformer(replace(SMALL, layer_scale=0.1, **changes))
         F.cross_entropy(model(torch.randn(4, 2, 12, 12)), torch.arange(4)).backward()
         idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -257,7 +256,7 @@ def test_bfloat16_autocast(changes):
         logits = model(images)
         F.cross_entropy(logits.float(), torch.tensor([0, 3])).backward()
         # What the blocks add to stays in float32: sixteen bits would forget small updates to large values.
-        assert model.add_leading_tokens(model.embed_patches(images)).dtype == torch.float32
+        assert model.add_prefix(model.embed_patches(images)).dtype == torch.float32
     assert logits.dtype == torch.bfloat16
     torch.testing.assert_close(logits.float(), model(images), atol=0.3, rtol=0.1)
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -342,12 +341,12 @@ def make_autoencoder(**changes):
 @pytest.mark.parametrize(("ratio", "kept"), [(0.75, 4), (0.25, 12), (0.5, 8), (0.9, 1), (0.99, 1), (0.3, 11)])
 def test_random_masking(ratio, kept):
     noise = torch.rand(5, 16)
-    visible, hidden = random_masking(noise, ratio)
+    visible, masked = random_masking(noise, ratio)
     assert visible.shape == (5, kept)
-    assert hidden.sum(1).tolist() == [16 - kept] * 5
+    assert masked.sum(1).tolist() == [16 - kept] * 5
     for row in range(5):
         assert visible[row].tolist() == sorted(noise[row].argsort()[:kept].tolist())
-        assert not hidden[row, visible[row]].any()
+        assert not masked[row, visible[row]].any()
     assert len({tuple(row.tolist()) for row in visible}) > 1
 
 
@@ -361,15 +360,15 @@ def test_a_ratio_that_hides_nothing_or_all(ratio):
 def test_the_encoder_never_sees_hidden_pixels(changes):
     model = make_autoencoder(**changes)
     images, noise = torch.randn(3, 2, 12, 15), torch.rand(3, 20)
-    visible, hidden = random_masking(noise, 0.75)
+    visible, masked = random_masking(noise, 0.75)
     patches = patchify(images, 3)
-    elsewhere = torch.where(hidden[..., None], torch.randn_like(patches), patches)
+    elsewhere = torch.where(masked[..., None], torch.randn_like(patches), patches)
     changed = unpatchify(elsewhere, (4, 5), 3)
     with torch.no_grad():
         assert torch.equal(model.encode(images, visible), model.encode(changed, visible))
         loss, painted, mask = model(images, noise)
         other_loss, other_painted, _ = model(changed, noise)
-        assert torch.equal(mask, hidden)
+        assert torch.equal(mask, masked)
         assert torch.equal(painted, other_painted)
         assert loss != other_loss
         # While any visible pixel counts.
@@ -399,25 +398,25 @@ def test_the_decoder_puts_every_token_in_its_place():
 
 def test_masked_loss_by_hand():
     patches = torch.tensor([[[1.0, 3.0], [0.0, 8.0], [5.0, 5.0]]])
-    predicted = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
-    hidden = torch.tensor([[True, False, True]])
+    predictions = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
+    masked = torch.tensor([[True, False, True]])
     # Plain: (1 + 1)/2 and (16 + 25)/2, averaged.
-    assert masked_loss(predicted, patches, hidden, normalize=False).item() == pytest.approx((1 + 20.5) / 2)
+    assert masked_loss(predictions, patches, masked, normalize=False).item() == pytest.approx((1 + 20.5) / 2)
     # Normalized targets are ∓1/√2 for the first patch (unbiased variance 2) and 0 for the flat one.
     half = 2**-0.5
     expected = (((0 + half) ** 2 + (2 - half) ** 2) / 2 + (1 + 0) / 2) / 2
-    assert masked_loss(predicted, patches, hidden).item() == pytest.approx(expected, rel=1e-5)
+    assert masked_loss(predictions, patches, masked).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_reconstruction_shows_visible_patches_as_they_are():
     model = make_autoencoder()
     images, noise = torch.randn(2, 2, 12, 12), torch.rand(2, 16)
     shown, completed = model.reconstruct(images, noise)
-    _, hidden = random_masking(noise, 0.75)
+    _, masked = random_masking(noise, 0.75)
     for pictures in (shown, completed):
-        assert torch.equal(patchify(pictures, 3)[~hidden], patchify(images, 3)[~hidden])
-    assert (patchify(shown, 3)[hidden] == images.mean()).all()
-    assert (patchify(completed, 3)[hidden] - patchify(images, 3)[hidden]).abs().max() > 0.01
+        assert torch.equal(patchify(pictures, 3)[~masked], patchify(images, 3)[~masked])
+    assert (patchify(shown, 3)[masked] == images.mean()).all()
+    assert (patchify(completed, 3)[masked] - patchify(images, 3)[masked]).abs().max() > 0.01
 
 
 def test_an_autoencoder_learns_to_paint():
@@ -448,17 +447,19 @@ def test_hard_distillation_by_hand():
 
 def test_a_distilled_model_has_two_heads_and_answers_with_their_mean():
     config = replace(SMALL, distillation_token=True, registers=1)
-    model = redrawn(DistilledVisionTransformer(config))
+    model = redrawn(VisionTransformer(config))
     images = torch.randn(3, 2, 12, 12)
     tokens = model.features(images)
     assert tokens.shape == (3, 2 + 1 + 16, 40)
     assert model.positions.shape == (18, 40)
-    by_class, by_distillation = model.both_logits(images)
+    by_class, by_distillation = model.head_logits(images)
     torch.testing.assert_close(by_class, model.head(tokens[:, 0]))
     torch.testing.assert_close(by_distillation, model.distillation_head(tokens[:, 1]))
     torch.testing.assert_close(model(images), (by_class + by_distillation) / 2)
     with pytest.raises(ValueError, match="distillation_token=True"):
-        DistilledVisionTransformer(SMALL)
+        make().head_logits(images)
+    with pytest.raises(ValueError, match="expected pooling='class'"):
+        replace(config, pooling="mean")
 
 
 def test_the_teacher_knows_that_pixels_have_neighbors():

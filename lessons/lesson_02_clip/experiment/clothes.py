@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from data.datasets.fashion_mnist import fashion_mnist
 from lessons.lesson_02_clip.experiment.contrast import contrastive_loss
 from lessons.lesson_02_clip.experiment.measure import encoded
-from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextTowerConfig, VisionTowerConfig
+from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextEncoderConfig, clip_vision_config
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 from lessons.lesson_02_clip.model.zero_shot import class_vectors
 from shared.training import RunOptions, TrainingConfig, train
@@ -66,16 +66,16 @@ def train_clothes(*, seed: int, data: str, device: str, folder: Path, resume: bo
     labels, test_labels = torch.from_numpy(found.train_labels), torch.from_numpy(found.test_labels)
     seen = [label for label in range(len(DESCRIPTIONS)) if label not in HELD_OUT]
     tokenizer = CLIPTokenizer.train(
-        [opening + DESCRIPTIONS[label] for opening in OPENINGS for label in seen], 200, context=CONTEXT
+        [opening + DESCRIPTIONS[label] for opening in OPENINGS for label in seen], 200, context_length=CONTEXT
     )
     # The end is padded on to one length: behind it nothing counts.
     tokens = torch.stack([tokenizer([opening + text for text in DESCRIPTIONS]) for opening in OPENINGS])
     sizes = {"width": 64, "heads": 4, "mlp_dim": 128, "activation": "gelu"}
     model = CLIP(
         CLIPConfig(
-            VisionTowerConfig(image_size=28, patch_size=4, channels=1, depth=3, **sizes),
-            TextTowerConfig(
-                vocab_size=len(tokenizer.vocab), context=CONTEXT, depth=2, end_token=tokenizer.end, **sizes
+            clip_vision_config(image_size=28, patch_size=4, channels=1, depth=3, **sizes),
+            TextEncoderConfig(
+                vocab_size=len(tokenizer.vocab), context_length=CONTEXT, depth=2, end_token=tokenizer.end, **sizes
             ),
             embedding=64,
         )
@@ -113,7 +113,7 @@ def linear_probe(
 ) -> float:
     """Accuracy of one linear layer on the frozen image tower's vectors, all ten classes (arXiv:2103.00020, section 3.2)."""
     return probe(
-        encoded(model.image_tower, images, device), labels, encoded(model.image_tower, test, device), test_labels
+        encoded(model.image_encoder, images, device), labels, encoded(model.image_encoder, test, device), test_labels
     )
 
 

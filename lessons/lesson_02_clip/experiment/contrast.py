@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from data.toybox.heldout import sample_scenes
 from data.toybox.tensors import IMAGE_SIZE
-from lessons.lesson_01_vit.model import sine_cosine_positions
+from lessons.lesson_01_vit.model import VisionTransformer, sine_cosine_positions
 from lessons.lesson_02_clip.experiment.measure import apart, evaluate, measure
 from lessons.lesson_02_clip.experiment.pairs import Pairs, toy_tokenizer
-from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextTowerConfig, VisionTower, VisionTowerConfig
+from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextEncoderConfig, clip_vision_config
 from shared.training import Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 SCENES = 16_000
@@ -26,27 +26,31 @@ def small_model(
     """The lesson's own two towers: 64 patches of 4×4 pixels into three blocks, a caption's words into two."""
     tokenizer = toy_tokenizer()
     sizes = {"width": width, "heads": width // 16, "mlp_dim": 2 * width, "activation": "gelu"}
-    text = TextTowerConfig(
-        vocab_size=len(tokenizer.vocab), context=tokenizer.context, depth=2, end_token=tokenizer.end, **sizes
+    text = TextEncoderConfig(
+        vocab_size=len(tokenizer.vocab),
+        context_length=tokenizer.context_length,
+        depth=2,
+        end_token=tokenizer.end,
+        **sizes,
     )
-    image = VisionTowerConfig(image_size=IMAGE_SIZE, patch_size=patch_size, depth=depth, **sizes)
+    image = clip_vision_config(image_size=IMAGE_SIZE, patch_size=patch_size, depth=depth, **sizes)
     # The same two towers for either loss, so that the loss is all that differs.
     model = CLIP(CLIPConfig(image, text, embedding=width))
     model = model if loss == "info-nce" else WithSigmoid(model.config)
     if waves:
-        begin_positions(model.image_tower, waves)
+        begin_positions(model.image_encoder, waves)
     return model
 
 
 @torch.no_grad()
-def begin_positions(tower: VisionTower, size: float) -> None:
+def begin_positions(tower: VisionTransformer, size: float) -> None:
     """Let learned positions begin as waves of rows and columns of a size, about that of what a patch shows.
 
     Begun small and at random, as in the paper, they are too weak to tell places even after four thousand steps: colours and
     textures win batch after batch without them.
     """
     waves = sine_cosine_positions(tower.config.grid, tower.config.width)
-    tower.positions[tower.before_patches :] = size * waves
+    tower.positions[tower.prefix_tokens :] = size * waves
 
 
 class WithSigmoid(CLIP):

@@ -13,8 +13,8 @@ from lessons.lesson_02_clip.experiment import two_processes
 from lessons.lesson_02_clip.model import (
     CLIP,
     CLIPConfig,
-    TextTowerConfig,
-    VisionTowerConfig,
+    TextEncoderConfig,
+    clip_vision_config,
     encode_in_chunks,
     info_nce,
     sigmoid_loss,
@@ -60,14 +60,19 @@ def hand_difference(seed: int) -> float:
 def torch_twin(plain: reference.CLIP) -> CLIP:
     """The pure-Python model in PyTorch: one block a tower, patches averaged, and words averaged."""
     width, embedding = len(plain.image_projection.weight.tolist()[0]), plain.image_projection.weight.shape[0]
-    sizes = {"width": width, "depth": 1, "heads": plain.image_tower.attention.heads, "mlp_dim": 2 * width}
+    sizes = {"width": width, "depth": 1, "heads": plain.image_encoder.attention.heads, "mlp_dim": 2 * width}
     alike = {"activation": "gelu", "norm_eps": 1e-6}
-    image = VisionTowerConfig(
+    image = clip_vision_config(
         image_size=reference.SIZE, patch_size=reference.PATCH, class_token=False, pooling="mean", patch_bias=True,
         pre_norm=False, **sizes, **alike,
     )  # fmt: skip
-    text = TextTowerConfig(
-        vocab_size=len(reference.VOCABULARY), context=reference.LONGEST, causal=False, pooling="mean", **sizes, **alike
+    text = TextEncoderConfig(
+        vocab_size=len(reference.VOCABULARY),
+        context_length=reference.LONGEST,
+        causal=False,
+        pooling="mean",
+        **sizes,
+        **alike,
     )
     twin = CLIP(CLIPConfig(image, text, embedding)).double()
     weights = {ours: to_torch(parameter) for name, parameter in plain.parameters().items() if (ours := twin_name(name))}
@@ -79,7 +84,7 @@ def twin_name(name: str) -> str | None:
     """What PyTorch's model calls a parameter of the reference; None for the bias of the sigmoid loss, which CLIP lacks."""
     if name == "bias":
         return None
-    for plain, ours in (("patches.", "image_tower.patch_embedding.project."), ("words.", "text_tower.embedding.")):
+    for plain, ours in (("patches.", "image_encoder.patch_embedding.project."), ("words.", "text_encoder.embedding.")):
         name = name.replace(plain, ours)
     for part in ("attention_norm.", "mlp_norm.", "attention."):
         name = name.replace(f"tower.{part}", f"tower.blocks.0.{part}")

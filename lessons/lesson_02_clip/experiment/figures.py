@@ -69,9 +69,9 @@ def data_flow(model: CLIP) -> plots.Figure:
     classes, pictures = one_of_each()
     pixels, captions = normalize_pixels(pictures), [prompt(*CLASSES[number]) for number in classes]
     tokens = tokens_of(captions)
-    tower = model.image_tower
-    states, read = tower.hidden_states(pixels[:1]), model.text_tower.features(tokens[:1])
-    embedded = model.text_tower.embedding(tokens[:1]) + model.text_tower.positions[: tokens.shape[1]]
+    tower = model.image_encoder
+    states, read = tower.hidden_states(pixels[:1]), model.text_encoder.features(tokens[:1])
+    embedded = model.text_encoder.embedding(tokens[:1]) + model.text_encoder.positions[: tokens.shape[1]]
     vectors = model.encode_images(pixels), model.encode_texts(tokens)
     words = captions[0].replace(" ", "\n")
     picture_row = {
@@ -83,7 +83,7 @@ def data_flow(model: CLIP) -> plots.Figure:
     caption_row = {
         f"caption\n{tokens.shape[1]} tokens": words,
         f"words + places\n{list(embedded.shape[1:])}": embedded[0],
-        f"{model.text_tower.config.depth} blocks + norm\n{list(read.shape[1:])}": read[0],
+        f"{model.text_encoder.config.depth} blocks + norm\n{list(read.shape[1:])}": read[0],
         f"end token\n→ [{vectors[1].shape[1]}]": vectors[1][0].reshape(8, -1),
     }
     card, axes = plots.subplots(height=4.6, rows=2, columns=5)

@@ -27,11 +27,11 @@ def captions_of(scenes: Sequence[Scene], level: str) -> list[str]:
 
 
 @lru_cache(1)
-def toy_tokenizer(context: int = 48) -> CLIPTokenizer:
+def toy_tokenizer(context_length: int = 48) -> CLIPTokenizer:
     """OpenAI's tokenizer with a vocabulary of this world: each word that training captions use is one token."""
     scenes = sample_scenes("train", 0, 2_000, (1, 3))
     texts = [text for level in LEVELS for text in captions_of(scenes, level)]
-    return CLIPTokenizer.train(texts, 400, context=context)
+    return CLIPTokenizer.train(texts, 400, context_length=context_length)
 
 
 def tokens_of(texts: Sequence[str], length: int | None = None) -> Int[Tensor, "texts tokens"]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from data.datasets.captioned_folder import CaptionedImages, flickr8k
 from lessons.lesson_02_clip.experiment.measure import encoded
-from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextTowerConfig, VisionTowerConfig
+from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextEncoderConfig, clip_vision_config
 from lessons.lesson_02_clip.model.preprocessing import DEVIATION, MEAN
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 from lessons.lesson_02_clip.model.zero_shot import recall_at
@@ -32,13 +32,15 @@ def train_photographs(
     torch.manual_seed(seed)
     found = flickr8k(image_size)
     tokenizer = CLIPTokenizer.train(
-        [text for captions in found.train_captions for text in captions], MERGES, context=CONTEXT
+        [text for captions in found.train_captions for text in captions], MERGES, context_length=CONTEXT
     )
     sizes = {"width": width, "depth": depth, "heads": width // 64 or 1, "mlp_dim": 4 * width, "activation": "gelu"}
     model = CLIP(
         CLIPConfig(
-            VisionTowerConfig(image_size=image_size, patch_size=patch_size, drop_path=0.1, **sizes),
-            TextTowerConfig(vocab_size=len(tokenizer.vocab), context=CONTEXT, end_token=tokenizer.end, **sizes),
+            clip_vision_config(image_size=image_size, patch_size=patch_size, drop_path=0.1, **sizes),
+            TextEncoderConfig(
+                vocab_size=len(tokenizer.vocab), context_length=CONTEXT, end_token=tokenizer.end, **sizes
+            ),
             embedding=width,
         )
     )

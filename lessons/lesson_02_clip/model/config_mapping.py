@@ -149,23 +149,26 @@ def write_siglip_config(config: SigLIPConfig) -> dict[str, Any]:
     return _combine("siglip", "SiglipModel", image, settings | {"projection_size": config.image.width})
 
 
-def write_vision_config(config: VisionTransformerConfig) -> dict[str, Any]:
-    """Return the published settings of an image encoder. Raises CourseError when no published class fits it."""
+def published_vision_class(config: VisionTransformerConfig) -> str | None:
+    """Return "CLIPVisionModel" or "SiglipVisionModel", whichever fits the config, or None."""
     fields = {setting.field: getattr(config, setting.field) for setting in CLIP_VISION}
     if isinstance(config.image_size, int):
         if config == clip_vision_config(**fields):
-            return {
-                "model_type": "clip_vision_model",
-                "architectures": ["CLIPVisionModel"],
-                **write_settings(CLIP_VISION, fields),
-            }
+            return "CLIPVisionModel"
         if config == siglip_vision_config(**fields):
-            return {
-                "model_type": "siglip_vision_model",
-                "architectures": ["SiglipVisionModel"],
-                "vision_use_head": True,
-                **write_settings(SIGLIP_VISION, fields),
-            }
+            return "SiglipVisionModel"
+    return None
+
+
+def write_vision_config(config: VisionTransformerConfig) -> dict[str, Any]:
+    """Return the published settings of an image encoder. Raises CourseError when no published class fits it."""
+    architecture, fields = published_vision_class(config), asdict(config)
+    if architecture == "CLIPVisionModel":
+        header = {"model_type": "clip_vision_model", "architectures": [architecture]}
+        return {**header, **write_settings(CLIP_VISION, fields)}
+    if architecture == "SiglipVisionModel":
+        header = {"model_type": "siglip_vision_model", "architectures": [architecture]}
+        return {**header, "vision_use_head": True, **write_settings(SIGLIP_VISION, fields)}
     raise CourseError(
         "no published class fits this image encoder, so no other program could read the checkpoint. Published are CLIP's "
         "(square, class token, norm before the first block, no patch bias) and SigLIP's (square, attention pooling, "

@@ -19,7 +19,7 @@ def test_held_out_descriptions_are_new_and_made_of_words_that_training_uses():
 
 def test_every_group_shows_each_class_once():
     images, labels = torch.arange(40.0)[:, None, None, None].expand(40, 1, 2, 2), torch.arange(40) % 10
-    tokenizer = CLIPTokenizer.train(clothes.DESCRIPTIONS, 100, context=clothes.CONTEXT)
+    tokenizer = CLIPTokenizer.train(clothes.DESCRIPTIONS, 100, context_length=clothes.CONTEXT)
     tokens = torch.stack([tokenizer([opening + text for text in clothes.DESCRIPTIONS]) for opening in clothes.OPENINGS])
     classes = [0, 3, 5]
     batches = clothes.OneOfEach(images, labels, tokens, classes, groups=4, seed=1)

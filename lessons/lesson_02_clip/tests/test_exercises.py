@@ -160,27 +160,27 @@ def test_extreme_scores_stay_numbers(student):
 
 # ── 2.5: the token that speaks for its caption ────────────────────────────────────────────────────────────────────────
 
-END = "model.text_tower:end_of_caption"
+END = "model.text_encoder:end_token_index"
 
 
 @pytest.mark.exercise("2.5")
 def test_the_first_end_speaks(student):
-    tokens = torch.tensor([[1, 8, 3, 7, 7, 7], [1, 7, 9, 9, 7, 2], [1, 2, 3, 4, 5, 7]])
-    assert student(END, tokens=tokens, end_token=7).tolist() == [3, 1, 5]
+    token_ids = torch.tensor([[1, 8, 3, 7, 7, 7], [1, 7, 9, 9, 7, 2], [1, 2, 3, 4, 5, 7]])
+    assert student(END, token_ids=token_ids, end_token=7).tolist() == [3, 1, 5]
 
 
 @pytest.mark.exercise("2.5")
 def test_without_its_number_the_first_of_the_largest_speaks(student):
-    tokens = torch.tensor([[1, 8, 3, 9, 9, 9], [1, 7, 9, 3, 9, 2], [9, 2, 3, 4, 5, 7]])
-    assert student(END, tokens=tokens, end_token=None).tolist() == [3, 2, 0]
+    token_ids = torch.tensor([[1, 8, 3, 9, 9, 9], [1, 7, 9, 3, 9, 2], [9, 2, 3, 4, 5, 7]])
+    assert student(END, token_ids=token_ids, end_token=None).tolist() == [3, 2, 0]
     # A number that is not the end's, though it may be the largest, does not count where the end is known.
-    assert student(END, tokens=tokens, end_token=3).tolist() == [2, 3, 2]
+    assert student(END, token_ids=token_ids, end_token=3).tolist() == [2, 3, 2]
 
 
 @pytest.mark.exercise("2.5")
 def test_the_end_may_have_the_number_zero(student):
-    tokens = torch.tensor([[4, 8, 0, 0], [4, 0, 9, 9]])
-    assert student(END, tokens=tokens, end_token=0).tolist() == [2, 1]
+    token_ids = torch.tensor([[4, 8, 0, 0], [4, 0, 9, 9]])
+    assert student(END, token_ids=token_ids, end_token=0).tolist() == [2, 1]
 
 
 # ── 2.6: many prompts, one class ──────────────────────────────────────────────────────────────────────────────────────
@@ -214,13 +214,13 @@ RECALL = "model.zero_shot:recall_at"
 @pytest.mark.exercise("2.7")
 def test_recall_of_ranks_one_can_count(student):
     similarity = torch.tensor([[0.9, 0.1, 0.5, 0.3], [0.2, 0.4, 0.6, 0.8], [0.3, 0.1, 0.2, 0.0]])
-    own = torch.tensor([0, 1, 3])  # first, third, last
-    found = [student(RECALL, k=k, similarity=similarity, own=own).item() for k in (1, 2, 3, 4)]
+    matches = torch.tensor([0, 1, 3])  # first, third, last
+    found = [student(RECALL, k=k, similarity=similarity, matches=matches).item() for k in (1, 2, 3, 4)]
     assert found == pytest.approx([1 / 3, 1 / 3, 2 / 3, 1.0])
 
 
 @pytest.mark.exercise("2.7")
 def test_a_model_that_says_the_same_of_all_finds_nothing(student):
-    similarity, own = torch.full((6, 6), 0.5), torch.arange(6)
-    assert student(RECALL, k=5, similarity=similarity, own=own).item() == 0.0
-    assert student(RECALL, k=6, similarity=similarity, own=own).item() == 1.0
+    similarity, matches = torch.full((6, 6), 0.5), torch.arange(6)
+    assert student(RECALL, k=5, similarity=similarity, matches=matches).item() == 0.0
+    assert student(RECALL, k=6, similarity=similarity, matches=matches).item() == 1.0

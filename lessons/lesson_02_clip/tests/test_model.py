@@ -1,4 +1,4 @@
-"""The towers, what they are made to be blind to, and zero-shot naming."""
+"""The encoders, what they are made to be blind to, and zero-shot naming."""
 
 from dataclasses import replace
 
@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import (
     CLIP,
     CLIPConfig,
     SigLIP,
     SigLIPConfig,
-    TextTower,
-    TextTowerConfig,
-    VisionTower,
-    VisionTowerConfig,
+    TextEncoder,
+    TextEncoderConfig,
+    clip_vision_config,
 )
 from lessons.lesson_02_clip.model.zero_shot import class_vectors, classify, ensemble, modality_gap, recall_at
 
-IMAGE = VisionTowerConfig(image_size=8, patch_size=4, width=20, depth=2, heads=5, mlp_dim=24)
-TEXT = TextTowerConfig(vocab_size=30, context=8, width=16, depth=2, heads=4, mlp_dim=24)
+IMAGE = clip_vision_config(image_size=8, patch_size=4, width=20, depth=2, heads=5, mlp_dim=24)
+TEXT = TextEncoderConfig(vocab_size=30, context_length=8, width=16, depth=2, heads=4, mlp_dim=24)
 CONFIG = CLIPConfig(IMAGE, TEXT, embedding=12)
 SIGLIP_IMAGE = replace(IMAGE, class_token=False, pooling="attention", patch_bias=True, pre_norm=False)
 SIGLIP = SigLIPConfig(SIGLIP_IMAGE, replace(TEXT, causal=False, pooling="last"))
@@ -73,38 +73,38 @@ def test_the_scale_finds_back_from_its_limit():
 
 @torch.no_grad()
 def test_what_is_padded_behind_the_end_changes_nothing():
-    tower = TextTower(TEXT)
+    encoder = TextEncoder(TEXT)
     other = CAPTIONS.clone()
     other[0, 4:] = torch.tensor([3, 8, 2, 11])
-    torch.testing.assert_close(tower(CAPTIONS), tower(other))
-    torch.testing.assert_close(tower(CAPTIONS[:1, :4]), tower(CAPTIONS[:1]))
+    torch.testing.assert_close(encoder(CAPTIONS), encoder(other))
+    torch.testing.assert_close(encoder(CAPTIONS[:1, :4]), encoder(CAPTIONS[:1]))
     # What stands before it does, and not causal everything does.
     other[0, 1] = 6
-    assert (tower(CAPTIONS)[0] - tower(other)[0]).abs().max() > 1e-3
-    both_ways = TextTower(replace(TEXT, causal=False))
+    assert (encoder(CAPTIONS)[0] - encoder(other)[0]).abs().max() > 1e-3
+    both_ways = TextEncoder(replace(TEXT, causal=False))
     assert (both_ways(CAPTIONS)[0] - both_ways(CAPTIONS[:, :4])[0]).abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_words_have_an_order():
-    tower = TextTower(TEXT)
+    encoder = TextEncoder(TEXT)
     a, b = torch.tensor([[1, 5, 9, 29]]), torch.tensor([[1, 9, 5, 29]])
-    assert (tower(a) - tower(b)).abs().max() > 1e-3
+    assert (encoder(a) - encoder(b)).abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_the_end_is_found_by_its_number_or_as_the_largest():
     by_size, by_number, last = (
-        TextTower(replace(TEXT, **change)) for change in ({}, {"end_token": 7}, {"pooling": "last"})
+        TextEncoder(replace(TEXT, **change)) for change in ({}, {"end_token": 7}, {"pooling": "last"})
     )
-    assert by_size.pooled_place(CAPTIONS).tolist() == [3, 7]
-    assert by_number.pooled_place(CAPTIONS[1:]).tolist() == [3]
-    assert last.pooled_place(CAPTIONS).tolist() == [7, 7]
+    assert by_size.pooled_index(CAPTIONS).tolist() == [3, 7]
+    assert by_number.pooled_index(CAPTIONS[1:]).tolist() == [3]
+    assert last.pooled_index(CAPTIONS).tolist() == [7, 7]
 
 
 def test_a_caption_too_long_is_refused():
     with pytest.raises(ValueError, match="9 tokens do not fit into a context of 8"):
-        TextTower(TEXT)(torch.zeros(1, 9, dtype=torch.long))
+        TextEncoder(TEXT)(torch.zeros(1, 9, dtype=torch.long))
 
 
 @pytest.mark.parametrize(
@@ -131,11 +131,11 @@ def test_siglip_needs_attention_pooling():
 
 @torch.no_grad()
 def test_hidden_states_lead_to_the_vector():
-    tower, images = VisionTower(IMAGE), torch.randn(2, 3, 8, 8)
-    states = tower.hidden_states(images)
+    encoder, images = VisionTransformer(IMAGE), torch.randn(2, 3, 8, 8)
+    states = encoder.hidden_states(images)
     assert len(states) == IMAGE.depth + 1
-    torch.testing.assert_close(tower.norm(states[-1])[:, 0], tower(images))
-    torch.testing.assert_close(tower.norm(states[-1]), tower.features(images))
+    torch.testing.assert_close(encoder.norm(states[-1])[:, 0], encoder(images))
+    torch.testing.assert_close(encoder.norm(states[-1]), encoder.features(images))
 
 
 # ── Zero-shot ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -22,8 +22,9 @@ from transformers import (
     SiglipVisionModel,
 )
 
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip import model as ours
-from lessons.lesson_02_clip.model import config_mapping as huggingface
+from lessons.lesson_02_clip.model import config_mapping
 from shared.errors import CourseError
 
 EYE = {"hidden_size": 20, "num_hidden_layers": 3, "num_attention_heads": 5, "intermediate_size": 28, "image_size": 12, "patch_size": 3, "num_channels": 2}  # fmt: skip
@@ -60,11 +61,11 @@ def captions(length=9, end=37):
     return rows
 
 
-def both_ways(theirs, kind, folder):
-    """Theirs loaded here, saved from here, and that loaded there: the model between and the model behind."""
+def both_ways(theirs, load, save, folder):
+    """Load the published model here, save it from here, and load that there; return our model and the reloaded one."""
     theirs.save_pretrained(folder / "theirs")
-    mine = kind.from_pretrained(folder / "theirs")
-    mine.save_pretrained(folder / "ours")
+    mine = load(folder / "theirs")
+    save(mine, folder / "ours")
     again, report = type(theirs).from_pretrained(folder / "ours", output_loading_info=True)
     assert not any(report.values()), report
     before, after = (load_file(folder / side / "model.safetensors") for side in ("theirs", "ours"))
@@ -87,7 +88,7 @@ def close(given, expected):
 def test_clip_model(end, changes, tmp_path):
     """With 2 as its end token (as published) the caption's vector is that of the *largest* number in the row."""
     theirs = clip(eos_token_id=end, **changes)
-    mine, again = both_ways(theirs, ours.CLIP, tmp_path)
+    mine, again = both_ways(theirs, ours.CLIP.from_pretrained, ours.CLIP.save_pretrained, tmp_path)
     images, tokens = torch.randn(3, 2, 12, 12), captions()
     for other in (theirs, again):
         expected = other(input_ids=tokens, pixel_values=images)
@@ -107,7 +108,7 @@ def test_images_of_other_sizes(tmp_path):
     for height, width in ((12, 12), (9, 21), (18, 6)):
         images = torch.randn(2, 2, height, width)
         expected = theirs.vision_model(images, interpolate_pos_encoding=True).pooler_output
-        close(mine.image_tower(images), expected)
+        close(mine.image_encoder(images), expected)
 
 
 def test_a_published_folder_of_2021(tmp_path):
@@ -136,9 +137,9 @@ def test_a_published_folder_of_2021(tmp_path):
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_a_config_that_leaves_every_default_out(kind, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
-    config = getattr(huggingface, f"read_{kind}_config")(tmp_path)
+    config = getattr(config_mapping, f"read_{kind}_config")(tmp_path)
     assert config == (
-        ours.CLIPConfig(text=replace(ours.TextTowerConfig(), end_token=49_407))
+        ours.CLIPConfig(text=replace(ours.TextEncoderConfig(), end_token=49_407))
         if kind == "clip"
         else ours.SigLIPConfig()
     )
@@ -166,7 +167,7 @@ def test_vision_models(family, tmp_path):
         family
     ]
     theirs = redrawn(kind(config(**EYE)))
-    mine, again = both_ways(theirs, ours.VisionTower, tmp_path)
+    mine, again = both_ways(theirs, ours.read_vision_encoder, ours.write_vision_encoder, tmp_path)
     images = torch.randn(3, 2, 12, 12)
     for other in (theirs, again):
         expected = other(images, output_hidden_states=True)
@@ -184,7 +185,7 @@ def test_vision_models(family, tmp_path):
 @torch.no_grad()
 def test_text_model(end, tmp_path):
     theirs = redrawn(CLIPTextModel(CLIPTextConfig(**READER | IDS | {"eos_token_id": end})))
-    mine, again = both_ways(theirs, ours.TextTower, tmp_path)
+    mine, again = both_ways(theirs, ours.TextEncoder.from_pretrained, ours.TextEncoder.save_pretrained, tmp_path)
     for tokens in (captions(), captions(6)):
         for other in (theirs, again):
             expected = other(tokens)
@@ -201,11 +202,11 @@ def test_towers_are_read_with_and_without_their_prefix_and_written_with_it(prefi
         {prefix + name: tensor for name, tensor in theirs.state_dict().items() if "position_ids" not in name},
         tmp_path / "model.safetensors",
     )
-    mine = ours.VisionTower.from_pretrained(tmp_path)
+    mine = ours.read_vision_encoder(tmp_path)
     images = torch.randn(1, 2, 12, 12)
     with torch.no_grad():
         close(mine(images), theirs(images).pooler_output)
-    mine.save_pretrained(tmp_path / "ours")
+    ours.write_vision_encoder(mine, tmp_path / "ours")
     assert all(name.startswith("vision_model.") for name in load_file(tmp_path / "ours" / "model.safetensors"))
 
 
@@ -227,7 +228,7 @@ def test_half_precision_files(dtype, tmp_path):
 @torch.no_grad()
 def test_siglip_model(changes, tmp_path):
     theirs = siglip(**changes)
-    mine, again = both_ways(theirs, ours.SigLIP, tmp_path)
+    mine, again = both_ways(theirs, ours.SigLIP.from_pretrained, ours.SigLIP.save_pretrained, tmp_path)
     images, tokens = torch.randn(4, 2, 12, 12), captions()
     for other in (theirs, again):
         expected = other(input_ids=tokens, pixel_values=images, return_loss=True)
@@ -261,7 +262,7 @@ def test_a_siglip_whose_towers_cannot_meet(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["text_config"]["projection_size"] = 24
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CourseError, match="24 wide and the picture's 20"):
+    with pytest.raises(CourseError, match="dimension 24, but image vectors have dimension 20"):
         ours.SigLIP.from_pretrained(tmp_path)
 
 
@@ -279,16 +280,16 @@ SMALL = {"image_size": 12, "patch_size": 3, "channels": 2, "width": 20, "depth":
 
 @pytest.mark.parametrize("change", [{"positions": "rotary"}, {"pooling": "mean"}, {"registers": 2}, {"patch_bias": True}, {"pre_norm": False}])  # fmt: skip
 def test_a_tower_that_no_published_class_is_cannot_be_saved_as_one(change, tmp_path):
-    tower = ours.VisionTower(ours.VisionTowerConfig(**SMALL | change))
+    encoder = VisionTransformer(ours.clip_vision_config(**SMALL | change))
     with pytest.raises(CourseError, match="no published class"):
-        tower.save_pretrained(tmp_path / "folder")
+        ours.write_vision_encoder(encoder, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 
 def test_our_own_model_loads_there(tmp_path):
     """Not only what came from there: a model that was made and trained here is a published folder too."""
-    text = ours.TextTowerConfig(vocab_size=40, context=9, width=24, depth=1, heads=3, mlp_dim=20, end_token=37)
-    mine = redrawn(ours.CLIP(ours.CLIPConfig(ours.VisionTowerConfig(**SMALL), text, embedding=10)))
+    text = ours.TextEncoderConfig(vocab_size=40, context_length=9, width=24, depth=1, heads=3, mlp_dim=20, end_token=37)
+    mine = redrawn(ours.CLIP(ours.CLIPConfig(ours.clip_vision_config(**SMALL), text, embedding=10)))
     mine.save_pretrained(tmp_path)
     theirs = CLIPModel.from_pretrained(tmp_path).eval()
     images, tokens = torch.randn(3, 2, 12, 12), captions()

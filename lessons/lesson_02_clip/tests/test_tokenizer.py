@@ -8,7 +8,7 @@ import torch
 from transformers import CLIPTokenizer as Published
 
 from lessons.lesson_02_clip.model.text_cleaning import clean, repair
-from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer, join, letters_of, words_of
+from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer, join_pair, split_letters, split_words
 from shared.errors import CourseError
 
 CAPTIONS = [
@@ -78,16 +78,16 @@ def test_a_caption_that_does_not_fit(tokenizer, published):
     row = tokenizer([long], truncate=True)
     theirs = published([clean(long)], padding="max_length", truncation=True, max_length=77, return_tensors="pt")
     assert torch.equal(row, theirs["input_ids"]) and row[0, -1] == tokenizer.end
-    with pytest.raises(ValueError, match="a letter at a time"):
+    with pytest.raises(ValueError, match="encoded separately"):
         tokenizer("a cat")
 
 
 def test_files_come_and_go(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     again = CLIPTokenizer.from_pretrained(tmp_path)
-    assert (again.vocab, again.merges, again.context) == (tokenizer.vocab, tokenizer.merges, 77)
+    assert (again.vocab, again.merges, again.context_length) == (tokenizer.vocab, tokenizer.merges, 77)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))
-    assert CLIPTokenizer.from_pretrained(tmp_path).context == 77
+    assert CLIPTokenizer.from_pretrained(tmp_path).context_length == 77
     (tmp_path / "merges.txt").write_text("#version: 0.2\nq zzz\n")
     with pytest.raises(CourseError, match="'qzzz'"):
         CLIPTokenizer.from_pretrained(tmp_path)
@@ -97,7 +97,7 @@ def test_files_come_and_go(tokenizer, tmp_path):
 
 
 def test_a_vocabulary_without_all_bytes_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="2 tokens have no number, among them 'é'"):
+    with pytest.raises(ValueError, match="2 tokens have no id, among them 'é'"):
         CLIPTokenizer({token: number for token, number in tokenizer.vocab.items() if token not in ("é", "é</w>")}, [])
 
 
@@ -105,17 +105,17 @@ def test_a_vocabulary_without_all_bytes_is_refused(tokenizer):
 
 
 def test_a_word_ends_in_another_token_than_it_goes_on_with():
-    assert letters_of("cat") == ("c", "a", "t</w>") and letters_of("é") == ("Ã", "©</w>")
-    assert words_of("a cat's 12 paws!?") == ["a", "cat", "'s", "1", "2", "paws", "!?"]
-    assert join(("a", "a", "a", "b</w>"), ("a", "a")) == ("aa", "a", "b</w>")
+    assert split_letters("cat") == ("c", "a", "t</w>") and split_letters("é") == ("Ã", "©</w>")
+    assert split_words("a cat's 12 paws!?") == ["a", "cat", "'s", "1", "2", "paws", "!?"]
+    assert join_pair(("a", "a", "a", "b</w>"), ("a", "a")) == ("aa", "a", "b</w>")
 
 
 def test_training_joins_the_commonest_pair_first():
-    tokenizer = CLIPTokenizer.train(["low low low lower lower newest"], 3, context=9)
+    tokenizer = CLIPTokenizer.train(["low low low lower lower newest"], 3, context_length=9)
     # "l o" comes 5 times; then "lo w</w>" and "w e" 3 times each, and of equals the first in the alphabet is joined.
     assert tokenizer.merges == [("l", "o"), ("lo", "w</w>"), ("w", "e")]
     rows = tokenizer(["low lower"])
-    assert [tokenizer._spelled[number] for number in rows[0].tolist()] == [
+    assert [tokenizer._spellings[number] for number in rows[0].tolist()] == [
         "<|startoftext|>", "low</w>", "lo", "we", "r</w>", *["<|endoftext|>"] * 4,
     ]  # fmt: skip
     assert tokenizer.decode(rows[0].tolist()) == "low lower"

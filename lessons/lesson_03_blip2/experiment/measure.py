@@ -78,4 +78,4 @@ def query_maps(model: Blip2, features: Float[Tensor, "pictures tokens context"])
     """
     queries = model.bridge.queries.expand(len(features), -1, -1)
     maps = model.bridge.qformer.cross_attention_maps(queries, features)[-1].mean(dim=1)
-    return maps[:, :, model.vision.before_patches :].tolist()
+    return maps[:, :, model.vision.prefix_tokens :].tolist()

@@ -13,7 +13,7 @@ from data.toybox.language import caption
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene
 from data.toybox.tensors import render_tensors
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.pretrained import vision_features
 from shared.tokenizers import Tokenizer
 
@@ -30,7 +30,7 @@ class Seen:
     features: Float[Tensor, "pictures patches context"]
 
 
-def looked_at(eye: VisionTower, scenes: Sequence[Scene], device: str) -> Seen:
+def looked_at(eye: VisionTransformer, scenes: Sequence[Scene], device: str) -> Seen:
     """Let the frozen eye look at each scene, once."""
     return Seen(scenes, vision_features(eye, render_tensors(scenes), device).cpu())
 
@@ -74,7 +74,13 @@ def told(seen: Seen, tokenizer: Tokenizer) -> Pairs:
 
 
 def questioned(
-    eye: VisionTower, tokenizer: Tokenizer, split: str, seed: int, count: int, objects: tuple[int, int], device: str
+    eye: VisionTransformer,
+    tokenizer: Tokenizer,
+    split: str,
+    seed: int,
+    count: int,
+    objects: tuple[int, int],
+    device: str,
 ) -> Pairs:
     """Scenes of a split with a question each, of all `KINDS` in equal parts."""
     asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], objects) for number in range(count)]

@@ -9,7 +9,8 @@ from data.toybox.documents import documents
 from data.toybox.heldout import is_held_out, sample_scenes
 from data.toybox.language import is_true
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_01_vit.model import VisionTransformer
+from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_03_blip2.experiment import bridges, exact, pairs
 from lessons.lesson_03_blip2.experiment import lesson as experiment
@@ -24,8 +25,8 @@ OBJECTS = (1, 2)
 @pytest.fixture(scope="module")
 def eye():
     torch.manual_seed(0)
-    config = VisionTowerConfig(image_size=32, patch_size=8, width=16, depth=1, heads=2, mlp_dim=16)
-    return VisionTower(config).eval().requires_grad_(False)
+    config = clip_vision_config(image_size=32, patch_size=8, width=16, depth=1, heads=2, mlp_dim=16)
+    return VisionTransformer(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from data.toybox.episodes import HELD_OUT_CHOOSING, SEEN_CHOOSING
 from data.toybox.heldout import HELD_OUT
 from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, make_scene, pick, stream
 from data.toybox.tensors import render_tensors
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.pretrained import vision_features
 from lessons.lesson_04_flamingo.model import Interleaved, few_shot, interleave
 from shared.tokenizers import Tokenizer
@@ -54,7 +54,7 @@ class Gallery:
     features: Float[Tensor, "images tokens context"]
 
     @classmethod
-    def of(cls, eye: VisionTower, seed: int, count: int, device: str) -> "Gallery":
+    def of(cls, eye: VisionTransformer, seed: int, count: int, device: str) -> "Gallery":
         """Scenes of combinations that may be trained on."""
         scenes = [
             make_scene(seed, number, objects=(1, 1), forbidden=HELD_OUT, purpose=PURPOSE) for number in range(count)

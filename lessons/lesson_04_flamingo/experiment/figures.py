@@ -217,7 +217,7 @@ def gates(run: Run) -> plots.Figure:
 def latents(model: Flamingo, gallery: Gallery, pictures: int = 4) -> plots.Figure:
     """Where the latents look."""
     features = gallery.features[:pictures]
-    first, tokens = model.vision.before_patches, features.shape[1]
+    first, tokens = model.vision.prefix_tokens, features.shape[1]
     maps = model.resampler.attention_maps(features)[-1].mean(dim=1)[..., first:tokens]
     side = math.isqrt(tokens - first)
     return plots.attention_overlay(

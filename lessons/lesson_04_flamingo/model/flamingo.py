@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_04_flamingo.model import huggingface
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
 from lessons.lesson_04_flamingo.model.gated import GatedCrossAttention
@@ -116,7 +116,7 @@ class Flamingo(nn.Module):
     def from_pretrained(cls, folder: Path | str) -> "Flamingo":
         """A published `IdeficsForVisionText2Text`, in evaluation mode. Raises CourseError when it holds another model."""
         config, vision, language, added = huggingface.read_idefics(folder)
-        model = cls(config, VisionTower(vision), LanguageModel(language))
+        model = cls(config, VisionTransformer(vision), LanguageModel(language))
         load_weights(model, folder, idefics_table(config, vision, language.vocab_size - added, added))
         return model.eval()
 

@@ -8,7 +8,8 @@ from typing import Any
 from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
-from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
+from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig, ResamplerConfig
 from shared import pretrained
 from shared.errors import CourseError
@@ -46,7 +47,7 @@ LANGUAGE_SETTINGS = [
 GATES = {"float": "scalar", "vector": "vector"}
 
 
-def read_idefics(folder: Path | str) -> tuple[FlamingoConfig, VisionTowerConfig, DecoderConfig, int]:
+def read_idefics(folder: Path | str) -> tuple[FlamingoConfig, VisionTransformerConfig, DecoderConfig, int]:
     """Our configs of a published Flamingo, its eye and its language model, and how many tokens were added to the latter's.
 
     Raises CourseError when the folder holds another kind of model, or one without a resampler.
@@ -58,7 +59,7 @@ def read_idefics(folder: Path | str) -> tuple[FlamingoConfig, VisionTowerConfig,
         raise CourseError(
             f"{folder} holds a model without a perceiver resampler (use_resampler); this reads those with one"
         )
-    vision = VisionTowerConfig(**read_settings(VISION_SETTINGS, config.get("vision_config") or {}))
+    vision = clip_vision_config(**read_settings(VISION_SETTINGS, config.get("vision_config") or {}))
     resampler = read_settings(RESAMPLER_SETTINGS, config.get("perceiver_config") or {})
     kind = config.get("alpha_type", "float")
     if kind not in GATES:
@@ -111,7 +112,7 @@ def _check_published(config: FlamingoConfig, vision: nn.Module, language: Decode
         problems.append(f"{language.kv_heads} key heads for {language.heads} query heads, {language.head_dim} wide")
     if language.tied or language.rotary_scaling is not None:
         problems.append("a tied head or scaled rotary positions")
-    if not isinstance(vision, VisionTower) or vision.config != _plain(vision.config):
+    if not isinstance(vision, VisionTransformer) or vision.config != _plain(vision.config):
         problems.append(f"an eye that is no CLIP tower ({type(vision).__name__})")
     if problems:
         raise CourseError(
@@ -119,5 +120,5 @@ def _check_published(config: FlamingoConfig, vision: nn.Module, language: Decode
         )
 
 
-def _plain(config: VisionTowerConfig) -> VisionTowerConfig:
-    return VisionTowerConfig(**{setting.field: getattr(config, setting.field) for setting in VISION_SETTINGS})
+def _plain(config: VisionTransformerConfig) -> VisionTransformerConfig:
+    return clip_vision_config(**{setting.field: getattr(config, setting.field) for setting in VISION_SETTINGS})

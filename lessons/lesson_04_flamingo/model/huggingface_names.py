@@ -1,8 +1,8 @@
 """What published files call each weight of `IdeficsForVisionText2Text`."""
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
-from lessons.lesson_02_clip.model import VisionTowerConfig
-from lessons.lesson_02_clip.model.config_mapping import vision_table
+from lessons.lesson_01_vit.model import VisionTransformerConfig
+from lessons.lesson_02_clip.model.weight_names import vision_weight_names
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
 from shared.pretrained import Join, Rearrange, Rename, Rule, WeightNames, with_prefix
 
@@ -34,7 +34,7 @@ INSERTED = [
 ]
 
 
-def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab_size: int, added: int) -> WeightNames:
+def idefics_table(config: FlamingoConfig, vision: VisionTransformerConfig, vocab_size: int, added: int) -> WeightNames:
     """`IdeficsForVisionText2Text`; of its vocabulary `vocab_size` tokens are the language model's own and `added` are not."""
     gate = Rearrange("1 1 width -> width") if config.gates == "vector" else None
     gates = [
@@ -44,7 +44,7 @@ def idefics_table(config: FlamingoConfig, vision: VisionTowerConfig, vocab_size:
     return WeightNames(
         [
             # The tower's table begins with `vision_model.` by itself.
-            *with_prefix("model.", "vision.", vision_table(vision).rules),
+            *with_prefix("model.", "vision.", vision_weight_names(vision).rules),
             Rename("model.perceiver_resampler.latents", "resampler.latents"),
             Rename("model.perceiver_resampler.layer_norm.{leaf}", "resampler.norm.{leaf}"),
             *with_prefix("model.perceiver_resampler.blocks.{n}.", "resampler.blocks.{n}.", RESAMPLER_BLOCK),

@@ -9,7 +9,8 @@ import torch
 from data.toybox.episodes import HELD_OUT_CHOOSING
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits
-from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_01_vit.model import VisionTransformer
+from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_04_flamingo.experiment import episodes as rooms
 from lessons.lesson_04_flamingo.experiment import exact, few_shot, measure
 from lessons.lesson_04_flamingo.experiment import lesson as experiment
@@ -22,8 +23,8 @@ from shared.transformer import DecoderConfig
 @pytest.fixture(scope="module")
 def eye():
     torch.manual_seed(0)
-    config = VisionTowerConfig(image_size=32, patch_size=16, width=16, depth=1, heads=2, mlp_dim=16)
-    return VisionTower(config).eval().requires_grad_(False)
+    config = clip_vision_config(image_size=32, patch_size=16, width=16, depth=1, heads=2, mlp_dim=16)
+    return VisionTransformer(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

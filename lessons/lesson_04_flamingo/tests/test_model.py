@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_01_vit.model import VisionTransformer
+from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_04_flamingo.model import (
     Flamingo,
     FlamingoConfig,
@@ -33,7 +34,7 @@ RESAMPLER = ResamplerConfig(width=20, latents=3, depth=2, heads=2, head_dim=7)
 
 def flamingo(gates="vector", *, every=2, redraw=True):
     language = LanguageModel(DecoderConfig(VOCABULARY, 24, 4, 4, 2, 28))
-    vision = VisionTower(VisionTowerConfig(image_size=12, patch_size=3, width=20, depth=2, heads=5, mlp_dim=28))
+    vision = VisionTransformer(clip_vision_config(image_size=12, patch_size=3, width=20, depth=2, heads=5, mlp_dim=28))
     model = Flamingo(FlamingoConfig(RESAMPLER, every, gates), vision, language).eval()
     if redraw and gates != "none":
         for inserted in model.inserted:

@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lessons.lesson_01_vit.model import VisionTransformer, patch_coordinates
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 
 
 def image_features(
@@ -24,7 +23,7 @@ def image_features(
     layers       which of the depth + 1 states; the tokens of several are laid side by side
     class_token  keep the tokens that stand before the patches
     """
-    return chosen_tokens(hidden_states(vision, pixels), layers, 0 if class_token else vision.before_patches)
+    return chosen_tokens(vision.hidden_states(pixels), layers, 0 if class_token else vision.prefix_tokens)
 
 
 def chosen_tokens(
@@ -37,18 +36,3 @@ def chosen_tokens(
     # exercise 5.3: what the eye knows before its last block
     return torch.cat([states[layer] for layer in layers], dim=-1)[:, leading:]
     # end exercise
-
-
-def hidden_states(
-    vision: VisionTransformer, pixels: Float[Tensor, "images channels height width_px"]
-) -> list[Float[Tensor, "images tokens width"]]:
-    """The tokens as the first block gets them, and as each block leaves them: of lesson 2's tower, or of lesson 1's plain ViT."""
-    if isinstance(vision, VisionTower):
-        return vision.hidden_states(pixels)
-    patches = vision.embed_patches(pixels)
-    grid = tuple(side // vision.config.patch_size for side in pixels.shape[-2:])
-    angles = vision.angles(patch_coordinates(grid, pixels.device)[None])
-    states = [vision.add_leading_tokens(patches)]
-    for block in vision.blocks:
-        states.append(block(states[-1], angles=angles))
-    return states

@@ -12,8 +12,10 @@ from typing import Any
 from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
-from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
-from lessons.lesson_02_clip.model.config_mapping import CLIP_VISION, vision_table, write_vision_config
+from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
+from lessons.lesson_02_clip.model import clip_vision_config
+from lessons.lesson_02_clip.model.config_mapping import CLIP_VISION, published_vision_class, write_vision_config
+from lessons.lesson_02_clip.model.weight_names import vision_weight_names
 from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size
 from lessons.lesson_05_llava.model.projector import Projector
 from shared import pretrained
@@ -42,7 +44,7 @@ ARCHITECTURES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaN
 class LlavaSettings:
     """The sizes of the parts, and the choices that `Llava` takes by name."""
 
-    vision: VisionTowerConfig
+    vision: VisionTransformerConfig
     language: DecoderConfig
     projector_bias: bool
     choices: dict[str, Any]
@@ -67,11 +69,11 @@ def read(folder: Path | str, kind: str) -> LlavaSettings:
     return LlavaSettings(_vision(config, folder), _language(config, kind, folder), ours["projector_bias"], choices)
 
 
-def _vision(config: Mapping[str, Any], folder: Path | str) -> VisionTowerConfig:
+def _vision(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
     vision = config.get("vision_config") or LARGE
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise CourseError(f"the eye in {folder} is a {vision['model_type']!r}; this reads clip_vision_model")
-    return VisionTowerConfig(**read_settings(CLIP_VISION, vision))
+    return clip_vision_config(**read_settings(CLIP_VISION, vision))
 
 
 def _language(config: Mapping[str, Any], kind: str, folder: Path | str) -> DecoderConfig:
@@ -88,7 +90,7 @@ def read_pinpoints(folder: Path | str) -> tuple[Size, ...]:
     return tuple((height, width) for height, width in pinpoints)
 
 
-def write(kind: str, vision: VisionTowerConfig, model: nn.Module) -> dict[str, Any]:
+def write(kind: str, vision: VisionTransformerConfig, model: nn.Module) -> dict[str, Any]:
     """The published settings of our model. Raises CourseError when its projector is not the published one."""
     if type(model.projector) is not Projector:
         raise CourseError(
@@ -114,9 +116,9 @@ def write(kind: str, vision: VisionTowerConfig, model: nn.Module) -> dict[str, A
     }
 
 
-def clip_vision(vision: nn.Module) -> VisionTowerConfig:
+def clip_vision(vision: nn.Module) -> VisionTransformerConfig:
     """The config of an eye that is CLIP's own. Raises CourseError for any other, which no published class could hold."""
-    if isinstance(vision, VisionTower) and write_vision_config(vision.config)["model_type"] == "clip_vision_model":
+    if isinstance(vision, VisionTransformer) and published_vision_class(vision.config) == "CLIPVisionModel":
         return vision.config
     raise CourseError(
         f"a published LLaVA looks through CLIP's tower; this one through {getattr(vision, 'config', type(vision).__name__)}"
@@ -132,14 +134,14 @@ PROJECTOR = [
 ]
 
 
-def table(vision: VisionTowerConfig, language: DecoderConfig) -> WeightNames:
+def table(vision: VisionTransformerConfig, language: DecoderConfig) -> WeightNames:
     """What published files call each weight.
 
     They were written by three generations of one library: the first files, which people have, put everything into
     `vision_tower.vision_model`, `language_model.model` and `multi_modal_projector`; later ones put a `model` before all and
     the head beside it; and the latest leave `vision_model` out again. The first is written, all are read.
     """
-    eye, speaks = vision_table(vision), llama.weight_names(language)
+    eye, speaks = vision_weight_names(vision), llama.weight_names(language)
     rules = [
         *with_prefix("vision_tower.", "vision.", eye.rules),
         *PROJECTOR,

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_05_llava.model import huggingface
 from lessons.lesson_05_llava.model.features import image_features
 from lessons.lesson_05_llava.model.projector import Projector
@@ -151,8 +151,8 @@ def put_images(
     # end exercise
 
 
-def new_parts(config: "huggingface.LlavaSettings") -> tuple[VisionTower, Projector, LanguageModel]:
+def new_parts(config: "huggingface.LlavaSettings") -> tuple[VisionTransformer, Projector, LanguageModel]:
     """An eye, a projector and a language model of these sizes, not yet trained."""
     width = config.vision.width * len(config.choices["layers"])
     projector = Projector(width, config.language.width, bias=config.projector_bias)
-    return VisionTower(config.vision), projector, LanguageModel(config.language)
+    return VisionTransformer(config.vision), projector, LanguageModel(config.language)

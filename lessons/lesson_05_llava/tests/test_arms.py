@@ -9,7 +9,8 @@ from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import Scene, SceneObject
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_01_vit.model import VisionTransformer
+from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_05_llava.experiment import conversations, exact, measure, training
 from lessons.lesson_05_llava.experiment import lesson as experiment
 from lessons.lesson_05_llava.model import interview, learned
@@ -34,8 +35,8 @@ def ends(tokenizer, monkeypatch):
 
     def eye():
         torch.manual_seed(0)
-        config = VisionTowerConfig(image_size=32, patch_size=8, width=16, depth=2, heads=2, mlp_dim=16)
-        return VisionTower(config).eval().requires_grad_(False)
+        config = clip_vision_config(image_size=32, patch_size=8, width=16, depth=2, heads=2, mlp_dim=16)
+        return VisionTransformer(config).eval().requires_grad_(False)
 
     def language():
         torch.manual_seed(1)

@@ -8,7 +8,7 @@ from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
-from lessons.lesson_02_clip.model import VisionTower, VisionTowerConfig
+from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_05_llava.model import (
     IMAGE,
     Llava,
@@ -31,8 +31,8 @@ VOCABULARY, IMAGE_TOKEN, PATCHES = 31, 29, 9
 
 
 def clip_eye():
-    config = VisionTowerConfig(image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28)
-    return redrawn(VisionTower(config))
+    config = clip_vision_config(image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28)
+    return redrawn(VisionTransformer(config))
 
 
 def redrawn(module):
@@ -89,7 +89,7 @@ def test_a_plain_vit_is_an_eye_too(positions):
     assert features.shape == (2, PATCHES, 20)
     # One more block and the last norm make of them what the ViT itself gives.
     model.class_token = True
-    angles = eye._angles_of(pixels)
+    _, angles = eye.embed(pixels)
     finished = eye.norm(eye.blocks[-1](model.image_features(pixels), angles=angles))
     torch.testing.assert_close(finished, eye.features(pixels), atol=1e-5, rtol=0)
 
