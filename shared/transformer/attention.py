@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,13 +13,13 @@ from shared.transformer.rotary import rotate
 class Attention(nn.Module):
     """Multi-head self-attention, or cross-attention when a context is given (arXiv:1706.03762, section 3.2.2).
 
-    kv_heads       fewer key heads than query heads share them in groups (arXiv:2305.13245)
-    head_dim       width of a head; width / heads when left out
-    context_width  width of what is looked at, when it differs from that of who looks
-    output_bias    as `bias` when left out
-    qk_norm        makes a norm over each head's queries and keys, which bounds the scores (arXiv:2302.05442,
-                   section 2); called with head_dim
-    dropout        probability of dropping a value of the output while training
+    kv_heads       number of key and value heads, each shared by a group of query heads (arXiv:2305.13245);
+                   as many as query heads when left out
+    head_dim       dimension per head; width / heads when left out
+    context_width  width of the context's tokens, if it differs from `width`
+    bias           whether the linear layers have a bias; a pair (queries, keys and values; output) when they differ
+    qk_norm        constructor of a norm over each head's queries and keys, called with head_dim: it bounds the scores
+                   (arXiv:2302.05442, section 2)
 
     Raises ValueError when the heads don't divide the width, or the key heads don't divide the heads.
     """
@@ -35,7 +34,6 @@ class Attention(nn.Module):
         context_width: int | None = None,
         bias: bool | tuple[bool, bool] = True,
         qk_norm: Callable[[int], nn.Module] | None = None,
-        dropout: float = 0.0,
     ):
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
@@ -51,7 +49,6 @@ class Attention(nn.Module):
         context_width = width if context_width is None else context_width
         qkv_bias, output_bias = (bias, bias) if isinstance(bias, bool) else bias
 
-        self.dropout = dropout
         self.width, self.heads, self.kv_heads, self.head_dim = width, heads, kv_heads, head_dim
         self.query = nn.Linear(width, heads * head_dim, bias=qkv_bias)
         self.key = nn.Linear(context_width, kv_heads * head_dim, bias=qkv_bias)
@@ -83,7 +80,7 @@ class Attention(nn.Module):
         if cache is not None:
             keys, values = cache.extend(keys, values)
         gathered = attention(queries, keys, values, mask, bias=bias)
-        return F.dropout(self.output(gathered.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        return self.output(gathered.transpose(1, 2).flatten(2))
 
     def weights(
         self,

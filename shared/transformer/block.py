@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -14,10 +15,13 @@ from shared.transformer.kv_cache import LayerCache
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: arXiv:2002.04745, figure 1b).
 
-    norm         makes a norm, called twice: `lambda: RMSNorm(width)`
-    layer_scale  when given, each part's output is multiplied by a learned vector that starts at this value
-                 (arXiv:2103.17239, eq. 4)
-    drop_path    chance by which a sample skips a part while training (stochastic depth, arXiv:1603.09382)
+    norm               constructor of a norm, called twice: `lambda: RMSNorm(width)`
+    layer_scale        initial value of a learned vector that multiplies each part's output (arXiv:2103.17239, eq. 4);
+                       None for no such vectors
+    attention_dropout  dropout of the attention's output; the MLP has its own
+    drop_path          probability that a sample skips a part in training (stochastic depth, arXiv:1603.09382)
+
+    Raises ValueError when `drop_path` is not in [0, 1).
     """
 
     attention_scale: Tensor | None
@@ -30,6 +34,7 @@ class Block(nn.Module):
         norm: Callable[[], nn.Module],
         *,
         layer_scale: float | None = None,
+        attention_dropout: float = 0.0,
         drop_path: float = 0.0,
     ):
         super().__init__()
@@ -39,6 +44,7 @@ class Block(nn.Module):
         self.attention = attention
         self.mlp_norm = norm()
         self.mlp = mlp
+        self.attention_dropout = attention_dropout
         self.drop_path = drop_path
         for name in ("attention_scale", "mlp_scale"):
             scale = None if layer_scale is None else nn.Parameter(torch.full((attention.width,), layer_scale))
@@ -52,10 +58,11 @@ class Block(nn.Module):
         angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        seen = self.attention(self.attention_norm(x), mask=mask, angles=angles, cache=cache)
-        x = x + self._finish(seen, self.attention_scale)
-        thought = self.mlp(self.mlp_norm(x))
-        return x + self._finish(thought, self.mlp_scale)
+        """Return the tokens after both parts; arguments are those of `Attention`."""
+        update = self.attention(self.attention_norm(x), mask=mask, angles=angles, cache=cache)
+        update = F.dropout(update, self.attention_dropout, self.training)
+        x = x + self._scale_and_drop(update, self.attention_scale)
+        return x + self._scale_and_drop(self.mlp(self.mlp_norm(x)), self.mlp_scale)
 
     def _scale_and_drop(
         self, update: Float[Tensor, "batch tokens width"], scale: Float[Tensor, "width"] | None
