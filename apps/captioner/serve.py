@@ -37,7 +37,7 @@ class ServedCaptioner:
         self.begin, self.end = (self.tokenizer.special_tokens[name] for name in (BEGIN_TOKEN, END_TOKEN))
         rows, columns = model.config.eye.grid
         self.before = rows * columns + model.eye.prefix_tokens + 1
-        self.longest = self.before + LONGEST_CAPTION
+        self.context_length = self.before + LONGEST_CAPTION
 
     def count_tokens(self, request: GenerationRequest) -> int:
         """Image tokens, and the one that begins a text. Raises UnsupportedRequest for anything but one picture to be described."""

@@ -95,9 +95,12 @@ def test_dropout_sits_where_the_paper_puts_it():
     eye = VisionTransformer(wide).train()
     images = torch.randn(4, 3, 16, 16)
     embedded, block = eye.embed_patches(images), eye.blocks[0]
-    hidden = []
-    block.mlp.down.register_forward_pre_hook(lambda _, given: hidden.append(given[0]))
-    values_at = [embedded, block.attention(embedded), block.mlp(embedded), *hidden]
+    inner = []
+    block.mlp.down.register_forward_pre_hook(lambda _, inputs: inner.append(inputs[0]))
+    mlp_output = block.mlp(embedded)
+    # With an MLP that returns zeros, what the block adds to its input is attention's output after dropout.
+    block.mlp.forward = torch.zeros_like
+    values_at = [embedded, block(embedded) - embedded, mlp_output, *inner]
     for values in values_at:
         assert (values == 0).float().mean().item() == pytest.approx(0.4, abs=0.03)
     assert len(values_at) == 4

@@ -127,7 +127,7 @@ def outlier_share(model: VisionTransformer, images: Tensor, times: float = 3.0) 
 @torch.no_grad()
 def position_similarity(model: VisionTransformer) -> Float[Tensor, "rows columns rows columns"]:
     """Cosine similarity of every patch's learned position to those of all patches, their mean taken off."""
-    positions = model.positions[model.config.leading :]
+    positions = model.positions[model.config.prefix_positions :]
     positions = F.normalize(positions - positions.mean(dim=0), dim=1)
     rows, columns = model.config.grid
     return (positions @ positions.T).reshape(rows, columns, rows, columns).cpu()

@@ -79,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
         norm = partial(nn.LayerNorm, width, eps=encoder.norm_eps)
         self.decoder_blocks = nn.ModuleList(
             Block(
-                Attention(width, config.decoder_heads, bias=encoder.qkv_bias, output_bias=True),
+                Attention(width, config.decoder_heads, bias=(encoder.qkv_bias, True)),
                 MLP(width, config.decoder_mlp_dim or 4 * width),
                 norm,
             )

@@ -226,10 +226,11 @@ class VisionTransformer(nn.Module):
 def transformer_block(config: VisionTransformerConfig, layer: int) -> Block:
     """Build block number `layer`, counted from 0, of a Vision Transformer."""
     return Block(
-        Attention(config.width, config.heads, bias=config.qkv_bias, output_bias=True, dropout=config.dropout),
+        Attention(config.width, config.heads, bias=(config.qkv_bias, True)),
         SwiGLU(config.width, config.mlp_dim, bias=True) if config.swiglu else plain_mlp(config),
         partial(nn.LayerNorm, config.width, eps=config.norm_eps),
         layer_scale=config.layer_scale,
+        attention_dropout=config.dropout,
         # Early blocks are dropped rarely: all later blocks need their output (arXiv:1603.09382, section 3).
         drop_path=config.drop_path * layer / max(config.depth - 1, 1),
     )

@@ -76,7 +76,7 @@ def test_every_state_is_listed(tmp_path, arm):
     (arm("hardly begun") / "log.txt").touch()
     arm("waiting")
     running = arm("running")
-    report(running, 3)
+    write_progress(running, 3)
     with exclusive_lock(running):
         assert states(tmp_path) == {
             "done": "finished",
@@ -141,9 +141,9 @@ def test_only_unfinished_runs_have_a_command(tmp_path, arm):
     (arm() / "result.json").write_text("{}")
     assert list(resume_commands(find_runs(tmp_path))) == []
     other = arm("registers")
-    assert len(list(commands(find_runs(tmp_path)))) == 1
-    with exclusive_lock(other):  # while something runs, the same command would only get in its way
-        assert list(commands(find_runs(tmp_path))) == []
+    assert len(list(resume_commands(find_runs(tmp_path)))) == 1
+    with exclusive_lock(other):  # a running arm needs no second process
+        assert list(resume_commands(find_runs(tmp_path))) == []
 
 
 def test_a_training_run_outside_of_lessons_is_listed(tmp_path):
