@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".py", ".md", ".ipynb", ".toml")
-# A word is a run of letters between a change of case, an underscore or any other character: VisionTower has two.
+# A word is a run of letters between a change of case, an underscore or any other character: PatchEmbedding has two.
 WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
