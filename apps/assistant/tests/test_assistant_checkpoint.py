@@ -14,6 +14,7 @@ from apps.assistant.config import CONFIGURATIONS
 from data.toybox.heldout import is_held_out
 from data.toybox.image import render_image
 from data.toybox.questions import question_at
+from shared.course.checkpoint import checkpoint_errors
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previ
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
 from shared.finetuning import distillation_loss, sft_loss
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 HELD_OUT_DOCUMENTS = 200
 
@@ -65,7 +65,7 @@ def distil(
     held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS)
     test, size = encode_documents(tokenizer, held_out), sum(len(document.encode()) for document in held_out)
     torch.manual_seed(seed)
-    student = toy_decoder(tokenizer.vocab_size, width=width, layers=layers, heads=2, kv_heads=1, hidden=2 * width)
+    student = toy_decoder(tokenizer.vocab_size, width=width, depth=depth, heads=2, kv_heads=1, mlp_dim=2 * width)
     result = train(
         student,
         Batches(rows, segments, batch_size=batch_size, seed=seed),
@@ -79,9 +79,11 @@ def distil(
             seed=seed,
             log_every=max(1, steps // 20),
         ),
-        folder=folder, resume=resume, device=device, label=folder.name, evaluate_every=max(1, steps // 5),
-        evaluate=lambda model: {"bits_per_byte": cross_entropy_bits(model, test) / size},
-    )  # fmt: skip
+        run=RunOptions(folder=folder, resume=resume, device=device, label=folder.name),
+        evaluation=Evaluation(
+            lambda model: {"bits_per_byte": cross_entropy_bits(model, test) / size}, every=max(1, steps // 5)
+        ),
+    )
     return {
         "bits_per_byte": cross_entropy_bits(student, test) / size,
         "teacher_bits_per_byte": cross_entropy_bits(teacher, test) / size,

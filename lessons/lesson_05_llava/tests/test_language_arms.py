@@ -17,7 +17,7 @@ def model() -> LanguageModel:
 
 
 def test_the_students_loss(model):
-    tokens = torch.randint(0, model.config.vocab, (2, 9))
+    tokens = torch.randint(0, model.config.vocab_size, (2, 9))
     segments = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, -1, -1, -1]])
     alone = distillation.student_loss(model, (tokens, segments), None, 0.7, 2.0)
     torch.testing.assert_close(alone, next_token_loss(model(tokens, segments=segments), tokens, segments))
