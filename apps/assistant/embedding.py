@@ -12,11 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
-=======
-from lessons.lesson_02_clip.model import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_05_llava.model import Llava, Projector, huggingface
 from shared import pretrained
 from shared.errors import CourseError

@@ -34,11 +34,7 @@ def towers(tmp_path_factory):
     eye, words = (tmp_path_factory.mktemp(name) for name in ("eye", "words"))
     torch.manual_seed(0)
     vision = clip_vision_config(image_size=16, patch_size=8, width=16, depth=2, heads=2, mlp_dim=24)
-<<<<<<< HEAD
     text = TextEncoderConfig(vocab_size=20, context_length=8, width=8, depth=1, heads=2, mlp_dim=8, end_token=19)
-=======
-    text = TextEncoderConfig(vocab_size=20, context=8, width=8, depth=1, heads=2, mlp_dim=8, end_token=19)
->>>>>>> 84339b8 (Apply the recorded renames)
     CLIP(CLIPConfig(vision, text, embedding=12)).save_pretrained(eye)
     write_preprocessing(eye, toy_preprocessing(16))
     tokenizer = load_tokenizer(CHECKPOINTS_FOLDER / "lesson_00_decoder" / "tokenizer.json")

@@ -27,35 +27,6 @@ def hard_distillation_loss(
     # end exercise
 
 
-<<<<<<< HEAD
-=======
-class DistilledVisionTransformer(VisionTransformer):
-    """A Vision Transformer with a second token that listens to a teacher, and a head for each (section 4).
-
-    Raises ValueError for a config without `distillation_token` or without classes.
-    """
-
-    def __init__(self, config: VisionTransformerConfig):
-        if not (config.class_token and config.distillation_token and config.classes):
-            raise ValueError("a distilled model needs class_token=True, distillation_token=True and classes > 0")
-        super().__init__(config)
-        self.distillation_head = nn.Linear(config.width, config.classes)
-        nn.init.normal_(self.distillation_head.weight, std=0.02)
-        nn.init.zeros_(self.distillation_head.bias)
-
-    def head_logits(
-        self, images: Float[Tensor, "batch channels height width_px"]
-    ) -> tuple[Float[Tensor, "batch classes"], Float[Tensor, "batch classes"]]:
-        """The logits of the class token and of the distillation token: what the loss wants."""
-        tokens = self.features(images)
-        return self.head(tokens[:, 0]), self.distillation_head(tokens[:, 1])
-
-    def forward(self, images: Float[Tensor, "batch channels height width_px"]) -> Float[Tensor, "batch classes"]:
-        """The mean of both heads' logits: what the paper classifies with once training is over."""
-        return torch.stack(self.head_logits(images)).mean(dim=0)
-
-
->>>>>>> 84339b8 (Apply the recorded renames)
 class ConvolutionalTeacher(nn.Module):
     """A small convolutional network, whose architecture already encodes that neighboring pixels are related.
 

@@ -108,13 +108,8 @@ class MaskedAutoencoder(nn.Module):
     def decode(
         self, tokens: Float[Tensor, "batch tokens width"], visible: Int[Tensor, "batch visible"], grid: tuple[int, int]
     ) -> Float[Tensor, "batch patches pixels"]:
-<<<<<<< HEAD
         """Predict the pixels of every patch from the encoder's tokens and a mask token for each masked patch."""
         config = self.encoder.config
-=======
-        """Paint every patch, from the encoder's tokens and a mask token at each hidden place."""
-        before, patches = self.encoder.prefix_tokens, grid[0] * grid[1]
->>>>>>> 84339b8 (Apply the recorded renames)
         tokens = self.decoder_embedding(tokens)
         indices = visible[..., None].expand(-1, -1, tokens.shape[-1])
         patches = self.mask_token.to(tokens.dtype).expand(tokens.shape[0], grid[0] * grid[1], -1)

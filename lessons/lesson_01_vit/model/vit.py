@@ -110,7 +110,6 @@ class VisionTransformer(nn.Module):
         return F.dropout(tokens, self.config.dropout, self.training)
 
     def add_prefix(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch tokens width"]:
-<<<<<<< HEAD
         """Prepend the class and distillation token with their positions, then the registers, which have none."""
         tokens = [token for token in (self.class_token, self.distillation_token) if token is not None]
         prefix = [torch.stack(tokens)] if tokens else []
@@ -119,28 +118,11 @@ class VisionTransformer(nn.Module):
         if self.registers is not None:
             prefix.append(self.registers)
         return torch.cat([*(part.expand(patches.shape[0], -1, -1) for part in prefix), patches], dim=1)
-=======
-        """Put the class token and its like in front, with their positions, and the registers between, without any."""
-        leading = [token for token in (self.class_token, self.distillation_token) if token is not None]
-        front = [torch.stack(leading)] if leading else []
-        if front and self.positions is not None:
-            front = [front[0] + self.positions[: len(leading)]]
-        if self.registers is not None:
-            front.append(self.registers)
-        front = [tokens.expand(patches.shape[0], -1, -1) for tokens in front]
-        return torch.cat([*front, patches], dim=1)
-
-    @property
-    def prefix_tokens(self) -> int:
-        """How many tokens stand before the first patch."""
-        return self.config.leading + self.config.registers
->>>>>>> 84339b8 (Apply the recorded renames)
 
     def angles(self, coordinates: Int[Tensor, "batch patches 2"]) -> Float[Tensor, "batch tokens half_head_dim"] | None:
         """Return the rotary angles of all tokens from the patches' (row, column); prefix tokens are not rotated."""
         if self.rotary is None:
             return None
-<<<<<<< HEAD
         origin = coordinates.new_zeros(coordinates.shape[0], self.prefix_tokens, 2)
         return self.rotary(torch.cat([origin, coordinates], dim=1))
 
@@ -155,10 +137,6 @@ class VisionTransformer(nn.Module):
         return tokens, self.angles(patch_coordinates(grid, images.device)[None])
 
     # ── From tokens to the output ─────────────────────────────────────────────────────────────────────────────────
-=======
-        nowhere = coordinates.new_zeros(coordinates.shape[0], self.prefix_tokens, 2)
-        return self.rotary(torch.cat([nowhere, coordinates], dim=1))
->>>>>>> 84339b8 (Apply the recorded renames)
 
     def encode(
         self, tokens: Float[Tensor, "batch tokens width"], angles: Float[Tensor, "#batch tokens half_head_dim"] | None
@@ -175,14 +153,8 @@ class VisionTransformer(nn.Module):
         images: Float[Tensor, "batch channels height width_px"],
         masked: Bool[Tensor, "batch patches"] | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-<<<<<<< HEAD
         """Return every token after the last norm, prefix tokens first. Raises as `embed_patches` does."""
         return self.encode(*self.embed(images, masked))
-=======
-        """Every token after the last norm: the class token first, the patches last. Raises as `embed_patches` does."""
-        tokens = self.add_prefix(self.embed_patches(images, hidden))
-        return self.encode(tokens, self._angles_of(images))
->>>>>>> 84339b8 (Apply the recorded renames)
 
     def hidden_states(
         self, images: Float[Tensor, "batch channels height width_px"]
@@ -199,7 +171,6 @@ class VisionTransformer(nn.Module):
         if self.attention_pooling is not None:
             return self.attention_pooling(tokens[:, self.prefix_tokens :])
         if self.config.pooling == "mean":
-<<<<<<< HEAD
             return tokens[:, self.prefix_tokens :].mean(dim=1)
         return tokens[:, 0] if self.pooler is None else torch.tanh(self.pooler(tokens[:, 0]))
 
@@ -216,11 +187,6 @@ class VisionTransformer(nn.Module):
             )
         tokens = self.features(images)
         return self.head(tokens[:, 0]), self.distillation_head(tokens[:, 1])
-=======
-            return mean_pooling(tokens, self.prefix_tokens)
-        pooled = class_pooling(tokens)
-        return torch.tanh(self.pooler(pooled)) if self.pooler is not None else pooled
->>>>>>> 84339b8 (Apply the recorded renames)
 
     def forward(self, images: Float[Tensor, "batch channels height width_px"]) -> Float[Tensor, "batch outputs"]:
         """Return one logit per class, or the pooled vector of a model without a head. Raises as `embed_patches` does."""
@@ -233,19 +199,10 @@ class VisionTransformer(nn.Module):
     def attention_maps(
         self, images: Float[Tensor, "batch channels height width_px"]
     ) -> list[Float[Tensor, "batch heads tokens tokens"]]:
-<<<<<<< HEAD
         """Return each block's attention probabilities; each row is one query token's distribution over all tokens."""
         _, angles = self.embed(images)
         pairs = zip(self.blocks, self.hidden_states(images)[:-1], strict=True)
         return [block.attention.weights(block.attention_norm(state), angles=angles) for block, state in pairs]
-=======
-        """Who looked at whom, one tensor of probabilities per block: each row is a token's look at all tokens."""
-        tokens, angles, maps = self.add_prefix(self.embed_patches(images)), self._angles_of(images), []
-        for block in self.blocks:
-            maps.append(block.attention.weights(block.attention_norm(tokens), angles=angles))
-            tokens = block(tokens, angles=angles)
-        return maps
->>>>>>> 84339b8 (Apply the recorded renames)
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -75,11 +75,7 @@ def train_clothes(*, seed: int, data: str, device: str, folder: Path, resume: bo
         CLIPConfig(
             clip_vision_config(image_size=28, patch_size=4, channels=1, depth=3, **sizes),
             TextEncoderConfig(
-<<<<<<< HEAD
                 vocab_size=len(tokenizer.vocab), context_length=CONTEXT, depth=2, end_token=tokenizer.end, **sizes
-=======
-                vocab_size=len(tokenizer.vocab), context=CONTEXT, depth=2, end_token=tokenizer.end, **sizes
->>>>>>> 84339b8 (Apply the recorded renames)
             ),
             embedding=64,
         )

@@ -12,11 +12,7 @@ from data.toybox.tensors import IMAGE_SIZE
 from lessons.lesson_01_vit.model import VisionTransformer, sine_cosine_positions
 from lessons.lesson_02_clip.experiment.measure import apart, evaluate, measure
 from lessons.lesson_02_clip.experiment.pairs import Pairs, toy_tokenizer
-<<<<<<< HEAD
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextEncoderConfig, clip_vision_config
-=======
-from lessons.lesson_02_clip.model import CLIP, CLIPConfig, SigLIP, TextEncoderConfig, VisionTransformer, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from shared.training import Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 
 SCENES = 16_000
@@ -31,15 +27,11 @@ def small_model(
     tokenizer = toy_tokenizer()
     sizes = {"width": width, "heads": width // 16, "mlp_dim": 2 * width, "activation": "gelu"}
     text = TextEncoderConfig(
-<<<<<<< HEAD
         vocab_size=len(tokenizer.vocab),
         context_length=tokenizer.context_length,
         depth=2,
         end_token=tokenizer.end,
         **sizes,
-=======
-        vocab_size=len(tokenizer.vocab), context=tokenizer.context, depth=2, end_token=tokenizer.end, **sizes
->>>>>>> 84339b8 (Apply the recorded renames)
     )
     image = clip_vision_config(image_size=IMAGE_SIZE, patch_size=patch_size, depth=depth, **sizes)
     # The same two towers for either loss, so that the loss is all that differs.

@@ -67,16 +67,12 @@ def torch_twin(plain: reference.CLIP) -> CLIP:
         pre_norm=False, **sizes, **alike,
     )  # fmt: skip
     text = TextEncoderConfig(
-<<<<<<< HEAD
         vocab_size=len(reference.VOCABULARY),
         context_length=reference.LONGEST,
         causal=False,
         pooling="mean",
         **sizes,
         **alike,
-=======
-        vocab_size=len(reference.VOCABULARY), context=reference.LONGEST, causal=False, pooling="mean", **sizes, **alike
->>>>>>> 84339b8 (Apply the recorded renames)
     )
     twin = CLIP(CLIPConfig(image, text, embedding)).double()
     weights = {ours: to_torch(parameter) for name, parameter in plain.parameters().items() if (ours := twin_name(name))}

@@ -38,13 +38,9 @@ def train_photographs(
     model = CLIP(
         CLIPConfig(
             clip_vision_config(image_size=image_size, patch_size=patch_size, drop_path=0.1, **sizes),
-<<<<<<< HEAD
             TextEncoderConfig(
                 vocab_size=len(tokenizer.vocab), context_length=CONTEXT, end_token=tokenizer.end, **sizes
             ),
-=======
-            TextEncoderConfig(vocab_size=len(tokenizer.vocab), context=CONTEXT, end_token=tokenizer.end, **sizes),
->>>>>>> 84339b8 (Apply the recorded renames)
             embedding=width,
         )
     )

@@ -1,6 +1,5 @@
 """CLIP and SigLIP in PyTorch; read the files in this order.
 
-<<<<<<< HEAD
 config.py              settings of both models and of their encoders
 losses.py              CLIP's loss (InfoNCE) and SigLIP's loss (sigmoid)
 text_encoder.py        the text encoder
@@ -21,31 +20,12 @@ from lessons.lesson_02_clip.model.config import (
     clip_vision_config,
     siglip_vision_config,
 )
-=======
-config.py              what both are made of
-losses.py              what makes the two towers agree
-vision_tower.py        the eye: lesson 1's Vision Transformer
-text_encoder.py          the reader
-dual_encoder.py        the whole
-zero_shot.py           what it is for: naming and finding, without having been taught to
-distributed_losses.py  a batch spread over processes
-gradient_cache.py      a batch larger than the memory
-text_cleaning.py, tokenizer.py, preprocessing.py        from words and photographs to numbers, as OpenAI's CLIP wants them
-huggingface.py, huggingface_names.py                    the settings and names of published checkpoints
-"""
-
-from lessons.lesson_02_clip.model.config import CLIPConfig, SigLIPConfig, TextEncoderConfig, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_02_clip.model.distributed_losses import gathered_info_nce, ring_sigmoid_loss
 from lessons.lesson_02_clip.model.dual_encoder import CLIP, SigLIP
 from lessons.lesson_02_clip.model.gradient_cache import encode_in_chunks
 from lessons.lesson_02_clip.model.losses import info_nce, sigmoid_loss, similarity
 from lessons.lesson_02_clip.model.text_encoder import TextEncoder
-<<<<<<< HEAD
 from lessons.lesson_02_clip.model.vision_encoder import read_vision_encoder, write_vision_encoder
-=======
-from lessons.lesson_02_clip.model.vision_encoder import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 
 __all__ = [
     "CLIP",
@@ -54,10 +34,6 @@ __all__ = [
     "SigLIPConfig",
     "TextEncoder",
     "TextEncoderConfig",
-<<<<<<< HEAD
-=======
-    "VisionTransformer",
->>>>>>> 84339b8 (Apply the recorded renames)
     "clip_vision_config",
     "encode_in_chunks",
     "gathered_info_nce",

@@ -23,13 +23,8 @@ def siglip_vision_config(**changes: Any) -> VisionTransformerConfig:
 
 
 @dataclass(frozen=True)
-<<<<<<< HEAD
 class TextEncoderConfig:
     """Describe a transformer that encodes a caption as one vector.
-=======
-class clip_vision_config(VisionTransformerConfig):
-    """Lesson 1's Vision Transformer, with what CLIP and SigLIP changed.
->>>>>>> 84339b8 (Apply the recorded renames)
 
     vocab_size      number of token ids
     context_length  maximum number of tokens, start and end included
@@ -38,32 +33,7 @@ class clip_vision_config(VisionTransformerConfig):
                     not (SigLIP), or the "mean" of all (the lesson's reference in pure Python)
     end_token       id of the end token; None: the largest id in each row, which is the end token in CLIP's vocabulary
 
-<<<<<<< HEAD
     Raises ValueError when the values exclude each other.
-=======
-    patch_size: int = 32
-    norm_eps: float = 1e-5
-    activation: str = "quick_gelu"
-    patch_bias: bool = False
-    pre_norm: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_activation(self.activation)
-
-
-@dataclass(frozen=True)
-class TextEncoderConfig:
-    """A transformer that reads a caption and gives one vector.
-
-    context    the most tokens it can read, start and end included
-    causal     whether a token sees only those before it, as in CLIP ("to preserve the ability to add language modeling")
-    pooling    which token is the caption's vector: the first "end" token, or the "last" one, padding or not (SigLIP); or
-               the "mean" of all (the lesson's reference in pure Python)
-    end_token  its number; None stands for the largest number in the row, which it is in CLIP's vocabulary
-
-    Raises ValueError when the choices exclude each other.
->>>>>>> 84339b8 (Apply the recorded renames)
     """
 
     vocab_size: int = 49_408
@@ -93,11 +63,7 @@ class TextEncoderConfig:
 class CLIPConfig:
     """Describe two encoders and the dimension of the space, `embedding`, into which both are projected."""
 
-<<<<<<< HEAD
     image: VisionTransformerConfig = CLIP_VISION
-=======
-    image: clip_vision_config = field(default_factory=clip_vision_config)
->>>>>>> 84339b8 (Apply the recorded renames)
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     embedding: int = 512
 
@@ -109,7 +75,6 @@ class SigLIPConfig:
     The defaults are SigLIP ViT-B/16 (arXiv:2303.15343). Raises ValueError when images are not pooled by attention.
     """
 
-<<<<<<< HEAD
     image: VisionTransformerConfig = SIGLIP_VISION
     text: TextEncoderConfig = field(
         default_factory=lambda: TextEncoderConfig(
@@ -125,20 +90,6 @@ class SigLIPConfig:
             pooling="last",
         )
     )
-=======
-    image: clip_vision_config = field(
-        default_factory=lambda: clip_vision_config(
-            patch_size=16, class_token=False, pooling="attention", norm_eps=1e-6, activation="gelu_pytorch_tanh",
-            patch_bias=True, pre_norm=False,
-        )
-    )  # fmt: skip
-    text: TextEncoderConfig = field(
-        default_factory=lambda: TextEncoderConfig(
-            vocab_size=32_000, context=64, width=768, depth=12, heads=12, mlp_dim=3072, activation="gelu_pytorch_tanh",
-            norm_eps=1e-6, causal=False, pooling="last",
-        )
-    )  # fmt: skip
->>>>>>> 84339b8 (Apply the recorded renames)
 
     def __post_init__(self) -> None:
         if self.image.pooling != "attention":

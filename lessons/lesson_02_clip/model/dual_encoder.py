@@ -14,11 +14,7 @@ from lessons.lesson_02_clip.model.config import CLIPConfig, SigLIPConfig
 from lessons.lesson_02_clip.model.distributed_losses import gathered_info_nce, ring_sigmoid_loss
 from lessons.lesson_02_clip.model.losses import similarity
 from lessons.lesson_02_clip.model.text_encoder import TextEncoder
-<<<<<<< HEAD
 from lessons.lesson_02_clip.model.weight_names import clip_weight_names, siglip_weight_names
-=======
-from lessons.lesson_02_clip.model.vision_encoder import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from shared.pretrained import load_weights, save_pretrained
 
 # Scales above 100 made training unstable (arXiv:2103.00020, section 2.5).
@@ -43,21 +39,12 @@ class CLIP(nn.Module):
     def encode_images(
         self, images: Float[Tensor, "batch channels height width_px"]
     ) -> Float[Tensor, "batch embedding"]:
-<<<<<<< HEAD
         """Return one unit vector per image. Raises ValueError for sides that are no multiples of the patch."""
         return unit_vectors(self.image_projection(self.image_encoder(images)))
 
     def encode_texts(self, token_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch embedding"]:
         """Return one unit vector per caption. Raises ValueError for a caption longer than the context."""
         return unit_vectors(self.text_projection(self.text_encoder(token_ids)))
-=======
-        """One unit vector an image. Raises ValueError for sides that are no multiples of the patch."""
-        return unit(self.image_projection(self.image_encoder(images)))
-
-    def encode_texts(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch embedding"]:
-        """One unit vector a caption. Raises ValueError for a caption longer than the tower's context."""
-        return unit(self.text_projection(self.text_encoder(tokens)))
->>>>>>> 84339b8 (Apply the recorded renames)
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:
@@ -120,21 +107,12 @@ class SigLIP(nn.Module):
     def encode_images(
         self, images: Float[Tensor, "batch channels height width_px"]
     ) -> Float[Tensor, "batch embedding"]:
-<<<<<<< HEAD
         """Return one unit vector per image. Raises ValueError for sides that are no multiples of the patch."""
         return unit_vectors(self.image_encoder(images))
 
     def encode_texts(self, token_ids: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch embedding"]:
         """Return one unit vector per caption. Raises ValueError for a caption longer than the context."""
         return unit_vectors(self.text_projection(self.text_encoder(token_ids)))
-=======
-        """One unit vector an image. Raises ValueError for sides that are no multiples of the patch."""
-        return unit(self.image_encoder(images))
-
-    def encode_texts(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch embedding"]:
-        """One unit vector a caption. Raises ValueError for a caption longer than the tower's context."""
-        return unit(self.text_projection(self.text_encoder(tokens)))
->>>>>>> 84339b8 (Apply the recorded renames)
 
     @property
     def logit_scale(self) -> Float[Tensor, ""]:

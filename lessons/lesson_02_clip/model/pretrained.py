@@ -7,10 +7,6 @@ from torch import Tensor, nn
 from data.toybox.tensors import normalize_pixels
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.dual_encoder import CLIP
-<<<<<<< HEAD
-=======
-from lessons.lesson_02_clip.model.vision_encoder import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from shared.course.checkpoint import checkpoint_folder
 
 

@@ -1,11 +1,7 @@
 """Names of the weights in published files: tables for CLIP, SigLIP and their encoders alone."""
 
-<<<<<<< HEAD:lessons/lesson_02_clip/model/weight_names.py
 from lessons.lesson_01_vit.model import VisionTransformerConfig
 from lessons.lesson_02_clip.model.config import CLIPConfig, SigLIPConfig
-=======
-from lessons.lesson_02_clip.model.config import CLIPConfig, SigLIPConfig, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames):lessons/lesson_02_clip/model/huggingface_names.py
 from shared.pretrained import Rearrange, Rename, Rule, Split, WeightNames, with_prefix
 
 BLOCK = [
@@ -39,12 +35,8 @@ TEXT = [
 POSITION_IDS = ["embeddings.position_ids"]
 
 
-<<<<<<< HEAD:lessons/lesson_02_clip/model/weight_names.py
 def _vision(config: VisionTransformerConfig) -> list[Rule]:
     # Published patch embeddings are convolution kernels, channel first; ours are linear layers, channel last.
-=======
-def _vision(config: clip_vision_config) -> list[Rule]:
->>>>>>> 84339b8 (Apply the recorded renames):lessons/lesson_02_clip/model/huggingface_names.py
     kernel = Rearrange(
         "width channels row column -> width (row column channels)",
         channels=config.channels,
@@ -75,16 +67,11 @@ def _ignored(*prefixes: str) -> list[str]:
     return [prefix + name for prefix in prefixes for name in POSITION_IDS]
 
 
-<<<<<<< HEAD:lessons/lesson_02_clip/model/weight_names.py
 def vision_weight_names(config: VisionTransformerConfig) -> WeightNames:
     """Return the names of `CLIPVisionModel` and `SiglipVisionModel`.
 
     Published files have the prefix `vision_model.`, which version 5 of transformers omits.
     """
-=======
-def vision_weight_names(config: clip_vision_config) -> WeightNames:
-    """`CLIPVisionModel` or `SiglipVisionModel`: published ones carry the prefix that version 5 of transformers leaves out."""
->>>>>>> 84339b8 (Apply the recorded renames):lessons/lesson_02_clip/model/huggingface_names.py
     rules = _vision(config)
     return WeightNames(with_prefix("vision_model.", "", rules), also_read=rules, ignore=_ignored("", "vision_model."))
 

@@ -160,11 +160,7 @@ def test_extreme_scores_stay_numbers(student):
 
 # ── 2.5: the token that speaks for its caption ────────────────────────────────────────────────────────────────────────
 
-<<<<<<< HEAD
 END = "model.text_encoder:end_token_index"
-=======
-END = "model.text_encoder:end_of_caption"
->>>>>>> 84339b8 (Apply the recorded renames)
 
 
 @pytest.mark.exercise("2.5")

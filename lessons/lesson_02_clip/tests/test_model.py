@@ -14,20 +14,12 @@ from lessons.lesson_02_clip.model import (
     SigLIPConfig,
     TextEncoder,
     TextEncoderConfig,
-<<<<<<< HEAD
-=======
-    VisionTransformer,
->>>>>>> 84339b8 (Apply the recorded renames)
     clip_vision_config,
 )
 from lessons.lesson_02_clip.model.zero_shot import class_vectors, classify, ensemble, modality_gap, recall_at
 
 IMAGE = clip_vision_config(image_size=8, patch_size=4, width=20, depth=2, heads=5, mlp_dim=24)
-<<<<<<< HEAD
 TEXT = TextEncoderConfig(vocab_size=30, context_length=8, width=16, depth=2, heads=4, mlp_dim=24)
-=======
-TEXT = TextEncoderConfig(vocab_size=30, context=8, width=16, depth=2, heads=4, mlp_dim=24)
->>>>>>> 84339b8 (Apply the recorded renames)
 CONFIG = CLIPConfig(IMAGE, TEXT, embedding=12)
 SIGLIP_IMAGE = replace(IMAGE, class_token=False, pooling="attention", patch_bias=True, pre_norm=False)
 SIGLIP = SigLIPConfig(SIGLIP_IMAGE, replace(TEXT, causal=False, pooling="last"))
@@ -81,33 +73,21 @@ def test_the_scale_finds_back_from_its_limit():
 
 @torch.no_grad()
 def test_what_is_padded_behind_the_end_changes_nothing():
-<<<<<<< HEAD
     encoder = TextEncoder(TEXT)
-=======
-    tower = TextEncoder(TEXT)
->>>>>>> 84339b8 (Apply the recorded renames)
     other = CAPTIONS.clone()
     other[0, 4:] = torch.tensor([3, 8, 2, 11])
     torch.testing.assert_close(encoder(CAPTIONS), encoder(other))
     torch.testing.assert_close(encoder(CAPTIONS[:1, :4]), encoder(CAPTIONS[:1]))
     # What stands before it does, and not causal everything does.
     other[0, 1] = 6
-<<<<<<< HEAD
     assert (encoder(CAPTIONS)[0] - encoder(other)[0]).abs().max() > 1e-3
-=======
-    assert (tower(CAPTIONS)[0] - tower(other)[0]).abs().max() > 1e-3
->>>>>>> 84339b8 (Apply the recorded renames)
     both_ways = TextEncoder(replace(TEXT, causal=False))
     assert (both_ways(CAPTIONS)[0] - both_ways(CAPTIONS[:, :4])[0]).abs().max() > 1e-3
 
 
 @torch.no_grad()
 def test_words_have_an_order():
-<<<<<<< HEAD
     encoder = TextEncoder(TEXT)
-=======
-    tower = TextEncoder(TEXT)
->>>>>>> 84339b8 (Apply the recorded renames)
     a, b = torch.tensor([[1, 5, 9, 29]]), torch.tensor([[1, 9, 5, 29]])
     assert (encoder(a) - encoder(b)).abs().max() > 1e-3
 
@@ -151,13 +131,8 @@ def test_siglip_needs_attention_pooling():
 
 @torch.no_grad()
 def test_hidden_states_lead_to_the_vector():
-<<<<<<< HEAD
     encoder, images = VisionTransformer(IMAGE), torch.randn(2, 3, 8, 8)
     states = encoder.hidden_states(images)
-=======
-    tower, images = VisionTransformer(IMAGE), torch.randn(2, 3, 8, 8)
-    states = tower.hidden_states(images)
->>>>>>> 84339b8 (Apply the recorded renames)
     assert len(states) == IMAGE.depth + 1
     torch.testing.assert_close(encoder.norm(states[-1])[:, 0], encoder(images))
     torch.testing.assert_close(encoder.norm(states[-1]), encoder.features(images))

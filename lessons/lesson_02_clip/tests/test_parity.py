@@ -167,11 +167,7 @@ def test_vision_models(family, tmp_path):
         family
     ]
     theirs = redrawn(kind(config(**EYE)))
-<<<<<<< HEAD
     mine, again = both_ways(theirs, ours.read_vision_encoder, ours.write_vision_encoder, tmp_path)
-=======
-    mine, again = both_ways(theirs, ours.VisionTransformer, tmp_path)
->>>>>>> 84339b8 (Apply the recorded renames)
     images = torch.randn(3, 2, 12, 12)
     for other in (theirs, again):
         expected = other(images, output_hidden_states=True)
@@ -189,11 +185,7 @@ def test_vision_models(family, tmp_path):
 @torch.no_grad()
 def test_text_model(end, tmp_path):
     theirs = redrawn(CLIPTextModel(CLIPTextConfig(**READER | IDS | {"eos_token_id": end})))
-<<<<<<< HEAD
     mine, again = both_ways(theirs, ours.TextEncoder.from_pretrained, ours.TextEncoder.save_pretrained, tmp_path)
-=======
-    mine, again = both_ways(theirs, ours.TextEncoder, tmp_path)
->>>>>>> 84339b8 (Apply the recorded renames)
     for tokens in (captions(), captions(6)):
         for other in (theirs, again):
             expected = other(tokens)
@@ -210,11 +202,7 @@ def test_towers_are_read_with_and_without_their_prefix_and_written_with_it(prefi
         {prefix + name: tensor for name, tensor in theirs.state_dict().items() if "position_ids" not in name},
         tmp_path / "model.safetensors",
     )
-<<<<<<< HEAD
     mine = ours.read_vision_encoder(tmp_path)
-=======
-    mine = ours.VisionTransformer.from_pretrained(tmp_path)
->>>>>>> 84339b8 (Apply the recorded renames)
     images = torch.randn(1, 2, 12, 12)
     with torch.no_grad():
         close(mine(images), theirs(images).pooler_output)
@@ -292,11 +280,7 @@ SMALL = {"image_size": 12, "patch_size": 3, "channels": 2, "width": 20, "depth":
 
 @pytest.mark.parametrize("change", [{"positions": "rotary"}, {"pooling": "mean"}, {"registers": 2}, {"patch_bias": True}, {"pre_norm": False}])  # fmt: skip
 def test_a_tower_that_no_published_class_is_cannot_be_saved_as_one(change, tmp_path):
-<<<<<<< HEAD
     encoder = VisionTransformer(ours.clip_vision_config(**SMALL | change))
-=======
-    tower = ours.VisionTransformer(ours.clip_vision_config(**SMALL | change))
->>>>>>> 84339b8 (Apply the recorded renames)
     with pytest.raises(CourseError, match="no published class"):
         ours.write_vision_encoder(encoder, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
@@ -304,11 +288,7 @@ def test_a_tower_that_no_published_class_is_cannot_be_saved_as_one(change, tmp_p
 
 def test_our_own_model_loads_there(tmp_path):
     """Not only what came from there: a model that was made and trained here is a published folder too."""
-<<<<<<< HEAD
     text = ours.TextEncoderConfig(vocab_size=40, context_length=9, width=24, depth=1, heads=3, mlp_dim=20, end_token=37)
-=======
-    text = ours.TextEncoderConfig(vocab_size=40, context=9, width=24, depth=1, heads=3, mlp_dim=20, end_token=37)
->>>>>>> 84339b8 (Apply the recorded renames)
     mine = redrawn(ours.CLIP(ours.CLIPConfig(ours.clip_vision_config(**SMALL), text, embedding=10)))
     mine.save_pretrained(tmp_path)
     theirs = CLIPModel.from_pretrained(tmp_path).eval()

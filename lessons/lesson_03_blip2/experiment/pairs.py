@@ -13,11 +13,7 @@ from data.toybox.language import caption
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene
 from data.toybox.tensors import render_tensors
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
-=======
-from lessons.lesson_02_clip.model import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_02_clip.model.pretrained import vision_features
 from shared.tokenizers import Tokenizer
 
@@ -78,7 +74,6 @@ def told(seen: Seen, tokenizer: Tokenizer) -> Pairs:
 
 
 def questioned(
-<<<<<<< HEAD
     eye: VisionTransformer,
     tokenizer: Tokenizer,
     split: str,
@@ -86,9 +81,6 @@ def questioned(
     count: int,
     objects: tuple[int, int],
     device: str,
-=======
-    eye: VisionTransformer, tokenizer: Tokenizer, split: str, seed: int, count: int, objects: tuple[int, int], device: str
->>>>>>> 84339b8 (Apply the recorded renames)
 ) -> Pairs:
     """Scenes of a split with a question each, of all `KINDS` in equal parts."""
     asked = [question_at(split, seed, number, KINDS[number % len(KINDS)], objects) for number in range(count)]

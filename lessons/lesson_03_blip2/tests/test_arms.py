@@ -9,12 +9,8 @@ from data.toybox.documents import documents
 from data.toybox.heldout import is_held_out, sample_scenes
 from data.toybox.language import is_true
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import clip_vision_config
-=======
-from lessons.lesson_02_clip.model import VisionTransformer, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_03_blip2.experiment import bridges, exact, pairs
 from lessons.lesson_03_blip2.experiment import lesson as experiment

@@ -21,11 +21,7 @@ from data.toybox.episodes import HELD_OUT_CHOOSING, SEEN_CHOOSING
 from data.toybox.heldout import HELD_OUT
 from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, make_scene, pick, stream
 from data.toybox.tensors import render_tensors
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
-=======
-from lessons.lesson_02_clip.model import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_02_clip.model.pretrained import vision_features
 from lessons.lesson_04_flamingo.model import Interleaved, few_shot, interleave
 from shared.tokenizers import Tokenizer

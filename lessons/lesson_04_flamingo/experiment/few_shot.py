@@ -11,11 +11,7 @@ from data.toybox import documents as text
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
-=======
-from lessons.lesson_02_clip.model import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_04_flamingo.experiment.episodes import TRAINING_CHOICES, Episodes, Gallery, laid_out, lines_of
 from lessons.lesson_04_flamingo.experiment.measure import (

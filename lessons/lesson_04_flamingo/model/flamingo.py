@@ -9,11 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
-=======
-from lessons.lesson_02_clip.model import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_04_flamingo.model import huggingface
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
 from lessons.lesson_04_flamingo.model.gated import GatedCrossAttention

@@ -8,12 +8,8 @@ from typing import Any
 from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_02_clip.model import clip_vision_config
-=======
-from lessons.lesson_02_clip.model import VisionTransformer, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig, ResamplerConfig
 from shared import pretrained
 from shared.errors import CourseError
@@ -51,11 +47,7 @@ LANGUAGE_SETTINGS = [
 GATES = {"float": "scalar", "vector": "vector"}
 
 
-<<<<<<< HEAD
 def read_idefics(folder: Path | str) -> tuple[FlamingoConfig, VisionTransformerConfig, DecoderConfig, int]:
-=======
-def read_idefics(folder: Path | str) -> tuple[FlamingoConfig, clip_vision_config, DecoderConfig, int]:
->>>>>>> 84339b8 (Apply the recorded renames)
     """Our configs of a published Flamingo, its eye and its language model, and how many tokens were added to the latter's.
 
     Raises CourseError when the folder holds another kind of model, or one without a resampler.
@@ -128,9 +120,5 @@ def _check_published(config: FlamingoConfig, vision: nn.Module, language: Decode
         )
 
 
-<<<<<<< HEAD
 def _plain(config: VisionTransformerConfig) -> VisionTransformerConfig:
-=======
-def _plain(config: clip_vision_config) -> clip_vision_config:
->>>>>>> 84339b8 (Apply the recorded renames)
     return clip_vision_config(**{setting.field: getattr(config, setting.field) for setting in VISION_SETTINGS})

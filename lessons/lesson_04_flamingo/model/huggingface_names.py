@@ -1,13 +1,8 @@
 """What published files call each weight of `IdeficsForVisionText2Text`."""
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformerConfig
 from lessons.lesson_02_clip.model.weight_names import vision_weight_names
-=======
-from lessons.lesson_02_clip.model import clip_vision_config
-from lessons.lesson_02_clip.model.config_mapping import vision_weight_names
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
 from shared.pretrained import Join, Rearrange, Rename, Rule, WeightNames, with_prefix
 
@@ -39,11 +34,7 @@ INSERTED = [
 ]
 
 
-<<<<<<< HEAD
 def idefics_table(config: FlamingoConfig, vision: VisionTransformerConfig, vocab_size: int, added: int) -> WeightNames:
-=======
-def idefics_table(config: FlamingoConfig, vision: clip_vision_config, vocab_size: int, added: int) -> WeightNames:
->>>>>>> 84339b8 (Apply the recorded renames)
     """`IdeficsForVisionText2Text`; of its vocabulary `vocab_size` tokens are the language model's own and `added` are not."""
     gate = Rearrange("1 1 width -> width") if config.gates == "vector" else None
     gates = [

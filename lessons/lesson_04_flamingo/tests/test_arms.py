@@ -9,12 +9,8 @@ import torch
 from data.toybox.episodes import HELD_OUT_CHOOSING
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import clip_vision_config
-=======
-from lessons.lesson_02_clip.model import VisionTransformer, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_04_flamingo.experiment import episodes as rooms
 from lessons.lesson_04_flamingo.experiment import exact, few_shot, measure
 from lessons.lesson_04_flamingo.experiment import lesson as experiment

@@ -6,12 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
-=======
-from lessons.lesson_01_vit.model import VisionTransformer, patch_coordinates
-from lessons.lesson_02_clip.model import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 
 
 def image_features(
@@ -28,11 +23,7 @@ def image_features(
     layers       which of the depth + 1 states; the tokens of several are laid side by side
     class_token  keep the tokens that stand before the patches
     """
-<<<<<<< HEAD
     return chosen_tokens(vision.hidden_states(pixels), layers, 0 if class_token else vision.prefix_tokens)
-=======
-    return chosen_tokens(hidden_states(vision, pixels), layers, 0 if class_token else vision.prefix_tokens)
->>>>>>> 84339b8 (Apply the recorded renames)
 
 
 def chosen_tokens(
@@ -45,21 +36,3 @@ def chosen_tokens(
     # exercise 5.3: what the eye knows before its last block
     return torch.cat([states[layer] for layer in layers], dim=-1)[:, leading:]
     # end exercise
-<<<<<<< HEAD
-=======
-
-
-def hidden_states(
-    vision: VisionTransformer, pixels: Float[Tensor, "images channels height width_px"]
-) -> list[Float[Tensor, "images tokens width"]]:
-    """The tokens as the first block gets them, and as each block leaves them: of lesson 2's tower, or of lesson 1's plain ViT."""
-    if isinstance(vision, VisionTransformer):
-        return vision.hidden_states(pixels)
-    patches = vision.embed_patches(pixels)
-    grid = tuple(side // vision.config.patch_size for side in pixels.shape[-2:])
-    angles = vision.angles(patch_coordinates(grid, pixels.device)[None])
-    states = [vision.add_prefix(patches)]
-    for block in vision.blocks:
-        states.append(block(states[-1], angles=angles))
-    return states
->>>>>>> 84339b8 (Apply the recorded renames)

@@ -12,15 +12,10 @@ from typing import Any
 from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_02_clip.model.config_mapping import CLIP_VISION, published_vision_class, write_vision_config
 from lessons.lesson_02_clip.model.weight_names import vision_weight_names
-=======
-from lessons.lesson_02_clip.model import VisionTransformer, clip_vision_config
-from lessons.lesson_02_clip.model.config_mapping import CLIP_VISION, vision_weight_names, write_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size
 from lessons.lesson_05_llava.model.projector import Projector
 from shared import pretrained
@@ -49,11 +44,7 @@ ARCHITECTURES = {"llava": "LlavaForConditionalGeneration", "llava_next": "LlavaN
 class LlavaSettings:
     """The sizes of the parts, and the choices that `Llava` takes by name."""
 
-<<<<<<< HEAD
     vision: VisionTransformerConfig
-=======
-    vision: clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
     language: DecoderConfig
     projector_bias: bool
     choices: dict[str, Any]
@@ -78,11 +69,7 @@ def read(folder: Path | str, kind: str) -> LlavaSettings:
     return LlavaSettings(_vision(config, folder), _language(config, kind, folder), ours["projector_bias"], choices)
 
 
-<<<<<<< HEAD
 def _vision(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
-=======
-def _vision(config: Mapping[str, Any], folder: Path | str) -> clip_vision_config:
->>>>>>> 84339b8 (Apply the recorded renames)
     vision = config.get("vision_config") or LARGE
     if vision.get("model_type", "clip_vision_model") != "clip_vision_model":
         raise CourseError(f"the eye in {folder} is a {vision['model_type']!r}; this reads clip_vision_model")
@@ -103,11 +90,7 @@ def read_pinpoints(folder: Path | str) -> tuple[Size, ...]:
     return tuple((height, width) for height, width in pinpoints)
 
 
-<<<<<<< HEAD
 def write(kind: str, vision: VisionTransformerConfig, model: nn.Module) -> dict[str, Any]:
-=======
-def write(kind: str, vision: clip_vision_config, model: nn.Module) -> dict[str, Any]:
->>>>>>> 84339b8 (Apply the recorded renames)
     """The published settings of our model. Raises CourseError when its projector is not the published one."""
     if type(model.projector) is not Projector:
         raise CourseError(
@@ -133,15 +116,9 @@ def write(kind: str, vision: clip_vision_config, model: nn.Module) -> dict[str, 
     }
 
 
-<<<<<<< HEAD
 def clip_vision(vision: nn.Module) -> VisionTransformerConfig:
     """The config of an eye that is CLIP's own. Raises CourseError for any other, which no published class could hold."""
     if isinstance(vision, VisionTransformer) and published_vision_class(vision.config) == "CLIPVisionModel":
-=======
-def clip_vision(vision: nn.Module) -> clip_vision_config:
-    """The config of an eye that is CLIP's own. Raises CourseError for any other, which no published class could hold."""
-    if isinstance(vision, VisionTransformer) and write_vision_config(vision.config)["model_type"] == "clip_vision_model":
->>>>>>> 84339b8 (Apply the recorded renames)
         return vision.config
     raise CourseError(
         f"a published LLaVA looks through CLIP's tower; this one through {getattr(vision, 'config', type(vision).__name__)}"
@@ -157,11 +134,7 @@ PROJECTOR = [
 ]
 
 
-<<<<<<< HEAD
 def table(vision: VisionTransformerConfig, language: DecoderConfig) -> WeightNames:
-=======
-def table(vision: clip_vision_config, language: DecoderConfig) -> WeightNames:
->>>>>>> 84339b8 (Apply the recorded renames)
     """What published files call each weight.
 
     They were written by three generations of one library: the first files, which people have, put everything into

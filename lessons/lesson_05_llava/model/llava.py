@@ -9,11 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
-=======
-from lessons.lesson_02_clip.model import VisionTransformer
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_05_llava.model import huggingface
 from lessons.lesson_05_llava.model.features import image_features
 from lessons.lesson_05_llava.model.projector import Projector

@@ -9,12 +9,8 @@ from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import Scene, SceneObject
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-<<<<<<< HEAD
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import clip_vision_config
-=======
-from lessons.lesson_02_clip.model import VisionTransformer, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_05_llava.experiment import conversations, exact, measure, training
 from lessons.lesson_05_llava.experiment import lesson as experiment
 from lessons.lesson_05_llava.model import interview, learned

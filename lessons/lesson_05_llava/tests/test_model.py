@@ -8,11 +8,7 @@ from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
-<<<<<<< HEAD
 from lessons.lesson_02_clip.model import clip_vision_config
-=======
-from lessons.lesson_02_clip.model import VisionTransformer, clip_vision_config
->>>>>>> 84339b8 (Apply the recorded renames)
 from lessons.lesson_05_llava.model import (
     IMAGE,
     Llava,
