@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     """
 
     scenes: list[Scene]
-    render_images: np.ndarray
+    images: np.ndarray
     labels: dict[str, np.ndarray]
 
 

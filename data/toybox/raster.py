@@ -99,7 +99,7 @@ _INSIDE = {
 
 
 class Sprite(NamedTuple):
-    """One thing's pixels: the background's share (0 … 16) and what is added to it, row by row.
+    """One object's pixels: the background's share (0 … 16) and what is added to it, row by row.
 
     A pixel becomes (keep · background + ink) >> 4 in each of red, green and blue.
     """

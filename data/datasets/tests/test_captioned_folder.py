@@ -19,18 +19,18 @@ def test_a_table_of_commas(tmp_path):
     for number in range(10):
         lines += [f'{number}.png,"A dog, number {number} ."', f"{number}.png,the {number}th dog"]
     write(tmp_path, "Images", "captions.txt", lines)
-    found = captioned_folder(tmp_path, 16)
-    assert found.train_images.shape == (9, 16, 16, 3) and found.test_images.shape == (1, 16, 16, 3)
-    assert found.test_captions == (("A dog, number 9 .", "the 9th dog"),)
-    assert [int(image[0, 0, 0]) for image in found.train_images] == [20 * number for number in range(9)]
+    dataset = captioned_folder(tmp_path, 16)
+    assert dataset.train_images.shape == (9, 16, 16, 3) and dataset.test_images.shape == (1, 16, 16, 3)
+    assert dataset.test_captions == (("A dog, number 9 .", "the 9th dog"),)
+    assert [int(image[0, 0, 0]) for image in dataset.train_images] == [20 * number for number in range(9)]
 
 
 def test_the_table_of_the_original(tmp_path, monkeypatch):
     lines = [f"{number}.png#{which}\tA dog, {which} of {number}" for number in range(10) for which in (0, 1)]
     write(tmp_path / "flickr8k", "Flicker8k_Dataset", "Flickr8k.token.txt", lines)
     monkeypatch.setenv("MULTIMODAL_DATA", str(tmp_path))
-    found = flickr8k(16)
-    assert found.name == "flickr8k" and found.train_captions[3] == ("A dog, 0 of 3", "A dog, 1 of 3")
+    dataset = flickr8k(16)
+    assert dataset.name == "flickr8k" and dataset.train_captions[3] == ("A dog, 0 of 3", "A dog, 1 of 3")
 
 
 @pytest.mark.parametrize(

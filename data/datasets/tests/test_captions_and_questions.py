@@ -28,7 +28,7 @@ def photographs(folder, name):
 
 def caption_file() -> dict:
     """Three images and their captions, with every key that the official file has, in no special order."""
-    said = [
+    captions = [
         (285, "A big bear. "),
         (139, "A room with chairs."),
         (139, "A TV in a room."),
@@ -51,14 +51,18 @@ def caption_file() -> dict:
             }
             for image_id in IDS
         ],
-        "annotations": [{"image_id": i, "id": n, "caption": text} for n, (i, text) in enumerate(said)],
+        "annotations": [{"image_id": i, "id": n, "caption": text} for n, (i, text) in enumerate(captions)],
     }
 
 
 def vqa_files() -> tuple[dict, dict]:
-    asked = [(139000, 139, "What color is the sofa?"), (285001, 285, "How many bears?"), (139002, 139, "Is it day?")]
+    questions = [
+        (139000, 139, "What color is the sofa?"),
+        (285001, 285, "How many bears?"),
+        (139002, 139, "Is it day?"),
+    ]
     kinds = {139000: ("what color", "other"), 285001: ("how many", "number"), 139002: ("is it", "yes/no")}
-    given = {139000: ["red"] * 6 + ["brown"] * 4, 285001: ["1"] * 10, 139002: ["yes"] * 9 + ["no"]}
+    answers_of = {139000: ["red"] * 6 + ["brown"] * 4, 285001: ["1"] * 10, 139002: ["yes"] * 9 + ["no"]}
     head = {
         "info": {"version": "2.0"},
         "license": {"name": "Creative Commons Attribution 4.0 International License"},
@@ -67,22 +71,22 @@ def vqa_files() -> tuple[dict, dict]:
     }
     questions = head | {
         "task_type": "Open-Ended",
-        "questions": [{"image_id": i, "question": text, "question_id": q} for q, i, text in asked],
+        "questions": [{"image_id": i, "question": text, "question_id": q} for q, i, text in questions],
     }
     annotations = head | {
         "annotations": [
             {
                 "question_type": kinds[q][0],
-                "multiple_choice_answer": given[q][0],
+                "multiple_choice_answer": answers_of[q][0],
                 "answers": [
                     {"answer": text, "answer_confidence": "yes", "answer_id": person + 1}
-                    for person, text in enumerate(given[q])
+                    for person, text in enumerate(answers_of[q])
                 ],
                 "image_id": i,
                 "answer_type": kinds[q][1],
                 "question_id": q,
             }
-            for q, i, _ in reversed(asked)
+            for q, i, _ in reversed(questions)
         ]
     }
     return questions, annotations
@@ -230,7 +234,7 @@ def other_image(questions, annotations):
     annotations["annotations"][0]["image_id"] = 632
 
 
-def nobody(questions, annotations):
+def without_annotators(questions, annotations):
     annotations["annotations"][1]["answers"] = []
 
 
@@ -248,7 +252,7 @@ def twice(questions, annotations):
         (drop_answers, r"1 questions have no answers \(the first is 139000\)"),
         (drop_question, r"1 answers have no question \(the first is 139000\)"),
         (other_image, "question 139002 is about image 632, but the question file assigns it to 139"),
-        (nobody, r"annotations\[1\] has no answers; VQAv2 has ten"),
+        (without_annotators, r"annotations\[1\] has no answers; VQAv2 has ten"),
         (no_text, r"annotations\[1\]: answers\[4\] has answer = None; expected a text"),
         (twice, r"annotations\[3\] has the question_id of annotations\[0\]"),
     ],

@@ -18,7 +18,7 @@ FOLDERS = ("toy_set", "toy-set")
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT at every path; notes what was asked; misbehaves as its fields say."""
+    """Serves CONTENT at every path; notes which ranges were requested; misbehaves as its fields say."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -32,11 +32,11 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
-        asked = self.headers.get("Range")
-        server.ranges.append(asked)
+        requested = self.headers.get("Range")
+        server.ranges.append(requested)
         if server.missing:
             return self.send_error(404)
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and server.serves_ranges else 0
+        start = int(requested.removeprefix("bytes=").removesuffix("-")) if requested and server.serves_ranges else 0
         if start >= len(server.content):
             return self.send_error(416)
         self.send_response(206 if start else 200)
@@ -152,8 +152,8 @@ def test_every_checksum_must_hold(server):
 
 
 def test_the_second_address_serves_when_the_first_does_not(server):
-    nobody = "http://127.0.0.1:9/file.bin"  # the discard port: refused at once
-    assert obtain(remote(nobody, server.url), FOLDERS).verified
+    unreachable = "http://127.0.0.1:9/file.bin"  # the discard port: refused at once
+    assert obtain(remote(unreachable, server.url), FOLDERS).verified
 
 
 def test_a_missing_file_names_each_address(server, tmp_path):

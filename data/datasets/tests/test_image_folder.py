@@ -65,11 +65,11 @@ def test_a_image_is_turned_as_its_camera_noted(tmp_path):
     image = Image.new("RGB", (16, 16), RED)
     image.paste(BLUE, (0, 0, 16, 8))  # blue above
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise to be seen upright
+    exif[0x0112] = 6  # upright after a rotation by 90° clockwise
     image.save(tmp_path / "photo.png", exif=exif)
-    seen = read_image(tmp_path / "photo.png", 16)
-    np.testing.assert_array_equal(seen[:, 12], np.broadcast_to(BLUE, (16, 3)))  # what was above is right now
-    np.testing.assert_array_equal(seen[:, 3], np.broadcast_to(RED, (16, 3)))
+    image = read_image(tmp_path / "photo.png", 16)
+    np.testing.assert_array_equal(image[:, 12], np.broadcast_to(BLUE, (16, 3)))  # what was above is right now
+    np.testing.assert_array_equal(image[:, 3], np.broadcast_to(RED, (16, 3)))
 
 
 def test_a_long_image_is_cut_around_its_middle(tmp_path):

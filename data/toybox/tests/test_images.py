@@ -1,4 +1,4 @@
-"""Pictures: numpy equals the stdlib pixel for pixel, each thing lies where it should and looks like no other."""
+"""Images: numpy and the stdlib give equal pixels; each object lies at its place and differs from all others."""
 
 from itertools import combinations, product
 
@@ -45,7 +45,7 @@ def one(shape: str, colour: str, size: str, texture: str) -> Scene:
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_no_two_kinds_of_thing_look_alike(size):
-    """The 512 kinds of thing in one place: any two pictures differ by at least what an eye can see."""
+    """The 512 appearances of an object at one place: any two images differ visibly."""
     kinds = list(product(SHAPES, COLOURS, SIZES, TEXTURES))
     images = render_images([one(*kind) for kind in kinds], size).reshape(len(kinds), -1).astype(np.float32)
     squares = (images**2).sum(1)

@@ -90,7 +90,7 @@ def test_a_caption_that_says_one_thing_wrong_is_false():
         "two phrases mention the same object, the cross is missing"
     )
     assert not is_true("a cross left of a circle", SCENE) and is_true("a circle left of a cross", SCENE)
-    assert not is_true("what a lovely picture", SCENE)
+    assert not is_true("what a lovely image", SCENE)
 
 
 def test_captions_are_read_back_as_they_were_meant():

@@ -177,7 +177,7 @@ def test_wrong_calls_are_named():
         make_question(scene, "weight", "yes", rng)
     with pytest.raises(ValueError, match="no question type 'weight'"):
         question_at("train", 0, 0, "weight")
-    with pytest.raises(ValueError, match="never answered 'maybe': yes, no"):
+    with pytest.raises(ValueError, match="never has the answer 'maybe': yes, no"):
         make_question(scene, "relation", "maybe", rng)
     with pytest.raises(ValueError, match="no split 'dev'"):
         question_at("dev", 0, 0)

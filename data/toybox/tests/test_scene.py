@@ -35,7 +35,7 @@ from data.toybox.scene import (
 
 ROOT = Path(__file__).parents[3]
 
-# One hash over scenes, pictures and sentences of all kinds. When the world changes on purpose, this changes:
+# One hash over scenes, images and sentences of all types. When the world changes on purpose, this changes:
 # then give data.toybox.heldout.VERSION a new number, so that checkpoints of the old world count as stale.
 GOLDEN = "ea2db6228a2ad75aafa6c34510f330efc5d965d05d7617155481a41e0c0ddd30"
 GOLDEN_PROGRAM = """
