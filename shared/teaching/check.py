@@ -1,4 +1,4 @@
-"""`make check`: say of every exercise of a lesson whether it is solved, and give a hint where it is not.
+"""`make check`: tell which exercises of a lesson are solved, and give a hint for those that are not.
 
 python -m shared.teaching.check 1 [--exercise 1.3]
 """
@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from rich.console import Console
@@ -20,99 +20,113 @@ from shared.cli import command_line
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, listed, solutions, untouched
-
-
-class Tally:
-    """A plugin for pytest that runs the tests of some exercises, and counts for each what passes."""
-
-    def __init__(self, wanted: Sequence[str]):
-        self.found = {name: {"passed": 0, "tests": 0, "test": "", "said": ""} for name in wanted}
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        marked = [item for item in items if item.get_closest_marker("exercise")]
-        items[:] = [item for item in marked if item.get_closest_marker("exercise").args[0] in self.found]
-        for item in items:
-            self.found[item.get_closest_marker("exercise").args[0]]["tests"] += 1
-
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> None:
-        exercise = self.found[item.get_closest_marker("exercise").args[0]]
-        if call.excinfo is not None:
-            if not exercise["test"]:
-                exercise["test"], exercise["said"] = item.name, call.excinfo.exconly()
-        elif call.when == "call":
-            exercise["passed"] += 1
-
+from shared.teaching.exercise_result import ExerciseResult
+from shared.teaching.markers import (
+    ExerciseInfo,
+    exercise_folder,
+    exercise_table,
+    exercise_tests,
+    exercises_of,
+    is_untouched,
+    solutions,
+)
 
 RECORD = "exercises.json"
+MESSAGE_LINES = 6
 
 
-def record(number: int, found: dict[str, dict]) -> None:
-    """Keep which exercises pass, each with a hash of what was written for it, in runs/LESSON/exercises.json."""
-    path = ROOT / "runs" / exercise_folder(number).name / RECORD
-    passed = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    for name, written in solutions(exercises_of(number)).items():
-        if name in found:
-            passed[name] = hashlib.sha256(written.encode()).hexdigest() if solved(found[name]) else ""
-    write_atomically(path, json.dumps(passed, indent=1).encode())
+class CheckPlugin:
+    """A pytest plugin that runs the tests of some exercises and counts, for each exercise, those that pass."""
+
+    def __init__(self, numbers: Sequence[str]):
+        self.results = {number: ExerciseResult() for number in numbers}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if exercise_number(item) in self.results]
+        for item in items:
+            self.results[exercise_number(item)].tests += 1
+
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> None:
+        result = self.results[exercise_number(item)]
+        if call.excinfo is not None:
+            if not result.failed_test:
+                result.failed_test, result.message = item.name, call.excinfo.exconly()
+        elif call.when == "call":
+            result.passed += 1
 
 
-def check(number: int, only: str | None = None) -> dict[str, dict]:
-    """Run the exercises' tests on the code as it stands here: exercise → {"passed", "tests", "test", "said", "started"}.
+def exercise_number(item: pytest.Item) -> str:
+    """Return the exercise that a test grades, "" for a test that grades none."""
+    marker = item.get_closest_marker("exercise")
+    return marker.args[0] if marker else ""
 
-    Raises CourseError for an exercise that the lesson does not have, and when the tests can't be read.
+
+def check(lesson: int, only: str | None = None) -> dict[str, ExerciseResult]:
+    """Run the tests of a lesson's exercises, or of one, on the code in this folder. Return exercise → result.
+
+    Raises CourseError for an exercise that the lesson does not have, and when the tests cannot run.
     """
-    exercises = {exercise.number: exercise for exercise in exercises_of(number)}
-    if only and only not in exercises:
-        raise CourseError(f"lesson {number} has no exercise {only}; choose one of {', '.join(exercises)}")
-    tally = Tally([only] if only else list(exercises))
-    tests = [str(path) for path in exercise_tests(exercise_folder(number))]
-    options = ["-q", "--tb=no", "-pno:cacheprovider", "-pno:xdist", "-pno:nbval", f"--rootdir={ROOT}"]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = pytest.main([*options, "-c", str(ROOT / "pyproject.toml"), *tests], plugins=[tally])
+    numbers = [exercise.number for exercise in exercises_of(lesson)]
+    if only and only not in numbers:
+        raise CourseError(f"lesson {lesson} has no exercise {only}; choose one of {', '.join(numbers)}")
+    plugin = CheckPlugin([only] if only else numbers)
+    tests = [str(path) for path in exercise_tests(exercise_folder(lesson))]
+    arguments = ["-q", "--tb=no", "-pno:cacheprovider", "-pno:xdist", "-pno:nbval", f"--rootdir={ROOT}"]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        status = pytest.main([*arguments, "-c", str(ROOT / "pyproject.toml"), *tests], plugins=[plugin])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        raise CourseError(f"the tests did not run ({status!r}):\n{said.getvalue()[-3000:]}")
-    for name, found in tally.found.items():
-        found["started"] = not untouched(exercises[name].path.read_text(encoding="utf-8"), exercises[name])
-    return tally.found
+        raise CourseError(f"the tests did not run ({status!r}):\n{output.getvalue()[-3000:]}")
+    return plugin.results
 
 
-def solved(found: dict) -> bool:
-    """True for an exercise that has tests and passes all of them."""
-    return 0 < found["tests"] == found["passed"]
+def save_record(lesson: int, results: Mapping[str, ExerciseResult]) -> None:
+    """Write which exercises pass, each with a hash of its code, to runs/LESSON/exercises.json."""
+    path = ROOT / "runs" / exercise_folder(lesson).name / RECORD
+    hashes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for number, code in solutions(exercises_of(lesson)).items():
+        if number in results:
+            hashes[number] = hashlib.sha256(code.encode()).hexdigest() if results[number].solved else ""
+    write_atomically(path, json.dumps(hashes, indent=1).encode())
 
 
-def show(found: dict[str, dict], exercises: dict[str, Exercise], pages: dict, console: Console) -> None:
-    """A line for every exercise; for one that was begun and fails, the first test that failed and a hint."""
-    width = max(len(exercises[name].title) for name in found)
-    for name, each in found.items():
-        line = f"{name:>5}  {escape(exercises[name].title):{width}}  "
-        place = exercises[name].path.relative_to(ROOT)
-        if solved(each):
-            console.print(f"[green]✓[/] {line}[dim]{each['tests']} tests pass[/]", highlight=False)
-        elif not each["started"]:
+def show(
+    results: Mapping[str, ExerciseResult],
+    exercises: Mapping[str, Exercise],
+    table: Mapping[str, ExerciseInfo],
+    console: Console,
+) -> None:
+    """Print one line per exercise; for one that was started and fails, also the first failed test and a hint."""
+    width = max(len(exercises[number].title) for number in results)
+    for number, result in results.items():
+        exercise = exercises[number]
+        line = f"{number:>5}  {escape(exercise.title):{width}}  "
+        if result.solved:
+            console.print(f"[green]✓[/] {line}[dim]{result.tests} tests pass[/]", highlight=False)
+        elif is_untouched(exercise.path.read_text(encoding="utf-8"), exercise):
+            place = exercise.path.relative_to(ROOT)
             console.print(f"· {line}[dim]not started: {place}[/]", highlight=False, soft_wrap=True)
         else:
-            console.print(f"[red]✗[/] {line}{each['passed']} of {each['tests']} tests pass", highlight=False)
-            for text in (each["test"], *[text for text in each["said"].splitlines() if text.strip()][:6]):
+            console.print(f"[red]✗[/] {line}{result.passed} of {result.tests} tests pass", highlight=False)
+            message = [text for text in result.message.splitlines() if text.strip()]
+            for text in (result.failed_test, *message[:MESSAGE_LINES]):
                 console.print(f"         [dim]{escape(text)}[/]", highlight=False, soft_wrap=True)
-            if hint := pages.get(name, {}).get("hint"):
-                console.print(f"         hint: {escape(hint)}", highlight=False, soft_wrap=True)
-    console.print(f"{sum(map(solved, found.values()))} of {len(found)} exercises solved")
+            if number in table and table[number].hint:
+                console.print(f"         hint: {escape(table[number].hint)}", highlight=False, soft_wrap=True)
+    console.print(f"{sum(result.solved for result in results.values())} of {len(results)} exercises solved")
 
 
 @command_line()
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Check which exercises of a lesson are solved, with hints.")
     parser.add_argument("lesson", type=int, help="the lesson's number")
-    parser.add_argument("--exercise", help="only this one, as 1.3")
-    given = parser.parse_args()
-    found = check(given.lesson, given.exercise)
-    folder = exercise_folder(given.lesson)
-    record(given.lesson, found)
-    show(found, {exercise.number: exercise for exercise in exercises_of(given.lesson)}, listed(folder), Console())
-    return 0 if all(map(solved, found.values())) else 1
+    parser.add_argument("--exercise", help="only this exercise, such as 1.3")
+    options = parser.parse_args()
+    results = check(options.lesson, options.exercise)
+    save_record(options.lesson, results)
+    exercises = {exercise.number: exercise for exercise in exercises_of(options.lesson)}
+    show(results, exercises, exercise_table(exercise_folder(options.lesson)), Console())
+    return 0 if all(result.solved for result in results.values()) else 1
 
 
 if __name__ == "__main__":

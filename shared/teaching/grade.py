@@ -10,8 +10,9 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -23,134 +24,150 @@ from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching import gradebook
-from shared.teaching.course_settings import PATH, assignment
+from shared.teaching.course_settings import PATH, load_assignment
+from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.grading_copy import course_files
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import StudentProcess
-from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, listed
-from shared.teaching.run_tests import calibrate, examine, nursery
-from shared.teaching.submission import Submission, find_submissions, names, read_submission
+from shared.teaching.markers import exercise_folder, exercise_table, exercise_tests, exercises_of
+from shared.teaching.run_tests import find_required_exercises, fork_server, run_tests
+from shared.teaching.submission import Submission, find_submissions, read_submission, submission_names
+
+Results = dict[str, ExerciseResult]
+"""Exercise → result, of one submission."""
 
 
 def protections() -> dict[str, bool]:
-    """What a student's process can't do on this machine, found out by trying."""
-    with tempfile.TemporaryDirectory(prefix="grading-") as tree:
-        process = StudentProcess(nursery(), Path(tree), "", [], Limits())
+    """Return which protections against students' code hold on this machine, determined by trying."""
+    with tempfile.TemporaryDirectory(prefix="grading-") as course_copy:
+        process = StudentProcess(fork_server(), Path(course_copy), "", [], Limits())
         try:
-            return process.trial()
+            return process.probe_protections()
         finally:
             process.stop()
 
 
-def fingerprint(number: int, submission: Submission, limits: Limits) -> str:
-    """A hash of all that a result depends on: what was handed in, the solution, the tests, the limits."""
-    tests = [path.read_text(encoding="utf-8") for path in exercise_tests(exercise_folder(number))]
-    own = [submission.files, submission.problems, tests, repr(limits), torch.__version__]
-    digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
-    for path, content in sorted(course_files(number).items()):
+def fingerprint(lesson: int, submission: Submission, limits: Limits) -> str:
+    """Return a hash of everything that a result depends on: submission, solution, tests, limits."""
+    tests = [path.read_text(encoding="utf-8") for path in exercise_tests(exercise_folder(lesson))]
+    inputs = [submission.files, submission.problems, tests, repr(limits), torch.__version__]
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
+    for path, content in sorted(course_files(lesson).items()):
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
-def _one_thread() -> None:
+def _use_one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 def grade(
-    number: int, submissions: Sequence[Submission], limits: Limits, folder: Path, workers: int, console: Console
-) -> dict[str, dict]:
-    """Grade every submission, a few side by side, and keep each result as it comes: student → exercise → what was found.
+    lesson: int, submissions: Sequence[Submission], limits: Limits, folder: Path, workers: int, console: Console
+) -> dict[str, Results]:
+    """Grade submissions, `workers` at a time, and save each result at once. Return student → exercise → result.
 
-    What an earlier call has graded and nothing has changed since is not graded again.
+    Results of an earlier call are used again for submissions of which nothing has changed.
     """
-    results, waiting = {}, []
+    results, remaining = {}, []
     for submission in submissions:
-        path = folder / "results" / f"{submission.name}.json"
-        kept = _kept(path, fingerprint(number, submission, limits))
-        if kept is None:
-            waiting.append(submission)
+        saved = _load_result(_result_path(folder, submission), fingerprint(lesson, submission, limits))
+        if saved is None:
+            remaining.append(submission)
         else:
-            results[submission.name] = kept
-    if waiting:
+            results[submission.name] = saved
+    if remaining:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as progress:
             bar = progress.add_task("grading", total=len(submissions), completed=len(results))
-            needed = calibrate(number, limits)
-            for submission, found in _side_by_side(number, waiting, limits, needed, workers):
-                kept = {"fingerprint": fingerprint(number, submission, limits), "exercises": found}
-                path = folder / "results" / f"{submission.name}.json"
-                write_atomically(path, json.dumps(kept, indent=1, ensure_ascii=False).encode())
-                results[submission.name] = found
+            required = find_required_exercises(lesson, limits)
+            for submission, result in _run_in_parallel(lesson, remaining, limits, required, workers):
+                exercises = {number: asdict(each) for number, each in result.items()}
+                record = {"fingerprint": fingerprint(lesson, submission, limits), "exercises": exercises}
+                text = json.dumps(record, indent=1, ensure_ascii=False)
+                write_atomically(_result_path(folder, submission), text.encode())
+                results[submission.name] = result
                 progress.advance(bar)
     return {submission.name: results[submission.name] for submission in submissions}
 
 
-def _kept(path: Path, wanted: str) -> dict | None:
+def _result_path(folder: Path, submission: Submission) -> Path:
+    return folder / "results" / f"{submission.name}.json"
+
+
+def _load_result(path: Path, expected_fingerprint: str) -> Results | None:
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return kept["exercises"] if kept.get("fingerprint") == wanted else None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("fingerprint") != expected_fingerprint:
+            return None
+        return {number: ExerciseResult(**fields) for number, fields in record["exercises"].items()}
+    except (OSError, ValueError, TypeError):
+        return None  # missing, incomplete, or written by another version
 
 
-def _side_by_side(number: int, waiting: Sequence[Submission], limits: Limits, needed: Mapping, workers: int):
-    if min(workers, len(waiting)) == 1:
-        for submission in waiting:
-            yield submission, examine(number, submission, limits, needed)
+def _run_in_parallel(
+    lesson: int, submissions: Sequence[Submission], limits: Limits, required: Mapping, workers: int
+) -> Iterator[tuple[Submission, Results]]:
+    """Yield each submission with its results as soon as they are complete."""
+    if min(workers, len(submissions)) == 1:
+        for submission in submissions:
+            yield submission, run_tests(lesson, submission, limits, required)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(min(workers, len(submissions)), mp_context=context, initializer=_use_one_thread)
     try:
-        running = {pool.submit(examine, number, submission, limits, needed): submission for submission in waiting}
-        for future in as_completed(running):
-            yield running[future], future.result()
+        futures = {pool.submit(run_tests, lesson, each, limits, required): each for each in submissions}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def grade_all(number: int, place: Path, folder: Path | None, workers: int, console: Console, settings: Path) -> dict:
-    """All of `make grade-N`; returns student → exercise → what was found. Raises CourseError for what a person can mend."""
+def grade_all(
+    number: int, place: Path, folder: Path | None, workers: int, console: Console, settings: Path
+) -> dict[str, Results]:
+    """Do all of `make grade-N`. Return student → exercise → result. Raises CourseError for errors of the user."""
     lesson = exercise_folder(number)
-    given, pages = assignment(number, lesson, settings), listed(lesson)
+    assignment, table = load_assignment(number, lesson, settings), exercise_table(lesson)
     folder = folder or ROOT / "grades" / lesson.name
-    found = find_submissions(place, lesson.name)
-    wanted = sorted({str(exercise.path.relative_to(ROOT)) for exercise in exercises_of(number)})
+    places = find_submissions(place, lesson.name)
+    paths = sorted({exercise.path.relative_to(ROOT).as_posix() for exercise in exercises_of(number)})
     submissions = [
-        read_submission(path, name, lesson.name, wanted) for path, name in zip(found, names(found), strict=True)
+        read_submission(path, name, lesson.name, paths)
+        for path, name in zip(places, submission_names(places), strict=True)
     ]
-    held = protections()
-    missing = [what for what, holds in held.items() if not holds]
-    console.print(f"kept from students' code: {', '.join(what for what, holds in held.items() if holds)}")
-    if missing:
+    enforced = protections()
+    console.print(f"students' code is denied: {', '.join(name for name, holds in enforced.items() if holds)}")
+    if missing := [name for name, holds in enforced.items() if not holds]:
         console.print(
             f"[bold yellow]not enforced on this machine: {', '.join(missing)}[/] (see shared/teaching/README.md)"
         )
-    results = grade(number, submissions, given.limits, folder, workers, console)
-    gradebook.write(folder, lesson.name, results, given, pages, held)
-    console.print(gradebook.table(results, given))
-    console.print(f"grades.csv, grades.json and a page of feedback for each: {folder}", soft_wrap=True)
+    results = grade(number, submissions, assignment.limits, folder, workers, console)
+    gradebook.write(folder, lesson.name, results, assignment, table, enforced)
+    console.print(gradebook.grade_table(results, assignment))
+    console.print(f"grades.csv, grades.json and a feedback page per submission: {folder}", soft_wrap=True)
     return results
 
 
-@command_line("stopped; the same command goes on from here")
+@command_line("stopped; run the same command again to continue")
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Grade one submission of a lesson, or a folder of many.")
     parser.add_argument("lesson", help="the lesson's number")
     parser.add_argument("submission", nargs="?", default="", help="a folder, a zip, or a folder of many")
-    parser.add_argument("--workers", type=int, default=2, help="submissions graded side by side")
+    parser.add_argument("--workers", type=int, default=2, help="submissions that are graded in parallel")
     parser.add_argument("--out", type=Path, help="where to write (default: grades/LESSON)")
     parser.add_argument("--settings", type=Path, default=PATH, help="another course.toml")
-    given = parser.parse_args()
-    if not given.submission:
+    options = parser.parse_args()
+    if not options.submission:
         raise CourseError(
-            f"what is to be graded? make grade-{given.lesson} SUBMISSION=path (a folder, a zip, or a folder of many)"
+            f"no submission is named: make grade-{options.lesson} SUBMISSION=path (a folder, a zip, or a folder of many)"
         )
-    number = parse_whole_number("lesson", given.lesson)
-    grade_all(number, Path(given.submission), given.out, max(given.workers, 1), Console(), given.settings)
+    number = parse_whole_number("lesson", options.lesson)
+    workers = max(options.workers, 1)
+    grade_all(number, Path(options.submission), options.out, workers, Console(), options.settings)
     return 0
 
 
 if __name__ == "__main__":
-    _one_thread()
+    _use_one_thread()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""The copy of the course in which a student's code runs: no tests, no later lesson, no other copy of the solution."""
+"""Write the copy of the course in which a student's code runs: no tests, no later lessons, no second solution."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -6,41 +6,46 @@ from pathlib import Path
 
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
-from shared.teaching.markers import over
+from shared.teaching.markers import merge_exercise
 
-SKIPPED = {"tests", "__pycache__", "cache", "checkpoints", "figures", "teaching"}
+FOLDERS = ("shared", "data", "lessons")
+EXCLUDED = {"tests", "__pycache__", "cache", "checkpoints", "figures", "teaching"}
 SUFFIXES = {".py", ".toml", ".json", ".gz"}
 
 
 @cache
-def course_files(number: int) -> dict[str, bytes]:
-    """What code needs of the course up to lesson `number`: path → content."""
-    found = {}
-    for top in ("shared", "data", "lessons"):
-        for path in sorted((ROOT / top).rglob("*")):
+def course_files(lesson: int) -> dict[str, bytes]:
+    """Return the files of the course that the code of lessons up to `lesson` needs: path → content."""
+    files = {}
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*")):
             place = path.relative_to(ROOT)
-            if path.suffix not in SUFFIXES or not path.is_file() or SKIPPED.intersection(place.parts):
+            if path.suffix not in SUFFIXES or not path.is_file() or EXCLUDED.intersection(place.parts):
                 continue
-            if place.parts[1].startswith("lesson_") and int(place.parts[1].split("_")[1]) > number:
+            if place.parts[1].startswith("lesson_") and int(place.parts[1].split("_")[1]) > lesson:
                 continue
-            found[str(place)] = path.read_bytes()
-    return found
+            files[str(place)] = path.read_bytes()
+    return files
 
 
-def lay_out(
-    folder: Path, number: int, exercise: Exercise, text: str, all_of_them: Sequence[Exercise], needed: frozenset[str]
+def write_grading_copy(
+    folder: Path, exercise: Exercise, submitted: str, lesson_exercises: Sequence[Exercise], required: frozenset[str]
 ) -> None:
-    """Write the course into `folder`, with a student's file in the place of the exercise's own.
+    """Write the course into `folder`, with the student's file in place of the exercise's own.
 
-    Of the other exercises, those that this one needs are solved, and the rest are left out: what is the same idea twice
-    can't be taken from its twin.
+    exercise          the exercise that is graded
+    submitted         the student's version of its file
+    lesson_exercises  all exercises of the lesson
+    required          those that this exercise needs; they are solved, and the rest is left open, so that a solution
+                      cannot be copied from another exercise with the same idea
     """
-    files = dict(course_files(number))
-    for other in all_of_them:
+    originals = course_files(exercise.lesson)
+    files = dict(originals)
+    for other in lesson_exercises:
         place = str(other.path.relative_to(ROOT))
-        solution = course_files(number)[place].decode()
-        theirs = text if other.path == exercise.path else solution
-        files[place] = over(solution, theirs, exercise.number, needed).encode()
+        solution = originals[place].decode()
+        text = submitted if other.path == exercise.path else solution
+        files[place] = merge_exercise(solution, text, exercise.number, required).encode()
     for place, content in files.items():
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""What crosses the border between the tests and a student's process: plain values and tensors, as JSON and raw bytes.
+"""The message format between the tests and a student's process: plain values and tensors, as JSON and raw bytes.
 
-A message is two lengths, a JSON text, and the bytes of its tensors one after another. Nothing that is read can run code
-or stand for an object: the reader knows six kinds of values, and whatever is not one of them is an error.
+A message is two lengths, a JSON text, and the bytes of its tensors in order. Decoding never runs code and never creates
+objects of other types: the decoder accepts six kinds of values, and everything else is an error.
 """
 
 import json
@@ -14,30 +14,42 @@ from typing import Any
 
 import torch
 
-LENGTHS = struct.Struct(">II")
-LARGEST = 32 * 2**20  # bytes of one message; the tests' own tensors are a thousand times smaller
+HEADER = struct.Struct(">II")
+"""Length of the JSON text and of the tensors' bytes."""
+MAX_MESSAGE_SIZE = 32 * 2**20  # bytes; the tests' own tensors are a thousand times smaller
+MAX_DIMENSIONS = 16
 
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
-        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128,
-        torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.complex64,
+        torch.complex128,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
     )
-}  # fmt: skip
+}
 
 
-class WireError(Exception):
-    """A message that is none: cut short, too large, or of an unknown kind."""
+class MessageError(Exception):
+    """A message that is incomplete, too large, or of an unknown kind."""
 
 
 def encode(value: Any) -> bytes:
-    """The message that says `value`. Raises TypeError for what is neither a tensor nor a plain value."""
+    """Return the message for a value. Raises TypeError for what is neither a tensor nor a plain value."""
     parts: list[bytes] = []
-    text = json.dumps(_plain(value, parts)).encode()
-    return LENGTHS.pack(len(text), sum(map(len, parts))) + text + b"".join(parts)
+    text = json.dumps(_to_json(value, parts)).encode()
+    return HEADER.pack(len(text), sum(map(len, parts))) + text + b"".join(parts)
 
 
-def _plain(value: Any, parts: list[bytes]) -> Any:
+def _to_json(value: Any, parts: list[bytes]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
@@ -45,94 +57,98 @@ def _plain(value: Any, parts: list[bytes]) -> Any:
         parts.append(tensor.flatten().view(torch.uint8).numpy().tobytes())
         return {"tensor": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
     if isinstance(value, tuple | list):
-        return {type(value).__name__ if type(value) in (tuple, list) else "tuple": [_plain(v, parts) for v in value]}
+        kind = type(value).__name__ if type(value) in (tuple, list) else "tuple"
+        return {kind: [_to_json(item, parts) for item in value]}
     if isinstance(value, dict):
-        return {"dict": [[_plain(k, parts), _plain(v, parts)] for k, v in value.items()]}
-    raise TypeError(f"a {type(value).__name__} was given back; tensors, numbers, texts and tuples of them are expected")
+        return {"dict": [[_to_json(key, parts), _to_json(item, parts)] for key, item in value.items()]}
+    raise TypeError(f"a {type(value).__name__} was returned; expected tensors, numbers, texts and tuples of them")
 
 
 def decode(text: bytes, tensors: bytes) -> Any:
-    """The value of a message's two parts. Raises WireError for anything that `encode` would not have written."""
-    rest = memoryview(tensors)
+    """Return the value of a message's two parts. Raises MessageError for anything that `encode` cannot have written."""
+    remaining = memoryview(tensors)
     try:
-        value, rest = _value(json.loads(text), rest)
+        value, remaining = _from_json(json.loads(text), remaining)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise WireError(f"a message that can't be read: {type(error).__name__}") from None
-    if rest:
-        raise WireError(f"{len(rest)} bytes too many")
+        raise MessageError(f"a message that cannot be decoded: {type(error).__name__}") from None
+    if remaining:
+        raise MessageError(f"a message with {len(remaining)} bytes too many")
     return value
 
 
-def _value(plain: Any, rest: memoryview) -> tuple[Any, memoryview]:
-    if not isinstance(plain, dict):
-        if isinstance(plain, list):
-            raise WireError("a bare list")
-        return plain, rest
-    if "tensor" in plain:
-        return _tensor(DTYPES[plain["tensor"]], plain["shape"], rest)
-    ((kind, items),) = plain.items()
+def _from_json(value: Any, remaining: memoryview) -> tuple[Any, memoryview]:
+    """Return a value, and the tensor bytes that it leaves."""
+    if not isinstance(value, dict):
+        if isinstance(value, list):
+            raise MessageError("a bare list")
+        return value, remaining
+    if "tensor" in value:
+        return _read_tensor(DTYPES[value["tensor"]], value["shape"], remaining)
+    ((kind, items),) = value.items()
     if kind not in ("tuple", "list", "dict") or not isinstance(items, list):
-        raise WireError("an unknown kind of value")
-    values = []
+        raise MessageError("an unknown kind of value")
+    values: list[Any] = []
     for item in items:
         if kind == "dict":
-            key, word = item
-            (key, rest), (word, rest) = _value(key, rest), _value(word, rest)
-            item = (key, word)
+            key, entry = item
+            (key, remaining), (entry, remaining) = _from_json(key, remaining), _from_json(entry, remaining)
+            values.append((key, entry))
         else:
-            item, rest = _value(item, rest)
-        values.append(item)
-    return {"tuple": tuple, "list": list, "dict": dict}[kind](values), rest
+            item, remaining = _from_json(item, remaining)
+            values.append(item)
+    if kind == "dict":
+        return dict(values), remaining
+    return (tuple(values) if kind == "tuple" else values), remaining
 
 
-def _tensor(dtype: torch.dtype, shape: Any, rest: memoryview) -> tuple[torch.Tensor, memoryview]:
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size <= LARGEST for size in shape):
-        raise WireError("a shape that is none")
+def _read_tensor(dtype: torch.dtype, shape: Any, remaining: memoryview) -> tuple[torch.Tensor, memoryview]:
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size <= MAX_MESSAGE_SIZE for size in shape):
+        raise MessageError("an invalid shape")
     size = math.prod(shape) * dtype.itemsize
-    if len(shape) > 16 or size > len(rest):
-        raise WireError("a tensor larger than its bytes")
+    if len(shape) > MAX_DIMENSIONS or size > len(remaining):
+        raise MessageError("a tensor larger than its bytes")
     if not size:
-        return torch.empty(shape, dtype=dtype), rest
-    mine = bytearray(rest[:size])
-    if dtype == torch.bool and max(mine) > 1:
-        raise WireError("a truth that is neither 0 nor 1")
-    return torch.frombuffer(mine, dtype=dtype).reshape(shape), rest[size:]
+        return torch.empty(shape, dtype=dtype), remaining
+    data = bytearray(remaining[:size])
+    if dtype == torch.bool and max(data) > 1:
+        raise MessageError("a boolean that is neither 0 nor 1")
+    return torch.frombuffer(data, dtype=dtype).reshape(shape), remaining[size:]
 
 
-def send(descriptor: int, message: bytes, left: Callable[[], float] | None = None) -> None:
-    """Write a message that `encode` has made, whole. `left` says how many seconds there still are for it.
+def send(descriptor: int, message: bytes, seconds_left: Callable[[], float] | None = None) -> None:
+    """Write a message that `encode` made. `seconds_left` returns how many seconds remain for it.
 
-    Raises TimeoutError when there are none, for which the descriptor must not block.
+    Raises TimeoutError when none remain; for this the descriptor must not block.
     """
-    rest = memoryview(message)
-    while rest:
-        _wait(left, [], [descriptor])
-        rest = rest[os.write(descriptor, rest) :]
+    remaining = memoryview(message)
+    while remaining:
+        _wait(seconds_left, [], [descriptor])
+        remaining = remaining[os.write(descriptor, remaining) :]
 
 
-def receive(descriptor: int, left: Callable[[], float] | None = None) -> Any:
-    """Read one message. Raises WireError for one that is none, EOFError when nobody writes any more, TimeoutError."""
-    text_size, tensor_size = LENGTHS.unpack(_read(descriptor, LENGTHS.size, left))
-    if text_size + tensor_size > LARGEST:
-        raise WireError(f"a message of {text_size + tensor_size:,} bytes; at most {LARGEST:,} are read")
-    return decode(_read(descriptor, text_size, left), _read(descriptor, tensor_size, left))
+def receive(descriptor: int, seconds_left: Callable[[], float] | None = None) -> Any:
+    """Read one message. Raises MessageError for an invalid one, EOFError when the writer is gone, TimeoutError."""
+    text_size, tensor_size = HEADER.unpack(_read(descriptor, HEADER.size, seconds_left))
+    if text_size + tensor_size > MAX_MESSAGE_SIZE:
+        raise MessageError(f"a message of {text_size + tensor_size:,} bytes; at most {MAX_MESSAGE_SIZE:,} are read")
+    return decode(_read(descriptor, text_size, seconds_left), _read(descriptor, tensor_size, seconds_left))
 
 
-def _read(descriptor: int, size: int, left: Callable[[], float] | None) -> bytes:
-    found = bytearray()
-    while len(found) < size:
-        _wait(left, [descriptor], [])
-        part = os.read(descriptor, min(size - len(found), 2**20))
+def _read(descriptor: int, size: int, seconds_left: Callable[[], float] | None) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        _wait(seconds_left, [descriptor], [])
+        part = os.read(descriptor, min(size - len(data), 2**20))
         if not part:
             raise EOFError
-        found += part
-    return bytes(found)
+        data += part
+    return bytes(data)
 
 
-def _wait(left: Callable[[], float] | None, reading: list[int], writing: list[int]) -> None:
-    if left is None:
+def _wait(seconds_left: Callable[[], float] | None, reading: list[int], writing: list[int]) -> None:
+    if seconds_left is None:
         return
-    while not any(select.select(reading, writing, [], max(left(), 0))):
-        # Asked again: time in which the other side could not work is given back to it.
-        if left() <= 0:
+    while not any(select.select(reading, writing, [], max(seconds_left(), 0))):
+        # Ask again: time that the other process spent waiting for a core is given back to it.
+        if seconds_left() <= 0:
             raise TimeoutError

@@ -1,6 +1,6 @@
-"""`make progress`: which lessons are done, what comes next, and how many hours are left.
+"""`make progress`: show which lessons are complete, which command is next, and how many hours are left.
 
-A lesson is done when a run on this machine has found its claims as expected and its exercises, once opened with
+A lesson is complete when a run on this machine found its claims as expected, and its exercises, once opened with
 `make start-N`, are solved.
 """
 
@@ -15,87 +15,93 @@ from rich.table import Table
 
 from shared.course.lesson import ROOT, LessonEntry, lesson_entries
 from shared.teaching.check import RECORD
-from shared.teaching.markers import exercise_tests, exercises_of, part
-from shared.teaching.self_study import kept
+from shared.teaching.markers import exercise_code, exercise_tests, exercises_of
+from shared.teaching.self_study import saved_solutions
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How far one lesson has come: claims as expected of those judged, exercises solved of those there are."""
+class LessonProgress:
+    """The progress in one lesson: claims that came out as expected, and exercises solved."""
 
     entry: LessonEntry
     built: bool
     claims: int
-    of_claims: int
+    judged_claims: int
+    solved_exercises: int
     exercises: int
-    of_exercises: int
     opened: bool
+    """True when `make start-N` has opened the exercises."""
 
     @property
-    def done(self) -> bool:
-        return self.built and 0 < self.of_claims == self.claims and self.exercises == self.of_exercises
+    def complete(self) -> bool:
+        return self.built and 0 < self.judged_claims == self.claims and self.solved_exercises == self.exercises
 
     @property
-    def next_step(self) -> str:
-        """The command that brings this lesson on."""
+    def next_command(self) -> str:
+        """The command that continues this lesson."""
         number = self.entry.number
-        if not self.of_claims or self.claims < self.of_claims:
+        if not self.judged_claims or self.claims < self.judged_claims:
             return f"make lesson-{number}"
         return f"make check-{number}" if self.opened else f"make start-{number}"
 
 
-def standing(entry: LessonEntry, root: Path = ROOT) -> Standing:
-    """Read from what runs and checks have left how far a lesson has come; nothing is run."""
-    folder = next(iter(sorted((root / "lessons").glob(f"lesson_{entry.number:02d}_*/experiment/lesson.py"))), None)
-    if folder is None:
-        return Standing(entry, False, 0, 0, 0, 0, False)
-    lesson = folder.parent.parent.name
-    claims, judged = max((_claims(path) for path in (root / "runs" / lesson).glob("*/claims.json")), default=(0, 0))
-    if not exercise_tests(folder.parent.parent):
-        return Standing(entry, True, claims, judged, 0, 0, False)
-    opened, record, solved = kept(entry.number, root / ".solutions"), root / "runs" / lesson / RECORD, 0
-    passed = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+def lesson_progress(entry: LessonEntry, root: Path = ROOT) -> LessonProgress:
+    """Return the progress in one lesson from the records of runs and checks; nothing is run."""
+    path = next(iter(sorted((root / "lessons").glob(f"lesson_{entry.number:02d}_*/experiment/lesson.py"))), None)
+    if path is None:
+        return LessonProgress(entry, False, 0, 0, 0, 0, False)
+    folder = path.parent.parent
+    runs = root / "runs" / folder.name
+    claims, judged = max((_count_claims(file) for file in runs.glob("*/claims.json")), default=(0, 0))
+    if not exercise_tests(folder):
+        return LessonProgress(entry, True, claims, judged, 0, 0, False)
+    saved = saved_solutions(entry.number, root / ".solutions")
+    record, solved = runs / RECORD, 0
+    hashes = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     exercises = exercises_of(entry.number)
     for exercise in exercises:
-        here = part(exercise.path.read_text(encoding="utf-8"), exercise.number)
-        solved += exercise.number in opened and passed.get(exercise.number) == hashlib.sha256(here.encode()).hexdigest()
-    return Standing(entry, True, claims, judged, solved, len(exercises), bool(opened))
+        code = exercise_code(exercise.path.read_text(encoding="utf-8"), exercise.number)
+        code_hash = hashlib.sha256(code.encode()).hexdigest()
+        solved += exercise.number in saved and hashes.get(exercise.number) == code_hash
+    return LessonProgress(entry, True, claims, judged, solved, len(exercises), bool(saved))
 
 
-def _claims(path: Path) -> tuple[int, int]:
-    """As expected, and judged at all: a claim that was only measured says nothing."""
+def _count_claims(path: Path) -> tuple[int, int]:
+    """Return how many claims of a run came out as expected, and how many were judged."""
     verdicts = [claim["verdict"] for claim in json.loads(path.read_text(encoding="utf-8"))]
     judged = [verdict for verdict in verdicts if verdict != "measured"]
-    # A run of the quick preset judges the exact claims alone, and is no run of the lesson.
+    # A run of the smoke preset judges the exact claims alone, and does not count as a run of the lesson.
     if len(judged) < len(verdicts) / 2:
         return 0, 0
     return sum(verdict in ("reproduced", "not at this scale") for verdict in judged), len(judged)
 
 
-def summary(found: list[Standing]) -> str:
-    """The last line: how much is done, what comes next, how long it takes. The on-ramp, lesson 0, counts for the hours only."""
-    lessons = [each for each in found if each.entry.number]
-    minutes = sum(each.entry.minutes for each in found if not each.done)
-    line = f"{sum(each.done for each in lessons)} / {len(lessons)} complete, about {round(minutes / 60)} hours left"
-    following = next((each for each in found if each.built and not each.done), None)
-    return f"{line}; next: {following.next_step}" if following else line
+def summary(lessons: list[LessonProgress]) -> str:
+    """Return the last line: lessons complete, hours left, next command. Lesson 0, the on-ramp, counts in hours only."""
+    numbered = [each for each in lessons if each.entry.number]
+    minutes = sum(each.entry.minutes for each in lessons if not each.complete)
+    line = (
+        f"{sum(each.complete for each in numbered)} / {len(numbered)} complete, about {round(minutes / 60)} hours left"
+    )
+    following = next((each for each in lessons if each.built and not each.complete), None)
+    return f"{line}; next: {following.next_command}" if following else line
 
 
 def main() -> int:
-    found = [standing(entry) for entry in lesson_entries()]
+    lessons = [lesson_progress(entry) for entry in lesson_entries()]
     table = Table(box=None)
     for column in ("", "lesson", "claims", "exercises", "minutes"):
         table.add_column(column)
-    for each in found:
+    for each in lessons:
         if each.built:
-            mark = "[green]✓[/]" if each.done else "·"
-            claims = f"{each.claims} / {each.of_claims}" if each.of_claims else "not run"
-            exercises = f"{each.exercises} / {each.of_exercises}" if each.opened else f"0 / {each.of_exercises}"
+            mark = "[green]✓[/]" if each.complete else "·"
+            claims = f"{each.claims} / {each.judged_claims}" if each.judged_claims else "not run"
+            exercises = f"{each.solved_exercises if each.opened else 0} / {each.exercises}"
             title = f"{each.entry.number}  {each.entry.title}"
-            table.add_row(mark, title, claims, exercises, "" if each.done else str(each.entry.minutes))
+            table.add_row(mark, title, claims, exercises, "" if each.complete else str(each.entry.minutes))
     console = Console()
     console.print(table)
-    console.print(summary(found), highlight=False)
+    console.print(summary(lessons), highlight=False)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Grade one submission: pristine tests here, the student's code in a process of its own, one for each exercise."""
+"""Run a lesson's exercise tests against one submission, with the student's code in a process per exercise."""
 
 import atexit
 import contextlib
@@ -7,171 +7,171 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.grading_copy import lay_out
+from shared.teaching.check import exercise_number
+from shared.teaching.exercise_result import ExerciseResult
+from shared.teaching.grading_copy import write_grading_copy
 from shared.teaching.isolation.sandbox import Limits
-from shared.teaching.isolation.student_process import Nursery, StudentProcess
-from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, untouched
+from shared.teaching.isolation.student_process import ForkServer, StudentProcess
+from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, is_untouched
 from shared.teaching.submission import Submission
 
 NOT_STARTED = "not started"
-SECONDS_OF_A_TEST = 900  # that the tests themselves may take on whatever a student's code gives back
+TEST_TIMEOUT_SECONDS = 900  # for the test itself, whatever a student's code returns
+MESSAGE_LINES, MESSAGE_LENGTH = 3, 400
 
 
 @cache
-def nursery() -> Nursery:
-    """The one nursery of this process, for as long as it lives."""
-    started = Nursery()
-    atexit.register(started.close)
-    return started
+def fork_server() -> ForkServer:
+    """Return the fork server of this process, started on first use and stopped at exit."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
 
 
-class Examination:
-    """A plugin for pytest that runs the exercises' tests against one submission, and writes down how each went."""
+class GradingPlugin:
+    """A pytest plugin that runs the exercises' tests against one submission and records the results."""
 
-    def __init__(self, number: int, submission: Submission, limits: Limits, needed: Mapping[str, frozenset[str]]):
-        self.number, self.submission, self.limits, self.needed = number, submission, limits, needed
-        self.exercises = {exercise.number: exercise for exercise in exercises_of(number)}
-        self.found = {name: _blank() for name in self.exercises}
+    def __init__(self, lesson: int, submission: Submission, limits: Limits, required: Mapping[str, frozenset[str]]):
+        """`required` maps each exercise to the others that have to be solved for it."""
+        self.lesson, self.submission, self.limits, self.required = lesson, submission, limits, required
+        self.exercises = {exercise.number: exercise for exercise in exercises_of(lesson)}
+        self.results = {number: ExerciseResult() for number in self.exercises}
         self.process: StudentProcess | None = None
-        self.of: str | None = None
+        self.running = ""
+        """The exercise whose code `process` runs."""
         self.folder: tempfile.TemporaryDirectory | None = None
-        for name, exercise in self.exercises.items():
+        for number, exercise in self.exercises.items():
             path = str(exercise.path.relative_to(ROOT))
             if path in submission.problems:
-                self.found[name]["said"] = f"{exercise.path.name} {submission.problems[path]}"
-            elif untouched(submission.files[path], exercise):
-                self.found[name]["said"] = NOT_STARTED
+                self.results[number].message = f"{exercise.path.name} {submission.problems[path]}"
+            elif is_untouched(submission.files[path], exercise):
+                self.results[number].message = NOT_STARTED
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Keep the tests of the exercises that were handed in, those of an exercise together."""
-        marked = [(item, _exercise_of(item)) for item in items if item.get_closest_marker("exercise")]
-        for _, name in marked:
-            self.found[name]["tests"] += 1
+        """Keep the tests of the exercises that were handed in, grouped by exercise."""
+        marked = [(item, exercise_number(item)) for item in items if exercise_number(item)]
+        for _, number in marked:
+            self.results[number].tests += 1
         order = list(self.exercises)
         marked.sort(key=lambda pair: order.index(pair[1]))
-        items[:] = [item for item, name in marked if not self.found[name]["said"]]
+        items[:] = [item for item, number in marked if not self.results[number].message]
 
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest):
-        """Where a test asks for its student, give it the process of the exercise that it grades."""
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> Any:
+        """Replace the `student` fixture by the process of the exercise that the test grades."""
         if fixturedef.argname != "student":
             return None
-        process = self._process_of(_exercise_of(request.node))
+        process = self._process_for(exercise_number(request.node))
         fixturedef.cached_result = (process, fixturedef.cache_key(request), None)
         return process
 
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo) -> None:
-        """Count a test as passed when it was called and raised nothing at all: not a skip, not an expected failure."""
-        exercise = self.found[_exercise_of(item)]
+        """Count a test as passed when it was called and raised nothing: not a skip, not an expected failure."""
+        result = self.results[exercise_number(item)]
         if call.excinfo is not None:
-            if not exercise["test"]:
-                exercise["test"], exercise["said"] = item.name, _in_a_line(call.excinfo)
+            if not result.failed_test:
+                result.failed_test, result.message = item.name, _one_line(call.excinfo)
         elif call.when == "call":
-            exercise["passed"] += 1
+            result.passed += 1
 
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        if nextitem is None or _exercise_of(nextitem) != _exercise_of(item):
-            self.leave()
+        if nextitem is None or exercise_number(nextitem) != exercise_number(item):
+            self.stop_process()
 
-    def leave(self) -> None:
-        """End the process of the exercise that has been graded, and throw away its copy of the course."""
+    def stop_process(self) -> None:
+        """End the process of the exercise that was graded, and delete its copy of the course."""
         if self.process is not None:
-            used = self.process.stop()
-            self.found[self.of] |= {key: used[key] for key in ("seconds", "memory_mb")}
+            usage = self.process.stop()
+            result = self.results[self.running]
+            result.seconds, result.memory_mb = usage["seconds"], usage["memory_mb"]
             self.process = None
         if self.folder is not None:
             self.folder.cleanup()
             self.folder = None
 
-    def _process_of(self, name: str) -> StudentProcess:
+    def _process_for(self, number: str) -> StudentProcess:
         if self.process is None:
-            exercise = self.exercises[name]
-            self.of, self.folder = name, tempfile.TemporaryDirectory(prefix="grading-")
-            tree = Path(self.folder.name)
-            text = self.submission.files[str(exercise.path.relative_to(ROOT))]
-            lay_out(tree, self.number, exercise, text, list(self.exercises.values()), self.needed[name])
-            lesson = exercise_folder(self.number).name
-            self.process = StudentProcess(nursery(), tree, lesson, _typed(exercise, text), self.limits)
+            exercise = self.exercises[number]
+            self.running, self.folder = number, tempfile.TemporaryDirectory(prefix="grading-")
+            course_copy = Path(self.folder.name)
+            submitted = self.submission.files[str(exercise.path.relative_to(ROOT))]
+            exercises = list(self.exercises.values())
+            write_grading_copy(course_copy, exercise, submitted, exercises, self.required[number])
+            lesson = exercise_folder(self.lesson).name
+            modules = _shape_checked_modules(exercise, submitted)
+            self.process = StudentProcess(fork_server(), course_copy, lesson, modules, self.limits)
         return self.process
 
 
-def _blank() -> dict:
-    return {"passed": 0, "tests": 0, "test": "", "said": "", "seconds": 0.0, "memory_mb": 0}
-
-
-def _exercise_of(item: pytest.Item) -> str:
-    return item.get_closest_marker("exercise").args[0]
-
-
-def _typed(exercise: Exercise, text: str) -> list[str]:
-    """The module of an exercise, where its file names shapes."""
+def _shape_checked_modules(exercise: Exercise, text: str) -> list[str]:
+    """Return the module of an exercise if its file annotates tensor shapes."""
     module = ".".join(exercise.path.relative_to(ROOT).with_suffix("").parts)
     return [module] if "jaxtyping" in text else []
 
 
-def _in_a_line(error: pytest.ExceptionInfo) -> str:
-    """What went wrong, short, and with nothing in it that a terminal would obey."""
+def _one_line(error: pytest.ExceptionInfo) -> str:
+    """Return the error as a short line without characters that a terminal interprets."""
     text = str(error.value).strip() or type(error.value).__name__
     if not isinstance(error.value, AssertionError):
         text = f"{type(error.value).__name__}: {text}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return "".join(letter if letter.isprintable() else "?" for letter in "; ".join(lines[:3]))[:400]
+    line = "; ".join(lines[:MESSAGE_LINES])
+    return "".join(character if character.isprintable() else "?" for character in line)[:MESSAGE_LENGTH]
 
 
-def examine(
-    number: int, submission: Submission, limits: Limits, needed: Mapping[str, frozenset[str]]
-) -> dict[str, dict]:
-    """Grade one submission, exercise by exercise: {"passed", "tests", "test", "said", "seconds", "memory_mb"}.
+def run_tests(
+    lesson: int, submission: Submission, limits: Limits, required: Mapping[str, frozenset[str]]
+) -> dict[str, ExerciseResult]:
+    """Grade one submission, exercise by exercise. Return exercise → result.
 
-    `test` is the first that failed and `said` is why. Nothing of the student's is run, read or believed in this process
-    but tensors and plain values.
+    The student's code runs in other processes; only tensors and plain values come from there.
+    Raises CourseError when pytest cannot run the tests.
     """
-    examination = Examination(number, submission, limits, needed)
-    tests = [str(path) for path in exercise_tests(exercise_folder(number))]
-    options = [
-        "-q",
-        "--tb=no",
-        *(f"-pno:{name}" for name in ("cacheprovider", "xdist", "nbval", "unraisableexception")),
-    ]
-    options += ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}", "-o", f"timeout={SECONDS_OF_A_TEST}"]
-    said = io.StringIO()
+    plugin = GradingPlugin(lesson, submission, limits, required)
+    tests = [str(path) for path in exercise_tests(exercise_folder(lesson))]
+    disabled = [f"-pno:{name}" for name in ("cacheprovider", "xdist", "nbval", "unraisableexception")]
+    arguments = ["-q", "--tb=no", *disabled, "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}"]
+    arguments += ["-o", f"timeout={TEST_TIMEOUT_SECONDS}", *tests]
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            status = pytest.main([*options, *tests], plugins=[examination])
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            status = pytest.main(arguments, plugins=[plugin])
     finally:
-        examination.leave()
+        plugin.stop_process()
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-        raise CourseError(f"pytest ended with {status!r}:\n{said.getvalue()[-2000:]}")
-    return examination.found
+        raise CourseError(f"pytest ended with {status!r}:\n{output.getvalue()[-2000:]}")
+    return plugin.results
 
 
-def solution(number: int) -> Submission:
-    """What a student would hand in who knew everything."""
-    paths = {exercise.path for exercise in exercises_of(number)}
+def solution_submission(lesson: int) -> Submission:
+    """Return the course's own solution as a submission."""
+    paths = {exercise.path for exercise in exercises_of(lesson)}
     files = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}
     return Submission("the solution", files)
 
 
-def right(found: Mapping) -> bool:
-    """True for an exercise that has tests and passes all of them."""
-    return 0 < found["tests"] == found["passed"]
+def find_required_exercises(lesson: int, limits: Limits) -> dict[str, frozenset[str]]:
+    """Return, per exercise, which others have to be solved for it: none if its solution passes without them, else all.
 
-
-def calibrate(number: int, limits: Limits) -> dict[str, frozenset[str]]:
-    """Which other exercises each one needs: none where its solution passes without them, else all.
-
-    Raises CourseError when the solution itself does not pass: then no grade of this machine would be worth anything.
+    Raises CourseError when the solution itself does not pass: then no grade from this machine would be valid.
     """
-    every = [exercise.number for exercise in exercises_of(number)]
-    alone = examine(number, solution(number), limits, dict.fromkeys(every, frozenset()))
-    needed = {name: frozenset() if right(alone[name]) else frozenset(every) for name in every}
-    if any(needed.values()):
-        found = examine(number, solution(number), limits, needed)
-        if wrong := [f"{name} ({each['test']}: {each['said']})" for name, each in found.items() if not right(each)]:
-            raise CourseError(f"the solution itself does not pass its tests here: {', '.join(wrong)}")
-    return needed
+    numbers = [exercise.number for exercise in exercises_of(lesson)]
+    solution = solution_submission(lesson)
+    alone = run_tests(lesson, solution, limits, dict.fromkeys(numbers, frozenset()))
+    required = {number: frozenset() if alone[number].solved else frozenset(numbers) for number in numbers}
+    if any(required.values()):
+        results = run_tests(lesson, solution, limits, required)
+        failures = [
+            f"{number} ({result.failed_test}: {result.message})"
+            for number, result in results.items()
+            if not result.solved
+        ]
+        if failures:
+            raise CourseError(f"the solution itself does not pass its tests on this machine: {', '.join(failures)}")
+    return required

@@ -1,4 +1,4 @@
-"""For those who learn alone: open a lesson's exercises, ask for a hint, look at a solution.
+"""For self-study: open a lesson's exercises, show a hint, show a solution.
 
 python -m shared.teaching.self_study start 1
 python -m shared.teaching.self_study hint 1.3
@@ -15,81 +15,86 @@ from shared.cli import command_line, parse_whole_number
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.markers import exercise_folder, exercises_of, listed, part, parts, stub
+from shared.teaching.markers import (
+    exercise_code,
+    exercise_folder,
+    exercise_ranges,
+    exercise_stub,
+    exercise_table,
+    exercises_of,
+)
 
-SOLUTIONS = ROOT / ".solutions"
+SOLUTIONS_FOLDER = ROOT / ".solutions"
 
 
-def kept(number: int, folder: Path = SOLUTIONS) -> dict[str, str]:
-    """The solutions that `start` has put away, by exercise; empty where a lesson was never opened."""
-    path = folder / f"{exercise_folder(number).name}.json"
+def saved_solutions(lesson: int, folder: Path = SOLUTIONS_FOLDER) -> dict[str, str]:
+    """Return the solutions that `start` saved, by exercise; {} for a lesson that was never opened."""
+    path = folder / f"{exercise_folder(lesson).name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def start(number: int, folder: Path = SOLUTIONS) -> tuple[list[Exercise], list[Exercise]]:
-    """Take a lesson's solutions out of its code, and keep them; returns the exercises opened, and those left as they are.
+def start(lesson: int, folder: Path = SOLUTIONS_FOLDER) -> tuple[list[Exercise], list[Exercise]]:
+    """Take a lesson's solutions out of its code and save them. Return the exercises opened, and those left alone.
 
-    What differs from the solution that was kept is a learner's own work, and is left alone: a second call harms nothing.
+    Code that differs from the saved solution is the learner's own and is left alone, so a second call is harmless.
     """
-    solutions, opened, left = kept(number, folder), [], []
-    for exercise in exercises_of(number):
-        text = exercise.path.read_text(encoding="utf-8")
-        here = part(text, exercise.number)
-        (left if solutions.setdefault(exercise.number, here) != here else opened).append(exercise)
-    # First the solutions are safe, then they go.
-    write_atomically(folder / f"{exercise_folder(number).name}.json", json.dumps(solutions, indent=1).encode())
+    solutions = saved_solutions(lesson, folder)
+    opened: list[Exercise] = []
+    left_alone: list[Exercise] = []
+    for exercise in exercises_of(lesson):
+        code = exercise_code(exercise.path.read_text(encoding="utf-8"), exercise.number)
+        unchanged = solutions.setdefault(exercise.number, code) == code
+        (opened if unchanged else left_alone).append(exercise)
+    # Save the solutions before they are removed.
+    write_atomically(folder / f"{exercise_folder(lesson).name}.json", json.dumps(solutions, indent=1).encode())
     for exercise in opened:
         lines = exercise.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        first, last = parts("".join(lines))[exercise.number]
-        lines[first:last] = [stub("".join(lines), exercise.number)]
+        first, last = exercise_ranges("".join(lines))[exercise.number]
+        lines[first:last] = [exercise_stub("".join(lines), exercise.number)]
         write_atomically(exercise.path, "".join(lines).encode())
-    return opened, left
+    return opened, left_alone
 
 
-def find(exercise: str) -> tuple[int, Exercise]:
-    """The lesson and exercise of a number such as 1.3. Raises CourseError where there is none."""
-    number = parse_whole_number("exercise", exercise.split(".")[0])
-    for found in exercises_of(number):
-        if found.number == exercise:
-            return number, found
-    raise CourseError(
-        f"lesson {number} has no exercise {exercise}; choose one of {', '.join(e.number for e in exercises_of(number))}"
-    )
+def find_exercise(number: str) -> Exercise:
+    """Return the exercise of a number such as 1.3. Raises CourseError when there is none."""
+    lesson = parse_whole_number("exercise", number.split(".")[0])
+    exercises = {exercise.number: exercise for exercise in exercises_of(lesson)}
+    if number not in exercises:
+        raise CourseError(f"lesson {lesson} has no exercise {number}; choose one of {', '.join(exercises)}")
+    return exercises[number]
 
 
-def hint(exercise: str) -> str:
-    """What the lesson's page has to say to those who are stuck."""
-    number, found = find(exercise)
-    page = listed(exercise_folder(number))[exercise]
-    place = found.path.relative_to(ROOT)
-    return (
-        f"{exercise}, {found.title} ({place}, about {page['minutes']} minutes)\n{page['hint'] or 'There is no hint.'}"
-    )
+def hint(number: str) -> str:
+    """Return the hint of an exercise from the lesson's page, with its title, file and minutes."""
+    exercise = find_exercise(number)
+    info = exercise_table(exercise_folder(exercise.lesson))[number]
+    place = exercise.path.relative_to(ROOT)
+    return f"{number}, {exercise.title} ({place}, about {info.minutes} minutes)\n{info.hint or 'There is no hint.'}"
 
 
-def solution(exercise: str, folder: Path = SOLUTIONS) -> str:
-    """The lines that `start` has put away, or those that stand in the code where it was never opened."""
-    number, found = find(exercise)
-    return kept(number, folder).get(exercise) or part(found.path.read_text(encoding="utf-8"), exercise)
+def solution(number: str, folder: Path = SOLUTIONS_FOLDER) -> str:
+    """Return the solution that `start` saved, or the code in the file if the lesson was never opened."""
+    exercise = find_exercise(number)
+    saved = saved_solutions(exercise.lesson, folder)
+    return saved.get(number) or exercise_code(exercise.path.read_text(encoding="utf-8"), number)
 
 
 @command_line()
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("start", "hint", "solution"))
-    parser.add_argument("which", help="a lesson's number for start, an exercise's (1.3) for the others")
-    given = parser.parse_args()
-    if given.what == "start":
-        opened, left = start(parse_whole_number("lesson", given.which))
+    parser = argparse.ArgumentParser(description="Open a lesson's exercises, show a hint, show a solution.")
+    parser.add_argument("action", choices=("start", "hint", "solution"))
+    parser.add_argument("number", help="a lesson's number for start, an exercise's (1.3) for the others")
+    options = parser.parse_args()
+    if options.action == "start":
+        opened, left_alone = start(parse_whole_number("lesson", options.number))
         for exercise in opened:
             print(f"{exercise.number:>5}  {exercise.title}: {exercise.path.relative_to(ROOT)}")
-        if left:
-            print(f"left as you wrote them: {', '.join(exercise.number for exercise in left)}")
-        print(
-            f"now: make check-{given.which}, make hint-{(opened or left)[0].number}, make solution-{(opened or left)[0].number}"
-        )
+        if left_alone:
+            print(f"left as you wrote them: {', '.join(exercise.number for exercise in left_alone)}")
+        first = (opened or left_alone)[0].number
+        print(f"next: make check-{options.number}, make hint-{first}, make solution-{first}")
     else:
-        print(hint(given.which) if given.what == "hint" else solution(given.which).rstrip())
+        print(hint(options.number) if options.action == "hint" else solution(options.number).rstrip())
     return 0
 
 

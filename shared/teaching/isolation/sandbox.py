@@ -1,7 +1,7 @@
-"""What a student's process may not do, taken from it before its first line runs.
+"""Confine a student's process before its first line of code runs.
 
-Three layers, each of which does without the others: resource limits (everywhere), Landlock (files, Linux), and a seccomp
-filter (processes, network, signals, Linux). What of it holds on a machine is found out by trying (`trial`), never assumed.
+Three independent layers: resource limits (everywhere), Landlock (files, Linux), and a seccomp filter (processes,
+network, signals, Linux). Which of them hold on a machine is determined by trying (`probe_protections`), never assumed.
 """
 
 import contextlib
@@ -11,42 +11,42 @@ import resource
 import signal
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.teaching.isolation import landlock, seccomp
 
-COURSE = ("shared", "data", "lessons")
-LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")  # shared libraries that Python may load late
+COURSE_PACKAGES = ("shared", "data", "lessons", "apps")
+LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")  # shared libraries that Python may load later
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the code of one exercise may use."""
+    """The resources that the code of one exercise may use."""
 
     cpu_seconds: int = 20
     seconds: int = 60
-    """By the clock, for one call, for code that waits instead of working; time in a busy machine's queue is not counted."""
+    """Wall-clock time of one call, for code that sleeps. Time spent waiting for a free core does not count."""
     memory_mb: int = 2048
-    """On top of what Python and PyTorch take."""
+    """In addition to what Python and PyTorch use."""
 
 
-def packages() -> list[str]:
-    """The folders of installed packages."""
+def installed_packages() -> list[str]:
+    """Return the folders of installed packages."""
     return list(dict.fromkeys(os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")))
 
 
-def readable(installed: Iterable[str]) -> tuple[list[Path], list[Path]]:
-    """What a student's process may read beside its copy, and what it may only list.
+def readable_paths(packages: Iterable[str]) -> tuple[list[Path], list[Path]]:
+    """Return what a student's process may read besides its copy of the course, and what it may only list.
 
-    The standard library and the installed packages, but for the course itself: an editable installation is a pointer to
-    a folder that may not be read, and a plain one lies here.
+    Readable are the standard library and the installed packages without the course itself: an editable installation
+    points to a folder that is not readable, and a regular one is among the packages.
     """
     standard = Path(sysconfig.get_path("stdlib")).resolve()
-    folders = [Path(place) for place in installed]
+    folders = [Path(place) for place in packages]
     trees = [path for path in _children(standard) if path.name not in ("site-packages", "dist-packages")]
-    trees += [path for place in folders for path in _children(place) if path.name not in COURSE]
+    trees += [path for place in folders for path in _children(place) if path.name not in COURSE_PACKAGES]
     for place in {Path(path).resolve() for path in LIBRARIES}:
         trees += [path for path in _children(place) if not path.name.startswith("python")]
     return [*trees, Path("/dev/null"), Path("/dev/urandom")], [standard, *folders]
@@ -57,43 +57,43 @@ def _children(folder: Path) -> Iterable[Path]:
 
 
 def close_descriptors(keep: int) -> None:
-    """Leave open what goes nowhere (0, 1, 2) and the one line to the tests."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    """Close all descriptors but the connection to the tests; 0, 1 and 2 become the null device."""
+    null_device = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
-        os.dup2(nowhere, standard)
+        os.dup2(null_device, standard)
     os.closerange(3, keep)
     os.closerange(keep + 1, 4096)
 
 
-def confine(cpu_seconds: int, memory_mb: int, tree: Path, installed: Iterable[str]) -> None:
-    """Take away from this process all that a student's code does not need; there is no way back.
+def confine(cpu_seconds: int, memory_mb: int, course_copy: Path, packages: Iterable[str]) -> None:
+    """Remove every right that a student's code does not need from this process, irreversibly.
 
-    It may read the course's copy in `tree`, the standard library and the `installed` packages, and write nothing.
+    It may read the copy of the course, the standard library and the installed `packages`, and write nothing.
     """
-    _limit(resource.RLIMIT_CPU, cpu_seconds, grace=1)  # a signal first, which says why; then the end
+    _limit(resource.RLIMIT_CPU, cpu_seconds, grace=1)  # first a signal, which gives the reason; then the kill
     _limit(resource.RLIMIT_FSIZE, 0)  # not one byte into any file
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, 64)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    if (used := _address_space()) is not None:
+    if (used := _address_space_bytes()) is not None:
         _limit(resource.RLIMIT_AS, used + memory_mb * 2**20)
-    if sys.platform == "darwin":  # elsewhere this would count threads, and seccomp is the better means
+    if sys.platform == "darwin":  # on Linux this would count threads, and seccomp is the better way
         _limit(resource.RLIMIT_NPROC, 0)
     _drop_capabilities()
-    trees, listings = readable(installed)
+    trees, listings = readable_paths(packages)
     with contextlib.suppress(OSError):
-        landlock.read_only([*trees, tree], listings)
+        landlock.restrict_to_reading([*trees, course_copy], listings)
     with contextlib.suppress(OSError):
-        seccomp.forbid()
+        seccomp.install_filter()
 
 
-def _limit(what: int, most: int, grace: int = 0) -> None:
+def _limit(kind: int, value: int, grace: int = 0) -> None:
     with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(what, (most, most + grace))
+        resource.setrlimit(kind, (value, value + grace))
 
 
-def _address_space() -> int | None:
-    """Bytes of address space in use; None where the system does not say."""
+def _address_space_bytes() -> int | None:
+    """Return the bytes of address space in use; None when the system does not report them."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:
@@ -101,50 +101,51 @@ def _address_space() -> int | None:
 
 
 def _drop_capabilities() -> None:
-    """Even root's process keeps no power over the machine (Linux: capset to none)."""
+    """Drop all capabilities, so that even a process of root has no power over the machine (Linux: capset to none)."""
     if sys.platform == "linux":
         header = (ctypes.c_uint32 * 2)(0x20080522, 0)
         ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
 
 
-def trial(secret: str, folder: str) -> dict[str, bool]:
-    """Try, from within, what should be impossible: name of a protection → whether it held.
+def probe_protections(secret: str, folder: str) -> dict[str, bool]:
+    """Try, from within the process, what should be impossible. Return name of the protection → whether it held.
 
-    `secret` is a file outside that exists, `folder` one outside that everybody may write to.
+    secret  a file outside the copy of the course that exists
+    folder  a folder outside that every user may write to
     """
 
-    def fails(attempt) -> bool:
+    def fails(attempt: Callable[[], object]) -> bool:
         try:
             attempt()
         except (OSError, MemoryError, RuntimeError):
             return True
         return False
 
-    def read():
+    def read() -> None:
         with open(secret, "rb") as file:
             file.read(1)
 
-    def write():
+    def write() -> None:
         path = os.path.join(folder, f"outside-{os.getpid()}")
         with open(path, "wb"):
             pass
         os.unlink(path)
 
-    def fill():
+    def fill() -> None:
         with open(os.path.join(folder, f"full-{os.getpid()}"), "wb", buffering=0) as file:
             file.write(b"x" * 4096)
 
-    def fork():
+    def fork() -> None:
         if (child := os.fork()) == 0:
             os._exit(0)
         os.waitpid(child, 0)
 
-    def connect():
+    def connect() -> None:
         import socket
 
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
 
-    def remember():
+    def allocate() -> None:
         bytearray(64 * 2**30)
 
     return {
@@ -154,5 +155,5 @@ def trial(secret: str, folder: str) -> dict[str, bool]:
         "new processes": fails(fork),
         "signals to others": fails(lambda: os.kill(os.getppid(), 0)),
         "network": fails(connect),
-        "memory": fails(remember),
+        "memory": fails(allocate),
     }

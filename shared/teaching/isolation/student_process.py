@@ -1,4 +1,4 @@
-"""The tests' side of the border: a student's code in a process of its own, called as if it were here."""
+"""The tests' side of isolation: call a student's code in its own process as if it were in this one."""
 
 import builtins
 import json
@@ -15,125 +15,151 @@ import torch
 
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.isolation.sandbox import Limits, packages
-from shared.teaching.messages import WireError, encode, receive, send
+from shared.teaching.isolation.sandbox import Limits, installed_packages
+from shared.teaching.messages import MessageError, encode, receive, send
+
+MAX_ANSWER_SIZE = 2**16  # bytes of an answer of the fork server
+MAX_NAME_LENGTH, MAX_MESSAGE_LENGTH = 100, 2000  # characters of an error
 
 
 class StudentError(Exception):
-    """What a student's code raised, or how its process ended."""
+    """An error of a student's code, or the way its process ended."""
 
 
-class Nursery:
-    """Starts students' processes, each in milliseconds; itself it takes the seconds that PyTorch takes to load."""
+class ForkServer:
+    """Starts students' processes in milliseconds, from a process that has loaded PyTorch once (fork_server.py)."""
 
     def __init__(self) -> None:
-        self.line, theirs = socket.socketpair()
-        settings = json.dumps({"installed": packages(), "course": str(ROOT)})
-        # Neither secrets nor settings of the person who grades; no GPU; one thread.
+        self.connection, remote = socket.socketpair()
+        settings = json.dumps({"packages": installed_packages(), "course": str(ROOT)})
+        program = str(Path(__file__).with_name("fork_server.py"))
+        # No secrets or settings of the person who grades; no GPU; one thread.
         environment = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-B", str(Path(__file__).with_name("fork_server.py")), str(theirs.fileno()), settings],
-            pass_fds=[theirs.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            [sys.executable, "-I", "-S", "-B", program, str(remote.fileno()), settings],
+            pass_fds=[remote.fileno()],
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-        )  # fmt: skip
-        theirs.close()
+        )
+        remote.close()
 
-    def ask(self, order: dict, descriptors: tuple[int, ...] = ()) -> dict:
+    def request(self, message: dict, descriptors: tuple[int, ...] = ()) -> dict:
+        """Send a request and return the answer. Raises CourseError when the fork server has ended."""
         try:
-            socket.send_fds(self.line, [json.dumps(order).encode()], descriptors)
-            answer = self.line.recv(2**16)
+            socket.send_fds(self.connection, [json.dumps(message).encode()], descriptors)
+            answer = self.connection.recv(MAX_ANSWER_SIZE)
         except OSError:
             answer = b""
         if not answer:
-            error = self.process.stderr.read().decode(errors="replace")[-2000:]
-            raise CourseError(f"the process that students' code is started from has ended:\n{error}")
+            error = self.process.stderr.read().decode(errors="replace")[-2000:] if self.process.stderr else ""
+            raise CourseError(f"the process that starts students' processes has ended:\n{error}")
         return json.loads(answer)
 
     def close(self) -> None:
-        self.line.close()
+        """End the fork server and every process that it started."""
+        self.connection.close()
         self.process.wait()
-        self.process.stderr.close()
+        if self.process.stderr:
+            self.process.stderr.close()
 
 
 class StudentProcess:
-    """One exercise of one student: called like `shared.course.student.Student`, and stopped when its tests are over.
+    """The code of one exercise of one student: called like `shared.course.student.Student`, then stopped.
 
-    Its calls raise StudentError, or an error of Python's own kinds (ValueError, NotImplementedError, …) where the
-    student's code raised one of that name.
+    Calls raise StudentError, or one of Python's own exceptions (ValueError, NotImplementedError, …) if the student's
+    code raised an error of that name.
     """
 
-    def __init__(self, nursery: Nursery, tree: Path, lesson: str, typed: list[str], limits: Limits):
-        self.nursery, self.limits = nursery, limits
-        self.line, theirs = socket.socketpair()
-        self.line.setblocking(False)
-        order = {"tree": str(tree), "lesson": lesson, "typed": typed}
-        order |= {"cpu_seconds": limits.cpu_seconds, "memory_mb": limits.memory_mb}
-        self.number = nursery.ask(order, (theirs.fileno(),))["process"]
-        theirs.close()
+    def __init__(
+        self, server: ForkServer, course_copy: Path, lesson: str, checked_modules: list[str], limits: Limits
+    ) -> None:
+        """Start the process.
+
+        course_copy      the folder with the course and the student's file
+        lesson           the name of the lesson's folder
+        checked_modules  modules whose tensor shapes are checked, as they are in the tests
+        """
+        self.server, self.limits = server, limits
+        self.connection, remote = socket.socketpair()
+        self.connection.setblocking(False)
+        request: dict[str, Any] = {
+            "course_copy": str(course_copy),
+            "lesson": lesson,
+            "checked_modules": checked_modules,
+        }
+        request |= {"cpu_seconds": limits.cpu_seconds, "memory_mb": limits.memory_mb}
+        self.pid = server.request(request, (remote.fileno(),))["process"]
+        remote.close()
         self.end: dict | None = None
+        """How the process ended and what it used; None while it runs."""
 
     def __call__(self, where: str, /, *, upstream: torch.Tensor | None = None, **arguments: Any) -> Any:
         call = {"where": where, "upstream": upstream, "arguments": arguments, "random": torch.get_rng_state()}
-        return self._ask(call)
+        return self._call(call)
 
-    def trial(self) -> dict[str, bool]:
-        """Which protections hold on this machine, tried from within."""
+    def probe_protections(self) -> dict[str, bool]:
+        """Return which protections hold on this machine, by trying from within the process."""
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, 0o777)
-            return self._ask({"trial": [str(ROOT / "conftest.py"), folder]})
+            return self._call({"probe": [str(ROOT / "conftest.py"), folder]})
 
     def stop(self, grace: float = 0.0) -> dict:
-        """End the process, and say what it used, and how it ended where it did by itself within `grace` seconds."""
+        """End the process, unless it ends by itself within `grace` seconds. Return how it ended and what it used."""
         if self.end is None:
-            self.line.close()
-            self.end = self.nursery.ask({"stop": self.number, "grace": grace})
+            self.connection.close()
+            self.end = self.server.request({"stop": self.pid, "grace": grace})
         return self.end
 
-    def _ask(self, call: dict) -> Any:
+    def _call(self, call: dict) -> Any:
         if self.end is not None:
-            raise StudentError(self._how_it_ended())
-        end = time.monotonic() + self.limits.seconds - self._queued()
+            raise StudentError(self._reason())
+        deadline = time.monotonic() + self.limits.seconds - self._queued_seconds()
 
-        def left() -> float:
-            return end + self._queued() - time.monotonic()
+        def seconds_left() -> float:
+            return deadline + self._queued_seconds() - time.monotonic()
 
         try:
-            send(self.line.fileno(), encode(call), left)
-            answer = receive(self.line.fileno(), left)
+            send(self.connection.fileno(), encode(call), seconds_left)
+            answer = receive(self.connection.fileno(), seconds_left)
             if not isinstance(answer, dict) or not ({"result"} == set(answer) or {"error", "message"} == set(answer)):
-                raise WireError("neither a result nor an error")
+                raise MessageError("neither a result nor an error")
         except TimeoutError:
-            self.stop()
-            self.end |= {"ended": "too slow"}
-            raise StudentError(self._how_it_ended()) from None
+            self.end = self.stop() | {"ended": "too slow"}
+            raise StudentError(self._reason()) from None
         except (EOFError, OSError):
-            self.stop(grace=2.0)  # its line is cut: it is about to end
-            raise StudentError(self._how_it_ended()) from None
-        except WireError as error:
-            self.stop()
-            self.end |= {"ended": f"it gave back {error}"}
-            raise StudentError(self._how_it_ended()) from None
+            self.stop(grace=2.0)  # its connection is closed: it is about to end
+            raise StudentError(self._reason()) from None
+        except MessageError as error:
+            self.end = self.stop() | {"ended": f"it returned {error}"}
+            raise StudentError(self._reason()) from None
         if "error" in answer:
-            name, message = str(answer["error"])[:100], str(answer["message"])[:2000]
-            known = getattr(builtins, name, None)
-            if isinstance(known, type) and issubclass(known, ValueError | TypeError | RuntimeError | LookupError):
-                raise known(message)
-            raise StudentError(f"{name}: {message}")
+            raise _known_error(str(answer["error"])[:MAX_NAME_LENGTH], str(answer["message"])[:MAX_MESSAGE_LENGTH])
         return answer["result"]
 
-    def _queued(self) -> float:
-        """Seconds that the process has waited for a free core, which are not its own: known on Linux."""
+    def _queued_seconds(self) -> float:
+        """Return how long the process has waited for a free core (known on Linux), which does not count as its time."""
         try:
-            return int(Path(f"/proc/{self.number}/schedstat").read_text().split()[1]) / 1e9
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1]) / 1e9
         except (OSError, IndexError):
             return 0.0
 
-    def _how_it_ended(self) -> str:
+    def _reason(self) -> str:
         reasons = {
             "too slow": f"took longer than {self.limits.seconds} s",
-            "SIGXCPU": f"took more than {self.limits.cpu_seconds} s of work: an endless loop?",
-            "SIGKILL": f"took more than {self.limits.cpu_seconds} s of work or too much memory",
-            "SIGSEGV": "crashed (a recursion without end?)",
+            "SIGXCPU": f"took more than {self.limits.cpu_seconds} s of CPU time: an endless loop?",
+            "SIGKILL": f"took more than {self.limits.cpu_seconds} s of CPU time or too much memory",
+            "SIGSEGV": "crashed (an endless recursion?)",
         }
-        ended = self.end["ended"]
+        ended = self.end["ended"] if self.end else "unknown"
         return f"the process of this exercise has ended: {reasons.get(ended, ended)}"
+
+
+def _known_error(name: str, message: str) -> Exception:
+    """Return one of Python's own exceptions if `name` is one of the allowed kinds, else a StudentError."""
+    exception = getattr(builtins, name, None)
+    if isinstance(exception, type) and issubclass(exception, ValueError | TypeError | RuntimeError | LookupError):
+        return exception(message)
+    return StudentError(f"{name}: {message}")

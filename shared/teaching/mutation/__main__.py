@@ -1,4 +1,4 @@
-"""`make mutants`: plant every small bug in every exercise, and list those that its tests don't notice.
+"""`make mutants`: plant every small bug in every exercise, and list those that its tests do not catch.
 
 python -m shared.teaching.mutation [LESSON …] [--sample 30] [--json FILE]
 """
@@ -13,42 +13,44 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.cli import command_line
-from shared.course.lesson import ROOT
-from shared.teaching.markers import exercise_tests
-from shared.teaching.mutation.run_mutants import hunt, planted
+from shared.teaching.markers import lessons_with_exercises
+from shared.teaching.mutation.run_mutants import lesson_mutants, run_mutants
 
-GOAL = 0.9
+MIN_CAUGHT = 0.9
+"""The fraction of mutants that the tests of each lesson must catch."""
 
 
 @command_line()
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Plant small bugs in exercises and list those that no test catches.")
     parser.add_argument("lesson", type=int, nargs="*", help="lessons' numbers (default: all that have exercises)")
-    parser.add_argument("--sample", type=int, help="about so many bugs a lesson, instead of all")
-    parser.add_argument("--json", type=Path, help="write what was found there too")
-    given = parser.parse_args()
-    every = [
-        int(path.name.split("_")[1]) for path in sorted((ROOT / "lessons").glob("lesson_*")) if exercise_tests(path)
-    ]
-    numbers, console = given.lesson or every, Console(stderr=True)
+    parser.add_argument("--sample", type=int, help="number of bugs per lesson (default: all)")
+    parser.add_argument("--json", type=Path, help="also write the summary to this file")
+    options = parser.parse_args()
+    lessons = options.lesson or lessons_with_exercises()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("bugs planted", total=sum(len(planted(number, given.sample)) for number in numbers))
-        found = hunt(numbers, given.sample, lambda *_: progress.advance(bar))
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        total = sum(len(lesson_mutants(lesson, options.sample)) for lesson in lessons)
+        bar = progress.add_task("bugs planted", total=total)
+        outcomes = run_mutants(lessons, options.sample, lambda outcome: progress.advance(bar))
     summary = {}
-    for number, outcomes in found.items():
-        survivors = [each for each in outcomes if not each.by]
-        caught = len(outcomes) - len(survivors)
-        share = caught / len(outcomes)
-        summary[number] = {"planted": len(outcomes), "caught": caught, "share": round(share, 4)}
-        style = "green" if share >= GOAL else "bold red"
-        out = Console(soft_wrap=True, highlight=False)
-        out.print(f"lesson {number}: [{style}]{caught} of {len(outcomes)} planted bugs are caught ({share:.1%})[/]")
-        for each in survivors:
-            out.print(f"  {each.exercise.number:>5}  {each.place}  {each.mutant.kind}: {escape(each.mutant.code)}")
-    if given.json:
-        given.json.write_text(json.dumps(summary, indent=1) + "\n")
-    return 0 if all(each["share"] >= GOAL for each in summary.values()) else 1
+    console = Console(soft_wrap=True, highlight=False)
+    for lesson, of_lesson in outcomes.items():
+        survivors = [outcome for outcome in of_lesson if not outcome.caught_by]
+        caught = len(of_lesson) - len(survivors)
+        fraction = caught / len(of_lesson)
+        summary[lesson] = {"planted": len(of_lesson), "caught": caught, "fraction": round(fraction, 4)}
+        style = "green" if fraction >= MIN_CAUGHT else "bold red"
+        console.print(
+            f"lesson {lesson}: [{style}]{caught} of {len(of_lesson)} planted bugs are caught ({fraction:.1%})[/]"
+        )
+        for outcome in survivors:
+            mutant = outcome.mutant
+            line = f"  {outcome.exercise.number:>5}  {outcome.place}  {mutant.kind}: {escape(mutant.code)}"
+            console.print(line)
+    if options.json:
+        options.json.write_text(json.dumps(summary, indent=1) + "\n")
+    return 0 if all(each["fraction"] >= MIN_CAUGHT for each in summary.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,36 +1,66 @@
-"""Plant small bugs in Python code, one at a time: those that people make when they write tensor code.
+"""Generate mutants: Python code with one small bug of the kinds that people make in tensor code.
 
-A mutant is the text of a file with one expression or statement changed between two lines; all else stays as it is.
+A mutant is the text of a file with one expression or statement changed within a range of lines.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 OPERATORS = {
-    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "*"),
-    ast.Mod: ("%", "//"), ast.Pow: ("**", "*"), ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&"),
-}  # fmt: skip
+    ast.Add: ("+", "-"),
+    ast.Sub: ("-", "+"),
+    ast.Mult: ("*", "/"),
+    ast.Div: ("/", "*"),
+    ast.FloorDiv: ("//", "*"),
+    ast.Mod: ("%", "//"),
+    ast.Pow: ("**", "*"),
+    ast.BitAnd: ("&", "|"),
+    ast.BitOr: ("|", "&"),
+}
 COMPARISONS = {
-    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==",
-    ast.Is: "is not", ast.IsNot: "is", ast.In: "not in", ast.NotIn: "in",
-}  # fmt: skip
-NEIGHBORS = (
-    "sum mean", "max min", "amax amin", "argmax argmin", "maximum minimum", "sin cos", "exp log", "tanh sigmoid",
-    "floor ceil", "zeros ones", "zeros_like ones_like", "softmax log_softmax", "triu tril", "any all", "sqrt square",
-    "cat stack", "append clear",
-)  # fmt: skip
-OTHER_NAME = {a: b for pair in NEIGHBORS for a, b in (pair.split(), pair.split()[::-1])}
+    ast.Lt: "<=",
+    ast.LtE: "<",
+    ast.Gt: ">=",
+    ast.GtE: ">",
+    ast.Eq: "!=",
+    ast.NotEq: "==",
+    ast.Is: "is not",
+    ast.IsNot: "is",
+    ast.In: "not in",
+    ast.NotIn: "in",
+}
+SIMILAR_FUNCTIONS = (
+    "sum mean",
+    "max min",
+    "amax amin",
+    "argmax argmin",
+    "maximum minimum",
+    "sin cos",
+    "exp log",
+    "tanh sigmoid",
+    "floor ceil",
+    "zeros ones",
+    "zeros_like ones_like",
+    "softmax log_softmax",
+    "triu tril",
+    "any all",
+    "sqrt square",
+    "cat stack",
+    "append clear",
+)
+SIMILAR_NAME = {a: b for pair in SIMILAR_FUNCTIONS for a, b in (pair.split(), pair.split()[::-1])}
 AXES = {"dim", "axis", "dims"}
-# `strict` only checks what is given, and a forgotten `device` shows on a GPU alone.
-NOT_PLANTED = {"strict", "device"}
+# `strict` only checks the arguments, and a missing `device` fails on a GPU only.
+UNCHANGED_KEYWORDS = {"strict", "device"}
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One planted bug: of what kind, on which line (from 1), and the whole file with it."""
+    """One planted bug: its kind, its line (from 1), and the text of the file with it."""
 
     kind: str
     line: int
@@ -38,40 +68,44 @@ class Mutant:
 
     @property
     def code(self) -> str:
-        """The line as it stands now."""
+        """The changed line."""
         return self.text.splitlines()[self.line - 1].strip()
 
 
-def mutants(text: str, first: int, last: int) -> list[Mutant]:
-    """Every mutant of a file's lines [first, last), counted from 0. None of them equals another or the original."""
-    found: dict[str, Mutant] = {}
+def generate_mutants(text: str, first: int, last: int) -> list[Mutant]:
+    """Return all mutants of a file's lines [first, last), counted from 0; no two equal each other or the original."""
+    mutants: dict[str, Mutant] = {}
     tree = ast.parse(text)
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     for parent in ast.walk(tree):
         for node in ast.iter_child_nodes(parent):
-            if not hasattr(node, "lineno") or not (first < node.lineno and node.end_lineno <= last):
+            if not isinstance(node, ast.expr | ast.stmt) or not (
+                first < node.lineno and (node.end_lineno or 0) <= last
+            ):
                 continue
-            for kind, after in _changes(node, parent, text):
-                changed = _replaced(lines, node, after)
-                if changed == text or changed in found:
+            for kind, replacement in _replacements(node, parent, text):
+                mutated = _replace(lines, node, replacement)
+                if mutated == text or mutated in mutants:
                     continue
                 try:
-                    ast.parse(changed)
+                    ast.parse(mutated)
                 except SyntaxError:
                     continue
-                found[changed] = Mutant(kind, node.lineno, changed)
-    return sorted(found.values(), key=lambda mutant: (mutant.line, mutant.kind, mutant.code))
+                mutants[mutated] = Mutant(kind, node.lineno, mutated)
+    return sorted(mutants.values(), key=lambda mutant: (mutant.line, mutant.kind, mutant.code))
 
 
-def _replaced(lines: list[bytes], node: ast.AST, after: str) -> str:
-    head, tail = lines[node.lineno - 1][: node.col_offset], lines[node.end_lineno - 1][node.end_col_offset :]
-    return b"".join([*lines[: node.lineno - 1], head + after.encode() + tail, *lines[node.end_lineno :]]).decode()
+def _replace(lines: list[bytes], node: ast.expr | ast.stmt, replacement: str) -> str:
+    """Return the text with a node replaced. Columns are counted in UTF-8 bytes, as `ast` does."""
+    end_line = node.end_lineno or node.lineno
+    head, tail = lines[node.lineno - 1][: node.col_offset], lines[end_line - 1][node.end_col_offset :]
+    return b"".join([*lines[: node.lineno - 1], head + replacement.encode() + tail, *lines[end_line:]]).decode()
 
 
-def _changes(node: ast.AST, parent: ast.AST, text: str) -> Iterator[tuple[str, str]]:
-    """(kind, what to write in the node's place)."""
+def _replacements(node: ast.AST, parent: ast.AST, text: str) -> Iterator[tuple[str, str]]:
+    """Yield (kind of bug, replacement for the node)."""
 
-    def code(part: ast.AST) -> str:
+    def code(part: ast.expr) -> str:
         return f"({ast.get_source_segment(text, part)})"
 
     match node:
@@ -104,23 +138,23 @@ def _changes(node: ast.AST, parent: ast.AST, text: str) -> Iterator[tuple[str, s
         case ast.Constant(value):
             yield from _constants(value, node, parent)
         case ast.Call():
-            yield from _calls(node, text)
+            yield from _calls(node)
         case ast.Slice(lower, upper, _) if lower is not None or upper is not None:
             yield from _slices(node, code)
         case ast.Return(value) if value is not None:
-            yield from _detached(node, text)
+            yield from _detached(value)
         case ast.Expr(ast.Call()):
             yield "dropped statement", "pass"
-        case ast.Attribute(value, name) if name in OTHER_NAME and not isinstance(parent, ast.Call):
-            yield "wrong function", f"{ast.unparse(value)}.{OTHER_NAME[name]}"
+        case ast.Attribute(value, name) if name in SIMILAR_NAME and not isinstance(parent, ast.Call):
+            yield "wrong function", f"{ast.unparse(value)}.{SIMILAR_NAME[name]}"
 
 
 def _is_axis(parent: ast.AST) -> bool:
     return isinstance(parent, ast.keyword) and parent.arg in AXES
 
 
-def _constants(value, node: ast.Constant, parent: ast.AST) -> Iterator[tuple[str, str]]:
-    if isinstance(parent, ast.keyword) and parent.arg in NOT_PLANTED:
+def _constants(value: object, node: ast.Constant, parent: ast.AST) -> Iterator[tuple[str, str]]:
+    if isinstance(parent, ast.keyword) and parent.arg in UNCHANGED_KEYWORDS:
         return
     if isinstance(value, bool):
         yield "changed constant", str(not value)
@@ -135,36 +169,40 @@ def _constants(value, node: ast.Constant, parent: ast.AST) -> Iterator[tuple[str
 
 
 def _swapped_axes(pattern: str) -> Iterator[str]:
-    """Patterns such as "b c (h p) -> b (h p c)" or "bij,bjk->bik" with two neighbors of the result exchanged."""
+    """Yield einops and einsum patterns ("b c (h p) -> b (h p c)", "bij,bjk->bik") with two adjacent result axes swapped."""
     head, _, tail = pattern.partition("->")
     word = r"\w+" if " " in tail.strip() else r"\w"
-    for one, other in pairwise(re.findall(word, tail)):
-        swap = {one: other, other: one}
-        yield f"{head}->{re.sub(word, lambda found, swap=swap: swap.get(found[0], found[0]), tail)}"
+    for first, second in pairwise(re.findall(word, tail)):
+        swapped = re.sub(word, partial(_swap, first, second), tail)
+        yield f"{head}->{swapped}"
 
 
-def _calls(node: ast.Call, text: str) -> Iterator[tuple[str, str]]:
-    def call(function: ast.AST, arguments: list[ast.AST], keywords: list[ast.keyword]) -> str:
+def _swap(first: str, second: str, match: re.Match[str]) -> str:
+    return {first: second, second: first}.get(match[0], match[0])
+
+
+def _calls(node: ast.Call) -> Iterator[tuple[str, str]]:
+    def call(function: ast.expr, arguments: list[ast.expr], keywords: list[ast.keyword]) -> str:
         return ast.unparse(ast.Call(function, arguments, keywords))
 
     plain = not any(isinstance(argument, ast.Starred) for argument in node.args)
     if len(node.args) > 1 and plain and ast.dump(node.args[0]) != ast.dump(node.args[1]):
         yield "swapped arguments", call(node.func, [node.args[1], node.args[0], *node.args[2:]], node.keywords)
     for place, keyword in enumerate(node.keywords):
-        if keyword.arg not in NOT_PLANTED:
+        if keyword.arg not in UNCHANGED_KEYWORDS:
             yield "dropped argument", call(node.func, node.args, node.keywords[:place] + node.keywords[place + 1 :])
     match node.func:
-        case ast.Attribute(value, name) if name in OTHER_NAME:
-            yield "wrong function", call(ast.Attribute(value, OTHER_NAME[name], ast.Load()), node.args, node.keywords)
+        case ast.Attribute(value, name) if name in SIMILAR_NAME:
+            yield "wrong function", call(ast.Attribute(value, SIMILAR_NAME[name], ast.Load()), node.args, node.keywords)
         case ast.Attribute(value, "contiguous" | "float" | "double" | "detach" | "clone"):
             pass
         case ast.Attribute(value, _) if not isinstance(value, ast.Name) or not node.args:
             yield "dropped call", f"({ast.unparse(value)})"
-        case ast.Name(name) if name in OTHER_NAME:
-            yield "wrong function", call(ast.Name(OTHER_NAME[name], ast.Load()), node.args, node.keywords)
+        case ast.Name(name) if name in SIMILAR_NAME:
+            yield "wrong function", call(ast.Name(SIMILAR_NAME[name], ast.Load()), node.args, node.keywords)
 
 
-def _slices(node: ast.Slice, code) -> Iterator[tuple[str, str]]:
+def _slices(node: ast.Slice, code: Callable[[ast.expr], str]) -> Iterator[tuple[str, str]]:
     def slice_of(lower: str, upper: str) -> str:
         return f"{lower}:{upper}" + (f":{code(node.step)}" if node.step else "")
 
@@ -177,13 +215,13 @@ def _slices(node: ast.Slice, code) -> Iterator[tuple[str, str]]:
         yield "dropped bound", slice_of(lower, "")
 
 
-def _detached(node: ast.Return, text: str) -> Iterator[tuple[str, str]]:
-    parts = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+def _detached(value: ast.expr) -> Iterator[tuple[str, str]]:
+    parts = value.elts if isinstance(value, ast.Tuple) else [value]
     for place, part in enumerate(parts):
         if isinstance(part, ast.Constant):
             continue
-        shown = [f"({ast.unparse(each)}){'.detach()' if each is part else ''}" for each in parts]
-        yield "detached gradient", f"return {', '.join(shown)}{',' if isinstance(node.value, ast.Tuple) else ''}"
-        if isinstance(node.value, ast.Tuple) and place:
+        detached_parts = [f"({ast.unparse(each)}){'.detach()' if each is part else ''}" for each in parts]
+        yield "detached gradient", f"return {', '.join(detached_parts)}{',' if isinstance(value, ast.Tuple) else ''}"
+        if isinstance(value, ast.Tuple) and place:
             swapped = [*parts[: place - 1], part, parts[place - 1], *parts[place + 1 :]]
             yield "swapped results", f"return {', '.join(map(ast.unparse, swapped))}"

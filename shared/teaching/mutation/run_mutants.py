@@ -1,12 +1,13 @@
-"""Run the tests of exercises against every planted bug, in one process, and write down which are caught."""
+"""Run the tests of exercises against every mutant of their code, in one process, and record which are caught."""
 
 import contextlib
 import io
 import signal
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -14,21 +15,23 @@ from _pytest.runner import runtestprotocol
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
+from shared.teaching.check import exercise_number
 from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of
-from shared.teaching.mutation.mutants import Mutant, mutants
+from shared.teaching.mutation.mutants import Mutant, generate_mutants
 
-CPU_SECONDS = 10.0  # that the tests may work on one mutant; an endless loop is a bug that is noticed
-EQUIVALENT = "equivalent_mutants.toml"
+CPU_SECONDS = 10.0  # for the tests of one mutant; an endless loop counts as caught
+EQUIVALENT_MUTANTS = "equivalent_mutants.toml"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One planted bug and what became of it; `by` is the test that caught it, "" for a survivor."""
+    """What became of one planted bug."""
 
     exercise: Exercise
     mutant: Mutant
-    by: str
-    said: str = ""
+    caught_by: str
+    """The test that failed; "" for a survivor."""
+    message: str = ""
 
     @property
     def place(self) -> str:
@@ -36,86 +39,100 @@ class Outcome:
 
 
 class TooSlow(BaseException):
-    """Raised in the midst of a test that works too long."""
+    """Raised within a test that takes too much CPU time."""
 
 
-def planted(number: int, sample: int | None = None) -> list[tuple[Exercise, Mutant]]:
-    """Every mutant of a lesson's exercises but the known equivalents, or about `sample` of them, spread evenly.
+def lesson_mutants(lesson: int, sample: int | None = None) -> list[tuple[Exercise, Mutant]]:
+    """Return every mutant of a lesson's exercises without the known equivalents, or `sample` of them, evenly spread.
 
-    Raises CourseError for a known equivalent that no mutant is any more.
+    Raises CourseError for a known equivalent that no longer is a mutant.
     """
-    known = equivalents(number)
-    every, used = [], set()
-    for exercise in exercises_of(number):
-        for mutant in mutants(exercise.path.read_text(encoding="utf-8"), exercise.first, exercise.last):
+    equivalents = equivalent_mutants(lesson)
+    mutants: list[tuple[Exercise, Mutant]] = []
+    used = set()
+    for exercise in exercises_of(lesson):
+        for mutant in generate_mutants(exercise.path.read_text(encoding="utf-8"), exercise.first, exercise.last):
             key = (exercise.number, mutant.code)
-            if key in known:
+            if key in equivalents:
                 used.add(key)
             else:
-                every.append((exercise, mutant))
-    if stale := sorted(known - used):
-        raise CourseError(f"lesson {number}: {EQUIVALENT} names what is no mutant any more: {stale}")
-    if sample is None or sample >= len(every):
-        return every
-    return [every[place * len(every) // sample] for place in range(sample)]
+                mutants.append((exercise, mutant))
+    if outdated := sorted(equivalents - used):
+        raise CourseError(f"lesson {lesson}: {EQUIVALENT_MUTANTS} lists what is no longer a mutant: {outdated}")
+    if sample is None or sample >= len(mutants):
+        return mutants
+    return [mutants[place * len(mutants) // sample] for place in range(sample)]
 
 
-def equivalents(number: int) -> set[tuple[str, str]]:
-    """The mutants that are no bugs, each with the reason written beside it: (exercise, the changed line)."""
-    path = exercise_folder(number) / "tests" / EQUIVALENT
+def equivalent_mutants(lesson: int) -> set[tuple[str, str]]:
+    """Return the mutants that are no bugs as (exercise, changed line); the file states a reason for each."""
+    path = exercise_folder(lesson) / "tests" / EQUIVALENT_MUTANTS
     if not path.exists():
         return set()
-    listed = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
-    if unexplained := [each for each in listed if not each.get("reason")]:
+    entries = tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
+    if unexplained := [entry for entry in entries if not entry.get("reason")]:
         raise CourseError(f"{path}: without a reason: {unexplained}")
-    return {(each["exercise"], each["line"]) for each in listed}
+    return {(entry["exercise"], entry["line"]) for entry in entries}
 
 
-class Hunt:
-    """A plugin for pytest that collects the exercises' tests once, and runs them for each mutant until one fails."""
+Report = Callable[[Outcome], None]
+"""Called after each mutant."""
 
-    def __init__(self, prey: Sequence[tuple[Exercise, Mutant]], tell):
-        self.prey, self.tell, self.found = prey, tell, []
+
+class MutationPlugin:
+    """A pytest plugin that collects the exercises' tests once, and runs them for each mutant until one fails."""
+
+    def __init__(self, mutants: Sequence[tuple[Exercise, Mutant]], report: Report):
+        self.mutants, self.report = mutants, report
+        self.outcomes: list[Outcome] = []
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         tests: dict[str, list[pytest.Item]] = {}
         for item in session.items:
-            if marker := item.get_closest_marker("exercise"):
-                tests.setdefault(marker.args[0], []).append(item)
-        for exercise in {exercise.number: exercise for exercise, _ in self.prey}.values():
-            if by := self._first_failure(tests[exercise.number]):
-                raise CourseError(f"exercise {exercise.number} fails without a planted bug: {by}")
-        for exercise, mutant in self.prey:
-            module = import_module(".".join(exercise.path.relative_to(ROOT).with_suffix("").parts))
-            original = exercise.path.read_text(encoding="utf-8")
-            try:
-                _execute(module, mutant.text)
-                by, said = self._first_failure(tests[exercise.number]) or ("", "")
-            except Exception as error:
-                by, said = "import", repr(error)
-            finally:
-                _execute(module, original)
-            # A value that is no tensor has no gradient to detach: that is no bug to plant.
-            if "has no attribute 'detach'" not in said:
-                self.found.append(Outcome(exercise, mutant, by, said))
-            self.tell(exercise, mutant, by)
+            if number := exercise_number(item):
+                tests.setdefault(number, []).append(item)
+        for number in dict.fromkeys(exercise.number for exercise, _ in self.mutants):
+            if failure := _first_failure(tests[number]):
+                raise CourseError(f"exercise {number} fails without a planted bug: {failure}")
+        for exercise, mutant in self.mutants:
+            outcome = _test_mutant(exercise, mutant, tests[exercise.number])
+            # A value that is not a tensor has no gradient to detach: this mutant is not a bug.
+            if "has no attribute 'detach'" not in outcome.message:
+                self.outcomes.append(outcome)
+            self.report(outcome)
         return True
 
-    def _first_failure(self, items: Sequence[pytest.Item]) -> tuple[str, str] | None:
-        with _time_limit():
-            for item in items:
-                for report in runtestprotocol(item, log=False, nextitem=None):
-                    if report.failed:
-                        return item.name, report.longreprtext
-        return None
+
+def _test_mutant(exercise: Exercise, mutant: Mutant, tests: Sequence[pytest.Item]) -> Outcome:
+    """Run an exercise's tests with the mutant in its module, then restore the module."""
+    module = import_module(".".join(exercise.path.relative_to(ROOT).with_suffix("").parts))
+    original = exercise.path.read_text(encoding="utf-8")
+    try:
+        _execute(module, mutant.text)
+        caught_by, message = _first_failure(tests) or ("", "")
+    except Exception as error:
+        caught_by, message = "import", repr(error)
+    finally:
+        _execute(module, original)
+    return Outcome(exercise, mutant, caught_by, message)
+
+
+def _first_failure(items: Sequence[pytest.Item]) -> tuple[str, str] | None:
+    """Run tests until one fails, and return its name and message."""
+    with _cpu_limit():
+        for item in items:
+            for report in runtestprotocol(item, log=False, nextitem=None):
+                if report.failed:
+                    return item.name, report.longreprtext
+    return None
 
 
 @contextlib.contextmanager
-def _time_limit() -> Iterator[None]:
-    def too_slow(number, frame):
+def _cpu_limit() -> Iterator[None]:
+    def stop(number, frame):
         raise TooSlow
 
-    before = signal.signal(signal.SIGVTALRM, too_slow)
+    before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
     try:
         yield
@@ -124,30 +141,28 @@ def _time_limit() -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def _execute(module, text: str) -> None:
-    """Give a module other code, as its own loader would (which also checks shapes, where the tests do)."""
-    code = module.__spec__.loader.source_to_code(text.encode(), module.__file__)
+def _execute(module: ModuleType, text: str) -> None:
+    """Replace a module's code, compiled by its own loader (which also checks shapes when the tests do)."""
+    loader = module.__spec__.loader  # type: ignore[union-attr]
+    code = loader.source_to_code(text.encode(), module.__file__)  # type: ignore[union-attr]
     exec(code, module.__dict__)
 
 
-def hunt(
-    numbers: Sequence[int], sample: int | None = None, tell=lambda exercise, mutant, by: None
+def run_mutants(
+    lessons: Sequence[int], sample: int | None = None, report: Report = lambda outcome: None
 ) -> dict[int, list[Outcome]]:
-    """Plant the bugs of these lessons, one after another; lesson → what became of each.
+    """Test the mutants of some lessons, one after another. Return lesson → outcome of each mutant.
 
-    Raises CourseError when an exercise's tests fail without any.
+    Raises CourseError when an exercise's tests fail without a planted bug, and when the tests cannot run.
     """
-    prey = {number: planted(number, sample) for number in numbers}
-    plugin = Hunt([each for number in numbers for each in prey[number]], tell)
-    tests = [str(path) for number in numbers for path in exercise_tests(exercise_folder(number))]
-    options = ["-q", "--tb=short", f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml")]
-    options += [f"-pno:{name}" for name in ("cacheprovider", "xdist", "nbval", "timeout", "unraisableexception")]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        status = pytest.main([*options, *tests], plugins=[plugin])
+    mutants = [entry for lesson in lessons for entry in lesson_mutants(lesson, sample)]
+    plugin = MutationPlugin(mutants, report)
+    tests = [str(path) for lesson in lessons for path in exercise_tests(exercise_folder(lesson))]
+    arguments = ["-q", "--tb=short", f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml")]
+    arguments += [f"-pno:{name}" for name in ("cacheprovider", "xdist", "nbval", "timeout", "unraisableexception")]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        status = pytest.main([*arguments, *tests], plugins=[plugin])
     if status != pytest.ExitCode.OK:
-        raise CourseError(f"the tests did not run ({status!r}):\n{said.getvalue()[-3000:]}")
-    return {
-        number: [each for each in plugin.found if each.exercise.number.split(".")[0] == str(number)]
-        for number in numbers
-    }
+        raise CourseError(f"the tests did not run ({status!r}):\n{output.getvalue()[-3000:]}")
+    return {lesson: [each for each in plugin.outcomes if each.exercise.lesson == lesson] for lesson in lessons}

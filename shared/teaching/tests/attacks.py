@@ -1,6 +1,6 @@
-"""Parts of submissions that try to gain by other means than a solution, for one exercise of each lesson.
+"""Code of submissions that try to get points without a solution, or to do harm, for one exercise per lesson.
 
-Each gives back an answer of the right shape and wrong numbers, when its trick has not ended its process before.
+Each returns an answer of the right shape with wrong numbers, unless the attack has ended the process before.
 """
 
 import textwrap
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """The exercise that the tricks are tried on."""
+    """The exercise that the attacks are tried on."""
 
     exercise: str
     file: str
     call: str
-    """How its function is called where its arguments have their own names."""
+    """A call of its function, with the names of its arguments."""
     wrong: str
     """An answer of the right shape."""
-    twin: str
-    """The same idea elsewhere in the lesson: in `twins`, its reference, for `plain` tensors."""
+    reference: str
+    """A call of the same function in the lesson's `reference`."""
 
 
 TARGETS = {
@@ -27,58 +27,59 @@ TARGETS = {
         "lessons/lesson_01_vit/model/patches.py",
         "patchify(images, patch_size)",
         "torch.zeros(len(images), images[0, 0].numel() // patch_size**2, images.shape[1] * patch_size**2)",
-        "to_torch(twins.patchify(plain(images), patch_size))",
+        "to_torch(reference.patchify(to_stdlib(images), patch_size))",
     ),
     2: Target(
         "2.3",
         "lessons/lesson_02_clip/model/losses.py",
         "info_nce(images, texts, logit_scale)",
         "logit_scale * 0",
-        "to_torch(twins.info_nce(plain(images), plain(texts), plain(logit_scale.log())))",
+        "to_torch(reference.info_nce(to_stdlib(images), to_stdlib(texts), to_stdlib(logit_scale.log())))",
     ),
     3: Target(
         "3.4",
         "lessons/lesson_03_blip2/model/losses.py",
         "similarities(images, texts)",
         "torch.zeros(len(images), len(texts))",
-        "to_torch(twins.similarities(plain(images), plain(texts)))",
+        "to_torch(reference.similarities(to_stdlib(images), to_stdlib(texts)))",
     ),
     4: Target(
         "4.5",
         "lessons/lesson_04_flamingo/model/gated.py",
         "gated(x, update, gate)",
         "x * 2",
-        "to_torch(twins.gated(plain(x), plain(update), plain(gate)))",
+        "to_torch(reference.gated(to_stdlib(x), to_stdlib(update), to_stdlib(gate)))",
     ),
     5: Target(
         "5.4",
         "lessons/lesson_05_llava/model/llava.py",
         "put_images(text, is_image, vectors)",
         "text * 0",
-        "to_torch(twins.put_images(is_image.flatten().int().tolist(), plain(text.flatten(0, 1)), plain(vectors)))",
+        "to_torch(reference.put_images(is_image.flatten().int().tolist(), to_stdlib(text.flatten(0, 1)), to_stdlib(vectors)))",
     ),
 }
 
 
-def body(trick: str, target: Target, **places: str) -> str:
-    """What stands between the markers: the trick, then a wrong answer. `places` says where the tricks' {names} are."""
-    code = TRICKS[trick].strip()
+def attack_body(name: str, target: Target, **places: str) -> str:
+    """Return the code between the markers: the attack, then a wrong answer. `places` fills in the attacks' {names}."""
+    code = ATTACKS[name].strip()
     module = target.file.removesuffix(".py").replace("/", ".")
     words = {"file": target.file, "module": module, "lesson": ".".join(module.split(".")[:2])}
-    for name, word in (words | {"call": target.call, "wrong": target.wrong, "twin": target.twin} | places).items():
-        code = code.replace("{" + name + "}", word)
+    words |= {"call": target.call, "wrong": target.wrong, "reference": target.reference} | places
+    for placeholder, word in words.items():
+        code = code.replace("{" + placeholder + "}", word)
     return textwrap.indent(f"import torch\n{code}\nreturn {target.wrong}\n", "    ")
 
 
-# {root} is the checkout, {victim} a folder that must stay as it is, {port} a door that nobody may knock at.
-TRICKS = {
+# {root} is the checkout, {victim} a folder that must not change, {port} a port that must get no connection.
+ATTACKS = {
     "exits": "import os; os._exit(0)",
     "exits as an error": "raise SystemExit(0)",
     "skips": "import pytest; pytest.skip('not today')",
     "deletes": "import shutil; shutil.rmtree('{victim}', ignore_errors=True); shutil.rmtree('.', ignore_errors=True)",
     "writes": "import pathlib; pathlib.Path('{victim}/tests.py').write_text('')",
     "renames": "import os; os.rename('{victim}/tests.py', '{victim}/gone.py')",
-    "opens up": "import os; os.chmod('{victim}/tests.py', 0o777)",
+    "changes modes": "import os; os.chmod('{victim}/tests.py', 0o777)",
     "patches pytest": """
 import pytest, _pytest.runner, _pytest.python, sys
 for module in (pytest, _pytest.runner, _pytest.python):
@@ -145,7 +146,7 @@ for descriptor in range(3, 64):
     try: os.write(descriptor, forged * 3)
     except OSError: pass
 """,
-    "floods the line": """
+    "floods the connection": """
 import os
 for descriptor in range(3, 64):
     try:
@@ -189,10 +190,10 @@ for place in glob.glob('/proc/[0-9]*/environ') + glob.glob('/proc/[0-9]*/mem'):
     open(place, 'rb').read(1)
 return __builtins__['__found__']
 """,
-    "takes its twin": """
-from {lesson} import reference as twins
-from shared.torch_conversion import to_stdlib as plain, to_torch
-return {twin}
+    "uses the reference": """
+from {lesson} import reference
+from shared.torch_conversion import to_stdlib, to_torch
+return {reference}
 """,
-    "calls home": "import socket; socket.create_connection(('127.0.0.1', {port}))",
+    "connects": "import socket; socket.create_connection(('127.0.0.1', {port}))",
 }

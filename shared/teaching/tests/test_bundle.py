@@ -1,4 +1,4 @@
-"""What a student is given works by itself, and holds no solution, in no form and no corner."""
+"""Test that a student's bundle works on its own and contains no solution in any form."""
 
 import json
 import re
@@ -14,9 +14,9 @@ from shared.errors import CourseError
 from shared.teaching import bundle
 from shared.teaching.assign import assign
 from shared.teaching.bundle import bare_notebook, bundle_files
-from shared.teaching.course_settings import assignment
-from shared.teaching.markers import exercise_folder, exercises_of, part, solutions
-from shared.teaching.solution_leaks import leaks
+from shared.teaching.course_settings import load_assignment
+from shared.teaching.markers import exercise_code, exercise_folder, exercises_of, solutions
+from shared.teaching.solution_leaks import find_leaks
 
 BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 LESSON, PATCHES = "lesson_01_vit", "lessons/lesson_01_vit/model/patches.py"
@@ -24,18 +24,22 @@ SETTINGS = 'title = "A class"\n[lesson.1]\nopens = 2027-03-01\ndue = 2027-03-15\
 
 
 @pytest.fixture(scope="module")
-def given(tmp_path_factory):
+def student_folder(tmp_path_factory):
     """The bundle of lesson 1, as `make assign-1` writes it."""
     out = tmp_path_factory.mktemp("dist")
     (out / "course.toml").write_text(SETTINGS)
     return assign(1, out, settings=out / "course.toml")
 
 
-def test_the_student_runs_make_check_and_solves_one(given):
-    path = given / PATCHES
-    path.write_text(path.read_text().replace(part(path.read_text(), "1.3"), part((ROOT / PATCHES).read_text(), "1.3")))
+def test_student_runs_make_check_and_solves_one(student_folder):
+    path = student_folder / PATCHES
+    path.write_text(
+        path.read_text().replace(
+            exercise_code(path.read_text(), "1.3"), exercise_code((ROOT / PATCHES).read_text(), "1.3")
+        )
+    )
     command = ["make", "-o", "setup", "check", f"RUN={sys.executable}"]
-    done = subprocess.run(command, cwd=given, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=student_folder, capture_output=True, text=True, check=False)
     lines = [line.split()[:2] for line in done.stdout.splitlines() if re.match(r"[·✓✗] ", line)]
     assert lines == [["✓" if name == "1.3" else "·", name] for name in ("1.1", "1.2", "1.3", "1.4", "1.5", "1.6")], (
         done.stdout + done.stderr
@@ -43,26 +47,26 @@ def test_the_student_runs_make_check_and_solves_one(given):
     assert "1 of 6" in done.stdout and done.returncode != 0
 
 
-def test_the_page_says_when_and_for_how_much(given):
-    text = (given / "README.md").read_text()
+def test_page_has_dates_and_points(student_folder):
+    text = (student_folder / "README.md").read_text()
     assert "Opens 2027-03-01, due 2027-03-15." in text and "A class" in text
     assert re.search(r"^\| 1\.4 .*\| 7\.5 \|$", text, flags=re.M) and re.search(
         r"^\| 1\.3 .*\| 1 \|$", text, flags=re.M
     )
-    assert not re.findall(r"\{[a-z]+\}", text + (given / "Makefile").read_text())
-    for target in re.findall(r"\]\(([^)]+)\)", (given / "README.md").read_text()):
-        assert (given / target).exists()
+    assert not re.findall(r"\{[a-z]+\}", text + (student_folder / "Makefile").read_text())
+    for target in re.findall(r"\]\(([^)]+)\)", (student_folder / "README.md").read_text()):
+        assert (student_folder / target).exists()
 
 
-def test_nothing_of_the_instructors_is_in_it(given):
-    paths = [path.relative_to(given).as_posix() for path in given.rglob("*") if path.is_file()]
+def test_bundle_contains_nothing_of_the_instructors(student_folder):
+    paths = [path.relative_to(student_folder).as_posix() for path in student_folder.rglob("*") if path.is_file()]
     assert not [
         path for path in paths if re.search(r"\.git/|\.pyc|isolation|mutant|grade|course\.toml|lesson_0[2-9]", path)
     ]
     assert {"Makefile", "conftest.py", "requirements.txt", f"lessons/{LESSON}/tests/test_exercises.py"} <= set(paths)
 
 
-def test_the_zip_is_the_folder_and_the_same_every_time(tmp_path):
+def test_zip_equals_the_folder_and_is_reproducible(tmp_path):
     folders = [assign(1, tmp_path / name) for name in ("one", "two")]
     zips = [folder.with_suffix(".zip") for folder in folders]
     assert zips[0].read_bytes() == zips[1].read_bytes()
@@ -75,23 +79,25 @@ def test_the_zip_is_the_folder_and_the_same_every_time(tmp_path):
 
 
 @pytest.mark.parametrize("number", BUILT)
-def test_no_file_holds_a_solution_and_no_notebook_an_output(number):
-    files = bundle_files(number, assignment(number, exercise_folder(number)))
+def test_no_file_contains_a_solution_and_no_notebook_an_output(number):
+    files = bundle_files(number, load_assignment(number, exercise_folder(number)))
     for exercise in exercises_of(number):
         text = files[exercise.path.relative_to(ROOT).as_posix()].decode()
-        assert part(text, exercise.number).strip().startswith("raise NotImplementedError")
-    assert leaks(files, solutions(exercises_of(number))) == []
+        assert exercise_code(text, exercise.number).strip().startswith("raise NotImplementedError")
+    assert find_leaks(files, solutions(exercises_of(number))) == []
     for cells in (json.loads(text)["cells"] for path, text in files.items() if path.endswith(".ipynb")):
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
 
 @pytest.mark.parametrize("number", BUILT)
-def test_what_the_code_reads_comes_along(number):
-    """Towers and texts that a lesson's code or its page names, of the lesson itself and of those it stands on."""
-    files = bundle_files(number, assignment(number, exercise_folder(number)))
-    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "checkpoints").rglob("*") if path.is_file()}
+def test_files_that_the_code_reads_are_included(number):
+    """The checkpoints and files that a lesson's code or page names, of the lesson and of earlier ones."""
+    files = bundle_files(number, load_assignment(number, exercise_folder(number)))
+    checkpoint_files = {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "data" / "checkpoints").rglob("*") if path.is_file()
+    }
     for lesson in range(number + 1):
-        own = {path for path in there if path.startswith(f"data/checkpoints/lesson_{lesson:02d}_")}
+        own = {path for path in checkpoint_files if path.startswith(f"data/checkpoints/lesson_{lesson:02d}_")}
         assert own <= set(files), own - set(files)
     assert not [
         path
@@ -119,63 +125,63 @@ COPIES = {
 
 
 @pytest.mark.parametrize("path", COPIES)
-def test_a_copy_of_a_solution_is_found(path):
+def test_copy_of_a_solution_is_found(path):
     files = {"right.py": b"rows = values @ weights\n", path: COPIES[path].encode()}
-    assert leaks(files, {"1.9": SOLUTION}) == [("1.9", path)]
+    assert find_leaks(files, {"1.9": SOLUTION}) == [("1.9", path)]
 
 
-def test_a_bundle_that_would_give_a_solution_away_is_not_written(monkeypatch, tmp_path):
+def test_bundle_with_a_solution_is_not_written(monkeypatch, tmp_path):
     page = bundle.HANDOUT / "README.md"
-    (tmp_path / "README.md").write_text(page.read_text() + part((ROOT / PATCHES).read_text(), "1.3"))
+    (tmp_path / "README.md").write_text(page.read_text() + exercise_code((ROOT / PATCHES).read_text(), "1.3"))
     (tmp_path / "Makefile").write_text("")
     monkeypatch.setattr(bundle, "HANDOUT", tmp_path)
-    with pytest.raises(CourseError, match=r"exercise 1\.3 stands in README\.md"):
+    with pytest.raises(CourseError, match=r"exercise 1\.3 is in README\.md"):
         assign(1, tmp_path / "dist")
     assert not (tmp_path / "dist").exists()
 
 
-def test_a_notebook_is_given_without_outputs_and_solutions():
-    source = ["# exercise 1.9: a thing\n", "answer = 42\n", "# end exercise"]
+def test_notebook_has_no_outputs_and_no_solutions():
+    source = ["# exercise 1.9: a title\n", "answer = 42\n", "# end exercise"]
     cell = {"cell_type": "code", "source": source, "outputs": [{"text": "42"}], "execution_count": 3, "metadata": {}}
-    found = json.loads(
+    notebook = json.loads(
         bare_notebook(json.dumps({"cells": [cell, {"cell_type": "markdown", "source": ["x"]}]}).encode())
     )
-    assert "42" not in json.dumps(found) and 'raise NotImplementedError("exercise 1.9' in "".join(
-        found["cells"][0]["source"]
+    assert "42" not in json.dumps(notebook) and 'raise NotImplementedError("exercise 1.9' in "".join(
+        notebook["cells"][0]["source"]
     )
-    assert found["cells"][0]["outputs"] == [] and found["cells"][1]["source"] == ["x"]
+    assert notebook["cells"][0]["outputs"] == [] and notebook["cells"][1]["source"] == ["x"]
 
 
-def test_those_who_bring_their_own_get_no_earlier_lesson(monkeypatch):
-    monkeypatch.setattr(bundle, "earlier", lambda number: ["lesson_00_foundations"])
-    given = assignment(1, exercise_folder(1))
-    full, own = bundle_files(1, given), bundle_files(1, given, own=True)
+def test_own_work_leaves_out_earlier_lessons(monkeypatch):
+    monkeypatch.setattr(bundle, "earlier_work", lambda number: ["lessons/lesson_00_foundations"])
+    assignment = load_assignment(1, exercise_folder(1))
+    full, own = bundle_files(1, assignment), bundle_files(1, assignment, own=True)
     assert any(path.startswith("lessons/lesson_00") for path in full)
     assert not any(path.startswith("lessons/lesson_00") for path in own)
     assert "copy your own `lessons/lesson_00_foundations`" in own["README.md"].decode()
-    assert "for lesson in lesson_00_foundations;" in own["Makefile"].decode()
+    assert "for path in lessons/lesson_00_foundations;" in own["Makefile"].decode()
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[lesson.1]\npoints = { 1.9 = 3 }", "1"),
-        ('[lesson.1]\npoints = { "1.9" = 3 }', "does not know 1.9"),
+        ('[lesson.1]\npoints = { "1.9" = 3 }', "unknown in the points of lesson 1: 1.9"),
         ('[lesson.1]\npoints = { "1.3" = -1 }', "-1"),
         ('[lesson.1]\ndue = "tomorrow"', "tomorrow"),
         ("[limits]\nmemory = 3", "memory_mb"),
         ("[limits]\nseconds = 0", "from 1 on"),
         ("[limits", "course.toml"),
-        ("speed = 3", "does not know speed"),
+        ("speed = 3", "unknown in the file: speed"),
     ],
 )
-def test_a_wrong_course_toml_is_explained(tmp_path, text, said):
+def test_invalid_course_toml_is_explained(tmp_path, text, message):
     (tmp_path / "course.toml").write_text(text)
-    with pytest.raises(CourseError, match=said):
-        assignment(1, exercise_folder(1), tmp_path / "course.toml")
+    with pytest.raises(CourseError, match=message):
+        load_assignment(1, exercise_folder(1), tmp_path / "course.toml")
 
 
-def test_points_are_the_difficulty_where_nothing_is_said(tmp_path):
-    found = assignment(1, exercise_folder(1), tmp_path / "none.toml")
-    assert found.points == {"1.1": 2, "1.2": 2, "1.3": 1, "1.4": 3, "1.5": 3, "1.6": 2}
-    assert found.due is None and replace(found, due=None) == found
+def test_default_points_are_the_difficulty(tmp_path):
+    assignment = load_assignment(1, exercise_folder(1), tmp_path / "none.toml")
+    assert assignment.points == {"1.1": 2, "1.2": 2, "1.3": 1, "1.4": 3, "1.5": 3, "1.6": 2}
+    assert assignment.due is None and replace(assignment, due=None) == assignment

@@ -1,4 +1,4 @@
-"""Bugs are planted where they should be, and tests that don't notice them are found out."""
+"""Test that bugs are planted where they should be, and that weak tests are detected."""
 
 import ast
 import json
@@ -9,16 +9,16 @@ import pytest
 
 from shared.course.lesson import ROOT, lesson_entries, lesson_folder
 from shared.errors import CourseError
-from shared.teaching.mutation import run_mutants as hunt
-from shared.teaching.mutation.mutants import mutants
+from shared.teaching.mutation import run_mutants
+from shared.teaching.mutation.mutants import generate_mutants
 
 BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
-FLOOR = 0.85  # of a small sample; of all of them, `make mutants` asks for nine in ten
+MIN_CAUGHT = 0.85  # in a small sample; `make mutants` requires 0.9 of all mutants
 
 CODE = """
 before = 1 + 2
 def loss(x, y, *, scale=2.0):
-    # exercise 9.1: a thing
+    # exercise 9.1: add up
     scores = x @ y.transpose(-1, -2) * scale
     scores = rearrange(scores, "b (h p) -> b p h")
     total = -scores[1:n].sum(dim=-1)
@@ -31,9 +31,9 @@ def loss(x, y, *, scale=2.0):
 """
 
 
-def planted():
+def mutants_of_code():
     lines = CODE.splitlines()
-    return mutants(CODE, lines.index("    # exercise 9.1: a thing") + 1, lines.index("    # end exercise"))
+    return generate_mutants(CODE, lines.index("    # exercise 9.1: add up") + 1, lines.index("    # end exercise"))
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def planted():
         ("swapped results", "return total, minimum(total, y)"),
     ],
 )
-def test_the_bugs_that_people_make(kind, line):
-    assert any(mutant.kind == kind and mutant.code == line for mutant in planted()), line
+def test_mutants_include(kind, line):
+    assert any(mutant.kind == kind and mutant.code == line for mutant in mutants_of_code()), line
 
 
-def test_every_mutant_is_another_program_and_changes_the_exercise_alone():
-    trees = {ast.dump(ast.parse(mutant.text)) for mutant in planted()}
-    assert len(planted()) > 30 and ast.dump(ast.parse(CODE)) not in trees
-    for mutant in planted():
+def test_mutants_differ_and_change_only_the_exercise():
+    trees = {ast.dump(ast.parse(mutant.text)) for mutant in mutants_of_code()}
+    assert len(mutants_of_code()) > 30 and ast.dump(ast.parse(CODE)) not in trees
+    for mutant in mutants_of_code():
         head, tail = CODE.split("    # exercise")[0], CODE.split("# end exercise")[1]
         assert mutant.text.startswith(head) and mutant.text.endswith(tail)
         assert "strict=True" in mutant.text and ("device=" in mutant.text or "zeros(" not in mutant.text)
@@ -77,16 +77,16 @@ def run(*arguments):
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_exercises_tests_bite(tmp_path):
-    """A sample of all planted bugs; `make mutants` runs every one."""
-    found = tmp_path / "found.json"
-    done = run("-m", "shared.teaching.mutation", *map(str, BUILT), "--sample", "20", "--json", str(found))
-    assert found.exists(), done.stdout + done.stderr
-    shares = {number: each["share"] for number, each in json.loads(found.read_text()).items()}
-    assert len(shares) == len(BUILT) and min(shares.values()) >= FLOOR, done.stdout
+def test_exercise_tests_catch_mutants(tmp_path):
+    """On a sample of all mutants; `make mutants` runs every one."""
+    summary = tmp_path / "summary.json"
+    done = run("-m", "shared.teaching.mutation", *map(str, BUILT), "--sample", "20", "--json", str(summary))
+    assert summary.exists(), done.stdout + done.stderr
+    fractions = {number: each["fraction"] for number, each in json.loads(summary.read_text()).items()}
+    assert len(fractions) == len(BUILT) and min(fractions.values()) >= MIN_CAUGHT, done.stdout
 
 
-def test_weak_tests_are_found_out(tmp_path):
+def test_weak_tests_are_detected(tmp_path):
     weak = tmp_path / "test_exercises_weak.py"
     weak.write_text(
         "import pytest, torch\n@pytest.mark.exercise('1.3')\ndef test_shape():\n"
@@ -94,10 +94,12 @@ def test_weak_tests_are_found_out(tmp_path):
         "    assert patchify(torch.ones(1, 1, 4, 4), 2).shape == (1, 4, 4)\n"
     )
     code = (
-        "import pathlib, sys\nfrom shared.teaching.mutation import run_mutants as hunt\n"
-        f"hunt.exercise_tests = lambda folder: [pathlib.Path({str(weak)!r})]\n"
-        "planted = hunt.planted\nhunt.planted = lambda *a: [each for each in planted(*a) if each[0].number == '1.3']\n"
-        "found = hunt.hunt([1])[1]\nprint(len(found), sum(not each.by for each in found))"
+        "import pathlib, sys\nfrom shared.teaching.mutation import run_mutants as module\n"
+        f"module.exercise_tests = lambda folder: [pathlib.Path({str(weak)!r})]\n"
+        "every = module.lesson_mutants\n"
+        "module.lesson_mutants = lambda *a: [each for each in every(*a) if each[0].number == '1.3']\n"
+        "outcomes = module.run_mutants([1])[1]\n"
+        "print(len(outcomes), sum(not each.caught_by for each in outcomes))"
     )
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
@@ -106,15 +108,15 @@ def test_weak_tests_are_found_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
-        ('exercise = "1.3"\nline = "x"\nreason = "why"', "no mutant any more"),
+        ('exercise = "1.3"\nline = "x"\nreason = "why"', "no longer a mutant"),
         ('exercise = "1.3"\nline = "x"', "without a reason"),
     ],
 )
-def test_the_list_of_equivalents_stays_true(monkeypatch, tmp_path, entry, said):
+def test_list_of_equivalent_mutants_is_checked(monkeypatch, tmp_path, entry, message):
     (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / hunt.EQUIVALENT).write_text(f"[[mutant]]\n{entry}\n")
-    monkeypatch.setattr(hunt, "exercise_folder", lambda number: tmp_path)
-    with pytest.raises(CourseError, match=said):
-        hunt.planted(1)
+    (tmp_path / "tests" / run_mutants.EQUIVALENT_MUTANTS).write_text(f"[[mutant]]\n{entry}\n")
+    monkeypatch.setattr(run_mutants, "exercise_folder", lambda number: tmp_path)
+    with pytest.raises(CourseError, match=message):
+        run_mutants.lesson_mutants(1)

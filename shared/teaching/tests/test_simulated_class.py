@@ -1,26 +1,25 @@
-"""Classes can be written for every lesson that tricks have a target in, and a mark that is not as expected is found out."""
+"""Test that a class can be simulated for every lesson with attacks, and that wrong grades are reported."""
 
 import json
 
 import pytest
 
-from shared.teaching.tests import simulated_class as classroom
+from shared.teaching.tests import attacks, simulated_class
 
 
-def test_every_lesson_has_an_exercise_for_the_tricks():
-    for number, target in classroom.hostile.TARGETS.items():
-        lesson = classroom.Lesson(number)
-        assert lesson.place[target.exercise] == target.file
+def test_every_lesson_has_an_exercise_for_the_attacks():
+    for number, target in attacks.TARGETS.items():
+        lesson = simulated_class.SimulatedLesson(number)
+        assert lesson.path_of[target.exercise] == target.file
         assert f"def {target.call.split('(')[0]}(" in lesson.solution[target.file]
-        for trick in classroom.hostile.TRICKS:
-            student = lesson.student(
-                trick, {target.exercise: classroom.hostile.body(trick, target, root="/", victim="/", port="9")}, {}
-            )
-            compile(student.files[target.file], trick, "exec")
+        for name in attacks.ATTACKS:
+            body = attacks.attack_body(name, target, root="/", victim="/", port="9")
+            student = lesson.student(name, {target.exercise: body}, {})
+            compile(student.files[target.file], name, "exec")
 
 
 @pytest.mark.parametrize(
-    ("passed", "test", "points", "said"),
+    ("passed", "failed_test", "points", "message"),
     [
         (2, "", 3, None),
         (1, "test_it", 0, "✗ instead of ✓"),
@@ -28,10 +27,10 @@ def test_every_lesson_has_an_exercise_for_the_tricks():
         (2, "", 4, "4 points instead of 3"),
     ],
 )
-def test_a_wrong_mark_is_found_out(tmp_path, passed, test, points, said):
-    each = {"passed": passed, "tests": 2, "test": test, "said": "why"}
-    kept = {"points": {"9.1": 3}, "submissions": {"ann": {"points": points, "exercises": {"9.1": each}}}}
-    (tmp_path / "grades.json").write_text(json.dumps(kept))
-    found = classroom.differences({"ann": {"9.1": "✓"}}, tmp_path)
-    assert (found == []) if said is None else said in "\n".join(found)
-    assert classroom.differences({"ann": {"9.1": "✓"}, "bob": {}}, tmp_path)
+def test_wrong_grade_is_reported(tmp_path, passed, failed_test, points, message):
+    result = {"passed": passed, "tests": 2, "failed_test": failed_test, "message": "why"}
+    record = {"points": {"9.1": 3}, "submissions": {"ann": {"points": points, "exercises": {"9.1": result}}}}
+    (tmp_path / "grades.json").write_text(json.dumps(record))
+    differences = simulated_class.grade_differences({"ann": {"9.1": "✓"}}, tmp_path)
+    assert (differences == []) if message is None else message in "\n".join(differences)
+    assert simulated_class.grade_differences({"ann": {"9.1": "✓"}, "bob": {}}, tmp_path)

@@ -1,4 +1,4 @@
-"""Whatever is handed in, only the text of the files with exercises is taken from it."""
+"""Test that only the text of the files with exercises is read from a submission."""
 
 import os
 import zipfile
@@ -7,10 +7,10 @@ import pytest
 
 from shared.errors import CourseError
 from shared.teaching import submission
-from shared.teaching.submission import find_submissions, names, read_submission
+from shared.teaching.submission import find_submissions, read_submission, submission_names
 
 LESSON = "lesson_01_vit"
-WANTED = [f"lessons/{LESSON}/reference.py", f"lessons/{LESSON}/model/mae.py"]
+PATHS = [f"lessons/{LESSON}/reference.py", f"lessons/{LESSON}/model/mae.py"]
 
 
 def write(path, text="x = 1\n"):
@@ -19,7 +19,7 @@ def write(path, text="x = 1\n"):
 
 
 def read(place):
-    return read_submission(place, "ann", LESSON, WANTED)
+    return read_submission(place, "ann", LESSON, PATHS)
 
 
 @pytest.mark.parametrize("around", ["", LESSON, "lessons/" + LESSON, f"{LESSON}/lessons/{LESSON}", f"a/b/{LESSON}"])
@@ -32,12 +32,12 @@ def test_the_lesson_is_found_however_it_is_wrapped(tmp_path, around, zipped):
             for path in place.rglob("*.py"):
                 archive.write(path, path.relative_to(tmp_path / "class"))
         place = tmp_path / "ann.zip"
-    found = read(place)
-    assert found.files == {WANTED[0]: "one\ntwo\n"}
-    assert found.problems == {WANTED[1]: "was not handed in"}
+    result = read(place)
+    assert result.files == {PATHS[0]: "one\ntwo\n"}
+    assert result.problems == {PATHS[1]: "was not handed in"}
 
 
-def test_one_and_many(tmp_path):
+def test_one_submission_or_a_folder_of_many(tmp_path):
     write(tmp_path / "ann" / LESSON / "reference.py")
     write(tmp_path / "bob" / "lessons" / LESSON / "reference.py")
     write(tmp_path / "cid.zip")
@@ -54,7 +54,7 @@ def test_one_and_many(tmp_path):
 
 
 @pytest.mark.parametrize("linked", ["file", "folder"])
-def test_links_lead_nowhere(tmp_path, linked):
+def test_links_are_not_followed(tmp_path, linked):
     write(tmp_path / "secret" / "mae.py")
     own = tmp_path / "ann" / LESSON
     write(own / "reference.py")
@@ -63,19 +63,19 @@ def test_links_lead_nowhere(tmp_path, linked):
     else:
         (own / "model").mkdir()
         (own / "model" / "mae.py").symlink_to(tmp_path / "secret" / "mae.py")
-    found = read(tmp_path / "ann")
-    assert list(found.files) == WANTED[:1] and "no plain" in found.problems[WANTED[1]]
+    result = read(tmp_path / "ann")
+    assert list(result.files) == PATHS[:1] and "not a plain" in result.problems[PATHS[1]]
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_pipe_is_not_opened(tmp_path):
     (tmp_path / LESSON).mkdir()
     os.mkfifo(tmp_path / LESSON / "reference.py")
-    assert "no plain file" in read(tmp_path).problems[WANTED[0]]
+    assert "not a plain file" in read(tmp_path).problems[PATHS[0]]
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_too_large_or_no_text(tmp_path, zipped):
-    contents = {"reference.py": b"#" * (submission.LARGEST + 1), "model/mae.py": b"\xff\xfe"}
+def test_file_that_is_too_large_or_not_text(tmp_path, zipped):
+    contents = {"reference.py": b"#" * (submission.MAX_FILE_SIZE + 1), "model/mae.py": b"\xff\xfe"}
     if zipped:
         with zipfile.ZipFile(tmp_path / "ann.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in contents.items():
@@ -84,22 +84,58 @@ def test_too_large_or_no_text(tmp_path, zipped):
         for name, content in contents.items():
             write(tmp_path / LESSON / name)
             (tmp_path / LESSON / name).write_bytes(content)
-    found = read(tmp_path / "ann.zip" if zipped else tmp_path)
-    assert not found.files
-    assert "larger" in found.problems[WANTED[0]] and "UTF-8" in found.problems[WANTED[1]]
+    result = read(tmp_path / "ann.zip" if zipped else tmp_path)
+    assert not result.files
+    assert "larger" in result.problems[PATHS[0]] and "UTF-8" in result.problems[PATHS[1]]
 
 
-def test_what_is_no_zip_or_no_lesson(tmp_path):
+def test_invalid_zip_or_missing_lesson(tmp_path):
     write(tmp_path / "broken.zip", "no zip")
     write(tmp_path / "other" / "lesson_02_clip" / "x.py")
     for name in ("broken.zip", "other"):
-        assert set(read(tmp_path / name).problems) == set(WANTED)
+        assert set(read(tmp_path / name).problems) == set(PATHS)
 
 
-def test_names_are_harmless_and_differ(tmp_path):
-    given = ["=HYPERLINK(1)", "[red]x[/]", "a\x1b[31m\nb", "-1+1", "Müller, Jürgen", "x" * 300, "ann", "ANN", "../up"]
-    found = names([tmp_path / name for name in given])
-    assert len({name.casefold() for name in found}) == len(given)
-    for name in found:
+def test_names_are_safe_and_unique(tmp_path):
+    stems = ["=HYPERLINK(1)", "[red]x[/]", "a\x1b[31m\nb", "-1+1", "Müller, Jürgen", "x" * 300, "ann", "ANN", "../up"]
+    result = submission_names([tmp_path / name for name in stems])
+    assert len({name.casefold() for name in result}) == len(stems)
+    for name in result:
         assert name[0] not in "=+-@." and not set(name) & set("=,[]\n\x1b/") and len(name) <= 90
-    assert found[6:8] == ["ann", "ANN (2)"]
+    assert result[6:8] == ["ann", "ANN (2)"]
+
+
+OUTSIDE = "shared/finetuning/lora.py"
+
+
+@pytest.mark.parametrize("around", ["", "lessons/", "work/", f"{LESSON}/lessons/"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_files_outside_the_lesson_are_read_beside_it(tmp_path, around, zipped):
+    place = tmp_path / "ann"
+    write(place / around / LESSON / "reference.py", "inside")
+    root = place / around.removesuffix("lessons/")
+    write(root / OUTSIDE, "outside")
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "ann.zip", "w") as archive:
+            for path in place.rglob("*.py"):
+                archive.write(path, path.relative_to(place))
+        place = tmp_path / "ann.zip"
+    result = read_submission(place, "ann", LESSON, [PATHS[0], OUTSIDE])
+    assert result.files == {PATHS[0]: "inside", OUTSIDE: "outside"}
+
+
+def test_files_beside_the_submission_are_not_read(tmp_path):
+    """A submission that is only the lesson's folder has nothing beside it, whatever lies there."""
+    write(tmp_path / "lessons" / LESSON / "reference.py", "inside")
+    write(tmp_path / OUTSIDE, "solution")
+    for place in (tmp_path / "lessons" / LESSON, tmp_path / "lessons"):
+        result = read_submission(place, "ann", LESSON, [PATHS[0], OUTSIDE])
+        assert result.files == {PATHS[0]: "inside"} and result.problems == {OUTSIDE: "was not handed in"}
+
+
+def test_links_outside_the_lesson_are_not_followed(tmp_path):
+    write(tmp_path / "secret" / "finetuning" / "lora.py", "solution")
+    write(tmp_path / "ann" / "lessons" / LESSON / "reference.py", "inside")
+    (tmp_path / "ann" / "shared").symlink_to(tmp_path / "secret")
+    result = read_submission(tmp_path / "ann", "ann", LESSON, [OUTSIDE])
+    assert not result.files and "not a plain folder" in result.problems[OUTSIDE]
