@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.course.exercises import find_exercises
-from shared.course.lesson import lesson_entries, lesson_folder, load_lesson
+from shared.course.exercises import FILE_LIST, exercises_in_file, find_exercises, outside_files
+from shared.course.lesson import ROOT, lesson_entries, lesson_folder, load_lesson
 
 BUILT = [entry for entry in lesson_entries() if lesson_folder(entry.number)]
 NUMBERS = [entry.number for entry in BUILT]
@@ -46,9 +46,16 @@ def test_only_lessons_without_results_are_marked_as_not_measured():
 
 
 def part_folders(number: int) -> list[Path]:
-    """Return the folders with a lesson's exercises: those of its parts, or its own."""
+    """Return the folders with a lesson's pages: those of its parts; its own for a part without a folder."""
     lesson, folder = load_lesson(number)
-    return [folder / part for part in lesson.parts] or [folder]
+    return [folder / part if (folder / part).is_dir() else folder for part in lesson.parts] or [folder]
+
+
+def exercises_on_page(part: Path, parts: list[Path]) -> dict[str, str]:
+    """Return the exercises, number → title, that the page of a part must list: those of no other part in its folder."""
+    nested = [other for other in parts if other != part and other.is_relative_to(part)]
+    elsewhere = {exercise.number for other in nested for exercise in find_exercises(other)}
+    return {exercise.number: exercise.title for exercise in find_exercises(part) if exercise.number not in elsewhere}
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -56,6 +63,8 @@ def test_every_file_exists(number):
     folder = lesson_folder(number)
     assert [name for name in FILES if not (folder / name).exists()] == []
     for part in part_folders(number):
+        if (part / FILE_LIST).exists():
+            continue  # the code of this part is in the shared files that it names
         assert (part / "reference.py").exists(), part
         assert (part / "model.py").exists() or (part / "model" / "__init__.py").exists(), part
 
@@ -70,7 +79,18 @@ def test_the_pages_have_every_section_and_every_exercise(number):
         text = (part / "README.md").read_text(encoding="utf-8")
         # | number | title | difficulty 1–5 | minutes | …
         listed = dict(re.findall(r"^\| (\d+\.\d+) \| ([^|]+?) \| [1-5] \| \d+ \|", text, flags=re.M))
-        assert listed == {exercise.number: exercise.title for exercise in find_exercises(part)}, part
+        assert listed == exercises_on_page(part, part_folders(number)), part
+
+
+def test_every_exercise_outside_the_lessons_is_named_by_its_lesson():
+    for top in ("shared", "data", "apps"):
+        for path in (ROOT / top).rglob("*.py"):
+            # Tests and documentation have examples of markers in strings.
+            if "tests" in path.parts or path == ROOT / "shared" / "course" / "exercises.py":
+                continue
+            for exercise in exercises_in_file(path):
+                folder = lesson_folder(exercise.lesson)
+                assert folder and path in outside_files(folder), f"{path}: no {FILE_LIST} of lesson {exercise.lesson}"
 
 
 @pytest.mark.parametrize("number", MEASURED)
