@@ -68,7 +68,7 @@ def existing_files(files: Mapping[Any, Path], how_to_get: str, *, skip_missing: 
 
     Raises CourseError when some are missing, unless `skip_missing` is set, and always when all are missing.
     """
-    listed = {folder: set() for folder in {file.parent for file in files.values()}}
+    listed: dict[Path, set[str]] = {folder: set() for folder in {file.parent for file in files.values()}}
     for folder, names in listed.items():
         if folder.is_dir():
             names.update(path.name for path in folder.iterdir())

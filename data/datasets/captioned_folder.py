@@ -1,10 +1,11 @@
 """Images with captions: Flickr8k as distributed, or your own folder.
 
-    flickr8k/Images/1000268201_693b08cb0e.jpg       and   flickr8k/captions.txt          (image,caption: one line per caption)
-    flickr8k/Flicker8k_Dataset/…                    and   flickr8k/Flickr8k.token.txt    (image#0 ⇥ caption)
+    flickr8k/Images/1000268201_693b08cb0e.jpg   and   flickr8k/captions.txt         (image,caption: one per line)
+    flickr8k/Flicker8k_Dataset/…                and   flickr8k/Flickr8k.token.txt   (image#0 ⇥ caption)
 
 Flickr8k (Hodosh, Young, Hockenmaier 2013) is distributed on request by the University of Illinois
-for non-commercial research and education, so it is not downloaded here. Put the folder into `data/cache` or `$MULTIMODAL_DATA`.
+for non-commercial research and education, so it is not downloaded here. Put the folder into `data/cache` or
+`$MULTIMODAL_DATA`.
 """
 
 import csv
@@ -38,7 +39,7 @@ def flickr8k(size: int) -> CaptionedImages:
     folder = data_folder() / "flickr8k"
     if not folder.is_dir():
         raise CourseError(
-            f"{folder} does not exist. Flickr8k is distributed on request only, for non-commercial research and education: "
+            f"{folder} does not exist. Flickr8k is distributed on request only, for non-commercial research: "
             "request it from the University of Illinois and unpack it there (Images/ and captions.txt)"
         )
     return captioned_folder(folder, size)
@@ -47,7 +48,7 @@ def flickr8k(size: int) -> CaptionedImages:
 def captioned_folder(folder: Path | str, size: int, *, held_out: float = 0.1) -> CaptionedImages:
     """Read the captioned images of a folder, resized to size × size; the last by name are held out.
 
-    Raises CourseError when there is no caption file, an image is missing or damaged, or there are fewer than two images.
+    Raises CourseError when there is no caption file, an image is missing or damaged, or there are fewer than two.
     """
     folder = Path(folder)
     captions = _captions(folder)

@@ -82,8 +82,12 @@ def _from_archive(path: Path) -> dict[str, bytes]:
     """Read the batches from the archive in memory, without extracting it to disk."""
     try:
         with tarfile.open(path, "r:gz") as archive:
-            members = [member for member in archive if member.isfile() and member.name.endswith(".bin")]
-            return _checked({Path(member.name).name: archive.extractfile(member).read() for member in members}, path)
+            batches = {}
+            for member in archive:
+                content = archive.extractfile(member) if member.name.endswith(".bin") else None
+                if content is not None:
+                    batches[Path(member.name).name] = content.read()
+            return _checked(batches, path)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise CourseError(f"{path}: damaged archive ({error}). Remove it to download it again.") from error
 
@@ -101,7 +105,7 @@ def _from_jpeg(path: Path) -> ImageDataset:
             labels, is_test = packed["labels"].astype(np.int64), packed["is_test"].astype(bool)
         images = np.empty((len(labels), 32, 32, 3), np.uint8)
         for image, start, end in zip(images, offsets, offsets[1:], strict=False):
-            image[:] = Image.open(io.BytesIO(header + scans[start:end]), formats=["JPEG"])
+            image[:] = np.asarray(Image.open(io.BytesIO(header + scans[start:end]), formats=["JPEG"]))
     except (OSError, KeyError, ValueError) as error:
         raise CourseError(f"{path}: not CIFAR-10 packed as JPEG ({error})") from error
     return ImageDataset(

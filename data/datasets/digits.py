@@ -16,7 +16,7 @@ def load() -> tuple[UInt8[np.ndarray, "digits 8 8"], Int64[np.ndarray, " digits"
 
 
 def split(seed: int) -> tuple[Int64[np.ndarray, " train"], Int64[np.ndarray, " held_out"]]:
-    """Return the indices of the training digits and of a random held-out fifth: the same split as `shared.stdlib.digits`."""
+    """Return the indices of the training digits and of a random held-out fifth, as `shared.stdlib.digits` does."""
     train, held_out = files.train_test_split(len(files.load().labels), 0.2, seed)
     return np.array(train, np.int64), np.array(held_out, np.int64)
 

@@ -1,8 +1,8 @@
 """Download files of public data sets from their official home, verify them and cache them.
 
-`obtain` is the entry point. A file is cached as `data/cache/FOLDER/NAME`, or as `$MULTIMODAL_DATA/FOLDER/NAME` when that
-variable is set. A download is written to `NAME.part` first and resumed from there; it is renamed to `NAME` only after
-its checksum has been verified.
+`obtain` is the entry point. A file is cached as `data/cache/FOLDER/NAME`, or as `$MULTIMODAL_DATA/FOLDER/NAME` when
+that variable is set. A download is written to `NAME.part` first and resumed from there. It is renamed to `NAME` only
+after its checksum has been verified.
 """
 
 import errno
@@ -133,11 +133,12 @@ def _cannot_write(path: Path, error: OSError) -> CourseError:
     if error.errno in _DISK_FULL:
         free = shutil.disk_usage(path.parent).free // 2**20
         return CourseError(
-            f"the disk is full: cannot write {path} ({free} MB free). Free some space and run the same command again to "
-            "resume, or set MULTIMODAL_DATA to a folder on another disk."
+            f"the disk is full: cannot write {path} ({free} MB free). Free some space and run the same command again "
+            "to resume, or set MULTIMODAL_DATA to a folder on another disk."
         )
     return CourseError(
-        f"cannot write {path}: {error.strerror or error}. Make the folder writable, or set MULTIMODAL_DATA to another one."
+        f"cannot write {path}: {error.strerror or error}. "
+        "Make the folder writable, or set MULTIMODAL_DATA to another one."
     )
 
 
@@ -178,7 +179,7 @@ def _fetch(url: str, part: Path) -> None:
         try:
             if _append(url, part):
                 return
-            reason = ConnectionError("the connection ended before the file was complete")
+            reason: Exception = ConnectionError("the connection ended before the file was complete")
         except urllib.error.URLError:  # no such address or no network: an immediate retry would fail too
             raise
         except _BROKEN as error:

@@ -126,7 +126,8 @@ def _question(
     annotation = annotation_of[number]
     if annotation["image_id"] != image:
         raise CourseError(
-            f"{annotations}: question {number} is about image {annotation['image_id']}, but the question file assigns it to {image}"
+            f"{annotations}: question {number} is about image {annotation['image_id']}, "
+            f"but the question file assigns it to {image}"
         )
     return VisualQuestion(
         number,

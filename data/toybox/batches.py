@@ -16,8 +16,8 @@ _NUMBER = {name: {value: number for number, value in enumerate(values)} for name
 class Batch(NamedTuple):
     """Scenes, their images and the labels of their objects.
 
-    images: uint8 RGB [scenes, height, width, 3]; labels: for each of `LABELS` int64 [scenes, maximum number of objects],
-    objects in reading order, −1 where a scene has fewer.
+    images  uint8 RGB [scenes, height, width, 3]
+    labels  for each of `LABELS` int64 [scenes, greatest number of objects], objects in reading order, −1 beyond the last
     """
 
     scenes: list[Scene]

@@ -23,7 +23,7 @@ from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, pick, stream
 LINES = {"naming": 8, "choosing": 12}
 """Number of lines in an episode of each type."""
 FIRST_PURPOSE = 100
-"""First purpose number of `stream` that documents and episodes use; the other toy-world modules use purposes below 64."""
+"""First purpose of `stream` that documents and episodes use; the other toy-world modules use purposes below 64."""
 _PURPOSE_OF = {"naming": 6, "choosing": 0}
 
 NAMING_RULES: tuple[tuple[str, ...], ...] = tuple(

@@ -51,7 +51,7 @@ class Description(NamedTuple):
     colour: str | None = None
     shape: str | None = None
     place: str | None = None
-    count: int = 1
+    count: int = 1  # type: ignore[assignment]  # hides tuple.count, which nothing calls
 
     def fits(self, scene_object: SceneObject) -> bool:
         """Return whether the object has all mentioned attributes."""
@@ -86,7 +86,7 @@ def describe(scene_object: SceneObject, attributes: tuple[str, ...]) -> Descript
 def words(description: Description) -> str:
     """Return a description's words without its number: "small red circle at the top left", "red things"."""
     noun = (description.shape or "thing") + ("es" if description.shape == "cross" else "s") * (description.count > 1)
-    parts = [description.size, description.texture, description.colour, noun, WHERE.get(description.place)]
+    parts = [description.size, description.texture, description.colour, noun, WHERE.get(description.place or "")]
     return " ".join(word for word in parts if word)
 
 
@@ -218,10 +218,17 @@ def refer(scene: Scene, scene_object: SceneObject, rng: Random, excluded: tuple[
     return None
 
 
-def instruction(scene: Scene, rng: Random) -> Instruction:
-    """Return an instruction about one object of the scene: "point to the small red circle", "touch the star left of the moon".
+def _identify(scene: Scene, scene_object: SceneObject, rng: Random) -> Description:
+    """Return a description that fits this object and no other; with its place there always is one."""
+    description = refer(scene, scene_object, rng)
+    assert description is not None
+    return description
 
-    Exactly one object of the scene fits.
+
+def instruction(scene: Scene, rng: Random) -> Instruction:
+    """Return an instruction about one object of the scene.
+
+    Examples: "point to the small red circle", "touch the star left of the moon". Exactly one object of the scene fits.
     """
     target = int(rng.random() * len(scene.objects))
     scene_object, verb = scene.objects[target], pick(rng, VERBS)
@@ -232,5 +239,7 @@ def instruction(scene: Scene, rng: Random) -> Instruction:
         # lie on that side of the landmark, not even slightly.
         relation, short = pick(rng, related), describe(scene_object, ("shape",))
         if sum(short.fits(other) and offset(other, relation, landmark) > 0 for other in scene.objects) == 1:
-            return Instruction(f"{verb} the {words(short)} {relation} the {words(refer(scene, landmark, rng))}", target)
-    return Instruction(f"{verb} the {words(refer(scene, scene_object, rng))}", target)
+            return Instruction(
+                f"{verb} the {words(short)} {relation} the {words(_identify(scene, landmark, rng))}", target
+            )
+    return Instruction(f"{verb} the {words(_identify(scene, scene_object, rng))}", target)

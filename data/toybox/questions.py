@@ -168,8 +168,8 @@ def _ask_numbers(scene: Scene, question_type: str, answer: str, rng: Random) -> 
         value: sum(getattr(scene_object, attribute) == value for scene_object in scene.objects) for value in values
     }
     if question_type == "count":
-        fitting = [value for value in values if numbers[value] == ANSWERS["count"].index(answer)]
-        return fitting and TEMPLATES[question_type].format(objects=_plural(attribute, pick(rng, fitting)))
+        counted = [value for value in values if numbers[value] == ANSWERS["count"].index(answer)]
+        return TEMPLATES[question_type].format(objects=_plural(attribute, pick(rng, counted))) if counted else None
     # Only values that occur: a comparison with zero objects would be too easy.
     present = [value for value in values if numbers[value]]
     pairs = [(a, b) for a, b in permutations(present, 2) if numbers[a] != numbers[b]]
@@ -195,7 +195,14 @@ def _ask_existence(scene: Scene, answer: str, rng: Random, elsewhere: Sequence[S
     return TEMPLATES["existence"].format(scene_object=phrase(pick(rng, candidates))) if candidates else None
 
 
-_SUBSETS = (("colour",), ("shape",), ("colour", "shape"), ("colour", "shape"), ("texture", "shape"), ("size", "colour"))
+_SUBSETS: tuple[tuple[str, ...], ...] = (
+    ("colour",),
+    ("shape",),
+    ("colour", "shape"),
+    ("colour", "shape"),
+    ("texture", "shape"),
+    ("size", "colour"),
+)
 _SUBSETS += (("size", "colour", "shape"), ("texture", "colour", "shape"), ATTRIBUTES)
 
 
@@ -230,10 +237,12 @@ def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random) -> str 
         return None
     # Mentioning a place would reveal the relation.
     excluded = (detail, "place")
-    a, b = (refer(scene, scene_object, rng, excluded) for scene_object in pick(rng, fitting))
-    if a is None or b is None:
+    first, second = (refer(scene, scene_object, rng, excluded) for scene_object in pick(rng, fitting))
+    if first is None or second is None:
         return None
-    return TEMPLATES[question_type].format(scene_object=words(a), other=words(b), relation=detail, attribute=detail)
+    return TEMPLATES[question_type].format(
+        scene_object=words(first), other=words(second), relation=detail, attribute=detail
+    )
 
 
 def vocabulary() -> tuple[str, ...]:

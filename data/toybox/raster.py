@@ -1,7 +1,7 @@
 """Scenes as pixels, computed in integers with the standard library only: identical on every machine.
 
-A sprite (one object at one image size) is rasterized once: each pixel is divided into 4 × 4 samples, and each sample is
-tested against the shape, its edge and its texture. A scene is then composed from sprites over a background.
+A sprite (one object at one image size) is rasterized once: each pixel is divided into 4 × 4 samples, and each sample
+is tested against the shape, its edge and its texture. A scene is then composed from sprites over a background.
 `data.toybox.image` composes the same sprites with numpy, about a hundred times faster.
 """
 
@@ -187,7 +187,8 @@ def sprite(shape: str, colour: str, texture: str, width: int) -> Sprite:
     # A hollow object consists of its edge, which therefore has the ink itself.
     dark = plain if texture == "hollow" else tuple(channel * 5 // 8 for channel in plain)
     light = tuple((channel + 6 * 255) // 7 for channel in plain)
-    keep, added = [], []
+    keep: list[int] = []
+    added: list[int] = []
     for ink_samples, dark_samples, light_samples in _coverage(shape, texture, width):
         keep.append(FULL - ink_samples - dark_samples - light_samples)
         # Adding half of 16 rounds the division to the nearest integer.

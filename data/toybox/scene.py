@@ -147,7 +147,7 @@ def _layout(random, count: int) -> list[tuple[int, str, int, int]]:
     """Draw (cell, size, x, y) for each object, in reading order, with at least `GAP` units between two objects."""
     while True:
         cells = list(range(9))
-        placed = []
+        placed: list[tuple[int, str, int, int]] = []
         for _ in range(count):
             cell = cells.pop(int(random() * len(cells)))
             row, column = divmod(cell, 3)

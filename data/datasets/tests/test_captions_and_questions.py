@@ -30,8 +30,8 @@ def caption_file() -> dict:
     """Three images and their captions, with every key that the official file has, in no special order."""
     captions = [
         (285, "A big bear. "),
-        (139, "A room with chairs."),
-        (139, "A TV in a room."),
+        (139, "A kitchen with chairs."),
+        (139, "A TV in a kitchen."),
         (632, "A bed\n"),
         (285, "Ein Bär"),
     ]
@@ -56,7 +56,7 @@ def caption_file() -> dict:
 
 
 def vqa_files() -> tuple[dict, dict]:
-    questions = [
+    records = [
         (139000, 139, "What color is the sofa?"),
         (285001, 285, "How many bears?"),
         (139002, 139, "Is it day?"),
@@ -71,7 +71,7 @@ def vqa_files() -> tuple[dict, dict]:
     }
     questions = head | {
         "task_type": "Open-Ended",
-        "questions": [{"image_id": i, "question": text, "question_id": q} for q, i, text in questions],
+        "questions": [{"image_id": i, "question": text, "question_id": q} for q, i, text in records],
     }
     annotations = head | {
         "annotations": [
@@ -86,7 +86,7 @@ def vqa_files() -> tuple[dict, dict]:
                 "answer_type": kinds[q][1],
                 "question_id": q,
             }
-            for q, i, _ in reversed(questions)
+            for q, i, _ in reversed(records)
         ]
     }
     return questions, annotations
@@ -109,7 +109,7 @@ def test_captions_come_with_their_images(folder):
     data = coco_captions("val2017")
     assert [each.image_id for each in data] == list(IDS)
     assert [each.captions for each in data] == [
-        ("A room with chairs.", "A TV in a room."),
+        ("A kitchen with chairs.", "A TV in a kitchen."),
         ("A big bear.", "Ein Bär"),
         ("A bed",),
     ]

@@ -1,4 +1,4 @@
-"""Dialogues about the toy world in two manners: both answers agree, and only the test split has held-out combinations."""
+"""Dialogues in two styles: both answers agree, and only the test split has held-out combinations."""
 
 import re
 

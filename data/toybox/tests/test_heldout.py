@@ -1,4 +1,4 @@
-"""Held-out combinations: in no training scene or sentence, in every test scene; each colour and shape is still learned."""
+"""Held-out combinations occur in no training scene or sentence and in every test scene."""
 
 from collections import Counter
 

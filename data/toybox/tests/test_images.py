@@ -99,7 +99,8 @@ def lab(rgb: np.ndarray) -> np.ndarray:
     return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
 
 
-# Linear RGB as perceived with three types of color blindness: Machado, Oliveira, Fernandes 2009 (doi:10.1109/TVCG.2009.113).
+# Linear RGB as perceived with three types of color blindness
+# (Machado, Oliveira, Fernandes 2009, doi:10.1109/TVCG.2009.113).
 COLOR_VISION = {
     "normal": np.eye(3),
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],

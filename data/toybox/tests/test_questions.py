@@ -1,4 +1,4 @@
-"""Questions: every answer recomputed by a slow reader of the question, and no blind baseline answers well without looking."""
+"""Questions: every answer is recomputed from the question's text, and blind baselines stay near chance."""
 
 import re
 from collections import Counter, defaultdict
