@@ -181,6 +181,6 @@ def test_wrong_calls_are_named():
         make_question(scene, "relation", "maybe", rng)
     with pytest.raises(ValueError, match="no split 'dev'"):
         question_at("dev", 0, 0)
-    with pytest.raises(ValueError, match="no scene of 1 to 1 things has a 'larger' question"):
+    with pytest.raises(ValueError, match="no scene of 1 to 1 objects has a 'larger' question"):
         question_at("train", 0, 0, "larger", objects=(1, 1))
     assert len(PLACES) == 9
