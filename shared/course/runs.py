@@ -22,7 +22,7 @@ from shared.cli import command_line
 from shared.course.job_spec import Job
 from shared.course.lesson import ROOT
 from shared.training.checkpoint import FILE_NAME
-from shared.training.lock import in_use
+from shared.training.lock import is_locked
 from shared.training.sharded_checkpoint import HEADER
 
 COLUMNS = ("lesson", "preset", "seed", "arm", "state", "size", "last change")
@@ -106,7 +106,7 @@ def _job_status(runs: Path, path: Path) -> RunStatus:
 
 def _job_state(folder: Path, job: dict) -> str:
     progress = _read_json(folder / "progress.json")
-    if in_use(folder):
+    if is_locked(folder):
         return f"running, step {progress['step']} of {progress['steps']}" if progress else "running"
     if (folder / "result.json").exists():
         return "finished" + _outdated_note(folder, job)
@@ -141,7 +141,7 @@ def _training_status(runs: Path, folder: Path) -> RunStatus:
     headers = [_checkpoint_header(path) for path in (folder / FILE_NAME, *folder.glob(f"*/{HEADER}"))]
     header = max(headers, key=lambda header: header.get("step", -1))
     name = folder.relative_to(runs).as_posix()
-    if in_use(folder):
+    if is_locked(folder):
         state = "running"
     elif not header:
         state = f"failed: {FILE_NAME} is damaged or not from a training run"

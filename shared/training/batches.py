@@ -1,22 +1,24 @@
-"""Batches as a pure function of their number, so that a run can go on anywhere."""
+"""Batches as a pure function of their index, so that a run can continue from any step; and operations on batches."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import Tensor
 
 
 class Batches:
-    """Shuffled batches of one or more arrays that have a sample in every row.
+    """Return shuffled batches of one or more arrays whose rows are samples.
 
-    `batches(number)` is a pure function: the number gives the epoch, and (seed, epoch) its order. No sample comes
-    twice in an epoch; the few that don't fill a last batch sit that epoch out. One array gives a tensor,
-    several give a tuple. `augment(batch, generator)` may change a batch, drawing from a generator that is seeded with
-    (seed, number), so that augmentation is as repeatable as the order.
+    `batches(index)` is a pure function: the index determines the epoch, and (seed, epoch) its order. No sample occurs
+    twice in an epoch; samples that do not fill the last batch are left out of that epoch. One array gives a tensor,
+    several give a tuple. `augment(batch, generator)` may change a batch; its generator is seeded with (seed, index), so
+    that augmentation is as repeatable as the order.
 
-    Raises ValueError when the arrays differ in length or don't fill a single batch.
+    Raises ValueError when the arrays differ in length or do not fill a single batch.
     """
 
     def __init__(
@@ -28,7 +30,7 @@ class Batches:
     ):
         lengths = [len(array) for array in arrays]
         if not arrays or len(set(lengths)) > 1:
-            raise ValueError(f"arrays with a sample in every row must be equally long; these have {lengths} rows")
+            raise ValueError(f"arrays must have equally many rows, one per sample; these have {lengths} rows")
         if not 1 <= batch_size <= lengths[0]:
             raise ValueError(f"cannot fill batches of {batch_size} from {lengths[0]} samples; choose 1 to {lengths[0]}")
         self.arrays = [torch.as_tensor(array) for array in arrays]
@@ -36,70 +38,71 @@ class Batches:
         self.per_epoch = lengths[0] // batch_size
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
-    def __call__(self, number: int) -> Any:
-        epoch, place = divmod(number, self.per_epoch)
-        rows = self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-        batch = tuple(array[rows.to(array.device)] for array in self.arrays)
-        batch = batch if len(batch) > 1 else batch[0]
+    def __call__(self, index: int) -> Any:
+        epoch, position = divmod(index, self.per_epoch)
+        rows = self.order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
+        parts = tuple(array[rows.to(array.device)] for array in self.arrays)
+        batch = parts if len(parts) > 1 else parts[0]
         if self.augment is None:
             return batch
         generator = torch.Generator(self.arrays[0].device)
-        # NumPy's seed sequence mixes (seed, number) well; 1 keeps this stream apart from the one that shuffles.
-        generator.manual_seed(int(np.random.SeedSequence([self.seed, number, 1]).generate_state(1, np.uint64)[0] >> 1))
+        # NumPy's seed sequence mixes (seed, index) well; the 1 separates this stream from the one that shuffles.
+        generator.manual_seed(int(np.random.SeedSequence([self.seed, index, 1]).generate_state(1, np.uint64)[0] >> 1))
         return self.augment(batch, generator)
 
     def order(self, epoch: int) -> Tensor:
-        """Return the rows in the order in which `epoch` visits them."""
+        """Return the indices of all rows in the order of `epoch`."""
         if epoch != self._epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.arrays[0]))
             self._epoch, self._order = epoch, torch.from_numpy(order)
         return self._order
 
 
-def share_of(batch: Any, process: int, processes: int) -> Any:
+def split_batch(batch: Any, process: int, processes: int) -> Any:
     """Return the rows of `batch` that belong to one of several processes: equally many for each, in order.
 
-    Every tensor and array is cut, however nested, and so is a list without tensors in it, with one entry a sample.
-    Single numbers and tensors without axes belong to all. Means over equal shares average to the mean over the batch.
+    Every tensor and array is split, however nested, and so is a list without tensors, with one entry per sample.
+    Numbers and tensors without axes go to all. The mean over the processes' means is the mean over the batch.
 
-    Raises ValueError when the rows don't divide evenly, or tensors differ in length so that rows are no samples.
+    Raises ValueError when the rows do not divide evenly, or tensors differ in length so that rows are not samples.
     """
     if processes == 1:
         return batch
-    lengths = sorted({len(leaf) for leaf in _rows_in(batch)})
+    lengths = sorted({len(leaf) for leaf in _leaves_with_rows(batch)})
     if len(lengths) != 1:
         found = f"tensors of {' and '.join(map(str, lengths))} rows" if lengths else "no tensor"
-        raise ValueError(f"cannot tell what a sample is in a batch with {found}; give every tensor one row a sample")
+        raise ValueError(f"cannot split a batch with {found} into samples; give every tensor one row per sample")
     if lengths[0] % processes:
         raise ValueError(
-            f"a batch of {lengths[0]} rows does not divide among {processes} processes; make it a multiple of {processes}"
+            f"a batch of {lengths[0]} rows does not divide among {processes} processes; "
+            f"make it a multiple of {processes}"
         )
     rows = lengths[0] // processes
-    return _cut(batch, slice(process * rows, (process + 1) * rows))
+    return _slice_rows(batch, slice(process * rows, (process + 1) * rows))
 
 
-def _rows_in(batch: Any) -> Iterator[Any]:
-    """Every part of a batch that has a row for each sample."""
+def _leaves_with_rows(batch: Any) -> Iterator[Any]:
+    """Yield every part of a batch that has one row per sample."""
     if isinstance(batch, Tensor | np.ndarray):
         if batch.ndim:
             yield batch
     elif isinstance(batch, dict):
         for value in batch.values():
-            yield from _rows_in(value)
+            yield from _leaves_with_rows(value)
     elif isinstance(batch, tuple | list):
-        inner = [rows for value in batch for rows in _rows_in(value)]
+        inner = [rows for value in batch for rows in _leaves_with_rows(value)]
         yield from inner or ([batch] if batch else [])
 
 
-def _cut(batch: Any, rows: slice) -> Any:
+def _slice_rows(batch: Any, rows: slice) -> Any:
     if isinstance(batch, Tensor | np.ndarray):
         return batch[rows] if batch.ndim else batch
     if isinstance(batch, dict):
-        return {key: _cut(value, rows) for key, value in batch.items()}
+        return {key: _slice_rows(value, rows) for key, value in batch.items()}
     if isinstance(batch, tuple | list):
-        if not any(True for value in batch for _ in _rows_in(value)):
+        if not any(True for value in batch for _ in _leaves_with_rows(value)):
             return batch[rows]
-        values = [_cut(value, rows) for value in batch]
+        values = [_slice_rows(value, rows) for value in batch]
         return type(batch)(*values) if hasattr(batch, "_fields") else type(batch)(values)
     return batch
 
@@ -115,3 +118,25 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, tuple | list):
         return type(batch)(to_device(value, device) for value in batch)
     return batch
+
+
+def batch_leaves(batch: Any, name: str = "batch") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested tuples, lists and dictionaries with their names: batch.0, batch.images, …"""
+    if isinstance(batch, dict):
+        for key, value in batch.items():
+            yield from batch_leaves(value, f"{name}.{key}")
+    elif isinstance(batch, tuple | list):
+        for index, value in enumerate(batch):
+            yield from batch_leaves(value, f"{name}.{index}")
+    elif isinstance(batch, np.ndarray):
+        yield name, torch.as_tensor(batch)
+    else:
+        yield name, batch
+
+
+def batch_to_safetensors(batch: Any) -> bytes:
+    """Return a batch as the content of a safetensors file; what is not a tensor goes to the header, as text."""
+    leaves = list(batch_leaves(batch))
+    tensors = {name: leaf.detach().cpu().contiguous().clone() for name, leaf in leaves if isinstance(leaf, Tensor)}
+    others = {name: repr(leaf) for name, leaf in leaves if not isinstance(leaf, Tensor)}
+    return safetensors.torch.save(tensors, metadata={"others": json.dumps(others)})

@@ -1,4 +1,4 @@
-"""The settings of a training run: what decides the weights, where the run lives, and how it is evaluated."""
+"""The settings of a training run: what determines the weights, where the run is stored, and how it is evaluated."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,15 +13,19 @@ from shared.training.schedules import SCHEDULES
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train: everything but the model, the data and the loss.
+    """Describe how to train, apart from the model, the data and the loss.
 
-    `steps` are updates of the weights, each from `accumulate` batches. `learning_rate` is the schedule's peak.
-    `betas[0]` is also SGD's momentum. `clip_norm` bounds the gradient's norm (None: no bound).
-    With `ema_decay` an averaged model is kept beside. `seed` governs dropout and the like, not the data's order.
-    `parallel` says how several processes share the work (see parallel.py); without torchrun it has no effect.
-    `explosion_factor`: the run stops when the loss stays beyond so many times the highest before (see explosion.py).
-    `recompute` trades a second forward pass of every block for the memory of what happens inside it.
-    Raises ValueError on values that can't be meant.
+    steps              optimizer steps, each on the gradients of `accumulate` batches
+    learning_rate      the schedule's peak
+    betas              Adam's two; the first one is also SGD's momentum
+    clip_norm          upper bound of the gradient norm; None is no bound
+    ema_decay          decay of an averaged model that is kept besides; None keeps none
+    parallel           how several processes divide the work (see parallel.py); without torchrun it has no effect
+    recompute          recompute blocks' activations in the backward pass: less memory, more time
+    divergence_factor  stop when the loss stays above this many times the highest before (see watchdog.py); None: never
+    seed               of dropout and other randomness in training, not of the data's order
+
+    Raises ValueError for invalid values.
     """
 
     steps: int
@@ -38,12 +42,12 @@ class TrainingConfig:
     compile: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
     recompute: bool = False
-    explosion_factor: float | None = 10.0
+    divergence_factor: float | None = 10.0
     seed: int = 0
     log_every: int = 10
     checkpoint_every: int = 100
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("steps", "accumulate", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -53,29 +57,30 @@ class TrainingConfig:
             "precision": ("float32", "bfloat16"),
             "parallel": ("ddp", "fsdp"),
         }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
         if not 0 <= self.warmup_steps <= self.steps:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must lie between 0 and steps = {self.steps}")
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must be between 0 and steps = {self.steps}")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
-        if self.explosion_factor is not None and not self.explosion_factor > 1:
-            raise ValueError(f"explosion_factor is {self.explosion_factor}; it must be above 1, or None")
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must be in [0, 1)")
+        if self.divergence_factor is not None and not self.divergence_factor > 1:
+            raise ValueError(f"divergence_factor is {self.divergence_factor}; it must be above 1, or None")
 
     def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of step number `step`, counted from 0."""
         return self.learning_rate * SCHEDULES[self.schedule](step, self.steps, self.warmup_steps)
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Describe where a run lives and how it is shown. Nothing in here changes a weight on the same device.
+    """Describe where a run is stored and how it is displayed. On the same device none of this changes a weight.
 
-    folder           for checkpoints and the log; None writes nothing
+    folder           of checkpoints and log; None writes nothing
     resume           whether to continue from the newest checkpoint in `folder`
-    device           of the model and the batches, such as "cpu" or "cuda"
+    device           of model and batches, such as "cpu" or "cuda"
     label            name of the run in the progress display
-    tokens_per_step  to show tokens per second instead of samples per second
+    tokens_per_step  to display tokens per second instead of samples per second
     """
 
     folder: Path | None = None
@@ -87,7 +92,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Call `function(model)` every `every` steps and after the last one (None: only then); it returns named numbers."""
+    """Measure a model while it trains.
+
+    function  `function(model)` returns named numbers
+    every     steps between two calls; None calls it only after the last step
+    """
 
     function: Callable[[nn.Module], dict[str, float]]
     every: int | None = None

@@ -1,28 +1,33 @@
-"""Tensors of which each process holds a share (PyTorch's DTensor), and plain ones, through the same three functions."""
+"""Operations that treat sharded tensors (PyTorch's DTensor) and plain tensors alike."""
+
+from typing import TYPE_CHECKING, TypeGuard
 
 from torch import Tensor
 
-
-def own_share(tensor: Tensor) -> Tensor:
-    """What this process holds of `tensor`; all of a plain one."""
-    return tensor.to_local() if _is_shared(tensor) else tensor
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of `tensor`, from all processes together; a plain one as it is."""
-    return tensor.full_tensor() if _is_shared(tensor) else tensor
+def local_shard(tensor: Tensor) -> Tensor:
+    """Return the part of `tensor` that this process holds; a plain tensor as it is."""
+    return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
-def shared_out(tensor: Tensor, like: Tensor) -> Tensor:
-    """Cut `tensor`, which every process has whole, into shares as those of `like`; as it is when `like` is plain."""
-    if not _is_shared(like):
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return all of `tensor`, gathered from all processes; a plain tensor as it is."""
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+
+
+def shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Shard `tensor`, which every process holds in full, like `like`; return it as it is when `like` is plain."""
+    if not _is_sharded(like):
         return tensor
-    from torch.distributed.tensor import DTensor, Replicate  # here, for one process alone need not wait for it
+    # Imported here because the import takes a second, which a single process does not need.
+    from torch.distributed.tensor import distribute_tensor
 
-    everywhere = [Replicate()] * like.device_mesh.ndim
-    replicated = DTensor.from_local(tensor.to(like.device), like.device_mesh, everywhere, run_check=False)
-    return replicated.redistribute(placements=like.placements)
+    # Without a source rank, each process cuts its own copy and nothing is sent.
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def _is_shared(tensor: Tensor) -> bool:
+def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
     return hasattr(tensor, "to_local")

@@ -1,44 +1,46 @@
-"""Being asked to stop, by Ctrl-C or by SIGTERM, without losing what was learned."""
+"""A request to stop, by Ctrl-C or SIGTERM, that the loop answers between two steps without losing progress."""
 
 import signal
 import threading
+from types import FrameType
+from typing import Any
 
 from shared.distributed import world_size
 from shared.errors import CourseError
 
 
 class TrainingInterrupted(CourseError):
-    """The run was asked to stop, and did, with everything saved."""
+    """The run was asked to stop, and stopped with everything saved."""
 
 
 class Interruption:
-    """While this context is open, Ctrl-C and SIGTERM are a wish (`wanted`) that the loop reads between two steps.
+    """While this context is open, Ctrl-C and SIGTERM only set `signal_name`, which the loop reads between two steps.
 
-    The wish is heard once: a second Ctrl-C acts as if there were no such context, for a person who can't wait.
-    Only a program's main thread may listen to signals; elsewhere this does nothing.
+    A second Ctrl-C acts as usual and ends the process at once. Only a program's main thread can handle signals;
+    in other threads, and with `listen=False`, this does nothing.
     """
 
     def __init__(self, listen: bool = True):
-        self.wanted: str | None = None
+        self.signal_name: str | None = None
         self._listen = listen and threading.current_thread() is threading.main_thread()
-        self._before: dict[int, object] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if self._listen:
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._hear)
+                self._previous_handlers[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, *_) -> None:
-        self._restore()
+    def __exit__(self, *_: object) -> None:
+        self._restore_handlers()
 
-    def _hear(self, number: int, _frame) -> None:
-        self.wanted = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        # Under torchrun one Ctrl-C comes twice, from the terminal and from torchrun, which kills those that are too slow.
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        self.signal_name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        # Under torchrun one Ctrl-C arrives twice: from the terminal and from torchrun, which later kills the processes.
         if world_size() == 1:
-            self._restore()
+            self._restore_handlers()
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
+    def _restore_handlers(self) -> None:
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._previous_handlers = {}

@@ -1,8 +1,8 @@
-"""The training loop of every lesson in PyTorch."""
+"""The training loop that every PyTorch lesson uses."""
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,40 @@ from torch.nn.utils import clip_grads_with_norm_
 
 from shared.distributed import gather_values, is_main, join, rank, world_size
 from shared.errors import CourseError
-from shared.training.batches import Batches, share_of, to_device
-from shared.training.checkpoint import TrainingState
+from shared.training.batches import Batches, split_batch, to_device
 from shared.training.config import Evaluation, RunOptions, TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
-from shared.training.explosion import LossWatch
 from shared.training.interruption import Interruption, TrainingInterrupted
 from shared.training.lock import exclusive_lock
-from shared.training.lost_process import lost_process_told
 from shared.training.memory import peak_memory
-from shared.training.metrics import MetricsLog, Window
-from shared.training.not_finite import not_finite
+from shared.training.metrics import MetricMeans, MetricsLog
 from shared.training.optimizers import build_optimizers, set_learning_rate
-from shared.training.parallel import Parallel, anyone, blocks_prepared, mean_over_processes, total_norm
-from shared.training.progress import open_display
-from shared.training.random_state import chance_undisturbed, seed_everything
-from shared.training.saving import Saver, load_newest, prepare_folder
-from shared.training.slow_worker import SlowWorkers
-from shared.training.stages import Stage, check_stages, enter_stage, frozen_parts_restored, stage_at, training_mode
+from shared.training.parallel import Parallel, any_process, mean_over_processes, prepare_blocks, total_norm
+from shared.training.progress import Pace, open_display
+from shared.training.random_state import preserve_random_states, seed_everything
+from shared.training.recovery import load_newest, prepare_folder
+from shared.training.saving import Saver
+from shared.training.stages import (
+    Stage,
+    check_stages,
+    enter_stage,
+    restore_frozen_parameters,
+    set_training_mode,
+    stage_at,
+)
+from shared.training.training_state import TrainingState
+from shared.training.watchdog import DivergenceWatch, SlowProcessWatch, not_finite_error, report_lost_process
 
-Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, dict[str, Tensor | float]]]
+BatchAt = Callable[[int], Any]
+Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, Tensor | float]]]
+
+# Settings that change no weight, so that they may differ when a run continues.
+FREE_SETTINGS = ("log_every", "checkpoint_every", "parallel", "recompute", "divergence_factor")
 
 
 @dataclass
 class TrainingResult:
-    """What a run leaves: the log's lines, its length, and the model (with its average), in evaluation mode."""
+    """Hold what a run leaves: the log's lines, its length, and the model and its average in evaluation mode."""
 
     history: list[dict]
     seconds: float
@@ -46,9 +55,21 @@ class TrainingResult:
     ema: nn.Module | None
 
 
+@dataclass(frozen=True)
+class _Task:
+    """The arguments of `train`, apart from the model."""
+
+    batch_at: BatchAt
+    loss: Loss
+    config: TrainingConfig
+    run: RunOptions
+    evaluation: Evaluation | None
+    stages: tuple[Stage, ...]
+
+
 def train(
     model: nn.Module,
-    batch_at: Callable[[int], Any],
+    batch_at: BatchAt,
     loss: Loss,
     config: TrainingConfig,
     *,
@@ -56,118 +77,37 @@ def train(
     evaluation: Evaluation | None = None,
     stages: tuple[Stage, ...] = (),
 ) -> TrainingResult:
-    """Train `model` for `config.steps` steps and return what came of it.
+    """Train `model` for `config.steps` steps and return the result.
 
-    `batch_at(k)` is a pure function of the number of the batch. `loss(model, batch)` returns a scalar mean, or it and
-    a dictionary of further things to log. `evaluation` measures the averaged model where there is one; it disturbs
-    neither weights nor random states. With `run.folder` there are a log and checkpoints, and `run.resume` goes on from
-    the last one, to the same weights as a run that was never cut.
+    batch_at    `batch_at(index)` is a pure function of the batch's index
+    loss        `loss(model, batch)` returns a scalar mean, or it and a dictionary of metrics to log
+    run         with a folder there are a log and checkpoints, and a resumed run reaches the weights of an uncut one
+    evaluation  is applied to the averaged model if there is one; it changes neither weights nor random states
+    stages      which parameters train when; () trains all
 
-    Under torchrun all processes call this alike, with the same arguments. Each takes its rows of every batch, which must
-    divide evenly; only the main one shows and logs, and what it logs are means over all.
+    Under torchrun all processes call this with the same arguments. Each takes its rows of every batch, which must
+    divide evenly. Only the main process displays and logs, and it logs means over all of them.
 
-    Raises TrainingInterrupted after Ctrl-C or SIGTERM (all saved), NotFinite when the loss is no longer a number,
-    Exploded when it has grown out of all measure, ProcessLost when another process died or hangs, and CourseError when
-    disk, device or checkpoint are not what they should be.
+    Raises TrainingInterrupted after Ctrl-C or SIGTERM (everything is saved), NotFinite, TrainingDiverged, ProcessLost
+    when another process died or hangs, and CourseError for problems with disk, device or checkpoint.
     """
     device = usable_device(join(run.device))
     check_stages(stages, config.steps, model)
     seed_everything(config.seed, process=rank())
-    parallel, state = _fresh_state(model, config, stages, device)
+    task = _Task(batch_at, loss, config, run, evaluation, stages)
+    parallel, state = _initial_state(model, task, device)
     folder = None if run.folder is None else Path(run.folder)
-    with contextlib.ExitStack() as open_things:
-        open_things.enter_context(lost_process_told(folder))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(report_lost_process(folder))
         if folder is not None:
             if is_main():
-                open_things.enter_context(exclusive_lock(folder))
+                stack.enter_context(exclusive_lock(folder))
             prepare_folder(folder, run.resume)
             load_newest(folder, state)
-
-        saver = None if folder is None else Saver(folder)
-        window = Window(state.sums)
-        pace = SlowWorkers(state.seconds)
-        stage = None
-        started = time.perf_counter() - state.seconds
-        interruption = open_things.enter_context(Interruption(listen=folder is not None))
-        log = open_things.enter_context(contextlib.closing(MetricsLog(folder if is_main() else None, state.step)))
-        unit, per_step = _units(batch_at, config, run.tokens_per_step)
-        display = open_display(run.label, state.step, config.steps, unit, per_step, device)
-        open_things.enter_context(contextlib.closing(display))
-        model = state.model
-        watch = LossWatch(config.explosion_factor, gather_values(log.history)[0])  # all judge by the main one's log
-        watch.remember(model, state.step)
-        open_things.enter_context(frozen_parts_restored(model))
-        by_block = config.compile and parallel.sharded
-        open_things.enter_context(blocks_prepared(model, recompute=config.recompute, compile=by_block))
-        training_mode(model)
-
+        session = _Session(task, parallel, state, folder, stack)
         while state.step < config.steps:
-            if (now := stage_at(stages, state.step)) is not stage:
-                stage = now
-                enter_stage(model, stage)
-                training_mode(model)
-                parallel.begin_stage()
-            learning_rate = config.learning_rate_at(state.step)
-            set_learning_rate(state.optimizers, learning_rate)
-
-            # Gradients of several batches add up to that of one batch as large as all of them.
-            losses = []
-            first_batch = state.step * config.accumulate
-            for number in range(first_batch, first_batch + config.accumulate):
-                with parallel.work:
-                    batch = to_device(share_of(batch_at(number), rank(), world_size()), device)
-                last_batch = number == first_batch + config.accumulate - 1
-                value, further = _with_metrics(parallel.loss(loss, batch, last=last_batch))
-                (value / config.accumulate).backward()
-                losses.append(value.detach())
-                window.add({"loss": losses[-1]} | further)
-
-            learning = [parameter for parameter in model.parameters() if parameter.grad is not None]
-            norm = total_norm([parameter.grad for parameter in learning])
-            losses = mean_over_processes(losses)
-            # One look at one number: where anything in the step isn't finite, neither is this sum.
-            if not torch.isfinite(norm + sum(losses)):
-                raise not_finite(state, [float(value) for value in losses], batch_at, first_batch, folder)
-            step_loss = float(sum(losses)) / config.accumulate
-            if watch.exploded(step_loss):
-                raise watch.error(state, step_loss, batch_at, config.accumulate, folder)
-            if config.clip_norm is not None:
-                clip_grads_with_norm_(learning, config.clip_norm, norm)
-            for optimizer in state.optimizers:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            if state.ema is not None:
-                state.ema.update(model, state.step)
-            window.add({"gradient_norm": norm})
-
-            state.step += 1
-            state.seconds = time.perf_counter() - started
-            last = state.step == config.steps
-            display.update(state.step, step_loss, learning_rate)
-
-            line = {}
-            if last or state.step % config.log_every == 0:
-                line |= window.take() | {"learning_rate": learning_rate, "seconds": state.seconds}
-                line["memory_mb"] = round(peak_memory(device) / 1e6, 1)
-                watch.remember(model, state.step)
-                line |= pace.compare(parallel.work, state.seconds)
-            if evaluation is not None and (last or (evaluation.every and state.step % evaluation.every == 0)):
-                line |= _evaluated(evaluation, state, parallel)
-            if line:
-                log.write(state.step, line)
-            stop = anyone(interruption.wanted)
-            if saver is not None and (last or stop or state.step % config.checkpoint_every == 0):
-                log.sync()
-                saver.save(state)
-                if last or stop:
-                    saver.wait()
-            if stop:
-                raise TrainingInterrupted(
-                    f"stopped by {stop} after step {state.step} of {config.steps}; all is saved in "
-                    f"{folder}, and the same command with RESUME=1 goes on from here"
-                )
-
-    return TrainingResult(log.history, state.seconds, state.step, *parallel.finished())
+            session.take_step()
+    return TrainingResult(session.log.history, state.seconds, state.step, *parallel.gather_models())
 
 
 def usable_device(device: str | torch.device) -> torch.device:
@@ -175,51 +115,161 @@ def usable_device(device: str | torch.device) -> torch.device:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        has = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu alone"
-        raise CourseError(f"device {str(device)!r} was asked for, but this machine has {has}; choose that") from error
+        available = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "only cpu"
+        raise CourseError(
+            f"device {str(device)!r} was requested, but this machine has {available}; use that"
+        ) from error
     return torch.device(device)
 
 
-def _fresh_state(
-    model: nn.Module, config: TrainingConfig, stages: tuple[Stage, ...], device: torch.device
-) -> tuple[Parallel, TrainingState]:
-    model.zero_grad(set_to_none=True)  # a gradient left over from before would be taken for one of ours
+def _initial_state(model: nn.Module, task: _Task, device: torch.device) -> tuple[Parallel, TrainingState]:
+    config = task.config
+    model.zero_grad(set_to_none=True)  # the optimizers would apply a gradient that is left from before
     ema = None if config.ema_decay is None else ExponentialMovingAverage(model, config.ema_decay)
-    parallel = Parallel(
-        model,
-        ema and ema.average,
-        mode=config.parallel,
-        bfloat16=config.precision == "bfloat16",
-        compile=config.compile,
-        device=device,
-    )
+    parallel = Parallel(model, None if ema is None else ema.average, config, device)
     model = parallel.model
     optimizers = build_optimizers(model, config.optimizer, config.learning_rate, config.weight_decay, config.betas)
-    # Of the configuration, what leaves the numbers as they are is free to change between two sittings.
     settings = asdict(config) | {"betas": list(config.betas)}
-    settings |= {"stages": [[stage.steps, *stage.trainable] for stage in stages]}
-    for free in ("log_every", "checkpoint_every", "parallel", "recompute", "explosion_factor"):
-        del settings[free]
+    settings |= {"stages": [[stage.steps, *stage.trainable] for stage in task.stages]}
+    for name in FREE_SETTINGS:
+        del settings[name]
     return parallel, TrainingState(model, optimizers, ema, device, settings)
 
 
-def _with_metrics(value: Tensor | tuple[Tensor, dict]) -> tuple[Tensor, dict]:
-    return value if isinstance(value, tuple) else (value, {})
+class _Session:
+    """Train from the loaded state on, in this process, until the last step or an interruption.
+
+    `stack` closes what the session opens.
+    """
+
+    def __init__(
+        self, task: _Task, parallel: Parallel, state: TrainingState, folder: Path | None, stack: contextlib.ExitStack
+    ):
+        config = task.config
+        self.task, self.config, self.parallel, self.state, self.folder = task, config, parallel, state, folder
+        self.saver = None if folder is None else Saver(folder)
+        self.means = MetricMeans(state.sums)
+        self.slow_process_watch = SlowProcessWatch(state.seconds)
+        self.stage: Stage | None = None
+        self.started = time.perf_counter() - state.seconds
+        self.interruption = stack.enter_context(Interruption(listen=folder is not None))
+        log_folder = folder if is_main() else None
+        self.log = stack.enter_context(contextlib.closing(MetricsLog(log_folder, state.step)))
+        display = open_display(task.run.label, Pace(state.step, config.steps, *_units(task), state.device))
+        self.display = stack.enter_context(contextlib.closing(display))
+        # All processes judge by the main one's log.
+        self.divergence_watch = DivergenceWatch(config.divergence_factor, gather_values(self.log.history)[0])
+        self.divergence_watch.record_norms(state.model, state.step)
+        stack.enter_context(restore_frozen_parameters(state.model))
+        by_block = config.compile and parallel.sharded
+        stack.enter_context(prepare_blocks(state.model, recompute=config.recompute, compile=by_block))
+        set_training_mode(state.model)
+
+    def take_step(self) -> None:
+        """Take one optimizer step, then log, evaluate and save when it is time for that."""
+        self._enter_stage()
+        learning_rate = self.config.learning_rate_at(self.state.step)
+        set_learning_rate(self.state.optimizers, learning_rate)
+        loss = self._update_weights(self._accumulate_gradients())
+        self.state.step += 1
+        self.state.seconds = time.perf_counter() - self.started
+        self.display.update(self.state.step, loss, learning_rate)
+        self._log(learning_rate)
+        self._save()
+
+    @property
+    def _is_last(self) -> bool:
+        return self.state.step == self.config.steps
+
+    def _enter_stage(self) -> None:
+        stage = stage_at(self.task.stages, self.state.step)
+        if stage is not None and stage is not self.stage:
+            self.stage = stage
+            enter_stage(self.state.model, stage)
+            set_training_mode(self.state.model)
+            self.parallel.begin_stage()
+
+    def _accumulate_gradients(self) -> list[Tensor]:
+        """Sum up the gradients of the step's batches to that of one large batch, and return each batch's loss."""
+        losses = []
+        accumulate = self.config.accumulate
+        for number in range(accumulate):
+            with self.parallel.work:
+                batch = self.task.batch_at(self.state.step * accumulate + number)
+                batch = to_device(split_batch(batch, rank(), world_size()), self.state.device)
+            value = self.parallel.loss(self.task.loss, batch, last=number == accumulate - 1)
+            loss, metrics = value if isinstance(value, tuple) else (value, {})
+            (loss / accumulate).backward()
+            losses.append(loss.detach())
+            self.means.add({"loss": losses[-1]} | metrics)
+        return losses
+
+    def _update_weights(self, losses: list[Tensor]) -> float:
+        """Check and clip the gradients, step the optimizers and the average; return the step's mean loss."""
+        state, config = self.state, self.config
+        parameters = [parameter for parameter in state.model.parameters() if parameter.grad is not None]
+        norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        losses = mean_over_processes(losses)
+        # One check of one number: if anything in the step is not finite, neither is this sum.
+        if not torch.isfinite(norm + sum(losses)):
+            first_batch = state.step * config.accumulate
+            raise not_finite_error(state, [float(x) for x in losses], self.task.batch_at, first_batch, self.folder)
+        loss = float(sum(losses)) / config.accumulate
+        if self.divergence_watch.has_diverged(loss):
+            raise self.divergence_watch.error(state, loss, self.task.batch_at, config.accumulate, self.folder)
+        if config.clip_norm is not None:
+            clip_grads_with_norm_(parameters, config.clip_norm, norm)
+        for optimizer in state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if state.ema is not None:
+            state.ema.update(state.model, state.step)
+        self.means.add({"gradient_norm": norm})
+        return loss
+
+    def _log(self, learning_rate: float) -> None:
+        state, line = self.state, dict[str, float]()
+        if self._is_last or state.step % self.config.log_every == 0:
+            line |= self.means.pop() | {"learning_rate": learning_rate, "seconds": state.seconds}
+            line["memory_mb"] = round(peak_memory(state.device) / 1e6, 1)
+            self.divergence_watch.record_norms(state.model, state.step)
+            line |= self.slow_process_watch.compare(self.parallel.work.pop(), state.seconds)
+        evaluation = self.task.evaluation
+        if evaluation is not None and (self._is_last or (evaluation.every and state.step % evaluation.every == 0)):
+            line |= self._evaluate(evaluation)
+        if line:
+            self.log.write(state.step, line)
+
+    def _evaluate(self, evaluation: Evaluation) -> dict[str, float]:
+        state = self.state
+        model = state.model if state.ema is None else state.ema.average
+        model.eval()
+        with torch.no_grad(), preserve_random_states(state.device):
+            values = self.parallel.evaluate(evaluation.function)
+        set_training_mode(state.model)
+        return {f"evaluation/{name}": float(value) for name, value in values.items()}
+
+    def _save(self) -> None:
+        """Save when a checkpoint is due. Raises TrainingInterrupted after saving, when a process was asked to stop."""
+        state = self.state
+        signal_name = any_process(self.interruption.signal_name)
+        is_final = self._is_last or bool(signal_name)
+        if self.saver is not None and (is_final or state.step % self.config.checkpoint_every == 0):
+            self.log.sync()
+            self.saver.save(state)
+            if is_final:
+                self.saver.wait()
+        if signal_name:
+            raise TrainingInterrupted(
+                f"stopped by {signal_name} after step {state.step} of {self.config.steps}; everything is saved in "
+                f"{self.folder}, and the same command with RESUME=1 continues from there"
+            )
 
 
-def _evaluated(evaluation: Evaluation, state: TrainingState, parallel: Parallel) -> dict[str, float]:
-    model = state.model if state.ema is None else state.ema.average
-    model.eval()
-    with torch.no_grad(), chance_undisturbed(state.device):
-        values = parallel.evaluate(evaluation.function)
-    training_mode(state.model)
-    return {f"evaluation/{name}": float(value) for name, value in values.items()}
-
-
-def _units(batch_at: Callable[[int], Any], config: TrainingConfig, tokens_per_step: int | None) -> tuple[str, int]:
-    """What to count beside steps, and how many of it a step holds."""
-    if tokens_per_step is not None:
-        return "tokens", tokens_per_step
-    if isinstance(batch_at, Batches):
-        return "samples", batch_at.batch_size * config.accumulate
+def _units(task: _Task) -> tuple[str, int]:
+    """Return what to count besides steps, and how many of it a step processes."""
+    if task.run.tokens_per_step is not None:
+        return "tokens", task.run.tokens_per_step
+    if isinstance(task.batch_at, Batches):
+        return "samples", task.batch_at.batch_size * task.config.accumulate
     return "", 0

@@ -1,4 +1,4 @@
-"""What a run has to say of itself: a line of JSON every few steps, and the same for TensorBoard."""
+"""The metrics of a run: one line of JSON every few steps, and the same for TensorBoard."""
 
 import json
 import math
@@ -17,10 +17,10 @@ FILE_NAME = "metrics.jsonl"
 
 
 class MetricsLog:
-    """The lines of a run, in `history`, and in the folder's metrics.jsonl and tensorboard/ where there is a folder.
+    """Keep a run's lines in `history` and, if there is a folder, in its metrics.jsonl and tensorboard/.
 
-    A run that goes on after `first_step` steps first drops the lines that were written later than its checkpoint:
-    they are about to be written again.
+    A run that continues after `first_step` steps first drops the lines that are newer than its checkpoint, because
+    they will be written again.
     """
 
     def __init__(self, folder: Path | None, first_step: int):
@@ -30,8 +30,8 @@ class MetricsLog:
             return
         self.path = folder / FILE_NAME
         self.history = [line for line in read_metrics(self.path) if line["step"] <= first_step]
-        write_atomically(self.path, "".join(map(_as_line, self.history)).encode())
-        # Imported here, for it takes a moment and a run without a folder has no use for it.
+        write_atomically(self.path, "".join(map(_to_line, self.history)).encode())
+        # Imported here because the import takes a moment, and a run without a folder does not need it.
         from torch.utils.tensorboard import SummaryWriter
 
         with disk_errors(folder / "tensorboard"):
@@ -41,19 +41,19 @@ class MetricsLog:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Add a line. JSON knows no NaN and no infinity: such a value is written as null."""
+        """Add a line. JSON has no NaN and no infinity: such a value is written as null."""
         line = {"step": step} | {key: value if math.isfinite(value) else None for key, value in values.items()}
         self.history.append(line)
         if self.folder is None:
             return
         with disk_errors(self.path):
-            self.file.write(_as_line(line))
+            self.file.write(_to_line(line))
             self.file.flush()
             for key, value in values.items():
                 self.board.add_scalar(key, value, step)
 
     def sync(self) -> None:
-        """Make sure that the lines are on the disk, before a checkpoint claims that they are."""
+        """Flush the lines to the disk. Call this before a checkpoint that assumes they are there."""
         if self.folder is not None:
             with disk_errors(self.path):
                 os.fsync(self.file.fileno())
@@ -66,67 +66,68 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Return the lines of a metrics.jsonl, [] where there is none.
+    """Return the lines of a metrics.jsonl, [] when the file does not exist.
 
-    A last line that was cut short is left out; so is one in the midst that is damaged, with a warning.
+    A last line that was cut short is left out. A damaged line before it is left out with a warning.
     """
-    written = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+    raw_lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     lines = []
-    for number, line in enumerate(written, 1):
+    for number, line in enumerate(raw_lines, 1):
         try:
             lines.append(json.loads(line))
         except json.JSONDecodeError:
-            if number < len(written):
+            if number < len(raw_lines):
                 print(f"warning: line {number} of {path} is damaged and left out", file=sys.stderr, flush=True)
     return lines
 
 
 def curve_from_history(history: Iterable[Mapping[str, float]], key: str) -> tuple[list[int], list[float]]:
-    """Return the steps at which a training log has `key`, and the values: a curve to draw.
+    """Return the steps at which a training log has `key`, and the values: a curve to plot.
 
     Raises ValueError when no line has it.
     """
     lines = list(history)
-    having = [line for line in lines if line.get(key) is not None]
-    if not having:
-        known = sorted({name for line in lines for name in line})
-        raise ValueError(f"no line of the log has {key!r}; there are {', '.join(known)}")
-    return [line["step"] for line in having], [line[key] for line in having]
+    lines_with_key = [line for line in lines if line.get(key) is not None]
+    if not lines_with_key:
+        names = sorted({name for line in lines for name in line})
+        raise ValueError(f"no line of the log has {key!r}; there are {', '.join(names)}")
+    return [int(line["step"]) for line in lines_with_key], [line[key] for line in lines_with_key]
 
 
-class Window:
-    """Means of what was measured since the last line of the log.
+class MetricMeans:
+    """Accumulate metrics into means since the log's last line.
 
-    The sums live in a dictionary that a checkpoint can hold, so that a run that is cut between two lines
-    goes on to write the very same next line.
+    The sums are a dictionary that a checkpoint can hold, so that a run that is cut between two lines continues to
+    write the same next line.
     """
 
     def __init__(self, sums: dict[str, float]):
         self.sums = sums
 
     def add(self, values: Mapping[str, float | Tensor]) -> None:
+        """Add one value for each metric."""
         for key, value in values.items():
             number = value.item() if isinstance(value, Tensor) else value
             self.sums[key] = self.sums.get(key, 0.0) + number
             self.sums[f"{key}/count"] = self.sums.get(f"{key}/count", 0) + 1
 
-    def take(self) -> dict[str, float]:
-        """Return the means, over all processes where there are several, and begin anew."""
-        sums = mean_sums(self.sums)
+    def pop(self) -> dict[str, float]:
+        """Return the means, over all processes if there are several, and start again from nothing."""
+        sums = average_sums(self.sums)
         means = {key: sums[key] / sums[f"{key}/count"] for key in sums if not key.endswith("/count")}
         self.sums.clear()
         return means
 
 
-def mean_sums(sums: Mapping[str, float]) -> dict[str, float]:
-    """The mean of the sums that the processes have gathered, name by name; not all need have met the same names.
+def average_sums(sums: Mapping[str, float]) -> dict[str, float]:
+    """Return the mean over the processes of the sums they have gathered; they need not have the same names.
 
-    Means, so that they are what one process would have gathered, and another number of processes can go on with them.
+    Means are what a single process would have gathered, so that another number of processes can continue with them.
     """
     parts = gather_values(dict(sums))
     names = dict.fromkeys(key for part in parts for key in part)
     return {key: sum(part.get(key, 0) for part in parts) / len(parts) for key in names} if parts[1:] else parts[0]
 
 
-def _as_line(values: dict) -> str:
+def _to_line(values: dict) -> str:
     return json.dumps(values) + "\n"

@@ -1,4 +1,4 @@
-"""A run seen from outside: a bar on a terminal, plain lines in a log, or a small file that a parent process reads."""
+"""The progress of a run: a bar on a terminal, plain lines in a log, or a small file that a parent process reads."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ from rich.text import Text
 from shared.distributed import is_main
 from shared.training.memory import peak_memory
 
-# A job's process finds here the file into which it should report, instead of printing (see jobs.py).
+# If this variable names a file, a run reports its progress there instead of printing it (see shared/course/jobs.py).
 REPORT_VARIABLE = "TRAINING_PROGRESS_FILE"
 
 
 class Display(Protocol):
-    """What shows a run: told after each step how far it is."""
+    """Show a run's progress. The loop calls `update` after each step."""
 
     def update(self, step: int, loss: float, learning_rate: float) -> None: ...
 
@@ -34,22 +34,26 @@ class Display(Protocol):
 
 @dataclass
 class Pace:
-    """How a run goes: its length, its speed over the last few seconds, its learning rate, its memory.
+    """Track a run's length, its speed over the last few seconds, its learning rate and its memory.
 
-    Of the last few seconds, so that a slow first step (compilation) is soon forgotten.
+    The speed covers only the last few seconds, so that a slow first step (compilation) soon stops to count.
+
+    unit            what is counted besides steps: tokens, samples, …
+    units_per_step  how many of them a step processes
     """
 
     step: int
     steps: int
-    unit: str = ""  # what is counted beside steps: tokens, samples, …
+    unit: str = ""
     units_per_step: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.marks = deque([(time.monotonic(), self.step)], maxlen=25)
         self.learning_rate, self.memory = 0.0, 0
 
     def mark(self, step: int, learning_rate: float) -> None:
+        """Record that a step has ended."""
         self.step, self.learning_rate = step, learning_rate
         now = time.monotonic()
         if now - self.marks[-1][0] >= 0.2 or len(self.marks) == 1:
@@ -62,47 +66,44 @@ class Pace:
         return (last - first) / (end - start) if end > start else 0.0
 
     def __str__(self) -> str:
-        """What comes last gives way first where the terminal is narrow."""
+        """Return the pace as text; a narrow terminal cuts it from the end."""
         speed = self.steps_per_second
-        text = pace_text(speed, self.steps - self.step, self.unit, self.units_per_step)
+        text = format_pace(speed, self.steps - self.step, self.unit, self.units_per_step)
         return f"{text} · lr {self.learning_rate:.1e} · {self.memory / 1e6:,.0f} MB" if speed else text
 
 
-def open_display(
-    label: str, step: int, steps: int, unit: str, units_per_step: int, device: torch.device | None = None
-) -> Display:
-    """Choose the display for where this process's output goes, and show the run's beginning at once."""
-    pace = Pace(step, steps, unit, units_per_step, device or torch.device("cpu"))
+def open_display(label: str, pace: Pace) -> Display:
+    """Choose the display that suits this process's output, and show the start of the run at once."""
     if not is_main():
-        return Nothing()
+        return NoDisplay()
     if report := os.environ.get(REPORT_VARIABLE):
-        return ReportFile(Path(report), label, pace)
+        return FileDisplay(Path(report), label, pace)
     if sys.stderr.isatty():
-        return TerminalBar(label, pace)
-    return PlainLines(label, pace)
+        return BarDisplay(label, pace)
+    return LineDisplay(label, pace)
 
 
-def pace_text(steps_per_second: float, steps_left: int, unit: str, units_per_step: int) -> str:
-    """Say how long a run has to go and how fast it is: "0:07 left · 52.1 steps/s · 6,669 samples/s"."""
+def format_pace(steps_per_second: float, steps_left: int, unit: str, units_per_step: int) -> str:
+    """Format the time left and the speed of a run: "0:07 left · 52.1 steps/s · 6,669 samples/s"."""
     if not steps_per_second:
         return "starting"
     steps = f"{steps_per_second:.3g} steps/s" if steps_per_second < 100 else f"{steps_per_second:,.0f} steps/s"
-    parts = [f"{clock(steps_left / steps_per_second)} left", steps]
+    parts = [f"{format_duration(steps_left / steps_per_second)} left", steps]
     return " · ".join([*parts, f"{steps_per_second * units_per_step:,.0f} {unit}/s"] if units_per_step else parts)
 
 
-def clock(seconds: float) -> str:
-    """Write a duration as 0:07, 12:30 or 2:05:00."""
+def format_duration(seconds: float) -> str:
+    """Format a duration as 0:07, 12:30 or 2:05:00."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def bar_columns(names: Sequence[str]) -> tuple[ProgressColumn, ...]:
-    """Columns of a live display: name, bar, and a text that gives way (from its end) where the terminal is narrow."""
-    room = min(28, max(map(len, names)))
+    """Return the columns of a live display: name, bar, and a text that a narrow terminal cuts from its end."""
+    width = min(28, max(map(len, names)))
     return (
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, width=room)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, width=width)),
         BarColumn(bar_width=12, table_column=Column(no_wrap=True, width=12)),
         _OneLine("{task.fields[state]}", markup=False, table_column=Column()),
     )
@@ -117,8 +118,8 @@ class _OneLine(TextColumn):
         return text
 
 
-class Nothing:
-    """What all processes but the main one show."""
+class NoDisplay:
+    """Show nothing, in all processes but the main one."""
 
     def update(self, step: int, loss: float, learning_rate: float) -> None:
         pass
@@ -127,8 +128,8 @@ class Nothing:
         pass
 
 
-class TerminalBar:
-    """A live bar: label, bar, step, loss, pace."""
+class BarDisplay:
+    """Show a live bar: label, bar, step, loss, pace."""
 
     def __init__(self, label: str, pace: Pace):
         self.pace = pace
@@ -140,27 +141,26 @@ class TerminalBar:
 
     def update(self, step: int, loss: float, learning_rate: float) -> None:
         self.pace.mark(step, learning_rate)
-        self.progress.update(
-            self.task, completed=step, state=f"{step}/{self.pace.steps} · loss {loss:.4f} · {self.pace}"
-        )
+        state = f"{step}/{self.pace.steps} · loss {loss:.4f} · {self.pace}"
+        self.progress.update(self.task, completed=step, state=state)
 
     def close(self) -> None:
         self.progress.stop()
 
 
-class PlainLines:
-    """A line now and then: at the start, after 2 s, then at ever longer intervals up to a minute, and at the end."""
+class LineDisplay:
+    """Print a line at the start, after 2 s, then at growing intervals of up to a minute, and at the end."""
 
     def __init__(self, label: str, pace: Pace):
         self.label, self.pace = label or "training", pace
-        self.wait, self.due = 2.0, time.monotonic() + 2.0
+        self.interval, self.due = 2.0, time.monotonic() + 2.0
         self._print(f"step {pace.step}/{pace.steps}, starting")
 
     def update(self, step: int, loss: float, learning_rate: float) -> None:
         self.pace.mark(step, learning_rate)
         if (now := time.monotonic()) >= self.due or step == self.pace.steps:
-            self.wait = min(60.0, self.wait * 1.5)
-            self.due = now + self.wait
+            self.interval = min(60.0, self.interval * 1.5)
+            self.due = now + self.interval
             self._print(f"step {step}/{self.pace.steps}, loss {loss:.4f}, {self.pace}")
 
     def close(self) -> None:
@@ -170,8 +170,8 @@ class PlainLines:
         print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
 
-class ReportFile:
-    """A JSON file, renewed at most four times a second, from which the parent process draws this job's bar."""
+class FileDisplay:
+    """Write a JSON file, at most four times per second, from which the parent process draws this job's bar."""
 
     def __init__(self, path: Path, label: str, pace: Pace):
         self.path, self.label, self.pace = path, label, pace
@@ -190,6 +190,6 @@ class ReportFile:
         self.due = time.monotonic() + 0.25
         report = {"label": self.label, "step": step, "steps": self.pace.steps, "loss": loss, "pace": str(self.pace)}
         temporary = self.path.with_name(self.path.name + ".part")
-        with contextlib.suppress(OSError):  # a display is never worth ending a run for; the checkpoint will complain
+        with contextlib.suppress(OSError):  # a display must not end a run; the checkpoint will report a full disk
             temporary.write_text(json.dumps(report), encoding="utf-8")
             os.replace(temporary, self.path)

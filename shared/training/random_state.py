@@ -1,4 +1,4 @@
-"""Every source of chance that a training step may draw from: set, read and put back."""
+"""The random generators that a training step may draw from: seed, read and restore them."""
 
 import contextlib
 import random
@@ -10,49 +10,52 @@ from torch import Tensor
 
 
 def seed_everything(seed: int, *, process: int = 0) -> None:
-    """Set all sources. Processes draw apart from each other, or their rows would share one dropout mask; the first
-    draws as a process alone does."""
+    """Seed the generators of Python, NumPy and PyTorch.
+
+    Each process gets its own stream, so that they do not share one dropout mask. Process 0 gets the same stream
+    as a run with a single process.
+    """
     if process:
         seed = int(np.random.SeedSequence([seed, process]).generate_state(1)[0])
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 – augmentation of others may draw from it
-    torch.manual_seed(seed)  # every device's generator too
+    np.random.seed(seed % 2**32)  # noqa: NPY002 – third-party augmentation may draw from it
+    torch.manual_seed(seed)  # seeds every device's generator too
 
 
-def random_tensors(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of PyTorch's generators: the CPU's, and that of `device` where it has its own."""
+def generator_states(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of PyTorch's generators: the CPU's, and that of `device` if it has its own."""
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
         states["device"] = torch.get_device_module(device).get_rng_state().cpu()
     return states
 
 
-def random_numbers() -> dict[str, list]:
-    """Return the states of Python's and NumPy's generators, as plain lists."""
+def python_random_states() -> dict[str, list]:
+    """Return the states of Python's and NumPy's generators, as lists that JSON can hold."""
     version, words, spare = random.getstate()
-    name, keys, place, has_spare, spare_normal = np.random.get_state()  # noqa: NPY002
+    name, keys, position, has_spare, spare_normal = np.random.get_state()  # noqa: NPY002
     return {
         "python": [version, list(words), spare],
-        "numpy": [name, keys.tolist(), place, has_spare, spare_normal],
+        "numpy": [name, keys.tolist(), position, has_spare, spare_normal],  # type: ignore[attr-defined]
     }
 
 
-def restore_random(tensors: dict[str, Tensor], numbers: dict[str, list], device: torch.device) -> None:
-    """Put back what `random_tensors` and `random_numbers` returned."""
-    version, words, spare = numbers["python"]
+def restore_random_states(generators: dict[str, Tensor], python_states: dict[str, list], device: torch.device) -> None:
+    """Restore what `generator_states` and `python_random_states` returned."""
+    version, words, spare = python_states["python"]
     random.setstate((version, tuple(words), spare))
-    name, keys, *rest = numbers["numpy"]
+    name, keys, *rest = python_states["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(tensors["cpu"])
-    if "device" in tensors and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(tensors["device"])
+    torch.set_rng_state(generators["cpu"])
+    if "device" in generators and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(generators["device"])
 
 
 @contextlib.contextmanager
-def chance_undisturbed(device: torch.device) -> Iterator[None]:
-    """On leaving, every source goes on as if nothing had been drawn within this context."""
-    tensors, numbers = random_tensors(device), random_numbers()
+def preserve_random_states(device: torch.device) -> Iterator[None]:
+    """Restore all generators on leaving this context, as if nothing had been drawn in it."""
+    generators, python_states = generator_states(device), python_random_states()
     try:
         yield
     finally:
-        restore_random(tensors, numbers, device)
+        restore_random_states(generators, python_states, device)

@@ -1,7 +1,7 @@
-"""The learning rate over a run, as pure functions of the step.
+"""Learning-rate schedules as pure functions of the step.
 
-A schedule says which share of the peak learning rate holds at a step. It keeps no state, so there is
-nothing in it to save or to restore: the step alone brings it back.
+A schedule returns the fraction of the peak learning rate that applies at a step. It has no state, so a checkpoint
+does not need to save it: the step number is enough.
 """
 
 import math
@@ -11,35 +11,35 @@ Schedule = Callable[[int, int, int], float]
 
 
 def warmup(step: int, warmup_steps: int) -> float:
-    """Rise in a straight line and arrive at 1 in the last warm-up step; 1 from there on.
+    """Rise linearly to 1, which is reached in the last warm-up step, and stay there.
 
-    The first step already takes 1 / warmup_steps: a step at rate zero would be a batch wasted.
+    The first step already has 1 / warmup_steps: at a rate of zero its batch would be wasted.
     """
     return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
 
 
 def constant(step: int, steps: int, warmup_steps: int = 0) -> float:
-    """Warm up, then stay."""
+    """Warm up, then stay at 1."""
     return warmup(step, warmup_steps)
 
 
 def cosine(step: int, steps: int, warmup_steps: int = 0) -> float:
-    """Warm up, then fall along half a cosine that would reach zero just after the last step (arXiv:1608.03983, eq. 5)."""
+    """Warm up, then decay along half a cosine that reaches zero just after the last step (arXiv:1608.03983, eq. 5)."""
     if step < warmup_steps:
         return warmup(step, warmup_steps)
-    done = (step - warmup_steps) / max(1, steps - warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    progress = (step - warmup_steps) / max(1, steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def warmup_stable_decay(step: int, steps: int, warmup_steps: int = 0, decay_share: float = 0.2) -> float:
-    """Warm up, stay, and fall in a straight line over the last `decay_share` of the steps (arXiv:2404.06395, section 4).
+def warmup_stable_decay(step: int, steps: int, warmup_steps: int = 0, decay_fraction: float = 0.2) -> float:
+    """Warm up, stay at 1, then decay linearly over the last `decay_fraction` of the steps (arXiv:2404.06395, sec. 4).
 
-    Until the decay begins nothing depends on how long the run will be: one stable run can be continued,
-    and decayed at several lengths.
+    Nothing depends on the length of the run until the decay begins: one stable run can be continued, and decayed at
+    several lengths.
     """
-    decay_steps = max(1, round(decay_share * steps))
-    left = (steps - step) / decay_steps
-    return min(warmup(step, warmup_steps), max(0.0, left))
+    decay_steps = max(1, round(decay_fraction * steps))
+    remaining = (steps - step) / decay_steps
+    return min(warmup(step, warmup_steps), max(0.0, remaining))
 
 
 SCHEDULES: dict[str, Schedule] = {"constant": constant, "cosine": cosine, "wsd": warmup_stable_decay}

@@ -1,8 +1,9 @@
-"""A folder that holds a whole run: each process writes its own shares, and any number of processes can read them.
+"""Checkpoints of several processes: a folder to which each writes its shards and from which any number can read.
 
-`torch.distributed.checkpoint` splits and joins the tensors. Its usual storage pickles; we use its Hugging Face storage,
-plain safetensors files that say in their header which part of which tensor they hold. A file training.json says the
-rest, with the checksum of every file, and is written last: a folder without it was never finished.
+`torch.distributed.checkpoint` (DCP) splits, writes, reads and reshards the tensors. Its default storage uses pickle, so
+its Hugging Face storage is used instead: plain safetensors files that say which part of which tensor they hold.
+DCP has no checksums and no atomic commit. The file training.json adds both: it holds the rest of the state and the
+checksum of every file, and is written last. A folder without it is unfinished.
 """
 
 import json
@@ -20,42 +21,50 @@ from torch import Tensor, nn
 from shared.atomic import disk_errors, write_atomically
 from shared.distributed import gather_values, is_main, rank, world_size
 from shared.errors import CourseError
-from shared.training.checkpoint import (
+from shared.training.metrics import average_sums
+from shared.training.random_state import generator_states, python_random_states, restore_random_states
+from shared.training.training_state import (
     DamagedCheckpoint,
     TrainingState,
     check_fit,
     check_settings,
+    model_tensors,
     module_tensors,
     restore_optimizer,
+    select_prefix,
+    select_weights,
     state_tensors,
-    under,
 )
-from shared.training.metrics import mean_sums
-from shared.training.random_state import random_numbers, random_tensors, restore_random
 
 HEADER, PREFIX, UNFINISHED, DAMAGED = "training.json", "checkpoint-", "unfinished-", "damaged-"
 
 
-def sharded_checkpoints(folder: Path) -> list[Path]:
-    """The finished checkpoints of a run's folder, the newest first. (One that a person has renamed is left to them.)"""
+def list_sharded_checkpoints(folder: Path) -> list[Path]:
+    """Return the finished checkpoints in a run's folder, newest first, except those that someone has renamed."""
     finished = [path.parent for path in folder.glob(f"{PREFIX}*/{HEADER}")]
     return sorted((path for path in finished if path.name.removeprefix(PREFIX).isdigit()), key=step_of, reverse=True)
 
 
 def step_of(path: Path) -> int:
+    """Return the step that the name of a sharded checkpoint states."""
     return int(path.name.removeprefix(PREFIX))
 
 
-def remove_sharded(paths: Iterable[Path]) -> None:
-    """Remove checkpoints; the header goes first, so that a half-removed one is none."""
+def sharded_path(folder: Path, step: int) -> Path:
+    """Return the path of the checkpoint of a step."""
+    return folder / f"{PREFIX}{step:08}"
+
+
+def remove_sharded_checkpoints(paths: Iterable[Path]) -> None:
+    """Remove checkpoints. The header goes first, so that a partly removed one counts as unfinished."""
     for path in paths:
         with disk_errors(path):
             (path / HEADER).unlink(missing_ok=True)
             shutil.rmtree(path)
 
 
-def set_aside(paths: Iterable[Path]) -> None:
-    """Rename damaged checkpoints, so that they take no other's place and whoever wants to can look at them."""
+def set_aside_sharded_checkpoints(paths: Iterable[Path]) -> None:
+    """Rename damaged checkpoints, so that they do not block a name and can still be inspected."""
     for path in paths:
         aside = path.with_name(DAMAGED + path.name)
         with disk_errors(path):
@@ -66,116 +75,110 @@ def set_aside(paths: Iterable[Path]) -> None:
 # ── Saving ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def staged(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Copy on the CPU what this process holds of `state`, and what the header will say. All processes call this alike."""
-    tensors = state_tensors(state) | {
-        f"random.{rank()}.{name}": value for name, value in random_tensors(state.device).items()
-    }
+def stage_state(state: TrainingState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return a copy on the CPU of what this process holds of `state`, and the header. All processes must call this."""
+    generators = {f"random.{rank()}.{name}": value for name, value in generator_states(state.device).items()}
     header = {
         "step": state.step,
         "seconds": state.seconds,
-        "sums": mean_sums(state.sums),
+        "sums": average_sums(state.sums),
         "settings": state.settings,
-        "random": gather_values(random_numbers()),  # one entry for each process
+        "random": gather_values(python_random_states()),  # one entry for each process
     }
-    # `clone` also where the CPU is where they are: training goes on while these are being written.
-    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, header
+    # `clone` even for tensors on the CPU, because training continues while these are being written.
+    tensors = {name: value.detach().cpu().clone() for name, value in (state_tensors(state) | generators).items()}
+    return tensors, header
 
 
-def write_sharded(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], group: Any) -> None:
-    """Write what all processes have staged to the folder `path`: under another name, which is changed when all is there.
+def write_sharded_checkpoint(path: Path, tensors: dict[str, Tensor], header: dict[str, Any], group: Any) -> None:
+    """Write what all processes have staged to the folder `path`, under a temporary name until everything is there.
 
-    `group` is a process group for this alone, so that the training's own traffic may go on meanwhile.
-    Raises CourseError, in every process alike, when a disk refuses; nothing has changed then but for a folder of another
-    name.
+    `group` is a process group for this purpose only, so that training can communicate at the same time.
+    Raises CourseError, in every process alike, when a disk refuses; only a folder with another name is changed then.
     """
-    from torch.distributed import checkpoint as storage  # here and below, for one process alone need not wait for it
+    from torch.distributed import checkpoint as dcp  # here and below, because a single process need not load it
 
     unfinished = path.with_name(UNFINISHED + path.name)
-    writer = storage.HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
+    writer = dcp.HuggingFaceStorageWriter(str(unfinished), save_distributed=True)
     try:
-        storage.save(tensors, storage_writer=writer, process_group=group)
-    except storage.api.CheckpointException as error:
-        raise _in_words(path, error) from error
-    mine = {file.name: _size_and_checksum(file) for file in unfinished.glob(f"shard-{rank() + 1:05}-*")}
-    files = {name: value for part in gather_values(mine, group) for name, value in part.items()}
-    refused = None
+        dcp.save(tensors, storage_writer=writer, process_group=group)
+    except dcp.api.CheckpointException as error:
+        raise _write_error(path, error) from error
+    own_files = {file.name: _size_and_checksum(file) for file in unfinished.glob(f"shard-{rank() + 1:05}-*")}
+    files = {name: value for part in gather_values(own_files, group) for name, value in part.items()}
+    message = None
     if is_main():
         try:
-            _finish(unfinished, path, header | {"files": files})
+            _commit(unfinished, path, header | {"files": files})
         except CourseError as error:
-            refused = str(error)
-    # Nobody takes it for saved before it is.
-    if refused := next(filter(None, gather_values(refused, group)), None):
-        raise CourseError(refused)
+            message = str(error)
+    # All processes wait here, so that none reports the checkpoint as saved before it is.
+    if message := next(filter(None, gather_values(message, group)), None):
+        raise CourseError(message)
 
 
-def _finish(unfinished: Path, path: Path, header: dict[str, Any]) -> None:
+def _commit(unfinished: Path, path: Path, header: dict[str, Any]) -> None:
+    """Write the header and give the folder its final name."""
     content = json.dumps({"training": header, "checksum": _header_checksum(header)})
     write_atomically(unfinished / HEADER, content.encode())
     with disk_errors(path):
         if path.exists():
-            remove_sharded([path])
+            remove_sharded_checkpoints([path])
         os.replace(unfinished, path)
 
 
-def _in_words(path: Path, error: Any) -> Exception:
+def _write_error(path: Path, error: Any) -> Exception:
     process, (cause, _) = next(iter(error.failures.items()))
     if not isinstance(cause, OSError):
         return RuntimeError(str(cause))
     return CourseError(
         f"cannot write {path}: {cause.strerror or cause} (process {process}). "
-        "What was saved before is untouched: make room or set the permissions right, then go on with RESUME=1"
+        "What was saved before is untouched: make room or set the permissions right, then continue with RESUME=1"
     )
 
 
 # ── Loading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def load_sharded(path: Path, state: TrainingState) -> None:
-    """Bring `state`, freshly built, to where the run that wrote `path` was, however many processes either has.
+def load_sharded_checkpoint(path: Path, state: TrainingState) -> None:
+    """Bring `state`, freshly built, to the state that was saved in `path`, for any number of processes then and now.
 
-    Random states are per process: a process whose number the writing run did not have keeps its fresh one.
+    Random states are per process: a process whose rank the saving run did not have keeps its initial one.
     Raises DamagedCheckpoint and CourseError as `load_checkpoint` does, in every process alike.
     """
-    header, given = read_header(path), read_index(path)
+    header, saved = read_header(path), read_tensor_specs(path)
     check_settings(path, header["settings"], state.settings)
-    tensors = {f"model.{name}": tensor.detach() for name, tensor in module_tensors(state.model).items()}
-    if state.ema is not None:
-        tensors |= {f"average.{name}": tensor.detach() for name, tensor in module_tensors(state.ema.average).items()}
-    parts = {name: meta for name, meta in given.items() if name.startswith(("model.", "average."))}
-    check_fit(path, tensors, parts)
-    tensors |= _room_for_optimizers(state.model, given)
+    tensors = {name: tensor.detach() for name, tensor in model_tensors(state).items()}
+    check_fit(path, tensors, {name: spec for name, spec in saved.items() if name.startswith(("model.", "average."))})
+    tensors |= _empty_optimizer_tensors(state.model, saved)
     own_random = f"random.{rank()}."
     tensors |= {
-        name: torch.empty_like(meta, device="cpu") for name, meta in given.items() if name.startswith(own_random)
+        name: torch.empty_like(spec, device="cpu") for name, spec in saved.items() if name.startswith(own_random)
     }
 
-    _read(path, tensors)
+    _read_into(path, tensors)
     for optimizer in state.optimizers:
         restore_optimizer(optimizer, state.model, tensors)
     if rank() < len(header["random"]):
-        restore_random(under(own_random, tensors), header["random"][rank()], state.device)
+        restore_random_states(select_prefix(own_random, tensors), header["random"][rank()], state.device)
     state.step, state.seconds, state.sums = header["step"], header["seconds"], header["sums"]
 
 
 def load_sharded_weights(model: nn.Module, path: Path, *, average: bool) -> nn.Module:
-    """Put the weights, or the averaged ones, into a plain `model` and return it. Raises CourseError when they don't fit."""
+    """Copy the weights (with `average`, the averaged ones) from the folder `path` into `model` and return it."""
     read_header(path)
+    saved = select_weights(path, read_tensor_specs(path), average)
+    targets = module_tensors(model)
+    check_fit(path, targets, saved)
     prefix = "average." if average else "model."
-    given = under(prefix, read_index(path))
-    if average and not given:
-        raise CourseError(f"{path} holds no averaged weights: it was trained without ema_decay")
-    wanted = module_tensors(model)
-    check_fit(path, wanted, given)
-    _read(path, {prefix + name: tensor.detach() for name, tensor in wanted.items()})
+    _read_into(path, {prefix + name: tensor.detach() for name, tensor in targets.items()})
     return model
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return what training.json says, after checking every file against it, each process its part of them.
+    """Return the content of training.json after verifying every file's checksum; each process verifies some of them.
 
-    Raises DamagedCheckpoint, in every process.
+    Raises DamagedCheckpoint in every process, and CourseError when there is no checkpoint.
     """
     try:
         content = json.loads((path / HEADER).read_text(encoding="utf-8"))
@@ -190,40 +193,40 @@ def read_header(path: Path) -> dict[str, Any]:
         if not (path / name).exists() or _size_and_checksum(path / name) != recorded:
             damaged.append(name)
     if damaged := sorted({name for part in gather_values(damaged) for name in part}):
-        raise DamagedCheckpoint(f"{path} is damaged: not as they were written are {', '.join(damaged)}")
+        raise DamagedCheckpoint(f"{path} is damaged: these files are not as they were written: {', '.join(damaged)}")
     return header
 
 
-def read_index(path: Path) -> dict[str, Tensor]:
-    """Name, shape and type of every tensor in a checkpoint, as tensors without content."""
-    from torch.distributed import checkpoint as storage
+def read_tensor_specs(path: Path) -> dict[str, Tensor]:
+    """Return name, shape and type of every tensor in a checkpoint, as tensors on the meta device."""
+    from torch.distributed import checkpoint as dcp
 
-    entries = storage.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
+    entries: dict[str, Any] = dcp.HuggingFaceStorageReader(str(path)).read_metadata().state_dict_metadata
     return {
         name: torch.empty(entry.size, dtype=entry.properties.dtype, device="meta") for name, entry in entries.items()
     }
 
 
-def _room_for_optimizers(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Empty tensors for the optimizers' state, shared out as the parameters are that they belong to."""
-    parameters, room = dict(model.named_parameters()), {}
-    for name, meta in under("optimizer.", given).items():
+def _empty_optimizer_tensors(model: nn.Module, saved: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors to read the optimizers' state into, sharded like the parameters that they belong to."""
+    parameters, tensors = dict(model.named_parameters()), {}
+    for name, spec in select_prefix("optimizer.", saved).items():
         parameter = parameters[name.rsplit(".", 1)[0]].detach()
-        # A moment is as large as its parameter; the number of steps is one number.
-        like = parameter if meta.shape == parameter.shape else meta.new_empty(meta.shape, device=parameter.device)
-        room[f"optimizer.{name}"] = torch.zeros_like(like, dtype=meta.dtype)
-    return room
+        # A moment has the parameter's shape; a step count is one number.
+        like = parameter if spec.shape == parameter.shape else spec.new_empty(spec.shape, device=parameter.device)
+        tensors[f"optimizer.{name}"] = torch.zeros_like(like, dtype=spec.dtype)
+    return tensors
 
 
-def _read(path: Path, tensors: dict[str, Tensor]) -> None:
-    from torch.distributed import checkpoint as storage
+def _read_into(path: Path, tensors: dict[str, Tensor]) -> None:
+    from torch.distributed import checkpoint as dcp
 
-    reader = storage.HuggingFaceStorageReader(str(path))
+    reader = dcp.HuggingFaceStorageReader(str(path))
     try:
-        with warnings.catch_warnings():  # that there is one process, where there is
-            warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-            storage.load(tensors, storage_reader=reader, no_dist=world_size() == 1)
-    except storage.api.CheckpointException as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # true for a single process
+            dcp.load(tensors, storage_reader=reader, no_dist=world_size() == 1)
+    except dcp.api.CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         raise CourseError(f"cannot read {path}: {cause}") from error
 
@@ -231,8 +234,8 @@ def _read(path: Path, tensors: dict[str, Tensor]) -> None:
 def _size_and_checksum(file: Path) -> list[int]:
     checksum = 0
     with open(file, "rb") as content:
-        while piece := content.read(1 << 20):
-            checksum = zlib.crc32(piece, checksum)
+        while chunk := content.read(1 << 20):
+            checksum = zlib.crc32(chunk, checksum)
     return [file.stat().st_size, checksum]
 
 

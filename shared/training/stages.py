@@ -1,4 +1,4 @@
-"""Stages: which parts of a model learn, and for how many steps."""
+"""Stages of a run: which parameters train, and for how many steps."""
 
 import contextlib
 import fnmatch
@@ -10,9 +10,9 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Stage:
-    """For `steps` steps, only the parameters whose names match one of the patterns `trainable` learn.
+    """Train only the parameters whose names match one of the patterns `trainable`, for `steps` steps.
 
-    Patterns are those of a shell: `Stage(500, ("projector.*",))`, then `Stage(1000, ("projector.*", "decoder.*"))`.
+    Patterns are shell patterns: `Stage(500, ("projector.*",))`, then `Stage(1000, ("projector.*", "decoder.*"))`.
     """
 
     steps: int
@@ -20,10 +20,10 @@ class Stage:
 
 
 def check_stages(stages: tuple[Stage, ...], steps: int, model: nn.Module) -> None:
-    """Raise ValueError when the stages don't add up to the run, or a pattern names nothing in the model."""
+    """Raise ValueError when the stages do not add up to `steps`, or a pattern matches no parameter."""
     if stages and sum(stage.steps for stage in stages) != steps:
         lengths = " + ".join(str(stage.steps) for stage in stages)
-        raise ValueError(f"the stages last {lengths} steps and the run {steps}; make them add up")
+        raise ValueError(f"the stages have {lengths} steps and the run has {steps}; make them add up")
     names = [name for name, _ in model.named_parameters()]
     for pattern in (pattern for stage in stages for pattern in stage.trainable):
         if not fnmatch.filter(names, pattern):
@@ -40,15 +40,15 @@ def stage_at(stages: tuple[Stage, ...], step: int) -> Stage | None:
 
 
 def enter_stage(model: nn.Module, stage: Stage) -> None:
-    """Freeze and unfreeze: a frozen parameter gets no gradient, and without one no optimizer touches it."""
+    """Freeze and unfreeze parameters. A frozen one gets no gradient, and without one no optimizer changes it."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(fnmatch.fnmatch(name, pattern) for pattern in stage.trainable))
 
 
-def training_mode(model: nn.Module) -> None:
-    """Like `model.train()`, but a part of which every parameter is frozen stays in evaluation mode.
+def set_training_mode(model: nn.Module) -> None:
+    """Call `model.train()`, but leave a module whose parameters are all frozen in evaluation mode.
 
-    A frozen part is a fixed function: no dropout inside, and running averages that stand still too.
+    A frozen module is a fixed function: it applies no dropout, and its running averages do not change.
     """
     model.train()
     for module in model.modules():
@@ -58,11 +58,11 @@ def training_mode(model: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def frozen_parts_restored(model: nn.Module) -> Iterator[None]:
-    """On leaving, what was free and what was frozen before is so again: stages end with the run."""
+def restore_frozen_parameters(model: nn.Module) -> Iterator[None]:
+    """Restore on leaving this context which parameters are frozen, because stages end with the run."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         yield
     finally:
-        for parameter, learns in before:
-            parameter.requires_grad_(learns)
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
