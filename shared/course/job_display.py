@@ -1,4 +1,4 @@
-"""Jobs seen from outside: a bar per job on a terminal, plain lines elsewhere."""
+"""Displays the progress of jobs: a bar per job on a terminal, plain lines elsewhere."""
 
 import contextlib
 import json
@@ -6,17 +6,32 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from shared.course.job_spec import Job
-from shared.training.progress import bar_columns, clock
+from shared.training.progress import bar_columns, format_duration
+
+LINE_INTERVAL = 15.0  # seconds between two lines about the running jobs
+
+
+class JobDisplay(Protocol):
+    """Show the progress of jobs."""
+
+    def started(self, job: Job) -> None: ...
+
+    def finished(self, job: Job, seconds: float) -> None: ...
+
+    def refresh(self) -> None: ...
+
+    def stopping(self) -> None: ...
 
 
 @contextlib.contextmanager
-def open_job_display(jobs: Sequence[Job], finished: Collection[str]) -> "Iterator[JobLines]":
-    """Show `jobs`, of which those named in `finished` came from the cache."""
+def open_job_display(jobs: Sequence[Job], finished: Collection[str]) -> Iterator[JobDisplay]:
+    """Show `jobs`; those named in `finished` came from the cache."""
     if not sys.stderr.isatty():
         yield JobLines(jobs, finished)
         return
@@ -26,17 +41,17 @@ def open_job_display(jobs: Sequence[Job], finished: Collection[str]) -> "Iterato
 
 
 def read_report(job: Job) -> dict | None:
-    """Return what the training in a job's process last reported, or None when it hasn't yet."""
+    """Return what the training in a job's process last reported, or None if it has not reported yet."""
     try:
         return json.loads((Path(job.folder) / "progress.json").read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         return None
 
 
-def report_text(report: dict | None, seconds: float) -> str:
-    """Say where a job is: "120/400 · loss 1.2345 · 0:05 left · 52 steps/s"; of one that trains nothing, its time so far."""
+def format_report(report: dict | None, seconds: float) -> str:
+    """Format a job's progress as "120/400 · loss 1.2345 · 0:05 left · 52 steps/s"; without a report, its duration."""
     if report is None:
-        return clock(seconds)
+        return format_duration(seconds)
     parts = [report["label"]] if report["label"] else []
     parts.append(f"{report['step']}/{report['steps']}")
     if report["loss"] is not None:
@@ -45,28 +60,28 @@ def report_text(report: dict | None, seconds: float) -> str:
 
 
 class JobLines:
-    """A line when a job starts and when it ends, and one on all that run every 15 seconds."""
+    """Print a line when a job starts and ends, and regularly one for each job that runs."""
 
     def __init__(self, jobs: Sequence[Job], finished: Collection[str]):
-        self.start_of: dict[Job, float] = {}
-        self.due = time.monotonic() + 15.0
+        self.start_times: dict[Job, float] = {}
+        self.due = time.monotonic() + LINE_INTERVAL
         for job in jobs:
             if job.name in finished:
                 self._print(job, "taken from the cache")
 
     def started(self, job: Job) -> None:
-        self.start_of[job] = time.monotonic()
+        self.start_times[job] = time.monotonic()
         self._print(job, "started")
 
     def finished(self, job: Job, seconds: float) -> None:
-        del self.start_of[job]
-        self._print(job, f"done in {clock(seconds)}")
+        del self.start_times[job]
+        self._print(job, f"done in {format_duration(seconds)}")
 
     def refresh(self) -> None:
         if time.monotonic() >= self.due:
-            self.due = time.monotonic() + 15.0
-            for job, start in self.start_of.items():
-                self._print(job, report_text(read_report(job), time.monotonic() - start))
+            self.due = time.monotonic() + LINE_INTERVAL
+            for job, start in self.start_times.items():
+                self._print(job, format_report(read_report(job), time.monotonic() - start))
 
     def stopping(self) -> None:
         print("waiting for the running jobs to save", file=sys.stderr, flush=True)
@@ -76,31 +91,32 @@ class JobLines:
 
 
 class JobBars:
-    """A live bar per job, in the order given."""
+    """Show a live bar per job, in the order of `jobs`."""
 
     def __init__(self, progress: Progress, jobs: Sequence[Job], finished: Collection[str]):
         self.progress = progress
-        self.start_of: dict[Job, float] = {}
-        self.task_of = {}
+        self.start_times: dict[Job, float] = {}
+        self.tasks: dict[str, TaskID] = {}
         for job in jobs:
             done = job.name in finished
             state = "from the cache" if done else "waiting"
-            self.task_of[job.name] = progress.add_task(job.name, total=1, completed=int(done), state=state)
+            self.tasks[job.name] = progress.add_task(job.name, total=1, completed=int(done), state=state)
 
     def started(self, job: Job) -> None:
-        self.start_of[job] = time.monotonic()
+        self.start_times[job] = time.monotonic()
 
     def finished(self, job: Job, seconds: float) -> None:
-        del self.start_of[job]
-        self.progress.update(self.task_of[job.name], total=1, completed=1, state=f"done in {clock(seconds)}")
+        del self.start_times[job]
+        state = f"done in {format_duration(seconds)}"
+        self.progress.update(self.tasks[job.name], total=1, completed=1, state=state)
 
     def refresh(self) -> None:
-        for job, start in self.start_of.items():
+        for job, start in self.start_times.items():
             report = read_report(job)
-            # A job without a training loop has no total: its bar pulses.
+            # Without a training loop there is no total, and the bar pulses.
             step, steps = (report["step"], report["steps"]) if report else (0, None)
-            text = report_text(report, time.monotonic() - start)
-            self.progress.update(self.task_of[job.name], total=steps, completed=step, state=text)
+            text = format_report(report, time.monotonic() - start)
+            self.progress.update(self.tasks[job.name], total=steps, completed=step, state=text)
 
     def stopping(self) -> None:
         self.progress.console.print("waiting for the running jobs to save")

@@ -1,4 +1,4 @@
-"""One job: a function to call in a process of its own, and the fingerprint under which its result is kept."""
+"""One job: a function to call in its own process, and the fingerprint under which its result is cached."""
 
 import hashlib
 import json
@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-READERS = (("shared", "course"), ("shared", "plots"))
+
+# Sources that only read results, so that editing them makes no result stale.
+READER_FOLDERS = (("shared", "course"), ("shared", "plots"))
+READER_FILES = ("lesson.py", "arms.py", "claims.py", "figures.py")
 
 
 @dataclass(frozen=True)
 class Job:
-    """Call `function` ("package.module:name") with `arguments`, which JSON can hold, and `folder` and `resume`.
+    """Describe a call of `function` ("package.module:name"), which measures something, in its own process.
 
-    It returns a dictionary of measurements that JSON can hold. All that it writes lies in `folder`.
+    function   is called as `function(RunContext(seed, data, device, folder, resume), **settings)`
+    arguments  seed, data, device and the settings, as JSON can hold them
+    folder     everything that the job writes is in here
+
+    The function returns a dictionary of measurements that JSON can hold.
     """
 
     name: str
@@ -25,27 +32,38 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal function, arguments and source code: the result would be the same again."""
-        task = json.dumps([self.function, self.arguments, source_hash(self.function)], sort_keys=True)
-        return hashlib.sha256(task.encode()).hexdigest()
+        """Return a hash of function, arguments and source code: jobs with equal fingerprints have equal results."""
+        content = json.dumps([self.function, self.arguments, source_hash(self.function)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def source_hash(function: str) -> str:
-    """Hash the Python sources that a job's function can stand on: shared, data, and its own and earlier lessons.
+    """Return a hash of the Python sources that a job's function can import, directly or not.
 
-    A lesson imports lower-numbered lessons only, so an edit to a later one changes nothing here. Tests don't count,
-    nor does what only reads a job's results: claims, figures, and the course around them.
+    A lesson imports shared, data, itself and lower-numbered lessons; an app imports shared, data, apps and all lessons.
+    Tests are left out, and so is what only reads results: claims, figures, and the course around them. The module of
+    the function itself always counts, whatever its name.
     """
     files = [file for top in ("shared", "data") for file in (ROOT / top).rglob("*.py")]
-    if own := re.match(r"lessons\.lesson_(\d+)", function):
-        for lesson in (ROOT / "lessons").glob("lesson_*"):
-            number = re.match(r"lesson_(\d+)", lesson.name)
-            if number and int(number[1]) <= int(own[1]):
-                files += lesson.rglob("*.py")
+    files += [file for folder in _own_folders(function) for file in folder.rglob("*.py")]
+    own_module = ROOT / (function.partition(":")[0].replace(".", "/") + ".py")
     digest = hashlib.sha256()
     for file in sorted(files):
-        place = file.relative_to(ROOT)
-        reads_results = place.name in ("lesson.py", "arms.py", "claims.py", "figures.py") or place.parts[:2] in READERS
-        if "tests" not in place.parts and "cache" not in place.parts and not reads_results:
-            digest.update(f"{place.as_posix()}\0".encode() + file.read_bytes() + b"\0")
+        parts = file.relative_to(ROOT).parts
+        is_reader = file.name in READER_FILES or parts[:2] in READER_FOLDERS
+        is_source = "tests" not in parts and "cache" not in parts and not is_reader
+        if is_source or file == own_module:
+            digest.update(f"{'/'.join(parts)}\0".encode() + file.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _own_folders(function: str) -> list[Path]:
+    """Return the folders of lessons and apps that the function's module may import."""
+    lessons = sorted((ROOT / "lessons").glob("lesson_*"))
+    if function.startswith("apps."):
+        return [*lessons, ROOT / "apps"]
+    lesson_number = re.match(r"lessons\.lesson_(\d+)", function)
+    if lesson_number is None:
+        return []
+    numbers = {folder: re.match(r"lesson_(\d+)", folder.name) for folder in lessons}
+    return [folder for folder, number in numbers.items() if number and int(number[1]) <= int(lesson_number[1])]

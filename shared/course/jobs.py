@@ -1,7 +1,7 @@
-"""Jobs: functions that train something, each in its own one-thread process, a few side by side, cached.
+"""Runs jobs: functions that train something, each in its own one-thread process, several at a time, cached.
 
-Small models train faster in two processes of one thread than in one process of two. A job is named by
-a function and its arguments, and what it measured is kept under a fingerprint of both and of the source code.
+Small models train faster in two processes of one thread than in one process of two. A job is a function and its
+arguments; its result is cached under a fingerprint of both and of the source code.
 """
 
 import json
@@ -22,19 +22,19 @@ from shared.training.interruption import Interruption, TrainingInterrupted
 from shared.training.lock import exclusive_lock
 from shared.training.progress import REPORT_VARIABLE
 
-INTERRUPTED = 130  # the status of a job that was asked to stop and has saved
-SECONDS_TO_SAVE = 60.0  # that a job is given to reach its next step and save, before it is killed
+INTERRUPTED = 130  # exit status of a job that was asked to stop and has saved
+SECONDS_TO_SAVE = 60.0  # the time a job has to reach its next step and save before it is killed
 
 
 def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dict[str, dict]:
-    """Do all jobs, `workers` at a time, and return by name what each measured.
+    """Run all jobs, `workers` at a time, and return each one's measurements by its name.
 
-    To a job's own measurements are added "_seconds" (over all sittings), "_peak_memory_mb" and "_device".
-    With `resume`, a finished job of equal fingerprint is taken from its folder and one that was cut goes on from its
-    checkpoint; otherwise, and when the fingerprint differs, a job's old folder is replaced.
+    "_seconds" (over all sessions), "_peak_memory_mb" and "_device" are added to a job's own measurements.
+    With `resume`, the result of a finished job with an equal fingerprint is read from its folder, and an interrupted
+    one continues from its checkpoint. Otherwise, or when the fingerprint differs, the job's old folder is replaced.
 
-    Raises CourseError when a job fails (the others are asked to stop and save first), and TrainingInterrupted
-    after Ctrl-C or SIGTERM, when all have saved.
+    Raises ValueError for invalid jobs, CourseError when a job fails (the others are asked to stop and save first), and
+    TrainingInterrupted after Ctrl-C or SIGTERM, when all have saved.
     """
     _check(jobs, workers)
     results: dict[str, dict] = {}
@@ -48,7 +48,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
     running: dict[Job, subprocess.Popen] = {}
     with Interruption() as interruption, open_job_display(jobs, finished=set(results)) as display:
         try:
-            while (waiting or running) and not interruption.wanted:
+            while (waiting or running) and not interruption.signal_name:
                 while waiting and len(running) < workers:
                     job = waiting.pop(0)
                     running[job] = _start(job)
@@ -56,7 +56,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
                 for job, process in list(running.items()):
                     if process.poll() is not None:
                         del running[job]
-                        results[job.name] = _collect(job, process.returncode)
+                        results[job.name] = _read_result(job, process.returncode)
                         display.finished(job, results[job.name]["_seconds"])
                 display.refresh()
                 time.sleep(0.1)
@@ -64,79 +64,76 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
             if running:
                 display.stopping()
                 _stop(list(running.values()))
-    if interruption.wanted:
+    if interruption.signal_name:
         raise TrainingInterrupted(
-            f"stopped by {interruption.wanted} with {len(results)} of {len(jobs)} jobs finished and the others saved; "
-            "the same command with RESUME=1 goes on from here"
+            f"stopped by {interruption.signal_name} with {len(results)} of {len(jobs)} jobs finished and the others "
+            "saved; the same command with RESUME=1 continues from here"
         )
     return {job.name: results[job.name] for job in jobs}
 
 
 def _check(jobs: Sequence[Job], workers: int) -> None:
     if workers < 1:
-        raise ValueError(f"workers is {workers}; somebody has to do the work, so at least 1")
-    for what in ("name", "folder"):
-        values = [getattr(job, what) for job in jobs]
+        raise ValueError(f"workers is {workers}; it must be at least 1")
+    for attribute in ("name", "folder"):
+        values = [getattr(job, attribute) for job in jobs]
         if len(set(values)) < len(values):
-            raise ValueError(f"two jobs have the same {what}; each needs its own: {', '.join(map(str, values))}")
+            raise ValueError(f"two jobs have the same {attribute}; make them differ: {', '.join(map(str, values))}")
     for job in jobs:
         try:
             json.dumps(job.arguments)
         except TypeError as error:
-            raise ValueError(f"the arguments of job {job.name!r} are not what JSON can hold: {error}") from error
+            raise ValueError(f"the arguments of job {job.name!r} do not fit into JSON: {error}") from error
 
 
 def _prepare(job: Job, resume: bool) -> dict | None:
-    """Return the cached result, or make the folder ready for a start or a continuation and return None."""
-    folder, ticket = Path(job.folder), Path(job.folder) / "job.json"
+    """Return the cached result, or prepare the folder to start or continue the job and return None."""
+    folder, spec_path = Path(job.folder), Path(job.folder) / "job.json"
     with disk_errors(folder):
-        if folder.exists() and any(folder.iterdir()) and not ticket.exists():
-            raise CourseError(f"{folder} holds something, but no job.json, so it is not replaced; name another folder")
-        before = json.loads(ticket.read_text(encoding="utf-8")) if ticket.exists() else {}
+        if folder.exists() and any(folder.iterdir()) and not spec_path.exists():
+            raise CourseError(f"{folder} has files but no job.json, so it is not replaced; use another folder")
+        previous = json.loads(spec_path.read_text(encoding="utf-8")) if spec_path.exists() else {}
     fingerprint = job.fingerprint
-    goes_on = resume and before.get("fingerprint") == fingerprint
-    if goes_on and (folder / "result.json").exists():
+    continues = resume and previous.get("fingerprint") == fingerprint
+    if continues and (folder / "result.json").exists():
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
     with disk_errors(folder):
-        if not goes_on and folder.exists():
+        if not continues and folder.exists():
             with exclusive_lock(folder, patience=SECONDS_TO_SAVE):
                 shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "error.txt").unlink(missing_ok=True)
-    order = {
+    spec = {
         "name": job.name,
         "function": job.function,
         "arguments": job.arguments,
         "fingerprint": fingerprint,
-        "resume": goes_on,
-        "seconds": before.get("seconds", 0.0) if goes_on else 0.0,
+        "resume": continues,
+        "seconds": previous.get("seconds", 0.0) if continues else 0.0,
     }
-    write_atomically(ticket, json.dumps(order, indent=1).encode())
+    write_atomically(spec_path, json.dumps(spec, indent=1).encode())
     return None
 
 
 def _start(job: Job) -> subprocess.Popen:
     one_thread = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    environment = os.environ | dict.fromkeys(one_thread, "1") | {REPORT_VARIABLE: str(_report(job))}
-    with disk_errors(job.folder), open(Path(job.folder) / "log.txt", "ab") as log:
+    folder = Path(job.folder).resolve()
+    report = {REPORT_VARIABLE: str(folder / "progress.json")}
+    with disk_errors(job.folder), open(folder / "log.txt", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "shared.course.job_process", str(Path(job.folder).resolve())],
+            [sys.executable, "-m", "shared.course.job_process", str(folder)],
             cwd=ROOT,
-            env=environment,
+            env=os.environ | dict.fromkeys(one_thread, "1") | report,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            # A Ctrl-C reaches every process of the terminal's group; out of the group, jobs hear of it from us alone.
+            # Ctrl-C reaches every process in the terminal's group; in a group of its own, a job gets it only from here.
             start_new_session=True,
         )
 
 
-def _report(job: Job) -> Path:
-    return Path(job.folder).resolve() / "progress.json"
-
-
-def _collect(job: Job, status: int) -> dict:
-    """Return what a finished job measured. Raises CourseError with the reason when it failed."""
+def _read_result(job: Job, status: int) -> dict:
+    """Return the measurements of a finished job. Raises CourseError with the reason when it failed."""
     folder = Path(job.folder)
     if status == 0:
         return json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -144,19 +141,19 @@ def _collect(job: Job, status: int) -> dict:
     if error.exists() and error.stat().st_size:
         reason = error.read_text(encoding="utf-8").strip()
     elif shutil.disk_usage(folder).free < 1e6:
-        reason = f"the disk that holds {folder} is full; make room, and the same command with RESUME=1 goes on"
+        reason = f"the disk that holds {folder} is full; make room, and the same command with RESUME=1 continues"
     elif status == INTERRUPTED:
-        reason = "it was stopped from outside, with its state saved; the same command with RESUME=1 goes on"
+        reason = "it was stopped from outside, with its state saved; the same command with RESUME=1 continues"
     elif status == -signal.SIGKILL:
-        reason = "its process was killed, as systems do when memory runs out"
+        reason = "its process was killed, which systems do when memory runs out"
     else:
         reason = f"its process ended with status {status}"
     last_lines = "\n".join(reason.splitlines()[-8:])
-    raise CourseError(f"job {job.name} failed: {last_lines}\n(all it printed is in {folder / 'log.txt'})")
+    raise CourseError(f"job {job.name} failed: {last_lines}\n(its complete output is in {folder / 'log.txt'})")
 
 
 def _stop(processes: list[subprocess.Popen]) -> None:
-    """Ask all to save and leave; kill those that haven't when the time is over, or when asked again."""
+    """Ask all processes to save and end; kill those that do not in time, or all after a second Ctrl-C."""
     for process in processes:
         process.terminate()
     deadline = time.monotonic() + SECONDS_TO_SAVE

@@ -54,8 +54,8 @@ def save_evidence(folder: Path, state: TrainingState, batch: Any) -> None:
 # criterion must not stop a healthy run: a bad batch, a spike that heals, a loss near zero that jumps a hundredfold, a
 # reward that is found late, a term that joins the loss midway. Therefore a loss is not compared with the recent past.
 # It is compared with the highest of the whole run until a while ago, including the untrained model's, and it must stay
-# above a multiple of that for many steps. Gradient norms are not judged: in a healthy run they span orders of magnitude,
-# and clipping bounds their effect.
+# above a multiple of that for many steps. Gradient norms are not judged: in a healthy run they span orders of
+# magnitude, and clipping bounds their effect.
 
 LAG = 100  # steps after which a loss counts towards the highest: growth must not raise its own limit
 PATIENCE = 20  # consecutive steps: longer than a bad batch and most spikes
@@ -206,7 +206,8 @@ def report_lost_process(folder: Path | None) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0]
         raise ProcessLost(
-            f"process {rank()} waited for another process, which has died or hangs ({reason}). {_how_to_continue(folder)}"
+            f"process {rank()} waited for another process, which has died or hangs ({reason}). "
+            f"{_how_to_continue(folder)}"
         ) from error
 
 
@@ -221,10 +222,10 @@ def _how_to_continue(folder: Path | None) -> str:
 
 # ── A slow process ────────────────────────────────────────────────────────────────────────────────────────────────────
 #
-# A step of many processes takes as long as its slowest one. Wall time does not show which that is, because the fast ones
-# wait for it. Therefore each process measures what it does alone: reading its batch and going forward through the model,
-# without waiting for others' weights. (On a GPU that is the time of the host, which launches kernels and feeds them. A
-# GPU that is slow itself shows only where the host waits for it.)
+# A step of many processes takes as long as its slowest one. Wall time does not show which that is, because the fast
+# ones wait for it. Therefore each process measures what it does alone: reading its batch and the forward pass, without
+# waiting for others' weights. (On a GPU that is the time of the host, which launches kernels and feeds them. A GPU that
+# is slow itself shows only where the host waits for it.)
 
 SLOW_FACTOR = 1.5  # a process is slow when it takes this many times as long as the median of the others …
 SLOW_FRACTION = 0.2  # … and the difference is at least this fraction of the wall time
@@ -277,6 +278,6 @@ def slow_process_warning(work: Sequence[float], hosts: Sequence[str], seconds: f
     if factor < SLOW_FACTOR or lost < SLOW_FRACTION:
         return None
     return (
-        f"process {process} on {hosts[process]} is slow: its data and forward passes take {factor:.1f} times as long as "
-        f"the others', which wait {lost:.0%} of the time; check for another program there, a slow disk, a hot chip"
+        f"process {process} on {hosts[process]} is slow: its data and forward passes take {factor:.1f} times as long "
+        f"as the others', which wait {lost:.0%} of the time; check for another program, a slow disk, a hot chip"
     )

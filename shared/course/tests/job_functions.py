@@ -1,4 +1,4 @@
-"""What the jobs of test_jobs.py do, in processes of their own; a module, so that these can import it by name."""
+"""The functions that the jobs of test_jobs.py call by name in their own processes."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ def add(*, first: int, second: int, folder: Path, resume: bool) -> dict:
     return {"sum": first + second, "threads": torch.get_num_threads(), "resumed": resume}
 
 
-def fail_kindly(*, folder: Path, resume: bool) -> dict:
+def fail_with_an_error(*, folder: Path, resume: bool) -> dict:
     raise CourseError("no such flavor: vanilla; choose chocolate")
 
 
@@ -28,7 +28,7 @@ def return_a_tensor(*, folder: Path, resume: bool) -> dict:
 
 
 def train_small(*, steps: int, pause: float, folder: Path, resume: bool) -> dict:
-    """Train a small network with dropout; `pause` seconds in each step leave time to interrupt it."""
+    """Train a small network with dropout; each step takes at least `pause` seconds, to leave time to interrupt it."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 1))
     inputs = torch.randn(64, 4, generator=torch.Generator().manual_seed(1))

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.course import job_process, jobs
-from shared.course import job_spec as one_job
-from shared.course.job_display import read_report, report_text
+from shared.course import job_process, job_spec, jobs
+from shared.course.job_display import format_report, read_report
 from shared.course.job_spec import Job
 from shared.course.jobs import run_jobs
 from shared.course.tests import job_functions
@@ -22,7 +21,7 @@ from shared.training import TrainingInterrupted
 FUNCTIONS = "shared.course.tests.job_functions:"
 
 
-class Done:
+class EndedProcess:
     """A process that has ended."""
 
     def __init__(self, returncode: int):
@@ -33,18 +32,18 @@ class Done:
 
 
 @pytest.fixture
-def at_once(monkeypatch):
-    """Do each job right here instead of in a process of its own, whose start takes seconds."""
-    monkeypatch.setattr(jobs, "_start", lambda job: Done(job_process.main(job.folder)))
+def in_process(monkeypatch):
+    """Run each job in this process instead of its own, whose start takes seconds."""
+    monkeypatch.setattr(jobs, "_start", lambda job: EndedProcess(job_process.main(job.folder)))
 
 
-def add(folder: Path, name: str = "add", **arguments) -> Job:
+def add_job(folder: Path, name: str = "add", **arguments) -> Job:
     return Job(name, FUNCTIONS + "add", {"first": 1, "second": 2} | arguments, folder / name)
 
 
-def test_jobs_have_one_thread_and_tell_their_costs(tmp_path, capsys):
-    both = [add(tmp_path), add(tmp_path, "more", second=5)]
-    results = run_jobs(both)
+def test_jobs_have_one_thread_and_report_their_costs(tmp_path, capsys):
+    two_jobs = [add_job(tmp_path), add_job(tmp_path, "more", second=5)]
+    results = run_jobs(two_jobs)
     assert list(results) == ["add", "more"]
     assert results["add"]["sum"] == 3 and results["more"]["sum"] == 6
     assert results["add"]["threads"] == 1
@@ -53,59 +52,69 @@ def test_jobs_have_one_thread_and_tell_their_costs(tmp_path, capsys):
     assert "add: started" in capsys.readouterr().err
 
 
-def test_a_finished_job_is_read_and_a_changed_one_done_afresh(tmp_path, capsys, at_once):
-    results = run_jobs([add(tmp_path), add(tmp_path, "more", second=5)])
+def test_a_finished_job_is_read_from_the_cache_and_a_changed_one_runs_again(tmp_path, capsys, in_process):
+    results = run_jobs([add_job(tmp_path), add_job(tmp_path, "more", second=5)])
     (tmp_path / "more" / "stale").write_text("")
-    again = run_jobs([add(tmp_path), add(tmp_path, "more", second=7)], resume=True)
+    again = run_jobs([add_job(tmp_path), add_job(tmp_path, "more", second=7)], resume=True)
     assert again["add"] == results["add"] and again["more"]["sum"] == 8
     assert (tmp_path / "add" / "calls").read_text() == "x"
     assert "add: taken from the cache" in capsys.readouterr().err
     assert not (tmp_path / "more" / "stale").exists()
 
 
-def test_without_resume_a_finished_job_is_done_again(tmp_path, at_once):
-    run_jobs([add(tmp_path)])
+def test_without_resume_a_finished_job_runs_again(tmp_path, in_process):
+    run_jobs([add_job(tmp_path)])
     (tmp_path / "add" / "stale").write_text("")
-    assert run_jobs([add(tmp_path)])["add"]["resumed"] is False
+    assert run_jobs([add_job(tmp_path)])["add"]["resumed"] is False
     assert not (tmp_path / "add" / "stale").exists()
 
 
-def test_the_fingerprint_knows_arguments_and_the_sources_one_may_import(tmp_path, monkeypatch):
-    for file in ("shared/a.py", "data/b.py", "lessons/lesson_01_vit/model.py", "lessons/lesson_02_clip/model.py"):
+def test_the_fingerprint_covers_arguments_and_the_sources_that_a_job_may_import(tmp_path, monkeypatch):
+    files = ("shared/a.py", "data/b.py", "lessons/lesson_01_vit/model.py", "lessons/lesson_02_clip/model.py")
+    for file in (*files, "apps/captioner/train.py"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("x = 1")
-    monkeypatch.setattr(one_job, "ROOT", tmp_path)
+    monkeypatch.setattr(job_spec, "ROOT", tmp_path)
 
-    def prints():
-        functions = ("lessons.lesson_01_vit.experiment:arm", "lessons.lesson_02_clip.experiment:arm")
-        return [Job("arm", function, {"seed": 0}, tmp_path).fingerprint for function in functions]
+    modules = (
+        "lessons.lesson_01_vit.experiment.train",
+        "lessons.lesson_02_clip.experiment.arms",
+        "apps.captioner.arms",
+    )
 
-    first = prints()
-    assert first == prints() and first[0] != first[1]
-    assert Job("arm", "lessons.lesson_01_vit.experiment:arm", {"seed": 1}, tmp_path).fingerprint not in first
+    def fingerprints(seed: int = 0):
+        return [Job("arm", f"{module}:arm", {"seed": seed}, tmp_path).fingerprint for module in modules]
+
+    first = fingerprints()
+    assert first == fingerprints() and len(set(first)) == 3
+    assert not set(first) & set(fingerprints(seed=1))
     for file, changes in {
-        "shared/a.py": [True, True],
-        "data/new.py": [True, True],
-        "lessons/lesson_01_vit/model.py": [True, True],  # lesson 2 stands on lesson 1
-        "lessons/lesson_02_clip/model.py": [False, True],
-        "lessons/lesson_01_vit/tests/test_model.py": [False, False],
-        "lessons/lesson_01_vit/README.md": [False, False],
-        "data/cache/other.py": [False, False],
-        "shared/course/run.py": [False, False],  # what reads results changes none
-        "shared/plots/style.py": [False, False],
-        "lessons/lesson_01_vit/experiment/lesson.py": [False, False],
+        "shared/a.py": [True, True, True],
+        "data/new.py": [True, True, True],
+        "lessons/lesson_01_vit/model.py": [True, True, True],  # lesson 2 imports lesson 1
+        "lessons/lesson_02_clip/model.py": [False, True, True],  # an app imports lessons
+        "apps/captioner/train.py": [False, False, True],  # no lesson imports an app
+        "lessons/lesson_01_vit/tests/test_model.py": [False, False, False],
+        "lessons/lesson_01_vit/README.md": [False, False, False],
+        "data/cache/other.py": [False, False, False],
+        "shared/course/run.py": [False, False, False],  # reads results only
+        "shared/plots/style.py": [False, False, False],
+        "lessons/lesson_01_vit/experiment/lesson.py": [False, False, False],
+        "lessons/lesson_01_vit/experiment/arms.py": [False, False, False],
+        "lessons/lesson_02_clip/experiment/arms.py": [False, True, False],  # defines lesson 2's function
+        "apps/captioner/arms.py": [False, False, True],
     }.items():
-        before = prints()
+        before = fingerprints()
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text("x = 2")
-        assert [old != new for old, new in zip(before, prints(), strict=True)] == changes, file
+        assert [old != new for old, new in zip(before, fingerprints(), strict=True)] == changes, file
 
 
-def test_a_failing_job_says_why_and_stops_the_others(tmp_path):
+def test_a_failing_job_gives_the_reason_and_stops_the_others(tmp_path):
     slow = Job("slow", FUNCTIONS + "train_small", {"steps": 100_000, "pause": 0.01}, tmp_path / "slow")
-    bad = Job("bad", FUNCTIONS + "fail_kindly", {}, tmp_path / "bad")
+    bad = Job("bad", FUNCTIONS + "fail_with_an_error", {}, tmp_path / "bad")
     with pytest.raises(CourseError) as caught:
-        run_jobs([slow, bad, add(tmp_path)])
+        run_jobs([slow, bad, add_job(tmp_path)])
     lines = str(caught.value).splitlines()
     assert lines[0] == "job bad failed: no such flavor: vanilla; choose chocolate"
     assert "log.txt" in lines[1] and len(lines) == 2
@@ -117,17 +126,17 @@ def test_a_failing_job_says_why_and_stops_the_others(tmp_path):
     ("function", "message"),
     [
         ("fail_with_a_bug", "IndexError: list index out of range"),
-        ("return_a_tensor", "must return what JSON can hold"),
+        ("return_a_tensor", "must return values that JSON can hold"),
         ("nonesuch", "nonesuch"),
     ],
 )
-def test_other_ways_to_fail(tmp_path, function, message, at_once):
+def test_other_ways_to_fail(tmp_path, function, message, in_process):
     with pytest.raises(CourseError, match=f"(?s)job arm failed: .*{message}"):
         run_jobs([Job("arm", FUNCTIONS + function, {}, tmp_path / "arm")])
 
 
-def test_a_failed_job_is_tried_again_with_resume(tmp_path, at_once):
-    bad = Job("bad", FUNCTIONS + "fail_kindly", {}, tmp_path / "bad")
+def test_a_failed_job_runs_again_with_resume(tmp_path, in_process):
+    bad = Job("bad", FUNCTIONS + "fail_with_an_error", {}, tmp_path / "bad")
     for _ in range(2):
         with pytest.raises(CourseError, match="vanilla"):
             run_jobs([bad], resume=True)
@@ -136,47 +145,47 @@ def test_a_failed_job_is_tried_again_with_resume(tmp_path, at_once):
 def wait_for(condition, seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.05)
 
 
-def test_a_process_that_was_killed_is_told(tmp_path, monkeypatch):
-    job = add(tmp_path)
+def test_a_killed_process_is_reported(tmp_path, monkeypatch):
+    job = add_job(tmp_path)
     job.folder.mkdir()
     with pytest.raises(CourseError, match=r"job add failed: its process was killed.*memory"):
-        jobs._collect(job, -signal.SIGKILL)
+        jobs._read_result(job, -signal.SIGKILL)
     with pytest.raises(CourseError, match=r"stopped from outside.*RESUME=1"):
-        jobs._collect(job, 130)
+        jobs._read_result(job, 130)
     with pytest.raises(CourseError, match="ended with status 3"):
-        jobs._collect(job, 3)
-    (job.folder / "error.txt").touch()  # there was no room for a word
+        jobs._read_result(job, 3)
+    (job.folder / "error.txt").touch()  # empty, because the disk was full
     monkeypatch.setattr(jobs.shutil, "disk_usage", lambda folder: Namespace(free=1000))
     with pytest.raises(CourseError, match=r"job add failed: the disk that holds .* is full.*RESUME=1"):
-        jobs._collect(job, 1)
+        jobs._read_result(job, 1)
 
 
-def test_a_stopped_run_goes_on_to_the_very_same_weights(tmp_path, request):
-    (tmp_path / "whole").mkdir()
-    whole = job_functions.train_small(steps=40, pause=0.02, folder=tmp_path / "whole", resume=False)
+def test_an_interrupted_run_continues_to_bit_identical_weights(tmp_path, request):
+    (tmp_path / "uncut").mkdir()
+    uncut = job_functions.train_small(steps=40, pause=0.02, folder=tmp_path / "uncut", resume=False)
     small = Job("small", FUNCTIONS + "train_small", {"steps": 40, "pause": 0.02}, tmp_path / "small")
 
-    def press_ctrl_c_in_the_midst():
+    def press_ctrl_c_during_training():
         wait_for(lambda: (read_report(small) or {"step": 0})["step"] > 2)
         os.kill(os.getpid(), signal.SIGINT)
 
-    threading.Thread(target=press_ctrl_c_in_the_midst).start()
+    threading.Thread(target=press_ctrl_c_during_training).start()
     with pytest.raises(TrainingInterrupted, match=r"by Ctrl-C with 0 of 2 jobs finished.*RESUME=1"):
-        run_jobs([small, add(tmp_path)], workers=1)
+        run_jobs([small, add_job(tmp_path)], workers=1)
     assert json.loads((small.folder / "job.json").read_text())["seconds"] > 0
-    assert len((small.folder / "metrics.jsonl").read_text().splitlines()) < whole["lines"]
+    assert len((small.folder / "metrics.jsonl").read_text().splitlines()) < uncut["lines"]
 
-    request.getfixturevalue("at_once")
-    resumed = run_jobs([small, add(tmp_path)], resume=True)
-    assert resumed["small"]["weights"] == whole["weights"] and resumed["small"]["lines"] == whole["lines"] == 6
+    request.getfixturevalue("in_process")
+    resumed = run_jobs([small, add_job(tmp_path)], resume=True)
+    assert resumed["small"]["weights"] == uncut["weights"] and resumed["small"]["lines"] == uncut["lines"] == 6
     assert resumed["add"]["sum"] == 3
 
 
-def test_a_job_stops_when_its_parent_is_gone(tmp_path):
+def test_a_job_stops_when_its_parent_has_ended(tmp_path):
     small = Job("small", FUNCTIONS + "train_small", {"steps": 100_000, "pause": 0.01}, tmp_path / "small")
     program = (
         "from pathlib import Path; from shared.course.job_spec import Job\nfrom shared.course.jobs import run_jobs\n"
@@ -186,33 +195,33 @@ def test_a_job_stops_when_its_parent_is_gone(tmp_path):
     wait_for(lambda: (read_report(small) or {"step": 0})["step"] > 2)
     parent.kill()
     parent.wait()
-    wait_for(lambda: (small.folder / "checkpoint.safetensors").exists())  # it was asked to save, and did
+    wait_for(lambda: (small.folder / "checkpoint.safetensors").exists())  # it has saved before it ends
     step = read_report(small)["step"]
     wait_for(lambda: json.loads((small.folder / "job.json").read_text())["seconds"] > 0)
     assert read_report(small)["step"] < 100_000 and step > 0
 
 
-def test_a_folder_with_something_else_in_it_is_not_touched(tmp_path):
+def test_a_folder_with_other_files_is_not_changed(tmp_path):
     (tmp_path / "add").mkdir()
     (tmp_path / "add" / "thesis.txt").write_text("years of work")
     with pytest.raises(CourseError, match=r"no job\.json"):
-        run_jobs([add(tmp_path)])
+        run_jobs([add_job(tmp_path)])
     assert (tmp_path / "add" / "thesis.txt").read_text() == "years of work"
 
 
-def test_jobs_that_collide_or_do_not_fit_json_are_refused(tmp_path):
+def test_invalid_jobs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the same name"):
-        run_jobs([add(tmp_path), add(tmp_path, second=3)])
+        run_jobs([add_job(tmp_path), add_job(tmp_path, second=3)])
     with pytest.raises(ValueError, match="the same folder"):
-        run_jobs([add(tmp_path), Job("b", FUNCTIONS + "add", {}, tmp_path / "add")])
+        run_jobs([add_job(tmp_path), Job("b", FUNCTIONS + "add", {}, tmp_path / "add")])
     with pytest.raises(ValueError, match=r"'add'.*JSON"):
-        run_jobs([add(tmp_path, second=Path("x"))])
+        run_jobs([add_job(tmp_path, second=Path("x"))])
     with pytest.raises(ValueError, match="workers is 0"):
-        run_jobs([add(tmp_path)], workers=0)
+        run_jobs([add_job(tmp_path)], workers=0)
 
 
-def test_a_bars_text():
+def test_the_text_of_a_bar():
     report = {"label": "teacher", "step": 12, "steps": 40, "loss": 0.52345, "pace": "0:01 left · 52 steps/s"}
-    assert report_text(report, 67.2) == "teacher · 12/40 · loss 0.5234 · 0:01 left · 52 steps/s"
-    assert report_text(report | {"label": "", "loss": None, "pace": "starting"}, 1) == "12/40 · starting"
-    assert report_text(None, 3671) == "1:01:11"
+    assert format_report(report, 67.2) == "teacher · 12/40 · loss 0.5234 · 0:01 left · 52 steps/s"
+    assert format_report(report | {"label": "", "loss": None, "pace": "starting"}, 1) == "12/40 · starting"
+    assert format_report(None, 3671) == "1:01:11"

@@ -1,4 +1,4 @@
-"""What each process of test_parallel.py and test_sharded_checkpoint.py does; pytest runs the same alone."""
+"""What each process of test_parallel.py and test_sharded_checkpoint.py runs; pytest runs the same in one process."""
 
 import json
 import random
@@ -30,7 +30,7 @@ from shared.training import (
     saving,
     train,
 )
-from shared.training.dtensor import whole
+from shared.training.dtensor import full_tensor
 from shared.training.sharded_checkpoint import HEADER
 from shared.transformer import MLP, Attention, Block, Decoder, DecoderConfig
 
@@ -38,7 +38,7 @@ WIDTH, STEPS = 16, 50
 
 
 class SmallVisionTransformer(nn.Module):
-    """A Vision Transformer of the shared parts: 2 × 2 patches of 8 × 8 pixels, a class token, learned positions."""
+    """A Vision Transformer from shared parts: 2 × 2 patches of 8 × 8 pixels, a class token, learned positions."""
 
     def __init__(self, dropout: float = 0.0):
         super().__init__()
@@ -50,7 +50,7 @@ class SmallVisionTransformer(nn.Module):
             Block(Attention(WIDTH, 2), MLP(WIDTH, 24, dropout=dropout), norm, layer_scale=0.5) for _ in range(2)
         )
         self.norm = norm()
-        self.head = nn.Linear(WIDTH, 3)  # three rows don't divide among two processes, or four
+        self.head = nn.Linear(WIDTH, 3)  # three rows divide neither among two processes nor among four
 
     def features(self, images: Tensor) -> Tensor:
         tokens = self.patches(images).flatten(2).mT
@@ -61,43 +61,43 @@ class SmallVisionTransformer(nn.Module):
 
 
 def classify(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    # Two parts one after the other, as many losses do, and not the model's own `forward`.
+    # Two parts one after the other, as in many losses, and not the model's own `forward`.
     logits = model.head(model.features(batch["images"])[:, 0])
-    right = (logits.argmax(-1) == batch["labels"]).float().mean()
-    return F.cross_entropy(logits, batch["labels"]), {"accuracy": right}
+    accuracy = (logits.argmax(-1) == batch["labels"]).float().mean()
+    return F.cross_entropy(logits, batch["labels"]), {"accuracy": accuracy}
 
 
-def classify_by_chance(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """A loss that draws from Python's and NumPy's generators too, as others' augmentations do."""
-    value, further = classify(model, batch)
-    return value * (1 + 0.1 * random.random() + 0.1 * np.random.rand()), further  # noqa: NPY002
+def classify_with_noise(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """A loss that also draws from Python's and NumPy's generators, as third-party augmentations do."""
+    value, metrics = classify(model, batch)
+    return value * (1 + 0.1 * random.random() + 0.1 * np.random.rand()), metrics  # noqa: NPY002
 
 
 def without_positions(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """A loss that leaves parts of the model alone: these must not move, nor keep anyone waiting."""
+    """A loss that does not use all parameters: the others must not change, nor block a process."""
     tokens = model.blocks[1](model.patches(batch["images"]).flatten(2).mT)
     return F.cross_entropy(model.head(tokens.mean(1)), batch["labels"])
 
 
-def predict(model: nn.Module, tokens: Tensor) -> Tensor:
-    return F.cross_entropy(model(tokens[:, :-1]).flatten(0, 1), tokens[:, 1:].flatten())
+def next_token_loss(model: nn.Module, token_ids: Tensor) -> Tensor:
+    return F.cross_entropy(model(token_ids[:, :-1]).flatten(0, 1), token_ids[:, 1:].flatten())
 
 
-def noisy(batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
+def add_noise(batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
     return batch[0] + 0.1 * torch.randn(batch[0].shape, generator=generator), *batch[1:]
 
 
-SOURCE = torch.Generator().manual_seed(3)
-PICTURES = torch.randn(64, 1, 8, 8, generator=SOURCE)
-LABELS = PICTURES.mean((1, 2, 3)).sign().long() + 1
-IMAGES = Batches(PICTURES, LABELS, torch.arange(64), batch_size=8, seed=1, augment=noisy)
-# Counting in steps of 1 to 4, modulo the vocabulary: there is something to learn.
-STARTS, STRIDES = torch.randint(13, (64, 1), generator=SOURCE), torch.randint(1, 5, (64, 1), generator=SOURCE)
+GENERATOR = torch.Generator().manual_seed(3)
+PIXELS = torch.randn(64, 1, 8, 8, generator=GENERATOR)
+LABELS = PIXELS.mean((1, 2, 3)).sign().long() + 1
+IMAGES = Batches(PIXELS, LABELS, torch.arange(64), batch_size=8, seed=1, augment=add_noise)
+# Counting in steps of 1 to 4, modulo the vocabulary size: something that can be learned.
+STARTS, STRIDES = torch.randint(13, (64, 1), generator=GENERATOR), torch.randint(1, 5, (64, 1), generator=GENERATOR)
 TOKENS = Batches((STARTS + STRIDES * torch.arange(10)) % 13, batch_size=8, seed=1)
 
 
-def images(number: int) -> dict[str, Tensor]:
-    return dict(zip(("images", "labels", "rows"), IMAGES(number), strict=True))
+def images(index: int) -> dict[str, Tensor]:
+    return dict(zip(("images", "labels", "rows"), IMAGES(index), strict=True))
 
 
 def decoder() -> Decoder:
@@ -114,25 +114,25 @@ class Case:
     evaluate: Callable | None = None
 
 
-# Clipping is at work in most steps, and each step is made of two batches.
+# Clipping applies in most steps, and each step consists of two batches.
 CLIPPED = {"clip_norm": 0.5, "ema_decay": 0.9}
 FULL = CLIPPED | {"accumulate": 2}
 SHORT = {"steps": 12, "clip_norm": 0.5}
 BY_PART = (Stage(5, ("blocks.*", "head.*")), Stage(7, ("patches.*", "head.*", "blocks.1.*")))
 CASES = {
     "vit": Case(SmallVisionTransformer, images, classify, FULL),
-    "decoder": Case(decoder, TOKENS, predict, CLIPPED),
+    "decoder": Case(decoder, TOKENS, next_token_loss, CLIPPED),
     "stages": Case(SmallVisionTransformer, images, classify, SHORT | {"optimizer": "sgd"}, BY_PART),
     "muon": Case(
         SmallVisionTransformer, images, classify, SHORT | {"steps": 6, "recompute": True, "optimizer": "muon"}
     ),
-    "bfloat16": Case(decoder, TOKENS, predict, SHORT | {"precision": "bfloat16", "ema_decay": 0.9}),
+    "bfloat16": Case(decoder, TOKENS, next_token_loss, SHORT | {"precision": "bfloat16", "ema_decay": 0.9}),
     "part unused": Case(SmallVisionTransformer, images, without_positions, SHORT),
 }
-BY_CHANCE = Case(partial(SmallVisionTransformer, dropout=0.2), images, classify_by_chance, FULL)
+RANDOM_CASE = Case(partial(SmallVisionTransformer, dropout=0.2), images, classify_with_noise, FULL)
 
 
-def held_out(case: Case, model: nn.Module) -> dict[str, float]:
+def evaluation_loss(case: Case, model: nn.Module) -> dict[str, float]:
     value = case.loss(model, case.batch_at(0))
     return {"loss": float(value[0] if isinstance(value, tuple) else value)}
 
@@ -147,9 +147,9 @@ def run(
     evaluate_every: int = 6,
     **changes,
 ) -> TrainingResult:
-    """Train a case, with another loss or other settings where they are given."""
+    """Train a case; `loss` and `changes` replace its own loss and settings."""
     case = CASES[case] if isinstance(case, str) else case
-    torch.manual_seed(rank())  # each process draws other weights: the main one's must count
+    torch.manual_seed(rank())  # each process draws other weights; those of the main one must be used
     model = case.make()
     settings = {"steps": STEPS, "learning_rate": 1e-2, "log_every": 1, "parallel": parallel} | case.settings | changes
     return train(
@@ -158,7 +158,7 @@ def run(
         loss or case.loss,
         TrainingConfig(**settings),
         run=RunOptions(folder=folder, resume=resume),
-        evaluation=Evaluation(case.evaluate or partial(held_out, case), every=evaluate_every),
+        evaluation=Evaluation(case.evaluate or partial(evaluation_loss, case), every=evaluate_every),
         stages=case.stages,
     )
 
@@ -173,7 +173,7 @@ def named_weights(result: TrainingResult) -> dict[str, Tensor]:
 
 
 def train_cases(folder: Path, names: Sequence[str]) -> None:
-    """Train each case in both ways, and keep what came of it."""
+    """Train each case in both ways, and save the results."""
     for name in names:
         for parallel in ("ddp", "fsdp"):
             result = run(name, parallel)
@@ -185,47 +185,47 @@ def train_cases(folder: Path, names: Sequence[str]) -> None:
                 (folder / f"{name} {parallel}.json").write_text(json.dumps(result.history))
 
 
-# A line of the log every 4 steps, cut in the midst of them.
+# A line of the log every 4 steps, interrupted between two lines.
 CUT = {"steps": 16, "log_every": 4}
 CUT_AFTER = 10
 
 
-class Watched:
-    """A loss that keeps which rows a training has seen, one list for each batch, and acts at the end of a certain step."""
+class RecordingLoss:
+    """A loss that records the rows of each training batch, and calls `act` at the end of a certain step."""
 
     def __init__(self, loss: Callable, step: int | None = None, act: Callable[[], None] = lambda: None):
         self.loss, self.step, self.act = loss, step, act
-        self.seen: list[list[int]] = []
+        self.rows: list[list[int]] = []
 
     def __call__(self, model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         if model.training:
-            self.seen.append(batch["rows"].tolist())
-            if self.step and len(self.seen) == 2 * self.step:  # two batches a step
+            self.rows.append(batch["rows"].tolist())
+            if self.step and len(self.rows) == 2 * self.step:  # two batches per step
                 self.act()
         return self.loss(model, batch)
 
-    def keep(self, folder: Path, when: str) -> None:
-        (folder / f"rows {when} {rank()} of {world_size()}.json").write_text(json.dumps(self.seen))
+    def save(self, folder: Path, when: str) -> None:
+        (folder / f"rows {when} {rank()} of {world_size()}.json").write_text(json.dumps(self.rows))
 
 
 def cut(folder: Path, parallel: str, case: Case | str = "vit") -> None:
-    """Train until the last process, and it alone, gets a signal: all must stop after the same step, and save."""
+    """Train until only the last process gets a signal: all must stop after the same step, and save."""
     last = rank() == world_size() - 1
-    real = (CASES[case] if isinstance(case, str) else case).loss
-    loss = Watched(real, CUT_AFTER if last else None, partial(signal.raise_signal, signal.SIGTERM))
+    case_loss = (CASES[case] if isinstance(case, str) else case).loss
+    loss = RecordingLoss(case_loss, CUT_AFTER if last else None, partial(signal.raise_signal, signal.SIGTERM))
     try:
         run(case, parallel, folder, loss=loss, **CUT)
     except TrainingInterrupted as interruption:
         assert f"after step {CUT_AFTER} of" in str(interruption), interruption
     else:
-        raise AssertionError("nobody heard the signal")
-    loss.keep(folder, "before")
+        raise AssertionError("no process reacted to the signal")
+    loss.save(folder, "before")
 
 
 def resume(folder: Path, parallel: str) -> TrainingResult:
-    loss = Watched(CASES["vit"].loss)
+    loss = RecordingLoss(CASES["vit"].loss)
     result = run("vit", parallel, folder, resume=True, loss=loss, **CUT)
-    loss.keep(folder, "after")
+    loss.save(folder, "after")
     draws = gather_values(torch.rand(1).item())
     assert len(set(draws)) == len(draws), "processes must not draw the same dropout"
     if is_main():
@@ -234,17 +234,17 @@ def resume(folder: Path, parallel: str) -> TrainingResult:
 
 
 def exact(folder: Path, parallel: str) -> None:
-    """Train with chance at work, once without a cut and once with one: for as many processes every bit is the same."""
-    whole = run(BY_CHANCE, parallel, folder / "whole", **CUT)
-    cut(folder / "cut", parallel, BY_CHANCE)
-    resumed = run(BY_CHANCE, parallel, folder / "cut", resume=True, **CUT)
+    """Train with randomness, once uninterrupted and once with an interruption: the weights must be bit-identical."""
+    uncut = run(RANDOM_CASE, parallel, folder / "uncut", **CUT)
+    cut(folder / "cut", parallel, RANDOM_CASE)
+    resumed = run(RANDOM_CASE, parallel, folder / "cut", resume=True, **CUT)
     if is_main():
-        for name, result in (("whole", whole), ("cut", resumed)):
+        for name, result in (("uncut", uncut), ("cut", resumed)):
             save_file(named_weights(result), folder / f"{name}.safetensors")
 
 
 def traffic(folder: Path, parallel: str) -> None:
-    """Count what travels, by kind, in a run whose steps are made of one batch each, and of three."""
+    """Count the collectives, by kind, in a run with one batch per step and in one with three."""
     counts = {}
     for accumulate in (1, 3):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
@@ -257,32 +257,32 @@ def traffic(folder: Path, parallel: str) -> None:
 
 
 def background(folder: Path, parallel: str) -> None:
-    """Save after step 4 of 8 with a disk that takes until step 6, and after the last one with a slow disk."""
-    really_write, training_has_come_far, written = saving.write_sharded, threading.Event(), []
+    """Save after step 4 of 8 with a disk that takes until step 6, and after the last step with a slow disk."""
+    write_checkpoint, step_6_done, written = saving.write_sharded_checkpoint, threading.Event(), []
     weights = {}
 
     def write(path: Path, *rest: object) -> None:
         if path.name.endswith("4"):
-            assert training_has_come_far.wait(60), "training does not go on while a checkpoint is being written"
+            assert step_6_done.wait(60), "training does not continue while a checkpoint is being written"
         else:
             time.sleep(0.3)
         written.append(path.name)
-        really_write(path, *rest)
+        write_checkpoint(path, *rest)
 
-    def keep_weights(model: nn.Module) -> dict[str, float]:
-        if len(loss.seen) == 2 * 4:
-            weights.update({name: whole(tensor.detach()).clone() for name, tensor in model.named_parameters()})
+    def record_weights(model: nn.Module) -> dict[str, float]:
+        if len(loss.rows) == 2 * 4:
+            weights.update({name: full_tensor(tensor.detach()).clone() for name, tensor in model.named_parameters()})
         return {}
 
-    loss = Watched(classify, 6, training_has_come_far.set)
-    saving.write_sharded = write
+    loss = RecordingLoss(classify, 6, step_6_done.set)
+    saving.write_sharded_checkpoint = write
     try:
-        case = replace(CASES["vit"], evaluate=keep_weights)
+        case = replace(CASES["vit"], evaluate=record_weights)
         result = run(case, parallel, folder, loss=loss, steps=8, checkpoint_every=4, ema_decay=None, evaluate_every=1)
     finally:
-        saving.write_sharded = really_write
+        saving.write_sharded_checkpoint = write_checkpoint
     assert written == ["checkpoint-00000004", "checkpoint-00000008"]
-    assert (folder / written[-1] / HEADER).exists(), "it ends before its last checkpoint is there"
+    assert (folder / written[-1] / HEADER).exists(), "it ends before its last checkpoint is finished"
     if is_main():
         save_file(weights, folder / "as of step 4.safetensors")
         save_file(named_weights(result), folder / "weights.safetensors")

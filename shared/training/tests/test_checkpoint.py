@@ -1,6 +1,6 @@
-import builtins
 import errno
 import json
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -35,7 +35,7 @@ def run(folder, model=None, resume=False, **changes):
     )
 
 
-def test_a_checkpoint_opens_with_plain_safetensors(tmp_path):
+def test_safetensors_opens_a_checkpoint(tmp_path):
     result = run(tmp_path)
     tensors = safetensors.torch.load_file(tmp_path / FILE_NAME)
     assert torch.equal(tensors["model.0.weight"], result.model[0].weight)
@@ -43,7 +43,7 @@ def test_a_checkpoint_opens_with_plain_safetensors(tmp_path):
     assert {"optimizer.0.weight.exp_avg", "optimizer.0.weight.step", "random.cpu"} <= tensors.keys()
 
 
-def test_tied_weights_are_saved_once_and_come_back_tied(tmp_path):
+def test_tied_weights_are_saved_once_and_restored_tied(tmp_path):
     def tied():
         model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
         model[1].weight = model[0].weight
@@ -55,15 +55,15 @@ def test_tied_weights_are_saved_once_and_come_back_tied(tmp_path):
     assert torch.equal(loaded[1].weight, result.model[0].weight) and loaded[1].weight is loaded[0].weight
 
 
-def test_buffers_that_share_memory_are_saved_too(tmp_path):
+def test_buffers_that_share_memory_are_saved(tmp_path):
     model = network()
-    model.register_buffer("whole", torch.arange(6.0))
-    model.register_buffer("part", model.whole[2:4])
+    model.register_buffer("full", torch.arange(6.0))
+    model.register_buffer("part", model.full[2:4])
     run(tmp_path, model)
     assert read_checkpoint(tmp_path / FILE_NAME)[0]["model.part"].tolist() == [2.0, 3.0]
 
 
-def test_a_model_of_another_shape_is_told_what_does_not_fit(tmp_path):
+def test_the_error_for_another_model_lists_what_does_not_fit(tmp_path):
     run(tmp_path)
     with pytest.raises(CourseError) as caught:
         load_weights(
@@ -84,14 +84,14 @@ def test_a_mismatch_changes_no_weight(tmp_path):
     assert torch.equal(model[0].weight, before)
 
 
-def test_going_on_with_other_settings_names_them(tmp_path):
+def test_continuing_with_other_settings_names_them(tmp_path):
     run(tmp_path)
     with pytest.raises(CourseError, match=r"learning_rate: 0\.1 there, 0\.2 here; steps: 6 there, 9 here"):
         run(tmp_path, resume=True, steps=9, learning_rate=0.2)
     run(tmp_path, resume=True, log_every=3, checkpoint_every=1)  # these change no weight
 
 
-def test_an_average_that_was_not_kept_cannot_be_loaded(tmp_path):
+def test_an_average_that_does_not_exist_cannot_be_loaded(tmp_path):
     run(tmp_path)
     with pytest.raises(CourseError, match="without ema_decay"):
         load_weights(network(), tmp_path, average=True)
@@ -106,7 +106,7 @@ def test_a_foreign_safetensors_file_is_recognized(tmp_path):
 
 
 class FullDisk:
-    """A file that takes a few bytes and then refuses, as a full disk does."""
+    """A file that accepts a few bytes and then fails, as on a full disk."""
 
     def __init__(self, file):
         self.file = file
@@ -122,18 +122,19 @@ class FullDisk:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
-    whole = run(None)
-    really_open, opened = builtins.open, []
+def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path, monkeypatch):
+    uncut = run(None)
+    path_open, opened = Path.open, []
 
-    def nearly_full(file, mode="r", *options, **more):
-        if FILE_NAME in str(file) and mode == "wb":
-            opened.append(file)
+    def open_on_full_disk(path, mode="r", *arguments, **options):
+        file = path_open(path, mode, *arguments, **options)
+        if FILE_NAME in str(path) and mode == "wb":
+            opened.append(path)
             if len(opened) == 3:
-                return FullDisk(really_open(file, mode, *options, **more))
-        return really_open(file, mode, *options, **more)
+                return FullDisk(file)
+        return file
 
-    monkeypatch.setattr(builtins, "open", nearly_full)
+    monkeypatch.setattr(Path, "open", open_on_full_disk)
     with pytest.raises(CourseError, match=r"cannot write .*checkpoint\.safetensors: No space left.*RESUME=1") as caught:
         run(tmp_path)
     monkeypatch.undo()
@@ -141,10 +142,10 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     assert read_checkpoint(tmp_path / FILE_NAME)[1]["step"] == 4
     assert not list(tmp_path.glob("*.part"))
     resumed = run(tmp_path, resume=True)
-    assert torch.equal(resumed.model[0].weight, whole.model[0].weight)
+    assert torch.equal(resumed.model[0].weight, uncut.model[0].weight)
 
 
-def test_a_full_disk_while_the_log_is_written_is_told_too(tmp_path, monkeypatch):
+def test_a_full_disk_while_the_log_is_written_is_reported(tmp_path, monkeypatch):
     from shared.training.metrics import MetricsLog
 
     def refuse(self, step, values):
@@ -158,13 +159,13 @@ def test_a_full_disk_while_the_log_is_written_is_told_too(tmp_path, monkeypatch)
         run(tmp_path, log_every=1)
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
-    (tmp_path / "file").write_text("in the way")
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
     with pytest.raises(CourseError, match="cannot write"):
         run(tmp_path / "file" / "folder")
 
 
-def test_the_header_is_json_and_nothing_is_pickled(tmp_path):
+def test_the_header_is_json(tmp_path):
     run(tmp_path, ema_decay=0.9)
     with safetensors.safe_open(tmp_path / FILE_NAME, framework="pt") as file:
         header = json.loads(file.metadata()["training"])
@@ -172,7 +173,7 @@ def test_the_header_is_json_and_nothing_is_pickled(tmp_path):
     assert {file.name for file in tmp_path.iterdir()} == {FILE_NAME, PREVIOUS_NAME, "metrics.jsonl", "tensorboard"}
 
 
-def test_state_in_the_checkpoint_of_an_interrupted_run(tmp_path):
+def test_the_checkpoint_of_an_interrupted_run_holds_its_step_and_sums(tmp_path):
     def cut(model, batch):
         import signal
 

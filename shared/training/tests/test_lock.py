@@ -11,9 +11,8 @@ from shared.course import job_process
 from shared.course.job_spec import ROOT, Job
 from shared.course.jobs import run_jobs
 from shared.errors import CourseError
-from shared.training import RunOptions, TrainingConfig, train
-from shared.training import lock as exclusive_lock
-from shared.training.lock import in_use
+from shared.training import RunOptions, TrainingConfig, lock, train
+from shared.training.lock import is_locked
 
 HOLD = """
 import sys
@@ -27,11 +26,11 @@ with exclusive_lock(Path(sys.argv[1])):
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process, which has the sole use of `tmp_path` and waits."""
-    # Without the rest of the course, which takes seconds to load.
+    """Return another process, which holds the lock on `tmp_path`."""
+    # It imports only the module itself, because the rest of the package takes seconds to load.
     path = {"PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD.replace("shared.training.lock", "exclusive_lock"), str(tmp_path)],
+        [sys.executable, "-c", HOLD.replace("shared.training.lock", "lock"), str(tmp_path)],
         cwd=ROOT / "shared" / "training",
         env=os.environ | path,
         stdin=subprocess.PIPE,
@@ -43,34 +42,34 @@ def other(tmp_path):
     holder.communicate()
 
 
-def test_a_second_process_is_refused_by_name(tmp_path, other):
-    assert in_use(tmp_path)
-    refused = pytest.raises(CourseError, match=f"another process is at work in {tmp_path}; let it finish")
-    with refused, exclusive_lock.exclusive_lock(tmp_path, patience=0.0):
+def test_a_second_process_is_refused(tmp_path, other):
+    assert is_locked(tmp_path)
+    refused = pytest.raises(CourseError, match=f"another process is running in {tmp_path}; wait")
+    with refused, lock.exclusive_lock(tmp_path, patience=0.0):
         pass
     other.kill()
     other.wait()
-    assert not in_use(tmp_path)  # however the other one ended
-    with exclusive_lock.exclusive_lock(tmp_path, patience=0.0):
+    assert not is_locked(tmp_path)  # although it was killed
+    with lock.exclusive_lock(tmp_path, patience=0.0):
         pass
 
 
-def test_a_job_waits_for_one_that_is_still_saving(tmp_path, other, monkeypatch, capsys):
-    monkeypatch.setattr("shared.course.jobs._start", lambda job: Done(job_process.main(job.folder)))
+def test_a_job_waits_for_a_process_that_is_still_saving(tmp_path, other, monkeypatch, capsys):
+    monkeypatch.setattr("shared.course.jobs._start", lambda job: EndedProcess(job_process.main(job.folder)))
     (tmp_path / "job.json").write_text("{}")
 
-    def meanwhile(_):
+    def kill_holder(_):
         other.kill()
         other.wait()
 
-    monkeypatch.setattr(exclusive_lock.time, "sleep", meanwhile)
+    monkeypatch.setattr(lock.time, "sleep", kill_holder)
     job = Job("add", "shared.course.tests.job_functions:add", {"first": 1, "second": 2}, tmp_path)
     assert run_jobs([job])["add"]["sum"] == 3
-    assert f"waiting for the process that is still at work in {tmp_path}" in capsys.readouterr().err
-    assert not in_use(tmp_path)
+    assert f"waiting for the process that is still running in {tmp_path}" in capsys.readouterr().err
+    assert not is_locked(tmp_path)
 
 
-class Done:
+class EndedProcess:
     """A process that has ended."""
 
     def __init__(self, returncode: int):
@@ -80,9 +79,9 @@ class Done:
         return self.returncode
 
 
-def test_a_training_does_not_touch_a_folder_in_use(tmp_path, other):
-    (tmp_path / "checkpoint.safetensors").write_text("of the other one")
-    with pytest.raises(CourseError, match="another process is at work"):
+def test_training_does_not_change_a_locked_folder(tmp_path, other):
+    (tmp_path / "checkpoint.safetensors").write_text("of the other process")
+    with pytest.raises(CourseError, match="another process is running"):
         train(
             nn.Linear(2, 1),
             lambda number: torch.ones(4, 2),
@@ -90,15 +89,15 @@ def test_a_training_does_not_touch_a_folder_in_use(tmp_path, other):
             TrainingConfig(2, 0.1),
             run=RunOptions(folder=tmp_path),
         )
-    assert (tmp_path / "checkpoint.safetensors").read_text() == "of the other one"
+    assert (tmp_path / "checkpoint.safetensors").read_text() == "of the other process"
 
 
 def first_output(model, batch):
-    assert in_use(Path("."))
+    assert is_locked(Path("."))
     return model(batch).square().mean()
 
 
-def test_a_training_has_its_folder_for_itself(tmp_path, monkeypatch):
+def test_training_locks_its_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train(
         nn.Linear(2, 1),
@@ -107,21 +106,21 @@ def test_a_training_has_its_folder_for_itself(tmp_path, monkeypatch):
         TrainingConfig(2, 0.1),
         run=RunOptions(folder=tmp_path),
     )
-    assert not in_use(tmp_path)
+    assert not is_locked(tmp_path)
 
 
-def test_a_process_may_nest_its_use(tmp_path):
-    with exclusive_lock.exclusive_lock(tmp_path):
-        with exclusive_lock.exclusive_lock(tmp_path / ".", patience=0.0):
-            assert in_use(tmp_path)
-        assert in_use(tmp_path)
-    assert not in_use(tmp_path)
+def test_a_process_may_nest_its_locks(tmp_path):
+    with lock.exclusive_lock(tmp_path):
+        with lock.exclusive_lock(tmp_path / ".", patience=0.0):
+            assert is_locked(tmp_path)
+        assert is_locked(tmp_path)
+    assert not is_locked(tmp_path)
 
 
-def test_where_there_are_no_locks_everybody_is_let_in(tmp_path, monkeypatch):
+def test_on_a_file_system_without_locks_nothing_is_locked(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
-    with exclusive_lock.exclusive_lock(tmp_path, patience=0.0):
-        assert not in_use(tmp_path)
+    with lock.exclusive_lock(tmp_path, patience=0.0):
+        assert not is_locked(tmp_path)

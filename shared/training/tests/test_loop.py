@@ -44,7 +44,7 @@ def batches() -> Batches:
 
 
 def evaluate(model):
-    # An evaluation may draw at random without changing the training.
+    # An evaluation may draw random numbers without changing the training.
     torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
     return {"error": (model(INPUTS) - INPUTS.sum(-1, keepdim=True)).square().mean().item()}
 
@@ -55,7 +55,7 @@ def config(**changes) -> TrainingConfig:
 
 
 class CutAt:
-    """A loss that does something, once, in the midst of a certain step."""
+    """A loss that calls `action` once, in the middle of a certain step."""
 
     def __init__(self, step: int, action, accumulate: int = 2):
         self.calls_left, self.action = step * accumulate - 1, action
@@ -82,60 +82,60 @@ def without_times(history):
     return [{key: value for key, value in line.items() if key not in ("seconds", "memory_mb")} for line in history]
 
 
-def assert_same_run(folder, result, whole):
-    for ours, theirs in ((result.model, whole.model), (result.ema, whole.ema)):
-        for name, value in ours.state_dict().items():
-            assert torch.equal(value, theirs.state_dict()[name]), name
-    assert without_times(result.history) == without_times(whole.history)
+def assert_same_run(folder, result, uncut):
+    for model, expected in ((result.model, uncut.model), (result.ema, uncut.ema)):
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, expected.state_dict()[name]), name
+    assert without_times(result.history) == without_times(uncut.history)
     assert read_metrics(folder / "metrics.jsonl") == result.history
 
 
 @pytest.mark.parametrize(
     ("step", "optimizer"), [(1, "adamw"), (5, "muon"), (8, "adamw"), (13, "sgd"), (16, "muon"), (23, "adamw")]
 )
-def test_an_interrupted_run_reaches_the_very_same_weights(tmp_path, step, optimizer):
+def test_an_interrupted_run_reaches_bit_identical_weights(tmp_path, step, optimizer):
     settings = config(optimizer=optimizer)
-    whole = run(settings=settings)
+    uncut = run(settings=settings)
     number = signal.SIGTERM if step % 2 else signal.SIGINT
     cut = CutAt(step, lambda: signal.raise_signal(number))
     with pytest.raises(TrainingInterrupted, match=f"after step {step} of 24.*RESUME=1"):
         run(tmp_path, cut, settings=settings)
     torch.rand(11)
-    assert_same_run(tmp_path, run(tmp_path, resume=True, settings=settings), whole)
+    assert_same_run(tmp_path, run(tmp_path, resume=True, settings=settings), uncut)
 
 
-def test_a_run_cut_twice_reaches_the_very_same_weights(tmp_path):
-    whole = run()
+def test_a_run_cut_twice_reaches_bit_identical_weights(tmp_path):
+    uncut = run()
     for step, resume in ((4, False), (3, True)):
         with pytest.raises(TrainingInterrupted):
             run(tmp_path, CutAt(step, lambda: signal.raise_signal(signal.SIGTERM)), resume)
-    assert_same_run(tmp_path, run(tmp_path, resume=True), whole)
+    assert_same_run(tmp_path, run(tmp_path, resume=True), uncut)
 
 
 @pytest.mark.parametrize("step", [3, 9, 16, 22])
-def test_a_run_that_dies_without_saving_goes_on_from_its_last_checkpoint(tmp_path, step):
+def test_a_run_that_dies_without_saving_continues_from_its_last_checkpoint(tmp_path, step):
     def die():
-        raise RuntimeError("power cut")
+        raise RuntimeError("power failure")
 
-    whole = run()
-    with pytest.raises(RuntimeError, match="power cut"):
+    uncut = run()
+    with pytest.raises(RuntimeError, match="power failure"):
         run(tmp_path, CutAt(step, die))
     with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 22, "lo')  # a line that was being written
-    assert_same_run(tmp_path, run(tmp_path, resume=True), whole)
+        file.write('{"step": 22, "lo')  # an incomplete line
+    assert_same_run(tmp_path, run(tmp_path, resume=True), uncut)
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
-    whole = run(tmp_path)
-    assert_same_run(tmp_path, run(tmp_path, resume=True), whole)
+    uncut = run(tmp_path)
+    assert_same_run(tmp_path, run(tmp_path, resume=True), uncut)
 
 
-def test_without_resume_a_run_starts_afresh(tmp_path):
+def test_without_resume_a_run_starts_again(tmp_path):
     run(tmp_path, settings=config(steps=9))
     assert_same_run(tmp_path, run(tmp_path), run())
 
 
-def test_handlers_of_signals_are_put_back(tmp_path):
+def test_signal_handlers_are_restored(tmp_path):
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     run(tmp_path, settings=config(steps=3))
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
@@ -148,7 +148,7 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
     def press_twice():
         signal.raise_signal(signal.SIGINT)
         while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            pass  # Python hears a signal between two of its instructions; two at once would be one
+            pass  # Python handles signals between two instructions; two signals at once would count as one
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -160,12 +160,12 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path):
 
 
 def test_evaluating_more_often_changes_no_weight():
-    def noisy(model, batch):
-        value, further = loss(model, batch)
-        return value * (1 + random.random() + np.random.rand()), further  # noqa: NPY002 – what others may draw from
+    def noisy_loss(model, batch):
+        value, metrics = loss(model, batch)
+        return value * (1 + random.random() + np.random.rand()), metrics  # noqa: NPY002 – as third-party code may
 
-    seldom, often = run(loss=noisy, evaluate_every=None), run(loss=noisy, evaluate_every=1)
-    assert torch.equal(seldom.model[0].weight, often.model[0].weight)
+    rarely, often = run(loss=noisy_loss, evaluate_every=None), run(loss=noisy_loss, evaluate_every=1)
+    assert torch.equal(rarely.model[0].weight, often.model[0].weight)
 
 
 def test_accumulated_batches_equal_one_large_batch():
@@ -178,7 +178,7 @@ def test_accumulated_batches_equal_one_large_batch():
     torch.testing.assert_close(model.state_dict(), twin.state_dict(), rtol=1e-4, atol=1e-6)
 
 
-def test_the_gradient_is_clipped_to_the_norm_asked_for():
+def test_the_gradient_is_clipped_to_clip_norm():
     moves = {}
     for clip_norm in (None, 0.01):
         model = nn.Linear(5, 1, bias=False)
@@ -188,23 +188,23 @@ def test_the_gradient_is_clipped_to_the_norm_asked_for():
         moves[clip_norm] = (model.weight - before).norm().item(), history[0]["gradient_norm"]
     assert moves[None][0] == pytest.approx(moves[None][1], rel=1e-4)
     assert moves[0.01][0] == pytest.approx(0.01, rel=1e-3)
-    assert moves[0.01][1] > 0.1  # the log tells the norm as it was
+    assert moves[0.01][1] > 0.1  # the log has the norm before clipping
 
 
 def test_the_log_holds_means_since_its_last_line():
-    seen = []
+    losses = []
 
-    def recorded(model, batch):
-        value, further = loss(model, batch)
-        seen.append(value.item())
-        return value, further
+    def recorded_loss(model, batch):
+        value, metrics = loss(model, batch)
+        losses.append(value.item())
+        return value, metrics
 
-    history = run(loss=recorded).history
+    history = run(loss=recorded_loss).history
     lines = [line for line in history if "loss" in line]
     assert [line["step"] for line in lines] == [5, 10, 15, 20, 24]
-    assert lines[0]["loss"] == pytest.approx(sum(seen[:10]) / 10)
-    assert lines[-1]["loss"] == pytest.approx(sum(seen[40:]) / 8)
-    assert lines[0]["root"] == pytest.approx(sum(map(math.sqrt, seen[:10])) / 10, rel=1e-5)
+    assert lines[0]["loss"] == pytest.approx(sum(losses[:10]) / 10)
+    assert lines[-1]["loss"] == pytest.approx(sum(losses[40:]) / 8)
+    assert lines[0]["root"] == pytest.approx(sum(map(math.sqrt, losses[:10])) / 10, rel=1e-5)
     assert [line["step"] for line in history if "evaluation/error" in line] == [6, 12, 18, 24]
 
 
@@ -214,7 +214,7 @@ def test_the_learning_rate_follows_the_schedule():
     assert lines[-1]["learning_rate"] == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 20 / 21)))
 
 
-def test_the_average_is_what_is_evaluated_and_both_can_be_loaded(tmp_path):
+def test_the_average_is_evaluated_and_both_models_can_be_loaded(tmp_path):
     result = run(tmp_path)
     assert result.history[-1]["evaluation/error"] == pytest.approx(evaluate(result.ema)["error"])
     for average, model in ((False, result.model), (True, result.ema)):
@@ -223,7 +223,7 @@ def test_the_average_is_what_is_evaluated_and_both_can_be_loaded(tmp_path):
     assert not torch.equal(result.model[0].weight, result.ema[0].weight)
 
 
-def test_a_gradient_left_over_from_before_is_not_ours():
+def test_a_gradient_from_before_the_run_is_discarded():
     model = network()
     model.requires_grad_(False)[5].requires_grad_(True)
     before = model[0].weight.clone()
@@ -232,20 +232,20 @@ def test_a_gradient_left_over_from_before_is_not_ours():
     assert torch.equal(model[0].weight, before)
 
 
-def test_the_model_comes_back_in_evaluation_mode():
+def test_the_returned_model_is_in_evaluation_mode():
     assert not run().model.training
 
 
 @pytest.mark.parametrize(
-    ("options", "unit", "each"), [({"tokens_per_step": 1000}, "tokens", 1000), ({}, "samples", 16)]
+    ("options", "unit", "units_per_step"), [({"tokens_per_step": 1000}, "tokens", 1000), ({}, "samples", 16)]
 )
-def test_a_run_says_how_fast_it_goes_and_how_long_it_will_take(capsys, options, unit, each):
+def test_a_run_displays_its_speed_and_the_time_left(capsys, options, unit, units_per_step):
     run(**options)
     *_, last = capsys.readouterr().err.splitlines()
     pace = rf"0:00 left · ([\d.,]+) steps/s · ([\d,]+) {unit}/s · lr [\d.e-]+ · [\d,]+ MB"
-    found = re.fullmatch(rf"training: step 24/24, loss [\d.]+, {pace}", last)
-    steps, units = (float(number.replace(",", "")) for number in found.groups())
-    assert units / steps == pytest.approx(each, rel=0.02)
+    match = re.fullmatch(rf"training: step 24/24, loss [\d.]+, {pace}", last)
+    steps, units = (float(number.replace(",", "")) for number in match.groups())
+    assert units / steps == pytest.approx(units_per_step, rel=0.02)
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
@@ -255,55 +255,55 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     scalars = [(event.step, event.value) for event in board.Scalars("loss")]
-    want = [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in result.history if "loss" in line]
-    assert scalars == want
+    expected = [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in result.history if "loss" in line]
+    assert scalars == expected
 
 
 def test_bfloat16_trains_with_float32_weights():
-    seen = []
+    dtypes = []
 
-    def watching(model, batch):
-        seen.append(model[0](batch).dtype)
+    def recording_loss(model, batch):
+        dtypes.append(model[0](batch).dtype)
         return loss(model, batch)
 
-    result = run(loss=watching, settings=config(precision="bfloat16"))
-    assert set(seen) == {torch.bfloat16} and result.model[0].weight.dtype == torch.float32
+    result = run(loss=recording_loss, settings=config(precision="bfloat16"))
+    assert set(dtypes) == {torch.bfloat16} and result.model[0].weight.dtype == torch.float32
     assert result.history[-1]["evaluation/error"] < evaluate(network())["error"]
 
 
-def test_what_is_compiled_has_plain_names_in_its_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda model: nn.Sequential(model))  # a wrapper, as the compiler's is
+def test_a_compiled_model_has_plain_names_in_its_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model: nn.Sequential(model))  # a wrapper, as torch.compile returns
     run(tmp_path, settings=config(compile=True, steps=3))
     load_weights(network(), tmp_path)
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient", "parameter", "batch"])
-def test_a_run_that_is_no_longer_finite_stops_and_keeps_the_evidence(tmp_path, where):
+def test_a_run_that_is_not_finite_stops_and_saves_the_evidence(tmp_path, where):
     model = network()
     state = {"calls": 0}
 
-    def turning_bad(model, batch):
+    def failing_loss(model, batch):
         state["calls"] += 1
-        value, further = loss(model, batch)
+        value, metrics = loss(model, batch)
         if state["calls"] != 6:  # the second batch of the third step
-            return value, further
+            return value, metrics
         if where == "loss":
-            return value / 0, further
+            return value / 0, metrics
         if where == "gradient":
-            return value + (model[4].bias * 0).abs().sqrt().sum(), further  # the slope of √x at zero
-        return value, further
+            return value + (model[4].bias * 0).abs().sqrt().sum(), metrics  # √x has no derivative at zero
+        return value, metrics
 
-    def batch_at(number):
-        batch = batches()(number)
-        if where == "batch" and number == 5:
+    def batch_at(index):
+        batch = batches()(index)
+        if where == "batch" and index == 5:
             batch[3, 1] = math.nan
-        if where == "parameter" and number == 5:
+        if where == "parameter" and index == 5:
             with torch.no_grad():
                 model[1].bias[0] = math.inf
         return {"inputs": batch}
 
     def on_inputs(model, batch):
-        return turning_bad(model, batch["inputs"])
+        return failing_loss(model, batch["inputs"])
 
     with pytest.raises(NotFinite) as caught:
         train(
@@ -316,8 +316,8 @@ def test_a_run_that_is_no_longer_finite_stops_and_keeps_the_evidence(tmp_path, w
     message = str(caught.value)
     assert "stopped at step 3" in message and str(tmp_path / "not-finite") in message
     names = {
-        "loss": "gradient that is not is that of 0.weight",
-        "gradient": "gradient that is not is that of 4.bias",
+        "loss": "gradient that is not finite is that of 0.weight",
+        "gradient": "gradient that is not finite is that of 4.bias",
         "parameter": "The parameter 1.bias",
         "batch": "at batch.inputs",
     }
@@ -325,14 +325,14 @@ def test_a_run_that_is_no_longer_finite_stops_and_keeps_the_evidence(tmp_path, w
     from safetensors.torch import load_file
 
     evidence = load_file(tmp_path / "not-finite" / "batch.safetensors")["batch.inputs"]
-    number = 4 if where == "gradient" else 5
-    assert torch.equal(evidence.nan_to_num(0.5), batch_at(number)["inputs"].nan_to_num(0.5))
+    index = 4 if where == "gradient" else 5
+    assert torch.equal(evidence.nan_to_num(0.5), batch_at(index)["inputs"].nan_to_num(0.5))
     load_weights(network(), tmp_path / "not-finite")
 
 
-def test_a_device_that_is_not_there_is_named():
+def test_a_device_that_does_not_exist_is_named():
     if not torch.cuda.is_available():
-        with pytest.raises(CourseError, match="'cuda' was asked for, but this machine has"):
+        with pytest.raises(CourseError, match="'cuda' was requested, but this machine has"):
             usable_device("cuda")
     with pytest.raises(CourseError, match="'quantum'"):
         usable_device("quantum")
@@ -350,6 +350,6 @@ def test_a_device_that_is_not_there_is_named():
         ({"accumulate": 0}, "accumulate is 0"),
     ],
 )
-def test_settings_that_cannot_be_meant_are_refused(changes, message):
+def test_invalid_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         config(**changes)

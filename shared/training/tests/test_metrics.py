@@ -1,4 +1,4 @@
-"""What a log says, and what it is read back as."""
+"""What the log contains, and how it is read."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_a_curve_from_a_log():
         curve_from_history(history, "accuracy")
 
 
-def test_the_log_tells_what_a_long_run_is_watched_by(tmp_path):
+def test_the_log_has_what_is_needed_to_watch_a_long_run(tmp_path):
     batches = Batches(torch.ones(8, 2), batch_size=4, seed=0)
     loss = lambda model, batch: model(batch).square().mean()  # noqa: E731
     train(
@@ -34,14 +34,14 @@ def test_the_log_tells_what_a_long_run_is_watched_by(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b'{"step": 2, "lo', b"\xff\xfe\x00", b"\x00" * 30])
-def test_a_damaged_line_costs_that_line_and_no_other(tmp_path, capsys, damage):
+def test_only_a_damaged_line_is_lost(tmp_path, capsys, damage):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n' + damage + b'\n{"step": 3}\n{"step": 4, "lo')
     assert [line["step"] for line in read_metrics(path)] == [1, 3]
     assert capsys.readouterr().err == f"warning: line 2 of {path} is damaged and left out\n"
 
 
-def test_memory_is_the_most_that_was_held():
+def test_memory_is_the_peak():
     before = peak_memory(torch.device("cpu"))
     block = torch.ones(25_000_000)
     assert peak_memory(torch.device("cpu")) >= before and peak_memory(torch.device("cpu")) > block.nbytes

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from shared.training import progress
-from shared.training.progress import Pace, PlainLines, ReportFile, clock, open_display, pace_text
+from shared.training.progress import FileDisplay, LineDisplay, Pace, format_duration, format_pace, open_display
 
 
-class Clock:
+class FakeClock:
     """A clock that the test sets."""
 
     def __init__(self):
@@ -17,39 +17,45 @@ class Clock:
 
 
 @pytest.fixture
-def clock_set_by_hand(monkeypatch):
-    hand = Clock()
-    monkeypatch.setattr(progress.time, "monotonic", hand.monotonic)
+def fake_clock(monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(progress.time, "monotonic", clock.monotonic)
     monkeypatch.setattr(progress, "peak_memory", lambda device: 1_234_000_000)
-    return hand
+    return clock
 
 
 def test_durations():
-    assert [clock(seconds) for seconds in (0, 7.4, 59.6, 754, 7500)] == ["0:00", "0:07", "1:00", "12:34", "2:05:00"]
+    assert [format_duration(seconds) for seconds in (0, 7.4, 59.6, 754, 7500)] == [
+        "0:00",
+        "0:07",
+        "1:00",
+        "12:34",
+        "2:05:00",
+    ]
 
 
-def test_pace_in_words():
-    assert pace_text(0.0, 10, "tokens", 5) == "starting"
-    assert pace_text(4.0, 30, "", 0) == "0:08 left · 4 steps/s"
-    assert pace_text(250.0, 1000, "samples", 128) == "0:04 left · 250 steps/s · 32,000 samples/s"
+def test_pace():
+    assert format_pace(0.0, 10, "tokens", 5) == "starting"
+    assert format_pace(4.0, 30, "", 0) == "0:08 left · 4 steps/s"
+    assert format_pace(250.0, 1000, "samples", 128) == "0:04 left · 250 steps/s · 32,000 samples/s"
 
 
-def test_a_slow_first_step_is_forgotten(clock_set_by_hand):
+def test_a_slow_first_step_stops_to_count(fake_clock):
     pace = Pace(0, 40)
-    clock_set_by_hand.now += 60  # compiling
+    fake_clock.now += 60  # compiling
     pace.mark(1, 0.1)
     for step in range(2, 40):
-        clock_set_by_hand.now += 0.5
+        fake_clock.now += 0.5
         pace.mark(step, 0.1)
     assert pace.steps_per_second == pytest.approx(2.0)
 
 
-def test_plain_lines_begin_at_once_and_grow_rare(clock_set_by_hand, capsys):
-    display = PlainLines("student", Pace(0, 1000, "samples", 10))
+def test_plain_lines_start_at_once_and_become_rare(fake_clock, capsys):
+    display = LineDisplay("student", Pace(0, 1000, "samples", 10))
     assert capsys.readouterr().err == "student: step 0/1000, starting\n"
     times = []
     for step in range(1, 1001):
-        clock_set_by_hand.now += 0.5
+        fake_clock.now += 0.5
         display.update(step, 1.25, 3e-4)
         if lines := capsys.readouterr().err:
             times.append(step / 2)
@@ -58,9 +64,9 @@ def test_plain_lines_begin_at_once_and_grow_rare(clock_set_by_hand, capsys):
     assert times[:3] == [2.0, 5.0, 9.5] and times[-1] == 500.0 and len(times) < 20
 
 
-def test_a_report_is_small_and_not_renewed_at_every_step(clock_set_by_hand, tmp_path):
+def test_a_report_is_small_and_not_written_at_every_step(fake_clock, tmp_path):
     path = tmp_path / "progress.json"
-    display = ReportFile(path, "student", Pace(3, 40))
+    display = FileDisplay(path, "student", Pace(3, 40))
     assert json.loads(path.read_text()) == {
         "label": "student",
         "step": 3,
@@ -68,28 +74,28 @@ def test_a_report_is_small_and_not_renewed_at_every_step(clock_set_by_hand, tmp_
         "loss": None,
         "pace": "starting",
     }
-    seen = set()
+    reported_steps = set()
     for step in range(4, 41):
-        clock_set_by_hand.now += 0.1
+        fake_clock.now += 0.1
         display.update(step, 0.5, 3e-4)
-        seen.add(json.loads(path.read_text())["step"])
-    assert 40 in seen and 10 < len(seen) < 16
+        reported_steps.add(json.loads(path.read_text())["step"])
+    assert 40 in reported_steps and 10 < len(reported_steps) < 16
     assert json.loads(path.read_text())["pace"] == "0:00 left · 10 steps/s · lr 3.0e-04 · 1,234 MB"
     path.unlink()
     tmp_path.rmdir()
-    display.update(40, 0.5, 3e-4)  # nowhere to write to: no reason to end a run
+    display.update(40, 0.5, 3e-4)  # the folder is gone, which must not end a run
 
 
-def test_the_display_fits_where_the_output_goes(monkeypatch, tmp_path, capsys):
-    assert isinstance(open_display("", 0, 10, "", 0), PlainLines)
+def test_the_display_suits_the_output(monkeypatch, tmp_path, capsys):
+    assert isinstance(open_display("", Pace(0, 10)), LineDisplay)
     monkeypatch.setenv(progress.REPORT_VARIABLE, str(tmp_path / "progress.json"))
-    assert isinstance(open_display("", 0, 10, "", 0), ReportFile)
+    assert isinstance(open_display("", Pace(0, 10)), FileDisplay)
 
 
-def test_the_bar_on_a_terminal_draws_itself(monkeypatch, capsys):
+def test_the_bar_on_a_terminal_is_drawn(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    bar = open_display("student", 0, 10, "samples", 32)
-    assert isinstance(bar, progress.TerminalBar)
+    bar = open_display("student", Pace(0, 10, "samples", 32))
+    assert isinstance(bar, progress.BarDisplay)
     for step in range(1, 11):
         bar.update(step, 0.5, 3e-4)
     bar.close()

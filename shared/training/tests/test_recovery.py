@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, cut short, half written or not ours: named, refused, and the last good one offered."""
+"""Checkpoints that are damaged, cut short or foreign: refused by name, and the last intact one is used or suggested."""
 
 import shutil
 
@@ -41,26 +41,26 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def half_written(path):
-    """As a file system may leave it after a power cut: the full length, and zeros where nothing had arrived."""
+def partly_zeros(path):
+    """As a file system may leave it after a power failure: full length, with zeros where nothing was written."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] + bytes(len(content) - len(content) // 2))
 
 
-def a_bit_of_a_weight(path):
+def one_bit_of_a_weight(path):
     content = bytearray(path.read_bytes())
     content[-40] ^= 1
     path.write_bytes(content)
 
 
-def a_digit_of_the_step(path):
-    """The step stands in the header, where no tensor's checksum would see it."""
+def one_digit_of_the_step(path):
+    """The step is in the header, which a checksum of the tensors would not cover."""
     content = path.read_bytes()
     assert content.count(b'\\"step\\": 6') == 1
     path.write_bytes(content.replace(b'\\"step\\": 6', b'\\"step\\": 5'))
 
 
-def a_byte_of_the_header(path):
+def one_byte_of_the_header(path):
     content = bytearray(path.read_bytes())
     content[9] = 0xFF
     path.write_bytes(content)
@@ -79,7 +79,7 @@ def a_pickle(path):
 
 
 def swapped_names(path):
-    """Two weights of one shape have changed places: every byte of every tensor is still there."""
+    """Two weights of one shape are swapped: every byte of every tensor is unchanged."""
     content = path.read_bytes()
     first, second = b'"average.0.bias"', b'"average.2.bias"'
     assert first in content and second in content
@@ -88,10 +88,10 @@ def swapped_names(path):
 
 DAMAGES = (
     cut_short,
-    half_written,
-    a_bit_of_a_weight,
-    a_digit_of_the_step,
-    a_byte_of_the_header,
+    partly_zeros,
+    one_bit_of_a_weight,
+    one_digit_of_the_step,
+    one_byte_of_the_header,
     empty,
     zeros,
     a_pickle,
@@ -99,24 +99,24 @@ DAMAGES = (
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, capsys, damage):
-    whole = run(tmp_path)
+def test_a_run_continues_from_the_checkpoint_before_a_damaged_one(tmp_path, capsys, damage):
+    uncut = run(tmp_path)
     damage(tmp_path / FILE_NAME)
     content = (tmp_path / FILE_NAME).read_bytes()
     capsys.readouterr()
-    again = run(tmp_path, resume=True)
+    resumed = run(tmp_path, resume=True)
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert f"{tmp_path / FILE_NAME} is damaged" in warning
-    assert "set aside as damaged-checkpoint.safetensors" in warning
-    assert "going on from previous-checkpoint.safetensors, step 4" in warning
-    # The damaged file is kept for whoever wants to know; the two steps were done again, and so were their lines.
+    assert "renamed to damaged-checkpoint.safetensors" in warning
+    assert "continuing from previous-checkpoint.safetensors, step 4" in warning
+    # The damaged file is kept; the two steps were taken again, and their lines were written again.
     assert (tmp_path / DAMAGED_NAME).read_bytes() == content
-    for ours, theirs in ((again.model, whole.model), (again.ema, whole.ema)):
-        assert all(torch.equal(ours.state_dict()[name], value) for name, value in theirs.state_dict().items())
+    for model, expected in ((resumed.model, uncut.model), (resumed.ema, uncut.ema)):
+        assert all(torch.equal(model.state_dict()[name], value) for name, value in expected.state_dict().items())
     lines = read_metrics(tmp_path / "metrics.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
-    assert [line["loss"] for line in lines] == [line["loss"] for line in whole.history]
-    # What had been damaged did not push the good one out.
+    assert [line["loss"] for line in lines] == [line["loss"] for line in uncut.history]
+    # The damaged file did not replace the intact one.
     assert (step_of(tmp_path / FILE_NAME), step_of(tmp_path / PREVIOUS_NAME)) == (6, 4)
 
 
@@ -127,14 +127,14 @@ def test_the_two_newest_are_kept(tmp_path):
     assert (step_of(tmp_path / FILE_NAME), step_of(tmp_path / PREVIOUS_NAME)) == (6, 4)
 
 
-def test_a_run_killed_between_the_two_renames_goes_on(tmp_path, capsys):
-    whole = run(tmp_path)
+def test_a_run_killed_between_the_two_renames_continues(tmp_path, capsys):
+    uncut = run(tmp_path)
     (tmp_path / FILE_NAME).unlink()
-    assert torch.equal(run(tmp_path, resume=True).model[0].weight, whole.model[0].weight)
-    assert "checkpoint.safetensors is missing; going on from previous-checkpoint" in capsys.readouterr().err
+    assert torch.equal(run(tmp_path, resume=True).model[0].weight, uncut.model[0].weight)
+    assert "checkpoint.safetensors is missing; continuing from previous-checkpoint" in capsys.readouterr().err
 
 
-def test_when_both_are_damaged_both_are_named_and_neither_is_touched(tmp_path):
+def test_when_both_are_damaged_both_are_named_and_neither_is_changed(tmp_path):
     run(tmp_path)
     for name in (FILE_NAME, PREVIOUS_NAME):
         cut_short(tmp_path / name)
@@ -144,37 +144,37 @@ def test_when_both_are_damaged_both_are_named_and_neither_is_touched(tmp_path):
     assert f"{tmp_path / FILE_NAME} is damaged" in message and f"{tmp_path / PREVIOUS_NAME} is damaged" in message
     assert message.endswith("start without RESUME=1") and "\n" not in message
     assert (tmp_path / FILE_NAME).exists() and (tmp_path / PREVIOUS_NAME).exists()
-    assert run(tmp_path).steps == 6  # and that helps
+    assert run(tmp_path).steps == 6  # which works
 
 
-def test_a_single_damaged_checkpoint_says_to_start_again(tmp_path):
+def test_a_single_damaged_checkpoint_suggests_to_start_again(tmp_path):
     run(tmp_path, steps=2)
     cut_short(tmp_path / FILE_NAME)
-    with pytest.raises(CourseError, match=r"damaged.*none before it to go back to.*start without RESUME=1"):
+    with pytest.raises(CourseError, match=r"damaged.*no intact checkpoint is left.*start without RESUME=1"):
         run(tmp_path, steps=2, resume=True)
 
 
-def test_a_foreign_file_is_refused_and_left_where_it_is(tmp_path):
+def test_a_foreign_file_is_refused_and_not_changed(tmp_path):
     run(tmp_path)
     safetensors.torch.save_file({"weight": torch.zeros(2)}, tmp_path / FILE_NAME)
-    with pytest.raises(CourseError, match=r"not written by the training loop.*goes on from previous-checkpoint"):
+    with pytest.raises(CourseError, match=r"not written by the training loop.*continues from previous-checkpoint"):
         run(tmp_path, resume=True)
-    (tmp_path / FILE_NAME).rename(tmp_path / "theirs.safetensors")
-    assert run(tmp_path, resume=True).steps == 6  # as the message says
+    (tmp_path / FILE_NAME).rename(tmp_path / "foreign.safetensors")
+    assert run(tmp_path, resume=True).steps == 6  # as the message suggests
     (tmp_path / PREVIOUS_NAME).unlink()
-    shutil.copy(tmp_path / "theirs.safetensors", tmp_path / FILE_NAME)
+    shutil.copy(tmp_path / "foreign.safetensors", tmp_path / FILE_NAME)
     with pytest.raises(CourseError, match="move it elsewhere, and RESUME=1 starts from the beginning"):
         run(tmp_path, resume=True)
 
 
-def test_another_runs_checkpoint_is_no_reason_to_go_back(tmp_path):
+def test_another_runs_checkpoint_is_refused_without_fallback(tmp_path):
     run(tmp_path)
     with pytest.raises(CourseError, match=r"other settings \(learning_rate: 0\.1 there, 0\.2 here\)"):
         run(tmp_path, resume=True, learning_rate=0.2)
     assert step_of(tmp_path / FILE_NAME) == 6 and not (tmp_path / DAMAGED_NAME).exists()
 
 
-def test_a_folder_in_the_files_place_is_not_called_damaged(tmp_path):
+def test_a_folder_with_the_files_name_is_not_called_damaged(tmp_path):
     run(tmp_path)
     (tmp_path / FILE_NAME).unlink()
     (tmp_path / FILE_NAME).mkdir()
@@ -184,18 +184,18 @@ def test_a_folder_in_the_files_place_is_not_called_damaged(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, swapped_names])
-def test_weights_are_not_quietly_read_from_an_older_file(tmp_path, damage):
+def test_weights_are_never_read_from_an_older_file_instead(tmp_path, damage):
     run(tmp_path)
     damage(tmp_path / FILE_NAME)
-    with pytest.raises(CourseError, match=r"damaged.*previous-checkpoint\.safetensors, is whole.*\(step 4\)"):
+    with pytest.raises(CourseError, match=r"damaged.*previous-checkpoint\.safetensors, is intact.*\(step 4\)"):
         load_weights(network(), tmp_path)
     load_weights(network(), tmp_path / PREVIOUS_NAME)
     (tmp_path / PREVIOUS_NAME).unlink()
-    with pytest.raises(CourseError, match="no other checkpoint that is whole lies beside it, so train again"):
+    with pytest.raises(CourseError, match="no intact checkpoint lies beside it, so train again"):
         load_weights(network(), tmp_path)
 
 
-def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
+def test_partial_files_of_a_killed_process_are_removed(tmp_path):
     run(tmp_path)
     for resume in (True, False):
         (tmp_path / f"{FILE_NAME}.4711.part").write_bytes(b"half")
@@ -203,7 +203,7 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
         assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_run_that_starts_afresh_leaves_nothing_to_go_back_to(tmp_path):
+def test_a_new_run_removes_all_older_checkpoints(tmp_path):
     run(tmp_path)
     cut_short(tmp_path / FILE_NAME)
     run(tmp_path, resume=True)
