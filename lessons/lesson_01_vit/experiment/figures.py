@@ -1,4 +1,4 @@
-"""The lesson's figures, drawn from what a run has measured and trained."""
+"""The lesson's figures, drawn from the measurements and the trained models of a run."""
 
 from collections.abc import Mapping
 from statistics import fmean
@@ -7,178 +7,182 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lessons.lesson_01_vit.experiment import classifier
+from lessons.lesson_01_vit.experiment.data import ImageData, load_images, small_config
+from lessons.lesson_01_vit.experiment.evaluate import position_similarity
 from lessons.lesson_01_vit.experiment.few_labels import autoencoder
-from lessons.lesson_01_vit.experiment.images import Images, read_images, small_config
 from lessons.lesson_01_vit.model import VisionTransformer, patchify
 from shared import plots
 from shared.course.lesson import Run
 from shared.training import load_weights
 
 CAPTIONS = {
-    "data_flow": "One held-out digit on its way through the trained model; every panel shows the real numbers.",
-    "learning_curves": "Held-out accuracy while it learns, with positions and without, against two simpler readers.",
-    "order": "Telling an intact digit from the same patches shuffled: without positions no better than a coin.",
-    "attention": "Where the class token looks in the last block, head by head, on held-out digits.",
-    "position_similarity": "What it learned about places. Each small map belongs to one patch and shows how like its "
-    "position vector is to those of all 16: neighbors are alike, though nobody told it what a neighbor is.",
-    "masked_autoencoder": "Held-out digits, with 12 of 16 patches hidden, and as the autoencoder paints them.",
-    "few_labels": "With few labels: from scratch, after masked pretraining, and with a teacher (a dot a seed).",
+    "data_flow": "One held-out digit in the trained model: every panel shows the actual values.",
+    "learning_curves": "Held-out accuracy during training, with and without positions, against two simpler baselines.",
+    "order": "Distinguishing intact digits from digits with shuffled patches: without positions, accuracy is at chance.",
+    "attention": "Attention of the class token in the last block, per head, on held-out digits.",
+    "position_similarity": "Learned positions: each small map belongs to one patch and shows the cosine similarity of "
+    "its position to those of all 16 patches. Adjacent patches are similar, although no input encodes adjacency.",
+    "masked_autoencoder": "Held-out digits with 12 of 16 patches masked, and as the autoencoder reconstructs them.",
+    "few_labels": "Few labels: from scratch, after masked pretraining, and with a teacher (one dot per seed).",
 }
+MASKED_ARM = "few labels, masked 75 %"
 
 
-def draw(run: Run) -> dict[str, plots.Figure]:
-    """Every figure that the run's arms allow, the first one the lesson's face."""
+def draw_figures(run: Run) -> dict[str, plots.Figure]:
+    """Draw every figure that the run's arms allow; the first one represents the lesson."""
     if run.preset == "gpu":
-        return {"large_learning_curve": curves(run, {"Vision Transformer": "large"}, {})}
-    arms, images = run.arms[run.seeds[0]], read_images(run.data)
+        return {"large_learning_curve": draw_accuracy_curves(run, {"Vision Transformer": "large"}, {})}
+    images = load_images(run.data)
     figures = {
-        "data_flow": data_flow(run, images),
-        "learning_curves": learning_curves(run),
-        "order": order(run),
-        "attention": attention(run, images),
-        "position_similarity": position_similarity(run, images),
+        "data_flow": draw_data_flow(run, images),
+        "learning_curves": draw_learning_curves(run),
+        "order": draw_order(run),
+        "attention": draw_attention(run, images),
+        "position_similarity": draw_position_similarity(run, images),
     }
-    if "few labels, masked 75 %" in arms:
-        figures["masked_autoencoder"] = masked_autoencoder(run, images)
-        figures["few_labels"] = few_labels(run)
+    if MASKED_ARM in run.arms[run.seeds[0]]:
+        figures["masked_autoencoder"] = draw_masked_autoencoder(run, images)
+        figures["few_labels"] = draw_few_labels(run)
     return figures
 
 
-def measured(run: Run, arm: str, name: str) -> list:
-    """One thing that an arm has measured, for every seed."""
+def measurements(run: Run, arm: str, name: str) -> list:
+    """Return one measurement of an arm for every seed."""
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
-def trained(run: Run, arm: str, images: Images, seed: int | None = None) -> VisionTransformer:
-    """An arm's model, of the first seed if no other is named, as training has left it."""
+def trained_model(run: Run, images: ImageData, seed: int) -> VisionTransformer:
+    """Return the headline arm's trained model."""
     model = VisionTransformer(small_config(images))
-    return load_weights(model, run.arm_folder(run.seeds[0] if seed is None else seed, arm)).eval()
+    return load_weights(model, run.arm_folder(seed, "vit")).eval()
+
+
+def first_of_each_class(images: ImageData, count: int) -> Tensor:
+    """Return the index of the first held-out image of each of the first `count` classes."""
+    return torch.stack([(images.test_labels == label).int().argmax() for label in range(count)])
 
 
 @torch.no_grad()
-def data_flow(run: Run, images: Images) -> plots.Figure:
-    """Image → patches → tokens with positions → tokens after the blocks → logits, for one held-out image."""
-    model = trained(run, "vit", images)
+def draw_data_flow(run: Run, images: ImageData) -> plots.Figure:
+    """Draw image → patches → tokens with positions → tokens after the blocks → logits, for one held-out image."""
+    model = trained_model(run, images, run.seeds[0])
     config, (rows, columns) = model.config, model.config.grid
     pixels = images.standardized_test[:1]
     size = config.patch_size
-    tokens = model.add_prefix(model.embed_patches(pixels))
-    thought = model.features(pixels)
+    tokens, _ = model.embed(pixels)
+    features = model.features(pixels)
     logits = model(pixels)[0]
-    # The patches stand apart by one empty pixel, as if cut with scissors.
-    cut = F.pad(
+    # One empty pixel between the patches shows that they are separate.
+    separated = F.pad(
         images.test[0].mean(dim=0).unflatten(0, (rows, size)).unflatten(2, (columns, size)),
         (0, 1, 0, 0, 0, 1),
         value=float("nan"),
     )
+    patches_shape = f"[{rows * columns}, {config.channels * size**2}]"
     stages = {
         f"image\n{list(pixels.shape[1:])}": images.test[0].mean(dim=0),
-        f"cut into patches\n[{rows * columns}, {config.channels * size**2}]": cut.flatten(2, 3).flatten(0, 1)[:-1, :-1],
+        f"patches\n{patches_shape}": separated.flatten(2, 3).flatten(0, 1)[:-1, :-1],
         f"project + positions\n{list(tokens.shape[1:])}": tokens[0],
-        f"{config.depth} blocks + norm\n{list(thought.shape[1:])}": thought[0],
+        f"{config.depth} blocks + norm\n{list(features.shape[1:])}": features[0],
         f"head\n[{len(logits)}]": logits[:, None],
     }
-    card, axes = plots.subplots(height=2.7, columns=len(stages))
-    for place, (axis, (name, values)) in enumerate(zip(axes[0], stages.items(), strict=True)):
-        picture, last = place < 2, place == len(stages) - 1
-        reach = values[values.isfinite()].abs().max()
+    figure, axes = plots.subplots(height=2.7, columns=len(stages))
+    for index, (axis, (name, values)) in enumerate(zip(axes[0], stages.items(), strict=True)):
+        is_image, is_last = index < 2, index == len(stages) - 1
+        limit = values[values.isfinite()].abs().max()
         axis.imshow(
-            values, cmap="gray" if picture else plots.DIVERGING, vmin=0 if picture else -reach, vmax=reach,
-            aspect="equal" if picture or last else "auto", interpolation="nearest",
-        )  # fmt: skip
+            values,
+            cmap="gray" if is_image else plots.DIVERGING,
+            vmin=0 if is_image else -limit,
+            vmax=limit,
+            aspect="equal" if is_image or is_last else "auto",
+            interpolation="nearest",
+        )
         axis.grid(visible=False)
-        axis.set(xticks=[], yticks=range(len(logits)) if last else [], xlabel=name)
+        axis.set(xticks=[], yticks=range(len(logits)) if is_last else [], xlabel=name)
         axis.spines[:].set_visible(False)
-    guess = int(logits.argmax())
+    prediction = int(logits.argmax())
     axes[0, -1].annotate(
-        f" {images.class_names[guess]}!", (0.6, guess), va="center", fontweight="bold", annotation_clip=False
+        f" {images.class_names[prediction]}", (0.6, prediction), va="center", fontweight="bold", annotation_clip=False
     )
-    return card
+    return figure
 
 
-def curves(run: Run, names: Mapping[str, str], baselines: Mapping[str, float]) -> plots.Figure:
-    """Held-out accuracy over the steps of training, by arm."""
+def draw_accuracy_curves(run: Run, arms: Mapping[str, str], baselines: Mapping[str, float]) -> plots.Figure:
+    """Draw held-out accuracy during training, by arm."""
     return plots.learning_curves(
-        {name: measured(run, arm, "accuracy_curve") for name, arm in names.items()},
+        {name: measurements(run, arm, "accuracy_curve") for name, arm in arms.items()},
         y_label="held-out accuracy",
         baselines=baselines,
         percent=True,
     )
 
 
-def learning_curves(run: Run) -> plots.Figure:
-    """With and without positions, against the simpler readers."""
+def draw_learning_curves(run: Run) -> plots.Figure:
+    """Draw the accuracy with and without positions, against the baselines."""
     baselines = {
-        name.replace("_", " "): fmean(measured(run, "baselines", name))
+        name.replace("_", " "): fmean(measurements(run, "baselines", name))
         for name in ("nearest_neighbor", "softmax_regression")
     }
-    return curves(run, {"with positions": "vit", "without": "without positions"}, baselines)
+    return draw_accuracy_curves(run, {"with positions": "vit", "without": "without positions"}, baselines)
 
 
-def order(run: Run) -> plots.Figure:
-    """Intact or shuffled?"""
+def draw_order(run: Run) -> plots.Figure:
+    """Draw the accuracy of distinguishing intact images from images with shuffled patches."""
     return plots.bars_with_intervals(
         {
-            "with positions": measured(run, "order", "accuracy"),
-            "without positions": measured(run, "order without positions", "accuracy"),
+            "with positions": measurements(run, "order", "accuracy"),
+            "without positions": measurements(run, "order without positions", "accuracy"),
         },
-        x_label="held-out images rightly told intact or shuffled",
-        baselines={"a coin": 0.5},
+        x_label="held-out images classified correctly as intact or shuffled",
+        baselines={"chance": 0.5},
         highlight="with positions",
         percent=True,
     )
 
 
-def one_of_each(images: Images, count: int) -> Tensor:
-    """The first held-out image of each of the first `count` classes."""
-    return torch.stack([(images.test_labels == label).int().argmax() for label in range(count)])
-
-
-def attention(run: Run, images: Images) -> plots.Figure:
-    """The class token's look at the patches, in the last block."""
-    model = trained(run, "vit", images)
-    rows = one_of_each(images, 4)
+def draw_attention(run: Run, images: ImageData) -> plots.Figure:
+    """Draw the class token's attention to the patches in the last block."""
+    model = trained_model(run, images, run.seeds[0])
+    rows = first_of_each_class(images, 4)
     last = model.attention_maps(images.standardized_test[rows])[-1]
-    looks = last[:, :, 0, model.prefix_tokens :].unflatten(-1, model.config.grid)
-    captions = [f"head {head + 1}" for head in range(looks.shape[1])]
-    return plots.attention_overlay(list(images.test[rows]), looks, captions=captions)
+    weights = last[:, :, 0, model.prefix_tokens :].unflatten(-1, model.config.grid)
+    captions = [f"head {head + 1}" for head in range(weights.shape[1])]
+    return plots.attention_overlay(list(images.test[rows]), weights, captions=captions)
 
 
-def position_similarity(run: Run, images: Images) -> plots.Figure:
-    """Every patch's learned position against those of all patches, the mean over seeds."""
-    similar = [classifier.position_similarity(trained(run, "vit", images, seed)) for seed in run.seeds]
-    return plots.heatmap_grid(torch.stack(similar).mean(dim=0))
+def draw_position_similarity(run: Run, images: ImageData) -> plots.Figure:
+    """Draw the similarity of every patch's learned position to those of all patches, averaged over seeds."""
+    similarities = [position_similarity(trained_model(run, images, seed)) for seed in run.seeds]
+    return plots.heatmap_grid(torch.stack(similarities).mean(dim=0))
 
 
 @torch.no_grad()
-def masked_autoencoder(run: Run, images: Images) -> plots.Figure:
-    """Held-out digits: what the encoder was shown, what the decoder painted, and the truth."""
+def draw_masked_autoencoder(run: Run, images: ImageData) -> plots.Figure:
+    """Draw held-out digits with masked patches, their reconstructions and the digits themselves."""
     model = autoencoder(small_config(images), 0.75)
-    folder = run.arm_folder(run.seeds[0], "few labels, masked 75 %") / "pretraining"
-    model = load_weights(model, folder).eval()
-    rows = one_of_each(images, 6)
+    model = load_weights(model, run.arm_folder(run.seeds[0], MASKED_ARM) / "pretraining").eval()
+    rows = first_of_each_class(images, 6)
     pixels = images.standardized_test[rows]
     patches = patchify(pixels, model.config.encoder.patch_size).shape[1]
     noise = torch.rand(len(rows), patches, generator=torch.Generator().manual_seed(0))
-    pictures = [*model.reconstruct(pixels, noise), pixels]
-    pictures = [(group * images.spread + images.mean).clamp(0, 1) for group in pictures]
-    captions = [name for name in ("shown", "painted", "the digit") for _ in rows]
-    return plots.image_grid([image for group in pictures for image in group], captions, columns=len(rows))
+    groups = [(group * images.std + images.mean).clamp(0, 1) for group in (*model.reconstruct(pixels, noise), pixels)]
+    captions = [name for name in ("masked", "reconstructed", "original") for _ in rows]
+    return plots.image_grid([image for group in groups for image in group], captions, columns=len(rows))
 
 
-def few_labels(run: Run) -> plots.Figure:
-    """The arms that have few labels."""
-    names = {
-        "5 a class, from scratch": "few labels",
-        "5 a class, 25 % masked": "few labels, masked 25 %",
-        "5 a class, 75 % masked": "few labels, masked 75 %",
-        "10 a class, labels alone": "taught by labels",
-        "10 a class, a teacher on them": "taught by a CNN",
-        "10 a class, a teacher on all": "taught by a CNN, new images",
+def draw_few_labels(run: Run) -> plots.Figure:
+    """Draw the accuracy of the arms with few labels."""
+    arms = {
+        "5 per class, from scratch": "few labels",
+        "5 per class, 25 % masked": "few labels, masked 25 %",
+        "5 per class, 75 % masked": MASKED_ARM,
+        "10 per class, no teacher": "no teacher",
+        "10 per class, teacher on them": "distilled",
+        "10 per class, teacher on all": "distilled, unlabeled images",
     }
     return plots.bars_with_intervals(
-        {name: measured(run, arm, "accuracy") for name, arm in names.items()},
+        {name: measurements(run, arm, "accuracy") for name, arm in arms.items()},
         x_label="held-out accuracy",
         start=0.7,
         percent=True,

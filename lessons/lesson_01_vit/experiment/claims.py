@@ -1,0 +1,231 @@
+"""The claims of lesson 1; each reads what the arms measured on held-out images."""
+
+from lessons.lesson_01_vit.experiment.arms import LABELS_PER_CLASS, LABELS_PER_CLASS_DISTILLED
+from shared.course.claims import difference, number
+from shared.course.lesson import Arms, Claim
+
+
+def _ahead_of_nearest_neighbor(arms: Arms) -> float:
+    return arms["other writers"]["accuracy"] - arms["baselines, other writers"]["nearest_neighbor"]
+
+
+EXACT = (
+    Claim(
+        "patches-are-a-convolution",
+        "exact",
+        "Patch embedding equals a convolution with stride = kernel = patch size (largest difference).",
+        "arXiv:2010.11929, section 3.1",
+        ("exact",),
+        number("exact", "convolution_difference"),
+        1e-5,
+        "error",
+        at_least=False,
+    ),
+    Claim(
+        "reference-equals-model",
+        "exact",
+        "Logits of the pure-Python and the PyTorch model with the same weights (largest difference, float64).",
+        "reference.py, model/",
+        ("exact",),
+        number("exact", "reference_difference"),
+        1e-9,
+        "error",
+        at_least=False,
+    ),
+    Claim(
+        "reference-gradients-equal",
+        "exact",
+        "Gradients of every weight of the pure-Python and the PyTorch model (largest difference, float64).",
+        "reference.py, model/",
+        ("exact",),
+        number("exact", "reference_gradient_difference"),
+        1e-9,
+        "error",
+        at_least=False,
+    ),
+    Claim(
+        "order-is-invisible",
+        "exact",
+        "Without positions, shuffling the patches does not change the logits (largest difference; baseline: with "
+        "positions).",
+        "arXiv:2010.11929, appendix D.4",
+        ("exact",),
+        number("exact", "order_difference_without_positions"),
+        1e-4,
+        "error",
+        at_least=False,
+        baseline=number("exact", "order_difference_with_positions"),
+        baseline_name="with positions",
+    ),
+)
+
+LEARNS = (
+    Claim(
+        "held-out-digits",
+        "learns",
+        "Accuracy of the ViT on held-out digits (a random fifth), against nearest neighbor in pixel space.",
+        "arXiv:2010.11929",
+        ("vit", "baselines"),
+        number("vit", "accuracy"),
+        0.98,
+        baseline=number("baselines", "nearest_neighbor"),
+        baseline_name="nearest neighbor",
+    ),
+    Claim(
+        "other-writers",
+        "learns",
+        "Accuracy of the ViT on digits of writers who are not in the training set (the last fifth).",
+        "arXiv:2010.11929",
+        ("other writers", "baselines, other writers"),
+        number("other writers", "accuracy"),
+        0.94,
+        baseline=number("baselines, other writers", "softmax_regression"),
+        baseline_name="softmax regression",
+    ),
+    Claim(
+        "other-writers-nearest-neighbor",
+        "learns",
+        "Accuracy on digits of other writers, ViT − nearest neighbor.",
+        "",
+        ("other writers", "baselines, other writers"),
+        _ahead_of_nearest_neighbor,
+        0.0,
+        "points",
+        presets=(),
+    ),
+)
+
+POSITIONS = (
+    Claim(
+        "positions-encode-order",
+        "paper",
+        "Accuracy of detecting shuffled patches in held-out images, with positions.",
+        "arXiv:2010.11929, appendix D.4",
+        ("order", "order without positions"),
+        number("order", "accuracy"),
+        0.98,
+        baseline=number("order without positions", "accuracy"),
+        baseline_name="without positions",
+    ),
+    Claim(
+        "positions-help",
+        "paper",
+        "Accuracy on held-out digits, with positions − without.",
+        "arXiv:2010.11929, table 8",
+        ("vit", "without positions"),
+        difference("vit", "without positions"),
+        0.20,
+        "points",
+    ),
+    Claim(
+        "positions-encode-neighborhood",
+        "paper",
+        "Cosine similarity of learned positions, adjacent patches − all other pairs.",
+        "arXiv:2010.11929, figure 7",
+        ("vit",),
+        number("vit", "neighbor_similarity"),
+        0.05,
+        "number",
+    ),
+)
+
+FEW_LABELS = (
+    Claim(
+        "masked-pretraining-helps",
+        "paper",
+        f"Accuracy with {LABELS_PER_CLASS} labels per class, after masked pretraining − from scratch.",
+        "arXiv:2111.06377, section 4",
+        ("few labels, masked 75 %", "few labels"),
+        difference("few labels, masked 75 %", "few labels"),
+        0.02,
+        "points",
+    ),
+    Claim(
+        "high-mask-ratio",
+        "paper",
+        "Accuracy after masked pretraining and fine-tuning, 75 % of patches masked − 25 % (a third of the encoder's "
+        "computation).",
+        "arXiv:2111.06377, figure 5",
+        ("few labels, masked 75 %", "few labels, masked 25 %"),
+        difference("few labels, masked 75 %", "few labels, masked 25 %"),
+        -0.02,
+        "points",
+    ),
+    Claim(
+        "teacher-helps",
+        "paper",
+        f"Accuracy with {LABELS_PER_CLASS_DISTILLED} labels per class and equal steps, convolutional teacher on "
+        "labeled and unlabeled images − no teacher.",
+        "arXiv:2012.12877, section 4",
+        ("distilled, unlabeled images", "no teacher"),
+        difference("distilled, unlabeled images", "no teacher"),
+        0.0,
+        "points",
+    ),
+    Claim(
+        "teacher-on-labeled-images",
+        "paper",
+        f"Accuracy with {LABELS_PER_CLASS_DISTILLED} labels per class, teacher on labeled images only (as in the "
+        "paper) − no teacher; see “How to read this”.",
+        "arXiv:2012.12877, table 3",
+        ("distilled", "no teacher"),
+        difference("distilled", "no teacher"),
+        0.0,
+        "points",
+        presets=(),
+    ),
+    Claim(
+        "teacher-agrees",
+        "learns",
+        "Agreement of the teacher's predictions with the labels on jittered training images (fraction).",
+        "arXiv:2012.12877, section 4",
+        ("distilled",),
+        number("distilled", "teacher_agreement"),
+        0.99,
+        presets=("full",),
+    ),
+)
+
+REGISTERS = (
+    Claim(
+        "registers-cost-nothing",
+        "learns",
+        "Accuracy on held-out digits, with four registers − without.",
+        "arXiv:2309.16588, section 3.2",
+        ("registers", "vit"),
+        difference("registers", "vit"),
+        -0.03,
+        "points",
+    ),
+    Claim(
+        "registers-reduce-outliers",
+        "paper",
+        "Fraction of patch tokens without registers whose norm exceeds three times the median.",
+        "arXiv:2309.16588, section 2.2",
+        ("vit", "registers"),
+        number("vit", "outlier_fraction"),
+        0.01,
+        presets=("full",),
+        expected="not at this scale",
+        reason="the paper finds such tokens only in its larger models (ViT-L and up), and only after a third of a long "
+        "training; ours has three blocks, nothing to store and no background to store it in, so registers have "
+        "nothing to repair. Their cost is measured above.",
+    ),
+)
+
+LARGE = (
+    Claim(
+        "cifar10-from-scratch",
+        "learns",
+        "Accuracy of a Vision Transformer on CIFAR-10, trained from scratch without convolutions or other data.",
+        "arXiv:2010.11929",
+        ("large", "baselines, large"),
+        number("large", "accuracy"),
+        0.94,
+        baseline=number("baselines, large", "softmax_regression"),
+        baseline_name="softmax regression",
+        presets=("gpu",),
+    ),
+)
+
+CLAIMS = (*EXACT, *LEARNS, *POSITIONS, *FEW_LABELS, *REGISTERS, *LARGE)
