@@ -1,55 +1,67 @@
-"""Score a captioner on the pictures of a folder that were held out when it learned: BLEU-1 to BLEU-4, CIDEr, ROUGE-L.
+"""Score a captioner on the held-out images of a folder, or on new scenes of the toy world."""
 
-python -m apps.captioner.evaluate RUN PICTURES [--show 5]
-
-Beside it stand the same captions dealt to the wrong pictures: what is left of the scores then owes nothing to looking.
-"""
-
-import argparse
-import sys
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
-from apps.captioner.data import read_folder
-from apps.captioner.measure import scores, written
+from apps.captioner.captions import generate_captions, score_captions_of
+from apps.captioner.data import gray_images, read_folder
 from apps.captioner.run_folder import load_captioner, read_record
-from shared.cli import command_line
+from apps.captioner.toy_world import OBJECTS, fraction_true, toy_images
+from data.toybox.heldout import TEST_SEED
 from shared.errors import CourseError
 
+RESULTS = Path(__file__).parent / "results.json"
+SPLITS = {"seen combinations": "validation", "unseen combinations": "test"}
 
-def evaluate(
-    run: Path, pictures: Path, *, device: str = "cpu"
-) -> tuple[dict[str, float], dict[str, float], list[tuple[str, str]]]:
-    """Scores of the held-out captions, scores of the same captions each given to the next picture, and (said, expected).
 
-    Raises CourseError when the run or the folder can't be read, or only one picture is held out, which has no other to
-    be mixed up with.
+@dataclass(frozen=True)
+class FolderScores:
+    """Hold BLEU, CIDEr and ROUGE-L of a captioner on a folder.
+
+    captioner  scores of the generated captions
+    shuffled   scores of the same captions, each assigned to the next image: the part that owes nothing to the image
+    examples   (generated caption, reference) of each image
+    """
+
+    captioner: dict[str, float]
+    shuffled: dict[str, float]
+    examples: list[tuple[str, str]]
+
+
+def evaluate_on_folder(run: Path, images: Path, *, device: str = "cpu") -> FolderScores:
+    """Caption the held-out images of a folder and score the captions.
+
+    Raises CourseError when the run or the folder cannot be read, or fewer than two images are held out.
     """
     model, tokenizer = load_captioner(run)
-    _, test = read_folder(pictures, model.config.eye.image_sides[0], held_out=read_record(run).held_out)
+    size = model.config.vision.image_sides[0]
+    _, test = read_folder(images, size, held_out=read_record(run).held_out)
     if len(test.captions) < 2:
-        raise CourseError(f"{pictures} has {len(test.captions)} picture held out; scores take two or more")
-    said = written(model.to(device), tokenizer, test.pixels)
-    dealt_wrong = [*said[1:], said[0]]
-    shown = [(caption, people[0]) for caption, people in zip(said, test.captions, strict=True)]
-    return scores(said, test.captions), scores(dealt_wrong, test.captions), shown
+        raise CourseError(f"{images} has {len(test.captions)} held-out images; the scores need two or more")
+    captions = generate_captions(model.to(device), tokenizer, test.pixels)
+    shuffled = [*captions[1:], captions[0]]
+    examples = [(caption, references[0]) for caption, references in zip(captions, test.captions, strict=True)]
+    return FolderScores(score_captions_of(captions, test), score_captions_of(shuffled, test), examples)
 
 
-@command_line()
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a folder that train.py has left")
-    parser.add_argument("pictures", type=Path, help="the folder it has learned from")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--show", type=int, default=5, help="so many captions beside what people said")
-    asked = parser.parse_args()
-    own, mixed_up, shown = evaluate(asked.run, asked.pictures, device=asked.device)
-    print(f"{'':10}{'captioner':>12}{'mixed up':>12}")
-    for name in own:
-        print(f"{name:10}{own[name]:12.3f}{mixed_up[name]:12.3f}")
-    for caption, expected in shown[: asked.show]:
-        print(f"\nsaid      {caption}\nexpected  {expected}")
-    return 0
+def evaluate_on_toy_world(
+    run: Path, *, scenes: int = 200, objects: tuple[int, int] = OBJECTS, device: str = "cpu"
+) -> dict[str, dict[str, float]]:
+    """Caption new scenes; return the fraction of true captions and the scores, for seen and unseen combinations.
+
+    A run of the blind baseline gets gray images here too. Raises CourseError when the run cannot be read.
+    """
+    model, tokenizer = load_captioner(run)
+    blind, results = read_record(run).blind, {}
+    for name, split in SPLITS.items():
+        images, split_scenes = toy_images(split, TEST_SEED, scenes, objects=objects)
+        pixels = gray_images(images.pixels) if blind else images.pixels
+        captions = generate_captions(model.to(device), tokenizer, pixels)
+        results[name] = {"true captions": fraction_true(captions, split_scenes)} | score_captions_of(captions, images)
+    return results
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def recorded_results() -> dict:
+    """Return the recorded measurements on the toy world (results.json)."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))

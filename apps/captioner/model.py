@@ -1,7 +1,7 @@
-"""The captioner: an eye, one linear layer, and a language model that reads what the eye saw before it says a word.
+"""The captioner: a vision encoder, one linear layer, and a language model with the image tokens as its prefix.
 
 image [batch, 3, 96, 96] → 36 patches [batch, 36, 512] → linear → 36 image tokens [batch, 36, 128]
-[ image tokens | <|begin|> a small red circle ] → decoder → logits [batch, words, 32,000] of what follows each word
+[ image tokens | <|begin|> a small red circle ] → decoder → logits [batch, text, 32,000] of the next token
 """
 
 import dataclasses
@@ -19,41 +19,42 @@ GREEDY = Sampling(max_new_tokens=64)
 
 
 class Captioner(nn.Module):
-    """Image tokens in front, words behind; every word sees all of the image and the words before it."""
+    """Image tokens precede the caption; every caption token attends to all of them and to the tokens before it."""
 
     def __init__(self, config: CaptionerConfig):
         super().__init__()
         self.config = config
-        self.eye = VisionTransformer(config.eye)
-        self.bridge = nn.Linear(config.eye.width, config.language.width)
-        self.language = LanguageModel(config.language)
+        self.vision_encoder = VisionTransformer(config.vision)
+        self.connector = nn.Linear(config.vision.width, config.language.width)
+        self.language_model = LanguageModel(config.language)
 
     def image_tokens(
         self, pixels: UInt8[Tensor, "batch channels height width_px"]
-    ) -> Float[Tensor, "batch seen width"]:
-        """What the eye makes of pictures, in the language model's width: a token a patch, after the class token where it has one."""
-        standardized = (pixels.to(self.bridge.weight.dtype) / 255 - self.config.mean) / self.config.deviation
-        return self.bridge(self.eye.features(standardized))
+    ) -> Float[Tensor, "batch image_tokens width"]:
+        """Encode images as tokens of the language model's width: the class token if there is one, then the patches."""
+        normalized = (pixels.to(self.connector.weight.dtype) / 255 - self.config.mean) / self.config.std
+        return self.connector(self.vision_encoder.features(normalized))
 
     def forward(
-        self, pixels: UInt8[Tensor, "batch channels height width_px"], tokens: Int[Tensor, "batch words"]
-    ) -> Float[Tensor, "batch words vocab"]:
-        """Logits of the word after each word; a caption begins with the token that begins every text.
+        self, pixels: UInt8[Tensor, "batch channels height width_px"], token_ids: Int[Tensor, "batch text"]
+    ) -> Float[Tensor, "batch text vocab"]:
+        """Return the logits of the token after each caption token; a caption starts with the begin token.
 
-        Padding is at the ends of captions: no word looks ahead, so none sees it, and no mask is needed but the causal one.
+        Padding is at the end of captions, where causal attention ignores it, so the causal mask is enough.
         """
-        seen = self.image_tokens(pixels)
-        read = torch.cat([seen, self.language.embedding(tokens)], dim=1)
-        return self.language.output(self.language.hidden_states(embeddings=read)[:, seen.shape[1] :])
+        image_tokens = self.image_tokens(pixels)
+        sequence = torch.cat([image_tokens, self.language_model.embedding(token_ids)], dim=1)
+        states = self.language_model.hidden_states(embeddings=sequence)
+        return self.language_model.output(states[:, image_tokens.shape[1] :])
 
     def prompts(
         self, pixels: UInt8[Tensor, "batch channels height width_px"], begin: int
-    ) -> Float[Tensor, "batch seen_and_begin width"]:
-        """What stands before a caption's first word: the image tokens, and the token that begins every text."""
-        first = self.language.embedding(torch.full((len(pixels), 1), begin, device=pixels.device))
+    ) -> Float[Tensor, "batch prompt width"]:
+        """Return the embeddings before a caption's first token: the image tokens and the begin token."""
+        first = self.language_model.embedding(torch.full((len(pixels), 1), begin, device=pixels.device))
         return torch.cat([self.image_tokens(pixels), first], dim=1)
 
-    def write(
+    def generate(
         self,
         pixels: UInt8[Tensor, "batch channels height width_px"],
         begin: int,
@@ -61,34 +62,32 @@ class Captioner(nn.Module):
         sampling: Sampling = GREEDY,
         generator: torch.Generator | None = None,
     ) -> list[Int[Tensor, "new_tokens"]]:
-        """A caption for each picture, token by token, without its `begin` and its `end`."""
+        """Generate a caption for each image, without its begin and end tokens. Dropout is off meanwhile."""
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
                 prompts = list(self.prompts(pixels, begin))
                 sampling = dataclasses.replace(sampling, stop_token_ids=(end,))
-                written = generate(self.language, prompts, sampling, generator=generator)
+                captions = generate(self.language_model, prompts, sampling, generator=generator)
         finally:
             self.train(was_training)
-        return [caption[caption != end] for caption in written]
+        return [caption[caption != end] for caption in captions]
 
 
 def caption_loss(
     model: Captioner,
-    batch: tuple[
-        UInt8[Tensor, "batch channels height width_px"], Int[Tensor, "batch words"], Int[Tensor, "batch words"]
-    ],
+    batch: tuple[UInt8[Tensor, "batch channels height width_px"], Int[Tensor, "batch text"], Int[Tensor, "batch text"]],
 ) -> Float[Tensor, ""]:
-    """The mean surprise, in nats, at each word of the captions and at their ends; of the image nothing is asked.
+    """Return the mean cross-entropy, in nats, of each caption token and of the end token; image tokens do not count.
 
-    The batch is (pixels, tokens, segments): a segment is 0 for a word and −1 for padding.
+    The batch is (pixels, token ids, segments): a segment is 0 for a caption token and −1 for padding.
     """
-    pixels, tokens, segments = batch
-    return next_token_loss(model(pixels, tokens), tokens, segments)
+    pixels, token_ids, segments = batch
+    return next_token_loss(model(pixels, token_ids), token_ids, segments)
 
 
-def parameters_by_part(model: Captioner) -> dict[str, int]:
-    """How many weights each part has, and all of them."""
-    counted = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in model.named_children()}
-    return counted | {"all": sum(counted.values())}
+def parameter_counts(model: Captioner) -> dict[str, int]:
+    """Return the number of weights of each part, and of all."""
+    counts = {name: sum(parameter.numel() for parameter in part.parameters()) for name, part in model.named_children()}
+    return counts | {"all": sum(counts.values())}

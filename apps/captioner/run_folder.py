@@ -1,71 +1,89 @@
-"""What a captioner's run leaves in its folder: its preset, its tokenizer, its checkpoint; and how to take it up again.
+"""The folder of a captioner's run: its settings, its tokenizer, its checkpoint.
 
-captioner.json            the preset, the seed, and a digest of the captions that it learns from
-tokenizer.json            learned from those captions
-checkpoint.safetensors    weights, and all that training needs to go on
+captioner.json            what must be the same to resume the run
+tokenizer.json            trained on the captions
+checkpoint.safetensors    weights, and the state of the training
 """
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from apps.captioner.config import PRESETS
+from apps.captioner.config import PRESETS, CaptionerConfig
 from apps.captioner.model import Captioner
+from apps.captioner.toy_world import clip_config
 from shared.atomic import write_atomically
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
 from shared.training import load_weights
 
 RECORD, TOKENIZER = "captioner.json", "tokenizer.json"
+CLIP = "clip"
+"""In place of a preset: the small one with lesson 2's vision encoder."""
 
 
 @dataclass(frozen=True)
-class Record:
-    """What must be equal for a run to go on."""
+class RunRecord:
+    """Describe a run; resuming it requires an equal record.
+
+    preset    a name in PRESETS, or CLIP
+    held_out  fraction of held-out images
+    captions  digest of all training captions, in order
+    blind     whether the images were replaced by gray ones
+    """
 
     preset: str
     held_out: float
     seed: int
     captions: str
-    """A digest of all captions to learn from, in order."""
+    blind: bool = False
+
+    @property
+    def config(self) -> CaptionerConfig:
+        """The configuration that the preset names."""
+        return clip_config() if self.preset == CLIP else PRESETS[self.preset]
 
 
-def digest_of(captions: Sequence[Sequence[str]]) -> str:
-    """Equal for equal captions in equal order."""
-    return hashlib.sha256(json.dumps([list(said) for said in captions]).encode()).hexdigest()
+def captions_digest(captions: Sequence[Sequence[str]]) -> str:
+    """Return a hash that is equal for equal captions in equal order."""
+    return hashlib.sha256(json.dumps([list(each) for each in captions]).encode()).hexdigest()
 
 
-def begin_run(folder: Path, record: Record, tokenizer: Tokenizer) -> None:
-    """Write down what the run is. Raises CourseError when the disk refuses."""
-    write_atomically(folder / RECORD, (json.dumps(vars(record), indent=1) + "\n").encode())
+def begin_run(folder: Path, record: RunRecord, tokenizer: Tokenizer) -> None:
+    """Write the record and the tokenizer of a new run. Raises CourseError when the disk refuses."""
+    write_atomically(folder / RECORD, (json.dumps(asdict(record), indent=1) + "\n").encode())
     save_tokenizer(tokenizer, folder / TOKENIZER)
 
 
-def read_record(folder: Path) -> Record:
-    """What was written down. Raises CourseError when the folder holds no run of a captioner."""
+def read_record(folder: Path) -> RunRecord:
+    """Read the record of a run. Raises CourseError when the folder holds no run of a captioner."""
     try:
-        record = Record(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
+        record = RunRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise CourseError(
-            f"{folder} holds no captioner ({error}); train one: python -m apps.captioner.train PICTURES --run {folder}"
+            f"{folder} holds no captioner ({error}); train one: python -m apps.captioner train IMAGES --run {folder}"
         ) from error
-    if record.preset not in PRESETS:
-        raise CourseError(f"{folder / RECORD} names preset {record.preset!r}; known are {', '.join(PRESETS)}")
+    if record.preset not in (*PRESETS, CLIP):
+        raise CourseError(
+            f"{folder / RECORD} names preset {record.preset!r}; expected one of {', '.join((*PRESETS, CLIP))}"
+        )
     return record
 
 
-def check_same(folder: Path, now: Record) -> None:
-    """Raise CourseError, naming what differs, when the run in `folder` can't be gone on with."""
-    before = read_record(folder)
-    if differing := [name for name in vars(now) if getattr(before, name) != getattr(now, name)]:
-        told = "; ".join(f"{name} was {getattr(before, name)} and is {getattr(now, name)}" for name in differing)
-        raise CourseError(f"the run in {folder} is another one: {told}. Give it what it had, or leave out --resume")
+def check_same_run(folder: Path, record: RunRecord) -> None:
+    """Raise CourseError, which names the differences, when the run in `folder` cannot be resumed with `record`."""
+    before, now = asdict(read_record(folder)), asdict(record)
+    if differences := [f"{name} was {before[name]} and is {now[name]}" for name in now if before[name] != now[name]]:
+        raise CourseError(
+            f"the run in {folder} is another one: {'; '.join(differences)}. Use the same settings, or leave out --resume"
+        )
 
 
 def load_captioner(folder: Path | str) -> tuple[Captioner, Tokenizer]:
-    """The trained model and its tokenizer. Raises CourseError when the folder holds no run, or its files are damaged."""
+    """Load a trained captioner and its tokenizer. Raises CourseError when the folder holds none, or is damaged."""
     folder = Path(folder)
-    model = Captioner(PRESETS[read_record(folder).preset])
-    return load_weights(model, folder).eval(), load_tokenizer(folder / TOKENIZER)
+    model = Captioner(read_record(folder).config)
+    load_weights(model, folder)
+    return model.eval(), load_tokenizer(folder / TOKENIZER)

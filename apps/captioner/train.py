@@ -1,111 +1,158 @@
-"""Train a captioner on a folder of pictures with captions.
+"""Train a captioner on a folder of images with captions, or on the toy world."""
 
-    python -m apps.captioner.train PICTURES                            # small, on any machine
-    python -m apps.captioner.train PICTURES --preset full --device cuda --precision bfloat16
-    python -m apps.captioner.train PICTURES --resume                   # go on where it was stopped
-
-It is left in runs/captioner/NAME (or in --run), for caption.py and evaluate.py beside this file.
-"""
-
-import argparse
-import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from apps.captioner.captions import generate_captions, score_captions_of
 from apps.captioner.config import PRESETS
-from apps.captioner.data import CaptionBatches, caption_tokenizer, read_folder
-from apps.captioner.measure import scores, written
-from apps.captioner.model import Captioner, caption_loss, parameters_by_part
-from apps.captioner.run_folder import Record, begin_run, check_same, digest_of
-from shared.cli import command_line
+from apps.captioner.data import CaptionBatches, CaptionedImages, gray_images, read_folder, train_tokenizer
+from apps.captioner.model import Captioner, caption_loss
+from apps.captioner.run_folder import CLIP, RunRecord, begin_run, captions_digest, check_same_run
+from apps.captioner.toy_world import OBJECTS, fraction_true, load_clip_weights, toy_images
+from data.toybox.heldout import TEST_SEED
 from shared.distributed import is_main
-from shared.training import Evaluation, RunOptions, TrainingConfig, TrainingResult, train
+from shared.tokenizers import Tokenizer
+from shared.training import Evaluation, RunOptions, Stage, TrainingConfig, TrainingResult, train
 
-RATES = {"small": 3e-3, "full": 3e-4}
-"""Peaks of AdamW's learning rate: smaller for the wide model."""
+LEARNING_RATES = {"small": 3e-3, "full": 3e-4}
+"""Peaks of AdamW's learning rate; the wide model needs a smaller one."""
+EVALUATED_IMAGES = 64
+"""Held-out images that are captioned during training on a folder."""
+EVALUATED_SCENES = 100
+"""Test scenes that are captioned during training on the toy world."""
+
+
+@dataclass(frozen=True)
+class FolderRecipe:
+    """Set how a captioner is trained on a folder.
+
+    learning_rate  peak of AdamW's schedule; None: the preset's own
+    held_out       fraction of held-out images; 0 trains on all and evaluates on the same
+    """
+
+    preset: str = "small"
+    steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float | None = None
+    held_out: float = 0.1
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def training_config(self, seed: int) -> TrainingConfig:
+        """Return the training loop's settings."""
+        return TrainingConfig(
+            steps=self.steps,
+            learning_rate=self.learning_rate or LEARNING_RATES[self.preset],
+            warmup_steps=min(self.steps // 10, 500),
+            betas=(0.9, 0.98),
+            precision=self.precision,
+            seed=seed,
+            log_every=max(1, min(10, self.steps // 10)),
+            checkpoint_every=max(1, min(500, self.steps // 4)),
+        )
+
+
+@dataclass(frozen=True)
+class ToyWorldRecipe:
+    """Set how the small captioner is trained on the toy world.
+
+    scenes          number of training scenes, each with a number of `objects` in this range
+    vision_encoder  "clip": lesson 2's, frozen; "new": from random weights, trained too
+    blind           replace every image by a gray one, in training and evaluation: the baseline without vision
+    """
+
+    steps: int = 300
+    batch_size: int = 32
+    learning_rate: float = 5e-3
+    scenes: int = 6000
+    objects: tuple[int, int] = OBJECTS
+    vision_encoder: Literal["clip", "new"] = "clip"
+    blind: bool = False
+
+    @property
+    def preset(self) -> str:
+        """The name under which the run folder records the configuration."""
+        return CLIP if self.vision_encoder == "clip" else "small"
+
+    def training_config(self, seed: int) -> TrainingConfig:
+        """Return the training loop's settings."""
+        return TrainingConfig(
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            optimizer="muon",
+            betas=(0.9, 0.95),
+            warmup_steps=self.steps // 10,
+            seed=seed,
+            log_every=max(1, self.steps // 40),
+        )
 
 
 def train_on_folder(
-    pictures: Path,
-    run: Path,
-    *,
-    preset: str = "small",
-    steps: int = 1000,
-    batch_size: int = 32,
-    learning_rate: float | None = None,
-    held_out: float = 0.1,
-    seed: int = 0,
-    device: str = "cpu",
-    precision: str = "float32",
-    resume: bool = False,
+    images: Path, folder: Path, recipe: FolderRecipe, *, seed: int = 0, run: RunOptions | None = None
 ) -> TrainingResult:
-    """Learn from a folder and leave the captioner in `run`; with `resume` go on there, to the weights of a run never cut.
+    """Train on the images in `images` and write the run to `folder`; `run.resume` continues an interrupted run.
 
-    Raises CourseError for pictures or captions that can't be read, and for a run that is another one.
+    Raises CourseError for images or captions that cannot be read, and when another run is to be resumed.
     """
-    config = PRESETS[preset]
-    learn, test = read_folder(pictures, config.eye.image_sides[0], held_out=held_out)
-    record = Record(preset, held_out, seed, digest_of(learn.captions))
-    tokenizer = caption_tokenizer(learn.captions, config.language.vocab_size)
-    if resume:
-        check_same(run, record)
-    elif is_main():
-        begin_run(run, record, tokenizer)
+    run = replace(run or RunOptions(), folder=folder, label=folder.name)
+    config = PRESETS[recipe.preset]
+    training, test = read_folder(images, config.vision.image_sides[0], held_out=recipe.held_out)
+    record = RunRecord(recipe.preset, recipe.held_out, seed, captions_digest(training.captions))
+    tokenizer = _open_run(folder, record, training, resume=run.resume)
     torch.manual_seed(seed)
     model = Captioner(config)
-    few = slice(0, 64)
+    evaluated = test.split(EVALUATED_IMAGES)[0]
+
+    def evaluate(trained: torch.nn.Module) -> dict[str, float]:
+        return score_captions_of(generate_captions(trained, tokenizer, evaluated.pixels), evaluated)
+
     return train(
         model,
-        CaptionBatches(learn, tokenizer, batch_size=batch_size, seed=seed),
+        CaptionBatches(training, tokenizer, batch_size=recipe.batch_size, seed=seed),
         caption_loss,
-        TrainingConfig(
-            steps=steps,
-            learning_rate=learning_rate or RATES[preset],
-            warmup_steps=min(steps // 10, 500),
-            betas=(0.9, 0.98),
-            precision=precision,
-            seed=seed,
-            log_every=max(1, min(10, steps // 10)),
-            checkpoint_every=max(1, min(500, steps // 4)),
-        ),
-        run=RunOptions(folder=run, resume=resume, device=device, label=run.name),
-        evaluation=Evaluation(
-            lambda trained: scores(written(trained, tokenizer, test.pixels[few]), test.captions[few]),
-            every=max(1, steps // 5),
-        ),
+        recipe.training_config(seed),
+        run=run,
+        evaluation=Evaluation(evaluate, every=max(1, recipe.steps // 5)),
     )
 
 
-@command_line()
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "pictures", type=Path, help="a folder with pictures and captions.txt, captions.csv or captions.json"
+def train_on_toy_world(
+    folder: Path, recipe: ToyWorldRecipe, *, seed: int = 0, run: RunOptions | None = None
+) -> TrainingResult:
+    """Train the small captioner on the toy world and write the run to `folder`. Raises as `train_on_folder` does."""
+    run = replace(run or RunOptions(), folder=folder, label=folder.name)
+    training, _ = toy_images("train", seed, recipe.scenes, objects=recipe.objects)
+    test, scenes = toy_images("test", TEST_SEED, EVALUATED_SCENES, objects=recipe.objects)
+    pixels = gray_images(test.pixels) if recipe.blind else test.pixels
+    record = RunRecord(recipe.preset, 0.0, seed, captions_digest(training.captions), recipe.blind)
+    tokenizer = _open_run(folder, record, training, resume=run.resume)
+    torch.manual_seed(seed)
+    model, stages = Captioner(record.config), ()
+    if recipe.vision_encoder == "clip":
+        load_clip_weights(model)
+        stages = (Stage(recipe.steps, ("connector.*", "language_model.*")),)
+
+    def evaluate(trained: torch.nn.Module) -> dict[str, float]:
+        return {"true": fraction_true(generate_captions(trained, tokenizer, pixels), scenes)}
+
+    return train(
+        model,
+        CaptionBatches(training, tokenizer, batch_size=recipe.batch_size, seed=seed, blind=recipe.blind),
+        caption_loss,
+        recipe.training_config(seed),
+        run=run,
+        evaluation=Evaluation(evaluate, every=max(1, recipe.steps // 8)),
+        stages=stages,
     )
-    parser.add_argument("--run", type=Path, help="where to leave it; runs/captioner/NAME when left out")
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="small")
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, help="the peak; the preset's own when left out")
-    parser.add_argument("--held-out", type=float, default=0.1, help="the share of pictures held out; 0 learns from all")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--resume", action="store_true", help="go on where the run was stopped")
-    asked = vars(parser.parse_args())
-    pictures = asked.pop("pictures")
-    run = asked.pop("run") or Path("runs/captioner") / pictures.resolve().name
-    result = train_on_folder(pictures, run, **asked)
-    if is_main():
-        last = result.history[-1]
-        print(f"{parameters_by_part(result.model)['all']:,} weights, {result.steps} steps, loss {last['loss']:.3f}")
-        print(
-            "held out: " + ", ".join(f"{name.split('/')[1]} {last[name]:.3f}" for name in last if "evaluation/" in name)
-        )
-        print(f"caption a picture: python -m apps.captioner.caption {run} PICTURE")
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _open_run(folder: Path, record: RunRecord, training: CaptionedImages, *, resume: bool) -> Tokenizer:
+    """Begin a run in `folder`, or check that it can be resumed; return the tokenizer of its captions."""
+    tokenizer = train_tokenizer(training.captions, record.config.language.vocab_size)
+    if resume:
+        check_same_run(folder, record)
+    elif is_main():
+        begin_run(folder, record, tokenizer)
+    return tokenizer

@@ -1,32 +1,35 @@
-"""Sixteen pairs by heart, a run taken up where it stopped, and the command lines."""
+"""The captioner memorizes sixteen images, a stopped run resumes exactly, and the command line reports what it does."""
 
 import dataclasses
-import sys
 
 import pytest
 import torch
 from PIL import Image
 
-from apps.captioner import arm, caption, evaluate, serve, train
+from apps.captioner import __main__ as command_line
 from apps.captioner import data as captioner_data
+from apps.captioner import evaluate
+from apps.captioner.captions import caption_files, generate_captions, score_captions_of
 from apps.captioner.config import PRESETS, SMALL
-from apps.captioner.data import CaptionBatches, caption_tokenizer
-from apps.captioner.measure import scores, share_true, written
+from apps.captioner.data import CaptionBatches, train_tokenizer
+from apps.captioner.evaluate import evaluate_on_folder, evaluate_on_toy_world, recorded_results
 from apps.captioner.model import Captioner, caption_loss
 from apps.captioner.run_folder import load_captioner
-from apps.captioner.toy import toy_pictures, write_folder
+from apps.captioner.served_captioner import PROMPT, ServedCaptioner
+from apps.captioner.toy_world import fraction_true, toy_images, write_folder
+from apps.captioner.train import FolderRecipe, ToyWorldRecipe, train_on_folder, train_on_toy_world
 from shared.errors import CourseError
-from shared.serving.served_model import GenerationRequest, Message, UnsupportedRequest
-from shared.training import TrainingConfig
-from shared.training import train as train_model
+from shared.serving import GenerationRequest, Message, UnsupportedRequest
+from shared.training import RunOptions, TrainingConfig, train
 from shared.transformer import Sampling
 
-# Small enough for a test, with chance in it: what is resumed must remember the random numbers too.
+# Small enough for a test, with dropout: a resumed run must restore the state of the random numbers too.
 QUICK = dataclasses.replace(
     SMALL,
-    eye=dataclasses.replace(SMALL.eye, image_size=16, width=16, depth=1, heads=2, mlp_dim=16, dropout=0.2),
+    vision=dataclasses.replace(SMALL.vision, image_size=16, width=16, depth=1, heads=2, mlp_dim=16, dropout=0.2),
     language=dataclasses.replace(SMALL.language, vocab_size=400, width=16, depth=1, heads=2, kv_heads=2, mlp_dim=16),
 )
+RESUME = RunOptions(resume=True)
 
 
 @pytest.fixture
@@ -35,140 +38,156 @@ def quick(monkeypatch):
 
 
 @pytest.fixture
-def toy(tmp_path):
-    write_folder(tmp_path / "toy", pairs=8, size=16)
+def images(tmp_path):
+    write_folder(tmp_path / "toy", count=8, size=16)
     return tmp_path / "toy"
 
 
-def test_sixteen_pairs_are_learned_and_each_caption_goes_with_its_picture():
-    pairs, scenes = toy_pictures("train", 0, 16, objects=(1, 1))
-    tokenizer = caption_tokenizer(pairs.captions, SMALL.language.vocab)
+def test_sixteen_images_are_memorized_each_with_its_caption():
+    training, scenes = toy_images("train", 0, 16, objects=(1, 1))
+    tokenizer = train_tokenizer(training.captions, SMALL.language.vocab_size)
     torch.manual_seed(0)
     model = Captioner(SMALL)
-    train_model(
-        model, CaptionBatches(pairs, tokenizer, batch_size=16, seed=0), caption_loss,
+    train(
+        model,
+        CaptionBatches(training, tokenizer, batch_size=16, seed=0),
+        caption_loss,
         TrainingConfig(steps=60, learning_rate=1e-2, optimizer="muon", warmup_steps=5, betas=(0.9, 0.95)),
-    )  # fmt: skip
-    said = written(model, tokenizer, pairs.pixels)
-    assert share_true(said, scenes) == 1.0
-    assert scores(said, pairs.captions)["CIDEr"] > 5
-    assert len(set(said)) == len({captions[0] for captions in pairs.captions}) > 8
-    # The captions follow the pictures: shown in another order, they come in that order.
-    assert written(model, tokenizer, pairs.pixels.flip(0)) == said[::-1]
+    )
+    captions = generate_captions(model, tokenizer, training.pixels)
+    assert fraction_true(captions, scenes) == 1.0
+    assert score_captions_of(captions, training)["CIDEr"] > 5
+    assert len(set(captions)) == len({each[0] for each in training.captions}) > 8
+    # The captions follow the images: in another order of images they are in that order.
+    assert generate_captions(model, tokenizer, training.pixels.flip(0)) == captions[::-1]
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(quick, toy, tmp_path, monkeypatch):
-    settings = {"steps": 8, "batch_size": 4}
-    whole = train.train_on_folder(toy, tmp_path / "whole", **settings)
-    batches = captioner_data.CaptionBatches.__call__
+def test_a_stopped_run_resumes_to_the_same_weights(quick, images, tmp_path, monkeypatch):
+    recipe = FolderRecipe(steps=8, batch_size=4)
+    uninterrupted = train_on_folder(images, tmp_path / "uninterrupted", recipe)
+    call = captioner_data.CaptionBatches.__call__
 
-    def until_the_sixth(self, number):
+    def stop_at_five(self, number):
         if number == 5:
             raise KeyboardInterrupt
-        return batches(self, number)
+        return call(self, number)
 
-    monkeypatch.setattr(captioner_data.CaptionBatches, "__call__", until_the_sixth)
+    monkeypatch.setattr(captioner_data.CaptionBatches, "__call__", stop_at_five)
     with pytest.raises(KeyboardInterrupt):
-        train.train_on_folder(toy, tmp_path / "cut", **settings)
-    monkeypatch.setattr(captioner_data.CaptionBatches, "__call__", batches)
-    resumed = train.train_on_folder(toy, tmp_path / "cut", **settings, resume=True)
-    assert resumed.steps == whole.steps == 8
-    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        train_on_folder(images, tmp_path / "cut", recipe)
+    monkeypatch.setattr(captioner_data.CaptionBatches, "__call__", call)
+    resumed = train_on_folder(images, tmp_path / "cut", recipe, run=RESUME)
+    assert resumed.steps == uninterrupted.steps == 8
+    for one, other in zip(uninterrupted.model.parameters(), resumed.model.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_another_run_is_not_gone_on_with(quick, toy, tmp_path):
-    train.train_on_folder(toy, tmp_path / "run", steps=2, batch_size=4)
+def test_another_run_cannot_be_resumed(quick, images, tmp_path):
+    recipe = FolderRecipe(steps=2, batch_size=4)
+    train_on_folder(images, tmp_path / "run", recipe)
     with pytest.raises(CourseError, match="seed was 0 and is 1"):
-        train.train_on_folder(toy, tmp_path / "run", steps=2, batch_size=4, seed=1, resume=True)
-    (toy / "captions.json").write_text((toy / "captions.json").read_text().replace("a ", "the "))
+        train_on_folder(images, tmp_path / "run", recipe, seed=1, run=RESUME)
+    (images / "captions.json").write_text((images / "captions.json").read_text().replace("a ", "the "))
     with pytest.raises(CourseError, match="captions was"):
-        train.train_on_folder(toy, tmp_path / "run", steps=2, batch_size=4, resume=True)
+        train_on_folder(images, tmp_path / "run", recipe, run=RESUME)
     with pytest.raises(CourseError, match="holds no captioner"):
         load_captioner(tmp_path)
 
 
-def called(main, monkeypatch, *arguments) -> int:
-    monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-    return main()
+def call(*arguments) -> int:
+    return command_line.main([*map(str, arguments)])
 
 
-def test_the_command_lines(quick, toy, tmp_path, monkeypatch, capsys):
+def test_the_command_line(quick, images, tmp_path, capsys):
     run = tmp_path / "run"
     options = ("--run", run, "--steps", 4, "--batch-size", 4, "--held-out", 0.3)
-    assert called(train.main, monkeypatch, toy, *options) == 0
+    assert call("train", images, *options) == 0
     assert "weights, 4 steps" in capsys.readouterr().out
-    assert called(train.main, monkeypatch, toy, *options, "--resume") == 0
+    assert call("train", images, *options, "--resume") == 0
     capsys.readouterr()
-    picture = toy / "scene-00000.png"
-    assert called(caption.main, monkeypatch, run, picture, picture, "--max-new-tokens", 6) == 0
+    image = images / "scene-00000.png"
+    assert call("caption", run, image, image, "--max-new-tokens", 6) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and lines[0] == lines[1] and lines[0].startswith(f"{picture}\t")
-    assert (
-        called(caption.main, monkeypatch, run, picture, "--temperature", 1.0, "--seed", 3, "--max-new-tokens", 6) == 0
-    )
+    assert len(lines) == 2 and lines[0] == lines[1] and lines[0].startswith(f"{image}\t")
+    assert call("caption", run, image, "--temperature", 1.0, "--seed", 3, "--max-new-tokens", 6) == 0
     capsys.readouterr()
-    assert called(evaluate.main, monkeypatch, run, toy) == 0
+    assert call("evaluate", run, images) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in ("BLEU-4", "CIDEr", "ROUGE-L", "mixed up", "expected"))
+    assert all(name in out for name in ("BLEU-4", "CIDEr", "ROUGE-L", "shuffled", "reference"))
+    assert call("write-toy", tmp_path / "more", "--count", 3, "--size", 16) == 0
+    assert len(list((tmp_path / "more").glob("*.png"))) == 3
+    for arguments in ((), (images, "--toy-world")):
+        with pytest.raises(SystemExit):
+            call("train", *arguments)
 
 
-def test_a_service_says_what_the_command_line_says(quick, toy, tmp_path):
-    train.train_on_folder(toy, tmp_path / "run", steps=2, batch_size=4)
-    speaker = serve.ServedCaptioner(tmp_path / "run")
-    files = [toy / f"scene-{number:05}.png" for number in range(3)]
+def test_the_service_and_the_command_line_give_the_same_captions(quick, images, tmp_path):
+    train_on_folder(images, tmp_path / "run", FolderRecipe(steps=2, batch_size=4))
+    model = ServedCaptioner(tmp_path / "run")
+    files = [images / f"scene-{number:05}.png" for number in range(3)]
 
-    def asked(file, text=serve.PROMPT, **options) -> GenerationRequest:
-        return GenerationRequest(
-            (Message("user", text, (Image.open(file).convert("RGB"),)),), **({"max_new_tokens": 9} | options)
-        )
+    def request(file, text=PROMPT, **options) -> GenerationRequest:
+        message = Message("user", text, (Image.open(file).convert("RGB"),))
+        return GenerationRequest((message,), **({"max_new_tokens": 9} | options))
 
-    def spoken(requests) -> list[str]:
-        rows = list(zip(*speaker.generate(requests), strict=True))
+    def answers(requests) -> list[str]:
+        rows = list(zip(*model.generate(requests), strict=True))
         assert all(
-            sum(piece is not None for piece in row) <= request.max_new_tokens
+            sum(text is not None for text in row) <= request.max_new_tokens
             for row, request in zip(rows, requests, strict=True)
         )
-        return ["".join(piece or "" for piece in row).strip() for row in rows]
+        return ["".join(text or "" for text in row).strip() for row in rows]
 
-    assert spoken([asked(file) for file in files]) == caption.caption_files(
-        tmp_path / "run", files, sampling=Sampling(9)
-    )
-    by_chance = [asked(file, "", temperature=1.0, seed=5, max_new_tokens=4) for file in files]
-    assert spoken(by_chance) == [spoken([each])[0] for each in by_chance]
-    assert speaker.count_tokens(asked(files[0])) == 16 + 1 + 1  # patches, class token, begin
-    for wrong in (asked(files[0], "what is the time?"), GenerationRequest((Message("user", serve.PROMPT),), 3)):
+    assert answers([request(file) for file in files]) == caption_files(tmp_path / "run", files, sampling=Sampling(9))
+    sampled = [request(file, "", temperature=1.0, seed=5, max_new_tokens=4) for file in files]
+    assert answers(sampled) == [answers([each])[0] for each in sampled]
+    assert model.count_tokens(request(files[0])) == 16 + 1 + 1  # patches, class token, begin token
+    for wrong in (request(files[0], "what is the time?"), GenerationRequest((Message("user", PROMPT),), 3)):
         with pytest.raises(UnsupportedRequest):
-            speaker.count_tokens(wrong)
+            model.count_tokens(wrong)
 
 
-def test_mistakes_are_one_line(quick, toy, tmp_path, monkeypatch, capsys):
-    (toy / "scene-00003.png").write_bytes(b"no picture")
-    for main, arguments in (
-        (train.main, (toy, "--run", tmp_path / "run")),
-        (train.main, (tmp_path / "nowhere",)),
-        (caption.main, (tmp_path, toy / "scene-00000.png")),
-        (evaluate.main, (tmp_path, toy)),
+def test_mistakes_are_one_line(quick, images, tmp_path, capsys):
+    (images / "scene-00003.png").write_bytes(b"no image")
+    for arguments in (
+        ("train", images, "--run", tmp_path / "run"),
+        ("train", tmp_path / "nowhere"),
+        ("caption", tmp_path, images / "scene-00000.png"),
+        ("evaluate", tmp_path, images),
+        ("evaluate", tmp_path),
+        ("serve", tmp_path),
     ):
-        assert called(main, monkeypatch, *arguments) == 2
+        assert call(*arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_scores_of_mixed_up_captions_are_lower(quick, toy, tmp_path, monkeypatch):
-    """What evaluate.py sets beside the scores is the same captions at the wrong pictures."""
-    train.train_on_folder(toy, tmp_path / "run", steps=2, batch_size=4, held_out=0.5)
-    _, test = captioner_data.read_folder(toy, 16, held_out=0.5)
-    monkeypatch.setattr(evaluate, "written", lambda *_: [said[0] for said in test.captions])
-    own, mixed_up, shown = evaluate.evaluate(tmp_path / "run", toy)
-    assert own["BLEU-1"] == pytest.approx(1.0) and mixed_up["CIDEr"] < own["CIDEr"]
-    assert len(shown) == len(test.captions)
+def test_scores_of_shuffled_captions_are_lower(quick, images, tmp_path, monkeypatch):
+    train_on_folder(images, tmp_path / "run", FolderRecipe(steps=2, batch_size=4, held_out=0.5))
+    _, test = captioner_data.read_folder(images, 16, held_out=0.5)
+    monkeypatch.setattr(evaluate, "generate_captions", lambda *_: [each[0] for each in test.captions])
+    scores = evaluate_on_folder(tmp_path / "run", images)
+    assert scores.captioner["BLEU-1"] == pytest.approx(1.0) and scores.shuffled["CIDEr"] < scores.captioner["CIDEr"]
+    assert len(scores.examples) == len(test.captions)
 
 
-@pytest.mark.parametrize(("eye", "blind"), [("clip", False), ("new", True)])
-def test_the_arm_measures(tmp_path, eye, blind):
-    measured = arm.train_captioner(
-        seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False, steps=2, scenes=40, batch_size=8,
-        held_out=6, eye=eye, blind=blind,
-    )  # fmt: skip
-    assert {"true_seen", "true_held_out", "BLEU-4_held_out", "CIDEr_held_out", "ROUGE-L_held_out"} <= measured.keys()
-    assert len(set(measured["captions_held_out"])) == 1 or not blind
+@pytest.mark.parametrize(("vision_encoder", "blind"), [("clip", False), ("new", True)])
+def test_the_toy_world_is_evaluated_by_seen_and_unseen_combinations(tmp_path, vision_encoder, blind, capsys):
+    recipe = ToyWorldRecipe(steps=2, scenes=40, batch_size=8, vision_encoder=vision_encoder, blind=blind)
+    result = train_on_toy_world(tmp_path / "run", recipe)
+    results = evaluate_on_toy_world(tmp_path / "run", scenes=6)
+    assert results.keys() == {"seen combinations", "unseen combinations"}
+    assert {"true captions", "BLEU-4", "CIDEr", "ROUGE-L"} <= results["unseen combinations"].keys()
+    loaded, tokenizer = load_captioner(tmp_path / "run")
+    for one, other in zip(result.model.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(one, other)
+    if blind:
+        pixels = captioner_data.gray_images(toy_images("test", 0, 3)[0].pixels)
+        assert len(set(generate_captions(loaded, tokenizer, pixels))) == 1
+
+
+def test_the_recorded_results_are_complete():
+    recorded = recorded_results()
+    assert [each["name"] for each in recorded["measurements"]] == ["true captions", "CIDEr"]
+    for each in recorded["measurements"]:
+        assert len(each["captioner"]) == len(each["blind"]) == len(recorded["seeds"])
+        assert min(each["captioner"]) > max(each["blind"])

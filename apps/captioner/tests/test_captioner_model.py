@@ -1,4 +1,4 @@
-"""The captioner itself: its size, what sees what, what the loss asks for, and how it writes."""
+"""The captioner's size, attention, loss and generation."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from apps.captioner.config import FULL, CaptionerConfig
-from apps.captioner.model import Captioner, caption_loss, parameters_by_part
+from apps.captioner.model import Captioner, caption_loss, parameter_counts
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from shared.transformer import DecoderConfig, Sampling
 
@@ -23,21 +23,21 @@ def model() -> Captioner:
     return Captioner(TINY).eval()
 
 
-def pictures(count: int, size: int = 16) -> torch.Tensor:
+def random_images(count: int, size: int = 16) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def words(count: int, length: int, vocab: int = 20) -> torch.Tensor:
+def random_tokens(count: int, length: int, vocab: int = 20) -> torch.Tensor:
     return torch.randint(0, vocab, (count, length), generator=torch.Generator().manual_seed(2))
 
 
 # ── The preset ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_preset_is_what_was_asked_for():
-    eye, language = FULL.eye, FULL.language
-    assert (eye.image_sides, eye.channels, eye.patch_size) == ((96, 96), 3, 16)
-    assert (eye.width, eye.depth, eye.mlp_dim, eye.activation, eye.swiglu, eye.dropout) == (
+def test_the_preset_has_the_specified_sizes():
+    vision, language = FULL.vision, FULL.language
+    assert (vision.image_sides, vision.channels, vision.patch_size) == ((96, 96), 3, 16)
+    assert (vision.width, vision.depth, vision.mlp_dim, vision.activation, vision.swiglu, vision.dropout) == (
         512,
         16,
         2048,
@@ -46,24 +46,24 @@ def test_the_preset_is_what_was_asked_for():
         0.4,
     )
     assert (language.vocab_size, language.width, language.depth, language.mlp_dim) == (32_000, 128, 8, 11_008)
-    assert (eye.heads, language.heads, language.kv_heads) == (8, 8, 8)
+    assert (vision.heads, language.heads, language.kv_heads) == (8, 8, 8)
 
 
 def test_the_preset_counts_93_million_weights():
     with torch.device("meta"):
-        counted = parameters_by_part(Captioner(FULL))
+        counts = parameter_counts(Captioner(FULL))
     block = 4 * (512 * 512 + 512) + (512 * 2048 + 2048) + (2048 * 512 + 512) + 2 * 2 * 512
-    assert counted["eye"] == (768 * 512 + 512) + 36 * 512 + 16 * block + 2 * 512
-    assert counted["bridge"] == 512 * 128 + 128
+    assert counts["vision_encoder"] == (768 * 512 + 512) + 36 * 512 + 16 * block + 2 * 512
+    assert counts["connector"] == 512 * 128 + 128
     layer = 4 * 128 * 128 + 3 * 128 * 11_008 + 2 * 128
-    assert counted["language"] == 2 * 32_000 * 128 + 8 * layer + 128
-    assert counted["all"] == 93_452_032
+    assert counts["language_model"] == 2 * 32_000 * 128 + 8 * layer + 128
+    assert counts["all"] == 93_452_032
 
 
 def test_the_preset_learns_from_one_step():
     torch.manual_seed(0)
     model = Captioner(FULL).train()
-    batch = (pictures(1, 96), words(1, 5, 32_000), torch.zeros(1, 5, dtype=torch.long))
+    batch = (random_images(1, 96), random_tokens(1, 5, 32_000), torch.zeros(1, 5, dtype=torch.long))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     before = caption_loss(model, batch)
     before.backward()
@@ -75,26 +75,26 @@ def test_the_preset_learns_from_one_step():
         assert caption_loss(model.eval(), batch) < before
 
 
-# ── The eye ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The vision encoder ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_eye_without_chance_is_lesson_ones():
+def test_without_dropout_the_features_are_lesson_ones():
     torch.manual_seed(0)
-    eye = VisionTransformer(TINY.eye)
-    plain = VisionTransformer(dataclasses.replace(TINY.eye, dropout=0.0))
-    plain.load_state_dict(eye.state_dict())
+    vision_encoder = VisionTransformer(TINY.vision)
+    plain = VisionTransformer(dataclasses.replace(TINY.vision, dropout=0.0))
+    plain.load_state_dict(vision_encoder.state_dict())
     images = torch.randn(2, 3, 16, 16)
-    assert torch.equal(eye.eval().features(images), plain.eval().features(images))
-    assert not torch.equal(eye.train().features(images), plain.train().features(images))
+    assert torch.equal(vision_encoder.eval().features(images), plain.eval().features(images))
+    assert not torch.equal(vision_encoder.train().features(images), plain.train().features(images))
 
 
 def test_dropout_sits_where_the_paper_puts_it():
-    """After the embedding with its positions, after attention's output, after either matrix of the feed-forward."""
+    """After the embedding with its positions, after attention's output, after both linear layers of the MLP."""
     torch.manual_seed(0)
-    wide = dataclasses.replace(TINY.eye, width=512, heads=8, mlp_dim=2048, dropout=0.4, depth=1)
-    eye = VisionTransformer(wide).train()
+    wide = dataclasses.replace(TINY.vision, width=512, heads=8, mlp_dim=2048, dropout=0.4, depth=1)
+    vision_encoder = VisionTransformer(wide).train()
     images = torch.randn(4, 3, 16, 16)
-    embedded, block = eye.embed_patches(images), eye.blocks[0]
+    embedded, block = vision_encoder.embed_patches(images), vision_encoder.blocks[0]
     inner = []
     block.mlp.down.register_forward_pre_hook(lambda _, inputs: inner.append(inputs[0]))
     mlp_output = block.mlp(embedded)
@@ -107,77 +107,77 @@ def test_dropout_sits_where_the_paper_puts_it():
 
 
 @pytest.mark.parametrize("wrong", [{"dropout": 1.0}, {"dropout": -0.1}, {"swiglu": True, "dropout": 0.1}], ids=str)
-def test_impossible_eyes_are_refused(wrong):
+def test_impossible_dropout_is_refused(wrong):
     with pytest.raises(ValueError, match="dropout"):
         VisionTransformerConfig(**wrong)
 
 
-# ── What sees what ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Attention ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_shapes(model):
-    pixels = pictures(3)
-    assert model.image_tokens(pixels).shape == (3, 5, 24)  # four patches behind the class token
-    assert model(pixels, words(3, 7)).shape == (3, 7, 20)
+    pixels = random_images(3)
+    assert model.image_tokens(pixels).shape == (3, 5, 24)  # the class token and four patches
+    assert model(pixels, random_tokens(3, 7)).shape == (3, 7, 20)
 
 
-def test_every_word_sees_the_picture(model):
-    tokens = words(1, 6)
-    one, other = model(pictures(2)[:1], tokens), model(pictures(2)[1:], tokens)
+def test_every_token_depends_on_the_image(model):
+    tokens = random_tokens(1, 6)
+    one, other = model(random_images(2)[:1], tokens), model(random_images(2)[1:], tokens)
     assert ((one - other).abs().amax(-1) > 1e-4).all()
 
 
-def test_no_word_sees_a_later_one(model):
-    tokens = words(1, 6)
+def test_no_token_depends_on_a_later_one(model):
+    tokens = random_tokens(1, 6)
     changed = tokens.clone()
     changed[0, 4] = (changed[0, 4] + 1) % 20
-    one, other = model(pictures(1), tokens), model(pictures(1), changed)
+    one, other = model(random_images(1), tokens), model(random_images(1), changed)
     torch.testing.assert_close(one[:, :4], other[:, :4])
     assert not torch.allclose(one[:, 4], other[:, 4])
 
 
-# ── What the loss asks for ────────────────────────────────────────────────────────────────────────────────────────────
+# ── The loss ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_loss_is_the_surprise_at_each_word_after_those_before(model):
-    pixels, tokens = pictures(2), words(2, 6)
+def test_the_loss_is_the_cross_entropy_of_each_token_given_those_before(model):
+    pixels, tokens = random_images(2), random_tokens(2, 6)
     lengths = (6, 4)
     segments = torch.tensor([[0] * 6, [0, 0, 0, 0, -1, -1]])
-    surprises = []
+    losses = []
     for row, length in enumerate(lengths):
-        for place in range(1, length):
-            # What comes next, asked of a model that is shown only what stands before.
-            logits = model(pixels[row : row + 1], tokens[row : row + 1, :place])[0, -1]
-            surprises.append(-logits.log_softmax(-1)[tokens[row, place]])
-    torch.testing.assert_close(caption_loss(model, (pixels, tokens, segments)), torch.stack(surprises).mean())
+        for position in range(1, length):
+            # The next token, predicted from the tokens before it only.
+            logits = model(pixels[row : row + 1], tokens[row : row + 1, :position])[0, -1]
+            losses.append(-logits.log_softmax(-1)[tokens[row, position]])
+    torch.testing.assert_close(caption_loss(model, (pixels, tokens, segments)), torch.stack(losses).mean())
 
 
 def test_padding_changes_nothing(model):
-    pixels, tokens = pictures(1), words(1, 4)
+    pixels, tokens = random_images(1), random_tokens(1, 4)
     alone = caption_loss(model, (pixels, tokens, torch.zeros_like(tokens)))
     padded = F.pad(tokens, (0, 3), value=7)
     segments = F.pad(torch.zeros_like(tokens), (0, 3), value=-1)
     torch.testing.assert_close(caption_loss(model, (pixels, padded, segments)), alone)
 
 
-# ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Generation ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_it_writes_the_likeliest_word_again_and_again(model):
-    pixels, begin, end = pictures(3), 18, 19
-    written = model.write(pixels, begin, end, Sampling(5))
-    for row, caption in enumerate(written):
+def test_it_generates_the_most_likely_token_at_each_step(model):
+    pixels, begin, end = random_images(3), 18, 19
+    captions = model.generate(pixels, begin, end, Sampling(5))
+    for row, caption in enumerate(captions):
         tokens = [begin]
         for _ in range(5):
-            likeliest = model(pixels[row : row + 1], torch.tensor([tokens]))[0, -1].argmax().item()
-            tokens.append(likeliest)
-            if likeliest == end:
+            next_token = model(pixels[row : row + 1], torch.tensor([tokens]))[0, -1].argmax().item()
+            tokens.append(next_token)
+            if next_token == end:
                 break
         assert caption.tolist() == [token for token in tokens[1:] if token != end]
 
 
-def test_writing_leaves_the_model_learning(model):
+def test_generation_restores_the_training_mode(model):
     model.train()
-    one, other = (model.write(pictures(1), 18, 19, Sampling(4))[0] for _ in range(2))
-    assert torch.equal(one, other), "dropout was on while it wrote"
+    one, other = (model.generate(random_images(1), 18, 19, Sampling(4))[0] for _ in range(2))
+    assert torch.equal(one, other), "dropout was on during generation"
     assert model.training
