@@ -1,4 +1,4 @@
-"""Several processes that train one model: who they are, and how tensors travel between them."""
+"""The processes that train one model together, and collectives with gradients between them."""
 
 from shared.distributed.collectives import all_gather_with_gradients, all_reduce_mean, gather_values, ring_exchange
 from shared.distributed.processes import is_main, join, leave, rank, world_size

@@ -1,7 +1,7 @@
-"""Starting several processes on this machine, as `torchrun` does: what tests and benchmarks need.
+"""Starts several processes on this machine, as `torchrun` does, for tests and benchmarks.
 
-`launch` is torchrun itself. `launch_function` is for tests: processes that are forked from one that has PyTorch loaded
-already, which would take each of them seconds.
+`launch` uses torchrun itself. `launch_function` is for tests: it forks the processes from one that has already loaded
+PyTorch, which saves each of them seconds.
 """
 
 import importlib
@@ -14,12 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from torch.distributed import TCPStore
 
-# What training loads at its first steps.
+# Modules that training loads in its first steps.
 PRELOADED = (
     "shared.training",
     "torch._dynamo",
@@ -36,18 +37,17 @@ def launch(
     seconds: float = 120,
     environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess:
-    """Run `program` in `processes` processes of one thread each and return how that ended, with what they said.
+    """Run `program` in `processes` processes of one thread each and return the result with their output.
 
-    With one process the program is started plainly, without torchrun. Raises subprocess.TimeoutExpired after `seconds`.
+    A single process is started directly, without torchrun. Raises subprocess.TimeoutExpired after `seconds`.
     """
-    start = [sys.executable]
+    command = [sys.executable]
     if processes > 1:
-        # --standalone finds a free port by itself, so that two launches never meet.
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    surroundings = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+        # --standalone chooses a free port, so that two launches do not conflict.
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return subprocess.run(
-        [*start, str(program), *arguments],
-        env=surroundings,
+        [*command, str(program), *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
         capture_output=True,
         text=True,
         timeout=seconds,
@@ -58,26 +58,24 @@ def launch(
 def launch_function(
     processes: int, function: Callable[..., None], *arguments: object, seconds: float = 280
 ) -> subprocess.CompletedProcess:
-    """Call `function(*arguments)` in `processes` processes at once; return how that ended, with what they said in `stderr`.
+    """Call `function(*arguments)` in `processes` processes at once; return the result with their output in `stderr`.
 
-    They find themselves in the environment that torchrun would have made, and as torchrun does, this ends the others
-    when one has failed, and returns its status. `function` must be one that a module holds, for it is found by name.
-    Raises subprocess.TimeoutExpired, with all of them ended, after `seconds`.
+    The processes get the environment that torchrun would set. As torchrun does, this ends the others when one has
+    failed, and returns its status. `function` must be a module's attribute, because it is found by its name.
+    Raises subprocess.TimeoutExpired after `seconds`, when all processes have been ended.
     """
-    # macOS does not bear a fork after its libraries have begun to work.
-    context = multiprocessing.get_context("spawn" if platform.system() == "Darwin" else "forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
-    # As torchrun's: a free port, and no process of ours that the others would lose with it.
+    context = _multiprocessing_context()
+    # Like torchrun's: a free port, in a process that does not end when one of the others does.
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    told = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "localhost"}
-    told |= {"MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
-    told |= {"OMP_NUM_THREADS": 1}
-    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as said:
+    common = {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, "MASTER_ADDR": "localhost"}
+    common |= {"MASTER_PORT": store.port, "TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}
+    common |= {"OMP_NUM_THREADS": 1}
+    name = function.__module__, function.__qualname__
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as output:
         started = []
         for rank in range(processes):
-            environment = {name: str(value) for name, value in (told | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-            place = function.__module__, function.__qualname__
-            started.append(context.Process(target=_work, args=(environment, said.name, place, arguments)))
+            environment = {key: str(value) for key, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+            started.append(context.Process(target=_call_in_process, args=(environment, output.name, name, arguments)))
             started[-1].start()
         try:
             status = _wait_for(started, time.monotonic() + seconds)
@@ -85,15 +83,24 @@ def launch_function(
             for process in started:
                 process.kill()
                 process.join()
-        result = subprocess.CompletedProcess(function.__qualname__, status or 0, "", said.read())
+        result = subprocess.CompletedProcess(function.__qualname__, status or 0, "", output.read())
     if status is None:
         raise subprocess.TimeoutExpired(result.args, seconds, stderr=result.stderr)
     return result
 
 
-def _wait_for(started: list[BaseProcess], deadline: float) -> int | None:
-    """The status of the first process that fails, 0 when none does, None when the time is over."""
-    running, status = list(started), 0
+def _multiprocessing_context() -> ForkServerContext | SpawnContext:
+    if platform.system() == "Darwin":  # its system libraries do not support a fork after they have started threads
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    return context
+
+
+def _wait_for(started: list, deadline: float) -> int | None:
+    """Return the status of the first process that fails, 0 when none does, None after the deadline."""
+    running: list[BaseProcess] = list(started)
+    status = 0
     while running:
         if not wait([process.sentinel for process in running], max(0.0, deadline - time.monotonic())):
             return None
@@ -106,10 +113,12 @@ def _wait_for(started: list[BaseProcess], deadline: float) -> int | None:
     return status
 
 
-def _work(environment: dict[str, str], log: str, place: tuple[str, str], arguments: tuple[object, ...]) -> None:
+def _call_in_process(
+    environment: dict[str, str], output: str, name: tuple[str, str], arguments: tuple[object, ...]
+) -> None:
     os.environ.update(environment)
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    module, name = place
-    getattr(importlib.import_module(module), name)(*arguments)
+    module, function = name
+    getattr(importlib.import_module(module), function)(*arguments)

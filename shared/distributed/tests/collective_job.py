@@ -1,4 +1,4 @@
-"""What each process of test_collectives.py does: all collectives on its own tensors, forward and backward."""
+"""What each process of test_collectives.py runs: all collectives on its own tensors, forward and backward."""
 
 from pathlib import Path
 
@@ -16,12 +16,12 @@ from shared.distributed import (
 )
 
 
-def own_input(process: int) -> torch.Tensor:
+def input_of(process: int) -> torch.Tensor:
     return torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(process))
 
 
-def own_loss(values: torch.Tensor, process: int) -> torch.Tensor:
-    """A loss that is another function in each process, and nowhere linear."""
+def loss_of(values: torch.Tensor, process: int) -> torch.Tensor:
+    """A nonlinear loss that differs between the processes."""
     weights = torch.randn(values.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(100 + process))
     return (weights * values.sin()).sum()
 
@@ -32,7 +32,7 @@ COLLECTIVES = {
     "second next": lambda x: ring_exchange(x, 2),
     "previous": lambda x: ring_exchange(x, -1),
     "mean": all_reduce_mean,
-    # Non-contiguous input, and one collective behind another.
+    # Non-contiguous input, and collectives in sequence.
     "chain": lambda x: all_reduce_mean(ring_exchange(all_gather_with_gradients(x.T))),
 }
 
@@ -40,11 +40,11 @@ COLLECTIVES = {
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     join()
-    results = {"who": torch.tensor([rank(), world_size(), int(is_main())])}
+    results = {"place": torch.tensor([rank(), world_size(), int(is_main())])}
     for name, collective in COLLECTIVES.items():
-        x = own_input(rank()).requires_grad_()
+        x = input_of(rank()).requires_grad_()
         values = collective(x)
-        own_loss(values, rank()).backward()
+        loss_of(values, rank()).backward()
         results |= {f"{name}/values": values.detach().clone(), f"{name}/gradient": x.grad.contiguous()}
     counts = torch.tensor([rank()])
     results["integers"] = all_gather_with_gradients(counts)

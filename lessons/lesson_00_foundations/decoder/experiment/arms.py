@@ -22,7 +22,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import (
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, toy_decoder
 from shared.tokenizers import Tokenizer, save_tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
 from shared.transformer import Sampling, generate
 
 VOCABULARY = 1000
@@ -69,14 +69,22 @@ def train_decoder(
         log_every=25, checkpoint_every=max(1, steps // 4),
     )  # fmt: skip
     result = train(
-        model, Batches(rows, segments, batch_size=batch_size, seed=seed), loss_of, config, folder=folder, resume=resume,
-        device=device, label=folder.name, tokens_per_step=batch_size * CONTEXT_LENGTH, evaluate_every=max(1, steps // 7),
-        evaluate=lambda model: {
-            "bits_per_byte": cross_entropy_bits(model, test) / test_bytes,
-            "held_out_naming": episode_accuracies(model, tokenizer, "naming", seed, held_out=True, count=50)[4],
-            "held_out_choosing": episode_accuracies(model, tokenizer, "choosing", seed, held_out=True, count=50)[7],
-        },
-    )  # fmt: skip
+        model,
+        Batches(rows, segments, batch_size=batch_size, seed=seed),
+        loss_of,
+        config,
+        run=RunOptions(
+            folder=folder, resume=resume, device=device, label=folder.name, tokens_per_step=batch_size * CONTEXT_LENGTH
+        ),
+        evaluation=Evaluation(
+            lambda model: {
+                "bits_per_byte": cross_entropy_bits(model, test) / test_bytes,
+                "held_out_naming": episode_accuracies(model, tokenizer, "naming", seed, held_out=True, count=50)[4],
+                "held_out_choosing": episode_accuracies(model, tokenizer, "choosing", seed, held_out=True, count=50)[7],
+            },
+            every=max(1, steps // 7),
+        ),
+    )
     save_tokenizer(tokenizer, folder / "tokenizer.json")
     bits = cross_entropy_bits(model, test)
     tokens = sum(len(document) - 1 for document in test)
