@@ -54,7 +54,7 @@ class Assistant:
         self.template, self.habits, self.name = template_of(tokenizer), habits, name
         with torch.no_grad():
             blank = torch.zeros(1, 3, preprocessing.size, preprocessing.size, device=self.device)
-            self.image_tokens = model.project(model.image_features(blank)).shape[1]
+            self.image_tokens = model.projector(model.image_features(blank)).shape[1]
 
     @classmethod
     def from_folder(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> "Assistant":
@@ -64,7 +64,7 @@ class Assistant:
         """
         folder = Path(folder)
         model, tokenizer = load_model(folder).to(device), load_tokenizer(folder / "tokenizer.json")
-        preprocessing = preprocessing_of(folder, model.vision.config.image_size)
+        preprocessing = preprocessing_of(folder, model.vision_encoder.config.image_size)
         return cls(model, tokenizer, preprocessing, habits_of(folder), name=_name(folder))
 
     def save(self, folder: Path | str) -> None:
@@ -82,7 +82,7 @@ class Assistant:
 
     @property
     def device(self) -> torch.device:
-        return self.model.language.embedding.weight.device
+        return self.model.language_model.embedding.weight.device
 
     # ── For people ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -166,7 +166,7 @@ class Assistant:
         stops = self._stops()
         texts = [TextStream(self.tokenizer) for _ in requests]
         steps = stream(
-            self.model.language,
+            self.model.language_model,
             self._embedded(requests, prompts),
             Sampling(
                 max_new_tokens=limits,

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from apps.assistant.pictures import open_picture
 from apps.assistant.records import Bad, Record, read_records, refuse_or_skip
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
-from lessons.lesson_05_llava.model import batch_of
 from shared.distributed import gather_values, is_main
-from shared.finetuning import sft_loss
+from shared.finetuning import collate, sft_loss
 from shared.tokenizers import ChatTemplate, EncodedConversation
 
 
@@ -50,7 +49,7 @@ class Examples:
     def batch(self, rows: Sequence[int]) -> Batch:
         """These records. Raises CourseError when a picture has become unreadable since the records were checked."""
         chosen = [self.records[row] for row in rows]
-        tokens, answers, segments = batch_of([self.conversation(record) for record in chosen])
+        tokens, answers, segments = collate([self.conversation(record) for record in chosen])
         pictures = [open_picture(record.image) for record in chosen if record.image is not None]
         return Batch(tokens, answers, segments, self.preprocessing(pictures) if pictures else None)
 

@@ -54,21 +54,26 @@ def connect(clip: CLIP, language: LanguageModel, choice: ModelChoice, image_toke
         width = clip.config.image.width * len(choice.layers)
         projector = Projector(width, language.config.width, scales=choice.scales or (1.0,))
         model = Llava(
-            eye, projector, language, image_token=image_token, layers=choice.layers, class_token=choice.class_token
+            eye,
+            projector,
+            language,
+            image_token_id=image_token,
+            feature_layers=choice.layers,
+            keep_class_token=choice.class_token,
         )
     else:
         projector = Projector(clip.config.embedding, language.config.width)
-        model = EmbeddingLlava(eye, clip.image_projection, projector, language, image_token=image_token)
+        model = EmbeddingLlava(eye, clip.image_projection, projector, language, image_token_id=image_token)
     return model.eval()
 
 
 def adapt(model: Llava, choice: ModelChoice) -> None:
     """Store the language model's matrices in few bits, and put adapters beside them, where the choice says so."""
     if choice.weights != "float32":
-        quantize_linears(model.language, STORED[choice.weights], BLOCKS)
+        quantize_linears(model.language_model, STORED[choice.weights], BLOCKS)
     if choice.adapters is not None:
         try:
-            add_adapters(model.language, choice.adapters.config())
+            add_adapters(model.language_model, choice.adapters.config())
         except ValueError as error:
             raise CourseError(f"model.adapters: {error}") from error
 

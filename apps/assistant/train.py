@@ -138,15 +138,15 @@ def _save(model: Llava, joined: Joined, configuration: Configuration, output: Pa
     """Write the finished model whole; what was learned in adapters by itself too, in PEFT's layout."""
     choice = configuration.model
     if choice.adapters is not None:
-        adapters, names = output / "adapters", llama.weight_names(model.language.config)
-        save_adapters(adapters, model.language, names, base_model=choice.language)
+        adapters, names = output / "adapters", llama.weight_names(model.language_model.config)
+        save_adapters(adapters, model.language_model, names, base_model=choice.language)
         if choice.weights != "float32":
             # Rounding to a few bits would swallow what was learned: it goes into the weights as they were before.
             projector = model.projector
             model = join(replace(choice, weights="float32", adapters=None)).model
             model.projector = projector
-            load_adapters(adapters, model.language, names)
-        merge_and_remove_adapters(model.language)
+            load_adapters(adapters, model.language_model, names)
+        merge_and_remove_adapters(model.language_model)
     _assistant(model, joined, configuration).save(output / "model")
 
 

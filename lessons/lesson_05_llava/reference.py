@@ -186,16 +186,16 @@ class Llava(Module):
     """A projector and a language model; the eye stands outside, for it never learns."""
 
     def __init__(self, projector: Projector, language: LanguageModel):
-        self.projector, self.language = projector, language
+        self.projector, self.language_model = projector, language
 
     def forward(self, rows: list[list[int]], features: Tensor | None = None) -> Tensor:
         """Logits [rows, tokens, words] of rows of one length; `features` are those of all their images, in reading order."""
         tokens = [token for row in rows for token in row]
-        x = self.language.embedding(tokens)
+        x = self.language_model.embedding(tokens)
         if features is not None:
             vectors = self.projector(features)
             x = put_images(tokens, x, vectors.reshape(vectors.shape[0] * vectors.shape[1], vectors.shape[2]))
-        return self.language(x.reshape(len(rows), len(rows[0]), x.shape[-1]))
+        return self.language_model(x.reshape(len(rows), len(rows[0]), x.shape[-1]))
 
 
 def sft_loss(logits: Tensor, rows: list[list[int]]) -> Tensor:
@@ -233,14 +233,14 @@ def learn_to_read(model: Llava, steps: int, random: Random) -> list[float]:
         rows = [conversation(NAMES[digit], all_turns(digit, random)) for digit in range(10)]
         return sft_loss(model(rows), rows)
 
-    return fit(model, loss_at, list(model.language.parameters().values()), steps, "language model")
+    return fit(model, loss_at, list(model.language_model.parameters().values()), steps, "language model")
 
 
 def learn_to_look(model: Llava, data: digits.Digits, steps: int, stage: int, random: Random) -> list[float]:
     """Stage 1: images and their names, and the projector alone learns. Stage 2: all questions, and all learn (section 4.2)."""
     learning, language = (
         list((model.projector if stage == 1 else model).parameters().values()),
-        model.language.parameters(),
+        model.language_model.parameters(),
     )
     freeze(language.values(), stage == 1)
 

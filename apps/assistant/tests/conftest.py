@@ -57,7 +57,7 @@ def make_assistant(towers):
         for parameter in joined.model.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.35)
-        nn.init.normal_(joined.model.language.embedding.weight)
+        nn.init.normal_(joined.model.language_model.embedding.weight)
         return Assistant(joined.model, joined.tokenizer, joined.preprocessing, Habits(120, "what is it?"), name="tiny")
 
     return make

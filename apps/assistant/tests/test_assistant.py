@@ -138,9 +138,9 @@ def test_half_a_letter_is_held_back_and_shown_as_broken_at_the_end(assistant, mo
 def test_count_is_the_length_of_what_is_read(assistant, pictures, monkeypatch):
     asked = request([Message("user", "what?", (pictures[0],))])
     seen = []
-    hidden_states = assistant.model.language.hidden_states
+    hidden_states = assistant.model.language_model.hidden_states
     monkeypatch.setattr(
-        assistant.model.language,
+        assistant.model.language_model,
         "hidden_states",
         lambda **inputs: seen.append(inputs["embeddings"].shape[1]) or hidden_states(**inputs),
     )

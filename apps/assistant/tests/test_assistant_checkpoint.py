@@ -43,7 +43,7 @@ def test_it_answers_about_single_things_that_it_has_never_met(assistant):
 def test_transformers_reads_it_too(assistant):
     theirs = LlavaForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
     model, pixels = assistant.model, torch.randn(1, 3, 32, 32)
-    tokens = torch.tensor([[5, *[model.image_token] * assistant.image_tokens, 7, 9, 11]])
+    tokens = torch.tensor([[5, *[model.image_token_id] * assistant.image_tokens, 7, 9, 11]])
     with torch.no_grad():
         given = theirs(input_ids=tokens, pixel_values=pixels).logits
         torch.testing.assert_close(model(pixels, tokens), given, atol=1e-4, rtol=0)
@@ -56,5 +56,5 @@ def test_it_is_made_by_what_makes_it(tmp_path):
     assert {"config.json", "model.safetensors", "tokenizer.json", "assistant.json"} <= {
         path.name for path in (tmp_path / "made").iterdir()
     }
-    assert Assistant.from_folder(tmp_path / "made").model.layers == (0, -2)
+    assert Assistant.from_folder(tmp_path / "made").model.feature_layers == (0, -2)
     assert "questions accuracy" in measured and "captions CIDEr" in measured

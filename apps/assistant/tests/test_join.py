@@ -42,8 +42,8 @@ def test_the_projectors_have_the_published_sizes(published):
     assert patches.projector.first.weight.shape == (896, 768)
     with torch.device("meta"):
         pixels = torch.zeros(2, 3, 224, 224)
-        assert embedding.project(embedding.image_features(pixels)).shape == (2, 1, 896)
-        assert patches.project(patches.image_features(pixels)).shape == (2, 49, 896)
+        assert embedding.projector(embedding.image_features(pixels)).shape == (2, 1, 896)
+        assert patches.projector(patches.image_features(pixels)).shape == (2, 49, 896)
 
 
 def test_adapters_of_small_scale_learn_less_than_a_hundredth_of_qwen(published):
@@ -88,7 +88,7 @@ def test_the_embedding_is_clips_own_at_its_own_length(towers):
 def test_a_seed_draws_the_projector_and_the_adapters(towers):
     adapters = AdaptersChoice(("*.query",), rank=2, alpha=4.0)
     one, again, other = (join(ModelChoice(*map(str, towers), adapters=adapters), seed).model for seed in (0, 0, 1))
-    for name in ("projector.first.weight", "language.blocks.0.attention.query.lora_down.weight"):
+    for name in ("projector.first.weight", "language_model.blocks.0.attention.query.lora_down.weight"):
         assert torch.equal(one.get_parameter(name), again.get_parameter(name))
         assert not torch.equal(one.get_parameter(name), other.get_parameter(name))
 
@@ -100,7 +100,7 @@ def test_weights_in_few_bits_keep_their_adapters_apart(weights, kind, towers):
     stored = [module for module in model.modules() if isinstance(module, kind)]
     assert len(stored) == 7 * 2, "seven matrices a block; the embedding, which is the output too, is left whole"
     assert len(find_adapters(model)) == 2 * 2
-    assert not [name for name in adapter_parameter_names(model) if not name.startswith("language.")]
+    assert not [name for name in adapter_parameter_names(model) if not name.startswith("language_model.")]
 
 
 def test_the_class_token_may_stand_before_the_patches(make_assistant, tmp_path):
@@ -112,12 +112,12 @@ def test_the_class_token_may_stand_before_the_patches(make_assistant, tmp_path):
 def test_a_patch_may_be_shown_by_several_of_the_eyes_states(make_assistant, tmp_path):
     before = make_assistant(layers=(0, -2), scales=(4.0, 1.0))
     pixels = torch.randn(2, 3, 16, 16)
-    vectors = before.model.project(before.model.image_features(pixels))
+    vectors = before.model.projector(before.model.image_features(pixels))
     before.save(tmp_path)
     after = Assistant.from_folder(tmp_path)
-    assert after.model.layers == (0, -2) and after.image_tokens == 4
-    assert torch.equal(after.model.project(after.model.image_features(pixels)), vectors)
-    states = before.model.vision.hidden_states(pixels)
+    assert after.model.feature_layers == (0, -2) and after.image_tokens == 4
+    assert torch.equal(after.model.projector(after.model.image_features(pixels)), vectors)
+    states = before.model.vision_encoder.hidden_states(pixels)
     torch.testing.assert_close(
         after.model.image_features(pixels), torch.cat([states[0][:, 1:], states[-2][:, 1:]], dim=-1)
     )

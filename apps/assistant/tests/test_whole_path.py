@@ -136,7 +136,7 @@ def test_adapters_on_eight_bits_end_up_in_whole_weights(short, tmp_path):
     before = train.join(replace(choice, weights="float32", adapters=None)).model
     after = Assistant.from_folder(tmp_path / "run" / "model").model
     assert not torch.equal(before.projector.first.weight, after.projector.first.weight), "it has learned in both stages"
-    start, end = before.language.state_dict(), after.language.state_dict()
+    start, end = before.language_model.state_dict(), after.language_model.state_dict()
     moved = {name for name in start if not torch.equal(start[name], end[name])}
     assert moved == {f"blocks.{n}.attention.{part}.weight" for n in range(2) for part in ("query", "value")}
     # Each by its low-rank correction, and not by what eight bits had rounded away.

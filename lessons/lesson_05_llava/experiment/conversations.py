@@ -17,9 +17,9 @@ from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, QUESTION_TYPES, make_question, question_at
 from data.toybox.scene import Scene, stream
 from data.toybox.tensors import normalize_pixels, render_tensors
-from lessons.lesson_05_llava.model import Llava, batch_of, interview
+from lessons.lesson_05_llava.model import Llava, encode_interview
+from shared.finetuning import collate
 from shared.tokenizers import Tokenizer
-from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
 IN_FULL, IN_SHORT = "places", "colours"
 PURPOSE = 220  # of this lesson's own random numbers
@@ -55,7 +55,7 @@ def world_of(objects: Sequence[int]) -> World:
 
 @dataclass(frozen=True)
 class Conversations:
-    """To be learned from: row i of each belongs to picture i.
+    """To be loss_mask from: row i of each belongs to picture i.
 
     features  what the eye makes of the pictures; nothing at all, [pictures, 0, width], where nobody looks
     answers   which tokens are the answers'
@@ -79,7 +79,7 @@ class Asked:
     scenes: Sequence[Scene]
 
 
-# ── To be learned from ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── To be loss_mask from ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def described(
@@ -118,7 +118,7 @@ def questions_about(scene: Scene, other: Scene, count: int, world: World, seed: 
     """Questions with their answers, all kinds in their turn.
 
     Of a kind's answers one is drawn that is right for some question here, then such a question. Whether a thing is there is
-    asked five times as often as the rest: yes or no tells little, hangs on all that is said of the thing, and is learned last.
+    asked five times as often as the rest: yes or no tells little, hangs on all that is said of the thing, and is loss_mask last.
     `other` is a scene of the same split, to ask for what is not there.
     """
     rng, said, left = stream(seed, number, PURPOSE), [], []
@@ -138,15 +138,15 @@ def _conversations(
 ) -> Conversations:
     features = seen(model, scenes, image=image, device=device)
     places = [features.shape[1]]
-    rows = [interview(tokenizer, turns, begin=BEGIN_TOKEN, image_tokens=places) for turns in said]
-    return Conversations(features, *batch_of(rows))
+    rows = [encode_interview(tokenizer, turns, image_token_counts=places) for turns in said]
+    return Conversations(features, *collate(rows))
 
 
 @torch.no_grad()
 def seen(model: Llava, scenes: Sequence[Scene], *, image: bool, device: str) -> Float[Tensor, "pictures patches width"]:
     """What the eye makes of each scene, looked at once, for it never learns; nothing without an image."""
     if not image:
-        return torch.zeros(len(scenes), 0, model.vision.config.width * len(model.layers))
+        return torch.zeros(len(scenes), 0, model.vision_encoder.config.width * len(model.feature_layers))
     some = render_tensors(scenes).split(256)
     return torch.cat([model.image_features(normalize_pixels(pixels.to(device))).cpu() for pixels in some])
 
@@ -189,7 +189,6 @@ def to_be_described(
 def _prompts(tokenizer: Tokenizer, questions: Sequence[str], features: Tensor) -> list[Int[Tensor, "_"]]:
     places = [features.shape[1]]
     rows = [
-        interview(tokenizer, [(question, "")], begin=BEGIN_TOKEN, image_tokens=places).token_ids
-        for question in questions
+        encode_interview(tokenizer, [(question, "")], image_token_counts=places).token_ids for question in questions
     ]
     return [torch.tensor(row) for row in rows]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
-from lessons.lesson_05_llava.model import Llava, Projector, learned
+from lessons.lesson_05_llava.model import Llava, Projector, loss_mask
 from shared.finetuning import sft_loss
 from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
@@ -24,7 +24,7 @@ def check_mechanism(*, seed: int, data: str, device: str, folder: Path, resume: 
     rows = conversations()
     tokens = torch.tensor(rows)
     own = torch.tensor([reference.learned(row) for row in rows])
-    wanted = learned(tokens, own, torch.zeros_like(tokens), image_token=reference.IMAGE)
+    wanted = loss_mask(tokens, own, torch.zeros_like(tokens), image_token_id=reference.IMAGE)
     here, there = plain(rows, to_stdlib(features)), model.logits(tokens, features)
     losses = reference.sft_loss(here, rows).item(), sft_loss(there, tokens, wanted).item()
     return {
@@ -38,7 +38,7 @@ def both(seed: int) -> tuple[reference.Llava, Llava]:
     """The same random weights in both."""
     config = DecoderConfig(len(reference.WORDS), WIDTH, LAYERS, HEADS, HEADS, HIDDEN, rotary_base=10_000.0)
     language = LanguageModel(config)
-    model = Llava(torch.nn.Identity(), Projector(FEATURES, WIDTH), language, image_token=reference.IMAGE).double()
+    model = Llava(torch.nn.Identity(), Projector(FEATURES, WIDTH), language, image_token_id=reference.IMAGE).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3)

@@ -13,7 +13,7 @@ from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_languag
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_05_llava.experiment import conversations, measure
 from lessons.lesson_05_llava.experiment.conversations import Conversations
-from lessons.lesson_05_llava.model import IMAGE, Llava, Projector, first_stage, learned, second_stage
+from lessons.lesson_05_llava.model import Llava, Projector, first_stage, loss_mask, second_stage
 from shared.finetuning import (
     AdapterConfig,
     NF4Linear,
@@ -25,11 +25,12 @@ from shared.finetuning import (
 )
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
+from shared.tokenizers.special_tokens import IMAGE_TOKEN
 from shared.training import Batches, RunOptions, Stage, TrainingConfig, curve_from_history, train
 
 Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
-LINEARS = ("language.blocks.*",)
+LINEARS = ("language_model.blocks.*",)
 LAYERS = (0, -2)
 """Which of the eye's states the language model is shown. Before its last block this eye knows what a thing is, and has half
 forgotten where: a patch's place is read from what went into its first block."""
@@ -68,7 +69,7 @@ def train_llava(
     """
     torch.manual_seed(seed)
     model, tokenizer = new_llava(device, scales)
-    before = weights_digest(model.vision)
+    before = weights_digest(model.vision_encoder)
     about = {"seed": seed, "device": device, "resume": resume, "image": image, "prompts": prompts, **sizes}
     measured: dict = {}
     if first_steps:
@@ -86,7 +87,7 @@ def train_llava(
     )
     measured |= measure.description_scores(model, tokenizer, asked, device)
     measured["objects"] = list(world.objects)
-    return measured | costs(model) | {"frozen_changed": float(weights_digest(model.vision) != before)}
+    return measured | costs(model) | {"frozen_changed": float(weights_digest(model.vision_encoder) != before)}
 
 
 def train_lengths(
@@ -117,7 +118,12 @@ def new_llava(device: str, scales: Sequence[float] = SCALES) -> tuple[Llava, Tok
     projector = Projector(eye.config.width * len(LAYERS), language.config.width, scales=scales)
     # The class token is kept: in an eye this small it knows of shapes what no patch knows.
     model = Llava(
-        eye, projector, language, image_token=tokenizer.special_tokens[IMAGE], layers=LAYERS, class_token=True
+        eye,
+        projector,
+        language,
+        image_token_id=tokenizer.special_tokens[IMAGE_TOKEN],
+        feature_layers=LAYERS,
+        keep_class_token=True,
     )
     return model.to(device), tokenizer
 
@@ -167,7 +173,9 @@ def learn(
 
 def batches_of(model: Llava, pairs: Conversations, *, batch_size: int, seed: int, prompts: bool) -> Batches:
     """Features, tokens, which of them are learned, and which of them are there."""
-    wanted = learned(pairs.tokens, pairs.answers, pairs.segments, image_token=model.image_token, prompts=prompts)
+    wanted = loss_mask(
+        pairs.tokens, pairs.answers, pairs.segments, image_token_id=model.image_token_id, prompts=prompts
+    )
     return Batches(pairs.features, pairs.tokens, wanted, pairs.segments, batch_size=batch_size, seed=seed)
 
 
@@ -200,9 +208,9 @@ def adapt(model: Llava, tuning: Tuning, rank: int) -> None:
 
 def costs(model: Llava) -> dict[str, float]:
     """What the second stage holds of the language model besides activations, and which share of its numbers learns."""
-    patterns, language = second_stage(1, model).trainable, copy.deepcopy(model.language)
+    patterns, language = second_stage(1, model).trainable, copy.deepcopy(model.language_model)
     for name, parameter in language.named_parameters():
-        parameter.requires_grad_("language.*" in patterns or f"language.{name}" in patterns)
+        parameter.requires_grad_("language_model.*" in patterns or f"language_model.{name}" in patterns)
     held = training_bytes(language, moments=1)
     return {
         "trainable_fraction": trainable_fraction(language),

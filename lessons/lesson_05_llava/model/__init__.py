@@ -1,35 +1,37 @@
-"""LLaVA in PyTorch, a room per part, to be read in this order.
+"""LLaVA in PyTorch. Read the files in this order:
 
-features.py     what the language model is shown of an image
-projector.py    from an eye's vectors to a language model's
-llava.py        the whole
-sequences.py    a conversation about an image as one row of tokens, and which of them are learned
-stages.py       first the projector, then the language model too
-anyres.py       an image of any resolution in tiles
-llava_next.py   a LLaVA that looks at tiles
-huggingface.py  the settings and names of published checkpoints
+projector.py       vision features → embeddings of the language model
+llava.py           the model: features, splicing into the text, logits, answers
+conversations.py   a conversation about an image as one row of token ids, and its loss mask
+stages.py          stage 1 trains the projector, stage 2 also the language model
+anyres.py          an image of any resolution as a grid of tiles
+llava_next.py      LLaVA with tiles
+config_mapping.py  published configs and weight names
 """
 
-from lessons.lesson_05_llava.model.features import image_features
-from lessons.lesson_05_llava.model.llava import Llava
-from lessons.lesson_05_llava.model.llava_next import LlavaNext, Tiled
+from lessons.lesson_05_llava.model.conversations import (
+    encode_conversation,
+    encode_interview,
+    instruction_turns,
+    loss_mask,
+)
+from lessons.lesson_05_llava.model.llava import Llava, select_features, splice_images
+from lessons.lesson_05_llava.model.llava_next import LlavaNext, TiledImage
 from lessons.lesson_05_llava.model.projector import Projector
-from lessons.lesson_05_llava.model.sequences import IMAGE, batch_of, conversation, instruction, interview, learned
 from lessons.lesson_05_llava.model.stages import both_stages, first_stage, second_stage
 
 __all__ = [
-    "IMAGE",
     "Llava",
     "LlavaNext",
     "Projector",
-    "Tiled",
-    "batch_of",
+    "TiledImage",
     "both_stages",
-    "conversation",
+    "encode_conversation",
+    "encode_interview",
     "first_stage",
-    "image_features",
-    "instruction",
-    "interview",
-    "learned",
+    "instruction_turns",
+    "loss_mask",
     "second_stage",
+    "select_features",
+    "splice_images",
 ]

@@ -1,8 +1,8 @@
-"""The whole of LLaVA: an eye, a projector, a language model that reads images as if they were words (arXiv:2304.08485, figure 1)."""
+"""LLaVA: a vision encoder, a projector and a language model (arXiv:2304.08485, figure 1)."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,149 +10,166 @@ from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
-from lessons.lesson_05_llava.model import huggingface
-from lessons.lesson_05_llava.model.features import image_features
+from lessons.lesson_05_llava.model import config_mapping
 from lessons.lesson_05_llava.model.projector import Projector
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Decoder, Sampling, generate
 
 
 class Llava(nn.Module):
-    """Image → features → as many vectors as there are `<image>` tokens in the text → the language model.
+    """Encode an image, project its features, and put them at the `<image>` positions of the language model's input.
 
-    vision       lesson 2's tower or lesson 1's ViT
-    projector    any module that makes of features [images, patches, vision width] tokens [images, n, language width]
-    language     any decoder of the course
-    image_token  the token whose places in the text are the image's
-    layers, class_token   which of the eye's states are its features (features.py)
+    vision_encoder     a Vision Transformer
+    projector          any module [images, patches, vision_width] → [images, image_tokens, language_width]
+    language_model     any decoder of the course
+    image_token_id     the token id whose positions receive image embeddings
+    feature_layers     which of the encoder's depth + 1 hidden states are the features; several are concatenated
+    keep_class_token   whether the tokens before the patches belong to the features
 
-    What learns takes *features*, not pixels: an eye that stays frozen need look at each image only once.
+    `logits` and `answer` take *features*, not pixels: a frozen vision encoder needs to encode each image only once.
     """
+
+    vision_encoder: VisionTransformer
+    projector: nn.Module
+    language_model: Decoder
 
     def __init__(
         self,
-        vision: nn.Module,
+        vision_encoder: nn.Module,
         projector: nn.Module,
-        language: Decoder,
+        language_model: Decoder,
         *,
-        image_token: int,
-        layers: Sequence[int] = (-2,),
-        class_token: bool = False,
+        image_token_id: int,
+        feature_layers: Sequence[int] = (-2,),
+        keep_class_token: bool = False,
     ):
         super().__init__()
-        self.vision, self.projector, self.language = vision, projector, language
-        self.image_token, self.layers, self.class_token = image_token, tuple(layers), class_token
-
-    # ── From an image to vectors ──────────────────────────────────────────────────────────────────────────────────
+        # A model that is given features only may have a placeholder as its encoder.
+        self.vision_encoder = cast(VisionTransformer, vision_encoder)
+        self.projector, self.language_model = projector, language_model
+        self.image_token_id, self.feature_layers = image_token_id, tuple(feature_layers)
+        self.keep_class_token = keep_class_token
 
     def image_features(
         self, pixels: Float[Tensor, "images channels height width_px"]
     ) -> Float[Tensor, "images patches vision_width"]:
-        """What the eye makes of images: the chosen layer, in reading order."""
-        return image_features(self.vision, pixels, self.layers, self.class_token)
+        """Return the hidden states that enter the last block, one row per patch (arXiv:2304.08485, section 4.1).
 
-    def project(
-        self, features: Float[Tensor, "images patches vision_width"]
-    ) -> Float[Tensor, "images image_tokens language_width"]:
-        """The features as tokens of the language model."""
-        return self.projector(features)
-
-    def image_vectors(
-        self, features: Float[Tensor, "images patches vision_width"]
-    ) -> Float[Tensor, "all_image_tokens language_width"]:
-        """The tokens of all images, one behind the other."""
-        return self.project(features).flatten(0, 1)
-
-    # ── Reading and answering ─────────────────────────────────────────────────────────────────────────────────────
-
-    def embeddings(
-        self, tokens: Int[Tensor, "batch text"], features: Any = None
-    ) -> Float[Tensor, "batch text language_width"]:
-        """The text as vectors, the images' in the places of the image token: rows from top to bottom, each in reading order.
-
-        features  [images, patches, vision width] of all images of the batch, or None where there are none
-
-        Raises ValueError when there are more or fewer places than vectors for them.
+        The last block computes the pooled vector that CLIP compares; before it, each patch still describes its own
+        location. The final LayerNorm is not applied, as in the published models.
         """
-        text = self.language.embedding(torch.where(tokens == self.image_token, 0, tokens))
-        vectors = text.new_zeros(0, text.shape[-1]) if features is None else self.image_vectors(features)
-        return put_images(text, tokens == self.image_token, vectors)
+        encoder = self.vision_encoder
+        prefix_tokens = 0 if self.keep_class_token else encoder.prefix_tokens
+        return select_features(encoder.hidden_states(pixels), self.feature_layers, prefix_tokens)
+
+    def image_embeddings(self, features: Any) -> Float[Tensor, "all_image_tokens language_width"]:
+        """Project features [images, patches, vision_width]; the embeddings of all images in one sequence."""
+        return self.projector(features).flatten(0, 1)
+
+    def input_embeddings(
+        self, token_ids: Int[Tensor, "batch text"], features: Any = None
+    ) -> Float[Tensor, "batch text language_width"]:
+        """Embed the text, with image embeddings at the image positions, row by row in reading order.
+
+        features  [images, patches, vision_width] of all images of the batch, or None when there are none
+
+        Raises ValueError when the numbers of image positions and image embeddings differ.
+        """
+        is_image = token_ids == self.image_token_id
+        text = self.language_model.embedding(torch.where(is_image, 0, token_ids))
+        images = text.new_zeros(0, text.shape[-1]) if features is None else self.image_embeddings(features)
+        return splice_images(text, is_image, images)
 
     def logits(
-        self, tokens: Int[Tensor, "batch text"], features: Any = None, segments: Int[Tensor, "batch text"] | None = None
+        self,
+        token_ids: Int[Tensor, "batch text"],
+        features: Any = None,
+        segments: Int[Tensor, "batch text"] | None = None,
     ) -> Float[Tensor, "batch text vocab"]:
-        """Logits of the token after each token; `segments` are 0 for a token and −1 for padding."""
-        return self.language(embeddings=self.embeddings(tokens, features), segments=segments)
+        """Return next-token logits at every position; `segments` are 0 for tokens and −1 for padding."""
+        return self.language_model(embeddings=self.input_embeddings(token_ids, features), segments=segments)
 
     def forward(
         self,
         pixels: Float[Tensor, "images channels height width_px"],
-        tokens: Int[Tensor, "batch text"],
+        token_ids: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"] | None = None,
     ) -> Float[Tensor, "batch text vocab"]:
-        """As `logits`, from the images themselves."""
-        return self.logits(tokens, self.image_features(pixels), segments)
+        """Return the logits for images given as pixels."""
+        return self.logits(token_ids, self.image_features(pixels), segments)
 
     @torch.no_grad()
     def answer(
         self, prompts: Sequence[Int[Tensor, "_"]], features: Sequence[Any], sampling: Sampling
     ) -> list[Int[Tensor, "_"]]:
-        """Continue each prompt (tokens, of any lengths), which has these features for its images, or None.
+        """Continue each prompt (token ids of any length), given the features of its images, or None.
 
-        Raises ValueError as `embeddings` does.
+        Raises ValueError as `input_embeddings` does.
         """
-        device = self.language.embedding.weight.device
+        device = self.language_model.embedding.weight.device
         rows = [
-            self.embeddings(prompt[None].to(device), seen)[0] for prompt, seen in zip(prompts, features, strict=True)
+            self.input_embeddings(prompt[None].to(device), image_features)[0]
+            for prompt, image_features in zip(prompts, features, strict=True)
         ]
-        return generate(self.language, rows, sampling)
-
-    # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
+        return generate(self.language_model, rows, sampling)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Llava":
-        """A published `LlavaForConditionalGeneration` with CLIP's eye that speaks through a Llama or a Qwen2, to evaluate.
+        """Load a published `LlavaForConditionalGeneration` with CLIP's vision encoder and a Llama or Qwen2.
 
-        Raises CourseError when the folder holds another model.
+        The model is in evaluation mode. Raises CourseError when the folder holds another model.
         """
-        config = huggingface.read(folder, "llava")
-        model = cls(*new_parts(config), **config.choices)
-        load_weights(model, folder, huggingface.table(config.vision, config.language))
+        config = config_mapping.read_llava_config(folder, "llava")
+        model = cls(*untrained_parts(config), **config.choices)
+        load_weights(model, folder, config_mapping.weight_names(config.vision_encoder, config.language_model))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the folder that `LlavaForConditionalGeneration` reads; the projector's scales are folded into its matrix.
+        """Write the folder that `LlavaForConditionalGeneration` reads; the projector's scales are folded into its weight.
 
-        Raises CourseError when the eye is not CLIP's, or the projector not the two matrices with a GELU.
+        Raises CourseError when the vision encoder or the projector has no published layout.
         """
-        vision = huggingface.clip_vision(self.vision)
-        written = huggingface.write("llava", vision, self)
+        vision_config = config_mapping.require_clip_vision(self.vision_encoder)
+        config = config_mapping.write_llava_config("llava", vision_config, self)
         self.projector.fold_scales()
-        save_pretrained(folder, self, huggingface.table(vision, self.language.config), written)
+        names = config_mapping.weight_names(vision_config, self.language_model.config)
+        save_pretrained(folder, self, names, config)
 
 
-def put_images(
-    text: Float[Tensor, "batch text width"],
-    is_image: Bool[Tensor, "batch text"],
-    vectors: Float[Tensor, "image_tokens width"],
-) -> Float[Tensor, "batch text width"]:
-    """The text's vectors, with the images' put where `is_image` says, in reading order.
+def select_features(
+    hidden_states: Sequence[Float[Tensor, "images tokens width"]], layers: Sequence[int], prefix_tokens: int
+) -> Float[Tensor, "images patches features"]:
+    """Concatenate some hidden states along the width and drop the first `prefix_tokens` tokens, which are not patches.
 
-    Raises ValueError when there are more or fewer places than vectors.
+    hidden_states  the input of the first block, then each block's output: −1 is the last output, −2 the last input
     """
-    places = int(is_image.sum())
-    if places != len(vectors):
-        raise ValueError(
-            f"the text has {places} image tokens, but the images take {len(vectors)}; expand each <image> to as many "
-            "tokens as its image has"
-        )
-    # exercise 5.4: images in the places of words, in PyTorch
-    return text.masked_scatter(is_image[..., None], vectors.to(text.dtype))
+    # exercise 5.3: features from before the last block
+    return torch.cat([hidden_states[layer] for layer in layers], dim=-1)[:, prefix_tokens:]
     # end exercise
 
 
-def new_parts(config: "huggingface.LlavaSettings") -> tuple[VisionTransformer, Projector, LanguageModel]:
-    """An eye, a projector and a language model of these sizes, not yet trained."""
-    width = config.vision.width * len(config.choices["layers"])
-    projector = Projector(width, config.language.width, bias=config.projector_bias)
-    return VisionTransformer(config.vision), projector, LanguageModel(config.language)
+def splice_images(
+    text: Float[Tensor, "batch text width"],
+    is_image: Bool[Tensor, "batch text"],
+    images: Float[Tensor, "image_tokens width"],
+) -> Float[Tensor, "batch text width"]:
+    """Put the image embeddings at the positions where `is_image` is True, in reading order.
+
+    Raises ValueError when the numbers of positions and embeddings differ.
+    """
+    positions = int(is_image.sum())
+    if positions != len(images):
+        raise ValueError(
+            f"the text has {positions} image tokens, but the images take {len(images)}; expand each <image> to as many "
+            "tokens as its image has"
+        )
+    # exercise 5.4: image embeddings at the image positions, in PyTorch
+    return text.masked_scatter(is_image[..., None], images.to(text.dtype))
+    # end exercise
+
+
+def untrained_parts(config: config_mapping.LlavaConfig) -> tuple[VisionTransformer, Projector, LanguageModel]:
+    """Build a vision encoder, a projector and a language model of the config's sizes."""
+    width = config.vision_encoder.width * len(config.choices["feature_layers"])
+    projector = Projector(width, config.language_model.width, bias=config.projector_bias)
+    return VisionTransformer(config.vision_encoder), projector, LanguageModel(config.language_model)

@@ -1,4 +1,4 @@
-"""LLaVA-NeXT: the same model, looking at tiles of an image as well as at the whole (anyres.py)."""
+"""LLaVA-NeXT: LLaVA with images of any resolution, encoded as tiles and as a whole (anyres.py)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,81 +8,86 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lessons.lesson_05_llava.model import huggingface
-from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size, grid_of, packed, tiles_of, token_count
-from lessons.lesson_05_llava.model.llava import Llava, new_parts
+from lessons.lesson_05_llava.model import config_mapping
+from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size, cut_into_tiles, join_tiles, tile_grid, token_count
+from lessons.lesson_05_llava.model.llava import Llava, untrained_parts
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Decoder
 
 
-class Tiled(NamedTuple):
-    """What the eye makes of one image: the features of the whole and of each tile, and the image's own (height, width)."""
+class TiledImage(NamedTuple):
+    """The features of one image, of the whole and of each tile, and the image's own (height, width)."""
 
     features: Float[Tensor, "tiles patches vision_width"]
     size: Size
 
 
 class LlavaNext(Llava):
-    """A LLaVA whose images may have any size; where `Llava` takes features of a batch, this takes a `Tiled` an image.
+    """A LLaVA for images of any size: its features are a sequence of `TiledImage`, one per image.
 
-    side       of the eye's square images, in pixels
-    pinpoints  the sizes that an image can be brought to, each a multiple of `side`
+    tile_size  side of the encoder's square images in pixels
+    pinpoints  the (height, width) sizes that an image can be resized to, each a multiple of `tile_size`
 
-    `newline` is the learned vector behind each row of patches.
+    `newline` is the learned embedding at the end of each row of patches.
     """
 
     def __init__(
         self,
-        vision: nn.Module,
+        vision_encoder: nn.Module,
         projector: nn.Module,
-        language: Decoder,
+        language_model: Decoder,
         *,
-        side: int,
+        tile_size: int,
         pinpoints: Sequence[Size] = PINPOINTS,
         **choices: Any,
     ):
-        super().__init__(vision, projector, language, **choices)
-        self.side, self.pinpoints = side, tuple(pinpoints)
-        width = language.config.width
+        super().__init__(vision_encoder, projector, language_model, **choices)
+        self.tile_size, self.pinpoints = tile_size, tuple(pinpoints)
+        width = language_model.config.width
         self.newline = nn.Parameter(torch.randn(width) / width**0.5)
 
-    def look(self, tiles: Float[Tensor, "tiles channels side side"], size: Size) -> Tiled:
-        """One image as the eye sees it: `tiles` are what `tiles_of` has cut it into, standardized."""
-        return Tiled(self.image_features(tiles), size)
+    def encode_tiles(self, tiles: Float[Tensor, "tiles channels side side"], size: Size) -> TiledImage:
+        """Encode one image of a size from its standardized tiles, as `cut_into_tiles` returns them."""
+        return TiledImage(self.image_features(tiles), size)
 
-    def look_at(self, image: Float[Tensor, "channels height width_px"]) -> Tiled:
-        """The same from the whole image."""
-        return self.look(tiles_of(image, self.pinpoints, self.side), (image.shape[1], image.shape[2]))
+    def encode_image(self, image: Float[Tensor, "channels height width_px"]) -> TiledImage:
+        """Cut one standardized image into tiles and encode them."""
+        return self.encode_tiles(
+            cut_into_tiles(image, self.pinpoints, self.tile_size), (image.shape[1], image.shape[2])
+        )
 
-    def image_vectors(self, features: Sequence[Tiled]) -> Float[Tensor, "all_image_tokens language_width"]:
-        """The tokens of all images, one behind the other; larger images have more."""
-        return torch.cat(
-            [
-                packed(self.project(seen.features), seen.size, grid_of(seen.size, self.pinpoints, self.side), self.newline)
-                for seen in features
-            ]
-        )  # fmt: skip
+    def image_embeddings(self, features: Sequence[TiledImage]) -> Float[Tensor, "all_image_tokens language_width"]:
+        """Project the features of all images into one sequence; larger images have more tokens."""
+        joined = []
+        for image in features:
+            grid = tile_grid(image.size, self.pinpoints, self.tile_size)
+            joined.append(join_tiles(self.projector(image.features), image.size, grid, self.newline))
+        return torch.cat(joined)
 
     def image_tokens(self, size: Size) -> int:
-        """How many tokens an image of this size takes."""
-        return token_count(size, self.pinpoints, self.side, self.side // self.vision.config.patch_size)
+        """Return the number of tokens of an image of this size."""
+        return token_count(
+            size, self.pinpoints, self.tile_size, self.tile_size // self.vision_encoder.config.patch_size
+        )
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "LlavaNext":
-        """A published `LlavaNextForConditionalGeneration` with CLIP's eye and a Llama or a Qwen2, to evaluate.
+        """Load a published `LlavaNextForConditionalGeneration` with CLIP's vision encoder and a Llama or Qwen2.
 
-        Raises CourseError when the folder holds another model.
+        The model is in evaluation mode. Raises CourseError when the folder holds another model.
         """
-        config = huggingface.read(folder, "llava_next")
-        pinpoints = huggingface.read_pinpoints(folder)
-        model = cls(*new_parts(config), side=config.vision.image_size, pinpoints=pinpoints, **config.choices)
-        load_weights(model, folder, huggingface.table(config.vision, config.language))
+        config = config_mapping.read_llava_config(folder, "llava_next")
+        pinpoints = config_mapping.read_pinpoints(folder)
+        parts = untrained_parts(config)
+        model = cls(*parts, tile_size=parts[0].config.image_sides[0], pinpoints=pinpoints, **config.choices)
+        load_weights(model, folder, config_mapping.weight_names(config.vision_encoder, config.language_model))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder that `LlavaNextForConditionalGeneration` reads. Raises CourseError as `Llava` does."""
-        vision = huggingface.clip_vision(self.vision)
-        written = huggingface.write("llava_next", vision, self)
+        vision_config = config_mapping.require_clip_vision(self.vision_encoder)
+        config = config_mapping.write_llava_config("llava_next", vision_config, self)
         self.projector.fold_scales()
-        written["image_grid_pinpoints"] = [list(size) for size in self.pinpoints]
-        save_pretrained(folder, self, huggingface.table(vision, self.language.config), written)
+        config["image_grid_pinpoints"] = [list(size) for size in self.pinpoints]
+        names = config_mapping.weight_names(vision_config, self.language_model.config)
+        save_pretrained(folder, self, names, config)

@@ -1,4 +1,4 @@
-"""From what an eye says to what a language model reads: two matrices and a GELU for every patch (arXiv:2310.03744, section 3.3)."""
+"""The projector: a two-layer MLP from vision features to embeddings of the language model (arXiv:2310.03744, section 3.3)."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,19 @@ from torch.nn import functional as F
 
 
 class Projector(nn.Module):
-    """[images, patches, vision width] → [images, patches, language width]: each patch by itself becomes one token.
+    """Map each vision feature to one embedding: H = W₂ · GELU(W₁ · Z).
 
-    The first LLaVA had one matrix; with two and a GELU between them it answered better at no cost worth mentioning.
+    [images, patches, vision_width] → [images, patches, language_width]. The first LLaVA had one linear layer
+    (arXiv:2304.08485, equation 1); the two-layer MLP of LLaVA-1.5 answered better at little cost.
 
-    scales   what each of the eye's states, laid side by side in `vision_width`, is multiplied by first. What goes into an
-             eye's first block is several times smaller than what leaves its last ones, and what is small is learned late.
-             Published projectors have none: `fold_scales` puts them into the first matrix.
+    scales  a factor for each hidden state that is concatenated in `vision_width`. The input of the first block is several
+            times smaller than the later states, and small features are learned late. Published projectors have no
+            scales: `fold_scales` multiplies them into the first layer.
 
-    Raises ValueError when `vision_width` cannot be divided among the scales.
+    Raises ValueError when `vision_width` is not divisible by the number of scales.
     """
+
+    scale: Tensor
 
     def __init__(self, vision_width: int, language_width: int, *, bias: bool = True, scales: Sequence[float] = (1.0,)):
         super().__init__()
@@ -36,9 +39,6 @@ class Projector(nn.Module):
 
     @torch.no_grad()
     def fold_scales(self) -> None:
-        """Multiply the first matrix by the scales, which are 1 from then on: the same function, without them.
-
-        To the bit, where the scales are powers of two.
-        """
+        """Multiply the scales into the first layer's weight and set them to 1; exact for powers of two."""
         self.first.weight *= self.scale
         self.scale.fill_(1.0)

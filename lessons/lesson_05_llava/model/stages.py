@@ -1,27 +1,27 @@
-"""Two stages of training: first the projector learns to speak, then the language model learns to answer (arXiv:2304.08485, section 4.2)."""
+"""The two training stages: feature alignment, then instruction tuning (arXiv:2304.08485, section 4.2)."""
 
 from torch import nn
 
 from shared.finetuning import adapter_parameter_names
 from shared.training import Stage
 
-PROJECTOR, LANGUAGE = "projector.*", "language.*"
+PROJECTOR, LANGUAGE_MODEL = "projector.*", "language_model.*"
 
 
 def first_stage(steps: int) -> Stage:
-    """Feature alignment: the projector alone learns, to put images where the language model's words already are."""
+    """Return stage 1, feature alignment: only the projector is trained."""
     return Stage(steps, (PROJECTOR,))
 
 
 def second_stage(steps: int, model: nn.Module) -> Stage:
-    """Instruction tuning: projector and language model learn; of one that has adapters, these and nothing else.
+    """Return stage 2, instruction tuning: projector and language model are trained; with adapters, only these.
 
-    The eye stays as it is in both stages.
+    The vision encoder is frozen in both stages.
     """
-    return Stage(steps, (PROJECTOR, *(adapter_parameter_names(model) or (LANGUAGE,))))
+    return Stage(steps, (PROJECTOR, *(adapter_parameter_names(model) or (LANGUAGE_MODEL,))))
 
 
 def both_stages(first: int, second: int, model: nn.Module) -> tuple[Stage, ...]:
-    """The whole training; a stage of no steps is left out."""
+    """Return both stages with their steps; a stage of zero steps is left out."""
     stages = (first_stage(first), second_stage(second, model))
     return tuple(stage for stage in stages if stage.steps)

@@ -1,4 +1,4 @@
-"""The arms do what their names say: who sees, what is learned, which weights move; and nothing held out is ever trained on."""
+"""The arms do what their names say: who sees, what is loss_mask, which weights move; and nothing held out is ever trained on."""
 
 from collections import Counter, defaultdict
 
@@ -13,7 +13,7 @@ from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_05_llava.experiment import conversations, exact, measure, training
 from lessons.lesson_05_llava.experiment import lesson as experiment
-from lessons.lesson_05_llava.model import interview, learned
+from lessons.lesson_05_llava.model import encode_interview, loss_mask
 from shared.course.lesson import Arm
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
@@ -43,8 +43,8 @@ def ends(tokenizer, monkeypatch):
         model = LanguageModel(DecoderConfig(tokenizer.vocab_size, 16, 1, 2, 1, 16, tied=True))
         return model.eval().requires_grad_(False), tokenizer
 
-    monkeypatch.setattr(frozen, "load_eye", eye)
-    monkeypatch.setattr(frozen, "load_language", language)
+    monkeypatch.setattr(training, "load_vision_encoder", eye)
+    monkeypatch.setattr(training, "load_language_model", language)
 
 
 def run(name, folder):
@@ -58,13 +58,13 @@ def run(name, folder):
 
 def test_an_interview_is_the_text_that_the_language_model_has_read(tokenizer):
     turns = [("what is there?", "a red circle"), ("where is the moon?", "top left")]
-    said = interview(tokenizer, turns, begin="<|begin|>", image_tokens=[3])
+    said = encode_interview(tokenizer, turns, image_token_counts=[3])
     text = "what is there? a red circle\nwhere is the moon? top left\n"
     special_tokens = tokenizer.special_tokens
     assert said.token_ids == [special_tokens["<|begin|>"], *[special_tokens["<image>"]] * 3, *tokenizer.encode(text)]
     own = [number for number, mine in zip(said.token_ids, said.loss_mask, strict=True) if mine]
     assert tokenizer.decode(own) == " a red circle\n top left\n"
-    asked = interview(tokenizer, [("where is the moon?", "")], begin="<|begin|>", image_tokens=[3])
+    asked = encode_interview(tokenizer, [("where is the moon?", "")], image_token_counts=[3])
     assert tokenizer.decode(asked.token_ids[4:]) == "where is the moon?" and not any(asked.loss_mask)
 
 
@@ -122,18 +122,20 @@ def test_the_loss_asks_for_answers_or_with_prompts_for_all_words(ends):
         batches = training.batches_of(model, pairs, batch_size=6, seed=0, prompts=prompts)
         _, tokens, wanted, segments = batches(0)
         kept[prompts] = wanted
-        assert not wanted[tokens == model.image_token].any() and not wanted[segments < 0].any()
+        assert not wanted[tokens == model.image_token_id].any() and not wanted[segments < 0].any()
     assert (kept[True] & ~kept[False]).any() and not (kept[False] & ~kept[True]).any()
-    assert torch.equal(kept[True], learned(tokens, kept[False], segments, image_token=model.image_token, prompts=True))
+    assert torch.equal(
+        kept[True], loss_mask(tokens, kept[False], segments, image_token_id=model.image_token_id, prompts=True)
+    )
 
 
 def test_who_is_blind_sees_nothing(ends):
     model, tokenizer = training.new_llava("cpu")
     about = {"image": False, "device": "cpu"}
     pairs = conversations.interviewed(model, tokenizer, 0, 6, 3, WORLD, **about)
-    assert pairs.features.shape == (6, 0, 32) and not (pairs.tokens == model.image_token).any()
+    assert pairs.features.shape == (6, 0, 32) and not (pairs.tokens == model.image_token_id).any()
     asked = conversations.asked(model, tokenizer, "test", 0, 12, WORLD, **about)
-    assert not any((prompt == model.image_token).any() for prompt in asked.prompts)
+    assert not any((prompt == model.image_token_id).any() for prompt in asked.prompts)
 
 
 # ── What is trained ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -163,7 +165,7 @@ def test_every_length_begins_where_the_first_stage_has_ended(ends, tmp_path, mon
     original = training.learn
 
     def watched(model, tokenizer, stage, **about):
-        if "language.*" in stage.trainable:
+        if "language_model.*" in stage.trainable:
             begun.append(weights_digest(model))
         return original(model, tokenizer, stage, **about)
 

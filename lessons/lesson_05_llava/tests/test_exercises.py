@@ -60,7 +60,7 @@ def put_by_reference(student, **arguments):
 
 
 def put_by_model(student, **arguments):
-    return student("model.llava:put_images", is_image=torch.tensor(TOKENS) == IMAGE, **arguments)
+    return student("model.llava:splice_images", is_image=torch.tensor(TOKENS) == IMAGE, **arguments)
 
 
 PUT = [
@@ -92,7 +92,7 @@ def test_words_and_images_each_get_their_own_gradient(student, put):
 
 # ── 5.3: what the eye knows before its last block ─────────────────────────────────────────────────────────────────────
 
-FEATURES = "model.features:chosen_tokens"
+FEATURES = "model.llava:select_features"
 
 
 @pytest.mark.exercise("5.3")
@@ -114,7 +114,7 @@ def test_several_states_lie_side_by_side_in_the_order_that_is_asked(student):
 
 # ── 5.5: what is learned, and what is only read ───────────────────────────────────────────────────────────────────────
 
-LEARNED = "model.sequences:learned"
+LEARNED = "model.conversations:loss_mask"
 
 
 def sequence():
@@ -147,7 +147,7 @@ def test_padding_is_never_learned_whatever_else_is_said_of_it(student):
 
 # ── 5.6: the grid that loses least ────────────────────────────────────────────────────────────────────────────────────
 
-TILES = "model.anyres:tiles_of"
+TILES = "model.anyres:cut_into_tiles"
 PINPOINTS = [(4, 8), (8, 4), (8, 8), (12, 4), (4, 12)]
 
 
@@ -191,7 +191,7 @@ def test_the_order_of_the_list_makes_no_difference_where_sizes_differ(student):
 
 # ── 5.7: cut the black bars away ──────────────────────────────────────────────────────────────────────────────────────
 
-BARS = "model.anyres:without_bars"
+BARS = "model.anyres:remove_padding"
 
 
 def numbered(rows, columns):
@@ -249,7 +249,7 @@ def test_what_stays_learns_and_what_is_cut_away_does_not(student, image, rows, c
 
 # ── 5.8: tiles laid together ──────────────────────────────────────────────────────────────────────────────────────────
 
-PACKED = "model.anyres:packed"
+PACKED = "model.anyres:join_tiles"
 
 
 def tiled(grid, side):

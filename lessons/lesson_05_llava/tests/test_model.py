@@ -1,4 +1,4 @@
-"""LLaVA's mechanism: where an image's vectors go, what may look at them, what is learned, and what does not move by one bit."""
+"""LLaVA's mechanism: where an image's vectors go, what may look at them, what is loss_mask, and what does not move by one bit."""
 
 import hashlib
 
@@ -10,20 +10,19 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_05_llava.model import (
-    IMAGE,
     Llava,
     Projector,
-    batch_of,
     both_stages,
-    conversation,
+    encode_conversation,
     first_stage,
-    instruction,
-    learned,
+    instruction_turns,
+    loss_mask,
     second_stage,
 )
-from lessons.lesson_05_llava.model.anyres import best_size, fitted, grid_of, tiles_of, token_count
-from shared.finetuning import AdapterConfig, add_adapters, sft_loss
+from lessons.lesson_05_llava.model.anyres import cut_into_tiles, fit_inside, select_resolution, tile_grid, token_count
+from shared.finetuning import AdapterConfig, add_adapters, collate, sft_loss
 from shared.tokenizers import ChatTemplate, Tokenizer, Turn
+from shared.tokenizers.special_tokens import IMAGE_TOKEN as IMAGE
 from shared.training import Batches, TrainingConfig, train
 from shared.transformer import DecoderConfig, Sampling
 
@@ -44,8 +43,8 @@ def redrawn(module):
 
 def llava(eye=None, **choices):
     language = LanguageModel(DecoderConfig(VOCABULARY, 16, 2, 4, 2, 20))
-    width = 20 * len(choices.get("layers", (-2,)))
-    model = Llava(eye or clip_eye(), Projector(width, 16), language, image_token=IMAGE_TOKEN, **choices)
+    width = 20 * len(choices.get("feature_layers", (-2,)))
+    model = Llava(eye or clip_eye(), Projector(width, 16), language, image_token_id=IMAGE_TOKEN, **choices)
     return redrawn(model)
 
 
@@ -63,22 +62,22 @@ def test_the_last_block_has_no_part_in_the_features():
     model, pixels = llava(), torch.randn(2, 3, 12, 12)
     before = model.image_features(pixels)
     assert before.shape == (2, PATCHES, 20)
-    redrawn(model.vision.blocks[-1])
-    redrawn(model.vision.norm)
+    redrawn(model.vision_encoder.blocks[-1])
+    redrawn(model.vision_encoder.norm)
     assert torch.equal(model.image_features(pixels), before)
-    redrawn(model.vision.blocks[-2])
+    redrawn(model.vision_encoder.blocks[-2])
     assert not torch.allclose(model.image_features(pixels), before, atol=1e-2)
 
 
 def test_the_class_token_is_dropped_or_kept():
-    model, pixels = llava(class_token=True), torch.randn(1, 3, 12, 12)
+    model, pixels = llava(keep_class_token=True), torch.randn(1, 3, 12, 12)
     whole = model.image_features(pixels)
     assert whole.shape == (1, 1 + PATCHES, 20)
-    model.class_token = False
+    model.keep_class_token = False
     assert torch.equal(model.image_features(pixels), whole[:, 1:])
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("positions", ["loss_mask", "rotary"])
 def test_a_plain_vit_is_an_eye_too(positions):
     config = VisionTransformerConfig(
         image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28, registers=2, positions=positions
@@ -88,7 +87,7 @@ def test_a_plain_vit_is_an_eye_too(positions):
     features = model.image_features(pixels)
     assert features.shape == (2, PATCHES, 20)
     # One more block and the last norm make of them what the ViT itself gives.
-    model.class_token = True
+    model.keep_class_token = True
     _, angles = eye.embed(pixels)
     finished = eye.norm(eye.blocks[-1](model.image_features(pixels), angles=angles))
     torch.testing.assert_close(finished, eye.features(pixels), atol=1e-5, rtol=0)
@@ -115,11 +114,11 @@ def test_each_row_reads_its_own_image():
 def test_the_order_of_patches_and_of_images_is_that_of_reading():
     model, features = llava(), torch.randn(2, PATCHES, 20)
     both = torch.tensor([[3, *[IMAGE_TOKEN] * PATCHES, 4, *[IMAGE_TOKEN] * PATCHES, 5]])
-    read = model.embeddings(both, features)[0]
-    expected = model.project(features)
+    read = model.input_embeddings(both, features)[0]
+    expected = model.projector(features)
     torch.testing.assert_close(read[1 : 1 + PATCHES], expected[0])
     torch.testing.assert_close(read[2 + PATCHES : -1], expected[1])
-    torch.testing.assert_close(read[[0, 1 + PATCHES, -1]], model.language.embedding(torch.tensor([3, 4, 5])))
+    torch.testing.assert_close(read[[0, 1 + PATCHES, -1]], model.language_model.embedding(torch.tensor([3, 4, 5])))
 
 
 def test_words_before_an_image_know_nothing_of_it():
@@ -149,7 +148,7 @@ def test_padding_changes_nothing():
 
 def test_an_image_token_outside_the_vocabulary_is_never_looked_up():
     model = llava()
-    model.image_token = VOCABULARY + 3
+    model.image_token_id = VOCABULARY + 3
     tokens = torch.where(rows()[:1] == IMAGE_TOKEN, VOCABULARY + 3, rows()[:1])
     assert model.logits(tokens, torch.randn(1, PATCHES, 20)).isfinite().all()
 
@@ -157,7 +156,7 @@ def test_an_image_token_outside_the_vocabulary_is_never_looked_up():
 def test_answers_are_those_of_reading_everything_again():
     model, features = llava(), torch.randn(2, PATCHES, 20)
     # Outside the vocabulary, so that this random model never says it.
-    model.image_token = VOCABULARY
+    model.image_token_id = VOCABULARY
     row = torch.where(rows()[0] == IMAGE_TOKEN, VOCABULARY, rows()[0])
     prompts = [row[:11], torch.tensor([5, 6, 7])]
     given = model.answer(prompts, [features[:1], None], Sampling(5))
@@ -185,7 +184,7 @@ def test_scales_multiply_each_state_and_fold_into_the_matrix_to_the_bit():
 
 
 def test_what_is_written_needs_no_scales(tmp_path):
-    model, tokens = llava(layers=(0, -2)), torch.tensor([[3, *[IMAGE_TOKEN] * PATCHES, 4]])
+    model, tokens = llava(feature_layers=(0, -2)), torch.tensor([[3, *[IMAGE_TOKEN] * PATCHES, 4]])
     model.projector = redrawn(Projector(40, 16, scales=(4.0, 1.0)))
     pixels = torch.randn(1, 3, 12, 12)
     before = model(pixels, tokens)
@@ -224,30 +223,32 @@ def template():
 
 
 def test_an_image_stands_as_often_as_it_has_tokens(template):
-    said = conversation(template, "what colour is the star?", "red", image_tokens=[5])
+    said = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
     image = template.tokenizer.special_tokens[IMAGE]
     assert said.token_ids.count(image) == 5
     assert template.tokenizer.decode([n for n in said.token_ids if n != image]).startswith(
         "<|begin|><|turn|>user\n\nwhat"
     )
-    asked = conversation(template, "what colour is the star?", image_tokens=[5])
+    asked = encode_conversation(template, "what colour is the star?", image_token_counts=[5])
     assert said.token_ids[: len(asked.token_ids)] == asked.token_ids and not any(asked.loss_mask)
 
 
 def test_what_is_learned_is_the_answer_and_its_end(template):
-    said = conversation(template, "what colour is the star?", "red", image_tokens=[5])
-    tokens, answers, segments = batch_of([said, conversation(template, "what?", "red red red", image_tokens=[2])])
+    said = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
+    tokens, answers, segments = collate(
+        [said, encode_conversation(template, "what?", "red red red", image_token_counts=[2])]
+    )
     image = template.tokenizer.special_tokens[IMAGE]
-    wanted = learned(tokens, answers, segments, image_token=image)
+    wanted = loss_mask(tokens, answers, segments, image_token_id=image)
     texts = [template.tokenizer.decode(row[chosen].tolist()) for row, chosen in zip(tokens, wanted, strict=True)]
     assert texts == ["red<|end|>", "red red red<|end|>"]
-    everything = learned(tokens, answers, segments, image_token=image, prompts=True)
+    everything = loss_mask(tokens, answers, segments, image_token_id=image, prompts=True)
     assert torch.equal(everything, (tokens != image) & (segments == 0))
 
 
 def test_a_question_can_be_about_several_images_or_none():
-    assert instruction("why?", images=2) == [Turn("user", f"{IMAGE}\n{IMAGE}\nwhy?")]
-    assert instruction("why?", "so.", images=0) == [Turn("user", "why?"), Turn("assistant", "so.")]
+    assert instruction_turns("why?", images=2) == [Turn("user", f"{IMAGE}\n{IMAGE}\nwhy?")]
+    assert instruction_turns("why?", "so.", images=0) == [Turn("user", "why?"), Turn("assistant", "so.")]
 
 
 # ── Stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -286,18 +287,18 @@ def test_in_the_second_stage_the_language_model_moves_too_and_the_eye_never():
     model = llava()
     before = digests(model)
     trained(model, both_stages(1, 2, model), 3)
-    assert changed(model, before) == {"projector", "language"}
+    assert changed(model, before) == {"projector", "language_model"}
 
 
 def test_with_adapters_only_they_and_the_projector_move():
     model = llava()
-    names = add_adapters(model, AdapterConfig(("language.blocks.*",), rank=2))
+    names = add_adapters(model, AdapterConfig(("language_model.blocks.*",), rank=2))
     bases = {name: model.get_submodule(name).base.weight.clone() for name in names}
-    words, projector = model.language.embedding.weight.clone(), digest(model.projector)
+    words, projector = model.language_model.embedding.weight.clone(), digest(model.projector)
     ups = {name: model.get_submodule(name).lora_up.weight.clone() for name in names}
     trained(model, (second_stage(3, model),), 3)
     assert all(torch.equal(model.get_submodule(name).base.weight, bases[name]) for name in names)
-    assert torch.equal(model.language.embedding.weight, words) and digest(model.projector) != projector
+    assert torch.equal(model.language_model.embedding.weight, words) and digest(model.projector) != projector
     assert all(not torch.equal(model.get_submodule(name).lora_up.weight, ups[name]) for name in names)
 
 
@@ -311,12 +312,12 @@ def test_a_stage_of_no_steps_is_left_out():
 
 
 def test_an_image_without_area_or_sizes_without_tiles_are_errors():
-    with pytest.raises(ValueError, match="expected pixels"):
-        best_size((0, 5), [(4, 4)])
-    with pytest.raises(ValueError, match="a size to choose"):
-        best_size((5, 5), [])
-    with pytest.raises(ValueError, match="6 × 8 is not covered by tiles of 4"):
-        grid_of((6, 8), [(6, 8)], 4)
+    with pytest.raises(ValueError, match="expected at least one pixel"):
+        select_resolution((0, 5), [(4, 4)])
+    with pytest.raises(ValueError, match="one size"):
+        select_resolution((5, 5), [])
+    with pytest.raises(ValueError, match="6 × 8 is not divisible into tiles of 4"):
+        tile_grid((6, 8), [(6, 8)], 4)
 
 
 @pytest.mark.parametrize(
@@ -324,18 +325,18 @@ def test_an_image_without_area_or_sizes_without_tiles_are_errors():
     [((10, 20), (8, 8), (4, 8)), ((20, 10), (8, 8), (8, 4)), ((3, 4), (12, 12), (9, 12)), ((7, 7), (8, 4), (4, 4))],
 )
 def test_the_image_keeps_its_shape(image, size, inside):
-    assert fitted(image, size) == inside
+    assert fit_inside(image, size) == inside
 
 
 def test_tiles_lie_in_reading_order_with_black_around_and_the_whole_before():
     image = torch.ones(3, 8, 16)
     image[:, :, 8:] = 2.0
-    tiles = tiles_of(image, [(8, 16), (16, 16)], 8)
+    tiles = cut_into_tiles(image, [(8, 16), (16, 16)], 8)
     assert tiles.shape == (3, 3, 8, 8)
     torch.testing.assert_close(tiles[1], torch.ones(3, 8, 8))
     torch.testing.assert_close(tiles[2], torch.full((3, 8, 8), 2.0))
     assert tiles[0].min() > 0.9 and tiles[0].max() < 2.1  # the whole, squeezed
-    padded = tiles_of(torch.ones(3, 8, 16), [(16, 16)], 8)
+    padded = cut_into_tiles(torch.ones(3, 8, 16), [(16, 16)], 8)
     assert padded.shape == (5, 3, 8, 8)
     assert (padded[1, :, :4] == 0).all() and (padded[1, :, 4:] == 1).all() and (padded[3, :, 4:] == 0).all()
 

@@ -19,8 +19,7 @@ from transformers import (
 )
 
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
-from lessons.lesson_05_llava.model import Llava, LlavaNext, Projector
-from lessons.lesson_05_llava.model import huggingface as ours_huggingface
+from lessons.lesson_05_llava.model import Llava, LlavaNext, Projector, config_mapping
 from shared.errors import CourseError
 from shared.transformer import Sampling
 
@@ -104,7 +103,7 @@ def rows_with_images(images, patches):
 
 def assert_same(theirs, ours):
     pixels = torch.randn(4, 3, 12, 12)
-    tokens, segments = rows_with_images(4, 10 if ours.class_token else 9)
+    tokens, segments = rows_with_images(4, 10 if ours.keep_class_token else 9)
     with torch.no_grad():
         expected = theirs(input_ids=tokens, pixel_values=pixels, attention_mask=(segments >= 0).long()).logits
         given = ours(pixels, tokens, segments)
@@ -122,7 +121,11 @@ def test_llava_both_ways(language, tmp_path):
     ours.save_pretrained(tmp_path / "ours")
     assert_same(back_again(LlavaForConditionalGeneration, tmp_path / "ours"), ours)
     again = Llava.from_pretrained(tmp_path / "ours")
-    assert (again.layers, again.class_token, again.image_token) == (ours.layers, ours.class_token, IMAGE)
+    assert (again.feature_layers, again.keep_class_token, again.image_token_id) == (
+        ours.feature_layers,
+        ours.keep_class_token,
+        IMAGE,
+    )
 
 
 def test_the_features_are_those_that_the_published_class_projects(tmp_path):
@@ -132,7 +135,7 @@ def test_the_features_are_those_that_the_published_class_projects(tmp_path):
     with torch.no_grad():
         states = theirs.model.vision_tower(pixels, output_hidden_states=True).hidden_states
         close(ours.image_features(pixels), states[-2][:, 1:])
-        close(ours.project(ours.image_features(pixels)), torch.stack(theirs.get_image_features(pixels).pooler_output))
+        close(ours.projector(ours.image_features(pixels)), torch.stack(theirs.get_image_features(pixels).pooler_output))
 
 
 @pytest.mark.parametrize("language", ["llama", "tied qwen2"])
@@ -193,7 +196,7 @@ def test_a_config_of_2023_is_read(tmp_path):
     rename(tmp_path, first_files)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(10)[None]
-    tensors["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
+    tensors["language_model.model.feature_layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
     save_file(tensors, tmp_path / "model.safetensors")
 
     def age(config):
@@ -211,12 +214,16 @@ def test_a_config_of_2023_is_read(tmp_path):
 
 def test_what_a_short_file_leaves_out_is_as_the_class_assumes(tmp_path):
     tmp_path.joinpath("config.json").write_text(json.dumps({"model_type": "llava"}))
-    ours, theirs = ours_huggingface.read(tmp_path, "llava"), LlavaConfig()
+    ours, theirs = config_mapping.read_llava_config(tmp_path, "llava"), LlavaConfig()
     eye, speaker = theirs.vision_config, theirs.text_config
-    assert (ours.vision.width, ours.vision.depth, ours.vision.mlp_dim) == (1024, 24, 4096)
-    assert (ours.vision.image_size, ours.vision.patch_size) == (eye.image_size, eye.patch_size) == (336, 14)
-    assert (ours.language.width, ours.language.vocab_size) == (speaker.hidden_size, speaker.vocab_size)
-    assert ours.choices == {"image_token": 32_000, "layers": (-2,), "class_token": False}
+    assert (ours.vision_encoder.width, ours.vision_encoder.depth, ours.vision_encoder.mlp_dim) == (1024, 24, 4096)
+    assert (
+        (ours.vision_encoder.image_size, ours.vision_encoder.patch_size)
+        == (eye.image_size, eye.patch_size)
+        == (336, 14)
+    )
+    assert (ours.language_model.width, ours.language_model.vocab_size) == (speaker.hidden_size, speaker.vocab_size)
+    assert ours.choices == {"image_token_id": 32_000, "feature_layers": (-2,), "keep_class_token": False}
 
 
 # ── LLaVA-NeXT ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -248,12 +255,12 @@ def llava_next(language="llama", tied=False):
 
 def assert_same_next(theirs, ours, sizes):
     images = [torch.randn(3, *size) for size in sizes]
-    seen = [ours.look_at(image) for image in images]
+    seen = [ours.encode_image(image) for image in images]
     tiles = [len(each.features) for each in seen]
     pixels = torch.zeros(len(images), max(tiles), 3, SIDE, SIDE)
     for place in range(len(images)):
         pixels[place, : tiles[place]] = torch.randn(tiles[place], 3, SIDE, SIDE)
-        seen[place] = ours.look(pixels[place, : tiles[place]], sizes[place])
+        seen[place] = ours.encode_tiles(pixels[place, : tiles[place]], sizes[place])
     rows = [[5, *[IMAGE] * ours.image_tokens(size), 7, 8 + place] for place, size in enumerate(sizes)]
     tokens = torch.tensor([[token for row in rows for token in row]])
     with torch.no_grad():
@@ -281,7 +288,7 @@ def test_llava_next_both_ways(language, tied, tmp_path):
     ours.save_pretrained(tmp_path / "ours")
     assert_same_next(back_again(LlavaNextForConditionalGeneration, tmp_path / "ours"), ours, sizes)
     assert LlavaNext.from_pretrained(tmp_path / "ours").pinpoints == ours.pinpoints
-    assert ours.language.config.tied == tied
+    assert ours.language_model.config.tied == tied
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS, ids=lambda spelled: spelled.__name__)
@@ -320,9 +327,9 @@ def test_another_eye_or_projector_cannot_be_saved_as_a_published_one(tmp_path):
     )
     for vision, projector, message in (
         (plain, ours.projector, "CLIP's tower"),
-        (ours.vision, torch.nn.Linear(20, 24), "two matrices"),
+        (ours.vision_encoder, torch.nn.Linear(20, 24), "two matrices"),
     ):
-        other = Llava(vision, projector, ours.language, image_token=IMAGE)
+        other = Llava(vision, projector, ours.language_model, image_token_id=IMAGE)
         with pytest.raises(CourseError, match=message):
             other.save_pretrained(tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -7,7 +7,7 @@ import torch
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
-from lessons.lesson_05_llava.model import Llava, Projector, learned
+from lessons.lesson_05_llava.model import Llava, Projector, loss_mask
 from shared.finetuning import sft_loss
 from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
@@ -21,7 +21,7 @@ def both(name):
     features, width, layers, heads, mlp_dim = SIZES[name]
     config = DecoderConfig(len(reference.WORDS), width, layers, heads, heads, mlp_dim, rotary_base=10_000.0)
     model = Llava(
-        torch.nn.Identity(), Projector(features, width), LanguageModel(config), image_token=reference.IMAGE
+        torch.nn.Identity(), Projector(features, width), LanguageModel(config), image_token_id=reference.IMAGE
     ).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -48,8 +48,8 @@ def test_same_weights_same_logits_loss_and_gradients(name):
     # (The PyTorch decoder turns queries and keys by angles in float32.)
     assert max_abs_difference(to_torch(here), there) < 1e-5
 
-    own = torch.tensor([reference.learned(row) for row in rows()])
-    wanted = learned(tokens, own, segments, image_token=reference.IMAGE)
+    own = torch.tensor([reference.loss_mask(row) for row in rows()])
+    wanted = loss_mask(tokens, own, segments, image_token_id=reference.IMAGE)
     losses = reference.sft_loss(here, rows()), sft_loss(there, tokens, wanted)
     # (The PyTorch loss is taken in float32, whatever the logits are.)
     torch.testing.assert_close(to_torch(losses[0]).float(), losses[1].float(), atol=1e-5, rtol=0)
@@ -71,4 +71,4 @@ def test_text_without_an_image_is_read_alike():
 
 def test_the_projectors_are_one():
     plain, model, features = both("odd")
-    assert max_abs_difference(to_torch(plain.projector(to_stdlib(features))), model.project(features)) < 1e-12
+    assert max_abs_difference(to_torch(plain.projector(to_stdlib(features))), model.projector(features)) < 1e-12

@@ -53,7 +53,7 @@ TARGETS = {
     5: Target(
         "5.4",
         "lessons/lesson_05_llava/model/llava.py",
-        "put_images(text, is_image, vectors)",
+        "splice_images(text, is_image, vectors)",
         "text * 0",
         "to_torch(reference.put_images(is_image.flatten().int().tolist(), to_stdlib(text.flatten(0, 1)), to_stdlib(vectors)))",
     ),
