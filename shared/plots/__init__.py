@@ -1,7 +1,7 @@
 """Every figure's look in one place, and the few kinds of picture that lessons draw."""
 
 from shared.plots.charts import bars_with_intervals, learning_curves
-from shared.plots.heatmaps import heatmap, heatmap_grid
+from shared.plots.heatmaps import heatmap, heatmap_grid, panel
 from shared.plots.images import attention_overlay, image_grid
 from shared.plots.style import (
     BLUE,
@@ -39,6 +39,7 @@ __all__ = [
     "heatmap_grid",
     "image_grid",
     "learning_curves",
+    "panel",
     "save",
     "subplots",
 ]

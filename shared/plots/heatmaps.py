@@ -1,7 +1,7 @@
 """Tables of numbers as shades."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -69,6 +69,22 @@ def heatmap_grid(values: Any, *, title: str = "", percent: bool = False, note: s
     shades = _draw(axes[0, 0], mosaic)
     _add_scale(figure, axes[0, 0], shades, percent)
     return figure
+
+
+def panel(axis: Axes, label: str, values: Any) -> None:
+    """Draw one stage of a model on an axis: an image [height, width, 3], a text, or a matrix as shades around zero."""
+    bare(axis)
+    axis.set_xlabel(label)
+    if isinstance(values, str):
+        axis.text(0.5, 0.5, values, ha="center", va="center", fontsize=12, transform=axis.transAxes)
+        return
+    table = np.asarray(plain(values))
+    if table.ndim == 3:
+        axis.imshow(table, interpolation="nearest")
+        return
+    limit = np.abs(table).max()
+    aspect: Literal["equal", "auto"] = "equal" if table.shape[0] == table.shape[1] else "auto"
+    axis.imshow(table, cmap=DIVERGING, vmin=-limit, vmax=limit, aspect=aspect, interpolation="nearest")
 
 
 def _draw(axis: Axes, table: np.ndarray) -> AxesImage:

@@ -3,7 +3,6 @@
 from statistics import fmean
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 from torch.nn import functional as F
@@ -89,10 +88,10 @@ def data_flow(model: CLIP) -> plots.Figure:
     card, axes = plots.subplots(height=4.6, rows=2, columns=5)
     for row, stages in enumerate((picture_row, caption_row)):
         for axis, (name, values) in zip(axes[row], stages.items(), strict=False):
-            panel(axis, name, values)
+            plots.panel(axis, name, values)
     logits = model.logits(*vectors)
-    panel(axes[0, 4], "8 pictures ×\n8 captions", logits)
-    panel(axes[1, 4], "softmax of\neach row", logits.softmax(dim=1))
+    plots.panel(axes[0, 4], "8 pictures ×\n8 captions", logits)
+    plots.panel(axes[1, 4], "softmax of\neach row", logits.softmax(dim=1))
     return card
 
 
@@ -102,21 +101,6 @@ def one_of_each() -> tuple[list[int], Tensor]:
     classes = sorted(set(first.tolist()))
     rows = torch.stack([(first == number).int().argmax() for number in classes])
     return classes, render_tensors(sample_scenes("test", TEST_SEED, SCENES, (1, 1)))[rows]
-
-
-def panel(axis: Axes, name: str, values: Tensor | str) -> None:
-    """One stage: a picture, words, or numbers as shades."""
-    axis.grid(visible=False)
-    axis.set(xticks=[], yticks=[], xlabel=name)
-    axis.spines[:].set_visible(False)
-    if isinstance(values, str):
-        axis.text(0.5, 0.5, values, ha="center", va="center", fontsize=12, transform=axis.transAxes)
-    elif values.ndim == 3:
-        axis.imshow(values, interpolation="nearest")
-    else:
-        reach = values.abs().max()
-        shape = "equal" if values.shape[0] == values.shape[1] else "auto"
-        axis.imshow(values, cmap=plots.DIVERGING, vmin=-reach, vmax=reach, aspect=shape, interpolation="nearest")
 
 
 @torch.no_grad()

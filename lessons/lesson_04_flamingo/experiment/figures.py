@@ -10,7 +10,6 @@ from torch import Tensor
 
 from data.toybox.tensors import render_tensors
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
-from lessons.lesson_02_clip.experiment.figures import panel
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_04_flamingo.experiment.episodes import KINDS, Gallery, Line, laid_out, lines_of
 from lessons.lesson_04_flamingo.experiment.few_shot import small_flamingo
@@ -149,7 +148,7 @@ def data_flow(model: Flamingo, tokenizer: Tokenizer, gallery: Gallery) -> plots.
     card, axes = plots.subplots(height=5, rows=2, columns=4)
     for row, stages in zip(axes, (above, below), strict=True):
         for axis, (name, values) in zip(row, stages.items(), strict=True):
-            panel(axis, name, values)
+            plots.panel(axis, name, values)
     return card
 
 
