@@ -1,9 +1,9 @@
-"""The chain rule as a walk: from one number back to everything that it was made from.
+"""Reverse-mode automatic differentiation: the chain rule, applied from a scalar back to everything it was computed from.
 
-Every operator leaves a note on its result: which tensors it was made from (`parents`), and a `rule` that turns "how the
-outcome changes with my result" into "how the outcome changes with each parent". The walk starts at the outcome, whose
-change with itself is 1, and applies the rules from the last operator to the first. One walk serves every parameter,
-however many there are. That is reverse-mode automatic differentiation, and all of training rests on it.
+Every operator records on its result which tensors it was computed from (`parents`) and a backward function. That
+function takes the gradient of the loss with respect to the result and returns the gradient with respect to each parent.
+Backpropagation starts at the loss, whose gradient with respect to itself is 1, and applies the backward functions from
+the last operator to the first. One pass computes the gradients of all parameters.
 """
 
 from __future__ import annotations
@@ -13,71 +13,72 @@ from contextlib import contextmanager
 from operator import add
 
 Gradients = tuple[list[float] | None, ...]
-Rule = Callable[[list[float]], Gradients]
+"""One flat gradient per parent; None for a parent that requires none."""
+BackwardFunction = Callable[[list[float]], Gradients]
 
 
 class Node:
-    """What the walk knows of a tensor: where it came from, how to go back, and, for a leaf, what the walk has found."""
+    """A tensor in the computation graph: its parents, its backward function and, for a leaf, its gradient."""
 
-    __slots__ = ("grad", "parents", "requires_grad", "rule")
+    __slots__ = ("backward_function", "grad", "parents", "requires_grad")
 
     def __init__(self, requires_grad: bool):
         self.requires_grad = requires_grad
         self.parents: tuple[Node, ...] = ()
-        self.rule: Rule | None = None
+        self.backward_function: BackwardFunction | None = None
         self.grad: list[float] | None = None
 
 
-def backpropagate(outcome: Node) -> None:
-    """Walk back from one number and add to `grad` of every leaf that wants a gradient."""
-    gradients: dict[int, list[float]] = {id(outcome): [1.0]}
-    for node in reversed(topological_order(outcome)):
+def backpropagate(loss: Node) -> None:
+    """Compute the gradient of a scalar and add it to `grad` of every leaf that requires a gradient."""
+    gradients: dict[int, list[float]] = {id(loss): [1.0]}
+    for node in reversed(topological_order(loss)):
         gradient = gradients.pop(id(node))
-        if node.rule is None:
-            # A leaf: nobody's result. Adding, not setting, lets several losses share one step.
+        if node.backward_function is None:
+            # A leaf. Gradients are added, not set, so that several losses can share one optimizer step.
             node.grad = gradient if node.grad is None else list(map(add, node.grad, gradient))
             continue
-        for parent, share in zip(node.parents, node.rule(gradient), strict=True):
-            if parent.requires_grad:
-                # A tensor used twice changes the outcome in two ways: the shares add up.
-                held = gradients.get(id(parent))
-                gradients[id(parent)] = share if held is None else list(map(add, held, share))
+        for parent, contribution in zip(node.parents, node.backward_function(gradient), strict=True):
+            if parent.requires_grad and contribution is not None:
+                # A tensor that is used twice affects the loss in two ways: its gradients add up.
+                previous = gradients.get(id(parent))
+                gradients[id(parent)] = contribution if previous is None else list(map(add, previous, contribution))
 
 
-def topological_order(outcome: Node) -> list[Node]:
-    """Everything that wants a gradient and led to `outcome`, each after all that it was made from.
+def topological_order(loss: Node) -> list[Node]:
+    """Return every node that requires a gradient and leads to `loss`, each after all of its parents.
 
-    Read backwards, a tensor comes up only when every use of it has already handed back its share.
+    In reverse order, a tensor comes after every use of it, when its gradient is complete.
     """
     order: list[Node] = []
-    seen: set[int] = set()
-    # A stack of our own, because a recurrent network is deeper than Python lets functions call themselves.
-    stack = [(outcome, False)]
+    visited: set[int] = set()
+    # An explicit stack, because a recurrent network is deeper than Python's recursion limit.
+    stack = [(loss, False)]
     while stack:
         node, parents_done = stack.pop()
         if parents_done:
             order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
+        elif id(node) not in visited:
+            visited.add(id(node))
             stack.append((node, True))
             stack.extend((parent, False) for parent in node.parents if parent.requires_grad)
     return order
 
 
-_taking_notes = True
+_recording = True
 
 
 def records_graph(parents: tuple[Node, ...]) -> bool:
-    """Whether the result of an operator on `parents` needs a note for the walk back."""
-    return _taking_notes and any(parent.requires_grad for parent in parents)
+    """Return whether the result of an operator on `parents` needs a backward function."""
+    return _recording and any(parent.requires_grad for parent in parents)
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
-    """Compute without notes: for evaluation, where they would only cost time and memory."""
-    global _taking_notes
-    before, _taking_notes = _taking_notes, False
+    """Compute without recording the graph: for evaluation, where it would only cost time and memory."""
+    global _recording
+    before, _recording = _recording, False
     try:
         yield
     finally:
-        _taking_notes = before
+        _recording = before

@@ -1,21 +1,21 @@
-"""A line chart as an SVG file, which every browser draws: text, and nothing to install."""
+"""Line charts as SVG: a text file that every browser shows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 
 Points = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 50, 55
-# Okabe and Ito's colours, which stay apart for eyes that confuse red and green.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+# Okabe and Ito's colors, which remain distinct for color-blind readers.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 
 
 def line_chart(series: dict[str, Points], title: str, x_label: str, y_label: str) -> str:
-    """The text of an SVG file with one line for each named series of (x, y) points.
+    """Return the text of an SVG file with one line per named series of (x, y) points.
 
-    Points that are not finite are left out and break their line. Raises ValueError when no point is left.
+    Points that are not finite are left out and interrupt their line. Raises ValueError when no point is left.
     """
     points = [point for line in series.values() for point in line if _finite(point)]
     if not points:
@@ -33,7 +33,7 @@ def line_chart(series: dict[str, Points], title: str, x_label: str, y_label: str
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         _text(WIDTH / 2, 24, title, "middle", size=16),
         _text(WIDTH / 2, HEIGHT - 14, x_label, "middle"),
-        _text(16, HEIGHT / 2, y_label, "middle", turn=f' transform="rotate(-90 16 {HEIGHT / 2:g})"'),
+        _text(16, HEIGHT / 2, y_label, "middle", transform=f' transform="rotate(-90 16 {HEIGHT / 2:g})"'),
     ]
     for tick in y_ticks:
         _, y = place(x_ticks[0], tick)
@@ -43,9 +43,9 @@ def line_chart(series: dict[str, Points], title: str, x_label: str, y_label: str
         x, _ = place(tick, y_ticks[0])
         parts.append(_text(x, HEIGHT - BOTTOM + 18, f"{tick:g}", "middle"))
     for number, (name, line) in enumerate(series.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        parts.append(f'<path d="{_path(line, place)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(_text(WIDTH - RIGHT, TOP + 4 + 16 * number, name, "end", colour=colour))
+        color = COLORS[number % len(COLORS)]
+        parts.append(f'<path d="{_path(line, place)}" fill="none" stroke="{color}" stroke-width="2"/>')
+        parts.append(_text(WIDTH - RIGHT, TOP + 4 + 16 * number, name, "end", color=color))
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
@@ -53,8 +53,8 @@ def _finite(point: tuple[float, float]) -> bool:
     return all(map(math.isfinite, point))
 
 
-def _path(line: Points, place) -> str:
-    """Move to the first point after a gap, draw to the others."""
+def _path(line: Points, place: Callable[[float, float], tuple[float, float]]) -> str:
+    """Return an SVG path: move to the first point after a gap, draw to the others."""
     commands, drawing = [], False
     for point in line:
         if _finite(point):
@@ -64,13 +64,15 @@ def _path(line: Points, place) -> str:
     return "".join(commands)
 
 
-def _text(x: float, y: float, words: str, anchor: str, size: int = 12, colour: str = "#222222", turn: str = "") -> str:
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}"'
-    return f"<text {place}{turn}>{escape(words)}</text>"
+def _text(
+    x: float, y: float, text: str, anchor: str, *, size: int = 12, color: str = "#222222", transform: str = ""
+) -> str:
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{color}"'
+    return f"<text {place}{transform}>{escape(text)}</text>"
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Round numbers, four to nine of them, from at or below the least value to at or above the greatest."""
+    """Return four to nine round numbers, from at or below the smallest value to at or above the largest."""
     low, high = min(values), max(values)
     if low == high:
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)

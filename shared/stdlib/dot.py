@@ -1,14 +1,14 @@
-"""Many dot products at once: the one loop of this engine where nearly all the time goes.
+"""Many dot products at once: the inner loop of this engine, where nearly all the time is spent.
 
-Python has no fast dot product before 3.12, but since 3.8 it has a fast *distance*: `math.dist` runs in C,
-without making an object for every product. A dot product is a distance in disguise. With u and v scaled to length 1,
+Python has no fast dot product before 3.12, but since 3.8 it has a fast *distance*: `math.dist` runs in C and creates no
+object per product. A dot product can be computed from a distance. With u and v scaled to length 1,
 
     |u - v|² = |u|² + |v|² - 2 u·v = 2 - 2 u·v,      so      x·y = |x| |y| (1 - |u - v|² / 2).
 
-Why scale to length 1 first, where a·b = (|a|² + |b|² - |a - b|²) / 2 needs no scaling? That form subtracts numbers as
-large as |a|² and |b|². When a long vector meets a short one (an activation of length 1 000, a gradient of length 0.001)
-what is left of the short one's share is mostly rounding. Between unit vectors everything that is subtracted lies between 0 and 4,
-so the error is a few units in the last place of |x| |y|, which is as good as a plain sum promises, at any lengths.
+Scaling to length 1 keeps the result accurate. The form a·b = (|a|² + |b|² - |a - b|²) / 2 needs no scaling, but it
+subtracts numbers as large as |a|² and |b|². For a long and a short vector (an activation of length 1,000, a gradient of
+length 0.001) most of what remains is rounding error. Between unit vectors all terms lie between 0 and 4. So the error is
+a few units in the last place of |x| |y|, which is as accurate as a plain sum, at any lengths.
 """
 
 from collections.abc import Sequence
@@ -20,35 +20,36 @@ Rows = Sequence[tuple[float, ...]]
 
 
 def dot_products(left: Rows, right: Rows) -> list[float]:
-    """Every row of `left` times every row of `right`: the matrix product left · rightᵀ, flat, row by row.
+    """Return the dot product of every row of `left` with every row of `right`.
 
-    All rows have one common width. Infinite entries come out as NaN.
+    left [m, width], right [n, width] → the matrix product left · rightᵀ [m, n], flat, row by row.
+    Infinite entries give NaN.
     """
-    # Scaling the rows costs about as much as two more rows on either side, so it must pay for itself.
+    # Scaling the rows costs about as much as two more rows on either side, so small products are computed directly.
     if len(left) < 4 or len(right) < 4 or len(left[0]) < 8:
         return dot_products_direct(left, right)
     return dot_products_by_distance(left, right)
 
 
 def dot_products_direct(left: Rows, right: Rows) -> list[float]:
-    """The definition, term by term. It is the measure that `dot_products_by_distance` is held against."""
+    """Return the same by the definition, term by term. `dot_products_by_distance` is tested against it."""
     return [sum(map(mul, x, y)) for x in left for y in right]
 
 
 def dot_products_by_distance(left: Rows, right: Rows) -> list[float]:
-    """The same numbers to rounding, two to four times as fast from a width of 32 on."""
+    """Return the same up to rounding, two to four times as fast from a width of 32 on."""
     right_lengths = [hypot(*y) for y in right]
-    right_units = [_scaled_to_one(y, length) for y, length in zip(right, right_lengths, strict=True)]
-    result = []
+    right_units = [_normalize(y, length) for y, length in zip(right, right_lengths, strict=True)]
+    result: list[float] = []
     for x in left:
         length = hypot(*x)
-        unit = _scaled_to_one(x, length)
+        unit = _normalize(x, length)
         half = 0.5 * length
         distances = map(dist, repeat(unit), right_units)
         result += [(2.0 - d * d) * half * other for d, other in zip(distances, right_lengths, strict=False)]
     return result
 
 
-def _scaled_to_one(row: tuple[float, ...], length: float) -> tuple[float, ...]:
-    # A row of zeros has no direction; left as it is, its product is zero times its length of zero.
+def _normalize(row: tuple[float, ...], length: float) -> tuple[float, ...]:
+    # A row of zeros has no direction. It stays as it is: its product is zero times its length of zero.
     return tuple(map(truediv, row, repeat(length))) if length else row

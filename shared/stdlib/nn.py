@@ -1,8 +1,8 @@
-"""Modules: parts of a network that own their parameters and know how to be applied.
+"""Modules: parts of a network that own their parameters and define how they are applied.
 
 A module is a Python object whose attributes are tensors, modules, or lists of modules. That is enough to find every
-parameter and give it a name: the path of attributes that leads to it, such as `blocks.0.attention.query.weight`.
-The names and the layout of each weight are PyTorch's, so that the same weights fit both.
+parameter and to name it by its path of attributes, such as `blocks.0.attention.query.weight`. The names and the layout
+of each weight are PyTorch's, so that the same weights fit both.
 """
 
 import math
@@ -15,36 +15,36 @@ from shared.stdlib.tensor import Tensor
 
 
 class Module:
-    """A part of a network. Write `forward`; call the module."""
+    """A part of a network. Define `forward`, and call the module."""
 
     def forward(self, *inputs):
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is applied: write its forward")
+        raise NotImplementedError(f"{type(self).__name__} has no forward method; define how it is applied")
 
     def __call__(self, *inputs, **options):
         return self.forward(*inputs, **options)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return every tensor with `requires_grad` in this module and its parts, by its path of attributes."""
-        found: dict[str, Tensor] = {}
+        parameters: dict[str, Tensor] = {}
         for name, part in vars(self).items():
             if isinstance(part, Tensor) and part.requires_grad:
-                found[name] = part
+                parameters[name] = part
             for label, module in _modules_in(name, part):
-                found.update({f"{label}.{inner}": tensor for inner, tensor in module.parameters().items()})
-        return found
+                parameters.update({f"{label}.{inner}": tensor for inner, tensor in module.parameters().items()})
+        return parameters
 
     def load_parameters(self, values: dict[str, Sequence[float]]) -> None:
-        """Set parameters from flat lists by name. Raises ValueError, listing them, when names or sizes do not fit."""
+        """Set parameters from flat lists by name. Raises ValueError, listing all, when names or sizes do not match."""
         parameters = self.parameters()
-        wrong = [f"{name}: missing" for name in parameters.keys() - values.keys()]
-        wrong += [f"{name}: no such parameter" for name in values.keys() - parameters.keys()]
-        wrong += [
+        errors = [f"{name}: missing" for name in parameters.keys() - values.keys()]
+        errors += [f"{name}: no such parameter" for name in values.keys() - parameters.keys()]
+        errors += [
             f"{name}: {len(values[name])} numbers for shape {parameter.shape}"
             for name, parameter in parameters.items()
             if name in values and len(values[name]) != len(parameter.data)
         ]
-        if wrong:
-            raise ValueError("these weights do not fit this model: " + "; ".join(sorted(wrong)))
+        if errors:
+            raise ValueError("these weights do not match this model: " + "; ".join(sorted(errors)))
         for name, parameter in parameters.items():
             parameter.data = [float(value) for value in values[name]]
 
@@ -58,10 +58,10 @@ def _modules_in(name: str, part: object) -> list[tuple[str, Module]]:
 
 
 class Linear(Module):
-    """x · weightᵀ + bias: [..., in] → [..., out].
+    """A linear layer, x · weightᵀ + bias: [..., in] → [..., out].
 
-    Weights start even between ±√(6 / (in + out)), so that neither signals nor gradients grow or fade
-    from layer to layer (Glorot & Bengio 2010, eq. 16).
+    Weights are initialized uniformly within ±√(6 / (in + out)), so that neither activations nor gradients grow or
+    shrink from layer to layer (Glorot & Bengio 2010, eq. 16).
     """
 
     def __init__(self, width_in: int, width_out: int, random: Random, bias: bool = True):
@@ -75,7 +75,7 @@ class Linear(Module):
 
 
 class Embedding(Module):
-    """A learned row for each of `entries` things: whole numbers → [count, width]."""
+    """A table of learned rows: `count` indices → [count, width]."""
 
     def __init__(self, entries: int, width: int, random: Random):
         self.weight = normal((entries, width), 0.02, random, requires_grad=True)
@@ -85,7 +85,7 @@ class Embedding(Module):
 
 
 class LayerNorm(Module):
-    """Every row to mean 0 and variance 1, then a learned scale and shift (arXiv:1607.06450)."""
+    """Layer normalization with a learned scale and shift: [..., width] → [..., width] (arXiv:1607.06450)."""
 
     def __init__(self, width: int, eps: float = 1e-6):
         self.weight = full((width,), 1.0, requires_grad=True)
@@ -97,7 +97,7 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Every row to mean square 1, then a learned scale (arXiv:1910.07467)."""
+    """Root-mean-square normalization with a learned scale: [..., width] → [..., width] (arXiv:1910.07467)."""
 
     def __init__(self, width: int, eps: float = 1e-6):
         self.weight = full((width,), 1.0, requires_grad=True)
@@ -108,7 +108,10 @@ class RMSNorm(Module):
 
 
 class MLP(Module):
-    """down(gelu(up(x))), applied to each token separately (arXiv:1706.03762, section 3.3)."""
+    """A two-layer MLP, down(gelu(up(x))), applied to each token separately (arXiv:1706.03762, section 3.3).
+
+    [..., width] → [..., mlp_dim] → [..., width].
+    """
 
     def __init__(self, width: int, mlp_dim: int, random: Random):
         self.up = Linear(width, mlp_dim, random)
@@ -121,13 +124,13 @@ class MLP(Module):
 class MultiHeadAttention(Module):
     """Attention in several heads, each on its own slice of the width (arXiv:1706.03762, section 3.2.2).
 
-    x [batch, tokens, width] attends to `context` [batch, context_tokens, context_width], or to itself without one.
-    `mask` is added to the scores [batch, heads, tokens, context_tokens] and broadcasts.
+    x [batch, tokens, width] attends to `context` [batch, context_tokens, context_width], or to itself without one, and
+    gives [batch, tokens, width]. `mask` is added to the scores [batch, heads, tokens, context_tokens] and broadcasts.
 
     context_width  width of the context; `width` when None
     head_dim       width of one head; width / heads when None
 
-    Raises ValueError when the width does not divide by the number of heads.
+    Raises ValueError when the width is not divisible by the number of heads.
     """
 
     def __init__(
@@ -141,7 +144,7 @@ class MultiHeadAttention(Module):
         bias: bool = True,
     ):
         if head_dim is None and width % heads:
-            raise ValueError(f"a width of {width} does not divide into {heads} heads")
+            raise ValueError(f"a width of {width} is not divisible by {heads} heads; choose another width or number")
         context_width = width if context_width is None else context_width
         self.heads, self.head_dim = heads, width // heads if head_dim is None else head_dim
         inner = self.heads * self.head_dim
@@ -161,8 +164,10 @@ class MultiHeadAttention(Module):
         return functional.attention_weights(query, key, mask)
 
     def _split(self, x: Tensor) -> Tensor:
+        """[batch, tokens, heads · head_dim] → [batch, heads, tokens, head_dim]."""
         return x.reshape(*x.shape[:2], self.heads, self.head_dim).permute(0, 2, 1, 3)
 
     def _merge(self, x: Tensor) -> Tensor:
+        """[batch, heads, tokens, head_dim] → [batch, tokens, heads · head_dim]."""
         batch, heads, tokens, head_dim = x.shape
         return x.permute(0, 2, 1, 3).reshape(batch, tokens, heads * head_dim)

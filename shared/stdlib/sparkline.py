@@ -1,4 +1,4 @@
-"""A curve in one line of text, from eight heights of block: ▇▆▄▃▂▂▁▁"""
+"""Draw a curve in one line of text, from eight block characters: ▇▆▄▃▂▂▁▁"""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """Draw values, averaged in groups down to at most `width` characters; what is no number leaves a gap.
+    """Return a line of at most `width` characters, each the mean of a group of values; NaN and infinity leave a gap.
 
-    The lowest group is the lowest block and the highest the highest, so the line shows shape and not size.
+    The lowest group becomes the lowest block and the highest the highest: the line shows the shape, not the size.
     """
     count = min(width, len(values))
     edges = [len(values) * group // count for group in range(count + 1)] if count else []
@@ -20,6 +20,6 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     if not finite:
         return " " * count
     low, high = min(finite), max(finite)
-    # A flat curve has no spread to divide by; it stands on the lowest block.
+    # A flat curve has no range to divide by; it is drawn with the lowest block.
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else " " for mean in means)

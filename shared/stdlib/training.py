@@ -1,4 +1,4 @@
-"""The training loop: guess, measure, walk back, move. And a line that tells how it goes."""
+"""A training loop with a progress line."""
 
 import math
 import sys
@@ -22,14 +22,18 @@ def train(
     clip_norm: float | None = None,
     label: str = "training",
 ) -> list[float]:
-    """Take `steps` steps down the loss, and return the loss at each.
+    """Train for `steps` steps and return the loss at each step.
 
-    `loss_at(step)` builds the loss of one batch, `schedule(step)` the factor on the learning rate.
-    Raises FloatingPointError when a loss is no number any more: going on would only write NaN into every weight.
+    loss_at    step → the loss of its batch, a tensor of shape ()
+    schedule   step → the factor of the learning rate
+    clip_norm  the largest norm of all gradients together; None for no clipping
+    label      the name on the progress line
+
+    Raises FloatingPointError when a loss is NaN or infinite, before it changes any weight.
     """
     parameters = model.parameters().values()
     progress = Progress(steps, label)
-    losses = []
+    losses: list[float] = []
     for step in range(steps):
         loss = loss_at(step)
         losses.append(loss.item())
@@ -48,7 +52,7 @@ def train(
 
 
 def shuffled_batches(count: int, size: int, steps: int, random: Random) -> list[list[int]]:
-    """Which of `count` examples each step sees: all of them in random order, before any is seen again."""
+    """Return the indices of each step's batch: every example occurs once, in random order, before any occurs again."""
     order: list[int] = []
     while len(order) < steps * size:
         order += random.sample(range(count), count)
@@ -56,29 +60,31 @@ def shuffled_batches(count: int, size: int, steps: int, random: Random) -> list[
 
 
 class Progress:
-    """One line on the terminal that renews itself: loss, steps a second, time left.
+    """A line on the terminal that is rewritten in place: loss, steps per second, time left.
 
-    Into a file or a pipe, where a line cannot renew itself, it writes a line at each fifth of the way.
-    Everything goes to standard error, so that results on standard output stay clean.
+    In a file or a pipe, which cannot be rewritten, it writes five lines in all.
+    Output goes to standard error, so that results on standard output stay clean.
     """
 
     def __init__(self, steps: int, label: str, stream: TextIO | None = None):
         self.steps, self.label = steps, label
         self.stream = sys.stderr if stream is None else stream
         self.live = self.stream.isatty()
-        self.start = self.last_shown = time.perf_counter()
+        self.start = self.last_update = time.perf_counter()
 
     def report(self, done: int, loss: float) -> None:
+        """Show that `done` steps are done, and the loss of the last one."""
         now = time.perf_counter()
-        # Ten times a second is as often as an eye can follow, and costs a fast loop nothing.
-        due = now - self.last_shown >= 0.1 if self.live else done * 5 // self.steps > (done - 1) * 5 // self.steps
+        # Ten updates per second are as many as a reader can follow, and cost a fast loop nothing.
+        due = now - self.last_update >= 0.1 if self.live else done * 5 // self.steps > (done - 1) * 5 // self.steps
         if not due and done < self.steps:
             return
-        self.last_shown = now
+        self.last_update = now
         rate = done / max(now - self.start, 1e-9)
-        line = f"{self.label} {done}/{self.steps}  loss {loss:.4f}  {rate:.1f} steps/s  {(self.steps - done) / rate:.0f} s left"
+        remaining = (self.steps - done) / rate
+        line = f"{self.label} {done}/{self.steps}  loss {loss:.4f}  {rate:.1f} steps/s  {remaining:.0f} s left"
         if self.live:
-            # Carriage return, the line, and "clear to the end": nothing of a longer line before is left behind.
+            # Carriage return, the line, and "clear to the end", which removes the rest of a longer line before.
             self.stream.write(f"\r{line}\x1b[K" + ("\n" if done == self.steps else ""))
         else:
             self.stream.write(line + "\n")

@@ -1,4 +1,4 @@
-"""The digits are the published ones, the split is the same everywhere, and a damaged file is named."""
+"""Test that the digits are the published ones, that the split is fixed, and that a damaged file is named."""
 
 import gzip
 import hashlib
@@ -9,10 +9,10 @@ import pytest
 from shared.stdlib import digits
 
 
-def test_file_is_the_one_its_license_page_describes():
+def test_file_matches_its_license_page():
     packed = digits.PATH.read_bytes()
-    wanted = re.search(r"[0-9a-f]{64}", (digits.PATH.parent / "DIGITS-LICENSE.md").read_text(encoding="utf-8"))[0]
-    assert hashlib.sha256(gzip.decompress(packed)).hexdigest() == wanted
+    expected = re.search(r"[0-9a-f]{64}", (digits.PATH.parent / "DIGITS-LICENSE.md").read_text(encoding="utf-8"))[0]
+    assert hashlib.sha256(gzip.decompress(packed)).hexdigest() == expected
     # Neither a time nor a name in the header: packing the same text again gives the same bytes.
     assert packed[3] == 0 and packed[4:8] == bytes(4)
 
@@ -24,15 +24,17 @@ def test_digits_are_the_published_ones():
     assert {value for image in data.images for value in image} == set(range(17))
 
 
-def test_split_is_whole_disjoint_and_fixed_by_its_seed():
-    kept, held_out = digits.train_test_split(1797, 0.2, seed=0)
-    assert len(held_out) == 359 and sorted(kept + held_out) == list(range(1797))
-    assert (kept, held_out) == digits.train_test_split(1797, 0.2, seed=0) != digits.train_test_split(1797, 0.2, seed=1)
+def test_split_is_complete_disjoint_and_fixed_by_its_seed():
+    training, held_out = digits.train_test_split(1797, 0.2, seed=0)
+    assert len(held_out) == 359 and sorted(training + held_out) == list(range(1797))
+    assert (
+        (training, held_out) == digits.train_test_split(1797, 0.2, seed=0) != digits.train_test_split(1797, 0.2, seed=1)
+    )
     # A number written down, because the same seed must hold out the same digits on every platform and Python.
     assert held_out[:5] == [1530, 1544, 108, 813, 71]
 
 
-def test_chosen_keeps_images_and_labels_together():
+def test_subset_keeps_images_and_labels_together():
     data = digits.load()
     part = data.subset([5, 3])
     assert part.images == [data.images[5], data.images[3]] and part.labels == [5, 3]
@@ -52,7 +54,7 @@ def test_chosen_keeps_images_and_labels_together():
     # Named by hand: gzip writes the time into its header, and a test's name must not change with the clock.
     ids=["empty", "not gzip", "cut short", "three numbers", "no number", "too bright", "no such digit"],
 )
-def test_a_damaged_file_is_named(tmp_path, content):
+def test_damaged_file_is_named(tmp_path, content):
     path = tmp_path / "digits.csv.gz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"digits\.csv\.gz"):

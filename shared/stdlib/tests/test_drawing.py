@@ -1,4 +1,4 @@
-"""Sparklines, shadings and charts: what is drawn is what was measured."""
+"""Test sparklines, images in characters, and charts."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -16,7 +16,7 @@ def test_sparkline_rises_with_the_values():
     assert sparkline(list(range(800)), width=8) == "▁▂▃▄▅▆▇█"
 
 
-def test_sparkline_of_nothing_of_one_value_and_of_no_numbers():
+def test_sparkline_of_empty_constant_and_non_finite_values():
     assert sparkline([]) == ""
     assert sparkline([5.0, 5.0]) == "▁▁"
     assert sparkline([0.0, math.nan, 7.0, math.inf]) == "▁ █ "
@@ -48,7 +48,7 @@ def test_chart_places_points_in_proportion():
     assert all(f">{word}<" in svg for word in ("A chart", "step", "loss", "0", "10"))
 
 
-def test_chart_breaks_its_line_where_there_is_no_number_and_names_are_escaped():
+def test_chart_interrupts_lines_at_nan_and_escapes_names():
     svg = line_chart({"a<b & c": [(0, 1), (1, math.nan), (2, 3), (3, 4)], "d": [(0, 2)]}, "<t>", "x", "y")
     assert [path.count("M") for path in paths(svg)] == [2, 1]
     assert "a&lt;b &amp; c" in svg
@@ -60,6 +60,6 @@ def test_chart_of_one_point_a_flat_line_or_extreme_sizes(line):
         assert 0 <= x <= WIDTH and 0 <= y <= 400
 
 
-def test_chart_of_nothing_is_refused():
+def test_chart_without_points_is_rejected():
     with pytest.raises(ValueError, match="'empty' has no point"):
         line_chart({"a": [(0, math.nan)]}, "empty", "", "")

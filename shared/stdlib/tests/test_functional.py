@@ -1,53 +1,57 @@
-"""The fused operators against PyTorch's own and against finite differences, and at the edges of what a float can hold."""
+"""Test fused operators against PyTorch and finite differences, and with extreme values."""
 
 import math
 from random import Random
 
 import pytest
 import torch
-from torch.nn import functional as theirs
+from torch.nn import functional as reference
 
-from shared.stdlib import functional as ours
+from shared.stdlib import functional as engine
 from shared.stdlib.creation import full, normal, tensor
 
 TARGETS = [2, 0, 4, 1]
 
 FUSED = {
-    "linear": ([(2, 5, 9), (6, 9), (6,)], ours.linear, theirs.linear),
-    "linear without bias": ([(4, 3), (5, 3)], ours.linear, theirs.linear),
-    "linear of many rows": ([(20, 12), (16, 12), (16,)], ours.linear, theirs.linear),
+    "linear": ([(2, 5, 9), (6, 9), (6,)], engine.linear, reference.linear),
+    "linear without bias": ([(4, 3), (5, 3)], engine.linear, reference.linear),
+    "linear of many rows": ([(20, 12), (16, 12), (16,)], engine.linear, reference.linear),
     "embedding": (
         [(5, 3)],
-        lambda table: ours.embedding([4, 0, 4, 1], table),
-        lambda table: theirs.embedding(torch.tensor([4, 0, 4, 1]), table),
+        lambda table: engine.embedding([4, 0, 4, 1], table),
+        lambda table: reference.embedding(torch.tensor([4, 0, 4, 1]), table),
     ),
     "layer norm": (
         [(3, 4, 6), (6,), (6,)],
-        lambda x, w, b: ours.layer_norm(x, w, b, 1e-3),
-        lambda x, w, b: theirs.layer_norm(x, (6,), w, b, 1e-3),
+        lambda x, w, b: engine.layer_norm(x, w, b, 1e-3),
+        lambda x, w, b: reference.layer_norm(x, (6,), w, b, 1e-3),
     ),
     "rms norm": (
         [(3, 4, 6), (6,)],
-        lambda x, w: ours.rms_norm(x, w, 1e-3),
-        lambda x, w: theirs.rms_norm(x, (6,), w, 1e-3),
+        lambda x, w: engine.rms_norm(x, w, 1e-3),
+        lambda x, w: reference.rms_norm(x, (6,), w, 1e-3),
     ),
-    "gelu": ([(4, 5)], lambda x: ours.gelu(x * 3.0), lambda x: theirs.gelu(x * 3.0)),
-    "sigmoid": ([(4, 5)], lambda x: ours.sigmoid(x * 3.0), lambda x: torch.sigmoid(x * 3.0)),
-    "silu": ([(4, 5)], lambda x: ours.silu(x * 3.0), lambda x: theirs.silu(x * 3.0)),
-    "softmax": ([(3, 4, 5)], ours.softmax, lambda x: x.softmax(-1)),
-    "softmax of another axis": ([(3, 4, 5)], lambda x: ours.softmax(x, 1), lambda x: x.softmax(1)),
-    "log softmax": ([(3, 4, 5)], ours.log_softmax, lambda x: x.log_softmax(-1)),
+    "gelu": ([(4, 5)], lambda x: engine.gelu(x * 3.0), lambda x: reference.gelu(x * 3.0)),
+    "sigmoid": ([(4, 5)], lambda x: engine.sigmoid(x * 3.0), lambda x: torch.sigmoid(x * 3.0)),
+    "silu": ([(4, 5)], lambda x: engine.silu(x * 3.0), lambda x: reference.silu(x * 3.0)),
+    "softmax": ([(3, 4, 5)], engine.softmax, lambda x: x.softmax(-1)),
+    "softmax of another axis": ([(3, 4, 5)], lambda x: engine.softmax(x, 1), lambda x: x.softmax(1)),
+    "log softmax": ([(3, 4, 5)], engine.log_softmax, lambda x: x.log_softmax(-1)),
     "cross entropy": (
         [(4, 5)],
-        lambda x: ours.cross_entropy(x, TARGETS),
-        lambda x: theirs.cross_entropy(x, torch.tensor(TARGETS)),
+        lambda x: engine.cross_entropy(x, TARGETS),
+        lambda x: reference.cross_entropy(x, torch.tensor(TARGETS)),
     ),
-    "attention": ([(2, 3, 5, 4)] * 3, ours.attention, theirs.scaled_dot_product_attention),
-    "attention to others": ([(2, 5, 9), (2, 7, 9), (2, 7, 3)], ours.attention, theirs.scaled_dot_product_attention),
+    "attention": ([(2, 3, 5, 4)] * 3, engine.attention, reference.scaled_dot_product_attention),
+    "attention to others": (
+        [(2, 5, 9), (2, 7, 9), (2, 7, 3)],
+        engine.attention,
+        reference.scaled_dot_product_attention,
+    ),
     "attention under a mask": (
         [(2, 5, 4)] * 3,
-        lambda q, k, v: ours.attention(q, k, v, causal(5)),
-        lambda q, k, v: theirs.scaled_dot_product_attention(q, k, v, is_causal=True),
+        lambda q, k, v: engine.attention(q, k, v, causal(5)),
+        lambda q, k, v: reference.scaled_dot_product_attention(q, k, v, is_causal=True),
     ),
 }
 
@@ -67,10 +71,10 @@ def composed_layer_norm(x, weight, bias):
 
 
 COMPOSED = {
-    "linear": ([(3, 5), (4, 5), (4,)], ours.linear, lambda x, w, b: x @ w.transpose() + b),
-    "layer norm": ([(3, 6), (6,), (6,)], ours.layer_norm, composed_layer_norm),
-    "softmax": ([(3, 5)], ours.softmax, lambda x: x.exp() / x.exp().sum(-1, True)),
-    "silu": ([(3, 5)], ours.silu, lambda x: x / ((-x).exp() + 1.0)),
+    "linear": ([(3, 5), (4, 5), (4,)], engine.linear, lambda x, w, b: x @ w.transpose() + b),
+    "layer norm": ([(3, 6), (6,), (6,)], engine.layer_norm, composed_layer_norm),
+    "softmax": ([(3, 5)], engine.softmax, lambda x: x.exp() / x.exp().sum(-1, True)),
+    "silu": ([(3, 5)], engine.silu, lambda x: x / ((-x).exp() + 1.0)),
 }
 
 
@@ -88,58 +92,58 @@ def test_fused_equals_composed(name):
         assert one == pytest.approx(other, abs=1e-12)
 
 
-def test_inputs_that_want_no_gradient_get_none():
+def test_inputs_without_requires_grad_get_no_gradient():
     x, weight = normal((3, 5), 1.0, Random(0)), normal((4, 5), 1.0, Random(1), requires_grad=True)
-    ours.linear(x, weight).sum().backward()
+    engine.linear(x, weight).sum().backward()
     assert x.grad is None and weight.grad is not None
 
 
-def test_a_batch_of_nothing_changes_nothing():
+def test_empty_batch():
     weight, bias = normal((4, 5), 1.0, Random(1), requires_grad=True), full((4,), 0.0, requires_grad=True)
-    out = ours.linear(full((0, 5), 0.0), weight, bias)
+    out = engine.linear(full((0, 5), 0.0), weight, bias)
     assert out.shape == (0, 4)
     out.sum().backward()
     assert weight.grad == [0.0] * 20 and bias.grad == [0.0] * 4
 
 
-def test_logits_as_large_as_floats_hold_neither_overflow_nor_lose_the_loss():
+def test_extreme_logits_do_not_overflow():
     logits = tensor([[1e300, 0.0, -1e300], [700.0, 710.0, 720.0]], requires_grad=True)
-    loss = ours.cross_entropy(logits, [0, 0])
+    loss = engine.cross_entropy(logits, [0, 0])
     assert loss.item() == pytest.approx((0.0 + 20.0 + math.log1p(math.exp(-10) + math.exp(-20))) / 2, rel=1e-12)
     loss.backward()
     assert all(map(math.isfinite, logits.grad))
-    assert ours.softmax(tensor([[1e4, 1e4]])).data == [0.5, 0.5]
-    assert ours.sigmoid(tensor([-1e4, 1e4])).data == [0.0, 1.0]
-    assert ours.gelu(tensor([-1e4, 1e4])).data == [0.0, 1e4]
+    assert engine.softmax(tensor([[1e4, 1e4]])).data == [0.5, 0.5]
+    assert engine.sigmoid(tensor([-1e4, 1e4])).data == [0.0, 1.0]
+    assert engine.gelu(tensor([-1e4, 1e4])).data == [0.0, 1e4]
 
 
-def test_what_is_masked_gets_nothing_and_a_row_of_nothing_gives_zeros():
+def test_masked_entries_get_zero_and_fully_masked_rows_give_zeros():
     x = tensor([[0.0, -math.inf, 0.0], [-math.inf] * 3], requires_grad=True)
-    shares = ours.softmax(x)
+    shares = engine.softmax(x)
     assert shares.data == [0.5, 0.0, 0.5, 0.0, 0.0, 0.0]
     (shares * tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).sum().backward()
     assert x.grad == pytest.approx([-0.5, 0.0, 0.5, 0.0, 0.0, 0.0])
 
 
-def test_a_row_without_spread_is_normalized_to_zeros():
+def test_constant_row_is_normalized_to_zeros():
     x = full((1, 8), 3.0, requires_grad=True)
-    out = ours.layer_norm(x, full((8,), 2.0), full((8,), 0.5))
+    out = engine.layer_norm(x, full((8,), 2.0), full((8,), 0.5))
     assert out.data == [0.5] * 8
 
 
 @pytest.mark.parametrize(
     "wrong,message",
     [
-        (lambda: ours.linear(full((2, 3), 0.0), full((4, 5), 0.0)), "must end in 5"),
-        (lambda: ours.embedding([3], full((3, 2), 0.0)), "entries 0 to 2"),
-        (lambda: ours.embedding([-1], full((3, 2), 0.0)), "entries 0 to 2"),
-        (lambda: ours.layer_norm(full((2, 3), 0.0), full((4,), 1.0), full((4,), 0.0)), r"must end in \(4,\)"),
-        (lambda: ours.rms_norm(full((2, 3), 0.0), full((4,), 1.0)), r"must end in \(4,\)"),
-        (lambda: ours.cross_entropy(full((2, 3), 0.0), [0]), "a target a row, not 1"),
-        (lambda: ours.cross_entropy(full((2, 3), 0.0), [0, 3]), "classes 0 to 2"),
-        (lambda: ours.cross_entropy(full((2, 3), 0.0), [0, -1]), "classes 0 to 2"),
+        (lambda: engine.linear(full((2, 3), 0.0), full((4, 5), 0.0)), "must end in 5"),
+        (lambda: engine.embedding([3], full((3, 2), 0.0)), "entries 0 to 2"),
+        (lambda: engine.embedding([-1], full((3, 2), 0.0)), "entries 0 to 2"),
+        (lambda: engine.layer_norm(full((2, 3), 0.0), full((4,), 1.0), full((4,), 0.0)), r"must end in \(4,\)"),
+        (lambda: engine.rms_norm(full((2, 3), 0.0), full((4,), 1.0)), r"must end in \(4,\)"),
+        (lambda: engine.cross_entropy(full((2, 3), 0.0), [0]), "one target per row, not 1"),
+        (lambda: engine.cross_entropy(full((2, 3), 0.0), [0, 3]), "classes 0 to 2"),
+        (lambda: engine.cross_entropy(full((2, 3), 0.0), [0, -1]), "classes 0 to 2"),
     ],
 )
-def test_what_cannot_be_is_refused_in_words(wrong, message):
+def test_invalid_arguments_are_rejected(wrong, message):
     with pytest.raises((ValueError, IndexError), match=message):
         wrong()

@@ -1,4 +1,4 @@
-"""Modules: their names, and the same weights in PyTorch's modules giving the same outputs and gradients."""
+"""Test modules: their parameter names, and outputs and gradients equal to PyTorch's with the same weights."""
 
 import math
 from random import Random
@@ -25,7 +25,7 @@ def twin_of(x) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    "ours,theirs",
+    "engine,reference",
     [
         (Linear(WIDTH, 5, Random(0)), torch.nn.Linear(WIDTH, 5)),
         (Linear(WIDTH, 5, Random(0), bias=False), torch.nn.Linear(WIDTH, 5, bias=False)),
@@ -34,53 +34,53 @@ def twin_of(x) -> torch.Tensor:
         (Embedding(WIDTH, 4, Random(0)), torch.nn.Embedding(WIDTH, 4)),
     ],
 )
-def test_module_is_pytorchs_of_the_same_name(ours, theirs):
-    redrawn(ours)
-    assert ours.parameters().keys() == dict(theirs.named_parameters()).keys()
-    theirs = theirs.double()
-    theirs.load_state_dict({name: twin_of(parameter) for name, parameter in ours.parameters().items()})
-    if isinstance(ours, Embedding):
-        out, twin = ours([3, 1, 3]), theirs(torch.tensor([3, 1, 3]))
+def test_module_equals_pytorch(engine, reference):
+    redrawn(engine)
+    assert engine.parameters().keys() == dict(reference.named_parameters()).keys()
+    reference = reference.double()
+    reference.load_state_dict({name: twin_of(parameter) for name, parameter in engine.parameters().items()})
+    if isinstance(engine, Embedding):
+        out, reference_result = engine([3, 1, 3]), reference(torch.tensor([3, 1, 3]))
     else:
         x = normal((2, 3, WIDTH), 1.0, Random(1))
-        out, twin = ours(x), theirs(twin_of(x))
-    assert out.data == pytest.approx(twin.flatten().tolist(), abs=1e-9)
+        out, reference_result = engine(x), reference(twin_of(x))
+    assert out.data == pytest.approx(reference_result.flatten().tolist(), abs=1e-9)
     (out * out).sum().backward()
-    (twin * twin).sum().backward()
-    for name, parameter in theirs.named_parameters():
-        assert ours.parameters()[name].grad == pytest.approx(parameter.grad.flatten().tolist(), abs=1e-9)
+    (reference_result * reference_result).sum().backward()
+    for name, parameter in reference.named_parameters():
+        assert engine.parameters()[name].grad == pytest.approx(parameter.grad.flatten().tolist(), abs=1e-9)
 
 
 @pytest.mark.parametrize("cross", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_multi_head_attention_is_pytorchs(cross, masked):
-    ours = redrawn(MultiHeadAttention(WIDTH, HEADS, Random(0)))
-    theirs = torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).double()
-    weights = {name: twin_of(parameter).detach() for name, parameter in ours.parameters().items()}
+def test_multi_head_attention_equals_pytorch(cross, masked):
+    engine = redrawn(MultiHeadAttention(WIDTH, HEADS, Random(0)))
+    reference = torch.nn.MultiheadAttention(WIDTH, HEADS, batch_first=True).double()
+    weights = {name: twin_of(parameter).detach() for name, parameter in engine.parameters().items()}
     stacked = {
         kind: torch.cat([weights[f"{part}.{kind}"] for part in ("query", "key", "value")])
         for kind in ("weight", "bias")
     }
-    theirs.load_state_dict(
+    reference.load_state_dict(
         {"in_proj_weight": stacked["weight"], "in_proj_bias": stacked["bias"]}
         | {f"out_proj.{kind}": weights[f"output.{kind}"] for kind in ("weight", "bias")}
     )
     x = normal((2, 4, WIDTH), 1.0, Random(1), requires_grad=True)
     context = normal((2, 4, WIDTH), 1.0, Random(2), requires_grad=True) if cross else x
     mask = [[0.0 if j <= i else -math.inf for j in range(4)] for i in range(4)] if masked else None
-    out = ours(x, context if cross else None, tensor(mask) if masked else None)
+    out = engine(x, context if cross else None, tensor(mask) if masked else None)
     y = twin_of(x)
     z = twin_of(context) if cross else y
-    twin, _ = theirs(y, z, z, attn_mask=torch.tensor(mask, dtype=torch.float64) if masked else None)
-    assert out.data == pytest.approx(twin.flatten().tolist(), abs=1e-9)
+    reference_result, _ = reference(y, z, z, attn_mask=torch.tensor(mask, dtype=torch.float64) if masked else None)
+    assert out.data == pytest.approx(reference_result.flatten().tolist(), abs=1e-9)
 
     (out * out).sum().backward()
-    (twin * twin).sum().backward()
+    (reference_result * reference_result).sum().backward()
     assert x.grad == pytest.approx(y.grad.flatten().tolist(), abs=1e-9)
     assert context.grad == pytest.approx(z.grad.flatten().tolist(), abs=1e-9)
     for row, part in enumerate(("query", "key", "value")):
-        wanted = theirs.in_proj_weight.grad[row * WIDTH : (row + 1) * WIDTH]
-        assert ours.parameters()[f"{part}.weight"].grad == pytest.approx(wanted.flatten().tolist(), abs=1e-9)
+        expected = reference.in_proj_weight.grad[row * WIDTH : (row + 1) * WIDTH]
+        assert engine.parameters()[f"{part}.weight"].grad == pytest.approx(expected.flatten().tolist(), abs=1e-9)
     with pytest.raises(ValueError, match="3 heads"):
         MultiHeadAttention(8, 3, Random(0))
 
@@ -113,7 +113,7 @@ class Nest(Module):
         self.fixed = normal((1,), 1.0, Random(3))
 
 
-def test_names_are_the_paths_of_attributes():
+def test_parameter_names_are_paths_of_attributes():
     assert list(Nest().parameters()) == [
         "first.weight",
         "first.bias",
@@ -124,7 +124,7 @@ def test_names_are_the_paths_of_attributes():
     ]
 
 
-def test_weights_load_by_name_and_what_does_not_fit_is_listed():
+def test_parameters_load_by_name_and_mismatches_are_listed():
     one, other = redrawn(Nest()), Nest()
     values = {name: parameter.data for name, parameter in one.parameters().items()}
     other.load_parameters(values)
@@ -136,12 +136,12 @@ def test_weights_load_by_name_and_what_does_not_fit_is_listed():
         other.load_parameters(values)
 
 
-def test_a_module_without_forward_says_so():
+def test_module_without_forward_raises():
     with pytest.raises(NotImplementedError, match="Nest"):
         Nest()(1)
 
 
-def test_first_weights_keep_the_size_of_signals():
+def test_initial_weights_are_within_the_glorot_limit():
     weight = Linear(300, 100, Random(0)).weight
     limit = math.sqrt(6 / 400)
     assert 0.99 * limit < max(map(abs, weight.data)) <= limit

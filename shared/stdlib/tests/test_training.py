@@ -1,4 +1,4 @@
-"""The loop: it goes down, stops on NaN, and reports without getting in the way."""
+"""Test the training loop: it reduces the loss, stops on NaN, and reports progress."""
 
 import io
 import math
@@ -18,18 +18,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_line_is_fitted_and_every_step_is_recorded(capsys):
+def test_line_is_fitted_and_every_loss_is_returned(capsys):
     model = Linear(1, 1, Random(0))
     xs = [[-1.0], [0.0], [1.0], [2.0]]
-    wanted = tensor([[3.0 * x[0] - 2.0] for x in xs])
-    seen = []
+    expected = tensor([[3.0 * x[0] - 2.0] for x in xs])
+    steps_of_calls = []
 
     def loss_at(step):
-        seen.append(step)
-        return ((model(tensor(xs)) - wanted) ** 2).mean()
+        steps_of_calls.append(step)
+        return ((model(tensor(xs)) - expected) ** 2).mean()
 
     losses = train(model, loss_at, SGD(model.parameters().values(), 0.1), 200, label="line")
-    assert seen == list(range(200)) and len(losses) == 200
+    assert steps_of_calls == list(range(200)) and len(losses) == 200
     assert losses[0] > 1.0 > 1e-12 > losses[-1]
     assert model.weight.data + model.bias.data == pytest.approx([3.0, -2.0], abs=1e-5)
     out, err = capsys.readouterr()
@@ -37,7 +37,7 @@ def test_a_line_is_fitted_and_every_step_is_recorded(capsys):
     assert err.splitlines()[-1].startswith("line 200/200  loss 0.0000")
 
 
-def test_schedule_and_clipping_reach_the_optimizer():
+def test_schedule_and_clipping_are_applied():
     model = Linear(1, 1, Random(0), bias=False)
     start = model.weight.data[0]
     train(
@@ -51,7 +51,7 @@ def test_schedule_and_clipping_reach_the_optimizer():
     assert model.weight.data[0] == pytest.approx(start - 2.0 - 1.0)
 
 
-def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights():
+def test_nan_loss_stops_before_weights_change():
     model = Linear(1, 1, Random(0))
     before = list(model.weight.data)
     with pytest.raises(FloatingPointError, match="nan at step 0"):
@@ -59,7 +59,7 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights():
     assert model.weight.data == before
 
 
-def test_on_a_terminal_one_line_renews_itself():
+def test_terminal_line_is_rewritten_in_place():
     stream = Terminal()
     progress = Progress(1000, "fit", stream)
     for done in range(1, 1001):
@@ -71,7 +71,7 @@ def test_on_a_terminal_one_line_renews_itself():
 
 
 @pytest.mark.parametrize("steps", [1, 3, 5, 7, 1000])
-def test_into_a_file_only_a_few_lines(steps):
+def test_file_gets_a_few_lines(steps):
     stream = io.StringIO()
     progress = Progress(steps, "fit", stream)
     for done in range(1, steps + 1):
@@ -84,7 +84,7 @@ def test_progress_goes_to_standard_error():
     assert Progress(3, "fit").stream is sys.stderr
 
 
-def test_no_example_comes_twice_before_all_have_come_once():
+def test_every_example_occurs_once_per_epoch():
     batches = shuffled_batches(10, 4, 10, Random(0))
     assert [len(batch) for batch in batches] == [4] * 10
     order = [index for batch in batches for index in batch]
@@ -94,7 +94,7 @@ def test_no_example_comes_twice_before_all_have_come_once():
     assert batches == shuffled_batches(10, 4, 10, Random(0)) != shuffled_batches(10, 4, 10, Random(1))
 
 
-def test_gradients_of_the_step_before_are_forgotten():
+def test_gradients_are_reset_at_every_step():
     model = Linear(1, 1, Random(0), bias=False)
     start = model.weight.data[0]
     train(model, lambda step: (model.weight * full((1, 1), 1.0)).sum(), SGD(model.parameters().values(), 1.0), 3)
