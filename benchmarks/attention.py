@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shared.attention import Mask, attention, packed_segments
+from shared.attention.inputs import AttentionInputs
 from shared.attention.mask import FULL_ATTENTION
 from shared.attention.naive import attention_naive
 from shared.cli import command_line
@@ -130,7 +131,7 @@ def _check_one(dtype: torch.dtype, head_dim: int, mask: Mask, worst: float) -> N
         for heads in (4, 2, 2)
     )
     exact = [x.detach().double().requires_grad_() for x in (q, k, v)]
-    expected = attention_naive(*exact, mask, scale=head_dim**-0.5)[0]
+    expected = attention_naive(AttentionInputs(*exact, mask, scale=head_dim**-0.5))[0]
     with patch.dict("os.environ", ATTENTION_BACKEND="triton"):
         out = attention(q, k, v, mask)
     grad = torch.randn_like(out)

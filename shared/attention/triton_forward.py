@@ -1,8 +1,8 @@
-"""The forward kernel: softmax(q kᵀ) v over one block of keys after another, never holding a whole row of scores.
+"""The forward kernel: softmax(q kᵀ) v over one block of keys after another, never storing a whole row of scores.
 
-One program owns a block of queries. For each block of keys it computes a tile of scores, turns it into weights with
-the largest score met so far as reference, and adds the weighted values to a running sum; when a larger score turns
-up, what has been summed is scaled down (online softmax: arXiv:1805.02867; as attention: arXiv:2205.14135, 2307.08691).
+One program owns a block of queries. For each block of keys it computes a tile of scores, exponentiates them relative
+to the largest score so far, and adds the weighted values to an accumulator. When a larger score appears, the
+accumulator is scaled down (online softmax: arXiv:1805.02867; as attention: arXiv:2205.14135, 2307.08691).
 """
 
 import torch
@@ -10,165 +10,166 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from shared.attention.mask import Mask
-from shared.attention.triton_blocks import blocks_to_visit, full_block, partial_block, plan
-from shared.attention.triton_mask import across, down, read_tokens, tokens_of, visible
-from shared.attention.triton_tiles import ALIGNED, Reach, Rows, Scores, Shape, empty_rows, tiles
+from shared.attention.inputs import AttentionInputs
+from shared.attention.triton_blocks import Problem, blocks_to_visit, full_block, partial_block, plan_visits
+from shared.attention.triton_launch import ALIGNMENT, InputRows, Rows, Shape, empty_rows, tiles
+from shared.attention.triton_mask import as_columns, as_rows, load_tokens, visible
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
-NOTHING = tl.constexpr(float("-inf"))
+MINUS_INFINITY = tl.constexpr(float("-inf"))
 
 
-def forward(
-    q: Tensor, k: Tensor, v: Tensor, mask: Mask, *, scale: float, softcap: float | None
-) -> tuple[Tensor, Tensor]:
-    """Output [batch, heads, q_len, value_dim] and log-sum-exp [batch, heads, q_len] in float32, natural logarithm.
-
-    q [batch, heads, q_len, head_dim], k [batch, kv_heads, k_len, head_dim], v [batch, kv_heads, k_len, value_dim].
-    """
+def forward(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
+    """Return the output [batch, heads, q_len, value_dim] and the natural log-sum-exp [batch, heads, q_len] (float32)."""
+    q, v, k_len = inputs.q, inputs.v, inputs.k.shape[2]
     batch, heads, q_len = q.shape[:3]
-    kv_heads, k_len = k.shape[1:3]
     out, lse = empty_results(q, v)
     if out.numel() == 0:
         return out, lse
     tile = tiles("forward", q, v)
-    blocks = blocks_to_visit(mask, q_len, k_len, tile.block_q, tile.block_k, owner="queries")
+    blocks = blocks_to_visit(inputs.mask, q_len, k_len, tile.block_q, tile.block_k, owner="queries")
     forward_kernel[(triton.cdiv(q_len, tile.block_q) * batch * heads,)](
-        *(Rows.of(x) for x in (q, k, v, out)),
+        InputRows.of(inputs),
+        Rows.of(out),
         lse,
-        *tokens_of(mask, q_len, k_len),
-        blocks,
-        Reach.of(mask),
-        Scores.of(scale, softcap),
-        heads,
-        heads // kv_heads,
-        SHAPE=Shape.of(q, v, mask, tile.block_q, tile.block_k),
+        Problem.of(inputs, blocks),
+        SHAPE=Shape.of(inputs, tile.block_q, tile.block_k),
         **tile.options,
     )
     return out, lse
 
 
 def empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for the output and the log-sum-exp."""
-    out = empty_rows(*q.shape[:3], v.shape[3], like=q)
+    """Allocate the output and the log-sum-exp."""
+    batch, heads, q_len = q.shape[:3]
+    out = empty_rows(batch, heads, q_len, v.shape[3], like=q)
     return out, torch.empty(q.shape[:3], dtype=torch.float32, device=q.device)
 
 
 @triton.jit
-def forward_kernel(q, k, v, out, lse, queries, keys, blocks, reach, scores, heads, group, SHAPE: tl.constexpr):
-    # The last queries of a causal mask see most: they start first, so that short rows fill the gaps at the end.
-    q_blocks = tl.cdiv(queries.length, SHAPE.BLOCK_Q)
+def forward_kernel(inputs, out, lse, problem, SHAPE: tl.constexpr):
+    # The last queries of a causal mask attend to most keys: they start first, so that short rows fill gaps at the end.
+    q_len, heads = problem.queries.length, problem.heads
+    q_blocks = tl.cdiv(q_len, SHAPE.BLOCK_Q)
     block_q = q_blocks - 1 - tl.program_id(0) % q_blocks
     row, head = tl.program_id(0) // q_blocks // heads, tl.program_id(0) // q_blocks % heads
-    k, v = head_of(k, row, head // group), head_of(v, row, head // group)
+    kv_head = head // problem.group
+    keys_and_values = head_of(inputs.k, row, kv_head), head_of(inputs.v, row, kv_head)
 
     start = block_q * SHAPE.BLOCK_Q
     index = start + tl.arange(0, SHAPE.BLOCK_Q)
-    query = load_rows(head_of(q, row, head), start, queries.length, SHAPE.BLOCK_Q, SHAPE.HEAD_DIM, SHAPE.WIDTH, True)
-    own = read_tokens(queries, row, index)
-    summed, total, peak = nothing_yet(SHAPE.BLOCK_Q, SHAPE.VALUE_WIDTH)
+    query = load_rows(head_of(inputs.q, row, head), start, q_len, SHAPE.BLOCK_Q, SHAPE.HEAD_DIM, SHAPE.WIDTH, True)
+    query_tokens = load_tokens(problem.queries, row, index)
+    accumulator, total, peak = empty_softmax(SHAPE.BLOCK_Q, SHAPE.VALUE_WIDTH)
 
-    last = tl.minimum(start + SHAPE.BLOCK_Q, queries.length) - 1
-    walk = plan(blocks, row, block_q, start, last, reach.behind, reach.ahead, keys.length, SHAPE.BLOCK_K)
-    for number in range(walk.full):
-        block = full_block(blocks, walk, number)
-        summed, total, peak = attend(
-            summed, total, peak, query, own, k, v, keys, row, block, reach.window, scores, SHAPE, False
+    last = tl.minimum(start + SHAPE.BLOCK_Q, q_len) - 1
+    reach = (problem.reach.behind, problem.reach.ahead)
+    plan = plan_visits(problem.blocks, row, block_q, (start, last), reach, problem.keys.length, SHAPE.BLOCK_K)
+    for number in range(plan.full):
+        place = (row, full_block(problem.blocks, plan, number))
+        accumulator, total, peak = attend(
+            (accumulator, total, peak), (query, query_tokens), keys_and_values, problem, place, SHAPE, False
         )
-    for number in range(walk.partial):
-        block = partial_block(blocks, walk, number)
-        summed, total, peak = attend(
-            summed, total, peak, query, own, k, v, keys, row, block, reach.window, scores, SHAPE, True
+    for number in range(plan.partial):
+        place = (row, partial_block(problem.blocks, plan, number))
+        accumulator, total, peak = attend(
+            (accumulator, total, peak), (query, query_tokens), keys_and_values, problem, place, SHAPE, True
         )
 
-    output, log_sum = finish(summed, total, peak)
-    store_rows(
-        head_of(out, row, head), output, start, queries.length, SHAPE.BLOCK_Q, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH
+    output, log_sum = normalize(accumulator, total, peak)
+    store_rows(head_of(out, row, head), output, start, q_len, SHAPE.BLOCK_Q, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH)
+    lse += (row * heads + head).to(tl.int64) * q_len
+    tl.store(lse + index, log_sum, mask=index < q_len)
+
+
+@triton.jit
+def empty_softmax(ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return the state before the first block: accumulated values, sum of weights, largest score."""
+    return (
+        tl.zeros([ROWS, WIDTH], tl.float32),
+        tl.zeros([ROWS], tl.float32),
+        tl.full([ROWS], MINUS_INFINITY, tl.float32),
     )
-    lse += (row * heads + head).to(tl.int64) * queries.length
-    tl.store(lse + index, log_sum, mask=index < queries.length)
 
 
 @triton.jit
-def nothing_yet(ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Before the first block: no weighted values, no weights, no score."""
-    return tl.zeros([ROWS, WIDTH], tl.float32), tl.zeros([ROWS], tl.float32), tl.full([ROWS], NOTHING, tl.float32)
+def attend(state, queries, keys_and_values, problem, place, SHAPE: tl.constexpr, MASKED: tl.constexpr):
+    """Add one block of keys to the state: accumulated values, sum of weights, largest score (base 2).
 
-
-@triton.jit
-def attend(
-    summed, total, peak, query, own, k, v, keys, row, block, window, scores, SHAPE: tl.constexpr, MASKED: tl.constexpr
-):  # fmt: skip
-    """Take one block of keys into the running sum: weighted values, sum of weights, largest score (base 2)."""
-    start = block * SHAPE.BLOCK_K
-    key = load_rows(k, start, keys.length, SHAPE.BLOCK_K, SHAPE.HEAD_DIM, SHAPE.WIDTH, MASKED)
+    `queries` are (vectors, tokens), `place` is (batch row, block of keys).
+    """
+    accumulator, total, peak = state
+    query, query_tokens = queries
+    k, v = keys_and_values
+    row, block = place
+    start, k_len, scores = block * SHAPE.BLOCK_K, problem.keys.length, problem.scores
+    key = load_rows(k, start, k_len, SHAPE.BLOCK_K, SHAPE.HEAD_DIM, SHAPE.WIDTH, MASKED)
     score = tl.dot(query, tl.trans(key), input_precision=SHAPE.PRECISION)
-    if scores.squash is not None:
-        score = tanh(score * scores.squash)
+    if scores.inner is not None:
+        score = tanh(score * scores.inner)
     if MASKED:
-        theirs = read_tokens(keys, row, start + tl.arange(0, SHAPE.BLOCK_K))
-        score = tl.where(visible(down(own), across(theirs), window, SHAPE.CAUSAL), score, NOTHING)
-    new_peak = tl.maximum(peak, tl.max(score, 1) * scores.sharpness)
-    # A row that has seen nothing so far has a peak of −∞, and −∞ − (−∞) is no number.
-    reference = tl.where(new_peak == NOTHING, 0.0, new_peak) if MASKED else new_peak
-    weight = tl.exp2(score * scores.sharpness - reference[:, None])
+        key_tokens = load_tokens(problem.keys, row, start + tl.arange(0, SHAPE.BLOCK_K))
+        pairs = visible(as_rows(query_tokens), as_columns(key_tokens), problem.reach.window, SHAPE.CAUSAL)
+        score = tl.where(pairs, score, MINUS_INFINITY)
+    new_peak = tl.maximum(peak, tl.max(score, 1) * scores.outer)
+    # A row without a visible key so far has a peak of −∞, and −∞ − (−∞) is not a number.
+    reference = tl.where(new_peak == MINUS_INFINITY, 0.0, new_peak) if MASKED else new_peak
+    weight = tl.exp2(score * scores.outer - reference[:, None])
     shrink = tl.exp2(peak - reference)
     total = total * shrink + tl.sum(weight, 1)
-    value = load_rows(v, start, keys.length, SHAPE.BLOCK_K, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, MASKED)
-    summed = tl.dot(weight.to(value.dtype), value, summed * shrink[:, None], input_precision=SHAPE.PRECISION)
-    return summed, total, new_peak
+    value = load_rows(v, start, k_len, SHAPE.BLOCK_K, SHAPE.VALUE_DIM, SHAPE.VALUE_WIDTH, MASKED)
+    accumulator = tl.dot(weight.to(value.dtype), value, accumulator * shrink[:, None], input_precision=SHAPE.PRECISION)
+    return accumulator, total, new_peak
 
 
 @triton.jit
-def finish(summed, total, peak):
-    """The mean that the weights make, and the natural log of their sum; zeros and −∞ for a row that saw nothing."""
-    saw = total > 0
-    divisor = tl.where(saw, total, 1.0)
-    log_sum = tl.where(saw, (peak + tl.log2(divisor)) * LN_2, NOTHING)
-    return summed / divisor[:, None], log_sum
+def normalize(accumulator, total, peak):
+    """Return the weighted mean and the natural log of the weights' sum; zeros and −∞ for a row without visible keys."""
+    nonempty = total > 0
+    divisor = tl.where(nonempty, total, 1.0)
+    log_sum = tl.where(nonempty, (peak + tl.log2(divisor)) * LN_2, MINUS_INFINITY)
+    return accumulator / divisor[:, None], log_sum
 
 
 @triton.jit
 def tanh(x):
-    """tanh by the one exponential that the hardware has: 1 − 2 / (1 + e²ˣ), right at both ends too."""
+    """Compute tanh from the hardware's one exponential: 1 − 2 / (1 + e²ˣ), which is exact at both ends too."""
     return 1.0 - 2.0 / (1.0 + tl.exp2(x * (2.0 * LOG2_E)))
 
 
 @triton.jit
 def head_of(x, row, head):
-    """One head of one row of the batch; found in 64 bits, since a long batch has more than 2³¹ numbers."""
-    offset = row.to(tl.int64) * x.batch + head.to(tl.int64) * x.head
-    return Rows(x.first + tl.multiple_of(offset, ALIGNED), x.batch, x.head, x.row)
+    """Return one head of one batch row; the offset has 64 bits, since a long batch has more than 2³¹ elements."""
+    offset = row.to(tl.int64) * x.batch_stride + head.to(tl.int64) * x.head_stride
+    return Rows(x.pointer + tl.multiple_of(offset, ALIGNMENT), x.batch_stride, x.head_stride, x.token_stride)
 
 
 @triton.jit
-def places(x, start, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Where ROWS vectors lie; the hints let eight numbers of a vector be moved at once."""
+def row_pointers(x, start, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return pointers to ROWS vectors; the hints let eight elements of a vector be copied at once."""
     rows, columns = tl.arange(0, ROWS), tl.arange(0, WIDTH)
-    first = x.first + tl.multiple_of(start.to(tl.int64) * x.row, ALIGNED)
-    return first + tl.multiple_of(rows[:, None] * x.row + columns[None, :], [1, ALIGNED]), rows, columns
+    first = x.pointer + tl.multiple_of(start.to(tl.int64) * x.token_stride, ALIGNMENT)
+    return first + tl.multiple_of(rows[:, None] * x.token_stride + columns[None, :], [1, ALIGNMENT]), rows, columns
 
 
 @triton.jit
-def load_rows(
-    x, start, length, ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, RAGGED: tl.constexpr
-):  # fmt: skip
-    """ROWS vectors of DIM numbers from `start` on; zeros up to WIDTH, and past the end of the sequence if RAGGED."""
-    at, rows, columns = places(x, start, ROWS, WIDTH)
+def load_rows(x, start, length, ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr, RAGGED: tl.constexpr):
+    """Load ROWS vectors of DIM elements from `start`, padded with zeros to WIDTH, and past the end if RAGGED."""
+    pointers, rows, columns = row_pointers(x, start, ROWS, WIDTH)
     if RAGGED and WIDTH != DIM:
-        return tl.load(at, mask=(start + rows < length)[:, None] & (columns < DIM)[None, :], other=0.0)
+        return tl.load(pointers, mask=(start + rows < length)[:, None] & (columns < DIM)[None, :], other=0.0)
     elif RAGGED:
-        return tl.load(at, mask=(start + rows < length)[:, None], other=0.0)
+        return tl.load(pointers, mask=(start + rows < length)[:, None], other=0.0)
     elif WIDTH != DIM:
-        return tl.load(at, mask=(columns < DIM)[None, :], other=0.0)
+        return tl.load(pointers, mask=(columns < DIM)[None, :], other=0.0)
     else:
-        return tl.load(at)
+        return tl.load(pointers)
 
 
 @triton.jit
-def store_rows(x, numbers, start, length, ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
-    """Write ROWS vectors, without their padding and without what lies past the end."""
-    at, rows, columns = places(x, start, ROWS, WIDTH)
+def store_rows(x, values, start, length, ROWS: tl.constexpr, DIM: tl.constexpr, WIDTH: tl.constexpr):
+    """Store ROWS vectors, without their padding and without those past the end."""
+    pointers, rows, columns = row_pointers(x, start, ROWS, WIDTH)
     inside = (start + rows < length)[:, None] & (columns < DIM)[None, :]
-    tl.store(at, numbers.to(x.first.dtype.element_ty), mask=inside)
+    tl.store(pointers, values.to(x.pointer.dtype.element_ty), mask=inside)

@@ -1,6 +1,7 @@
 """Multi-head attention with its linear layers: the part of a block in which tokens exchange information."""
 
 from collections.abc import Callable
+from typing import cast
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -79,7 +80,7 @@ class Attention(nn.Module):
         values = self._split_heads(self.value(x if context is None else context), self.kv_heads)
         if cache is not None:
             keys, values = cache.extend(keys, values)
-        gathered = attention(queries, keys, values, mask, bias=bias)
+        gathered = cast(Tensor, attention(queries, keys, values, mask, bias=bias))
         return self.output(gathered.transpose(1, 2).flatten(2))
 
     def weights(

@@ -1,16 +1,16 @@
-"""Who computes, what is refused and how it is said; and half precision."""
+"""The choice of the backend, refused arguments and their messages, and 16-bit dtypes."""
 
 import jaxtyping
 import pytest
 import torch
 
-from shared.attention import Mask, attention, attention_backward, packed_segments
+from shared.attention import Mask, OutputGradient, attention, attention_backward, packed_segments
 from shared.attention.dispatch import choose_backend
 
 
 @pytest.fixture
 def untyped():
-    """Users get our errors, not the shape checker's."""
+    """Disable the shape checker, so that our own errors are raised, as users see them."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
@@ -20,7 +20,7 @@ def _random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(*shape).to(dtype)
 
 
-def test_sdpa_is_picked_on_the_cpu_and_any_can_be_forced(monkeypatch):
+def test_sdpa_is_chosen_on_the_cpu_and_any_backend_can_be_forced(monkeypatch):
     q = _random(1, 1, 2, 4)
     monkeypatch.delenv("ATTENTION_BACKEND", raising=False)
     assert choose_backend(q, q, q) == "sdpa"
@@ -28,7 +28,7 @@ def test_sdpa_is_picked_on_the_cpu_and_any_can_be_forced(monkeypatch):
         monkeypatch.setenv("ATTENTION_BACKEND", name)
         assert choose_backend(q, q, q) == name
     monkeypatch.setenv("ATTENTION_BACKEND", "triton")
-    with pytest.raises(ValueError, match="tensors are on cpu and its kernels run on CUDA alone; unset it"):
+    with pytest.raises(ValueError, match="tensors are on cpu and its kernels run on CUDA only; unset it"):
         attention(q, q, q)
     monkeypatch.setenv("ATTENTION_BACKEND", "flash")
     with pytest.raises(ValueError, match="'flash'; expected one of naive, sdpa, triton"):
@@ -36,7 +36,7 @@ def test_sdpa_is_picked_on_the_cpu_and_any_can_be_forced(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("shapes", "said"),
+    ("shapes", "message"),
     [
         (
             ((2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)),
@@ -48,15 +48,15 @@ def test_sdpa_is_picked_on_the_cpu_and_any_can_be_forced(monkeypatch):
         (((1, 3, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)), r"3 query heads can't share 2 key heads evenly"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(untyped, shapes, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_shapes_are_named(untyped, shapes, message):
+    with pytest.raises(ValueError, match=message):
         attention(*(_random(*shape) for shape in shapes))
 
 
 @pytest.mark.parametrize(
-    ("mask", "said"),
+    ("mask", "message"),
     [
-        (lambda: Mask(window=0), "window is 0.*at least 1"),
+        (lambda: Mask(window=0), "window is 0; expected at least 1"),
         (lambda: Mask(segment_k=torch.zeros(1, 3).long()), r"mask.segment_k has shape \[1, 3\]; expected \[2, 5\], or \[1, 5\]"),
         (lambda: Mask(position_q=torch.zeros(3, 4).long()), r"mask.position_q has shape \[3, 4\]; expected \[2, 4\], or \[1, 4\]"),
         (lambda: Mask(span_q=torch.zeros(4).long()), r"mask.span_q has shape \[4\]; expected \[2, 4\]"),
@@ -64,24 +64,24 @@ def test_shapes_that_do_not_fit_are_named(untyped, shapes, said):
         (lambda: Mask(segment_q=torch.zeros(1, 4, device="meta").long()), r"on meta and the queries are on cpu.*mask.to\('cpu'\)"),
     ],
 )  # fmt: skip
-def test_masks_that_do_not_fit_are_named(untyped, mask, said):
-    with pytest.raises(ValueError, match=said):
+def test_wrong_masks_are_named(untyped, mask, message):
+    with pytest.raises(ValueError, match=message):
         attention(_random(2, 1, 4, 8), _random(2, 1, 5, 8), _random(2, 1, 5, 8), mask())
 
 
-def test_types_biases_and_saved_tensors_that_do_not_fit_are_named(untyped):
+def test_wrong_dtypes_biases_and_outputs_are_named(untyped):
     q, k = _random(1, 2, 3, 4), _random(1, 2, 5, 4)
-    with pytest.raises(ValueError, match=r"one floating-point type; got torch.float32, torch.bfloat16, torch.float32"):
+    with pytest.raises(ValueError, match=r"one floating-point dtype; got torch.float32, torch.bfloat16, torch.float32"):
         attention(q, k.bfloat16(), k)
     with pytest.raises(ValueError, match=r"bias has shape \[1, 2, 5, 3\]; expected \[1, 2, 3, 5\]"):
         attention(q, k, k, bias=_random(1, 2, 5, 3))
     with pytest.raises(ValueError, match=r"lse has shape \[1, 2, 5\]; expected \[1, 2, 3\]"):
-        attention_backward(q, k, k, q, _random(1, 2, 5), q)
+        attention_backward(q, k, k, OutputGradient(q, _random(1, 2, 5), q))
 
 
 @pytest.mark.parametrize("settings", [{}, {"softcap": 2.0}, {"return_lse": True}])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_comes_near_the_oracle(monkeypatch, dtype, settings):
+def test_16_bit_results_are_close_to_the_oracle(monkeypatch, dtype, settings):
     q, k, v = (_random(2, 2, 9, 16, dtype=dtype) for _ in range(3))
     mask = Mask(causal=True, segment_q=packed_segments([4, 5]), segment_k=packed_segments([4, 5]))
     results = []
@@ -105,8 +105,8 @@ def test_autocast_does_not_round_the_scores(settings):
     torch.testing.assert_close(actual, expected)
 
 
-def test_a_segment_whose_keys_lie_apart_is_still_exact(monkeypatch):
-    """0 1 0 is no slice: the dense mask serves; and the same for keys that no query asks for."""
+def test_a_segment_of_scattered_keys_is_exact(monkeypatch):
+    """Segments 0 1 0 are no slice, so the dense mask is used; so it is for keys that no query attends to."""
     q, k, v = (_random(1, 1, 64, 8, dtype=torch.float64) for _ in range(3))
     scattered = torch.arange(64)[None] % 3 - 1
     results = []

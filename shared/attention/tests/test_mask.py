@@ -1,4 +1,4 @@
-"""The mask algebra, drawn: every pattern that the course needs, as a table one can check by eye."""
+"""The mask algebra, drawn: every pattern of the course as a table that is easy to check."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def _drawn(mask: Mask, q_len: int, k_len: int) -> list[str]:
     """Rows are queries, columns keys; # is visible."""
     visible = mask.visible(q_len, k_len)
     assert visible.shape[0] == 1
-    return ["".join("#" if seen else "." for seen in row) for row in visible[0].tolist()]
+    return ["".join("#" if pair else "." for pair in row) for row in visible[0].tolist()]
 
 
 def test_everything_is_visible_by_default():
@@ -32,13 +32,13 @@ def test_decoding_at_the_end_of_a_cache():
     assert _drawn(Mask(causal=True, position_q=_row(3, 4)), 2, 5) == ["####.", "#####"]
 
 
-def test_window_reaches_both_ways_and_with_causal_only_back():
+def test_window_reaches_both_ways_and_with_causal_only_backwards():
     assert _drawn(Mask(window=2), 4, 4) == ["##..", "###.", ".###", "..##"]
     assert _drawn(Mask(causal=True, window=2), 4, 4) == ["#...", "##..", ".##.", "..##"]
     assert _drawn(Mask(window=1), 3, 3) == ["#..", ".#.", "..#"]
 
 
-def test_packed_segments_see_themselves_and_padding_sees_nothing():
+def test_packed_segments_attend_to_themselves_and_padding_to_nothing():
     segments = packed_segments([2, 3], total=6)
     assert _drawn(Mask(segment_q=segments, segment_k=segments), 6, 6) == [
         "##....",
@@ -64,7 +64,7 @@ def test_prefix_lm_is_a_span_over_the_prefix():
 
 
 def test_image_spans_among_text():
-    """Transfusion: text is causal, each image sees itself both ways and what came before."""
+    """Transfusion: text is causal; each image attends to itself in both directions and to what came before."""
     spans = _row(-1, 0, 0, -1, 1, 1)
     assert _drawn(Mask(causal=True, span_q=spans, span_k=spans), 6, 6) == [
         "#.....",
@@ -97,8 +97,8 @@ def test_the_three_masks_of_the_q_former():
     ]
 
 
-def test_flamingos_text_looks_at_its_latest_image():
-    """Text: one token before any image, two after image 0, one after image 1; two latents an image."""
+def test_flamingos_text_attends_to_its_latest_image():
+    """Text: one token before any image, two after image 0, one after image 1; two latents per image."""
     mask = Mask(segment_q=_row(-1, 0, 0, 1), segment_k=_row(0, 0, 1, 1))
     assert _drawn(mask, 4, 4) == ["....", "##..", "##..", "..##"]
 
@@ -110,7 +110,7 @@ def test_ragged_batch():
     assert visible.int().tolist() == [[[1, 1, 1]] * 2, [[1, 0, 0]] * 2]
 
 
-def test_a_block_of_a_ring_is_told_by_positions():
+def test_positions_define_a_block_of_ring_attention():
     """Queries 4…7 against keys 2…5 of one causal sequence."""
     mask = Mask(causal=True, position_q=_row(4, 5, 6, 7), position_k=_row(2, 3, 4, 5))
     assert _drawn(mask, 4, 4) == ["###.", "####", "####", "####"]
@@ -128,17 +128,17 @@ def test_visible_is_the_rule_pair_by_pair(data):
     visible = Mask(causal, window, *(_row(*row) for row in rows)).visible(q_len, k_len)
     for i in range(q_len):
         for j in range(k_len):
-            seen = segment_q[i] == segment_k[j] and segment_k[j] >= 0
+            expected = segment_q[i] == segment_k[j] and segment_k[j] >= 0
             if causal and position_k[j] > position_q[i] and not (span_q[i] == span_k[j] and span_q[i] >= 0):
-                seen = False
+                expected = False
             if window is not None and abs(position_q[i] - position_k[j]) >= window:
-                seen = False
-            assert visible[0, i, j].item() == seen
+                expected = False
+            assert visible[0, i, j].item() == expected
 
 
 def test_lengths_become_segments():
     assert packed_segments([3, 2]).tolist() == [[0, 0, 0, 1, 1]]
-    with pytest.raises(ValueError, match=r"add up to 5, more than the 4 places"):
+    with pytest.raises(ValueError, match=r"add up to 5, more than the total of 4"):
         packed_segments([3, 2], total=4)
     with pytest.raises(ValueError, match=r"a row of 3 tokens does not fit into 2"):
         padded_segments([3, 1], longest=2)

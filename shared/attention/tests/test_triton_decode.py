@@ -1,4 +1,4 @@
-"""Decoding: the keys of a cache split among programs, against the float64 oracle."""
+"""Decoding kernels: the keys of a cache split among programs, against the float64 oracle."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.attention import Mask, attention, triton_decode
+from shared.attention.inputs import AttentionInputs
 from shared.attention.naive import attention_naive
 from shared.attention.tests.triton_cases import (
     DEVICE,
@@ -26,8 +27,9 @@ __all__ = ["only_triton", "poisoned"]
 
 
 def compare_decoding(q, k, v, mask, *, softcap=None, splits=None):
-    out, lse = triton_decode.decode(q, k, v, mask, scale=0.3, softcap=softcap, splits=splits)
-    expected, expected_lse = attention_naive(q.double(), k.double(), v.double(), mask, scale=0.3, softcap=softcap)
+    out, lse = triton_decode.decode(AttentionInputs(q, k, v, mask, 0.3, softcap), splits)
+    exact = AttentionInputs(q.double(), k.double(), v.double(), mask, 0.3, softcap)
+    expected, expected_lse = attention_naive(exact)
     tolerance = TOLERANCE[q.dtype]
     torch.testing.assert_close(out.double(), expected, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(lse.double(), expected_lse, atol=min(tolerance, 5e-4), rtol=min(tolerance, 5e-4))
@@ -37,7 +39,7 @@ def compare_decoding(q, k, v, mask, *, softcap=None, splits=None):
 @settings(max_examples=12 if INTERPRETED else 60, deadline=None, derandomize=True)
 @given(problem=problems(), splits=st.sampled_from([1, 2, 3, 5]))
 def test_random_mixtures(problem, splits):
-    """Keys take the place of a cache, and no more queries are left than a tile holds."""
+    """The keys are the cache, and only as many queries remain as fit into a tile."""
     (q, k, v, mask), softcap = problem
     few = 6
     q = q[:, :, :few]
@@ -48,19 +50,19 @@ def test_random_mixtures(problem, splits):
 @pytest.mark.parametrize("filled", [1, 16, 70])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_token_against_a_preallocated_cache(filled, dtype):
-    """What lies behind the newest token is seen by nobody, whatever stands there; group and rows of the batch apart."""
+    """Slots behind the newest token are never visible, whatever they contain; each batch row has its own length."""
     filled = filled * UNIT
     q = framed(2, 6, 1, 16, dtype=dtype)
     k, v = (framed(2, 2, 90 * UNIT, 16, dtype=dtype) for _ in range(2))
-    # Each row of the batch has its own length: the second is one token shorter, if it can be.
+    # Each row of the batch has its own length: the second is one token shorter, where possible.
     newest = torch.tensor([[filled - 1], [max(filled - 2, 0)]], device=DEVICE)
     compare_decoding(q, k, v, Mask(causal=True, position_q=newest), splits=4)
-    # Blocks that hold nothing to see are not read at all: NaN in them does no harm.
+    # Blocks without visible keys are not read: NaN in them has no effect.
     edge = -(-filled // 128) * 128 if not INTERPRETED else -(-filled // 16) * 16
     dirty = [x.clone() for x in (k, v)]
     for x in dirty:
         x[:, :, edge:] = torch.nan
-    out, _ = triton_decode.decode(q, *dirty, Mask(causal=True, position_q=newest), scale=0.3, softcap=None, splits=4)
+    out, _ = triton_decode.decode(AttentionInputs(q, *dirty, Mask(causal=True, position_q=newest), 0.3), 4)
     assert out.isfinite().all()
 
 
@@ -71,15 +73,15 @@ def test_counted_keys_and_queries_need_no_lists():
         compare_decoding(q, k, v, mask, splits=3)
 
 
-def test_attention_takes_this_way_for_few_queries_and_many_keys_and_gradients_follow(monkeypatch):
-    taken = []
+def test_attention_decodes_few_queries_against_many_keys_with_gradients(monkeypatch):
+    decoded = []
     decode = triton_decode.decode
-    monkeypatch.setattr(triton_decode, "decode", lambda *a, **k: taken.append(a[1].shape[2]) or decode(*a, **k))
+    monkeypatch.setattr(triton_decode, "decode", lambda inputs: decoded.append(inputs.k.shape[2]) or decode(inputs))
     q = framed(1, 2, 4, 16, dtype=torch.float32)
     k, v = (framed(1, 1, 512, 16, dtype=torch.float32) for _ in range(2))
     window = Mask(causal=True, window=30, position_q=torch.arange(200, 204, device=DEVICE)[None])
     compare(q, k, v, window)
-    assert taken == [512]
+    assert decoded == [512]
     attention(q, k[:, :, :64], v[:, :, :64])
     attention(framed(1, 2, 40, 16, dtype=torch.float32), k, v, window := Mask(window=3))
-    assert taken == [512]
+    assert decoded == [512]

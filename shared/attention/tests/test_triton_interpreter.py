@@ -1,6 +1,6 @@
-"""Runs the kernels' tests on machines without a GPU: in Triton's interpreter, in a process of its own.
+"""Run the kernels' tests on machines without a GPU: in Triton's interpreter, in a separate process.
 
-The interpreter has to be asked for before Triton is imported, and would then rule every other test of that process.
+The interpreter must be enabled before Triton is imported, and would then apply to every other test of the process.
 """
 
 import os
@@ -15,16 +15,16 @@ pytest.importorskip("triton")
 
 @pytest.mark.timeout(600)
 def test_in_the_interpreter():
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    here = Path(__file__).parent
-    others = [file for file in sorted(here.glob("test_triton_*.py")) if file.name != Path(__file__).name]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    folder = Path(__file__).parent
+    others = [file for file in sorted(folder.glob("test_triton_*.py")) if file.name != Path(__file__).name]
     files = [file.name for file in others if "need_a_device()" in file.read_text(encoding="utf-8")]
     assert len(files) >= 4
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *files],
-        cwd=here,
-        # Compiled programs, which are among the tests, don't go with checks of shapes.
-        env=ours | {"TRITON_INTERPRET": "1", "JAXTYPING_DISABLE": "1"},
+        cwd=folder,
+        # Compiled programs, which are among the tests, don't work with the shape checker.
+        env=environment | {"TRITON_INTERPRET": "1", "JAXTYPING_DISABLE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -43,8 +43,8 @@ def test_random_mixtures(problem):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_number_type(dtype):
-    """With a softcap, in a mask that has full, partial and empty tiles."""
+def test_every_dtype(dtype):
+    """A softcap, and a mask with full, partial and empty tiles."""
     q, k, v = (framed(1, 1, 37 * UNIT, 16, dtype=dtype, spread=2.0) for _ in range(3))
     compare(q, k, v, Mask(causal=True, window=30 * UNIT), softcap=2.0, scale=0.5)
 
@@ -57,14 +57,14 @@ def test_heads_of_any_width(head_dim, value_dim):
     compare(q, k, framed(1, 1, 18 * UNIT, value_dim, dtype=torch.float32), Mask(), scale=head_dim**-0.5)
 
 
-@pytest.mark.filterwarnings("ignore:overflow encountered in exp2")  # of what the mask hides in the backward pass
+@pytest.mark.filterwarnings("ignore:overflow encountered in exp2")  # of masked scores in the backward pass
 @pytest.mark.parametrize(("dtype", "steepness"), [(torch.float32, 3), (torch.float16, 8)])
 def test_scores_far_from_zero_do_not_overflow(dtype, steepness):
-    """Scores of hundreds, falling and rising from block to block: no reference but the largest of them will do."""
+    """Scores of hundreds, falling and rising from block to block: only their maximum works as reference."""
     q, k, v = (framed(1, 1, 40 * UNIT, 16, dtype=dtype) for _ in range(3))
-    slope = torch.linspace(-steepness, steepness, 40 * UNIT, device=DEVICE, dtype=dtype)[:, None]
+    ramp = torch.linspace(-steepness, steepness, 40 * UNIT, device=DEVICE, dtype=dtype)[:, None]
     for sign in (1, -1):
-        compare(q * 0 + 5, k * 0.01 + sign * slope, v, Mask(causal=True), scale=1.0)
+        compare(q * 0 + 5, k * 0.01 + sign * ramp, v, Mask(causal=True), scale=1.0)
 
 
 def _window(batch, head, i, j):
@@ -86,10 +86,10 @@ def _prefix(batch, head, i, j):
     ids=["window", "prefix", "softcap"],
 )  # fmt: skip
 def test_flex_attention_agrees(monkeypatch, mask, rule, softcap):
-    """A second oracle, written by other hands, for what it can express."""
+    """A second, independent oracle for the masks that it can express."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    monkeypatch.undo()  # it traces itself, with tensors that have no memory to poison
+    monkeypatch.undo()  # it traces with tensors without memory, which can't be poisoned
     monkeypatch.setenv("ATTENTION_BACKEND", "triton")
     q = framed(1, 2, 40, 16, dtype=torch.float32)
     k, v = (framed(1, 1, 40, 16, dtype=torch.float32) for _ in range(2))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from shared.attention import Mask, attention
+from shared.attention.inputs import AttentionInputs
 from shared.attention.naive import attention_naive
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -35,8 +36,8 @@ def need_a_device() -> list:
 
 
 def _search_once() -> None:
-    """Halve the time of the interpreter: it searches all of Triton's language for what to replace, at every call of
-    one kernel by another, where the launch has already done so."""
+    """Halve the interpreter's time: at every nested kernel call it searches all of Triton's language for functions to
+    replace, which the launch has already done."""
     import triton.language as tl
     from triton.runtime import interpreter
 
@@ -52,14 +53,13 @@ def _search_once() -> None:
 
 @pytest.fixture(autouse=True)
 def only_triton(monkeypatch):
-    """Every call of `attention` goes to the kernels, and fails loudly where they can't serve it."""
+    """Send every call of `attention` to the kernels; it raises where they can't compute it."""
     monkeypatch.setenv("ATTENTION_BACKEND", "triton")
 
 
 @pytest.fixture(autouse=True)
 def poisoned(monkeypatch):
-    """New memory is full of NaN (or −1) and framed by more of it: what is never written shows, and what is
-    written outside shows too."""
+    """Fill new memory with NaN (or −1) and frame it by more: elements never written and writes outside are detected."""
     frames, frame = [], 4096
 
     def poisoned_empty(*shape, dtype=None, device=None, **_):
@@ -84,7 +84,7 @@ def poisoned(monkeypatch):
 
 
 def framed(*shape: int, dtype: torch.dtype, spread: float = 1.0) -> Tensor:
-    """Random numbers in the midst of NaN: [batch, heads, length, dim], stored as [batch, length, heads, dim]."""
+    """Return random numbers framed by NaN: [batch, heads, length, dim], stored as [batch, length, heads, dim]."""
     batch, heads, length, dim = shape
     memory = torch.full((batch, length + 20, heads, dim + 8), torch.nan, dtype=dtype, device=DEVICE)
     memory[:, 4 : 4 + length, :, :dim] = torch.randn(batch, length, heads, dim, device=DEVICE) * spread
@@ -101,12 +101,12 @@ def compare(
     softcap: float | None = None,
     gradients: bool = True,
 ) -> None:
-    """Assert that output, log-sum-exp and, from random gradients of both, those of q, k and v are the oracle's."""
+    """Assert that output, log-sum-exp and the gradients of q, k and v equal the oracle's, for random output gradients."""
     tolerance = TOLERANCE[q.dtype]
     exact = [x.double().detach().requires_grad_(gradients) for x in (q, k, v)]
-    given = [x.detach().requires_grad_(gradients) for x in (q, k, v)]
-    expected, expected_lse = attention_naive(*exact, mask, scale=scale, softcap=softcap)
-    out, lse = attention(*given, mask, scale=scale, softcap=softcap, return_lse=True)
+    tensors = [x.detach().requires_grad_(gradients) for x in (q, k, v)]
+    expected, expected_lse = attention_naive(AttentionInputs(*exact, mask, scale, softcap))
+    out, lse = attention(*tensors, mask, scale=scale, softcap=softcap, return_lse=True)
     assert out.dtype == q.dtype and lse.dtype == torch.float32
     torch.testing.assert_close(out.double(), expected, atol=tolerance, rtol=tolerance)
     lse_tolerance = min(tolerance, 5e-4)
@@ -115,25 +115,25 @@ def compare(
         return
     grad_out, grad_lse = torch.randn_like(out), torch.randn_like(lse)
     expected = torch.autograd.grad([expected, expected_lse], exact, [grad_out.double(), grad_lse.double()])
-    actual = torch.autograd.grad([out, lse], given, [grad_out, grad_lse])
-    for name, mine, right in zip("qkv", actual, expected, strict=True):
-        assert mine.dtype == q.dtype
-        # Gradients sum over many pairs: their rounding is measured against the largest of them.
-        size = max(float(right.abs().max()), 1.0)
-        worst = float((mine.double() - right).abs().nan_to_num(torch.inf).max()) / size
+    actual = torch.autograd.grad([out, lse], tensors, [grad_out, grad_lse])
+    for name, gradient, exact_gradient in zip("qkv", actual, expected, strict=True):
+        assert gradient.dtype == q.dtype
+        # Gradients sum over many pairs: their rounding is measured relative to the largest of them.
+        size = max(float(exact_gradient.abs().max()), 1.0)
+        worst = float((gradient.double() - exact_gradient).abs().nan_to_num(torch.inf).max()) / size
         assert worst < 2 * tolerance, f"gradient of {name} is off by {worst:.2g} of its largest"
 
 
 @st.composite
 def problems(draw):
-    """Everything at once: any mask, ragged lengths, grouped heads, odd widths, softcap, either number type."""
+    """Draw everything at once: any mask, ragged lengths, grouped heads, odd widths, softcap, any dtype."""
     batch, kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     q_len, k_len = draw(st.integers(1, 40 * UNIT)), draw(st.integers(1, 40 * UNIT))
     sides = {side: _tokens(draw, batch, length) for side, length in (("q", q_len), ("k", k_len))}
     mask = Mask(
         causal=draw(st.booleans()),
         window=draw(st.sampled_from([None, None, 1, 5 * UNIT, 17 * UNIT])),
-        **{f"{name}_{side}": tensor for side, given in sides.items() for name, tensor in given.items()},
+        **{f"{name}_{side}": tensor for side, tensors in sides.items() for name, tensor in tensors.items()},
     )
     torch.manual_seed(draw(st.integers(0, 2**16)))
     dtype = draw(st.sampled_from(DTYPES))
@@ -145,7 +145,7 @@ def problems(draw):
 
 
 def _tokens(draw, batch: int, length: int) -> dict[str, Tensor]:
-    """Positions, segments and spans of one side, mostly in runs, each sometimes left out or shared by the batch."""
+    """Draw positions, segments and spans of one side, mostly in runs, each sometimes left out or shared by the batch."""
 
     def integers(low: int, high: int) -> Tensor:
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
@@ -153,37 +153,37 @@ def _tokens(draw, batch: int, length: int) -> dict[str, Tensor]:
         numbers = numbers if draw(st.integers(0, 3)) == 0 else numbers.sort(1).values
         return numbers.to(DEVICE, draw(st.sampled_from([torch.int32, torch.int64])))
 
-    given = {}
+    tensors = {}
     if draw(st.booleans()):
-        given["position"] = integers(0, length)
+        tensors["position"] = integers(0, length)
     if draw(st.booleans()):
-        given["segment"] = integers(-1, 2)
+        tensors["segment"] = integers(-1, 2)
     if draw(st.booleans()):
-        given["span"] = integers(-1, 2)
-    return given
+        tensors["span"] = integers(-1, 2)
+    return tensors
 
 
 def row(*numbers: int) -> Tensor:
-    """One row of a mask's numbers, [1, length × UNIT]: each number stands for a run of UNIT tokens."""
+    """Return one row of a mask's integers, [1, length × UNIT]: each is repeated for UNIT tokens."""
     return torch.tensor(numbers, device=DEVICE).repeat_interleave(UNIT)[None]
 
 
 def runs(*lengths_and_numbers: tuple[int, int]) -> Tensor:
-    """A row of runs: (20, 0), (30, 1) is twenty times 0 and thirty times 1 (each times UNIT)."""
+    """Return a row of runs: (20, 0), (30, 1) is twenty times 0 and thirty times 1 (each times UNIT)."""
     return row(*(number for length, number in lengths_and_numbers for _ in range(length)))
 
 
 def count(start: int, length: int) -> Tensor:
-    """Positions start, start + 1, … of length × UNIT tokens."""
+    """Return the positions start, start + 1, … of length × UNIT tokens."""
     return torch.arange(start * UNIT, (start + length) * UNIT, device=DEVICE)[None]
 
 
 def named_masks() -> dict[str, tuple[Mask, int, int]]:
-    """The masks of the course, with the lengths of queries and keys (in UNITs): README.md draws each of them."""
+    """Return the masks of the course, with the lengths of queries and keys (in UNITs); README.md draws each of them."""
     packed = runs((19, 0), (22, 1), (4, -1))
     documents = torch.cat([runs((7, 0), (33, 1)), runs((40, 0))])
     prefix = runs((21, 0), (19, -1))
-    unlike = torch.cat([prefix, runs((8, 0), (32, -1))])
+    unequal = torch.cat([prefix, runs((8, 0), (32, -1))])
     images = runs((3, -1), (18, 0), (5, -1), (14, 1))
     return {
         "image": (Mask(), 33, 33),
@@ -196,11 +196,11 @@ def named_masks() -> dict[str, tuple[Mask, int, int]]:
         "packed images": (Mask(segment_q=packed, segment_k=packed), 45, 45),
         "packed documents": (Mask(causal=True, segment_q=documents, segment_k=documents), 40, 40),
         "prefix": (Mask(causal=True, span_q=prefix, span_k=prefix), 40, 40),
-        "prefixes of unlike lengths": (Mask(causal=True, span_q=unlike, span_k=unlike), 40, 40),
+        "prefixes of unequal lengths": (Mask(causal=True, span_q=unequal, span_k=unequal), 40, 40),
         "images among text": (Mask(causal=True, span_q=images, span_k=images), 40, 40),
         "ragged batch": (Mask(segment_k=torch.cat([runs((30, 0)), runs((9, 0), (21, -1))])), 20, 30),
         "interleaved": (Mask(segment_q=runs((6, -1), (30, 0), (4, 1)), segment_k=runs((16, 0), (20, 1))), 40, 36),
         "chunked prefill": (Mask(causal=True, position_q=count(20, 20)), 20, 45),
         "a block of a ring": (Mask(causal=True, position_q=count(30, 30), position_k=count(15, 40)), 30, 40),
-        "sees nothing": (Mask(segment_q=runs((20, -1))), 20, 20),
+        "no visible keys": (Mask(segment_q=runs((20, -1))), 20, 20),
     }
