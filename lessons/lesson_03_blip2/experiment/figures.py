@@ -1,6 +1,7 @@
-"""The lesson's figures, drawn from what a run has measured."""
+"""The figures of lesson 3, drawn from the measurements of a run."""
 
 from statistics import fmean
+from typing import Any
 
 import torch
 
@@ -8,29 +9,35 @@ from data.toybox.heldout import TEST_SEED, sample_scenes
 from data.toybox.image import render_images
 from data.toybox.language import is_true
 from data.toybox.tensors import IMAGE_SIZE
-from lessons.lesson_03_blip2.experiment.bridges import OBJECTS
-from lessons.lesson_03_blip2.model import visible
+from lessons.lesson_03_blip2.experiment.evaluate import OBJECTS
+from lessons.lesson_03_blip2.model import TASKS, task_mask_matrix
 from shared import plots
 from shared.course.lesson import Run
 
 CAPTIONS = {
-    "queries": "Where each query looks in the last block that looks, on held-out scenes: the scene, then a map a query.",
-    "answers": "Right answers about held-out combinations, by bridge, at equal steps of the second stage (a dot a seed).",
-    "composition": "Captions that are true: of new scenes whose combinations the bridge has met, and of scenes with one it has not.",
-    "captions": "Captions as the model with both stages writes them: above of new scenes whose combinations it has met, below of held-out ones.",
-    "second_stage": "The second stage's loss: the surprise of the frozen language model at captions and answers.",
-    "masks": "The three masks of one Q-Former: four queries, then four words; row i sees column j.",
+    "queries": "Attention of the queries in the last block with cross-attention, on scenes with unseen combinations: "
+    "the scene, then one map per query.",
+    "answers": "Accuracy on questions about unseen combinations, by connector, at equal steps of the second stage "
+    "(one dot per seed).",
+    "composition": "Correct captions of new scenes with seen and with unseen combinations, by connector.",
+    "captions": "Captions generated after both stages: first row, new scenes with seen combinations; second row, "
+    "unseen combinations.",
+    "second_stage": "Loss of the second stage: the frozen language model's cross-entropy on captions and answers.",
+    "masks": "The three masks of the Q-Former, with four queries and four text tokens: token i (row) attends to "
+    "token j (column).",
 }
-BRIDGES = {
+CONNECTOR_ARMS = {
     "both stages": "both stages",
     "stage 2 alone": "stage 2 alone",
-    "all patches, one matrix": "all patches",
+    "all patches, linear": "all patches",
     "mean of the patches": "mean pooling",
 }
+"""Label in the figures → arm."""
+UPPER_BOUND = "text-only upper bound"
 
 
 def draw(run: Run) -> dict[str, plots.Figure]:
-    """Every figure that the run's arms allow, the first one the lesson's face."""
+    """Return every figure; the first one represents the lesson."""
     return {
         "queries": queries(run),
         "answers": answers(run),
@@ -41,94 +48,96 @@ def draw(run: Run) -> dict[str, plots.Figure]:
     }
 
 
-def trained(run: Run) -> dict[str, str]:
-    """The bridges of this run: what a figure calls each, and its arm."""
-    return {name: arm for name, arm in BRIDGES.items() if arm in run.arms[run.seeds[0]]}
+def trained_connectors(run: Run) -> dict[str, str]:
+    """Return label and arm of the connectors in this run."""
+    return {label: arm for label, arm in CONNECTOR_ARMS.items() if arm in run.arms[run.seeds[0]]}
 
 
-def measured(run: Run, arm: str, name: str) -> list:
-    """One thing that an arm has measured, for every seed."""
+def per_seed(run: Run, arm: str, name: str) -> list[Any]:
+    """Return one measurement of an arm for every seed."""
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
 def queries(run: Run) -> plots.Figure:
-    """The first held-out scenes that were captioned, and each query's look at them."""
+    """Draw the attention maps of every query over the first test scenes."""
     maps = torch.tensor(run.arms[run.seeds[0]]["both stages"]["query_maps"])
     side = round(maps.shape[2] ** 0.5)
     scenes = sample_scenes("test", TEST_SEED, len(maps), OBJECTS)
-    names = [f"query {number + 1}" for number in range(maps.shape[1])]
     return plots.attention_overlay(
-        list(render_images(scenes, IMAGE_SIZE)), maps.unflatten(2, (side, side)), captions=names
+        list(render_images(scenes, IMAGE_SIZE)),
+        maps.unflatten(2, (side, side)),
+        captions=[f"query {number + 1}" for number in range(maps.shape[1])],
     )
 
 
 def answers(run: Run) -> plots.Figure:
-    """Every bridge's answers, beside one who has not looked, and one who was told in words."""
+    """Draw the answer accuracy of every connector, with the blind baseline and the text-only upper bound."""
     return plots.bars_with_intervals(
-        {name: measured(run, arm, "answers") for name, arm in trained(run).items()},
-        x_label="questions about held-out combinations answered rightly",
-        baselines={"blind": fmean(measured(run, "both stages", "answers_blind"))} | in_words(run, "answers"),
+        {label: per_seed(run, arm, "answers") for label, arm in trained_connectors(run).items()},
+        x_label="correct answers about unseen combinations",
+        baselines={"blind": fmean(per_seed(run, "both stages", "answers_blind"))} | upper_bound(run, "answers"),
         highlight="both stages",
         percent=True,
     )
 
 
-def in_words(run: Run, name: str) -> dict[str, float]:
-    """What the language model reaches that is told in words, where this run has measured it."""
-    arm = "told in words"
-    return {arm: fmean(measured(run, arm, name))} if arm in run.arms[run.seeds[0]] else {}
+def upper_bound(run: Run, name: str) -> dict[str, float]:
+    """Return the accuracy with the scene given as text, if this run has measured it."""
+    if UPPER_BOUND not in run.arms[run.seeds[0]]:
+        return {}
+    return {"scene as text": fmean(per_seed(run, UPPER_BOUND, name))}
 
 
 def composition(run: Run) -> plots.Figure:
-    """Met and unmet combinations side by side, for every bridge."""
+    """Draw the caption accuracy of every connector on seen and unseen combinations."""
     return plots.bars_with_intervals(
         {
-            f"{name}, {which}": measured(run, arm, f"{of}captions")
-            for name, arm in trained(run).items()
-            for which, of in (("met", "seen_"), ("held out", ""))
+            f"{label}, {combinations}": per_seed(run, arm, f"{prefix}captions")
+            for label, arm in trained_connectors(run).items()
+            for combinations, prefix in (("seen", "seen_"), ("unseen", ""))
         },
-        x_label="captions that are true, thing for thing",
-        baselines=in_words(run, "captions"),
-        highlight="both stages, held out",
+        x_label="captions that name every object correctly",
+        baselines=upper_bound(run, "captions"),
+        highlight="both stages, unseen",
         percent=True,
     )
 
 
 def captions(run: Run) -> plots.Figure:
-    """What it writes, whether true or not: a row of new scenes of met combinations, and one of held-out ones."""
+    """Show generated captions, correct or not: one row of seen combinations, one row of unseen ones."""
     arm, scenes, texts = run.arms[run.seeds[0]]["both stages"], [], []
     for name, split in (("seen_captions_written", "validation"), ("captions_written", "test")):
-        written = arm[name][:4]
-        scenes += sample_scenes(split, TEST_SEED, len(written), OBJECTS)
-        texts += written
-    true = [is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)]
-    broken = [text.replace(" and ", "\nand ") for text in texts]
-    return plots.image_grid(list(render_images(scenes, IMAGE_SIZE)), broken, correct=true, columns=4)
+        generated = arm[name][:4]
+        scenes += sample_scenes(split, TEST_SEED, len(generated), OBJECTS)
+        texts += generated
+    correct = [is_true(text, scene) for text, scene in zip(texts, scenes, strict=True)]
+    lines = [text.replace(" and ", "\nand ") for text in texts]
+    return plots.image_grid(list(render_images(scenes, IMAGE_SIZE)), lines, correct=correct, columns=4)
 
 
 def second_stage(run: Run) -> plots.Figure:
-    """The loss of every bridge by steps of the second stage."""
+    """Draw the loss of every connector over the steps of the second stage."""
     return plots.learning_curves(
-        {name: measured(run, arm, "loss_curve") for name, arm in trained(run).items()},
+        {label: per_seed(run, arm, "loss_curve") for label, arm in trained_connectors(run).items()},
         x_label="step of the second stage",
-        y_label="surprise (nats a token)",
+        y_label="cross-entropy (nats per token)",
     )
 
 
 def masks() -> plots.Figure:
-    """One sequence under the three masks, side by side."""
+    """Draw the three masks of one sequence side by side."""
     segments = torch.zeros(1, 4, dtype=torch.long)
-    card, axes = plots.subplots(height=2.9, columns=3)
-    for axis, task in zip(axes[0], ("contrastive", "matching", "generation"), strict=True):
-        seen = visible(task, 4, segments)[0]
-        axis.imshow(seen, cmap=plots.SEQUENTIAL, vmin=0, vmax=1.4)
-        axis.set(xticks=[1.5, 5.5], xticklabels=["queries", "words"], yticks=[1.5, 5.5], xlabel=task)
-        axis.set_yticklabels(["queries", "words"], rotation=90, va="center")
-        # White lines between the places, a wider one between queries and words.
-        for place in range(1, len(seen)):
+    figure, axes = plots.subplots(height=2.9, columns=3)
+    for axis, task in zip(axes[0], TASKS, strict=True):
+        matrix = task_mask_matrix(task, 4, segments)[0]
+        axis.imshow(matrix, cmap=plots.SEQUENTIAL, vmin=0, vmax=1.4)
+        axis.set(xticks=[1.5, 5.5], xticklabels=["queries", "text"], yticks=[1.5, 5.5], xlabel=task)
+        axis.set_yticklabels(["queries", "text"], rotation=90, va="center")
+        # White lines between the tokens, a wider one between queries and text.
+        for place in range(1, len(matrix)):
             for line in (axis.axhline, axis.axvline):
                 line(place - 0.5, color="white", linewidth=4 if place == 4 else 1)
         axis.grid(visible=False)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
-    return card
+    return figure

@@ -1,38 +1,45 @@
-"""BLIP-2 in PyTorch, a room per part, to be read in this order.
+"""BLIP-2 in PyTorch, one part per file, to be read in this order.
 
-config.py      what a Q-Former is made of
-masks.py       one set of weights, three tasks: who sees whom
-qformer.py     queries, text and image in one transformer
-losses.py      contrast, matching with hard negatives, writing
-retriever.py   stage 1: images and texts compared, matched, written
-bridges.py     from an eye's tokens to a language model's: the Q-Former, and what it is compared with
-blip2.py       stage 2: the whole, with a frozen language model
+config.py      sizes of the Q-Former and the retrieval model
+masks.py       the self-attention masks of the three tasks
+qformer.py     the Q-Former: queries, text and image in one transformer
+losses.py      contrastive, matching with hard negatives, generation
+retriever.py   stage 1: the retrieval model and its training objective
+connectors.py  from image features to tokens of a language model: the Q-Former, and two baselines
+blip2.py       stage 2: the whole model, with a frozen language model
 opt.py         the language model inside the public weights (arXiv:2205.01068)
-huggingface.py, huggingface_names.py   the settings and names of published checkpoints
+huggingface.py, huggingface_names.py   settings and weight names of published checkpoints
 """
 
 from lessons.lesson_03_blip2.model.blip2 import Blip2, first_stage, second_stage
-from lessons.lesson_03_blip2.model.bridges import LinearBridge, MeanPoolingBridge, QFormerBridge
-from lessons.lesson_03_blip2.model.config import QFormerConfig, RetrieverConfig, opt_config
-from lessons.lesson_03_blip2.model.masks import task_mask, visible
-from lessons.lesson_03_blip2.model.opt import OPT
+from lessons.lesson_03_blip2.model.config import QFormerConfig, RetrieverConfig
+from lessons.lesson_03_blip2.model.connectors import (
+    LinearConnector,
+    MeanPoolingConnector,
+    QFormerConnector,
+    build_connector,
+)
+from lessons.lesson_03_blip2.model.masks import TASKS, task_mask, task_mask_matrix
+from lessons.lesson_03_blip2.model.opt import OPT, opt_config
 from lessons.lesson_03_blip2.model.qformer import QFormer
 from lessons.lesson_03_blip2.model.retriever import FirstStage, Retriever
 
 __all__ = [
     "OPT",
+    "TASKS",
     "Blip2",
     "FirstStage",
-    "LinearBridge",
-    "MeanPoolingBridge",
+    "LinearConnector",
+    "MeanPoolingConnector",
     "QFormer",
-    "QFormerBridge",
     "QFormerConfig",
+    "QFormerConnector",
     "Retriever",
     "RetrieverConfig",
+    "build_connector",
     "first_stage",
     "opt_config",
     "second_stage",
     "task_mask",
-    "visible",
+    "task_mask_matrix",
 ]

@@ -1,7 +1,8 @@
-"""The whole of BLIP-2: a frozen eye, a bridge that learns, a frozen language model that speaks (arXiv:2301.12597, figure 1)."""
+"""BLIP-2: a frozen vision encoder, a trained connector and a frozen language model (arXiv:2301.12597, figure 1)."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,109 +11,125 @@ from torch import Tensor, nn
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_03_blip2.model import huggingface
-from lessons.lesson_03_blip2.model.bridges import QFormerBridge
-from lessons.lesson_03_blip2.model.huggingface_names import blip2_table
-from lessons.lesson_03_blip2.model.losses import writing_loss
-from lessons.lesson_03_blip2.model.opt import OPT
+from lessons.lesson_03_blip2.model.connectors import QFormerConnector
+from lessons.lesson_03_blip2.model.huggingface_names import blip2_names
+from lessons.lesson_03_blip2.model.losses import language_modeling_loss
+from lessons.lesson_03_blip2.model.opt import OPT, is_opt
+from shared.errors import CourseError
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
 from shared.transformer import Decoder, Sampling, generate
 
 
 class Blip2(nn.Module):
-    """Image → features → a few vectors → the language model's first tokens; then text.
+    """Predict text after an image: image features → connector → prefix of the language model's sequence.
 
-    vision    any module whose `features(images)` gives tokens [batch, patches, context]
-    bridge    makes of them tokens as wide as the language model's own
-    language  any decoder of the course: the one of lesson 0, or OPT
+    vision_encoder  any module whose `features(images)` returns tokens [batch, patches, context]
+    connector       maps them to tokens of the language model's width
+    language_model  any decoder of the course: lesson 0's, or OPT
 
-    As in the first stage, what learns takes image *features*: a frozen eye need look at each image only once.
+    The methods take image features, so that a frozen encoder needs to process each image only once.
     """
 
-    def __init__(self, vision: nn.Module, bridge: nn.Module, language: Decoder):
+    def __init__(self, vision_encoder: nn.Module, connector: nn.Module, language_model: Decoder):
         super().__init__()
-        self.vision, self.bridge, self.language = vision, bridge, language
+        self.vision_encoder: Any = vision_encoder
+        self.connector, self.language_model = connector, language_model
 
     def logits(
         self,
-        features: Float[Tensor, "batch patches context"],
-        tokens: Int[Tensor, "batch text"],
+        image_features: Float[Tensor, "batch patches context"],
+        token_ids: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"] | None = None,
     ) -> Float[Tensor, "batch text vocab"]:
-        """Logits of the token after each token of the text, which stands behind the image's vectors.
+        """Return the logits of the token after each text token; the image's tokens come before the text.
 
         segments  0 for a token, −1 for padding at the end
         """
-        prefix = self.bridge(features)
+        prefix = self.connector(image_features)
         if segments is not None:
             segments = torch.cat([segments.new_zeros(prefix.shape[:2]), segments], dim=1)
-        embeddings = torch.cat([prefix, self.language.embedding(tokens)], dim=1)
-        read = self.language.hidden_states(embeddings=embeddings, segments=segments)
-        return self.language.output(read[:, prefix.shape[1] :])
+        embeddings = torch.cat([prefix, self.language_model.embedding(token_ids)], dim=1)
+        states = self.language_model.hidden_states(embeddings=embeddings, segments=segments)
+        return self.language_model.output(states[:, prefix.shape[1] :])
 
     def loss(
         self,
-        features: Float[Tensor, "batch patches context"],
-        tokens: Int[Tensor, "batch text"],
+        image_features: Float[Tensor, "batch patches context"],
+        token_ids: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"],
     ) -> Float[Tensor, ""]:
-        """The second stage's loss: how much the frozen language model is surprised by the text, given the image."""
-        return writing_loss(self.logits(features, tokens, segments), tokens, segments)
+        """Return the second stage's loss: the frozen language model's cross-entropy on the text, given the image."""
+        return language_modeling_loss(self.logits(image_features, token_ids, segments), token_ids, segments)
 
     def forward(
         self,
         images: Float[Tensor, "batch channels height width_px"],
-        tokens: Int[Tensor, "batch text"],
+        token_ids: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"] | None = None,
     ) -> Float[Tensor, "batch text vocab"]:
-        """As `logits`, from the images themselves."""
-        return self.logits(self.vision.features(images), tokens, segments)
+        """Return the logits of `logits`, from pixels."""
+        return self.logits(self.vision_encoder.features(images), token_ids, segments)
 
     @torch.no_grad()
-    def answer(
-        self, features: Float[Tensor, "batch patches context"], prompts: Sequence[Tensor], sampling: Sampling
+    def generate(
+        self, image_features: Float[Tensor, "batch patches context"], prompts: Sequence[Tensor], sampling: Sampling
     ) -> list[Int[Tensor, "new_tokens"]]:
-        """Continue each prompt (tokens, of any lengths), with its image before it."""
-        prefix = self.bridge(features)
-        device = prefix.device
-        rows = [
-            torch.cat([vectors, self.language.embedding(prompt.to(device))])
-            for vectors, prompt in zip(prefix, prompts, strict=True)
+        """Continue each prompt (token ids, of any lengths), which follows its image."""
+        prefix = self.connector(image_features)
+        embeddings = [
+            torch.cat([image_tokens, self.language_model.embedding(prompt.to(prefix.device))])
+            for image_tokens, prompt in zip(prefix, prompts, strict=True)
         ]
-        return generate(self.language, rows, sampling)
+        return generate(self.language_model, embeddings, sampling)
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Blip2":
-        """A published `Blip2ForConditionalGeneration` that speaks through an OPT or a Llama, in evaluation mode.
+        """Load a published `Blip2ForConditionalGeneration` with an OPT or a Llama, in evaluation mode.
 
         Raises CourseError when the folder holds another model.
         """
         vision, qformer, queries, language = huggingface.read_blip2(folder)
-        decoder = OPT(language) if language.positions == "learned" else LanguageModel(language)
-        model = cls(VisionTransformer(vision), QFormerBridge(qformer, queries, language.width), decoder)
-        load_weights(model, folder, blip2_table(vision, language))
+        decoder = OPT(language) if is_opt(language) else LanguageModel(language)
+        model = cls(VisionTransformer(vision), QFormerConnector(qformer, queries, language.width), decoder)
+        load_weights(model, folder, blip2_names(vision, language))
         return model.eval()
 
-    def save_pretrained(self, folder: Path | str, *, image_token: int | None = None) -> None:
-        """Write the folder that `Blip2ForConditionalGeneration` reads.
+    def save_pretrained(self, folder: Path | str, *, image_token_id: int | None = None) -> None:
+        """Write a folder that `Blip2ForConditionalGeneration` loads.
 
-        image_token  the token that stands for one query in other programs' prompts
+        image_token_id  token that stands for one query in other programs' prompts
 
-        Raises CourseError when the eye is no plain ViT, or the bridge no Q-Former.
+        Raises CourseError when the vision encoder is not a plain ViT, or the connector not a Q-Former.
         """
-        vision = huggingface.plain_vision(self.vision)
-        written = huggingface.write_blip2(vision, self.bridge, self.language.config, image_token)
-        save_pretrained(folder, self, blip2_table(vision, self.language.config), written)
-
-
-def second_stage(steps: int) -> tuple[Stage, ...]:
-    """The one stage of the second training: the bridge learns, the eye and the language model stay as they are."""
-    return (Stage(steps, ("bridge.*",)),)
+        vision = huggingface.plain_vision(self.vision_encoder)
+        if not isinstance(self.connector, QFormerConnector):
+            raise CourseError(f"a published BLIP-2 has a Q-Former; this connector is a {type(self.connector).__name__}")
+        qformer, queries, language = (
+            self.connector.qformer.config,
+            len(self.connector.queries),
+            self.language_model.config,
+        )
+        config = huggingface.write_blip2(vision, qformer, queries, language) | {"image_token_index": image_token_id}
+        save_pretrained(folder, self, blip2_names(vision, language), config)
 
 
 def first_stage(steps: int) -> tuple[Stage, ...]:
-    """The one stage of the first training, of a `FirstStage`: all of it learns but the eye."""
-    learns = ("queries", "words.*", "positions.*", "qformer.*", "image_projection.*", "text_projection.*", "match.*")
-    return (Stage(steps, ("log_temperature", "writer*", *(f"retriever.{name}" for name in learns))),)
+    """Return the stage of the first training, of a `FirstStage`: everything is trained except the vision encoder."""
+    trained = (
+        "queries",
+        "word_embedding.*",
+        "position_embedding.*",
+        "qformer.*",
+        "image_projection.*",
+        "text_projection.*",
+        "matching_classifier.*",
+    )
+    return (Stage(steps, ("log_temperature", "lm_*", *(f"retriever.{name}" for name in trained))),)
+
+
+def second_stage(steps: int) -> tuple[Stage, ...]:
+    """Return the stage of the second training: the connector is trained, both pretrained models are frozen."""
+    return (Stage(steps, ("connector.*",)),)

@@ -1,7 +1,7 @@
-"""The settings of published BLIP-2 checkpoints, `config.json`, in both directions; the weights' names are in huggingface_names.py.
+"""Read and write the `config.json` of published BLIP-2 checkpoints; huggingface_names.py holds the weight names.
 
-Read and written: `Blip2QFormerModel`, `Blip2ForImageTextRetrieval`, `Blip2ForConditionalGeneration` (which speaks through
-`OPTForCausalLM`, as the public weights do, or `LlamaForCausalLM`), and `OPTForCausalLM` by itself.
+Supported classes: `Blip2QFormerModel`, `Blip2ForImageTextRetrieval`, and `Blip2ForConditionalGeneration` with an
+`OPTForCausalLM`, as in the public weights, or a `LlamaForCausalLM`.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,14 @@ from torch import nn
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
-from lessons.lesson_03_blip2.model.config import QFormerConfig, RetrieverConfig, opt_config
+from lessons.lesson_03_blip2.model.config import QFormerConfig, RetrieverConfig
+from lessons.lesson_03_blip2.model.opt import is_opt, opt_config_from, write_opt_config
 from shared import pretrained
 from shared.errors import CourseError
 from shared.pretrained import Fixed, Setting, read_settings, write_settings
 from shared.transformer import DecoderConfig
 
-VISION_SETTINGS = [
+VISION_SETTINGS: list[Setting | Fixed] = [
     Setting("hidden_size", "width", 1408),
     Setting("intermediate_size", "mlp_dim", 6144),
     Setting("num_hidden_layers", "depth", 39),
@@ -30,85 +31,64 @@ VISION_SETTINGS = [
     Setting("qkv_bias", "qkv_bias", True),
     Fixed("hidden_act", "gelu"),
 ]
-QFORMER_SETTINGS = [
+QFORMER_SETTINGS: list[Setting | Fixed] = [
     Setting("hidden_size", "width", 768),
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
     Setting("intermediate_size", "mlp_dim", 3072),
     Setting("encoder_hidden_size", "context_width", 1408),
-    Setting("cross_attention_frequency", "cross_every", 2),
-    Setting("use_qformer_text_input", "reads_text", False),
+    Setting("cross_attention_frequency", "cross_attention_frequency", 2),
+    Setting("use_qformer_text_input", "text_input", False),
     Setting("layer_norm_eps", "norm_eps", 1e-12),
     Fixed("hidden_act", "gelu"),
 ]
-WORDS_SETTINGS = [
+TEXT_SETTINGS: list[Setting | Fixed] = [
     Setting("vocab_size", "vocab_size", 30_522),
-    Setting("max_position_embeddings", "max_text", 512),
-]
-OPT_SETTINGS = [
-    Setting("vocab_size", "vocab_size", 50_272),
-    Setting("hidden_size", "width", 768),
-    Setting("num_hidden_layers", "depth", 12),
-    Setting("num_attention_heads", "heads", 12),
-    Setting("ffn_dim", "mlp_dim", 3072),
-    Setting("max_position_embeddings", "max_positions", 2048),
-    Fixed("activation_function", "relu"),
-    # OPT-350M alone puts its norms behind the branches and its words into a narrower space.
-    Fixed("do_layer_norm_before", True),
-    Fixed("_remove_final_layer_norm", False),
-    Fixed("enable_bias", True),
-    Fixed("layer_norm_elementwise_affine", True),
-    Fixed("tie_word_embeddings", True),
+    Setting("max_position_embeddings", "max_text_tokens", 512),
 ]
 
 # ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_qformer(folder: Path | str) -> QFormerConfig:
-    """Our config of a published Q-Former. Raises CourseError when the folder holds another kind of model."""
+    """Return the config of a published Q-Former. Raises CourseError when the folder holds another model."""
     return _qformer(_read(folder, "blip_2_qformer"))
 
 
-def read_opt(folder: Path | str) -> DecoderConfig:
-    """Our config of a published OPT. Raises CourseError when the folder holds another kind of model."""
-    return _opt(_read(folder, "opt"))
-
-
 def read_retriever(folder: Path | str) -> tuple[RetrieverConfig, VisionTransformerConfig]:
-    """Our configs of a published retriever and its eye. Raises CourseError when the folder holds another kind of model."""
+    """Return the configs of a published retriever and its vision encoder. Raises CourseError for another model."""
     config = _read(folder, "blip-2")
-    vision, qformer = _eye_and_bridge(config)
-    words = read_settings(WORDS_SETTINGS, config.get("qformer_config") or {})
+    vision, qformer = _vision_and_qformer(config)
     return RetrieverConfig(
         qformer=qformer,
         queries=config.get("num_query_tokens", 32),
-        shared_width=config.get("image_text_hidden_size", 256),
-        **words,
+        projection_dim=config.get("image_text_hidden_size", 256),
+        **read_settings(TEXT_SETTINGS, config.get("qformer_config") or {}),
     ), vision
 
 
 def read_blip2(folder: Path | str) -> tuple[VisionTransformerConfig, QFormerConfig, int, DecoderConfig]:
-    """Our configs of a published BLIP-2 that writes, and how many queries it has.
+    """Return the configs of a published BLIP-2: vision encoder, Q-Former, its number of queries, language model.
 
-    Raises CourseError when the folder holds another kind of model, or its language model is neither OPT nor Llama.
+    Raises CourseError when the folder holds another model, or a language model other than OPT and Llama.
     """
     config = _read(folder, "blip-2")
-    vision, qformer = _eye_and_bridge(config)
-    if qformer.reads_text:
-        raise CourseError(f"{folder} holds a Q-Former that reads text: its weights are those of a retriever")
+    vision, qformer = _vision_and_qformer(config)
+    if qformer.text_input:
+        raise CourseError(f"{folder} holds a Q-Former with text input: its weights are those of a retriever")
     return vision, qformer, config.get("num_query_tokens", 32), _language(config.get("text_config") or {}, folder)
 
 
-def _read(folder: Path | str, kind: str) -> dict[str, Any]:
+def _read(folder: Path | str, model_type: str) -> dict[str, Any]:
     config = pretrained.read_config(folder)
-    if config.get("model_type") != kind:
-        raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; this reads {kind}")
+    if config.get("model_type") != model_type:
+        raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; expected {model_type}")
     return config
 
 
-def _eye_and_bridge(config: Mapping[str, Any]) -> tuple[VisionTransformerConfig, QFormerConfig]:
+def _vision_and_qformer(config: Mapping[str, Any]) -> tuple[VisionTransformerConfig, QFormerConfig]:
     vision = VisionTransformerConfig(**read_settings(VISION_SETTINGS, config.get("vision_config") or {}))
-    # What the Q-Former looks at is the eye's output, whatever its own part of the file says.
+    # The Q-Former attends to the vision encoder's output, whatever width its own part of the file states.
     qformer = dict(config.get("qformer_config") or {}) | {"encoder_hidden_size": vision.width}
     return vision, _qformer(qformer)
 
@@ -117,29 +97,21 @@ def _qformer(config: Mapping[str, Any]) -> QFormerConfig:
     return QFormerConfig(**read_settings(QFORMER_SETTINGS, config))
 
 
-def _opt(config: Mapping[str, Any]) -> DecoderConfig:
-    ours = read_settings(OPT_SETTINGS, config)
-    if config.get("word_embed_proj_dim") not in (None, ours["width"]):
-        raise CourseError(
-            f"word_embed_proj_dim {config['word_embed_proj_dim']} differs from hidden_size {ours['width']}, as in OPT-350M; "
-            "this reads the other sizes"
-        )
-    return opt_config(**ours)
-
-
 def _language(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
-    kind = config.get("model_type", "opt")
-    if kind == "opt":
-        return _opt(config)
-    if kind != "llama":
-        raise CourseError(f"the language model in {folder} is a {kind!r}; this reads opt and llama")
+    model_type = config.get("model_type", "opt")
+    if model_type == "opt":
+        return opt_config_from(config)
+    if model_type != "llama":
+        raise CourseError(f"the language model in {folder} is a {model_type!r}; supported are opt and llama")
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if rotary.get("rope_type", "default") != "default":
-        raise CourseError(f"rotary positions are scaled by {rotary['rope_type']!r} in {folder}; this reads plain ones")
-    ours = read_settings(llama.SETTINGS, config)
+        raise CourseError(
+            f"rotary positions are scaled by {rotary['rope_type']!r} in {folder}; only unscaled ones are supported"
+        )
+    settings = read_settings(llama.SETTINGS, config)
     return DecoderConfig(
-        **ours,
-        kv_heads=config.get("num_key_value_heads") or ours["heads"],
+        **settings,
+        kv_heads=config.get("num_key_value_heads") or settings["heads"],
         head_dim=config.get("head_dim"),
         rotary_base=float(rotary.get("rope_theta") or config.get("rope_theta") or 10_000.0),
     )
@@ -149,39 +121,29 @@ def _language(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
 
 
 def write_qformer(config: QFormerConfig) -> dict[str, Any]:
-    """The published settings of our Q-Former."""
-    written = write_settings(QFORMER_SETTINGS, asdict(config))
-    return {"model_type": "blip_2_qformer", "architectures": ["Blip2QFormerModel"], **written}
-
-
-def write_opt(config: DecoderConfig) -> dict[str, Any]:
-    """The published settings of our OPT."""
-    written = write_settings(OPT_SETTINGS, asdict(config))
-    return {"model_type": "opt", "architectures": ["OPTForCausalLM"], "word_embed_proj_dim": config.width, **written}
+    """Return the published settings of a Q-Former."""
+    settings = write_settings(QFORMER_SETTINGS, asdict(config))
+    return {"model_type": "blip_2_qformer", "architectures": ["Blip2QFormerModel"], **settings}
 
 
 def write_retriever(config: RetrieverConfig, vision: VisionTransformerConfig) -> dict[str, Any]:
-    """The published settings of our retriever."""
-    written = _write_shared(vision, config.qformer, config.queries)
-    written["qformer_config"] |= write_settings(WORDS_SETTINGS, asdict(config))
-    return written | {
+    """Return the published settings of a retriever."""
+    settings = _write_shared(vision, config.qformer, config.queries)
+    settings["qformer_config"] |= write_settings(TEXT_SETTINGS, asdict(config))
+    return settings | {
         "architectures": ["Blip2ForImageTextRetrieval"],
-        "image_text_hidden_size": config.shared_width,
+        "image_text_hidden_size": config.projection_dim,
     }
 
 
 def write_blip2(
-    vision: VisionTransformerConfig, bridge: nn.Module, language: DecoderConfig, image_token: int | None
+    vision: VisionTransformerConfig, qformer: QFormerConfig, queries: int, language: DecoderConfig
 ) -> dict[str, Any]:
-    """The published settings of our BLIP-2 that writes. Raises CourseError when its bridge is no Q-Former."""
-    qformer = getattr(bridge, "qformer", None)
-    if qformer is None:
-        raise CourseError(f"a published BLIP-2 has a Q-Former; this one's bridge is a {type(bridge).__name__}")
-    text = write_opt(language) if language.positions == "learned" else llama.write_config(language)
-    return _write_shared(vision, qformer.config, len(bridge.queries)) | {
+    """Return the published settings of a BLIP-2."""
+    text = write_opt_config(language) if is_opt(language) else llama.write_config(language)
+    return _write_shared(vision, qformer, queries) | {
         "architectures": ["Blip2ForConditionalGeneration"],
         "text_config": text,
-        "image_token_index": image_token,
         "use_decoder_only_language_model": True,
     }
 
@@ -201,17 +163,17 @@ def _write_shared(vision: VisionTransformerConfig, qformer: QFormerConfig, queri
     }
 
 
-def plain_vision(vision: nn.Module) -> VisionTransformerConfig:
-    """The config of an eye that is BLIP-2's own: lesson 1's ViT with nothing added.
+def plain_vision(vision_encoder: nn.Module) -> VisionTransformerConfig:
+    """Return the config of a vision encoder that the published class can hold: lesson 1's ViT without additions.
 
-    Raises CourseError for any other, which no published class could hold.
+    Raises CourseError for any other.
     """
-    if isinstance(vision, VisionTransformer):
-        config = vision.config
-        kept = ("image_size", "patch_size", "width", "depth", "heads", "mlp_dim", "qkv_bias", "norm_eps")
-        if config == VisionTransformerConfig(**{name: getattr(config, name) for name in kept}):
+    if isinstance(vision_encoder, VisionTransformer):
+        config = vision_encoder.config
+        published = ("image_size", "patch_size", "width", "depth", "heads", "mlp_dim", "qkv_bias", "norm_eps")
+        if config == VisionTransformerConfig(**{name: getattr(config, name) for name in published}):
             return config
     raise CourseError(
-        "a published BLIP-2 looks through a plain ViT (three channels, class token, learned positions, nothing added); "
-        f"this one looks through {getattr(vision, 'config', type(vision).__name__)}"
+        "the vision encoder of a published BLIP-2 is a plain ViT (three channels, class token, learned positions, "
+        f"nothing added); this one is {getattr(vision_encoder, 'config', type(vision_encoder).__name__)}"
     )

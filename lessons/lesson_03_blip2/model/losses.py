@@ -1,4 +1,4 @@
-"""What the first stage learns from: three losses on one batch of pairs (arXiv:2301.12597, section 3.2)."""
+"""The losses of the first stage, on one batch of image–text pairs (arXiv:2301.12597, section 3.2)."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,56 +6,59 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def similarities(
-    images: Float[Tensor, "images queries shared"], texts: Float[Tensor, "texts shared"]
+def image_text_similarity(
+    image_embeddings: Float[Tensor, "images queries projection"], text_embeddings: Float[Tensor, "texts projection"]
 ) -> Float[Tensor, "images texts"]:
-    """How well each image fits each text: the cosine of the query that fits it best.
+    """Return the similarity of every image with every text: the largest cosine over the image's queries.
 
-    Both are of length 1. Different queries may speak for an image, one of its colours and another of its shapes.
+    All embeddings have length 1. Different queries can match different texts of the same image, one its colors and
+    another its shapes.
     """
-    # exercise 3.4: one score from many queries
-    return torch.einsum("iqs,ts->iqt", images, texts).amax(dim=1)
+    # exercise 3.4: the similarity is the maximum over queries
+    return torch.einsum("iqd,td->iqt", image_embeddings, text_embeddings).amax(dim=1)
     # end exercise
 
 
 def contrastive_loss(scores: Float[Tensor, "pairs pairs"]) -> Float[Tensor, ""]:
-    """Image–text contrast (ITC): among the texts of the batch each image finds its own, and each text its image.
+    """Return the image–text contrastive loss (ITC): cross-entropy over the batch's texts and over its images.
 
-    scores  similarities over the temperature; the pairs stand on the diagonal
+    scores  similarities divided by the temperature, with the true pairs on the diagonal
     """
-    own = torch.arange(len(scores), device=scores.device)
-    return (F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)) / 2
+    targets = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, targets) + F.cross_entropy(scores.T, targets)) / 2
 
 
-def negative_chances(scores: Float[Tensor, "anchors candidates"]) -> Float[Tensor, "anchors candidates"]:
-    """By which chance each candidate becomes the anchor's negative: the better it fits, the likelier (arXiv:2107.07651, section 3.2).
+def hard_negative_probabilities(scores: Float[Tensor, "anchors candidates"]) -> Float[Tensor, "anchors candidates"]:
+    """Return the probability of each candidate as the anchor's negative: a softmax (arXiv:2107.07651, section 3.2).
 
-    Never its own partner, which stands on the diagonal. Nothing is learned through it.
+    The true partner, on the diagonal, has probability 0. No gradient flows through the probabilities.
     """
     # exercise 3.5: hard negatives
-    chances = scores.detach().softmax(dim=1)
-    chances = chances.masked_fill(torch.eye(len(scores), dtype=torch.bool, device=scores.device), 0.0)
-    # Were all others hopeless, their chances would round to nothing, and there would be nobody to draw.
-    chances = chances + 1e-6 * (1 - torch.eye(len(scores), device=scores.device))
-    return chances / chances.sum(dim=1, keepdim=True)
+    probabilities = scores.detach().softmax(dim=1)
+    probabilities = probabilities.masked_fill(torch.eye(len(scores), dtype=torch.bool, device=scores.device), 0.0)
+    # Without this constant all probabilities of a row could round to 0, and no negative could be drawn.
+    probabilities = probabilities + 1e-6 * (1 - torch.eye(len(scores), device=scores.device))
+    return probabilities / probabilities.sum(dim=1, keepdim=True)
     # end exercise
 
 
-def matching_loss(matched: Float[Tensor, "pairs 2"], mismatched: Float[Tensor, "negatives 2"]) -> Float[Tensor, ""]:
-    """Image–text matching (ITM): is this the text of that image? Logits (no, yes) of true pairs and of hard negatives."""
-    logits = torch.cat([matched, mismatched])
-    truth = torch.cat([torch.ones(len(matched)), torch.zeros(len(mismatched))]).long().to(logits.device)
-    return F.cross_entropy(logits, truth)
-
-
-def writing_loss(
-    logits: Float[Tensor, "batch text vocab"], tokens: Int[Tensor, "batch text"], segments: Int[Tensor, "batch text"]
+def matching_loss(
+    positive_logits: Float[Tensor, "pairs 2"], negative_logits: Float[Tensor, "negatives 2"]
 ) -> Float[Tensor, ""]:
-    """Image-grounded text generation (ITG), and the second stage's loss: the mean surprise at each next word, in nats.
+    """Return the image–text matching loss (ITM): cross-entropy on true pairs and hard negatives."""
+    logits = torch.cat([positive_logits, negative_logits])
+    labels = torch.cat([torch.ones(len(positive_logits)), torch.zeros(len(negative_logits))]).long().to(logits.device)
+    return F.cross_entropy(logits, labels)
 
-    Row i of the logits speaks of token i + 1. Of padding (segment −1) nothing is asked.
+
+def language_modeling_loss(
+    logits: Float[Tensor, "batch text vocab"], token_ids: Int[Tensor, "batch text"], segments: Int[Tensor, "batch text"]
+) -> Float[Tensor, ""]:
+    """Return the mean cross-entropy of each next token in nats: the loss of ITG and of the second stage.
+
+    Row i of the logits predicts token i + 1. Padding (segment −1) is left out.
     """
-    # exercise 3.6: the surprise at the words, and at nothing else
-    asked = segments[:, 1:] >= 0
-    return F.cross_entropy(logits[:, :-1][asked], tokens[:, 1:][asked])
+    # exercise 3.6: next-token cross-entropy without padding
+    loss_mask = segments[:, 1:] >= 0
+    return F.cross_entropy(logits[:, :-1][loss_mask], token_ids[:, 1:][loss_mask])
     # end exercise

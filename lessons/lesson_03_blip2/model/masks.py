@@ -1,13 +1,11 @@
-"""Who sees whom inside the Q-Former: one set of weights does three tasks, told apart by their masks alone (figure 2).
+"""The self-attention masks of the Q-Former's three tasks (arXiv:2301.12597, section 3.2 and figure 2).
 
-The sequence is always [queries, text]. In the course's mask algebra (shared.attention):
+The sequence is always [queries, text]. In the mask algebra of `shared.attention`:
 
-    contrastive   queries and text are different segments: neither sees the other
-    matching      one segment: all see all
-    generation    causal, but the queries are a span: they see each other both ways, and of the text nothing;
-                  a word sees all queries, which stand before it, and the words before it
-
-A picture of all three: `visible(task, queries, segments)`.
+    contrastive   queries and text are different segments and do not attend to each other
+    matching      one segment: every token attends to every token
+    generation    causal, with the queries as one span: queries attend to each other in both directions and to no text;
+                  a text token attends to all queries, which come first, and to the text tokens up to itself
 """
 
 import torch
@@ -20,29 +18,31 @@ TASKS = ("contrastive", "matching", "generation")
 
 
 def task_mask(task: str, queries: int, segments: Int[Tensor, "batch text"]) -> Mask:
-    """The self-attention mask of a task (arXiv:2301.12597, section 3.2) over [queries, text].
+    """Return the self-attention mask of a task over [queries, text] (arXiv:2301.12597, section 3.2).
 
-    segments  0 for a word, −1 for padding. Raises ValueError for another task.
+    segments  0 for a text token, −1 for padding
+
+    Raises ValueError for an unknown task.
     """
     if task not in TASKS:
-        raise ValueError(f"no task {task!r}: choose one of {', '.join(TASKS)}")
+        raise ValueError(f"task is {task!r}; choose one of {', '.join(TASKS)}")
     # exercise 3.3: three masks from segments and spans
-    one_each = segments.new_zeros(segments.shape[0], queries)
+    query_segments = segments.new_zeros(segments.shape[0], queries)
     if task == "contrastive":
-        of_text = torch.where(segments >= 0, 1, segments)
-        together = torch.cat([one_each, of_text], dim=1)
-        return Mask(segment_q=together, segment_k=together)
-    together = torch.cat([one_each, segments], dim=1)
+        text_segments = torch.where(segments >= 0, 1, segments)
+        all_segments = torch.cat([query_segments, text_segments], dim=1)
+        return Mask(segment_q=all_segments, segment_k=all_segments)
+    all_segments = torch.cat([query_segments, segments], dim=1)
     if task == "matching":
-        return Mask(segment_q=together, segment_k=together)
-    spans = torch.cat([one_each, torch.full_like(segments, -1)], dim=1)
-    return Mask(causal=True, segment_q=together, segment_k=together, span_q=spans, span_k=spans)
+        return Mask(segment_q=all_segments, segment_k=all_segments)
+    spans = torch.cat([query_segments, torch.full_like(segments, -1)], dim=1)
+    return Mask(causal=True, segment_q=all_segments, segment_k=all_segments, span_q=spans, span_k=spans)
     # end exercise
 
 
-def visible(
+def task_mask_matrix(
     task: str, queries: int, segments: Int[Tensor, "batch text"]
 ) -> Bool[Tensor, "batch query_and_text query_and_text"]:
-    """The mask spelled out for every pair, for a picture: row i sees column j."""
+    """Return the mask of a task as a dense matrix: entry (i, j) is True where token i attends to token j."""
     length = queries + segments.shape[1]
     return task_mask(task, queries, segments).visible(length, length)

@@ -1,8 +1,7 @@
-"""The Q-Former: a few learned queries that ask a frozen image encoder what a language model will want to know.
+"""The Q-Former: learned queries that extract from an image what a language model needs (arXiv:2301.12597, section 3.1).
 
-(arXiv:2301.12597, section 3.1.) It is a BERT whose sequence begins with the queries. In every other block the queries,
-and only they, also look at the image. Queries and words share the self-attention, where the task's mask decides
-who sees whom, and have feed-forward networks of their own.
+It is a BERT whose sequence begins with the queries. Queries and text share the self-attention, where the task's mask
+decides which tokens attend to which, and have separate MLPs. In every other block the queries also attend to the image.
 """
 
 from functools import partial
@@ -14,27 +13,27 @@ from torch import Tensor, nn
 
 from lessons.lesson_03_blip2.model import huggingface
 from lessons.lesson_03_blip2.model.config import QFormerConfig
-from lessons.lesson_03_blip2.model.huggingface_names import qformer_table
+from lessons.lesson_03_blip2.model.huggingface_names import qformer_names
 from shared.attention import FULL_ATTENTION, Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention
 
 
 class QFormerBlock(nn.Module):
-    """Look around, look at the image, think; each is added and then normed (post-norm, as in BERT: arXiv:1810.04805)."""
+    """Self-attention, cross-attention of the queries, MLP: each is added, then normalized (BERT: arXiv:1810.04805)."""
 
     def __init__(self, config: QFormerConfig, layer: int):
         super().__init__()
         norm = partial(nn.LayerNorm, config.width, eps=config.norm_eps)
         self.attention, self.attention_norm = Attention(config.width, config.heads), norm()
-        looks = layer % config.cross_every == 0
+        has_cross_attention = layer % config.cross_attention_frequency == 0
         self.cross_attention = (
-            Attention(config.width, config.heads, context_width=config.context_width) if looks else None
+            Attention(config.width, config.heads, context_width=config.context_width) if has_cross_attention else None
         )
-        self.cross_attention_norm = norm() if looks else None
+        self.cross_attention_norm = norm() if has_cross_attention else None
         self.mlp, self.mlp_norm = MLP(config.width, config.mlp_dim), norm()
-        self.text_mlp = MLP(config.width, config.mlp_dim) if config.reads_text else None
-        self.text_mlp_norm = norm() if config.reads_text else None
+        self.text_mlp = MLP(config.width, config.mlp_dim) if config.text_input else None
+        self.text_mlp_norm = norm() if config.text_input else None
 
     def forward(
         self,
@@ -43,23 +42,23 @@ class QFormerBlock(nn.Module):
         context: Float[Tensor, "batch patches context_width"] | None,
         mask: Mask,
     ) -> Float[Tensor, "batch tokens width"]:
-        x = self.exchange(x, mask)
-        asking, words = x[:, :queries], x[:, queries:]
+        x = self.self_attend(x, mask)
+        query_states, text_states = x[:, :queries], x[:, queries:]
         if queries:
-            if self.cross_attention is not None:
-                asking = self.cross_attention_norm(asking + self.cross_attention(asking, context))
-            asking = self.mlp_norm(asking + self.mlp(asking))
-        if words.shape[1]:
-            words = self.text_mlp_norm(words + self.text_mlp(words))
-        return torch.cat([asking, words], dim=1)
+            if self.cross_attention is not None and self.cross_attention_norm is not None:
+                query_states = self.cross_attention_norm(query_states + self.cross_attention(query_states, context))
+            query_states = self.mlp_norm(query_states + self.mlp(query_states))
+        if self.text_mlp is not None and self.text_mlp_norm is not None and text_states.shape[1]:
+            text_states = self.text_mlp_norm(text_states + self.text_mlp(text_states))
+        return torch.cat([query_states, text_states], dim=1)
 
-    def exchange(self, x: Float[Tensor, "batch tokens width"], mask: Mask) -> Float[Tensor, "batch tokens width"]:
-        """Self-attention, in which queries and words meet as far as the mask lets them."""
+    def self_attend(self, x: Float[Tensor, "batch tokens width"], mask: Mask) -> Float[Tensor, "batch tokens width"]:
+        """Return the tokens after the self-attention that queries and text share."""
         return self.attention_norm(x + self.attention(x, mask=mask))
 
 
 class QFormer(nn.Module):
-    """[queries, text] in, the same places out, after every block. It owns neither the queries nor the words' vectors."""
+    """Map embeddings of [queries, text] to their final states; the embeddings belong to the model around it."""
 
     def __init__(self, config: QFormerConfig):
         super().__init__()
@@ -69,7 +68,7 @@ class QFormer(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Draw each matrix so that signals keep their size (Glorot & Bengio 2010, eq. 16)."""
+        """Draw weight matrices that keep the scale of their input (Glorot & Bengio 2010, eq. 16), and zero biases."""
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 nn.init.xavier_uniform_(parameter)
@@ -84,18 +83,18 @@ class QFormer(nn.Module):
         context: Float[Tensor, "batch patches context_width"] | None = None,
         mask: Mask = FULL_ATTENTION,
     ) -> Float[Tensor, "batch tokens width"]:
-        """The vectors after the last block.
+        """Return the states after the last block.
 
-        queries  how many of the tokens, from the front, are queries: they look at `context`, the others are words
-        context  the frozen encoder's tokens; text alone needs none
+        queries  number of tokens, from the front, that are queries and attend to `context`; the rest is text
+        context  features of the frozen vision encoder; not needed without queries
 
-        Raises ValueError when queries have nothing to look at, or words meet a Q-Former that reads none.
+        Raises ValueError for queries without context, and for text in a Q-Former without text input.
         """
         if queries and context is None:
-            raise ValueError(f"{queries} queries were given and no context; give them image features to look at")
-        if x.shape[1] > queries and not self.config.reads_text:
+            raise ValueError(f"{queries} queries were given and no context; give them image features to attend to")
+        if x.shape[1] > queries and not self.config.text_input:
             raise ValueError(
-                f"{x.shape[1] - queries} text tokens were given to a Q-Former that reads none; set reads_text=True"
+                f"{x.shape[1] - queries} text tokens were given to a Q-Former without text input; set text_input=True"
             )
         x = self.norm(x)
         for block in self.blocks:
@@ -106,11 +105,11 @@ class QFormer(nn.Module):
     def cross_attention_maps(
         self, queries: Float[Tensor, "batch queries width"], context: Float[Tensor, "batch patches context_width"]
     ) -> list[Float[Tensor, "batch heads queries patches"]]:
-        """Where each query looks in the image, one tensor of probabilities for each block that looks."""
+        """Return the queries' attention probabilities over the image, one tensor per block with cross-attention."""
         x, maps = self.norm(queries), []
         for block in self.blocks:
-            if block.cross_attention is not None:
-                maps.append(block.cross_attention.weights(block.exchange(x, FULL_ATTENTION), context))
+            if isinstance(block, QFormerBlock) and block.cross_attention is not None:
+                maps.append(block.cross_attention.weights(block.self_attend(x, FULL_ATTENTION), context))
             x = block(x, x.shape[1], context, FULL_ATTENTION)
         return maps
 
@@ -118,11 +117,11 @@ class QFormer(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "QFormer":
-        """A published `Blip2QFormerModel`, in evaluation mode. Raises CourseError when the folder holds another model."""
+        """Load a published `Blip2QFormerModel` in evaluation mode. Raises CourseError for another model."""
         model = cls(huggingface.read_qformer(folder))
-        load_weights(model, folder, qformer_table())
+        load_weights(model, folder, qformer_names())
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the folder that `Blip2QFormerModel` reads."""
-        save_pretrained(folder, self, qformer_table(), huggingface.write_qformer(self.config))
+        """Write a folder that `Blip2QFormerModel` loads."""
+        save_pretrained(folder, self, qformer_names(), huggingface.write_qformer(self.config))

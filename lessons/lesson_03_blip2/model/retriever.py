@@ -1,7 +1,8 @@
-"""The model of the first stage: what `Blip2ForImageTextRetrieval` publishes, and the training around it."""
+"""The model of BLIP-2's first stage, published as `Blip2ForImageTextRetrieval`, and its three training losses."""
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,13 +12,13 @@ from torch.nn import functional as F
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_03_blip2.model import huggingface
 from lessons.lesson_03_blip2.model.config import RetrieverConfig
-from lessons.lesson_03_blip2.model.huggingface_names import retriever_table
+from lessons.lesson_03_blip2.model.huggingface_names import retriever_names
 from lessons.lesson_03_blip2.model.losses import (
     contrastive_loss,
+    hard_negative_probabilities,
+    image_text_similarity,
+    language_modeling_loss,
     matching_loss,
-    negative_chances,
-    similarities,
-    writing_loss,
 )
 from lessons.lesson_03_blip2.model.masks import task_mask
 from lessons.lesson_03_blip2.model.qformer import QFormer
@@ -26,154 +27,165 @@ from shared.pretrained import load_weights, save_pretrained
 
 
 class Retriever(nn.Module):
-    """A frozen image encoder, the queries, the Q-Former, and words of its own: it compares, matches and, with a head, writes.
+    """A frozen vision encoder and a Q-Former with text input, which compare and match images and texts.
 
-    vision  any module whose `features(images)` gives tokens [batch, patches, context_width]
+    vision_encoder  any module whose `features(images)` returns tokens [batch, patches, context_width]
 
-    Texts are tokens [batch, text] with segments, 0 for a word and −1 for padding; their first token is the one that is
-    read off in contrast. The methods take image *features*, so that a frozen encoder need look at each image only once.
+    Texts are token ids [batch, text] with segments, 0 for a token and −1 for padding; the state of the first token
+    represents the text. The methods take image features, so that a frozen encoder processes each image only once.
     """
 
-    def __init__(self, config: RetrieverConfig, vision: nn.Module):
+    def __init__(self, config: RetrieverConfig, vision_encoder: nn.Module):
         super().__init__()
         self.config, width = config, config.qformer.width
-        self.vision = vision
+        self.vision_encoder: Any = vision_encoder
         self.queries = nn.Parameter(torch.randn(config.queries, width) * 0.02)
-        self.words = nn.Embedding(config.vocab_size, width)
-        self.positions = nn.Embedding(config.max_text, width)
+        self.word_embedding = nn.Embedding(config.vocab_size, width)
+        self.position_embedding = nn.Embedding(config.max_text_tokens, width)
         self.qformer = QFormer(config.qformer)
-        self.image_projection = nn.Linear(width, config.shared_width)
-        self.text_projection = nn.Linear(width, config.shared_width)
-        self.match = nn.Linear(width, 2)
-        for table in (self.words, self.positions):
+        self.image_projection = nn.Linear(width, config.projection_dim)
+        self.text_projection = nn.Linear(width, config.projection_dim)
+        self.matching_classifier = nn.Linear(width, 2)
+        for table in (self.word_embedding, self.position_embedding):
             nn.init.normal_(table.weight, std=0.02)
 
-    def queries_of(self, features: Float[Tensor, "batch patches context"]) -> Float[Tensor, "batch queries width"]:
-        """What the queries have gathered from each image."""
-        queries = self.queries.expand(len(features), -1, -1)
-        return self.qformer(queries, queries=self.config.queries, context=features)
+    def query_states(
+        self, image_features: Float[Tensor, "batch patches context"]
+    ) -> Float[Tensor, "batch queries width"]:
+        """Return the queries' final states for each image, without text."""
+        queries = self.queries.expand(len(image_features), -1, -1)
+        return self.qformer(queries, queries=self.config.queries, context=image_features)
 
-    def together(
+    def query_and_text_states(
         self,
         task: str,
-        features: Float[Tensor, "batch patches context"],
-        tokens: Int[Tensor, "batch text"],
+        image_features: Float[Tensor, "batch patches context"],
+        token_ids: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"],
     ) -> tuple[Float[Tensor, "batch queries width"], Float[Tensor, "batch text width"]]:
-        """Queries and words after one pass under the mask of a task."""
+        """Return the final states of queries and text after one pass with the mask of a task."""
         queries = self.config.queries
-        x = torch.cat([self.queries.expand(len(features), -1, -1), self._embed(tokens)], dim=1)
-        x = self.qformer(x, queries=queries, context=features, mask=task_mask(task, queries, segments))
+        x = torch.cat([self.queries.expand(len(image_features), -1, -1), self._embed(token_ids)], dim=1)
+        x = self.qformer(x, queries=queries, context=image_features, mask=task_mask(task, queries, segments))
         return x[:, :queries], x[:, queries:]
 
-    def image_vectors(self, features: Float[Tensor, "batch patches context"]) -> Float[Tensor, "batch queries shared"]:
-        """An image in the shared space: a vector of length 1 for each query."""
-        return F.normalize(self.image_projection(self.queries_of(features)), dim=-1)
+    def image_embeddings(
+        self, image_features: Float[Tensor, "batch patches context"]
+    ) -> Float[Tensor, "batch queries projection"]:
+        """Return each image in the shared space: one vector of length 1 per query."""
+        return F.normalize(self.image_projection(self.query_states(image_features)), dim=-1)
 
-    def text_vectors(
-        self, tokens: Int[Tensor, "batch text"], segments: Int[Tensor, "batch text"]
-    ) -> Float[Tensor, "batch shared"]:
-        """A text in the shared space: its first token, which has seen the others and no image."""
+    def text_embeddings(
+        self, token_ids: Int[Tensor, "batch text"], segments: Int[Tensor, "batch text"]
+    ) -> Float[Tensor, "batch projection"]:
+        """Return each text in the shared space: the projected state of its first token, of length 1."""
         mask = Mask(segment_q=segments, segment_k=segments)
-        words = self.qformer(self._embed(tokens), queries=0, mask=mask)
-        return F.normalize(self.text_projection(words[:, 0]), dim=-1)
+        text_states = self.qformer(self._embed(token_ids), queries=0, mask=mask)
+        return F.normalize(self.text_projection(text_states[:, 0]), dim=-1)
 
-    def match_logits(
+    def matching_logits(
         self,
-        features: Float[Tensor, "batch patches context"],
-        tokens: Int[Tensor, "batch text"],
+        image_features: Float[Tensor, "batch patches context"],
+        token_ids: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"],
     ) -> Float[Tensor, "batch 2"]:
-        """Does the text belong to the image? Logits of no and yes: each query that has read the text votes."""
-        queries, _ = self.together("matching", features, tokens, segments)
-        return self.match(queries).mean(dim=1)
+        """Return the logits of (no match, match) per pair: the mean over the queries."""
+        queries, _ = self.query_and_text_states("matching", image_features, token_ids, segments)
+        return self.matching_classifier(queries).mean(dim=1)
 
     def forward(
         self,
         images: Float[Tensor, "images channels height width_px"],
-        tokens: Int[Tensor, "texts text"],
+        token_ids: Int[Tensor, "texts text"],
         segments: Int[Tensor, "texts text"],
     ) -> Float[Tensor, "images texts"]:
-        """The cosine of every image with every text."""
-        return similarities(self.image_vectors(self.vision.features(images)), self.text_vectors(tokens, segments))
+        """Return the similarity of every image with every text."""
+        images = self.image_embeddings(self.vision_encoder.features(images))
+        return image_text_similarity(images, self.text_embeddings(token_ids, segments))
 
-    def _embed(self, tokens: Int[Tensor, "batch text"]) -> Float[Tensor, "batch text width"]:
-        if tokens.shape[1] > self.config.max_text:
-            raise ValueError(f"a text of {tokens.shape[1]} tokens; this model reads at most {self.config.max_text}")
-        return self.words(tokens) + self.positions.weight[: tokens.shape[1]]
+    def _embed(self, token_ids: Int[Tensor, "batch text"]) -> Float[Tensor, "batch text width"]:
+        longest = self.config.max_text_tokens
+        if token_ids.shape[1] > longest:
+            raise ValueError(
+                f"a text has {token_ids.shape[1]} tokens; this model has positions for {longest}, shorten it"
+            )
+        return self.word_embedding(token_ids) + self.position_embedding.weight[: token_ids.shape[1]]
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Retriever":
-        """A published `Blip2ForImageTextRetrieval`, in evaluation mode. Raises CourseError when it is another model."""
+        """Load a published `Blip2ForImageTextRetrieval` in evaluation mode. Raises CourseError for another model."""
         config, vision = huggingface.read_retriever(folder)
         model = cls(config, VisionTransformer(vision))
-        load_weights(model, folder, retriever_table(vision))
+        load_weights(model, folder, retriever_names(vision))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the folder that `Blip2ForImageTextRetrieval` reads. Raises CourseError when the eye is no plain ViT."""
-        vision = huggingface.plain_vision(self.vision)
-        written = huggingface.write_retriever(self.config, vision)
-        save_pretrained(folder, self, retriever_table(vision), written)
+        """Write a folder for `Blip2ForImageTextRetrieval`. Raises CourseError unless the encoder is a plain ViT."""
+        vision = huggingface.plain_vision(self.vision_encoder)
+        config = huggingface.write_retriever(self.config, vision)
+        save_pretrained(folder, self, retriever_names(vision), config)
 
 
 class FirstStage(nn.Module):
-    """The first stage's training: one batch of pairs, three losses (section 3.2).
+    """The first stage's training objective: three losses on one batch of pairs (section 3.2).
 
-    writes_first  the token that tells the Q-Former to write; it takes the place of a text's first token
+    decode_token_id  replaces the first token of a text in generation, as the paper's [DEC] replaces [CLS]
 
-    The batch should hold no caption twice: two images that share a caption would be each other's false negatives.
+    A batch must not contain a caption twice: two images with the same caption are each other's false negatives.
     """
 
-    def __init__(self, retriever: Retriever, writes_first: int):
+    def __init__(self, retriever: Retriever, decode_token_id: int):
         super().__init__()
-        self.retriever, self.writes_first = retriever, writes_first
+        self.retriever, self.decode_token_id = retriever, decode_token_id
         width = retriever.config.qformer.width
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
-        self.writer = nn.Linear(width, width)
-        self.writer_norm = nn.LayerNorm(width)
-        self.writer_bias = nn.Parameter(torch.zeros(retriever.config.vocab_size))
+        self.lm_transform = nn.Linear(width, width)
+        self.lm_norm = nn.LayerNorm(width)
+        self.lm_bias = nn.Parameter(torch.zeros(retriever.config.vocab_size))
 
     def forward(
         self,
-        features: Float[Tensor, "pairs patches context"],
-        tokens: Int[Tensor, "pairs text"],
+        image_features: Float[Tensor, "pairs patches context"],
+        token_ids: Int[Tensor, "pairs text"],
         segments: Int[Tensor, "pairs text"],
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """The sum of the three losses, and each by its name."""
-        queries, words = self.retriever.together("contrastive", features, tokens, segments)
-        images = F.normalize(self.retriever.image_projection(queries), dim=-1)
-        texts = F.normalize(self.retriever.text_projection(words[:, 0]), dim=-1)
-        scores = similarities(images, texts) / self.log_temperature.exp()
-        losses = {
-            "contrastive": contrastive_loss(scores),
-            "matching": self._matching(scores, features, tokens, segments),
-            "generation": writing_loss(self.write(features, tokens, segments), tokens, segments),
-        }
-        return sum(losses.values()), losses
+        """Return the sum of the three losses, and each loss by its name."""
+        queries, text = self.retriever.query_and_text_states("contrastive", image_features, token_ids, segments)
+        image_embeddings = F.normalize(self.retriever.image_projection(queries), dim=-1)
+        text_embeddings = F.normalize(self.retriever.text_projection(text[:, 0]), dim=-1)
+        scores = image_text_similarity(image_embeddings, text_embeddings) / self.log_temperature.exp()
+        contrastive = contrastive_loss(scores)
+        matching = self._matching_loss(scores, image_features, token_ids, segments)
+        logits = self.generation_logits(image_features, token_ids, segments)
+        generation = language_modeling_loss(logits, token_ids, segments)
+        losses = {"contrastive": contrastive, "matching": matching, "generation": generation}
+        return contrastive + matching + generation, losses
 
-    def _matching(self, scores: Tensor, features: Tensor, tokens: Tensor, segments: Tensor) -> Float[Tensor, ""]:
-        """Each image with a text that nearly fits it, and each text with an image that nearly does, beside the true pairs."""
-        other_texts = torch.multinomial(negative_chances(scores), 1).squeeze(1)
-        other_images = torch.multinomial(negative_chances(scores.T), 1).squeeze(1)
-        logits = self.retriever.match_logits(
-            torch.cat([features, features, features[other_images]]),
-            torch.cat([tokens, tokens[other_texts], tokens]),
-            torch.cat([segments, segments[other_texts], segments]),
+    def _matching_loss(
+        self, scores: Tensor, image_features: Tensor, token_ids: Tensor, segments: Tensor
+    ) -> Float[Tensor, ""]:
+        """Return the matching loss over the true pairs, each image with a hard negative text, and the reverse."""
+        negative_texts = torch.multinomial(hard_negative_probabilities(scores), 1).squeeze(1)
+        negative_images = torch.multinomial(hard_negative_probabilities(scores.T), 1).squeeze(1)
+        logits = self.retriever.matching_logits(
+            torch.cat([image_features, image_features, image_features[negative_images]]),
+            torch.cat([token_ids, token_ids[negative_texts], token_ids]),
+            torch.cat([segments, segments[negative_texts], segments]),
         )
-        return matching_loss(logits[: len(features)], logits[len(features) :])
+        return matching_loss(logits[: len(image_features)], logits[len(image_features) :])
 
-    def write(
+    def generation_logits(
         self,
-        features: Float[Tensor, "batch patches context"],
-        tokens: Int[Tensor, "batch text"],
+        image_features: Float[Tensor, "batch patches context"],
+        token_ids: Int[Tensor, "batch text"],
         segments: Int[Tensor, "batch text"],
     ) -> Float[Tensor, "batch text vocab"]:
-        """Logits of the word after each word: the words must get from the queries what they tell of the image."""
-        begun = torch.cat([torch.full_like(tokens[:, :1], self.writes_first), tokens[:, 1:]], dim=1)
-        _, words = self.retriever.together("generation", features, begun, segments)
-        # BERT's head: think once more, then compare with every word's own vector.
-        thought = self.writer_norm(F.gelu(self.writer(words)))
-        return F.linear(thought, self.retriever.words.weight, self.writer_bias)
+        """Return the logits of the token after each token; the image enters through the queries only."""
+        decode_token = torch.full_like(token_ids[:, :1], self.decode_token_id)
+        inputs = torch.cat([decode_token, token_ids[:, 1:]], dim=1)
+        _, text = self.retriever.query_and_text_states("generation", image_features, inputs, segments)
+        # BERT's prediction layers; the output matrix is shared with the word embedding.
+        states = self.lm_norm(F.gelu(self.lm_transform(text)))
+        return F.linear(states, self.retriever.word_embedding.weight, self.lm_bias)

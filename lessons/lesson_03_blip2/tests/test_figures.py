@@ -1,4 +1,4 @@
-"""Every figure is drawn from what the arms measure, for one seed and for several, with every arm and with the fewest."""
+"""Every figure is drawn from the arms' measurements, for one seed and several, with all arms and with the fewest."""
 
 from pathlib import Path
 
@@ -10,21 +10,19 @@ from shared.course.lesson import Run
 
 def measurements(offset):
     curve = ([10, 20], [2.0 - offset, 1.0])
-    right = {"answers": 0.5 + offset, "captions": 0.4, "seen_captions": 0.6}
-    return right | {"answers_blind": 0.3, "loss_curve": curve}
+    accuracies = {"answers": 0.5 + offset, "captions": 0.4, "seen_captions": 0.6}
+    return accuracies | {"answers_blind": 0.3, "loss_curve": curve}
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
-@pytest.mark.parametrize("arms", [["both stages"], [*figures.BRIDGES.values(), "told in words"]])
+@pytest.mark.parametrize("arms", [["both stages"], [*figures.CONNECTOR_ARMS.values(), figures.UPPER_BOUND]])
 def test_every_figure_is_drawn_and_has_a_caption(seeds, arms):
-    run = Run(
-        "cpu", "cpu", "toybox", seeds, Path("nowhere"), {s: {arm: measurements(s / 100) for arm in arms} for s in seeds}
-    )
+    measured = {seed: {arm: measurements(seed / 100) for arm in arms} for seed in seeds}
     for seed in seeds:
-        run.arms[seed]["both stages"] |= {
+        measured[seed]["both stages"] |= {
             "query_maps": [[[1 / 16] * 16] * 3] * 2,
             "captions_written": ["a purple triangle and a red star", "nonsense"],
             "seen_captions_written": ["a red star", "a red star"],
         }
-    drawn = figures.draw(run)
+    drawn = figures.draw(Run("cpu", "cpu", "toybox", seeds, Path("nowhere"), measured))
     assert drawn.keys() == figures.CAPTIONS.keys()

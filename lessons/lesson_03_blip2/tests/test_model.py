@@ -1,4 +1,4 @@
-"""The Q-Former's mechanism: who sees whom, who looks at the image, what learns and what does not move by one bit."""
+"""The Q-Former's masks, cross-attention and losses, and which parameters each stage trains."""
 
 import hashlib
 
@@ -9,57 +9,63 @@ from torch import nn
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_03_blip2.model import (
+    TASKS,
     Blip2,
     FirstStage,
-    LinearBridge,
-    MeanPoolingBridge,
+    LinearConnector,
+    MeanPoolingConnector,
     QFormer,
-    QFormerBridge,
     QFormerConfig,
+    QFormerConnector,
     Retriever,
     RetrieverConfig,
     first_stage,
     second_stage,
-    visible,
+    task_mask_matrix,
 )
-from lessons.lesson_03_blip2.model.losses import contrastive_loss, negative_chances, similarities, writing_loss
+from lessons.lesson_03_blip2.model.losses import (
+    contrastive_loss,
+    hard_negative_probabilities,
+    image_text_similarity,
+    language_modeling_loss,
+)
 from shared.attention import FULL_ATTENTION, Mask
 from shared.training import TrainingConfig, train
 from shared.transformer import DecoderConfig, Sampling
 
 SIZES = {"width": 24, "depth": 4, "heads": 3, "mlp_dim": 28, "context_width": 20}
-TEXT = QFormerConfig(**SIZES, reads_text=True)
-IMAGE = QFormerConfig(**SIZES)
-VOCABULARY = 31
+WITH_TEXT = QFormerConfig(**SIZES, text_input=True)
+WITHOUT_TEXT = QFormerConfig(**SIZES)
+VOCAB_SIZE = 31
 
 
-def eye():
+def vision_encoder():
     return VisionTransformer(
         VisionTransformerConfig(image_size=12, patch_size=3, width=20, depth=1, heads=5, mlp_dim=28)
     )
 
 
 def retriever(**changes):
-    sizes = {"queries": 5, "vocab_size": VOCABULARY, "max_text": 9, "shared_width": 11} | changes
-    return Retriever(RetrieverConfig(TEXT, **sizes), eye()).eval()
+    sizes = {"queries": 5, "vocab_size": VOCAB_SIZE, "max_text_tokens": 9, "projection_dim": 11} | changes
+    return Retriever(RetrieverConfig(WITH_TEXT, **sizes), vision_encoder()).eval()
 
 
-def language():
-    return LanguageModel(DecoderConfig(VOCABULARY, 16, 2, 4, 2, 20)).eval()
+def language_model():
+    return LanguageModel(DecoderConfig(VOCAB_SIZE, 16, 2, 4, 2, 20)).eval()
 
 
 def pairs(count=4):
     features = torch.randn(count, 7, 20)
-    tokens = torch.randint(0, VOCABULARY, (count, 6))
+    tokens = torch.randint(0, VOCAB_SIZE, (count, 6))
     segments = torch.where(torch.arange(6) < torch.tensor([6, 4, 2, 5])[:count, None], 0, -1)
     return features, tokens, segments
 
 
 def digest(module):
-    whole = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        whole.update(name.encode() + tensor.numpy().tobytes())
-    return whole.hexdigest()
+        sha256.update(name.encode() + tensor.numpy().tobytes())
+    return sha256.hexdigest()
 
 
 # ── Masks ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -67,10 +73,8 @@ def digest(module):
 
 def test_the_three_masks_are_those_of_figure_2():
     segments = torch.tensor([[0, 0, 0, -1]])
-    pictures = {
-        task: visible(task, 2, segments)[0].int().tolist() for task in ("contrastive", "matching", "generation")
-    }
-    assert pictures["contrastive"] == [
+    masks = {task: task_mask_matrix(task, 2, segments)[0].int().tolist() for task in TASKS}
+    assert masks["contrastive"] == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [0, 0, 1, 1, 1, 0],
@@ -78,8 +82,8 @@ def test_the_three_masks_are_those_of_figure_2():
         [0, 0, 1, 1, 1, 0],
         [0, 0, 0, 0, 0, 0],
     ]
-    assert pictures["matching"] == [[1, 1, 1, 1, 1, 0]] * 5 + [[0] * 6]
-    assert pictures["generation"] == [
+    assert masks["matching"] == [[1, 1, 1, 1, 1, 0]] * 5 + [[0] * 6]
+    assert masks["generation"] == [
         [1, 1, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
         [1, 1, 1, 0, 0, 0],
@@ -89,65 +93,63 @@ def test_the_three_masks_are_those_of_figure_2():
     ]
 
 
-def influence(model, task, queries, features, tokens, segments):
-    """How much each output of one pass moves when one word, or the image, is changed: (queries, words) for both changes."""
-    before = model.together(task, features, tokens, segments)
-    other = tokens.clone()
-    other[:, 1] = (other[:, 1] + 1) % VOCABULARY
-    after_word = model.together(task, features, other, segments)
-    after_image = model.together(task, features + 1, tokens, segments)
+def influence(model, task, features, tokens, segments):
+    """Return how much each output (queries, text) changes when one token changes, and when the image changes."""
+    before = model.query_and_text_states(task, features, tokens, segments)
+    changed = tokens.clone()
+    changed[:, 1] = (changed[:, 1] + 1) % VOCAB_SIZE
+    after_token = model.query_and_text_states(task, features, changed, segments)
+    after_image = model.query_and_text_states(task, features + 1, tokens, segments)
     return [
         [(a - b).abs().amax(dim=(0, 2)) for a, b in zip(before, after, strict=True)]
-        for after in (after_word, after_image)
+        for after in (after_token, after_image)
     ]
 
 
 @torch.no_grad()
-def test_what_reaches_whom_through_all_blocks():
-    """The mask is not only drawn: a changed word or image reaches exactly those who may know of it."""
+def test_changes_reach_exactly_the_tokens_that_the_mask_allows():
+    """Through all blocks, a changed token or image affects the outputs that may attend to it, and no others."""
     model = retriever()
     features, tokens, _ = pairs()
-    arguments = (model, features, tokens, torch.zeros_like(tokens))
-    reached = {
-        task: influence(arguments[0], task, 5, *arguments[1:]) for task in ("contrastive", "matching", "generation")
-    }
-    (query_by_word, word_by_word), (query_by_image, word_by_image) = reached["contrastive"]
-    assert (query_by_word == 0).all() and (word_by_word > 1e-4).all()
-    assert (query_by_image > 1e-4).all() and (word_by_image == 0).all()
-    (query_by_word, word_by_word), (query_by_image, word_by_image) = reached["matching"]
-    assert (query_by_word > 1e-4).all() and (word_by_image > 1e-4).all()
-    (query_by_word, word_by_word), (query_by_image, word_by_image) = reached["generation"]
-    assert (query_by_word == 0).all()
-    assert word_by_word[0] == 0 and (word_by_word[1:] > 1e-4).all()  # no word knows of a later one
-    assert (word_by_image > 1e-4).all()
+    segments = torch.zeros_like(tokens)
+    changes = {task: influence(model, task, features, tokens, segments) for task in TASKS}
+    (query_by_token, text_by_token), (query_by_image, text_by_image) = changes["contrastive"]
+    assert (query_by_token == 0).all() and (text_by_token > 1e-4).all()
+    assert (query_by_image > 1e-4).all() and (text_by_image == 0).all()
+    (query_by_token, text_by_token), (query_by_image, text_by_image) = changes["matching"]
+    assert (query_by_token > 1e-4).all() and (text_by_image > 1e-4).all()
+    (query_by_token, text_by_token), (query_by_image, text_by_image) = changes["generation"]
+    assert (query_by_token == 0).all()
+    assert text_by_token[0] == 0 and (text_by_token[1:] > 1e-4).all()  # no token attends to a later one
+    assert (text_by_image > 1e-4).all()
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("task", ["contrastive", "matching", "generation"])
+@pytest.mark.parametrize("task", TASKS)
 def test_padding_changes_nothing(task):
     model = retriever()
     features, tokens, segments = pairs()
-    alone = model.together(task, features[2:3], tokens[2:3, :2], segments[2:3, :2])
-    padded = model.together(task, features, tokens, segments)
+    alone = model.query_and_text_states(task, features[2:3], tokens[2:3, :2], segments[2:3, :2])
+    padded = model.query_and_text_states(task, features, tokens, segments)
     torch.testing.assert_close(padded[0][2], alone[0][0], atol=1e-6, rtol=0)
     torch.testing.assert_close(padded[1][2, :2], alone[1][0], atol=1e-6, rtol=0)
 
 
 @torch.no_grad()
-def test_contrast_in_one_pass_is_contrast_in_two():
-    """What training computes in one masked pass is what `image_vectors` and `text_vectors` compute apart."""
+def test_contrastive_pass_equals_separate_image_and_text_passes():
+    """Training computes in one masked pass what `image_embeddings` and `text_embeddings` compute separately."""
     model = retriever()
     features, tokens, segments = pairs()
-    queries, words = model.together("contrastive", features, tokens, segments)
+    queries, text = model.query_and_text_states("contrastive", features, tokens, segments)
     torch.testing.assert_close(
         nn.functional.normalize(model.image_projection(queries), dim=-1),
-        model.image_vectors(features),
+        model.image_embeddings(features),
         atol=1e-6,
         rtol=0,
     )
     torch.testing.assert_close(
-        nn.functional.normalize(model.text_projection(words[:, 0]), dim=-1),
-        model.text_vectors(tokens, segments),
+        nn.functional.normalize(model.text_projection(text[:, 0]), dim=-1),
+        model.text_embeddings(tokens, segments),
         atol=1e-6,
         rtol=0,
     )
@@ -156,33 +158,33 @@ def test_contrast_in_one_pass_is_contrast_in_two():
 # ── The Q-Former ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("every", "looking"), [(1, [0, 1, 2, 3]), (2, [0, 2]), (3, [0, 3])])
-def test_which_blocks_look_at_the_image(every, looking):
-    model = QFormer(QFormerConfig(**SIZES, cross_every=every))
-    assert [layer for layer, block in enumerate(model.blocks) if block.cross_attention is not None] == looking
+@pytest.mark.parametrize(("frequency", "expected"), [(1, [0, 1, 2, 3]), (2, [0, 2]), (3, [0, 3])])
+def test_which_blocks_attend_to_the_image(frequency, expected):
+    model = QFormer(QFormerConfig(**SIZES, cross_attention_frequency=frequency))
+    assert [layer for layer, block in enumerate(model.blocks) if block.cross_attention is not None] == expected
     queries, context = torch.randn(2, 3, 24), torch.randn(2, 7, 20)
     with torch.no_grad():
         x, changed = model.norm(queries), []
         for layer, block in enumerate(model.blocks):
             if not torch.equal(block(x, 3, context, FULL_ATTENTION), block(x, 3, context + 1, FULL_ATTENTION)):
                 changed.append(layer)
-    assert changed == looking
+    assert changed == expected
 
 
 @torch.no_grad()
-def test_words_never_look_at_the_image_themselves():
-    model = QFormer(TEXT)
+def test_text_does_not_attend_to_the_image_itself():
+    model = QFormer(WITH_TEXT)
     x, context = torch.randn(2, 8, 24), torch.randn(2, 7, 20)
-    apart = torch.tensor([[0] * 5 + [1] * 3])
-    mask = Mask(segment_q=apart, segment_k=apart)
+    segments = torch.tensor([[0] * 5 + [1] * 3])
+    mask = Mask(segment_q=segments, segment_k=segments)
     before, after = (model(x, queries=5, context=c, mask=mask) for c in (context, context + 1))
     assert torch.equal(before[:, 5:], after[:, 5:])
     assert (before[:, :5] - after[:, :5]).abs().min(dim=-1).values.max() > 0
 
 
-def test_queries_and_keys_are_not_exchangeable(monkeypatch):
-    """Where the queries' projection takes the keys' place, everything changes: no test here rests on symmetric weights."""
-    model = QFormer(IMAGE).eval()
+def test_queries_and_keys_are_not_interchangeable():
+    """Exchanging the projections of queries and keys changes the output: no test relies on symmetric weights."""
+    model = QFormer(WITHOUT_TEXT).eval()
     queries, context = torch.randn(2, 3, 24), torch.randn(2, 7, 20)
     with torch.no_grad():
         before = model(queries, queries=3, context=context)
@@ -191,52 +193,52 @@ def test_queries_and_keys_are_not_exchangeable(monkeypatch):
         assert (model(queries, queries=3, context=context) - before).abs().max() > 1e-2
 
 
-def test_it_refuses_what_it_has_no_parts_for():
-    model = QFormer(IMAGE)
+def test_inputs_without_the_parts_they_need_are_refused():
+    model = QFormer(WITHOUT_TEXT)
     with pytest.raises(ValueError, match="3 queries were given and no context"):
         model(torch.randn(1, 3, 24), queries=3)
-    with pytest.raises(ValueError, match="2 text tokens were given to a Q-Former that reads none"):
+    with pytest.raises(ValueError, match="2 text tokens were given to a Q-Former without text input"):
         model(torch.randn(1, 5, 24), queries=3, context=torch.randn(1, 7, 20))
     with pytest.raises(ValueError, match="width 24 does not divide into 5 heads"):
         QFormerConfig(width=24, heads=5)
-    with pytest.raises(ValueError, match="reads_text=True"):
-        RetrieverConfig(IMAGE)
-    with pytest.raises(ValueError, match="no task 'ranking': choose one of contrastive"):
-        visible("ranking", 2, torch.zeros(1, 3, dtype=torch.long))
-    with pytest.raises(ValueError, match="a text of 10 tokens; this model reads at most 9"):
-        retriever().text_vectors(torch.zeros(1, 10, dtype=torch.long), torch.zeros(1, 10, dtype=torch.long))
+    with pytest.raises(ValueError, match="text_input=True"):
+        RetrieverConfig(WITHOUT_TEXT)
+    with pytest.raises(ValueError, match="task is 'ranking'; choose one of contrastive"):
+        task_mask_matrix("ranking", 2, torch.zeros(1, 3, dtype=torch.long))
+    with pytest.raises(ValueError, match="a text has 10 tokens; this model has positions for 9"):
+        retriever().text_embeddings(torch.zeros(1, 10, dtype=torch.long), torch.zeros(1, 10, dtype=torch.long))
 
 
 # ── Losses ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_hard_negatives_are_likelier_and_never_the_partner():
+def test_hard_negatives_are_more_probable_and_never_the_true_pair():
     scores = torch.tensor([[9.0, 4.0, 1.0], [0.0, 9.0, 0.0], [-200.0, -200.0, 9.0]])
-    chances = negative_chances(scores)
-    assert torch.equal(chances.diagonal(), torch.zeros(3))
-    torch.testing.assert_close(chances.sum(1), torch.ones(3))
-    # Odds of e³, but for what is added so that somebody can always be drawn.
-    torch.testing.assert_close(chances[0, 1] / chances[0, 2], torch.tensor(3.0).exp(), rtol=0.01, atol=0)
-    torch.testing.assert_close(chances[2], torch.tensor([0.5, 0.5, 0.0]))
+    probabilities = hard_negative_probabilities(scores)
+    assert torch.equal(probabilities.diagonal(), torch.zeros(3))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
+    # Odds of e³, apart from the constant that keeps every negative possible.
+    torch.testing.assert_close(probabilities[0, 1] / probabilities[0, 2], torch.tensor(3.0).exp(), rtol=0.01, atol=0)
+    torch.testing.assert_close(probabilities[2], torch.tensor([0.5, 0.5, 0.0]))
 
 
-def test_the_contrast_is_lowest_where_pairs_agree():
+def test_contrastive_loss_is_lowest_for_matching_pairs():
     vectors = nn.functional.normalize(torch.eye(4) + 0.01, dim=-1)
-    images = torch.stack([-vectors, vectors], dim=1)  # one query of two fits
-    fitting = contrastive_loss(similarities(images, vectors) / 0.1)
-    assert fitting < 0.01 < contrastive_loss(similarities(images, vectors.roll(1, 0)) / 0.1)
-    assert contrastive_loss(-similarities(images, vectors) / 0.1) > fitting
+    images = torch.stack([-vectors, vectors], dim=1)  # one query of two matches
+    matching = contrastive_loss(image_text_similarity(images, vectors) / 0.1)
+    assert matching < 0.01 < contrastive_loss(image_text_similarity(images, vectors.roll(1, 0)) / 0.1)
+    assert contrastive_loss(-image_text_similarity(images, vectors) / 0.1) > matching
 
 
-def test_writing_is_asked_of_words_alone():
+def test_padding_and_the_last_position_have_no_loss():
     _, tokens, segments = pairs()
-    logits = torch.randn(4, 6, VOCABULARY)
-    loss = writing_loss(logits, tokens, segments)
-    assert torch.equal(loss, writing_loss(logits, torch.where(segments < 0, 0, tokens), segments))
-    logits[:, -1] += 5  # nobody comes after the last one
-    assert torch.equal(loss, writing_loss(logits, tokens, segments))
-    perfect = nn.functional.one_hot(tokens.roll(-1, 1), VOCABULARY).float() * 50
-    assert writing_loss(perfect, tokens, segments) < 1e-4
+    logits = torch.randn(4, 6, VOCAB_SIZE)
+    loss = language_modeling_loss(logits, tokens, segments)
+    assert torch.equal(loss, language_modeling_loss(logits, torch.where(segments < 0, 0, tokens), segments))
+    logits[:, -1] += 5  # no token follows the last one
+    assert torch.equal(loss, language_modeling_loss(logits, tokens, segments))
+    perfect = nn.functional.one_hot(tokens.roll(-1, 1), VOCAB_SIZE).float() * 50
+    assert language_modeling_loss(perfect, tokens, segments) < 1e-4
 
 
 # ── Stages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,14 +248,14 @@ def stage_config(steps, learning_rate=3e-3):
     return TrainingConfig(steps=steps, learning_rate=learning_rate, log_every=steps, warmup_steps=5)
 
 
-def test_the_first_stage_teaches_all_three_and_leaves_the_eye_alone():
+def test_the_first_stage_learns_all_three_tasks_and_freezes_the_vision_encoder():
     torch.manual_seed(1)
-    model = FirstStage(retriever(), writes_first=1)
+    model = FirstStage(retriever(), decode_token_id=1)
     features, tokens, _ = pairs()
     # Four images that differ, with four captions: [begin, name, name, end, end, end].
     tokens = torch.tensor([[0, 5 + k, 9 + k, 2, 2, 2] for k in range(4)])
     segments = torch.where(torch.arange(6) < 4, 0, -1).expand(4, 6)
-    before, eye_before = {n: p.clone() for n, p in model.named_parameters()}, digest(model.retriever.vision)
+    before, encoder_before = {n: p.clone() for n, p in model.named_parameters()}, digest(model.retriever.vision_encoder)
     result = train(
         model,
         lambda step: (features, tokens, segments),
@@ -261,38 +263,40 @@ def test_the_first_stage_teaches_all_three_and_leaves_the_eye_alone():
         stage_config(80),
         stages=first_stage(80),
     )
-    assert digest(model.retriever.vision) == eye_before
-    unmoved = [n for n, p in model.named_parameters() if torch.equal(p, before[n]) and ".vision." not in n]
-    # A bias of the keys has no effect, and weight decay leaves a zero at zero.
+    assert digest(model.retriever.vision_encoder) == encoder_before
+    unmoved = [n for n, p in model.named_parameters() if torch.equal(p, before[n]) and ".vision_encoder." not in n]
+    # The bias of the keys has no effect, and weight decay keeps a zero at zero.
     assert [name for name in unmoved if not name.endswith("key.bias")] == []
     last = result.history[-1]
     with torch.no_grad():
-        scores = similarities(model.retriever.image_vectors(features), model.retriever.text_vectors(tokens, segments))
-        written = model.write(features, tokens, segments).argmax(-1)
-        own = model.retriever.match_logits(features, tokens, segments).argmax(-1)
-        wrong = model.retriever.match_logits(features, tokens.roll(1, 0), segments).argmax(-1)
+        scores = image_text_similarity(
+            model.retriever.image_embeddings(features), model.retriever.text_embeddings(tokens, segments)
+        )
+        generated = model.generation_logits(features, tokens, segments).argmax(-1)
+        true_pairs = model.retriever.matching_logits(features, tokens, segments).argmax(-1)
+        false_pairs = model.retriever.matching_logits(features, tokens.roll(1, 0), segments).argmax(-1)
     assert (scores.argmax(1) == torch.arange(4)).all() and (scores.argmax(0) == torch.arange(4)).all()
-    assert torch.equal(written[:, :3], tokens[:, 1:4])
-    assert (own == 1).all() and (wrong == 0).all()
+    assert torch.equal(generated[:, :3], tokens[:, 1:4])
+    assert (true_pairs == 1).all() and (false_pairs == 0).all()
     assert last["loss"] < 4.0
 
 
-BRIDGES = {
-    "q-former": lambda: QFormerBridge(IMAGE, 3, 16),
-    "linear": lambda: LinearBridge(20, 16),
-    "mean": lambda: MeanPoolingBridge(20, 16),
+CONNECTORS = {
+    "qformer": lambda: QFormerConnector(WITHOUT_TEXT, 3, 16),
+    "linear": lambda: LinearConnector(20, 16),
+    "mean": lambda: MeanPoolingConnector(20, 16),
 }
 
 
-@pytest.mark.parametrize("name", BRIDGES)
-def test_the_second_stage_moves_the_bridge_and_nothing_else(name):
+@pytest.mark.parametrize("name", CONNECTORS)
+def test_the_second_stage_trains_the_connector_only(name):
     torch.manual_seed(2)
-    model = Blip2(eye(), BRIDGES[name](), language())
+    model = Blip2(vision_encoder(), CONNECTORS[name](), language_model())
     features = torch.randn(4, 7, 20)
     tokens = torch.tensor([[0, 5 + k, 9 + k, 2] for k in range(4)])
     segments = torch.zeros_like(tokens)
-    frozen = digest(model.vision), digest(model.language)
-    bridge = digest(model.bridge)
+    frozen = digest(model.vision_encoder), digest(model.language_model)
+    connector = digest(model.connector)
     before = model.loss(features, tokens, segments).item()
     train(
         model,
@@ -301,59 +305,60 @@ def test_the_second_stage_moves_the_bridge_and_nothing_else(name):
         stage_config(40, 2e-2),
         stages=second_stage(40),
     )
-    assert (digest(model.vision), digest(model.language)) == frozen
-    assert digest(model.bridge) != bridge
+    assert (digest(model.vision_encoder), digest(model.language_model)) == frozen
+    assert digest(model.connector) != connector
     assert model.loss(features, tokens, segments).item() < before - 0.2
 
 
-def test_a_frozen_language_model_still_passes_the_gradient_on():
-    """It does not learn, but the bridge learns through it: detach it, and nothing would."""
-    model = Blip2(eye(), QFormerBridge(IMAGE, 3, 16), language())
-    for part in (model.vision, model.language):
+def test_gradients_flow_through_the_frozen_language_model():
+    model = Blip2(vision_encoder(), QFormerConnector(WITHOUT_TEXT, 3, 16), language_model())
+    for part in (model.vision_encoder, model.language_model):
         part.requires_grad_(False)
     features, tokens, segments = pairs()
     model.loss(features, tokens, segments).backward()
-    assert all(parameter.grad is None for parameter in [*model.vision.parameters(), *model.language.parameters()])
+    assert all(
+        parameter.grad is None for parameter in [*model.vision_encoder.parameters(), *model.language_model.parameters()]
+    )
     assert all(
         parameter.grad.abs().max() > 0
-        for name, parameter in model.bridge.named_parameters()
+        for name, parameter in model.connector.named_parameters()
         if not name.endswith("key.bias")
     )
 
 
 @torch.no_grad()
-def test_the_bridge_starts_from_the_first_stage():
-    first, bridge = retriever(queries=3), QFormerBridge(IMAGE, 3, 16)
+def test_the_connector_starts_from_the_first_stage():
+    first, connector = retriever(queries=3), QFormerConnector(WITHOUT_TEXT, 3, 16)
     features = torch.randn(2, 7, 20)
-    bridge.start_from(first)
-    torch.testing.assert_close(bridge(features), bridge.projection(first.queries_of(features)))
+    connector.load_first_stage(first)
+    torch.testing.assert_close(connector(features), connector.projection(first.query_states(features)))
     with pytest.raises(ValueError, match="other sizes: queries differ"):
-        bridge.start_from(retriever(queries=4))
+        connector.load_first_stage(retriever(queries=4))
 
 
 @torch.no_grad()
-def test_the_image_stands_before_the_text():
-    model = Blip2(eye(), QFormerBridge(IMAGE, 3, 16), language())
+def test_the_image_precedes_the_text():
+    model = Blip2(vision_encoder(), QFormerConnector(WITHOUT_TEXT, 3, 16), language_model())
     images = torch.randn(2, 3, 12, 12)
-    tokens = torch.randint(0, VOCABULARY, (2, 5))
+    tokens = torch.randint(0, VOCAB_SIZE, (2, 5))
     logits = model(images, tokens)
-    assert logits.shape == (2, 5, VOCABULARY)
-    prefix = model.bridge(model.vision.features(images))
-    whole = model.language(embeddings=torch.cat([prefix, model.language.embedding(tokens)], dim=1))
-    torch.testing.assert_close(logits, whole[:, 3:])
+    assert logits.shape == (2, 5, VOCAB_SIZE)
+    prefix = model.connector(model.vision_encoder.features(images))
+    expected = model.language_model(embeddings=torch.cat([prefix, model.language_model.embedding(tokens)], dim=1))
+    torch.testing.assert_close(logits, expected[:, 3:])
     assert (model(images.flip(0), tokens) - logits).abs().max() > 1e-4
-    # Padding behind a text leaves its logits as they are.
+    # Padding after a text does not change its logits.
     segments = torch.tensor([[0, 0, 0, -1, -1], [0] * 5])
     torch.testing.assert_close(model(images, tokens, segments)[0, :3], logits[0, :3], atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
-def test_it_answers_prompts_of_any_length_as_it_would_each_alone():
-    model = Blip2(eye(), QFormerBridge(IMAGE, 3, 16), language())
+def test_prompts_of_different_lengths_are_continued_as_each_alone():
+    model = Blip2(vision_encoder(), QFormerConnector(WITHOUT_TEXT, 3, 16), language_model())
     features = torch.randn(3, 7, 20)
-    prompts = [torch.randint(0, VOCABULARY, (length,)) for length in (4, 1, 2)]
-    together = model.answer(features, prompts, Sampling(6))
-    alone = [model.answer(features[k : k + 1], prompts[k : k + 1], Sampling(6))[0] for k in range(3)]
+    prompts = [torch.randint(0, VOCAB_SIZE, (length,)) for length in (4, 1, 2)]
+    together = model.generate(features, prompts, Sampling(6))
+    alone = [model.generate(features[k : k + 1], prompts[k : k + 1], Sampling(6))[0] for k in range(3)]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
-    # What it writes first is what its logits say comes after the prompt.
+    # The first generated token is the most likely one after the prompt.
     assert together[0][0] == model.logits(features[:1], prompts[0][None])[0, -1].argmax()

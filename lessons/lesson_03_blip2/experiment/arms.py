@@ -1,0 +1,53 @@
+"""The arms of lesson 3: what is trained and measured, with the settings of each preset.
+
+Each arm runs in its own process, from the same frozen vision encoder (lesson 2) and language model (lesson 0).
+"""
+
+from typing import Any
+
+from shared.course.lesson import Arm
+
+PACKAGE = "lessons.lesson_03_blip2.experiment"
+PRESETS = ("smoke", "cpu", "full", "gpu")
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {"scenes": 80, "batch_size": 8, "held_out": 16},
+    "cpu": {"scenes": 10_000},
+    "full": {"scenes": 30_000},
+    "gpu": {
+        "scenes": 100_000,
+        "objects": (1, 3),
+        "batch_size": 256,
+        "queries": 16,
+        "width": 256,
+        "depth": 8,
+        "learning_rate": 5e-3,
+    },
+}
+STEPS = {"smoke": 3, "cpu": 600, "full": 2000, "gpu": 8000}
+FIRST_STAGE_STEPS = {"smoke": 3, "cpu": 250, "full": 500, "gpu": 3000}
+
+
+def presets(**settings: object) -> dict[str, dict[str, Any]]:
+    """Return for every preset its sizes and steps, and the settings of the arm."""
+    return {preset: SIZES[preset] | {"steps": STEPS[preset]} | settings for preset in PRESETS}
+
+
+def presets_with_first_stage() -> dict[str, dict[str, Any]]:
+    """Return for every preset its sizes, and the steps of both stages."""
+    return {
+        preset: settings | {"first_stage_steps": FIRST_STAGE_STEPS[preset]} for preset, settings in presets().items()
+    }
+
+
+ARMS = (
+    Arm("both stages", f"{PACKAGE}.train:train_connector", presets_with_first_stage()),
+    Arm("stage 2 alone", f"{PACKAGE}.train:train_connector", presets()),
+    Arm("mean pooling", f"{PACKAGE}.train:train_connector", presets(connector="mean")),
+    Arm("all patches", f"{PACKAGE}.train:train_connector", presets(connector="linear")),
+    Arm(
+        "text-only upper bound",
+        f"{PACKAGE}.evaluate:measure_text_upper_bound",
+        {preset: {"held_out": 16} if preset == "smoke" else {} for preset in PRESETS},
+    ),
+    Arm("exact", f"{PACKAGE}.evaluate:check_against_reference", {preset: {} for preset in PRESETS}),
+)

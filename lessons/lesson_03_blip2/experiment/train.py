@@ -1,0 +1,184 @@
+"""The training arm: a connector in two stages, between a frozen vision encoder and a frozen language model."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.toybox.heldout import TEST_SEED, sample_scenes
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
+from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
+from lessons.lesson_03_blip2.experiment.data import (
+    ImageTextPairs,
+    UniqueCaptionBatches,
+    concatenate,
+    encode_scenes,
+    full_captions,
+    questions_and_answers,
+    short_captions,
+)
+from lessons.lesson_03_blip2.experiment.evaluate import HELD_OUT, OBJECTS, QUESTION_OBJECTS, evaluate, retrieval_recall
+from lessons.lesson_03_blip2.model import (
+    Blip2,
+    FirstStage,
+    QFormerConfig,
+    QFormerConnector,
+    Retriever,
+    RetrieverConfig,
+    build_connector,
+    first_stage,
+    second_stage,
+)
+from shared.course.context import RunContext
+from shared.pretrained.digest import weights_digest
+from shared.tokenizers import Tokenizer
+from shared.training import Batches, RunOptions, TrainingConfig, curve_from_history, train
+
+DECODE_TOKEN = "<|turn|>"
+"""A special token that lesson 0's decoder was not trained on; in the first stage it marks a text to generate."""
+
+
+@dataclass(frozen=True)
+class ConnectorRecipe:
+    """Set the data, the sizes and the training of a connector.
+
+    steps                      training steps of the second stage
+    first_stage_steps          training steps of the first stage; 0 leaves it out
+    scenes                     number of captioned training scenes, and of training questions
+    objects, question_objects  smallest and largest number of objects in a captioned scene, and in a scene of a question
+    queries, width, depth      sizes of the Q-Former
+    held_out                   number of test scenes, and of test questions
+    """
+
+    steps: int
+    first_stage_steps: int = 0
+    connector: Literal["qformer", "linear", "mean"] = "qformer"
+    scenes: int = 4000
+    objects: tuple[int, int] = OBJECTS
+    question_objects: tuple[int, int] = QUESTION_OBJECTS
+    queries: int = 8
+    width: int = 64
+    depth: int = 2
+    batch_size: int = 32
+    first_stage_learning_rate: float = 4e-3
+    learning_rate: float = 5e-3
+    held_out: int = HELD_OUT
+
+    def training_config(self, steps: int, learning_rate: float, seed: int) -> TrainingConfig:
+        """Return the training settings of either stage.
+
+        With AdamW the frozen language model still ignores the image after some hundred steps, and every image gets the
+        same caption; Muon avoids this.
+        """
+        return TrainingConfig(
+            steps=steps,
+            learning_rate=learning_rate,
+            optimizer="muon",
+            betas=(0.9, 0.95),
+            warmup_steps=steps // 10,
+            seed=seed,
+            log_every=max(1, steps // 40),
+        )
+
+
+def train_connector(context: RunContext, **settings: Any) -> dict[str, Any]:
+    """Train a connector between the frozen models and measure it; `settings` are those of `ConnectorRecipe`.
+
+    The data set of the context is not used: both frozen models were trained on the toy world.
+    """
+    recipe, seed, device = ConnectorRecipe(**settings), context.seed, context.device
+    objects = tuple(recipe.objects)  # a list when it was read from JSON
+    torch.manual_seed(seed)
+    vision_encoder = load_vision_encoder()
+    language_model, tokenizer = load_language_model()
+    frozen = weights_digest(vision_encoder), weights_digest(language_model)
+    encoded = encode_scenes(vision_encoder, sample_scenes("train", seed, recipe.scenes, objects), device)
+    questions = questions_and_answers(
+        vision_encoder, tokenizer, "train", seed, recipe.scenes, tuple(recipe.question_objects), device
+    )
+    config = QFormerConfig(
+        recipe.width, recipe.depth, max(1, recipe.width // 16), 2 * recipe.width, encoded.image_features.shape[2]
+    )
+    connector = build_connector(recipe.connector, config, recipe.queries, language_model.config.width)
+    measured: dict[str, Any] = {}
+    if recipe.first_stage_steps and isinstance(connector, QFormerConnector):
+        captions = full_captions(encoded, tokenizer)
+        retriever, measured["first_loss_curve"] = train_first_stage(
+            context, recipe, config, vision_encoder, tokenizer, captions
+        )
+        connector.load_first_stage(retriever)
+        test_scenes = sample_scenes("test", TEST_SEED, recipe.held_out, objects)
+        test_captions = full_captions(encode_scenes(vision_encoder, test_scenes, device), tokenizer)
+        measured |= retrieval_recall(retriever, test_captions, device)
+    model = Blip2(vision_encoder, connector, language_model).to(device)
+    pairs = concatenate(short_captions(encoded, tokenizer), questions)
+    measured["loss_curve"] = train_second_stage(context, recipe, model, pairs)
+    return measured | {
+        **evaluate(model.eval(), tokenizer, recipe.held_out, objects, tuple(recipe.question_objects), device),
+        "frozen_changed": float((weights_digest(vision_encoder), weights_digest(language_model)) != frozen),
+        "image_tokens": connector(encoded.image_features[:1].to(device)).shape[1],
+        "parameters": sum(parameter.numel() for parameter in connector.parameters()),
+    }
+
+
+def train_first_stage(
+    context: RunContext,
+    recipe: ConnectorRecipe,
+    config: QFormerConfig,
+    vision_encoder: VisionTower,
+    tokenizer: Tokenizer,
+    captions: ImageTextPairs,
+) -> tuple[Retriever, list[Any]]:
+    """Train contrast, matching and generation on captions; return the retrieval model and its loss curve."""
+    retriever_config = RetrieverConfig(
+        replace(config, text_input=True), recipe.queries, tokenizer.vocab_size, 64, projection_dim=32
+    )
+    model = FirstStage(Retriever(retriever_config, vision_encoder), tokenizer.special_tokens[DECODE_TOKEN])
+    steps = recipe.first_stage_steps
+    result = train(
+        model,
+        UniqueCaptionBatches(captions, recipe.batch_size, context.seed),
+        lambda model, batch: model(*batch),
+        recipe.training_config(steps, recipe.first_stage_learning_rate, context.seed),
+        run=run_options(context, stage=1),
+        stages=first_stage(steps),
+    )
+    return model.retriever.eval(), curve_from_history(result.history, "loss")
+
+
+def train_second_stage(context: RunContext, recipe: ConnectorRecipe, model: Blip2, pairs: ImageTextPairs) -> list[Any]:
+    """Train the connector on the language model's cross-entropy of captions and answers; return the loss curve."""
+
+    def loss(model: Blip2, batch: tuple[Tensor, ...]) -> Tensor:
+        image_features, token_ids, segments, loss_mask = batch
+        logits = model.logits(image_features, token_ids, segments)
+        return F.cross_entropy(logits[:, :-1][loss_mask[:, 1:]], token_ids[:, 1:][loss_mask[:, 1:]])
+
+    batches = Batches(
+        pairs.image_features,
+        pairs.token_ids,
+        pairs.segments,
+        pairs.loss_mask(),
+        batch_size=recipe.batch_size,
+        seed=context.seed,
+    )
+    result = train(
+        model,
+        batches,
+        loss,
+        recipe.training_config(recipe.steps, recipe.learning_rate, context.seed),
+        run=run_options(context, stage=2),
+        stages=second_stage(recipe.steps),
+    )
+    return curve_from_history(result.history, "loss")
+
+
+def run_options(context: RunContext, stage: int) -> RunOptions:
+    """Return where a stage keeps its checkpoints and how it is labeled."""
+    folder: Path = context.folder / f"stage-{stage}"
+    label = f"{context.folder.name}, stage {stage}"
+    return RunOptions(folder=folder, resume=context.resume, device=context.device, label=label)
