@@ -13,7 +13,7 @@ from data.toybox.language import caption
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene
 from data.toybox.tensors import render_tensors
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.pretrained import vision_features
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
@@ -31,7 +31,7 @@ class EncodedScenes:
     image_features: Float[Tensor, "images patches context"]
 
 
-def encode_scenes(vision_encoder: VisionTower, scenes: Sequence[Scene], device: str) -> EncodedScenes:
+def encode_scenes(vision_encoder: VisionTransformer, scenes: Sequence[Scene], device: str) -> EncodedScenes:
     """Encode the image of each scene with the frozen vision encoder."""
     return EncodedScenes(scenes, vision_features(vision_encoder, render_tensors(scenes), device).cpu())
 
@@ -81,7 +81,7 @@ def short_captions(encoded: EncodedScenes, tokenizer: Tokenizer) -> ImageTextPai
 
 
 def questions_and_answers(
-    vision_encoder: VisionTower,
+    vision_encoder: VisionTransformer,
     tokenizer: Tokenizer,
     split: str,
     seed: int,

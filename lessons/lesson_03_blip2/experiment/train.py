@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from data.toybox.heldout import TEST_SEED, sample_scenes
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
-from lessons.lesson_02_clip.model import VisionTower
+from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_03_blip2.experiment.data import (
     ImageTextPairs,
@@ -129,7 +129,7 @@ def train_first_stage(
     context: RunContext,
     recipe: ConnectorRecipe,
     config: QFormerConfig,
-    vision_encoder: VisionTower,
+    vision_encoder: VisionTransformer,
     tokenizer: Tokenizer,
     captions: ImageTextPairs,
 ) -> tuple[Retriever, list[Any]]:
