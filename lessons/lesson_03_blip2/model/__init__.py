@@ -8,7 +8,7 @@ retriever.py   stage 1: the retrieval model and its training objective
 connectors.py  from image features to tokens of a language model: the Q-Former, and two baselines
 blip2.py       stage 2: the whole model, with a frozen language model
 opt.py         the language model inside the public weights (arXiv:2205.01068)
-huggingface.py, huggingface_names.py   settings and weight names of published checkpoints
+config_mapping.py, weight_names.py   settings and weight names of published checkpoints
 """
 
 from lessons.lesson_03_blip2.model.blip2 import Blip2, first_stage, second_stage

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
-from lessons.lesson_03_blip2.model import huggingface
+from lessons.lesson_03_blip2.model import config_mapping
 from lessons.lesson_03_blip2.model.connectors import QFormerConnector
-from lessons.lesson_03_blip2.model.huggingface_names import blip2_names
 from lessons.lesson_03_blip2.model.losses import language_modeling_loss
 from lessons.lesson_03_blip2.model.opt import OPT, is_opt
+from lessons.lesson_03_blip2.model.weight_names import blip2_weight_names
 from shared.errors import CourseError
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
@@ -91,10 +91,10 @@ class Blip2(nn.Module):
 
         Raises CourseError when the folder holds another model.
         """
-        vision, qformer, queries, language = huggingface.read_blip2(folder)
+        vision, qformer, queries, language = config_mapping.read_blip2(folder)
         decoder = OPT(language) if is_opt(language) else LanguageModel(language)
         model = cls(VisionTransformer(vision), QFormerConnector(qformer, queries, language.width), decoder)
-        load_weights(model, folder, blip2_names(vision, language))
+        load_weights(model, folder, blip2_weight_names(vision, language))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str, *, image_token_id: int | None = None) -> None:
@@ -104,7 +104,7 @@ class Blip2(nn.Module):
 
         Raises CourseError when the vision encoder is not a plain ViT, or the connector not a Q-Former.
         """
-        vision = huggingface.plain_vision(self.vision_encoder)
+        vision = config_mapping.plain_vision(self.vision_encoder)
         if not isinstance(self.connector, QFormerConnector):
             raise CourseError(f"a published BLIP-2 has a Q-Former; this connector is a {type(self.connector).__name__}")
         qformer, queries, language = (
@@ -112,8 +112,8 @@ class Blip2(nn.Module):
             len(self.connector.queries),
             self.language_model.config,
         )
-        config = huggingface.write_blip2(vision, qformer, queries, language) | {"image_token_index": image_token_id}
-        save_pretrained(folder, self, blip2_names(vision, language), config)
+        config = config_mapping.write_blip2(vision, qformer, queries, language) | {"image_token_index": image_token_id}
+        save_pretrained(folder, self, blip2_weight_names(vision, language), config)
 
 
 def first_stage(steps: int) -> tuple[Stage, ...]:

@@ -71,12 +71,12 @@ class OPT(Decoder):
         if config.get("model_type") != "opt":
             raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; expected opt")
         model = cls(opt_config_from(config))
-        load_weights(model, folder, opt_names())
+        load_weights(model, folder, opt_weight_names())
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `OPTForCausalLM` loads."""
-        save_pretrained(folder, self, opt_names(), write_opt_config(self.config))
+        save_pretrained(folder, self, opt_weight_names(), write_opt_config(self.config))
 
 
 # ── Published settings and weight names ───────────────────────────────────────────────────────────────────────────────
@@ -134,7 +134,7 @@ def write_opt_config(config: DecoderConfig) -> dict[str, Any]:
     return {"model_type": "opt", "architectures": ["OPTForCausalLM"], "word_embed_proj_dim": config.width, **settings}
 
 
-def opt_names() -> WeightNames:
+def opt_weight_names() -> WeightNames:
     """Return the weight names of `OPTForCausalLM`; its oldest files lack the prefix `model.`."""
     return WeightNames(
         with_prefix("model.decoder.", "", OPT_DECODER),

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lessons.lesson_03_blip2.model import huggingface
+from lessons.lesson_03_blip2.model import config_mapping
 from lessons.lesson_03_blip2.model.config import QFormerConfig
-from lessons.lesson_03_blip2.model.huggingface_names import qformer_names
+from lessons.lesson_03_blip2.model.weight_names import qformer_weight_names
 from shared.attention import FULL_ATTENTION, Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention
@@ -118,10 +118,10 @@ class QFormer(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "QFormer":
         """Load a published `Blip2QFormerModel` in evaluation mode. Raises CourseError for another model."""
-        model = cls(huggingface.read_qformer(folder))
-        load_weights(model, folder, qformer_names())
+        model = cls(config_mapping.read_qformer(folder))
+        load_weights(model, folder, qformer_weight_names())
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder that `Blip2QFormerModel` loads."""
-        save_pretrained(folder, self, qformer_names(), huggingface.write_qformer(self.config))
+        save_pretrained(folder, self, qformer_weight_names(), config_mapping.write_qformer(self.config))

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.lesson_01_vit.model import VisionTransformer
-from lessons.lesson_03_blip2.model import huggingface
+from lessons.lesson_03_blip2.model import config_mapping
 from lessons.lesson_03_blip2.model.config import RetrieverConfig
-from lessons.lesson_03_blip2.model.huggingface_names import retriever_names
 from lessons.lesson_03_blip2.model.losses import (
     contrastive_loss,
     hard_negative_probabilities,
@@ -22,6 +21,7 @@ from lessons.lesson_03_blip2.model.losses import (
 )
 from lessons.lesson_03_blip2.model.masks import task_mask
 from lessons.lesson_03_blip2.model.qformer import QFormer
+from lessons.lesson_03_blip2.model.weight_names import retriever_weight_names
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
 
@@ -116,16 +116,16 @@ class Retriever(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Retriever":
         """Load a published `Blip2ForImageTextRetrieval` in evaluation mode. Raises CourseError for another model."""
-        config, vision = huggingface.read_retriever(folder)
+        config, vision = config_mapping.read_retriever(folder)
         model = cls(config, VisionTransformer(vision))
-        load_weights(model, folder, retriever_names(vision))
+        load_weights(model, folder, retriever_weight_names(vision))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder for `Blip2ForImageTextRetrieval`. Raises CourseError unless the encoder is a plain ViT."""
-        vision = huggingface.plain_vision(self.vision_encoder)
-        config = huggingface.write_retriever(self.config, vision)
-        save_pretrained(folder, self, retriever_names(vision), config)
+        vision = config_mapping.plain_vision(self.vision_encoder)
+        config = config_mapping.write_retriever(self.config, vision)
+        save_pretrained(folder, self, retriever_weight_names(vision), config)
 
 
 class FirstStage(nn.Module):

@@ -20,7 +20,7 @@ from transformers import (
     OPTForCausalLM,
 )
 
-from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever, huggingface, opt_config
+from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever, config_mapping, opt_config
 from shared.errors import CourseError
 from shared.transformer import Sampling, generate
 
@@ -254,11 +254,11 @@ def test_public_files_hold_the_tied_output_layer_and_fewer_settings(tmp_path):
 
 def test_the_public_sizes():
     """The defaults are those of the published classes: 39 blocks of EVA, 32 queries of BERT-base width."""
-    model = huggingface.read_settings(huggingface.VISION_SETTINGS, {})
+    model = config_mapping.read_settings(config_mapping.VISION_SETTINGS, {})
     published = Blip2VisionConfig()
     assert (model["width"], model["depth"], model["mlp_dim"]) == (1408, 39, 6144)
     assert model["norm_eps"] == published.layer_norm_eps
-    qformer, published = huggingface.read_settings(huggingface.QFORMER_SETTINGS, {}), Blip2QFormerConfig()
+    qformer, published = config_mapping.read_settings(config_mapping.QFORMER_SETTINGS, {}), Blip2QFormerConfig()
     assert (qformer["width"], qformer["depth"], qformer["cross_attention_frequency"]) == (768, 12, 2)
     assert qformer["norm_eps"] == published.layer_norm_eps
     assert Blip2Config().num_query_tokens == 32

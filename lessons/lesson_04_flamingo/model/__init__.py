@@ -5,7 +5,7 @@ resampler.py   an image of any size becomes a fixed number of tokens
 gated.py       cross-attention that enters through a gate
 sequences.py   documents of images and text: which token looks at which image, prompts by example
 flamingo.py    the whole: reading, writing, what learns
-huggingface.py, huggingface_names.py   the settings and names of published checkpoints
+config_mapping.py, weight_names.py   the settings and names of published checkpoints
 """
 
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig, ResamplerConfig

@@ -10,12 +10,12 @@ from torch.nn import functional as F
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
-from lessons.lesson_04_flamingo.model import huggingface
+from lessons.lesson_04_flamingo.model import config_mapping
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
 from lessons.lesson_04_flamingo.model.gated import GatedCrossAttention
-from lessons.lesson_04_flamingo.model.huggingface_names import idefics_table
 from lessons.lesson_04_flamingo.model.resampler import PerceiverResampler
 from lessons.lesson_04_flamingo.model.sequences import media_mask
+from lessons.lesson_04_flamingo.model.weight_names import idefics_table
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
@@ -115,7 +115,7 @@ class Flamingo(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Flamingo":
         """A published `IdeficsForVisionText2Text`, in evaluation mode. Raises CourseError when it holds another model."""
-        config, vision, language, added = huggingface.read_idefics(folder)
+        config, vision, language, added = config_mapping.read_idefics(folder)
         model = cls(config, VisionTransformer(vision), LanguageModel(language))
         load_weights(model, folder, idefics_table(config, vision, language.vocab_size - added, added))
         return model.eval()
@@ -129,7 +129,7 @@ class Flamingo(nn.Module):
         Raises CourseError when no published class is such a model.
         """
         language = self.language.config
-        written = huggingface.write_idefics(self.config, self.vision, language, added)
+        written = config_mapping.write_idefics(self.config, self.vision, language, added)
         table = idefics_table(self.config, self.vision.config, language.vocab_size - added, added)
         save_pretrained(folder, self, table, written)
 

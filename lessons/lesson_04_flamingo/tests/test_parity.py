@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
-from lessons.lesson_04_flamingo.model import Flamingo, PerceiverResampler, huggingface, latest_image
+from lessons.lesson_04_flamingo.model import Flamingo, PerceiverResampler, config_mapping, latest_image
 from shared.errors import CourseError
 from shared.transformer import Sampling
 
@@ -191,7 +191,7 @@ def test_files_and_configs_of_version_4(tmp_path):
 
 def test_a_config_that_leaves_every_default_out(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "idefics", "use_resampler": True}))
-    ours, vision, language, added = huggingface.read_idefics(tmp_path)
+    ours, vision, language, added = config_mapping.read_idefics(tmp_path)
     theirs = IdeficsConfig()
     assert (language.width, language.depth, language.mlp_dim, language.vocab_size) == (4096, 32, 11_008, 32_000)
     assert language.norm_eps == theirs.rms_norm_eps and added == 0

@@ -2,7 +2,7 @@
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformerConfig
-from lessons.lesson_03_blip2.model.opt import is_opt, opt_names
+from lessons.lesson_03_blip2.model.opt import is_opt, opt_weight_names
 from shared.pretrained import Rearrange, Rename, Rule, Split, Tie, WeightNames, with_prefix
 from shared.transformer import DecoderConfig
 
@@ -42,12 +42,12 @@ QFORMER: list[Rule] = [
 QUERIES = Rearrange("1 queries width -> queries width")
 
 
-def qformer_names() -> WeightNames:
+def qformer_weight_names() -> WeightNames:
     """Return the weight names of `Blip2QFormerModel`."""
     return WeightNames(QFORMER)
 
 
-def retriever_names(vision: VisionTransformerConfig) -> WeightNames:
+def retriever_weight_names(vision: VisionTransformerConfig) -> WeightNames:
     """Return the weight names of `Blip2ForImageTextRetrieval`."""
     return WeightNames(
         [
@@ -65,9 +65,9 @@ def retriever_names(vision: VisionTransformerConfig) -> WeightNames:
     )
 
 
-def blip2_names(vision: VisionTransformerConfig, language: DecoderConfig) -> WeightNames:
+def blip2_weight_names(vision: VisionTransformerConfig, language: DecoderConfig) -> WeightNames:
     """Return the weight names of `Blip2ForConditionalGeneration` with the language model of this config."""
-    language_names = opt_names() if is_opt(language) else llama.weight_names(language)
+    language_names = opt_weight_names() if is_opt(language) else llama.weight_names(language)
     prefix = "language_model."
     return WeightNames(
         [

@@ -1,4 +1,4 @@
-"""Read and write the `config.json` of published BLIP-2 checkpoints; huggingface_names.py holds the weight names.
+"""Read and write the `config.json` of published BLIP-2 checkpoints; weight_names.py holds the weight names.
 
 Supported classes: `Blip2QFormerModel`, `Blip2ForImageTextRetrieval`, and `Blip2ForConditionalGeneration` with an
 `OPTForCausalLM`, as in the public weights, or a `LlamaForCausalLM`.
