@@ -1,23 +1,23 @@
-# The service of the course in a container: lesson 5's assistant, or any other ServedModel.
+# The course's service in a container: lesson 5's assistant, or any other ServedModel.
 #
 #     docker build -t multimodal .
 #     docker run --rm -p 8000:8000 --read-only --tmpfs /tmp --memory 4g --cap-drop ALL multimodal
 #
-# Made in two stages, so that what installs packages does not stand beside what strangers talk to.
+# Two stages, so that the image which clients reach contains no build tools.
 
 FROM python:3.12-slim-bookworm AS packages
 WORKDIR /course
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# The packages first and the course after: a change of the course alone installs nothing again.
+# Packages before code: a change of the code alone reinstalls nothing.
 COPY requirements.txt constraints.txt ./
-# PyTorch's CPU build; with TORCH_INDEX=https://pypi.org/simple the one for CUDA, where the host lends a GPU.
+# PyTorch's CPU build. For a host with a GPU, build with --build-arg TORCH_INDEX=https://pypi.org/simple.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --index-url "$TORCH_INDEX" --extra-index-url https://pypi.org/simple "$(grep '^torch==' constraints.txt)" \
     && pip install -c constraints.txt -r requirements.txt
 
 FROM python:3.12-slim-bookworm
-# A user of its own with no shell and no home, and nothing that it could write to.
+# A user without shell, home directory or write access.
 RUN groupadd --system --gid 10001 service \
     && useradd --system --no-log-init --uid 10001 --gid service --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin service
 COPY --from=packages /opt/venv /opt/venv
@@ -25,6 +25,7 @@ WORKDIR /course
 COPY shared ./shared
 COPY data ./data
 COPY lessons ./lessons
+COPY apps ./apps
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/course PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 OMP_NUM_THREADS=2
 USER 10001:10001
 EXPOSE 8000
@@ -32,5 +33,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-S", "shared/serving/healthcheck.py"]
 STOPSIGNAL SIGTERM
-# No shell between the signal and the service: it ends in order.
+# Without a shell in between, the service receives the signal and shuts down cleanly.
 CMD ["python", "-m", "apps.assistant.serve", "--host", "0.0.0.0", "--port", "8000"]
