@@ -19,7 +19,9 @@ def expected_values(name: str, inputs: list[torch.Tensor]) -> list[torch.Tensor]
         case "mean":
             return [torch.stack(inputs).mean(0)] * size
         case "chain":
-            return [torch.cat([x.T for x in inputs])] * size  # equal in all processes, so neither ring nor mean changes it
+            return [
+                torch.cat([x.T for x in inputs])
+            ] * size  # equal in all processes, so neither ring nor mean changes it
 
 
 @pytest.fixture(scope="module", params=[2, 4])
