@@ -1,14 +1,14 @@
-"""What several processes cost on one machine: steps a second and memory, with DDP and with FSDP.
+"""The cost of several processes on one machine: steps per second and memory, with DDP and with FSDP.
 
     python -m benchmarks.distributed
 
-A decoder of ten million weights takes the same batches of 8 × 32 tokens in 1, 2 and 4 processes. Without a GPU each process
-has one thread, and all share this machine's cores: two processes on two cores can't be much faster than PyTorch's one
-process with two threads would be, and four on two cores are slower by what they say to each other. What the numbers show is
-that cost, and that FSDP's share of the memory shrinks as there are more. With GPUs each process has one of its own.
+A decoder with ten million weights trains on the same batches of 8 × 32 tokens in 1, 2 and 4 processes. Without a GPU
+each process has one thread, and all share the machine's cores: two processes on two cores are hardly faster than one
+process with two threads, and four on two cores are slower by their communication. The rows show that cost, and that
+FSDP's memory per process falls with their number. With GPUs, each process has its own.
 
-Memory is the most that the training of the largest process took beyond Python and PyTorch themselves: weights, gradients,
-moments (each as large as the weights: 39 MB) and activations.
+Memory is the peak of the largest process beyond what Python and PyTorch need: weights, gradients, moments (each as
+large as the weights, 39 MB) and activations. There is no baseline: the rows are compared with each other.
 """
 
 import json
@@ -19,15 +19,16 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.report import Row, print_rows
 from shared.distributed.launch import launch
 
 JOB = Path(__file__).with_name("distributed_job.py")
-# The allocator gives every larger piece of memory back at once; else the peak would be that of its hoard.
+# With this setting the allocator returns larger blocks of memory at once, so that the peak does not include its cache.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
-def measure() -> list[dict]:
-    """Rows of name, ours (steps/s, or MB per process) and unit. There is no rival: what compares are the rows."""
+def measure() -> list[Row]:
+    """Return rows in steps/s, and in MB per process."""
     rows = []
     gpus = torch.cuda.device_count()
     for processes in (1, 2, 4):
@@ -36,27 +37,23 @@ def measure() -> list[dict]:
         for parallel in ("ddp", "fsdp") if processes > 1 else ("ddp",):
             measured = _run(processes, parallel)
             name = f"{processes} processes, {parallel.upper()}" if processes > 1 else "1 process"
-            where = f"{gpus} GPUs" if gpus else f"one thread each on {os.cpu_count()} cores"
+            machine = f"{gpus} GPUs" if gpus else f"one thread each on {os.cpu_count()} cores"
+            speed, memory = 1 / measured["seconds"], measured["memory"] / 1e6
             rows += [
-                _row(f"decoder, {name}, {where}: speed", 1 / measured["seconds"], "steps/s"),
-                _row(f"decoder, {name}, {where}: memory of a process", measured["memory"] / 1e6, "MB"),
+                Row.of_rate(f"decoder, {name}, {machine}: speed", speed, None, "steps/s"),
+                Row.of_cost(f"decoder, {name}, {machine}: memory per process", memory, None, "MB"),
             ]
     return rows
 
 
-def _row(name: str, ours: float, unit: str) -> dict:
-    return {"name": name, "ours": ours, "theirs": None, "ratio": None, "unit": unit}
-
-
 def _run(processes: int, parallel: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "measured.json"
-        done = launch(processes, JOB, parallel, str(out), seconds=600, environment=ENVIRONMENT)
-        if done.returncode:
-            raise subprocess.CalledProcessError(done.returncode, done.args, done.stdout, done.stderr)
-        return json.loads(out.read_text())
+        output = Path(folder) / "measured.json"
+        result = launch(processes, JOB, parallel, str(output), seconds=600, environment=ENVIRONMENT)
+        if result.returncode:
+            raise subprocess.CalledProcessError(result.returncode, result.args, result.stdout, result.stderr)
+        return json.loads(output.read_text())
 
 
 if __name__ == "__main__":
-    for row in measure():
-        print(f"{row['name']:<70} {row['ours']:9.2f} {row['unit']}", flush=True)
+    print_rows(measure())

@@ -5,52 +5,52 @@ from dataclasses import dataclass
 
 from shared.course.machine import describe_machine
 
+COLUMNS = ("measurement", "course", "baseline", "unit", "ratio (above 1: the course is ahead)")
+
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: what was measured, the course's value, its rival's (None without one), and the unit.
+    """One measurement.
 
-    ratio  above 1 the course is ahead
+    course    the value of the course's code
+    baseline  the value of the code that it is compared with; None without one
+    ratio     above 1 the course is ahead; None without a baseline
     """
 
     name: str
     course: float
-    rival: float | None
+    baseline: float | None
     unit: str
     ratio: float | None
 
     @classmethod
-    def of_time(cls, name: str, course: float, rival: float | None, unit: str) -> "Row":
-        """Return a row for which less is better."""
-        return cls(name, course, rival, unit, None if rival is None else rival / course)
+    def of_cost(cls, name: str, course: float, baseline: float | None, unit: str) -> "Row":
+        """Return a row of times or sizes: less is better."""
+        return cls(name, course, baseline, unit, None if baseline is None else baseline / course)
 
     @classmethod
-    def of_rate(cls, name: str, course: float, rival: float | None, unit: str) -> "Row":
-        """Return a row for which more is better."""
-        return cls(name, course, rival, unit, None if rival is None else course / rival)
+    def of_rate(cls, name: str, course: float, baseline: float | None, unit: str) -> "Row":
+        """Return a row of speeds: more is better."""
+        return cls(name, course, baseline, unit, None if baseline is None else course / baseline)
 
     def cells(self) -> tuple[str, ...]:
         """Return the row as text, under COLUMNS."""
-        rival = "–" if self.rival is None else f"{self.rival:,.4g}"
+        baseline = "–" if self.baseline is None else f"{self.baseline:,.4g}"
         ratio = "–" if self.ratio is None else f"{self.ratio:.2f}"
-        return self.name, f"{self.course:,.4g}", rival, self.unit, ratio
-
-
-COLUMNS = ("measurement", "course", "rival", "unit", "ratio (above 1: the course is ahead)")
+        return self.name, f"{self.course:,.4g}", baseline, self.unit, ratio
 
 
 def print_rows(rows: Sequence[Row]) -> None:
     """Print rows as aligned lines."""
     width = max(len(row.name) for row in rows)
-    for row in rows:
-        name, course, rival, unit, ratio = row.cells()
-        print(f"{name:<{width}} {course:>10} {rival:>10} {unit:<8} ×{ratio}", flush=True)
+    for name, course, baseline, unit, ratio in (row.cells() for row in rows):
+        print(f"{name:<{width}} {course:>10} {baseline:>10} {unit:<8} ×{ratio}", flush=True)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [f"| {' | '.join(cells)} |" for cells in (columns, *rows)]
-    return "\n".join([lines[0], "|---" * len(columns) + "|", *lines[1:]])
+    header, *lines = [f"| {' | '.join(cells)} |" for cells in (columns, *rows)]
+    return "\n".join([header, "|---" * len(columns) + "|", *lines])
 
 
 def machine_line() -> str:

@@ -1,12 +1,12 @@
-"""The service under load, with and without batching, and what it does when there is too much of it.
+"""The service under load, with and without batching, and under overload.
 
     python -m benchmarks.serving [--seconds 10]        needs wrk (apt install wrk, brew install wrk)
 
-wrk keeps a number of connections busy on the loopback: each sends a photograph of 224 × 224 with a question, waits
-for the answer, and asks again. The model is a Llama-style decoder with random weights, which reads 49 patches of the
-picture and the question's bytes and writes TOKENS tokens, so that it costs what a trained one of its size would;
-it has one thread, in one process with the web server. Beside answers a second stand answers in a second of the
-service's own processor time, which a machine that is busy with other things leaves as it is. Written to benchmarks/serving.md.
+wrk keeps a number of connections busy on the loopback interface: each sends an image of 224 × 224 and a question, waits
+for the answer, and repeats. The model is a Llama-style decoder with random weights. It processes 49 patches of the
+image and the question's bytes and generates TOKENS tokens, at the cost of a trained model of its size. It has one
+thread, in one process with the web server. Answers are counted per second of wall time and per second of the service's
+processor time; other programs on the machine hardly change the latter. Results are written to benchmarks/serving.md.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,52 +31,57 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from shared.course.machine import describe_machine
+from benchmarks.report import machine_line, markdown_table
+from shared.cli import command_line
+from shared.errors import CourseError
 from shared.serving import GenerationRequest, Settings, serve
 from shared.transformer import Decoder, DecoderConfig, Sampling, stream
 
-PAGE = Path(__file__).with_suffix(".md")
-SIZES = DecoderConfig(vocab_size=512, width=256, depth=6, heads=4, kv_heads=2, mlp_dim=704)
-PATCH, SIDE = 32, 224
+RESULTS = Path(__file__).with_suffix(".md")
+CONFIG = DecoderConfig(vocab_size=512, width=256, depth=6, heads=4, kv_heads=2, mlp_dim=704)
+PATCH_SIZE, IMAGE_SIZE = 32, 224
 TOKENS = 24
 CONNECTIONS = (1, 2, 4, 8, 16)
-ROWS, WAITING = 8, 16
-FLOOD = 128
+BATCH_SIZE, QUEUE_LENGTH = 8, 16
+OVERLOAD = 128  # connections
 
 
 class RandomModel:
-    """A model of a real one's shape and cost, which has learned nothing: its words are bytes drawn by its weights."""
+    """An untrained model with the shape and cost of a real one, whose tokens are bytes."""
 
     name, context_length = "random", 512
 
     def __init__(self):
         torch.set_num_threads(1)
         torch.manual_seed(0)
-        self.decoder = Decoder(SIZES).eval()
-        self.patches = nn.Linear(3 * PATCH * PATCH, SIZES.width)
+        self.decoder = Decoder(CONFIG).eval()
+        self.patch_dim = 3 * PATCH_SIZE * PATCH_SIZE
+        self.patches = nn.Linear(self.patch_dim, CONFIG.width)
 
     def count_tokens(self, request: GenerationRequest) -> int:
-        return sum((SIDE // PATCH) ** 2 * len(each.images) + len(each.text.encode()) for each in request.messages)
+        tokens_per_image = (IMAGE_SIZE // PATCH_SIZE) ** 2
+        return sum(tokens_per_image * len(each.images) + len(each.text.encode()) for each in request.messages)
 
     @torch.no_grad()
-    def prompt(self, request: GenerationRequest) -> Tensor:
+    def embed_prompt(self, request: GenerationRequest) -> Tensor:
         parts = []
         for message in request.messages:
             for image in message.images:
-                pixels = torch.from_numpy(np.array(image.resize((SIDE, SIDE)), dtype=np.float32)) / 255
-                cut = pixels.unfold(0, PATCH, PATCH).unfold(1, PATCH, PATCH).reshape(-1, 3 * PATCH * PATCH)
-                parts.append(self.patches(cut))
+                image = image.resize((IMAGE_SIZE, IMAGE_SIZE))
+                pixels = torch.from_numpy(np.array(image, dtype=np.float32)) / 255
+                patches = pixels.unfold(0, PATCH_SIZE, PATCH_SIZE).unfold(1, PATCH_SIZE, PATCH_SIZE)
+                parts.append(self.patches(patches.reshape(-1, self.patch_dim)))
             parts.append(self.decoder.embedding(torch.tensor(list(message.text.encode()))))
         return torch.cat(parts)
 
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[list[str | None]]:
         limits = [request.max_new_tokens for request in requests]
-        for step in stream(self.decoder, [self.prompt(request) for request in requests], Sampling(limits)):
+        for step in stream(self.decoder, [self.embed_prompt(request) for request in requests], Sampling(limits)):
             yield [None if token is None else chr(token) for token in step]
 
 
-# wrk has one thread here; what it counts per thread it hands over by name.
-SCRIPT = """
+# wrk uses one thread here; it passes on what it counts per thread by name.
+WRK_SCRIPT = """
 wrk.method = "POST"
 wrk.headers["content-type"] = "multipart/form-data; boundary=line"
 local file = io.open("%s", "rb"); wrk.body = file:read("*a"); file:close()
@@ -89,157 +95,157 @@ function response(status)
   else other = other + 1 end
 end
 function done(summary, latency)
-  local t = threads[1]
-  io.write(string.format('\\nRESULT {"200": %%d, "429": %%d, "503": %%d, "other": %%d, "seconds": %%f, "p50": %%f, "p99": %%f, "socket": %%d}\\n',
+  local t, e = threads[1], summary.errors
+  io.write(string.format(
+    '\\nRESULT {"200": %%d, "429": %%d, "503": %%d, "other": %%d, "seconds": %%f, ' ..
+    '"p50": %%f, "p99": %%f, "socket": %%d}\\n',
     t:get("ok"), t:get("refused"), t:get("unready"), t:get("other"), summary.duration / 1e6,
-    latency:percentile(50) / 1e6, latency:percentile(99) / 1e6,
-    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.timeout))
+    latency:percentile(50) / 1e6, latency:percentile(99) / 1e6, e.connect + e.read + e.write + e.timeout))
 end
 """
 
 
-def form() -> bytes:
-    """What every request sends: a JPEG of noise made smooth, a question, and how long the answer may be."""
+def request_body() -> bytes:
+    """Return the form that every request sends: a JPEG of smooth noise, a question and the length of the answer."""
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    photograph = io.BytesIO()
-    Image.fromarray(noise).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(photograph, "JPEG", quality=90)
-    fields = {"question": b"What can be seen here?", "max_new_tokens": b"%d" % TOKENS}
+    image = io.BytesIO()
+    Image.fromarray(noise).resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).save(image, "JPEG", quality=90)
+    fields = {"question": b"What is in this image?", "max_new_tokens": b"%d" % TOKENS}
     parts = [
-        b'--line\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s' % (k.encode(), v) for k, v in fields.items()
+        b'--line\r\ncontent-disposition: form-data; name="%s"\r\n\r\n%s' % (name.encode(), value)
+        for name, value in fields.items()
     ]
-    head = b'--line\r\ncontent-disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
-    return b"\r\n".join([*parts, head + photograph.getvalue(), b"--line--", b""])
+    image_header = b'--line\r\ncontent-disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'
+    return b"\r\n".join([*parts, image_header + image.getvalue(), b"--line--", b""])
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service: its address and its process."""
+
+    url: str
+    process: psutil.Process
 
 
 @contextlib.contextmanager
-def service(rows: int) -> Iterator[tuple[str, psutil.Process]]:
-    """The service in a process of its own, answering up to `rows` requests together; its address and the process."""
-    command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(rows)]
+def start_service(batch_size: int) -> Iterator[Service]:
+    """Start the service in its own process, which answers up to `batch_size` requests together."""
+    command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(batch_size)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             url = process.stderr.readline().split()[0]
             while True:
                 with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/health", timeout=60):
                     break
-            yield url, psutil.Process(process.pid)
+            yield Service(url, psutil.Process(process.pid))
         finally:
             process.terminate()
 
 
-def load(side: tuple[str, psutil.Process], connections: int, seconds: float, script: Path) -> dict[str, float]:
-    """Keep some connections busy; what wrk counted, seconds until the answer at the median and the 99th percentile,
-    and the processor time that the service took."""
-    url, process = side
-    before = process.cpu_times()
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds:g}s",
-        "--timeout",
-        "60s",
-        "-s",
-        str(script),
-        f"{url}/question",
-    ]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    after = process.cpu_times()
-    took = after.user + after.system - before.user - before.system
-    return json.loads(re.search(r"RESULT (.*)", answer)[1]) | {"processor": took}
+def apply_load(service: Service, connections: int, seconds: float, script: Path) -> dict[str, float]:
+    """Keep `connections` busy; return wrk's counts, the p50 and p99 latency in seconds, and the processor time used."""
+    before = service.process.cpu_times()
+    options = ["-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "60s", "-s", str(script)]
+    command = ["wrk", *options, f"{service.url}/question"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    after = service.process.cpu_times()
+    processor_seconds = after.user + after.system - before.user - before.system
+    return json.loads(re.search(r"RESULT (.*)", output)[1]) | {"processor": processor_seconds}
 
 
-def rows_of_batches(url: str) -> float:
-    """Requests answered together so far, on the average."""
-    with urllib.request.urlopen(f"{url}/metrics") as page:
-        text = page.read().decode()
-    total, count = (float(re.search(rf"^service_batch_rows_{what} (\S+)", text, re.M)[1]) for what in ("sum", "count"))
+def mean_batch_size(url: str) -> float:
+    """Return the mean number of requests answered together so far."""
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        text = response.read().decode()
+    total, count = (float(re.search(rf"^service_batch_rows_{key} (\S+)", text, re.M)[1]) for key in ("sum", "count"))
     return total / count
 
 
 def measure(seconds: float) -> dict:
-    """Every load in turn: {"apart": one by one, "together": in batches, "flood": overload and after}."""
-    results = {"apart": {}, "together": {}}
+    """Apply every load; return results by "single", "batched" (both by connections), "batch_size" and "overload"."""
+    results: dict = {"single": {}, "batched": {}}
     with tempfile.TemporaryDirectory() as folder:
         body, script = Path(folder, "body"), Path(folder, "load.lua")
-        body.write_bytes(form())
-        script.write_text(SCRIPT % body)
-        with service(1) as apart, service(ROWS) as together:
-            sides = {"apart": apart, "together": together}
-            for side in sides.values():
-                load(side, 1, 2, script)
-            # The two take turns, so that a busy moment of the machine hits them alike.
+        body.write_bytes(request_body())
+        script.write_text(WRK_SCRIPT % body)
+        with start_service(1) as single, start_service(BATCH_SIZE) as batched:
+            services = {"single": single, "batched": batched}
+            for service in services.values():
+                apply_load(service, 1, 2, script)
+            # In turn, so that a busy moment of the machine affects both alike.
             for connections in CONNECTIONS:
-                for name, side in sides.items():
-                    results[name][connections] = load(side, connections, seconds, script)
+                for name, service in services.items():
+                    results[name][connections] = apply_load(service, connections, seconds, script)
                     print(name, connections, results[name][connections], flush=True)
-            results["rows"] = rows_of_batches(together[0])
-            flood = {"before": (ROWS, together), "flood": (FLOOD, together), "after": (ROWS, together)}
-            results["flood"] = {name: load(side, count, seconds, script) for name, (count, side) in flood.items()}
+            results["batch_size"] = mean_batch_size(batched.url)
+            phases = {"before": BATCH_SIZE, "": OVERLOAD, "after": BATCH_SIZE}
+            results["overload"] = {
+                f"{connections}, {phase}".removesuffix(", "): apply_load(batched, connections, seconds, script)
+                for phase, connections in phases.items()
+            }
     return results
 
 
-def page(results: dict, seconds: float, busy: float) -> str:
-    """The results as Markdown, under what they were measured on."""
-    weights = sum(each.numel() for each in Decoder(SIZES).parameters())
-    lines = [
+def markdown_page(results: dict, seconds: float, machine_load: float) -> str:
+    """Return the results as a Markdown page."""
+    weights = sum(parameter.numel() for parameter in Decoder(CONFIG).parameters())
+    parts = [
         "# The service under load",
-        "",
-        "Written by `python -m benchmarks.serving`; what it does stands at the head of [serving.py](serving.py).",
-        "",
-        f"{datetime.now(UTC):%Y-%m-%d}; " + "; ".join(f"{key} {value}" for key, value in describe_machine().items())
-        + f"; load of the machine by others at the start {busy:.1f} processes. A decoder of {weights / 1e6:.1f} million weights; "
-        f"{TOKENS} tokens an answer; {seconds:g} s a cell.",
-        "",
-        "Where others keep the machine busy, answers a second and times of waiting are as much theirs as the service's; answers in "
-        "a second of its own processor time are not.",
-        "",
-        f"## Batches of up to {ROWS}, against one by one",
-        "",
-        "| connections | answers/s, one by one | in batches | ratio | in a second of processor time, one by one | in batches | ratio "
-        "| p50, one by one | in batches | p99, one by one | in batches |",
-        "|" + "---|" * 11,
-    ]  # fmt: skip
-    for connections in CONNECTIONS:
-        apart, together = results["apart"][connections], results["together"][connections]
-        cells = [str(connections)]
-        for unit in ("seconds", "processor"):
-            one, many = (side["200"] / side[unit] for side in (apart, together))
-            cells += [f"{one:.1f}", f"{many:.1f}", f"{many / one:.2f}" if one else "–"]
-        cells += [f"{side[what] * 1000:,.0f} ms" for what in ("p50", "p99") for side in (apart, together)]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"Over all of this, {results['rows']:.1f} requests were answered together on the average.",
-        "",
-        f"## Too much: {FLOOD} connections, a queue of {WAITING}",
-        "",
-        "| connections | answered/s (200) | refused/s (429) | 503 | other statuses | broken connections |",
-        "|---|---|---|---|---|---|",
+        "Written by `python -m benchmarks.serving`; the docstring of [serving.py](serving.py) describes what it does.",
+        f"{datetime.now(UTC):%Y-%m-%d}; {machine_line()}; load of the machine by other programs at the start "
+        f"{machine_load:.1f} processes. A decoder of {weights / 1e6:.1f} million weights; {TOKENS} tokens per answer; "
+        f"{seconds:g} s per cell.",
+        "When other programs keep the machine busy, answers per second and latencies depend on them as well; answers "
+        "per second of the service's processor time hardly do.",
+        f"## Batches of up to {BATCH_SIZE}, against single requests",
+        markdown_table(BATCHING_COLUMNS, [batching_row(results, connections) for connections in CONNECTIONS]),
+        f"Over all of this, {results['batch_size']:.1f} requests were answered together on average.",
+        f"## Overload: {OVERLOAD} connections, a queue of {QUEUE_LENGTH}",
+        markdown_table(OVERLOAD_COLUMNS, [overload_row(name, each) for name, each in results["overload"].items()]),
     ]
-    for name, counts in results["flood"].items():
-        connections = FLOOD if name == "flood" else ROWS
-        rates = " | ".join(f"{counts[status] / counts['seconds']:,.1f}" for status in ("200", "429"))
-        others = " | ".join(f"{counts[what]:.0f}" for what in ("503", "other", "socket"))
-        lines.append(f"| {connections}, {name} | {rates} | {others} |".replace(", flood", ""))
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
-def main() -> int:
+BATCHING_COLUMNS = (
+    "connections",
+    *("answers/s, single", "batched", "ratio"),
+    *("answers per second of processor time, single", "batched", "ratio"),
+    *("p50, single", "batched", "p99, single", "batched"),
+)
+OVERLOAD_COLUMNS = ("connections", "answered/s (200)", "refused/s (429)", "503", "other statuses", "broken connections")
+
+
+def batching_row(results: dict, connections: int) -> list[str]:
+    """Return a row under BATCHING_COLUMNS."""
+    sides = [results[name][connections] for name in ("single", "batched")]
+    cells = [str(connections)]
+    for unit in ("seconds", "processor"):
+        single, batched = (side["200"] / side[unit] for side in sides)
+        cells += [f"{single:.1f}", f"{batched:.1f}", f"{batched / single:.2f}" if single else "–"]
+    return [*cells, *(f"{side[key] * 1000:,.0f} ms" for key in ("p50", "p99") for side in sides)]
+
+
+def overload_row(name: str, counts: dict[str, float]) -> list[str]:
+    """Return a row under OVERLOAD_COLUMNS."""
+    rates = [f"{counts[status] / counts['seconds']:,.1f}" for status in ("200", "429")]
+    return [name, *rates, *(f"{counts[key]:.0f}" for key in ("503", "other", "socket"))]
+
+
+@command_line()
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10.0, help="for each cell of the table")
-    parser.add_argument("--serve", type=int, metavar="ROWS", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.serve:
-        serve(RandomModel, port=0, settings=Settings(max_batch_size=asked.serve, max_waiting=WAITING))
-        return 0
+    parser.add_argument("--serve", type=int, metavar="BATCH_SIZE", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(RandomModel, port=0, settings=Settings(max_batch_size=options.serve, max_waiting=QUEUE_LENGTH))
+        return
     if not shutil.which("wrk"):
-        print("error: wrk is not installed; apt install wrk, or brew install wrk", file=sys.stderr)
-        return 1
-    busy = os.getloadavg()[0]
-    text = page(measure(asked.seconds), asked.seconds, busy)
-    PAGE.write_text(text, encoding="utf-8")
-    print(text)
-    return 0
+        raise CourseError("wrk is not installed; apt install wrk, or brew install wrk")
+    machine_load = os.getloadavg()[0]
+    page = markdown_page(measure(options.seconds), options.seconds, machine_load)
+    RESULTS.write_text(page, encoding="utf-8")
+    print(page)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""The toy world's speed on one core: scenes and pictures a second, against Pillow pasting the same sprites.
+"""The toy world's speed on one core: scenes and images per second, against Pillow pasting the same sprites.
 
     python -m benchmarks.toybox
 
-The aim is 5,000 pictures a second, scene and all, so that no lesson waits for its data. Rounds alternate between the
-two sides in one process; seconds are the process's own, and the best round counts: the machine's other work is not ours.
+The goal is 5,000 images per second, including their scenes, so that no lesson waits for its data. The best processor
+time counts. Sprites are drawn before the clock starts, on both sides.
 """
 
-import time
+import itertools
 from collections.abc import Callable
 
 from PIL import Image
 
+from benchmarks.report import Row, print_rows
+from benchmarks.timing import time_in_turns
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_images
 from data.toybox.language import caption
@@ -22,77 +24,72 @@ SIZES = (32, 64, 96)
 ROUNDS = 5
 
 
-def measure(count: int = 1000, rounds: int = ROUNDS) -> list[dict]:
-    """Return rows of name, ours, theirs (a second each; None without a rival), ratio (above 1 we are faster), unit.
-
-    Scenes have one to five things. The sprites are drawn before the clock starts, on both sides.
-    """
+def measure(count: int = 1000, rounds: int = ROUNDS) -> list[Row]:
+    """Return rows in items per second. Scenes have one to five objects; every round makes `count` new ones."""
     rows = []
     for size in SIZES:
-        name = f"scenes with pictures of {size} × {size}, against pasting with Pillow"
-        ours, theirs = _rates(lambda first, last, size=size: render_images(_scenes(first, last), size),
-                              lambda first, last, size=size: [_paste(scene, size) for scene in _scenes(first, last)],
-                              count, rounds)  # fmt: skip
-        rows.append(_row(name, ours, theirs))
-    alone = {
-        "scenes alone": lambda first, last: _scenes(first, last),
-        "scenes with captions": lambda first, last: [caption(s, "places", stream(0, 0)) for s in _scenes(first, last)],
-        "scenes with questions": lambda first, last: [question_at("train", 0, n) for n in range(first, last)],
-        "scenes with pictures of 32 × 32 by the standard library alone": lambda first, last: [
-            rasterize(scene, 32) for scene in _scenes(first, last)
+        functions = {
+            "course": lambda numbers, size=size: render_images(_scenes(numbers), size),
+            "Pillow": lambda numbers, size=size: [_paste(scene, size) for scene in _scenes(numbers)],
+        }
+        rates = _measure_rates(functions, count, rounds)
+        name = f"scenes with images of {size} × {size}, against pasting with Pillow"
+        rows.append(Row.of_rate(name, rates["course"], rates["Pillow"], "per s"))
+    functions = {
+        "scenes alone": _scenes,
+        "scenes with captions": lambda numbers: [caption(s, "places", stream(0, 0)) for s in _scenes(numbers)],
+        "scenes with questions": lambda numbers: [question_at("train", 0, number) for number in numbers],
+        "scenes with images of 32 × 32 by the standard library alone": lambda numbers: [
+            rasterize(scene, 32) for scene in _scenes(numbers)
         ],
     }
-    return rows + [_row(name, _rates(make, None, count, rounds)[0], None) for name, make in alone.items()]
+    for name, function in functions.items():
+        rates = _measure_rates({name: function}, count, rounds)
+        rows.append(Row.of_rate(name, rates[name], None, "per s"))
+    return rows
 
 
-def _scenes(first: int, last: int) -> list[Scene]:
-    return [scene_at("train", 0, number) for number in range(first, last)]
+def _scenes(numbers: range) -> list[Scene]:
+    return [scene_at("train", 0, number) for number in numbers]
 
 
-def _rates(ours: Callable, theirs: Callable | None, count: int, rounds: int) -> tuple[float, float | None]:
-    """Return how many scenes a second each side makes in its best round; every round makes new ones."""
-    best = {}
-    for side in (side for side in (ours, theirs) if side):
-        side(0, count)
-    for number in range(1, rounds + 1):
-        for side in (side for side in (ours, theirs) if side):
-            start = time.process_time()
-            side(number * count, (number + 1) * count)
-            best[side] = max(best.get(side, 0.0), count / (time.process_time() - start))
-    return best[ours], best.get(theirs)
+def _measure_rates(functions: dict[str, Callable[[range], object]], count: int, rounds: int) -> dict[str, float]:
+    """Return how many scenes per second each function makes in its best round."""
+
+    def on_new_scenes(function: Callable[[range], object]) -> Callable[[], object]:
+        starts = itertools.count(0, count)
+        return lambda: function(range(start := next(starts), start + count))
+
+    timed = {name: on_new_scenes(function) for name, function in functions.items()}
+    return {name: count / timing.best for name, timing in time_in_turns(timed, rounds, warmup=1).items()}
 
 
-_PASTED: dict[tuple, tuple[Image.Image, Image.Image]] = {}
+_PILLOW_IMAGES: dict[tuple, Image.Image] = {}
+_PILLOW_SPRITES: dict[tuple, tuple[Image.Image, Image.Image]] = {}
 
 
 def _paste(scene: Scene, size: int) -> Image.Image:
-    """The same picture as a user of Pillow would make it: ready-made sprites, pasted through their masks."""
+    """Draw the same image as a user of Pillow would: prepared sprites, pasted through their masks."""
     key = (scene.background, size)
-    if key not in _PASTED:
-        empty = Image.frombytes("RGB", (size, size), background(*key))
-        _PASTED[key] = (empty, empty)
-    image = _PASTED[key][0].copy()
+    if key not in _PILLOW_IMAGES:
+        _PILLOW_IMAGES[key] = Image.frombytes("RGB", (size, size), background(*key))
+    image = _PILLOW_IMAGES[key].copy()
     for scene_object in scene.objects:
         look = (scene_object.shape, scene_object.colour, scene_object.texture, size_in_pixels(scene_object.size, size))
-        if look not in _PASTED:
-            _PASTED[look] = _as_pillow(*look)
-        image.paste(_PASTED[look][0], corner(scene_object, size), _PASTED[look][1])
+        if look not in _PILLOW_SPRITES:
+            _PILLOW_SPRITES[look] = _pillow_sprite(*look)
+        pixels, mask = _PILLOW_SPRITES[look]
+        image.paste(pixels, corner(scene_object, size), mask)
     return image
 
 
-def _as_pillow(shape: str, colour: str, texture: str, width: int) -> tuple[Image.Image, Image.Image]:
-    _, keep, ink = sprite(shape, colour, texture, width)
-    covered = [16 - share for share in keep]
-    colours = bytes(min(255, value // max(1, covered[at // 3])) for at, value in enumerate(ink))
-    mask = bytes(share * 255 // 16 for share in covered)
-    return Image.frombytes("RGB", (width, width), colours), Image.frombytes("L", (width, width), mask)
-
-
-def _row(name: str, ours: float, theirs: float | None) -> dict:
-    return {"name": name, "ours": ours, "theirs": theirs, "ratio": theirs and ours / theirs, "unit": "a second"}
+def _pillow_sprite(shape: str, color: str, texture: str, width: int) -> tuple[Image.Image, Image.Image]:
+    _, keep, ink = sprite(shape, color, texture, width)
+    coverage = [16 - kept for kept in keep]
+    pixels = bytes(min(255, value // max(1, coverage[index // 3])) for index, value in enumerate(ink))
+    mask = bytes(value * 255 // 16 for value in coverage)
+    return Image.frombytes("RGB", (width, width), pixels), Image.frombytes("L", (width, width), mask)
 
 
 if __name__ == "__main__":
-    for row in measure():
-        versus = f"{row['theirs']:>10,.0f}  × {row['ratio']:.2f}" if row["theirs"] else ""
-        print(f"{row['name']:<64}{row['ours']:>10,.0f}{versus}  {row['unit']}")
+    print_rows(measure())

@@ -1,8 +1,8 @@
 """The small training run that the sweep kills.
 
 It has everything that a run can lose: two optimizers, an average, running statistics, gradient accumulation,
-augmentation, dropout, noise from Python's and NumPy's generators, metrics gathered between two lines, evaluations, and a
-checkpoint every third step.
+augmentation, dropout, noise from Python's and NumPy's generators, metrics gathered between two lines, evaluations, and
+a checkpoint every third step.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""The fused attention kernels on a CUDA GPU: right first, then fast, beside others' kernels in the same run.
+"""The fused attention kernels on a CUDA GPU: first checked, then timed against other kernels in the same run.
 
-    python -m benchmarks.attention
+    python -m benchmarks.attention_gpu
 
-Before anything is timed, outputs and gradients on fresh random inputs are held to the float64 oracle, with new
-memory filled with NaN. Then, in bfloat16, each row is one problem and one rival, which PyTorch is forced to use:
-FlashAttention-2, cuDNN, or compiled `flex_attention` for the masks that only it can express. Rates count the
-arithmetic of visible pairs alone, so that a mask is judged by what it needs. Medians of many calls, timed by events.
+First, outputs and gradients on random inputs are compared with the float64 oracle, with new memory filled with NaN.
+Then, in bfloat16, each row is one problem and one baseline that PyTorch is forced to use: FlashAttention-2, cuDNN, or
+compiled `flex_attention` for masks that only it can express. Rates count the arithmetic of visible pairs only. The
+median of many calls counts, timed by events.
 """
 
 import math
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.report import Row, print_rows
 from shared.attention import Mask, attention, packed_segments
 from shared.attention.inputs import AttentionInputs
 from shared.attention.mask import FULL_ATTENTION
@@ -27,14 +28,14 @@ from shared.cli import command_line
 from shared.errors import CourseError
 
 TOKENS, WIDTH = 16_384, 2048
-RIVALS = {"FlashAttention-2": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION}
-# ‖ours − oracle‖ / ‖oracle‖, by the precision of the type.
-WORST_ERROR = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
+BASELINES = {"FlashAttention-2": SDPBackend.FLASH_ATTENTION, "cuDNN": SDPBackend.CUDNN_ATTENTION}
+# ‖course − oracle‖ / ‖oracle‖, by the precision of the type.
+MAX_ERROR = {torch.float32: 1e-4, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Self-attention of `batch` sequences of `length` tokens under a mask, which `rule` says again for flex_attention."""
+    """Self-attention of `batch` sequences of `length` tokens; `rule` is the mask in the form of flex_attention."""
 
     name: str
     batch: int
@@ -54,24 +55,25 @@ class Problem:
 
     @property
     def operations(self) -> float:
-        """Of a forward pass: two products of 2 · head_dim operations for every visible pair of every head."""
-        plain = not self.mask.tensors and self.mask.window is None
-        seen = visible_share(self) if not plain else 0.5 if self.mask.causal else 1.0
-        return 4 * self.batch * WIDTH * self.length**2 * seen
+        """Return the operations of a forward pass: 4 · head_dim for every visible pair of every head."""
+        simple = not self.mask.tensors and self.mask.window is None
+        visible = visible_fraction(self) if not simple else 0.5 if self.mask.causal else 1.0
+        return 4 * self.batch * WIDTH * self.length**2 * visible
 
 
-def visible_share(problem: Problem, rows: int = 512) -> float:
-    """Which share of pairs is visible, counted a few rows at a time."""
+def visible_fraction(problem: Problem, rows: int = 512) -> float:
+    """Return the fraction of visible pairs, counted a few rows at a time."""
     mask, length = problem.mask.filled(problem.length, problem.length, "cuda"), problem.length
-    seen = 0.0
+    visible = 0.0
     for start in range(0, length, rows):
         part = {name: t[:, start : start + rows] for name, t in mask.tensors.items() if name.endswith("_q")}
-        seen += Mask(**{**vars(mask), **part}).visible(min(rows, length - start), length).float().mean(0).sum().item()
-    return seen / length**2
+        visible_pairs = Mask(**{**vars(mask), **part}).visible(min(rows, length - start), length)
+        visible += visible_pairs.float().mean(0).sum().item()
+    return visible / length**2
 
 
 def problems() -> Iterator[Problem]:
-    """Dense, causal, and every mask of the algebra, at the lengths that people compare."""
+    """Yield dense, causal, and all other masks of the algebra, at common lengths."""
     for head_dim in (64, 128):
         for length in (512, 2048, 4096, 16_384):
             yield Problem(f"full, {length:,} tokens, d{head_dim}", TOKENS // length, length, head_dim)
@@ -81,9 +83,9 @@ def problems() -> Iterator[Problem]:
     length = 8192
     segments = packed_segments([900, 1500, 300, 2100, 700, 1200, 1492], length).cuda()
     prefix = torch.where(torch.arange(length, device="cuda") < 2000, 0, -1)[None]
-    place = torch.arange(length, device="cuda")[None]
-    images = torch.where(place % 1024 < 576, place // 1024, -1)
-    ragged = torch.where(place < 6000, 0, -1)
+    position = torch.arange(length, device="cuda")[None]
+    images = torch.where(position % 1024 < 576, position // 1024, -1)
+    ragged = torch.where(position < 6000, 0, -1)
     masks = {
         "packed documents": (
             Mask(causal=True, segment_q=segments, segment_k=segments),
@@ -105,9 +107,9 @@ def problems() -> Iterator[Problem]:
 
 
 def check() -> None:
-    """Outputs and gradients against float64, in all three types. Raises CourseError at the first that is off."""
+    """Compare outputs and gradients with float64, in all three types. Raises CourseError at the first wrong one."""
     torch.utils.deterministic.fill_uninitialized_memory = True
-    torch.use_deterministic_algorithms(True, warn_only=True)  # which is what fills new memory with NaN
+    torch.use_deterministic_algorithms(True, warn_only=True)  # this fills new memory with NaN
     segments = packed_segments([300, 77, 500], 1000).cuda()
     spans = torch.where(segments == 1, 0, -1)
     masks = (
@@ -117,15 +119,15 @@ def check() -> None:
         Mask(True, None, None, None, segments, segments, spans, spans),
     )
     try:
-        for dtype, worst in WORST_ERROR.items():
+        for dtype, max_error in MAX_ERROR.items():
             for head_dim in (64, 72, 128, 256):
                 for mask in masks:
-                    _check_one(dtype, head_dim, mask, worst)
+                    _check_one(dtype, head_dim, mask, max_error)
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-def _check_one(dtype: torch.dtype, head_dim: int, mask: Mask, worst: float) -> None:
+def _check_one(dtype: torch.dtype, head_dim: int, mask: Mask, max_error: float) -> None:
     q, k, v = (
         torch.randn(2, 1000, heads, head_dim, device="cuda", dtype=dtype).transpose(1, 2).requires_grad_()
         for heads in (4, 2, 2)
@@ -135,16 +137,18 @@ def _check_one(dtype: torch.dtype, head_dim: int, mask: Mask, worst: float) -> N
     with patch.dict("os.environ", ATTENTION_BACKEND="triton"):
         out = attention(q, k, v, mask)
     grad = torch.randn_like(out)
-    ours = [out, *torch.autograd.grad(out, (q, k, v), grad)]
-    theirs = [expected, *torch.autograd.grad(expected, exact, grad.double())]
-    for name, mine, right in zip(("output", "gradient of q", "of k", "of v"), ours, theirs, strict=True):
-        error = float((mine.double() - right).norm() / right.norm())
-        if not error < worst:
-            raise CourseError(f"{name} is off by {error:.2g} of its norm ({dtype}, {head_dim} wide, {mask}); no timing")
+    results = [out, *torch.autograd.grad(out, (q, k, v), grad)]
+    oracle = [expected, *torch.autograd.grad(expected, exact, grad.double())]
+    for name, result, reference in zip(("output", "gradient of q", "of k", "of v"), results, oracle, strict=True):
+        error = float((result.double() - reference).norm() / reference.norm())
+        if not error < max_error:
+            raise CourseError(
+                f"{name} is wrong by {error:.2g} of its norm ({dtype}, {head_dim} wide, {mask}); not timed"
+            )
 
 
 def sdpa(backend: SDPBackend, causal: bool) -> Callable:
-    """PyTorch's function, forced to one of its backends."""
+    """Return PyTorch's function, forced to one of its backends."""
 
     def call(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         with sdpa_kernel(backend):
@@ -154,7 +158,7 @@ def sdpa(backend: SDPBackend, causal: bool) -> Callable:
 
 
 def flex(problem: Problem) -> Callable:
-    """Compiled flex_attention with the problem's rule as a block mask."""
+    """Return compiled flex_attention with the problem's rule as a block mask."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     blocks = create_block_mask(problem.rule, None, None, problem.length, problem.length, device="cuda")
@@ -163,14 +167,14 @@ def flex(problem: Problem) -> Callable:
 
 
 def milliseconds(call: Callable[[], object]) -> float:
-    """The median time of a call on the device."""
+    """Return the median time of a call on the device."""
     from triton.testing import do_bench
 
     return do_bench(call, warmup=50, rep=200, return_mode="median")
 
 
 def times(function: Callable, inputs: tuple[Tensor, ...]) -> tuple[float, float]:
-    """Milliseconds of the forward pass and of the backward pass; NaN where a kernel refuses the problem."""
+    """Return milliseconds of the forward and the backward pass; NaN if a kernel does not support the problem."""
     try:
         out = function(*inputs)
         grad = torch.randn_like(out)
@@ -182,49 +186,49 @@ def times(function: Callable, inputs: tuple[Tensor, ...]) -> tuple[float, float]
         return math.nan, math.nan
 
 
-def training_rows(problem: Problem) -> Iterator[dict]:
-    """Forward and backward rates beside every rival that can do the problem."""
+def training_rows(problem: Problem) -> Iterator[Row]:
+    """Yield forward and backward rates against every baseline that supports the problem."""
     inputs = problem.inputs()
-    ours = times(lambda q, k, v: attention(q, k, v, problem.mask), inputs)
+    course_times = times(lambda q, k, v: attention(q, k, v, problem.mask), inputs)
     if problem.rule is None:
-        rivals = {name: sdpa(backend, problem.mask.causal) for name, backend in RIVALS.items()}
+        baselines = {name: sdpa(backend, problem.mask.causal) for name, backend in BASELINES.items()}
     else:
-        rivals = {"flex_attention": flex(problem)}
-    for name, rival in rivals.items():
-        theirs = times(rival, inputs)
-        # The backward pass computes the scores again and makes four more products: 2.5 times the arithmetic.
-        for way, work, mine, other in zip(("forward", "backward"), (1, 2.5), ours, theirs, strict=True):
-            rates = [work * problem.operations / ms / 1e9 for ms in (mine, other)]
-            yield _row(f"{problem.name}, {way}, beside {name}", *rates, "TFLOP/s")
+        baselines = {"flex_attention": flex(problem)}
+    for name, baseline in baselines.items():
+        # The backward pass computes the scores again and four more products: 2.5 times the arithmetic.
+        passes = zip(("forward", "backward"), (1, 2.5), course_times, times(baseline, inputs), strict=True)
+        for direction, work, course_ms, baseline_ms in passes:
+            rates = [work * problem.operations / ms / 1e9 for ms in (course_ms, baseline_ms)]
+            yield Row.of_rate(f"{problem.name}, {direction}: {name}", *rates, "TFLOP/s")
 
 
-def short_rows() -> Iterator[dict]:
-    """Sequences as short as images are, where launching costs as much as computing: microseconds end to end."""
+def short_rows() -> Iterator[Row]:
+    """Yield rates for sequences as short as images, for which launching costs as much as computing."""
     for length in (49, 197, 257, 577, 1024):
         problem = Problem("", 64, length, 64)
         q, k, v = (x.detach() for x in problem.inputs())
-        ours = milliseconds(lambda q=q, k=k, v=v: attention(q, k, v))
-        theirs = milliseconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v))
-        yield _row(
-            f"{length} tokens, d64, batch 64, forward, beside PyTorch's choice", 1 / ours, 1 / theirs, "calls/ms"
-        )
+        course_ms = milliseconds(lambda q=q, k=k, v=v: attention(q, k, v))
+        baseline_ms = milliseconds(lambda q=q, k=k, v=v: F.scaled_dot_product_attention(q, k, v))
+        name = f"{length} tokens, d64, batch 64, forward: PyTorch's choice"
+        yield Row.of_rate(name, 1 / course_ms, 1 / baseline_ms, "calls/ms")
 
 
-def decoding_rows() -> Iterator[dict]:
-    """One new token against a long cache, 32 query heads on 8 key heads, beside copying as many bytes."""
+def decoding_rows() -> Iterator[Row]:
+    """Yield rates for one new token against a long cache, 32 query heads on 8 key heads; the baseline is a copy."""
     for length in (4096, 32_768, 131_072, 1_048_576):
         q = torch.randn(1, 32, 1, 128, device="cuda", dtype=torch.bfloat16)
         k, v = (torch.randn(1, length, 8, 128, device="cuda", dtype=torch.bfloat16).transpose(1, 2) for _ in range(2))
         mask = Mask(causal=True, position_q=torch.tensor([[length - 1]], device="cuda"))
         size = 2 * k.numel() * k.element_size()
-        ours = milliseconds(lambda q=q, k=k, v=v, mask=mask: attention(q, k, v, mask))
-        source = torch.randn(size // 8, device="cuda")  # a copy reads and writes: half the bytes each way
-        copy = milliseconds(lambda source=source: source.clone())
-        yield _row(f"decoding against {length:,} keys, beside a copy", size / ours / 1e6, size / copy / 1e6, "GB/s")
+        course_ms = milliseconds(lambda q=q, k=k, v=v, mask=mask: attention(q, k, v, mask))
+        source = torch.randn(size // 8, device="cuda")  # a copy reads and writes half of the bytes each
+        copy_ms = milliseconds(lambda source=source: source.clone())
+        rates = [size / ms / 1e6 for ms in (course_ms, copy_ms)]
+        yield Row.of_rate(f"decoding against {length:,} keys: a copy of as many bytes", *rates, "GB/s")
 
 
-def million_row() -> dict:
-    """A million tokens in one causal call; a dense mask of it would hold 10¹² places."""
+def million_token_row() -> Row:
+    """Return the rate of a causal call with a million tokens, whose dense mask would have 10¹² entries."""
     q, k, v = (
         torch.randn(1, 2**20, heads, 128, device="cuda", dtype=torch.bfloat16).transpose(1, 2) for heads in (4, 1, 1)
     )
@@ -235,38 +239,23 @@ def million_row() -> dict:
     end.record()
     torch.cuda.synchronize()
     rate = 4 * 4 * 128 * 2**40 / 2 / start.elapsed_time(end) / 1e9
-    return _row("causal, 1,048,576 tokens, d128, forward", rate, None, "TFLOP/s")
+    return Row.of_rate("causal, 1,048,576 tokens, d128, forward", rate, None, "TFLOP/s")
 
 
-def _row(name: str, ours: float, theirs: float | None, unit: str) -> dict:
-    return {
-        "name": name,
-        "ours": ours,
-        "theirs": theirs,
-        "ratio": None if theirs is None else ours / theirs,
-        "unit": unit,
-    }
-
-
-def measure() -> list[dict]:
-    """Rows of name, ours, theirs, ratio (ours / theirs: above 1 we are ahead) and unit.
-
-    Raises CourseError without a CUDA GPU, and when a result is wrong.
-    """
+def measure() -> list[Row]:
+    """Return rows of rates. Raises CourseError without a CUDA GPU, and when a result is wrong."""
     if not torch.cuda.is_available():
-        raise CourseError("the attention benchmark needs a CUDA GPU; without one, benchmarks.attention_cpu measures")
+        raise CourseError("this benchmark needs a CUDA GPU; use benchmarks.attention_cpu without one")
     torch.manual_seed(0)
     check()
     with patch.dict("os.environ", ATTENTION_BACKEND="triton"):
         rows = [row for problem in problems() for row in training_rows(problem)]
-        return [*rows, *short_rows(), *decoding_rows(), million_row()]
+        return [*rows, *short_rows(), *decoding_rows(), million_token_row()]
 
 
 @command_line()
 def main() -> None:
-    for row in measure():
-        theirs, ratio = (math.nan if row[key] is None else row[key] for key in ("theirs", "ratio"))
-        print(f"{row['name']:<72} {row['ours']:9.1f} {theirs:9.1f} {row['unit']:<8} ×{ratio:.2f}")
+    print_rows(measure())
 
 
 if __name__ == "__main__":
