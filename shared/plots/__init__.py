@@ -1,4 +1,4 @@
-"""Every figure's look in one place, and the few kinds of picture that lessons draw."""
+"""Figures with one style: curves, bars, heatmaps, image grids and attention overlays; README.md shows examples."""
 
 from shared.plots.charts import bars_with_intervals, learning_curves
 from shared.plots.heatmaps import heatmap, heatmap_grid, panel
@@ -16,6 +16,7 @@ from shared.plots.style import (
     SKY,
     VERMILLION,
     Figure,
+    Labels,
     save,
     subplots,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "SKY",
     "VERMILLION",
     "Figure",
+    "Labels",
     "attention_overlay",
     "bars_with_intervals",
     "heatmap",

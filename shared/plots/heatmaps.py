@@ -1,14 +1,26 @@
-"""Tables of numbers as shades."""
+"""Matrices drawn as heatmaps."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.image import AxesImage
 from matplotlib.ticker import PercentFormatter
 
-from shared.plots.style import DIVERGING, INK, SEQUENTIAL, Figure, bare, frame_height, plain, require, styled, subplots
+from shared.plots.style import (
+    DIVERGING,
+    INK,
+    SEQUENTIAL,
+    Figure,
+    Labels,
+    bare,
+    frame_height,
+    plain,
+    require,
+    styled,
+    subplots,
+)
 
 
 @styled
@@ -17,28 +29,27 @@ def heatmap(
     *,
     row_labels: Sequence[str] | None = None,
     column_labels: Sequence[str] | None = None,
-    x_label: str = "",
-    y_label: str = "",
-    title: str = "",
     percent: bool = False,
-    note: str = "",
+    **labels: Unpack[Labels],
 ) -> Figure:
-    """Draw [rows, columns] as shades, with the numbers written in when there are few enough to read.
+    """Draw a matrix [rows, columns] as a heatmap, with the numbers written in it when they are few enough to read.
 
-    Values of both signs are drawn in two hues, with zero white. Raises ValueError when it is no matrix,
-    or there are not as many labels as rows and columns.
+    Values of both signs are drawn in two hues, with zero white.
+
+    Raises ValueError when `values` is not a matrix, or the number of labels does not fit.
     """
     table = np.asarray(plain(values), dtype=float)
     require(table.ndim == 2 and table.size > 0, f"heatmap needs [rows, columns], not {table.shape}")
     rows, columns = table.shape
-    for what, labels, length in (("row", row_labels, rows), ("column", column_labels, columns)):
-        require(labels is None or len(labels) == length, f"{length} {what}s and {len(labels or [])} {what} labels")
+    for side, names, length in (("row", row_labels, rows), ("column", column_labels, columns)):
+        require(names is None or len(names) == length, f"{length} {side}s and {len(names or [])} {side} labels")
+    title, note = labels.get("title", ""), labels.get("note", "")
     height = float(np.clip(5.6 * rows / columns, 0.9, 5.6)) + 0.7 + frame_height(title, note)
     figure, axes = subplots(title, height=height, note=note)
     axis = axes[0, 0]
     shades = _draw(axis, table)
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
+    axis.set_xlabel(labels.get("x_label", ""))
+    axis.set_ylabel(labels.get("y_label", ""))
     if column_labels is not None:
         slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
         long = columns * max(map(len, column_labels)) > 60
@@ -54,14 +65,14 @@ def heatmap(
 
 @styled
 def heatmap_grid(values: Any, *, title: str = "", percent: bool = False, note: str = "") -> Figure:
-    """Draw [rows, columns, height, width] as a grid of small maps on one scale, each where it belongs.
+    """Draw [rows, columns, height, width] as a grid of small maps on one scale, each at its place.
 
-    So one sees, for every place of an image, its likeness to all places. Raises ValueError for another shape.
+    This shows, for every patch of an image, its similarity to all patches. Raises ValueError for another shape.
     """
     maps = np.asarray(plain(values), dtype=float)
     require(maps.ndim == 4 and maps.size > 0, f"heatmap_grid needs [rows, columns, height, width], not {maps.shape}")
     rows, columns, high, wide = maps.shape
-    # One picture, each number four pixels wide and the maps two pixels apart: hundreds of axes would take seconds.
+    # One image with numbers four pixels wide and maps two pixels apart: hundreds of axes would take seconds.
     blocks = np.pad(np.kron(maps, np.ones((4, 4))), ((0, 0), (0, 0), (0, 2), (0, 2)), constant_values=np.nan)
     mosaic = blocks.transpose(0, 2, 1, 3).reshape(rows * (4 * high + 2), columns * (4 * wide + 2))[:-2, :-2]
     height = float(np.clip(6.0 * rows * high / (columns * wide), 1.0, 6.0)) + 0.3 + frame_height(title, note)
@@ -89,10 +100,10 @@ def panel(axis: Axes, label: str, values: Any) -> None:
 
 def _draw(axis: Axes, table: np.ndarray) -> AxesImage:
     signed = np.nanmin(table) < 0
-    reach = float(np.nanmax(np.abs(table))) or 1.0
-    low, palette = (-reach, DIVERGING) if signed else (0.0, SEQUENTIAL)
+    largest = float(np.nanmax(np.abs(table))) or 1.0
+    low, palette = (-largest, DIVERGING) if signed else (0.0, SEQUENTIAL)
     bare(axis)
-    return axis.imshow(table, cmap=palette, vmin=low, vmax=reach, interpolation="nearest", aspect="equal")
+    return axis.imshow(table, cmap=palette, vmin=low, vmax=largest, interpolation="nearest", aspect="equal")
 
 
 def _write_numbers(axis: Axes, table: np.ndarray, shades: AxesImage, percent: bool) -> None:

@@ -1,15 +1,15 @@
-"""How every figure looks: palette, font, sizes, and how it becomes a file.
+"""The style of every figure (palette, font, sizes), and how a figure becomes a file.
 
-Figures are white cards, readable on a light page and on a dark one, at about 800 pixels. The colours are those of
-Okabe and Ito, which people who see colours differently can tell apart; and nothing is said by colour alone.
-The same data gives the same bytes, so a committed figure changes only when what it shows does.
+Figures have a white background, so that they are readable on a light page and on a dark one, at about 800 pixels.
+The colors are those of Okabe and Ito, which people with color vision deficiency can distinguish; no information is
+given by color alone. The same data gives the same bytes, so a committed figure changes only when its content does.
 """
 
 import io
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, TypeVar, cast
 
 import numpy as np
 from matplotlib import style
@@ -23,17 +23,17 @@ from shared.errors import CourseError
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#B5588D"
 ORANGE, SKY, GRAY, INK = "#E69F00", "#56B4E9", "#767676", "#24292F"
 PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-PALE = "#A9BBC8"  # what stands beside the one that a figure is about
+PALE = "#A9BBC8"  # bars beside the highlighted one
 
-# From paper to ink: more is darker. Both ways from paper: blue is less than zero, vermillion is more.
+# Sequential: larger values are darker. Diverging: white is zero, blue is negative, vermillion is positive.
 SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", ["#FFFFFF", "#BFDDEE", "#5BA3CF", BLUE, "#06304E"])
 DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#00466E", BLUE, "#FFFFFF", VERMILLION, "#7A3300"])
 
 WIDTH = 8.0  # inches
 DOTS_PER_INCH = 160
-DASHED = {"color": GRAY, "linestyle": (0, (4, 3)), "linewidth": 1.4}
+DASHED: dict[str, Any] = {"color": GRAY, "linestyle": (0, (4, 3)), "linewidth": 1.4}
 STYLE = {
-    "font.family": "DejaVu Sans",  # it comes with matplotlib, so it is the same everywhere
+    "font.family": "DejaVu Sans",  # part of matplotlib, so it is the same on every machine
     "font.size": 11,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -60,30 +60,49 @@ STYLE = {
 
 
 class Figure(MatplotlibFigure):
-    """A figure that a notebook shows just as `save` writes it."""
+    """A figure that a notebook shows exactly as `save` writes it."""
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         return as_png(self), {"width": round(self.get_figwidth() * 100)}
 
 
-def styled(function: Callable) -> Callable:
-    """Draw what `function` draws in this style, whatever style its caller has set, and leave that one as it was."""
+class Labels(TypedDict, total=False):
+    """The texts of a figure, which every chart takes as keyword arguments.
+
+    title    what the figure shows, above it
+    x_label  quantity on the horizontal axis
+    y_label  quantity on the vertical axis
+    note     how it was measured, in small print below it
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    note: str
+
+
+Drawing = TypeVar("Drawing", bound=Callable)
+
+
+def styled(function: Drawing) -> Drawing:
+    """Run `function` in the style of this module, whatever style its caller has set."""
 
     @wraps(function)
     def within_style(*arguments, **options):
         with style.context(["default", STYLE]):
             return function(*arguments, **options)
 
-    return within_style
+    return cast(Drawing, within_style)
 
 
 @styled
 def subplots(
     title: str = "", *, width: float = WIDTH, height: float = 4.2, rows: int = 1, columns: int = 1, note: str = ""
 ) -> tuple[Figure, np.ndarray]:
-    """Return an empty figure and its axes, [rows, columns], to draw on what no function here draws.
+    """Return an empty figure and its axes, [rows, columns], for charts that no function here draws.
 
-    `title` says what is to be seen, `note` (small, below) how it was measured; sizes are in inches, they included.
+    `title` states what the figure shows and `note` (small, below) how it was measured. Sizes are in inches and include
+    both.
     """
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
@@ -95,7 +114,7 @@ def subplots(
 
 
 def save(figure: MatplotlibFigure, path: Path) -> None:
-    """Write a figure as PNG. Raises CourseError when the disk refuses."""
+    """Write a figure as PNG. Raises ValueError for another file type, CourseError when the file cannot be written."""
     path = Path(path)
     require(path.suffix == ".png", f"figures are saved as .png, not as {path.name}")
     content = as_png(figure)
@@ -108,39 +127,42 @@ def save(figure: MatplotlibFigure, path: Path) -> None:
 
 @styled
 def as_png(figure: MatplotlibFigure) -> bytes:
+    """Return the bytes of a figure's PNG file."""
     if isinstance(figure.get_layout_engine(), ConstrainedLayoutEngine):
-        # Lay out once and for all: the layout creeps on a little with every drawing, and the bytes with it.
+        # Fix the layout: it shifts slightly with every drawing, and the bytes with it.
         figure.draw_without_rendering()
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
     content = io.BytesIO()
-    # Without the name and version of the software the bytes depend on the picture alone.
+    # Without the name and version of the software, the bytes depend on the image only.
     figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return content.getvalue()
 
 
 def bare(axis: Axes) -> None:
-    """Leave nothing of an axis but what is drawn on it."""
+    """Remove ticks, grid and frame of an axis."""
     axis.grid(visible=False)
     axis.set(xticks=[], yticks=[])
-    for side in axis.spines.values():
-        side.set_visible(False)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
 
 
 def frame_height(title: str, note: str) -> float:
-    """Inches that title and note take of a figure."""
+    """Return the height in inches of a figure's title and note."""
     return 0.5 * bool(title) + 0.35 * bool(note)
 
 
 def number_text(value: float, percent: bool) -> str:
+    """Return a value as text with three significant digits, or as a percentage."""
     return f"{100 * value:.1f} %" if percent else f"{value:.3g}"
 
 
 def plain(values: Any) -> Any:
-    """Return a tensor that still hangs on a graph or a GPU as something that NumPy reads; the rest as it is."""
+    """Return a tensor, possibly on a GPU or with a gradient, as a NumPy array; return other values unchanged."""
     return values.detach().cpu().numpy() if hasattr(values, "detach") else values
 
 
-def require(holds: bool, message: str) -> None:
-    if not holds:
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError with this message unless the condition holds."""
+    if not condition:
         raise ValueError(message)
