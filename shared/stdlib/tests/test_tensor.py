@@ -36,7 +36,7 @@ OPERATORS = {
     "sum first": ([(2, 3, 2)], lambda a: a.sum(0), None),
     "sum middle": ([(2, 3, 2)], lambda a: a.sum(1), None),
     "sum last": ([(2, 3, 2)], lambda a: a.sum(-1), None),
-    "sum sizes": ([(2, 3, 2)], lambda a: a.sum(1, True), None),
+    "sum keepdims": ([(2, 3, 2)], lambda a: a.sum(1, True), None),
     "mean": ([(2, 3, 2)], lambda a: a.mean(), None),
     "mean middle": ([(2, 3, 2)], lambda a: a.mean(1), None),
     "max": ([(2, 3, 4)], lambda a: a.max(1), lambda a: a.max(1).values),
