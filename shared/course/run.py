@@ -64,7 +64,7 @@ def choose_device(device: str | None, preset: str) -> str:
 
 
 def choose_data(data: str | None, lesson: Lesson, preset: str) -> str:
-    """Return the requested data set, or else the preset's own. Raises CourseError when the lesson does not support it."""
+    """Return the requested data set, or else the preset's own. Raises CourseError for one that the lesson lacks."""
     supported = dict.fromkeys((*lesson.data_sets.values(), *lesson.other_data_sets))
     if not data:
         return lesson.data_sets[preset]

@@ -33,22 +33,26 @@ INSPECT = """async () => {
   const dollars = [];
   while (text.nextNode()) {
     const node = text.currentNode;
-    if (node.data.includes("$") && !node.parentElement.closest("code, pre, script, mjx-container")) dollars.push(node.data);
+    const isCode = node.parentElement.closest("code, pre, script, mjx-container");
+    if (node.data.includes("$") && !isCode) dollars.push(node.data);
   }
   const scrolls = node => node && node.tagName !== "ARTICLE" &&
     (["auto", "scroll"].includes(getComputedStyle(node).overflowX) || scrolls(node.parentElement));
   const overflows = node => node.getBoundingClientRect().right > innerWidth + 1 && !scrolls(node);
+  const errorMarks = '[data-mml-node="merror"], [data-mjx-error], [fill="red"], [stroke="red"]';
   return {
     title: document.querySelector("h1")?.innerText ?? "",
     formulas: document.querySelectorAll("article .math").length,
-    unrendered: [...document.querySelectorAll("article .math")].filter(math => !math.querySelector("svg")).map(math => math.innerText),
+    unrendered: [...document.querySelectorAll("article .math")]
+      .filter(math => !math.querySelector("svg")).map(math => math.innerText),
     formulaErrors: [...document.querySelectorAll("mjx-container")]
-      .filter(formula => formula.querySelector('[data-mml-node="merror"], [data-mjx-error], [fill="red"], [stroke="red"]'))
+      .filter(formula => formula.querySelector(errorMarks))
       .map(formula => formula.innerText),
     dollars: dollars,
     images: document.images.length,
     brokenImages: [...document.images].filter(image => !image.naturalWidth).map(image => image.src),
-    missingAltTexts: [...document.images].filter(image => !image.alt && !image.closest(".cell_output")).map(image => image.src),
+    missingAltTexts: [...document.images]
+      .filter(image => !image.alt && !image.closest(".cell_output")).map(image => image.src),
     facts: [...document.querySelectorAll("article .facts li")].map(item => item.innerText),
     background: getComputedStyle(document.body).backgroundColor,
     textColor: getComputedStyle(document.body).color,

@@ -37,7 +37,7 @@ LOADED_ON_DEMAND = (
 
 
 def copy_mathjax(static: Path) -> None:
-    """Copy MathJax and its license into the folder `static`. Raises CourseError when it is not the pinned version."""
+    """Copy MathJax and its license into the folder `static`. Raises CourseError for another version."""
     package = importlib.util.find_spec("sphinx-mathjax-offline")
     if package is None or not package.submodule_search_locations:
         raise CourseError("MathJax is not installed; build the site with `make site`, which installs it")

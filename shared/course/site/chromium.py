@@ -23,5 +23,5 @@ def find_chromium() -> str | None:
 
 
 def chromium_flags() -> list[str]:
-    """Return the command-line flags. As root (in a container) Chromium cannot use its sandbox; the pages are trusted."""
+    """Return command-line flags. As root (in a container) Chromium cannot use its sandbox; the pages are trusted."""
     return [*OFFLINE_FLAGS, "--no-sandbox"] if os.geteuid() == 0 else list(OFFLINE_FLAGS)

@@ -10,8 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.parsers import Parser
 from sphinx.transforms import SphinxTransform
 
-from shared.course.site.listing import LISTING
-from shared.course.site.pages import SOURCE
+from shared.course.site.pages import LISTING, SOURCE
 
 LANGUAGES = {"py": "python", "toml": "toml", "Makefile": "make"}
 

@@ -4,6 +4,7 @@ These are the course's own pages and notebooks, one page per source file, and wh
 lesson's title, a listing of each folder, and the navigation.
 """
 
+import ast
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.course.lesson import LessonEntry, lesson_entries
-from shared.course.site.listing import LISTING, listing
 from shared.course.site.prerequisites import prerequisites
 
 FOLDERS = ("lessons", "apps", "shared", "data", "benchmarks", "docs", "requirements")
@@ -20,6 +20,8 @@ TOP_LEVEL = ("*.md", "*.toml", "*.txt", "*.cff", "LICENSE", "Makefile", "Dockerf
 EXCLUDED = {"__pycache__", "cache", "checkpoints", "handout"}
 PAGES, CODE = {".md", ".ipynb"}, {".py", ".toml", ".txt", ".cff", ""}
 OTHER_FILES = {".png", ".svg", ".gif", ".jpg", ".json", ".gz"}
+LISTING = "files"
+"""The page that lists a folder is files.html in it."""
 SOURCE = ".source"
 """The suffix of source files among the pages: model.py.source becomes the page model.py.html."""
 # The line below a lesson's title with type, minutes and prerequisites, which the site replaces by a box of facts.
@@ -90,6 +92,27 @@ def contents(course: Course) -> Iterator[tuple[str, bytes]]:
     for folder in sorted(folders):
         below = [path for path in course.files if folder in path.parents and path.suffix in PAGES | CODE]
         yield f"{relative(folder, course.root)}/{LISTING}.md", listing(folder, below, course.root).encode()
+
+
+def listing(folder: Path, files: Iterable[Path], root: Path) -> str:
+    """Return the page of `folder`, given every file below it that has a page."""
+    names = [path.relative_to(folder).parts for path in files]
+    lines = ["---", "orphan: true", "no-search: true", "---", f"# {folder.relative_to(root).as_posix()}", ""]
+    if folder.parent != root:
+        lines.append(f"* [..](../{LISTING}.md)")
+    lines += [f"* [`{name}/`]({name}/{LISTING}.md)" for name in sorted({parts[0] for parts in names if len(parts) > 1})]
+    for (name,) in (parts for parts in names if len(parts) == 1):
+        summary = first_paragraph(folder / name) if name.endswith(".py") else ""
+        lines.append(f"* [`{name}`]({name})" + (f": {summary}" if summary else ""))
+    return "\n".join(lines) + "\n"
+
+
+def first_paragraph(path: Path) -> str:
+    """Return the first paragraph of a module's docstring, as Markdown that renders to the same characters."""
+    paragraph = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+    pieces = re.split(r"(`[^`]+`)", " ".join(paragraph.split()))
+    # Markdown does not interpret text between backticks; elsewhere its special characters are escaped.
+    return "".join(piece if piece.startswith("`") else re.sub(r"([*_$<\[\]\\])", r"\\\1", piece) for piece in pieces)
 
 
 def bundle_of(folder: Path) -> Path:

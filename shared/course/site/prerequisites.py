@@ -25,7 +25,7 @@ class Prerequisites:
 
 
 def names_in(path: Path) -> Iterator[str]:
-    """Yield the full names of all imports of a Python file, and its strings, which may name a module or a checkpoint."""
+    """Yield the full names of a file's imports, and its strings, which may name a module or a checkpoint."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -36,7 +36,7 @@ def names_in(path: Path) -> Iterator[str]:
 
 
 def prerequisites(folder: Path, number: int) -> Prerequisites:
-    """Return the prerequisites of lesson `number`, whose code is in `folder`; tests and `shared.course` do not count."""
+    """Return the prerequisites of lesson `number` in `folder`; tests and `shared.course` do not count."""
     root = folder.parents[1]
     lessons: set[int] = set()
     packages: set[str] = set()

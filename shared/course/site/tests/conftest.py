@@ -55,11 +55,15 @@ It costs $5, or `$6`. See [below](#key-terms), [the front](../../README.md#how-i
 def course(tmp_path) -> Path:
     """Return the root of a course with a front page, a lesson with code and a notebook, and two packages."""
     files = {
-        "README.md": "# A course\n\n[Lesson 1](lessons/lesson_01_example)\n\n## How it is laid out\n\nSo: [MIT](LICENSE).\n",
+        "README.md": (
+            "# A course\n\n[Lesson 1](lessons/lesson_01_example)\n\n## How it is laid out\n\nSo: [MIT](LICENSE).\n"
+        ),
         "Dockerfile": "FROM python\n",
         "LICENSE": "Do what you like.\n",
         "lessons/lesson_01_example/README.md": LESSON,
-        "lessons/lesson_01_example/model/parts.py": '"""Parts of *it*, `a * b`."""\n\nfrom shared.package import module\n',
+        "lessons/lesson_01_example/model/parts.py": (
+            '"""Parts of *it*, `a * b`."""\n\nfrom shared.package import module\n'
+        ),
         "lessons/lesson_01_example/lesson.ipynb": (ROOT / "lessons/lesson_01_vit/lesson.ipynb").read_text(
             encoding="utf-8"
         ),

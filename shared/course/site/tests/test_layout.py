@@ -5,8 +5,7 @@ import re
 from pathlib import PurePosixPath
 
 from shared.course.lesson import ROOT
-from shared.course.site.listing import first_paragraph
-from shared.course.site.pages import SOURCE, Course, contents
+from shared.course.site.pages import SOURCE, Course, contents, first_paragraph
 from shared.course.site.prerequisites import Prerequisites, prerequisites
 
 
@@ -22,7 +21,8 @@ def test_prerequisites_are_read_from_the_code(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     (folder / "model.py").write_text(
         "import data.toybox.scene\nfrom lessons.lesson_01_vit.model import VisionTransformer\n"
-        "from lessons.lesson_05_llava import arms\nfrom shared.attention import Mask\nfrom shared.course.lesson import Lesson\n"
+        "from lessons.lesson_05_llava import arms\nfrom shared.attention import Mask\n"
+        "from shared.course.lesson import Lesson\n"
         "from shared.errors import CourseError\n"
     )
     (folder / "checkpoint.py").write_text(

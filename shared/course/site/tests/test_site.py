@@ -71,7 +71,8 @@ def test_markdown_is_rendered_as_on_github(course, build, tmp_path):
 def test_every_error_is_named_and_nothing_is_built(course, build, tmp_path):
     page = course / "shared/package/README.md"
     page.write_text(
-        "# A package\n\n[a](nowhere.py) [b](../../README.md#nothing) [c](#neither) ![d](figures/no.png)\n\n```{container\n```\n"
+        "# A package\n\n[a](nowhere.py) [b](../../README.md#nothing) [c](#neither) ![d](figures/no.png)\n\n"
+        "```{container\n```\n"
     )
     loose = {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (course / "shared/package/loose.ipynb").write_text(json.dumps(loose))
@@ -87,8 +88,9 @@ def test_the_browser_reports_errors(course, build, browse, tmp_path):
     assert done.returncode == 0, done.stderr
     page = tmp_path / "site/shared/package/README.html"
     planted = (
-        '<p>Loose $y$.</p><div style="width: 900px">wide</div><img src="missing.png"><span class="math">\\(\\nomacro x\\)</span>'
-        '<span class="math">unset</span><script>console.error("planted")</script><script src="https://example.org/x.js"></script>'
+        '<p>Loose $y$.</p><div style="width: 900px">wide</div><img src="missing.png">'
+        '<span class="math">\\(\\nomacro x\\)</span><span class="math">unset</span>'
+        '<script>console.error("planted")</script><script src="https://example.org/x.js"></script>'
     )
     page.write_text(page.read_text(encoding="utf-8").replace("</article>", f"{planted}</article>"), encoding="utf-8")
     report = browse(tmp_path / "site", "people", "zebra")
