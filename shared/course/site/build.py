@@ -45,7 +45,7 @@ def copy_mathjax(static: Path) -> None:
     digest = hashlib.sha256((source / MATHJAX).read_bytes()).hexdigest()
     if digest != MATHJAX_SHA256:
         raise CourseError(
-            f"{source / MATHJAX} is not the official MathJax 3.2.2 (SHA-256 {digest}); remove .venv-site and run make site"
+            f"{source / MATHJAX} is not the official MathJax 3.2.2 (SHA-256 {digest}); remove .venv-site, run make site"
         )
     for path in [source / MATHJAX, *(path for pattern in LOADED_ON_DEMAND for path in source.glob(pattern))]:
         copy = target / path.relative_to(source)
