@@ -38,7 +38,7 @@ def without_punctuation(answer: str) -> str:
     return re.sub(r"\.(?!\d)", "", cleaned, count=32)
 
 
-def normalized_answer(answer: str) -> str:
+def normalize_answer(answer: str) -> str:
     """An answer as it is compared: lower case, numbers as digits, no articles, no punctuation."""
     words = [NUMBERS.get(word, word) for word in without_punctuation(_one_line(answer)).lower().split()]
     return " ".join(MENDED.get(word, word) for word in words if word not in ARTICLES)
@@ -55,7 +55,7 @@ def vqa_accuracy(answer: str, human_answers: Sequence[str]) -> float:
         raise ValueError("there is no human answer to compare with; VQAv2 has ten to a question")
     given, people = _one_line(answer), [_one_line(each) for each in human_answers]
     if len(set(people)) > 1:
-        given, people = normalized_answer(given), [normalized_answer(each) for each in people]
+        given, people = normalize_answer(given), [normalize_answer(each) for each in people]
     agreeing = sum(each == given for each in people)
     return sum(min(1.0, (agreeing - (each == given)) / AGREEING) for each in people) / len(people)
 

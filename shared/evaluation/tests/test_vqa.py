@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.evaluation import normalized_answer, score_answers, vqa_accuracy
+from shared.evaluation import normalize_answer, score_answers, vqa_accuracy
 from shared.evaluation.tests.cases import answer_cases
 
 EXPECTED = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))["answers"]
@@ -46,7 +46,7 @@ def test_an_answer_is_as_right_as_people_agree(agreeing, score):
     ],
 )
 def test_answers_are_compared_in_one_spelling(answer, compared):
-    assert normalized_answer(answer) == compared
+    assert normalize_answer(answer) == compared
 
 
 def test_where_all_say_the_same_it_is_compared_as_it_stands():
