@@ -118,7 +118,7 @@ def choose_backend(q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None = Non
     forced = os.environ.get("ATTENTION_BACKEND", "")
     if forced and forced not in BACKENDS:
         raise ValueError(
-            f"ATTENTION_BACKEND is {forced!r}; expected one of {', '.join(BACKENDS)}, or nothing for an automatic choice"
+            f"ATTENTION_BACKEND is {forced!r}; expected one of {', '.join(BACKENDS)}, or nothing to choose one"
         )
     if forced in ("naive", "sdpa"):
         return forced

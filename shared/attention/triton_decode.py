@@ -3,8 +3,8 @@
 When one token is generated there is one query per head, and reading the cache is nearly all the work: one program per
 block of queries would leave most of the GPU idle. So the live blocks of keys are split among many programs. Each
 computes its own softmax over its part, and a second kernel weights these partial results by their log-sum-exps ("flash
-decoding"; the merging rule is arXiv:2205.14135, section 3.1). Query heads that share a key head are rows of one tile, so
-that each key is read once for all of them.
+decoding"; the merging rule is arXiv:2205.14135, section 3.1). Query heads that share a key head are rows of one tile:
+each key is read once for all of them.
 """
 
 from typing import NamedTuple

@@ -21,7 +21,7 @@ MINUS_INFINITY = tl.constexpr(float("-inf"))
 
 
 def forward(inputs: AttentionInputs) -> tuple[Tensor, Tensor]:
-    """Return the output [batch, heads, q_len, value_dim] and the natural log-sum-exp [batch, heads, q_len] (float32)."""
+    """Return the output [batch, heads, q_len, value_dim] and log-sum-exp [batch, heads, q_len] in float32."""
     q, v, k_len = inputs.q, inputs.v, inputs.k.shape[2]
     batch, heads, q_len = q.shape[:3]
     out, lse = empty_results(q, v)

@@ -1,4 +1,4 @@
-"""How good answers and captions are: the measures that papers report, equal to the programs that define them."""
+"""Metrics of captions and answers, equal to the programs with which papers compute them."""
 
 from shared.evaluation.bleu import bleu
 from shared.evaluation.caption_scores import score_captions

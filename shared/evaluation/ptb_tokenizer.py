@@ -1,15 +1,15 @@
-"""A caption as words, in the way in which captions have always been scored."""
+"""Split a caption into words as the Penn Treebank's tokenizer does, on which caption metrics are defined."""
 
 import re
 
-# A point at the end of these belongs to them. (Of any other word it ends the sentence, and is left out.)
+# A period at the end of these words belongs to them; after any other word it ends the sentence and is removed.
 ABBREVIATIONS = """
     mr mrs ms dr st sr jr prof gen rep sen gov lt col sgt capt rev hon messrs mt ft ave blvd rd
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri
     inc corp co ltd bros etc vs al vol fig approx assn dept est
 """.split()  # noqa: SIM905
-# Words that the tokenizer of the Penn Treebank cuts in two.
-CUT = {
+# Words that the Penn Treebank's tokenizer splits in two.
+SPLIT = {
     "cannot": "can not",
     "gonna": "gon na",
     "gotta": "got ta",
@@ -23,22 +23,22 @@ BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-"
 TYPOGRAPHY = str.maketrans(
     {"’": "'", "‘": "'", "“": '"', "”": '"', "–": "--", "—": "--", "…": "...", "`": "'", "½": "1/2", "£": "#", "€": "$"}
 )
-LEFT_OUT = re.compile(r"''?|\"|[?!,:;.]|\.{2,}|-+")
+PUNCTUATION = re.compile(r"''?|\"|[?!,:;.]|\.{2,}|-+")
 
 WORD = re.compile(
     r"""
       https?://\S+ | <[^<>\s]+> | @[a-z_]\w*              # addresses, tags, names of users
-    | -[lr][rsc]b-                                        # brackets that were words already
+    | -[lr][rsc]b-                                        # brackets that are words already
     | '(?:tis|twas|em)\b | 'n' | ol' | y'(?=all\b) | ma'am\b   # words that keep their apostrophe
     | (?:nos?|pp?)\.(?=\s*\d)                                     # "no. 5" is a number, "no." a refusal
-    | '(?:s|m|d|ll|re|ve)\b | n't\b                      # what is left of a contraction
+    | '(?:s|m|d|ll|re|ve)\b | n't\b                      # the second part of a contraction
     | (?:[a-z]\.){2,}[a-z]?(?![a-z])                      # u.s.a., p.m.
     | \d+(?:[.,:/]\d+)+ | \d+(?:-\d+)+                    # 3.5, 1,000, 10:30, 1/2, 1-800
     | o'clock\b | o'[a-z]{2,}                             # o'clock, o'neill
     | '\d\d?s\b                                          # '90s
     | [^\W_]+(?:[&@_/.+\#-](?=[^\W_])[^\W_]+)*\+*\#?      # t-shirt, and/or, r&b, x.y, c++
     | \.{2,} | -{2,} | '' | [?!]{2,}
-    | [^\s\U00010000-\U0010FFFF]                          # any other sign; the tokenizer knows no pictograms
+    | [^\s\U00010000-\U0010FFFF]                          # any other sign; the tokenizer drops emoji
     """,
     re.VERBOSE,
 )
@@ -46,11 +46,11 @@ CONTRACTION = re.compile(r"(?<=[a-z\d])(?=n't\b)|(?<=[a-z\d])(?='(?:s|m|d|ll|re|
 
 
 def tokenize_caption(caption: str) -> list[str]:
-    """The words of a caption in lower case, without punctuation.
+    """Return the words of a caption in lower case, without punctuation.
 
-    COCO's captions have always been cut by the Penn Treebank's tokenizer, a Java program; a score made with other words
-    is no longer comparable. This regular expression gives the same words for captions: "isn't" is two of them ("is",
-    "n't"), so is "dog's"; "t-shirt" and "3.5" are one. It was not made for addresses of web pages or pictograms.
+    COCO's captions are split by the Penn Treebank's tokenizer, a Java program; scores from other words are not
+    comparable. This regular expression gives the same words for captions: "isn't" is two words ("is", "n't"), so is
+    "dog's"; "t-shirt" and "3.5" are one. It does not cover web addresses and emoji.
     """
     text = CONTRACTION.sub(" ", caption.lower().translate(TYPOGRAPHY))
     words = []
@@ -58,6 +58,6 @@ def tokenize_caption(caption: str) -> list[str]:
         word = match[0]
         if text.startswith(".", match.end()) and (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha())):
             word += "."
-        if not LEFT_OUT.fullmatch(word):
-            words += CUT.get(word, BRACKETS.get(word, word)).split()
+        if not PUNCTUATION.fullmatch(word):
+            words += SPLIT.get(word, BRACKETS.get(word, word)).split()
     return words

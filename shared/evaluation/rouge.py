@@ -1,33 +1,36 @@
-"""ROUGE-L: the longest run of words, gaps allowed, that a caption has in common with a reference (Lin 2004)."""
+"""ROUGE-L: the longest common subsequence of a caption and a reference (Lin 2004)."""
 
 from collections.abc import Sequence
 
 from shared.evaluation.bleu import Words
 
-BETA = 1.2  # recall counts this many times as much as precision
+BETA = 1.2  # weight of recall relative to precision
 
 
 def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """The mean over captions of ROUGE-L, from 0 to 1.
+    """Return the mean ROUGE-L over captions, from 0 to 1.
 
-    With the longest common subsequence (words in the same order, others between them allowed): its length by the
-    caption's is the precision, by the reference's the recall, and the score is their F with β = 1.2. The best precision
-    and the best recall over the references may come from different ones, as in COCO's own evaluation.
+    The longest common subsequence has the same words in the same order, with other words allowed between them. Its
+    length divided by the caption's is the precision, divided by the reference's the recall; the score is their F with
+    β = 1.2. The best precision and the best recall may come from different references, as in COCO's own evaluation.
     """
     total = 0.0
-    for candidate, own in zip(candidates, references, strict=True):
-        # COCO's evaluation cuts an empty caption into one empty word.
-        mine = list(candidate) or [""]
-        pairs = [(common_subsequence(mine, list(words) or [""]), len(words) or 1) for words in own]
-        precision = max(common for common, _ in pairs) / len(mine)
+    for candidate, its_references in zip(candidates, references, strict=True):
+        # COCO's evaluation splits an empty caption into one empty word.
+        words = list(candidate) or [""]
+        pairs = [
+            (longest_common_subsequence(words, list(reference) or [""]), len(reference) or 1)
+            for reference in its_references
+        ]
+        precision = max(common for common, _ in pairs) / len(words)
         recall = max(common / length for common, length in pairs)
         if precision and recall:
             total += (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
     return total / len(candidates)
 
 
-def common_subsequence(left: Words, right: Words) -> int:
-    """The length of the longest common subsequence: row by row, each cell from its three older neighbors."""
+def longest_common_subsequence(left: Words, right: Words) -> int:
+    """Return the length of the longest common subsequence, by dynamic programming row by row."""
     above = [0] * (len(right) + 1)
     for word in left:
         row = [0]

@@ -60,7 +60,7 @@ class DecoderConfig:
 
 
 class Decoder(nn.Module):
-    """Predict the next token at every position: embedding, pre-norm blocks with causal attention, norm, output layer."""
+    """Predict the next token at every position: embedding, pre-norm blocks with causal attention, norm, output."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()

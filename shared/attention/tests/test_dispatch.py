@@ -57,13 +57,22 @@ def test_wrong_shapes_are_named(untyped, shapes, message):
     ("mask", "message"),
     [
         (lambda: Mask(window=0), "window is 0; expected at least 1"),
-        (lambda: Mask(segment_k=torch.zeros(1, 3).long()), r"mask.segment_k has shape \[1, 3\]; expected \[2, 5\], or \[1, 5\]"),
-        (lambda: Mask(position_q=torch.zeros(3, 4).long()), r"mask.position_q has shape \[3, 4\]; expected \[2, 4\], or \[1, 4\]"),
+        (
+            lambda: Mask(segment_k=torch.zeros(1, 3).long()),
+            r"mask.segment_k has shape \[1, 3\]; expected \[2, 5\], or \[1, 5\]",
+        ),
+        (
+            lambda: Mask(position_q=torch.zeros(3, 4).long()),
+            r"mask.position_q has shape \[3, 4\]; expected \[2, 4\], or \[1, 4\]",
+        ),
         (lambda: Mask(span_q=torch.zeros(4).long()), r"mask.span_q has shape \[4\]; expected \[2, 4\]"),
         (lambda: Mask(segment_q=torch.zeros(1, 4)), r"mask.segment_q is torch.float32; expected integers"),
-        (lambda: Mask(segment_q=torch.zeros(1, 4, device="meta").long()), r"on meta and the queries are on cpu.*mask.to\('cpu'\)"),
+        (
+            lambda: Mask(segment_q=torch.zeros(1, 4, device="meta").long()),
+            r"on meta and the queries are on cpu.*mask.to\('cpu'\)",
+        ),
     ],
-)  # fmt: skip
+)
 def test_wrong_masks_are_named(untyped, mask, message):
     with pytest.raises(ValueError, match=message):
         attention(_random(2, 1, 4, 8), _random(2, 1, 5, 8), _random(2, 1, 5, 8), mask())

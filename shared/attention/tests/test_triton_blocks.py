@@ -80,8 +80,15 @@ def test_tiles_that_the_ranges_leave_in_doubt_are_decided_pair_by_pair():
     for causal, window in ((True, None), (False, 3), (True, 6)):
         numbers = lambda low, high: torch.randint(low, high, (1, 64), device=DEVICE)  # noqa: E731
         mask = Mask(
-            causal, window, numbers(0, 64), numbers(0, 64), numbers(-1, 300), numbers(-1, 300), numbers(-1, 9), numbers(-1, 9)
-        )  # fmt: skip
+            causal,
+            window,
+            numbers(0, 64),
+            numbers(0, 64),
+            numbers(-1, 300),
+            numbers(-1, 300),
+            numbers(-1, 9),
+            numbers(-1, 9),
+        )
         for owner in ("queries", "keys"):
             blocks = blocks_to_visit(mask, 64, 64, 16, 16, owner=owner)
             kinds = tiles_of(mask, 64, 64, 16, 16, owner)

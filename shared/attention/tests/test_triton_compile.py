@@ -91,12 +91,20 @@ def _every_feature() -> Mask:
 # As models call it: dtype, query heads, key heads, head and value dimension, mask, softcap.
 CONFIGURATIONS = {
     "ViT-B": (torch.bfloat16, 12, 12, 64, 64, Mask(), None),
-    "SigLIP SO400m, packed": (torch.bfloat16, 16, 16, 72, 72, Mask(segment_q=_count() // 300, segment_k=_count() // 300), None),
+    "SigLIP SO400m, packed": (
+        torch.bfloat16,
+        16,
+        16,
+        72,
+        72,
+        Mask(segment_q=_count() // 300, segment_k=_count() // 300),
+        None,
+    ),
     "Llama 3": (torch.bfloat16, 32, 8, 128, 128, Mask(causal=True), None),
     "Gemma 2": (torch.float16, 16, 8, 256, 256, Mask(causal=True, window=512), 50.0),
     "DeepSeek V3, every feature": (torch.bfloat16, 16, 16, 192, 128, _every_feature(), None),
     "float32": (torch.float32, 12, 12, 64, 64, Mask(causal=True), None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

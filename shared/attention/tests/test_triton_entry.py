@@ -61,7 +61,7 @@ def test_nothing_to_compute():
 
 
 def test_the_gradients_of_blocks_of_keys_add_up():
-    """Keys in two blocks: outputs merge by their log-sum-exps, gradients come from the merged ones (arXiv:2310.01889)."""
+    """Outputs over two blocks of keys merge by log-sum-exp; gradients come from the merged ones (arXiv:2310.01889)."""
     q, k, v = (framed(1, 1, 32 * UNIT, 16, dtype=torch.float32) for _ in range(3))
     blocks = [(slice(0, 20 * UNIT), count(0, 20)), (slice(20 * UNIT, 32 * UNIT), count(20, 12))]
     parts = [

@@ -80,11 +80,19 @@ def _prefix(batch, head, i, j):
     ("mask", "rule", "softcap"),
     [
         (lambda: Mask(causal=True, window=9), _window, None),
-        (lambda: Mask(causal=True, span_q=(count(0, 40)[:, :40] >= 13).int() * -1, span_k=(count(0, 40)[:, :40] >= 13).int() * -1), _prefix, None),
+        (
+            lambda: Mask(
+                causal=True,
+                span_q=(count(0, 40)[:, :40] >= 13).int() * -1,
+                span_k=(count(0, 40)[:, :40] >= 13).int() * -1,
+            ),
+            _prefix,
+            None,
+        ),
         (lambda: Mask(causal=True), lambda batch, head, i, j: i >= j, 2.0),
     ],
     ids=["window", "prefix", "softcap"],
-)  # fmt: skip
+)
 def test_flex_attention_agrees(monkeypatch, mask, rule, softcap):
     """A second, independent oracle for the masks that it can express."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention

@@ -101,7 +101,7 @@ def compare(
     softcap: float | None = None,
     gradients: bool = True,
 ) -> None:
-    """Assert that output, log-sum-exp and the gradients of q, k and v equal the oracle's, for random output gradients."""
+    """Assert that output, log-sum-exp and the gradients of q, k and v equal the oracle's."""
     tolerance = TOLERANCE[q.dtype]
     exact = [x.double().detach().requires_grad_(gradients) for x in (q, k, v)]
     tensors = [x.detach().requires_grad_(gradients) for x in (q, k, v)]
@@ -145,7 +145,7 @@ def problems(draw):
 
 
 def _tokens(draw, batch: int, length: int) -> dict[str, Tensor]:
-    """Draw positions, segments and spans of one side, mostly in runs, each sometimes left out or shared by the batch."""
+    """Draw positions, segments and spans of one side, mostly in runs, each sometimes left out or shared."""
 
     def integers(low: int, high: int) -> Tensor:
         generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))

@@ -1,4 +1,4 @@
-"""Captions, references and answers to score: ordinary ones, and some that try to break the scoring. All from a seed."""
+"""Captions, references and answers to score, drawn from a seed: ordinary ones and edge cases."""
 
 from random import Random
 
@@ -17,25 +17,28 @@ ODD = [
     "ﬁ fi İ i̇",
 ]
 
-# What the Treebank's tokenizer makes of captions: pieces that captions are put together from.
+# Pieces of captions, to compare with the Treebank's tokenizer.
 PIECES = (  # noqa: SIM905
-    "a the man woman dog dogs' dog's t-shirt isn't can't it's he'll they've I'm cannot and/or 3 3.5 1,000 10:30 1/2 50% $5 "
-    "(left) [right] \"stop\" 'go' red, blue. green! yellow? Mr. St. U.S. p.m. etc. vs. a.m. black-and-white double--dash "
-    "- -- ... … O'Neill snow_board café naïve über straße 你好 5th 2nd #1 R&B b. end; colon: x.y won't shouldn't y'all ma'am "
-    "rock'n'roll '90s 1990s 6'2\" 5ft. 12oz. co. dr. sign: STOP \"parking\" w/ w/o & + = * ~ | / @home me@x.com gonna "
-    "wanna 'tis -lrb- £5 €5 don’t “hi” – — ?! !!! .... no Jan. Sept. Ave. inc. half-eaten x-ray 2x4 7-eleven 1-2-3 st. "
-    "i.e. e.g. d.c. i'd you're we're what's let's 'em ol'"
+    "a the man woman dog dogs' dog's t-shirt isn't can't it's he'll they've I'm cannot and/or 3 3.5 1,000 "
+    "10:30 1/2 50% $5 (left) [right] \"stop\" 'go' red, blue. green! yellow? Mr. St. U.S. p.m. etc. vs. a.m. "
+    "black-and-white double--dash - -- ... … O'Neill snow_board café naïve über straße 你好 5th 2nd #1 R&B b. "
+    "end; colon: x.y won't shouldn't y'all ma'am rock'n'roll '90s 1990s 6'2\" 5ft. 12oz. co. dr. sign: STOP "
+    '"parking" w/ w/o & + = * ~ | / @home me@x.com gonna wanna \'tis -lrb- £5 €5 don’t “hi” – — ?! !!! .... '
+    "no Jan. Sept. Ave. inc. half-eaten x-ray 2x4 7-eleven 1-2-3 st. i.e. e.g. d.c. i'd you're we're what's "
+    "let's 'em ol'"
 ).split()
 
 ANSWERS = (  # noqa: SIM905
-    "yes no 2 two Two none zero ten a the red Red red. red, dark-red dark red dont don't can't cant 1,000 1000 1,000.50 3.5 "
-    "u.s. u.s (left) left/right left?right! rock-n-roll yall yall'll y'allll couldntve couldnt've somebody'd ow's'at maam "
-    "Im im its it's lets hes he's what?! {x} [x] <x> x_y x=y a/b c+d @home `q` \"q\" q\\z … 你好 🙂 .. . , ? -"
+    "yes no 2 two Two none zero ten a the red Red red. red, dark-red dark red dont don't can't cant 1,000 "
+    "1000 1,000.50 3.5 u.s. u.s (left) left/right left?right! rock-n-roll yall yall'll y'allll couldntve "
+    "couldnt've somebody'd ow's'at maam Im im its it's lets hes he's what?! {x} [x] <x> x_y x=y a/b c+d "
+    '@home `q` "q" q\\z … 你好 🙂 .. . , ? -'
 ).split()
 
 
-# Signs that are judged by where they stood before others were taken away; and more points than the official program takes.
-BY_HAND = [
+# Punctuation that is judged by its place before other signs are removed; and more periods than the official program
+# removes.
+EDGE_CASES = [
     ("xy cd", ["x/?y c?d"] * 5 + ["z"] * 5),
     ("x y c d", ["x/?y c?d"] * 5 + ["z"] * 5),
     ("ab", ["ab" + "." * 40] * 5 + ["z"] * 5),
@@ -43,7 +46,7 @@ BY_HAND = [
 
 
 def _draw(random: Random, choices):
-    # `random()` is promised to stay the same from one Python to the next; `choice` and `shuffle` are not.
+    # `random()` is guaranteed to stay the same in every Python version; `choice` and `shuffle` are not.
     return choices[int(random.random() * len(choices))]
 
 
@@ -54,13 +57,13 @@ def _caption(random: Random) -> str:
 
 
 def caption_cases(count: int = 300) -> list[tuple[list[str], list[list[str]]]]:
-    """Sets of candidates and their references, as texts of words with single spaces; some copy a reference in part."""
+    """Return sets of candidates and their references, words with single spaces; some copy a reference in part."""
     random, cases = Random(7), []
     for _ in range(count):
         candidates, references = [], []
         for _ in range(1 + int(random.random() * 5)):
-            own = [" ".join(_caption(random).split()) for _ in range(1 + int(random.random() * 5))]
-            words = _draw(random, own).split()
+            image_references = [" ".join(_caption(random).split()) for _ in range(1 + int(random.random() * 5))]
+            words = _draw(random, image_references).split()
             kind = random.random()
             if kind < 0.3:
                 words = words[: int(random.random() * (len(words) + 1))]
@@ -69,24 +72,24 @@ def caption_cases(count: int = 300) -> list[tuple[list[str], list[list[str]]]]:
             elif kind < 0.8:
                 words = _caption(random).split()
             candidates.append(" ".join(words))
-            references.append(own)
-        if not any(text for own in references for text in own):
-            references[0].append("dog")  # pycocoevalcap fails where not one reference has a word
+            references.append(image_references)
+        if not any(text for image_references in references for text in image_references):
+            references[0].append("dog")  # pycocoevalcap fails if no reference has a word
         cases.append((candidates, references))
     return cases
 
 
 def sentences(count: int = 500) -> list[str]:
-    random, made = Random(8), []
+    random, texts = Random(8), []
     for _ in range(count):
         text = " ".join(_draw(random, PIECES) for _ in range(int(random.random() * 8)))
-        made.append(text + "." if random.random() < 0.5 else text)
-    return made
+        texts.append(text + "." if random.random() < 0.5 else text)
+    return texts
 
 
 def answer_cases(count: int = 600) -> list[tuple[str, list[str]]]:
-    """An answer and ten people's; often some of them agree, sometimes all of them do."""
-    random, cases = Random(9), list(BY_HAND)
+    """Return answers, each with ten human answers, of which some or all often agree."""
+    random, cases = Random(9), list(EDGE_CASES)
 
     def answer() -> str:
         return _draw(random, [" ", "\n", "\t", ""]).join(
@@ -97,6 +100,6 @@ def answer_cases(count: int = 600) -> list[tuple[str, list[str]]]:
         pool = [answer() for _ in range(1 + int(random.random() * 4))]
         if random.random() < 0.2:
             pool = pool[:1]
-        people = [_draw(random, pool) for _ in range(10)]
-        cases.append((_draw(random, pool) if random.random() < 0.7 else answer(), people))
+        human_answers = [_draw(random, pool) for _ in range(10)]
+        cases.append((_draw(random, pool) if random.random() < 0.7 else answer(), human_answers))
     return cases

@@ -1,4 +1,4 @@
-"""Caption metrics: equal to pycocoevalcap's on hundreds of sets, and right where one can count by hand."""
+"""Caption metrics: equal to pycocoevalcap's on hundreds of sets, and to hand-computed values."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.evaluation import bleu, cider, rouge_l, score_captions, tokenize_caption
-from shared.evaluation.rouge import common_subsequence
+from shared.evaluation.rouge import longest_common_subsequence
 from shared.evaluation.tests.cases import caption_cases, sentences
 
 EXPECTED = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))
@@ -20,17 +20,17 @@ def words_of(text):
 
 
 def scores(candidates, references):
-    said = [text.split() for text in candidates]
-    expected = [[text.split() for text in own] for own in references]
-    return [*bleu(said, expected), cider(said, expected), rouge_l(said, expected)]
+    captions = [text.split() for text in candidates]
+    expected = [[text.split() for text in texts] for texts in references]
+    return [*bleu(captions, expected), cider(captions, expected), rouge_l(captions, expected)]
 
 
-def test_three_hundred_sets_score_as_pycocoevalcap_scores_them():
+def test_three_hundred_sets_score_as_in_pycocoevalcap():
     cases = caption_cases()
     assert len(cases) == len(EXPECTED["captions"]) == 300
     for case, expected in zip(cases, EXPECTED["captions"], strict=True):
         assert scores(*case) == pytest.approx(expected, abs=1e-12), case
-    # The cases are no idle ones: scores of every size occur.
+    # The cases cover the range: scores of every size occur.
     for column in zip(*EXPECTED["captions"], strict=True):
         assert min(column) < 0.01 and len({round(score, 6) for score in column}) > 150 and max(column) > 0.9
 
@@ -45,12 +45,12 @@ def test_pycocoevalcap_itself_agrees(case):
     pytest.importorskip("pycocoevalcap", reason="live comparison: pip install -r requirements/oracles.txt")
     from shared.evaluation.tests.write_expected import official_scores
 
-    candidates, references = [each for each, _ in case], [own for _, own in case]
-    if any(text for own in references for text in own):
+    candidates, references = [candidate for candidate, _ in case], [texts for _, texts in case]
+    if any(text for texts in references for text in texts):
         assert scores(candidates, references) == pytest.approx(official_scores(candidates, references), abs=1e-12)
 
 
-def test_five_hundred_captions_are_cut_into_words_as_the_treebank_does():
+def test_five_hundred_captions_are_split_as_the_treebank_does():
     texts = sentences()
     assert len(texts) == len(EXPECTED["words"]) == 500
     for text, words in zip(texts, EXPECTED["words"], strict=True):
@@ -81,24 +81,24 @@ def test_bleu_by_hand():
     assert short[0] == pytest.approx(math.exp(1 - 3 / 2))
 
 
-def test_the_nearest_reference_sets_the_length_and_of_two_the_shorter():
+def test_the_nearest_reference_sets_the_length_and_the_shorter_of_two():
     four = words_of("a b c d")
     assert bleu([four], [[words_of("a b c d e"), words_of("a b c")]])[0] == pytest.approx(1.0)
     assert bleu([four], [[words_of("a b c d e f"), words_of("a b c d e")]])[0] == pytest.approx(math.exp(1 - 5 / 4))
 
 
-def test_cider_prefers_what_is_said_about_this_picture():
+def test_cider_prefers_words_that_are_specific_to_the_image():
     references = [["a man plays the accordion"], ["a man eats soup"], ["a man rides a horse"]]
-    words = [[text.split() for text in own] for own in references]
-    special = cider([["accordion"], ["x"], ["x"]], words)
+    words = [[text.split() for text in texts] for texts in references]
+    specific = cider([["accordion"], ["x"], ["x"]], words)
     common = cider([["man"], ["x"], ["x"]], words)
-    assert special > 5 * common and common == 0.0
-    copied = cider([own[0] for own in words], words)
+    assert specific > 5 * common and common == 0.0
+    copied = cider([texts[0] for texts in words], words)
     assert copied == pytest.approx(10.0)
-    assert cider([words[0][0]], words[:1]) == 0.0, "of one picture nothing is rare"
+    assert cider([words[0][0]], words[:1]) == 0.0, "with one image nothing is rare"
 
 
-def test_cider_does_not_pay_for_repetition():
+def test_cider_does_not_reward_repetition():
     words = [[words_of("red dog runs fast here now")], [words_of("blue cat sits")]]
     honest = cider([words[0][0], ["x"]], words)
     repeated = cider([["red"] * 6, ["x"]], words)
@@ -107,14 +107,14 @@ def test_cider_does_not_pay_for_repetition():
 
 
 def test_rouge_by_hand():
-    assert common_subsequence(words_of("a b c d e"), words_of("a x c e")) == 3
+    assert longest_common_subsequence(words_of("a b c d e"), words_of("a x c e")) == 3
     precision, recall = 3 / 4, 3 / 5
     expected = (1 + 1.44) * precision * recall / (recall + 1.44 * precision)
     assert rouge_l([words_of("a x c e")], [[words_of("a b c d e")]]) == pytest.approx(expected)
     assert rouge_l([["q"]], [[words_of("a b")]]) == 0.0
 
 
-def test_all_at_once_from_what_was_written():
+def test_all_metrics_at_once_from_plain_text():
     references = {7: ["A dog runs.", "The dog is running!"], "b": ["Two cats sleep"]}
     exact = score_captions({"b": "two cats sleep.", 7: "a dog runs"}, references)
     assert list(exact) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "CIDEr", "ROUGE-L"]
@@ -124,12 +124,12 @@ def test_all_at_once_from_what_was_written():
     assert score_captions({7: "", "b": ""}, references)["ROUGE-L"] == 0.0
 
 
-def test_captions_and_references_that_do_not_fit_are_named():
+def test_captions_and_references_with_different_keys_raise():
     with pytest.raises(ValueError, match="no captions"):
         score_captions({}, {})
     with pytest.raises(ValueError, match="1 captions have no reference, the first is that of 3"):
         score_captions({3: "a"}, {4: ["a"]})
     with pytest.raises(ValueError, match="no reference"):
         score_captions({3: "a"}, {3: []})
-    with pytest.raises(ValueError, match="1 pictures have references and no caption, the first is 4"):
+    with pytest.raises(ValueError, match="1 images have references and no caption, the first is 4"):
         score_captions({3: "a"}, {3: ["a"], 4: ["a"]})

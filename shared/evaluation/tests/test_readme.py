@@ -1,4 +1,4 @@
-"""The page on measures says what the code does."""
+"""The README's example runs and its table is right."""
 
 import re
 from pathlib import Path

@@ -1,9 +1,9 @@
-"""Ask the programs that define the measures for the answers that the tests compare with, and store them.
+"""Run the programs that define the metrics and store their results, with which the tests compare.
 
     python -m shared.evaluation.tests.write_expected vqaEval.py      (needs requirements/oracles.txt, and Java)
 
-pycocoevalcap scores captions, the Treebank's tokenizer inside it cuts them into words; answers are scored by VQA's own
-`vqaEval.py`, from github.com/GT-Vision-Lab/VQA (PythonEvaluationTools/vqaEvaluation).
+pycocoevalcap scores captions, and the Treebank's tokenizer in it splits them into words. Answers are scored by VQA's
+own `vqaEval.py`, from github.com/GT-Vision-Lab/VQA (PythonEvaluationTools/vqaEvaluation).
 """
 
 import json
@@ -30,15 +30,15 @@ def official_scores(candidates: list[str], references: list[list[str]]) -> list[
 
 
 def official_words(texts: list[str]) -> list[str]:
-    made = PTBTokenizer().tokenize({index: [{"caption": text}] for index, text in enumerate(texts)})
-    return [made[index][0] for index in range(len(texts))]
+    tokenized = PTBTokenizer().tokenize({index: [{"caption": text}] for index, text in enumerate(texts)})
+    return [tokenized[index][0] for index in range(len(texts))]
 
 
 def official_accuracies(program: str, cases: list[tuple[str, list[str]]]) -> list[float]:
     """Run the official program, which is Python 2 in its `print` statements only."""
-    space: dict = {}
-    exec(re.sub(r"print (\".*\")", "pass", program), space)
-    space["VQAEval"].updateProgress = lambda self, progress: None
+    namespace: dict = {}
+    exec(re.sub(r"print (\".*\")", "pass", program), namespace)
+    namespace["VQAEval"].updateProgress = lambda self, progress: None
     questions = {
         number: {
             "answers": [{"answer": each, "answer_id": person} for person, each in enumerate(people)],
@@ -49,7 +49,7 @@ def official_accuracies(program: str, cases: list[tuple[str, list[str]]]) -> lis
     }
     truth = SimpleNamespace(qa=questions, getQuesIds=lambda: list(questions))
     answers = SimpleNamespace(qa={number: {"answer": answer} for number, (answer, _) in enumerate(cases)})
-    evaluation = space["VQAEval"](truth, answers, n=6)
+    evaluation = namespace["VQAEval"](truth, answers, n=6)
     evaluation.evaluate()
     return [evaluation.evalQA[number] / 100 for number in questions]
 

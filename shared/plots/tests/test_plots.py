@@ -33,12 +33,14 @@ DRAWN = {
         {"model": [0.9, 0.92], "baseline": [0.8]}, baselines={"chance": 0.1}, highlight="model", percent=True
     ),
     "points": lambda: plots.bars_with_intervals({"a": [0.9, 0.92]}, intervals={"a": (0.85, 0.95)}, start=0.8),
-    "image_grid": lambda: plots.image_grid([np.identity(8)] * 7, list("abcdefg"), columns=4, correct=[True, False] * 3 + [True]),
+    "image_grid": lambda: plots.image_grid(
+        [np.identity(8)] * 7, list("abcdefg"), columns=4, correct=[True, False] * 3 + [True]
+    ),
     "attention_overlay": lambda: plots.attention_overlay(np.identity(8), np.ones((2, 4, 4)), captions=["a", "b"]),
     "matrix": lambda: plots.heatmap(np.identity(3) - 0.5, row_labels="abc", column_labels="def", x_label="x"),
     "large matrix": lambda: plots.heatmap(np.identity(30)),
     "heatmap_grid": lambda: plots.heatmap_grid(np.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DRAWN)

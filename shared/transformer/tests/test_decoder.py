@@ -31,20 +31,38 @@ def test_decoder_equals_transformers_llama(scaled, tied):
     llama = _randomize(
         transformers.LlamaForCausalLM(
             transformers.LlamaConfig(
-                vocab_size=23, hidden_size=24, intermediate_size=20, num_hidden_layers=3, num_attention_heads=6,
-                num_key_value_heads=2, rms_norm_eps=1e-5, rope_parameters=rope, tie_word_embeddings=tied,
+                vocab_size=23,
+                hidden_size=24,
+                intermediate_size=20,
+                num_hidden_layers=3,
+                num_attention_heads=6,
+                num_key_value_heads=2,
+                rms_norm_eps=1e-5,
+                rope_parameters=rope,
+                tie_word_embeddings=tied,
             )
         )
-    )  # fmt: skip
+    )
     decoder = Decoder(
         DecoderConfig(**(vars(CONFIG) | {"rotary_base": 1000.0, "rotary_scaling": scaling, "tied": tied}))
     ).eval()
     names = {
-        "model.embed_tokens": "embedding", "model.norm": "norm", "lm_head": "output", "model.layers.": "blocks.",
-        "input_layernorm": "attention_norm", "post_attention_layernorm": "mlp_norm", "self_attn": "attention",
-        "q_proj": "query", "k_proj": "key", "v_proj": "value", "o_proj": "output", "mlp": "mlp",
-        "gate_proj": "gate", "up_proj": "up", "down_proj": "down",
-    }  # fmt: skip
+        "model.embed_tokens": "embedding",
+        "model.norm": "norm",
+        "lm_head": "output",
+        "model.layers.": "blocks.",
+        "input_layernorm": "attention_norm",
+        "post_attention_layernorm": "mlp_norm",
+        "self_attn": "attention",
+        "q_proj": "query",
+        "k_proj": "key",
+        "v_proj": "value",
+        "o_proj": "output",
+        "mlp": "mlp",
+        "gate_proj": "gate",
+        "up_proj": "up",
+        "down_proj": "down",
+    }
     state = {}
     for name, tensor in llama.state_dict().items():
         for published, internal in names.items():

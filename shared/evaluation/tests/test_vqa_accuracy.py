@@ -1,4 +1,4 @@
-"""VQA accuracy: equal to the official program's on hundreds of questions, and right where one can count by hand."""
+"""VQA accuracy: equal to the official program's on hundreds of questions, and to hand-computed values."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from shared.evaluation.tests.cases import answer_cases
 EXPECTED = json.loads(Path(__file__).with_name("expected.json").read_text(encoding="utf-8"))["answers"]
 
 
-def test_six_hundred_questions_score_as_the_official_program_scores_them():
+def test_six_hundred_questions_score_as_in_the_official_program():
     cases = answer_cases()
     assert len(cases) == len(EXPECTED) == 600
     for (answer, people), expected in zip(cases, EXPECTED, strict=True):
@@ -20,13 +20,13 @@ def test_six_hundred_questions_score_as_the_official_program_scores_them():
 
 
 @pytest.mark.parametrize(("agreeing", "score"), [(0, 0.0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (9, 1.0)])
-def test_an_answer_is_as_right_as_people_agree(agreeing, score):
+def test_the_score_depends_on_the_number_of_people_who_agree(agreeing, score):
     people = ["red"] * agreeing + [f"other {number}" for number in range(10 - agreeing)]
     assert vqa_accuracy("red", people) == pytest.approx(score)
 
 
 @pytest.mark.parametrize(
-    ("answer", "compared"),
+    ("answer", "normalized"),
     [
         ("The Dog", "dog"),
         (" two\ndogs ", "2 dogs"),
@@ -45,27 +45,27 @@ def test_an_answer_is_as_right_as_people_agree(agreeing, score):
         ("", ""),
     ],
 )
-def test_answers_are_compared_in_one_spelling(answer, compared):
-    assert normalize_answer(answer) == compared
+def test_answers_are_normalized(answer, normalized):
+    assert normalize_answer(answer) == normalized
 
 
-def test_where_all_say_the_same_it_is_compared_as_it_stands():
+def test_without_disagreement_answers_are_compared_unchanged():
     assert vqa_accuracy("Two", ["two"] * 10) == 0.0
     assert vqa_accuracy("two", ["two"] * 10) == 1.0
     assert vqa_accuracy("Two", ["two"] * 9 + ["three"]) == 1.0
 
 
-def test_a_whole_set_and_its_kinds():
+def test_a_set_of_questions_and_their_types():
     people = {1: ["yes"] * 10, 2: ["2"] * 2 + [str(n) for n in range(10, 18)], "c": ["red"] * 5 + ["blue"] * 5}
-    given = {1: "yes", 2: "two", "c": "green"}
-    scores = score_answers(given, people, {1: "yes/no", 2: "number", "c": "other"})
+    answers = {1: "yes", 2: "two", "c": "green"}
+    scores = score_answers(answers, people, {1: "yes/no", 2: "number", "c": "other"})
     assert scores == pytest.approx(
         {"accuracy": 1.6 / 3, "accuracy/yes/no": 1.0, "accuracy/number": 0.6, "accuracy/other": 0.0}
     )
-    assert set(score_answers(given, people)) == {"accuracy"}
+    assert set(score_answers(answers, people)) == {"accuracy"}
 
 
-def test_questions_and_answers_that_do_not_fit_are_named():
+def test_answers_with_different_keys_raise():
     with pytest.raises(ValueError, match="no answers to score"):
         score_answers({}, {})
     with pytest.raises(ValueError, match="1 questions lack human answers, the first is 2"):
