@@ -1,4 +1,4 @@
-"""Reverse-mode automatic differentiation: the chain rule, applied from a scalar back to everything it was computed from.
+"""Reverse-mode automatic differentiation: the chain rule, applied from a scalar back to all that it depends on.
 
 Every operator records on its result which tensors it was computed from (`parents`) and a backward function. That
 function takes the gradient of the loss with respect to the result and returns the gradient with respect to each parent.

@@ -21,7 +21,8 @@ def tensor(values: Sequence | float, requires_grad: bool = False) -> Tensor:
         sizes = {len(item) if isinstance(item, Sequence) else -1 for item in flat}
         if len(sizes) != 1:
             raise ValueError(
-                f"lists at depth {len(shape)} differ in length ({sorted(sizes)}); all lists at a depth must be equally long"
+                f"lists at depth {len(shape)} differ in length ({sorted(sizes)}); "
+                "all lists at a depth must be equally long"
             )
         shape += (sizes.pop(),)
         flat = [value for item in flat for value in item]

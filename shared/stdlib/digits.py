@@ -1,8 +1,8 @@
 """1,797 real handwritten digits, 8×8 pixels each, read with the standard library alone.
 
-They are the test part of UCI's "Optical Recognition of Handwritten Digits", which scikit-learn includes too (license and
-attribution: data/DIGITS-LICENSE.md). Each line of data/digits.csv.gz is one digit: 64 pixels row by row, each from 0
-(paper) to 16 (ink), then the label.
+They are the test part of UCI's "Optical Recognition of Handwritten Digits", which scikit-learn includes too (license
+and attribution: data/DIGITS-LICENSE.md). Each line of data/digits.csv.gz is one digit: 64 pixels row by row, each
+from 0 (paper) to 16 (ink), then the label.
 """
 
 import gzip

@@ -6,9 +6,9 @@ object per product. A dot product can be computed from a distance. With u and v 
     |u - v|² = |u|² + |v|² - 2 u·v = 2 - 2 u·v,      so      x·y = |x| |y| (1 - |u - v|² / 2).
 
 Scaling to length 1 keeps the result accurate. The form a·b = (|a|² + |b|² - |a - b|²) / 2 needs no scaling, but it
-subtracts numbers as large as |a|² and |b|². For a long and a short vector (an activation of length 1,000, a gradient of
-length 0.001) most of what remains is rounding error. Between unit vectors all terms lie between 0 and 4. So the error is
-a few units in the last place of |x| |y|, which is as accurate as a plain sum, at any lengths.
+subtracts numbers as large as |a|² and |b|². For a long and a short vector (an activation of length 1,000, a gradient
+of length 0.001) most of what remains is rounding error. Between unit vectors all terms lie between 0 and 4. So the
+error is a few units in the last place of |x| |y|, which is as accurate as a plain sum, at any lengths.
 """
 
 from collections.abc import Sequence

@@ -81,7 +81,7 @@ class Adam:
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: weights shrink at each step, apart from the gradient (arXiv:1711.05101, alg. 2)."""
+    """Adam with decoupled weight decay: weights shrink at each step (arXiv:1711.05101, alg. 2)."""
 
     def __init__(
         self,

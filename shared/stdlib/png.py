@@ -36,8 +36,8 @@ class Image:
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1 or self.channels not in (1, 2, 3, 4) or self.max_value not in (255, 65535):
             raise ValueError(
-                f"an image of {self.width}×{self.height} with {self.channels} channels up to {self.max_value}: expected "
-                "at least 1×1, 1 to 4 channels, and values up to 255 or 65535"
+                f"an image of {self.width}×{self.height} with {self.channels} channels up to {self.max_value}: "
+                "expected at least 1×1, 1 to 4 channels, and values up to 255 or 65535"
             )
         count = self.width * self.height * self.channels
         if len(self.values) != count:

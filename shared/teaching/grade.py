@@ -160,7 +160,8 @@ def main() -> int:
     options = parser.parse_args()
     if not options.submission:
         raise CourseError(
-            f"no submission is named: make grade-{options.lesson} SUBMISSION=path (a folder, a zip, or a folder of many)"
+            "no submission is named: "
+            f"make grade-{options.lesson} SUBMISSION=path (a folder, a zip, or a folder of many)"
         )
     number = parse_whole_number("lesson", options.lesson)
     workers = max(options.workers, 1)

@@ -1,9 +1,9 @@
 """Split a text into words (pre-tokens), which no token may cross.
 
 Without this step a tokenizer learns "dog.", "dog!" and "dog?" as three words. The patterns are the published ones. They
-use Unicode's letters `\\p{L}` and numbers `\\p{N}`, which Python's `re` does not support. So a text that is not ASCII is
-first rewritten, character by character, as its *character classes*: "a" for any letter, "0" for any number, a tab for
-any whitespace, "." for anything else. On these the pattern is a plain ASCII pattern, and the word boundaries agree.
+use Unicode's letters `\\p{L}` and numbers `\\p{N}`, which Python's `re` does not support. So a text that is not ASCII
+is first rewritten, character by character, as its *character classes*: "a" for any letter, "0" for any number, a tab
+for any whitespace, "." for anything else. On these the pattern is a plain ASCII pattern, with the same word boundaries.
 """
 
 import re

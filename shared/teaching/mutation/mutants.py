@@ -169,7 +169,7 @@ def _constants(value: object, node: ast.Constant, parent: ast.AST) -> Iterator[t
 
 
 def _swapped_axes(pattern: str) -> Iterator[str]:
-    """Yield einops and einsum patterns ("b c (h p) -> b (h p c)", "bij,bjk->bik") with two adjacent result axes swapped."""
+    """Yield einops and einsum patterns ("b (h p) -> b h p", "bij,bjk->bik") with two adjacent result axes swapped."""
     head, _, tail = pattern.partition("->")
     word = r"\w+" if " " in tail.strip() else r"\w"
     for first, second in pairwise(re.findall(word, tail)):

@@ -114,7 +114,8 @@ def test_files_that_the_code_reads_are_included(number):
 
 SOLUTION = "    # Why.\n    rows = weights @ values  # so\n    return rows.softmax(dim=-1) * scale\n"
 COPIES = {
-    "other.py": "def f():\n        rows = weights@values\n\n        # else\n        return (rows.softmax(\n   dim = -1) * scale)\n",
+    "other.py": "def f():\n        rows = weights@values\n\n        # else\n"
+    "        return (rows.softmax(\n   dim = -1) * scale)\n",
     "page.md": "```python\nrows = weights @ values  # so\nreturn rows.softmax(dim=-1) * scale\n```\n",
     "lesson.ipynb": json.dumps(
         {"cells": [{"source": ["rows = weights @ values  # so\n", "return rows.softmax(dim=-1) * scale"]}]}

@@ -33,11 +33,36 @@ TEXTS = {
     "empty": "",
 }
 ADVERSARIAL = (
-    *("", " ", "  ", "\n", " \n \n  x", "\r\n\r\n", "a\tb\t\tc", "a\u00a0b\u3000c\u2028d", "x\x85\x85y \x85z", "\x1c\x1d \x1e\x1fa"),
-    *("'s 'S 'ſ 'll'LL'lL ''' don't DON'T", "'\u0130 '\u212a 'ſt x'ſs", "a_b__c", "_", "1a2b3", "1234567890", "٣٤٥٦", "½²Ⅷ"),
-    *("🏳️‍🌈👩‍👩‍👧‍👦", "e\u0301\u0301\u0301", "\u200b\u200d\ufeff", "\ufffd\uffff\U0010ffff", "\x00\x7f\x80\x9f\xad", "ĠĊ Ġ"),
-    *("\U00031350\U0001e4d0\U000105c0\U00010d40\U0001ccf0", "<|begin|><image> <|begin", "a" * 999, "ab" * 500, " " * 300 + "x"),
-)  # fmt: skip
+    "",
+    " ",
+    "  ",
+    "\n",
+    " \n \n  x",
+    "\r\n\r\n",
+    "a\tb\t\tc",
+    "a\u00a0b\u3000c\u2028d",
+    "x\x85\x85y \x85z",
+    "\x1c\x1d \x1e\x1fa",
+    "'s 'S 'ſ 'll'LL'lL ''' don't DON'T",
+    "'\u0130 '\u212a 'ſt x'ſs",
+    "a_b__c",
+    "_",
+    "1a2b3",
+    "1234567890",
+    "٣٤٥٦",
+    "½²Ⅷ",
+    "🏳️‍🌈👩‍👩‍👧‍👦",
+    "e\u0301\u0301\u0301",
+    "\u200b\u200d\ufeff",
+    "\ufffd\uffff\U0010ffff",
+    "\x00\x7f\x80\x9f\xad",
+    "ĠĊ Ġ",
+    "\U00031350\U0001e4d0\U000105c0\U00010d40\U0001ccf0",
+    "<|begin|><image> <|begin",
+    "a" * 999,
+    "ab" * 500,
+    " " * 300 + "x",
+)
 
 
 def library(pattern: str = "llama3") -> tokenizers.Tokenizer:
