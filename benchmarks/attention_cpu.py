@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.report import Row, print_rows
 from benchmarks.timing import time_in_turns
-from shared.attention import Mask, attention, segments_from_lengths
+from shared.attention import Mask, attention, packed_segments
 
 TOKENS, HEADS, HEAD_DIM = 1024, 8, 64
 SEGMENTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -35,7 +35,7 @@ def measure(rounds: int = ROUNDS) -> list[Row]:
 def _measure_packing(count: int, causal: bool, backward: bool, rounds: int) -> Row:
     torch.manual_seed(count)
     q, k, v = (torch.randn(1, HEADS, TOKENS, HEAD_DIM, requires_grad=backward) for _ in range(3))
-    segments = segments_from_lengths(_lengths(count))
+    segments = packed_segments(_lengths(count))
     mask = Mask(causal=causal, segment_q=segments, segment_k=segments)
     dense_mask = mask.visible(TOKENS, TOKENS)[:, None]
 

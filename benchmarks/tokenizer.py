@@ -20,7 +20,7 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from benchmarks.report import Row, print_rows
 from benchmarks.timing import time_in_turns
 from shared.tokenizers import PATTERNS, Tokenizer
-from shared.tokenizers.alphabet import spell
+from shared.tokenizers.byte_alphabet import bytes_to_unicode
 
 MEGABYTES = 10
 MERGES = 4_000
@@ -38,7 +38,7 @@ def measure(megabytes: float = MEGABYTES, merges: int = MERGES, rounds: int = RO
     }
     timings = time_in_turns(training, rounds)
     tokenizer, library = timings["course"].result, timings["library"].result
-    assert [(spell(left), spell(right)) for left, right in tokenizer.merges] == _merges_of(library)
+    assert [(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in tokenizer.merges] == _merges_of(library)
     times = {f"train {len(tokenizer.merges):,} merges on {size:.1f} MB of code": timings}
 
     def encode_without_cache() -> list[list[int]]:
