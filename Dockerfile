@@ -34,4 +34,4 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-S", "shared/serving/healthcheck.py"]
 STOPSIGNAL SIGTERM
 # Without a shell in between, the service receives the signal and shuts down cleanly.
-CMD ["python", "-m", "apps.assistant.serve", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["python", "-m", "apps.assistant", "serve", "--host", "0.0.0.0", "--port", "8000"]

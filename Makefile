@@ -67,7 +67,7 @@ progress: setup ## list which lessons are done, what comes next, and the hours l
 	@$(RUN) -m shared.teaching.progress
 
 serve: setup ## serve lesson 5's assistant over HTTP (PORT=8000, ASSISTANT=folder for another model)
-	@$(RUN) -m apps.assistant.serve $(ASSISTANT) --port $(PORT)
+	@$(RUN) -m apps.assistant serve $(ASSISTANT) --port $(PORT)
 
 site: site-setup ## build the course as web pages that need no network, into site/
 	@.venv-site/bin/python -m shared.course.site.build

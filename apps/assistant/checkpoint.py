@@ -1,4 +1,4 @@
-"""The assistant that `make serve` starts: the course's own encoders, trained longer than `debug` trains them.
+"""The shipped assistant that `make serve` starts: the course's own models, trained longer than by `train --debug`.
 
 make checkpoint-5
 """
@@ -11,9 +11,12 @@ from pathlib import Path
 
 import torch
 
-from apps.assistant import config, evaluate, train
+from apps.assistant import config
 from apps.assistant.assistant import Assistant
 from apps.assistant.config import CONFIGURATIONS, Configuration
+from apps.assistant.evaluate import caption_items, evaluate, question_items
+from apps.assistant.toy_files import TEST_FILES
+from apps.assistant.train import TOY_WORLD, train_assistant
 from data.toybox.heldout import VERSION
 from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
 
@@ -23,24 +26,26 @@ PARENTS = ("lesson_00_decoder", "lesson_02_clip")
 
 
 def make(folder: Path, configuration: Configuration) -> dict[str, float]:
-    """Train in two stages, write the assistant's folder, and return what it is worth on held-out scenes."""
+    """Train in two stages, write the assistant's folder, and return its scores on held-out scenes."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as place:
-        output = Path(place)
-        shutil.copytree(train.run(configuration, output), folder, dirs_exist_ok=True)
-        toy = output / train.TOY_WORLD
-        found = evaluate.evaluate(
+    with tempfile.TemporaryDirectory() as temporary:
+        output = Path(temporary)
+        shutil.copytree(train_assistant(configuration, output), folder, dirs_exist_ok=True)
+        toy_world = output / TOY_WORLD
+        results = evaluate(
             Assistant.from_folder(folder),
-            evaluate.captions_of(str(toy / "test_captions.json")),
-            evaluate.questions_of(str(toy / "test_questions.json")),
+            caption_items(str(toy_world / TEST_FILES["captions"])),
+            question_items(str(toy_world / TEST_FILES["questions"])),
         )
     return {
-        f"{about} {name}": round(value, 4) for about, said in found.items() for name, value in said["scores"].items()
+        f"{task} {name}": round(score, 4)
+        for task, result in results.items()
+        for name, score in result["scores"].items()
     }
 
 
 def make_checkpoint(folder: Path) -> Mapping[str, float]:
-    """What `make checkpoint-5` does."""
+    """Train the checkpoint, as `make checkpoint-5` does."""
     return make(folder, replace(config.load(CONFIGURATIONS / "checkpoint.json"), device="cpu"))
 
 

@@ -1,7 +1,7 @@
-"""How an assistant is made, from a JSON file: which two models are joined and how, what on, and for how long.
+"""The configuration of an assistant in a JSON file: two models and their connector, the data, the training stages.
 
-Three such files lie in configurations/: `debug` needs nothing but this repository, `small_scale` one small GPU, `full_scale`
-several large ones.
+Three files are in configurations/: `debug` needs only this repository, `small_scale` one small GPU, `full_scale` several
+large ones. `checkpoint` makes the model in data/checkpoints.
 """
 
 from dataclasses import dataclass, replace
@@ -17,11 +17,13 @@ from shared.training import TrainingConfig
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
 FILE_NAME = "configuration.json"
+TOY_PREFIX = "toy:"
+"""Data files with this prefix are generated from the toy world."""
 
 
 @dataclass(frozen=True)
-class AdaptersChoice:
-    """Low-rank corrections to the language model, in place of learning all of it (`shared.finetuning.AdapterConfig`)."""
+class AdapterSettings:
+    """Set the low-rank adapters of the language model, as `shared.finetuning.AdapterConfig` defines them."""
 
     targets: tuple[str, ...]
     rank: int
@@ -33,64 +35,67 @@ class AdaptersChoice:
         if self.rank < 1:
             raise ValueError(f"rank is {self.rank}; expected at least 1")
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; expected a chance in [0, 1)")
+            raise ValueError(f"dropout is {self.dropout}; expected a probability in [0, 1)")
         self.config()
 
     def config(self) -> AdapterConfig:
+        """Return the settings as `add_adapters` takes them."""
         return AdapterConfig(self.targets, self.rank, self.alpha, self.dropout, self.dora)
 
 
 @dataclass(frozen=True)
-class ModelChoice:
-    """Which models are joined.
+class ModelConfig:
+    """Describe the two models and how they are connected.
 
-    vision     folder of a published CLIP
-    language   folder of a published Llama or Qwen2, with its tokenizer.json
-    connector  what the language model is shown: every patch's vector, or CLIP's one embedding of the picture
-    layers     which of the eye's states a patch is shown by, side by side: −2 went into the last block, 0 into the first
-    scales     what each of these states is multiplied by, where they differ in size; none: each as it is
-    class_token   show, before the patches, the token in which the eye sums the picture up
-    weights    how the language model's frozen matrices are stored
-    adapters   what is learned beside them; null: the language model itself learns, in stages that say so
-    context    tokens of a conversation, the picture's included; longer ones are cut in training and refused later
-    caption_prompt   what it is told when nothing but a caption is wanted
+    vision            folder of a published CLIP
+    language          folder of a published Llama or Qwen2, with its tokenizer.json
+    connector         input of the language model: every patch's features, or CLIP's one embedding of the image
+    feature_layers    hidden states that form a patch's features, concatenated: −2 entered the last block, 0 the first
+    scales            factors of these states, where their sizes differ; none: 1
+    keep_class_token  whether the class token precedes the patches
+    weights           storage of the language model's frozen linear layers
+    adapters          adapters that are trained instead of the language model; null: it is trained in full
+    context           tokens of a conversation, images included; training cuts longer ones, the service refuses them
+    caption_prompt    the user turn of a request for a caption
 
-    A folder is looked for from where one stands, from the repository's root, and in the data folder (`data/cache`).
+    A folder is searched in the working directory, the repository's root, and the data folder (`data/cache`).
     """
 
     vision: str
     language: str
     connector: Literal["patches", "embedding"] = "patches"
-    layers: tuple[int, ...] = (-2,)
+    feature_layers: tuple[int, ...] = (-2,)
     scales: tuple[float, ...] = ()
-    class_token: bool = False
+    keep_class_token: bool = False
     weights: Literal["float32", "int8", "nf4"] = "float32"
-    adapters: AdaptersChoice | None = None
+    adapters: AdapterSettings | None = None
     context: int = 2048
     caption_prompt: str = DESCRIBE
 
     def __post_init__(self) -> None:
         if self.weights != "float32" and self.adapters is None:
-            raise ValueError(f"weights are stored as {self.weights} and cannot learn; give adapters, which can")
-        if not self.layers:
-            raise ValueError("layers is empty; expected one of the eye's states at least, such as [-2]")
-        if self.scales and len(self.scales) != len(self.layers):
-            raise ValueError(f"{len(self.scales)} scales for {len(self.layers)} layers; expected one for each, or none")
+            raise ValueError(f"weights stored as {self.weights} cannot be trained; add adapters, which can")
+        if not self.feature_layers:
+            raise ValueError("feature_layers is empty; expected at least one hidden state, such as [-2]")
+        if self.scales and len(self.scales) != len(self.feature_layers):
+            raise ValueError(
+                f"{len(self.scales)} scales for {len(self.feature_layers)} feature layers; expected one per layer, or none"
+            )
         if self.context < 2:
-            raise ValueError(f"context is {self.context}; expected room for a question and an answer")
+            raise ValueError(f"context is {self.context}; expected at least 2, for a question and an answer")
 
 
 @dataclass(frozen=True)
-class StageChoice:
-    """One stage of training: what learns, on which files, for how long.
+class StageConfig:
+    """Describe one stage of training.
 
-    learns  "projector", or that and "language" (its adapters, where there are some)
-    data    files of records; what begins with "toy:" is written first, from the toy world: "toy:captions", "toy:instructions"
-    images  folder that the records' images are named from; null: that of the file itself
+    trainable  "projector", "language" (its adapters, if it has some), or both
+    data       files of records; "toy:captions" and "toy:instructions" are generated from the toy world
+    images     folder of the records' images; null: the folder of the file
     """
 
     name: str
-    learns: tuple[Literal["projector", "language"], ...]
+    trainable: tuple[Literal["projector", "language"], ...]
     data: tuple[str, ...]
     steps: int
     batch_size: int
@@ -102,28 +107,28 @@ class StageChoice:
     optimizer: Literal["adamw", "muon"] = "adamw"
 
     def __post_init__(self) -> None:
-        if not self.learns or not self.data:
-            raise ValueError("learns and data each need one entry at least")
+        if not self.trainable or not self.data:
+            raise ValueError("trainable and data each need at least one entry")
         if self.batch_size < 1 or self.learning_rate <= 0:
             raise ValueError("batch_size and learning_rate must be above 0")
         if not self.name.isidentifier():
-            raise ValueError(f"name is {self.name!r}; it becomes a folder: expected letters, digits and _")
+            raise ValueError(f"name is {self.name!r}, which names a folder; expected letters, digits and _")
         TrainingConfig(self.steps, self.learning_rate, warmup_steps=self.warmup_steps, accumulate=self.accumulate)
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that a run is made of.
+    """Describe a complete run.
 
-    toy_examples  how many records "toy:…" files have
-    skip_bad      leave bad records out, in place of refusing the file
-    precision     of what is computed: bfloat16 is mixed precision, the weights that learn stay in float32
-    recompute     blocks forget what happens inside them and compute it again on the way back: slower, much less memory
-    parallel      under torchrun: a copy of the model for each process, or a share
+    toy_examples  number of records in each toy-world file
+    skip_bad      leave bad records out instead of refusing the file
+    precision     of the computation: bfloat16 is mixed precision, trained weights stay in float32
+    recompute     recompute activations in the backward pass: slower, with much less memory
+    parallel      under torchrun: "ddp" copies the model to each process, "fsdp" shards it
     """
 
-    model: ModelChoice
-    stages: tuple[StageChoice, ...]
+    model: ModelConfig
+    stages: tuple[StageConfig, ...]
     toy_examples: int = 0
     skip_bad: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -137,18 +142,19 @@ class Configuration:
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
         if not names or len(set(names)) < len(names):
-            raise ValueError(
-                f"the stages are called {', '.join(names) or 'nothing'}; expected one or more, each of its own name"
-            )
-        if self.toy_examples < 1 and any(file.startswith("toy:") for stage in self.stages for file in stage.data):
-            raise ValueError(
-                f"toy_examples is {self.toy_examples}, but a stage learns from the toy world; expected at least 1"
-            )
+            raise ValueError(f"the stages are named {', '.join(names) or 'nothing'}; expected one or more unique names")
+        if self.toy_examples < 1 and self.uses_toy_world:
+            raise ValueError(f"toy_examples is {self.toy_examples}, but a stage trains on the toy world; expected ≥ 1")
         for stage in self.stages:
-            self.training(stage)
+            self.training_config(stage)
 
-    def training(self, stage: StageChoice) -> TrainingConfig:
-        """What the training loop is told of a stage."""
+    @property
+    def uses_toy_world(self) -> bool:
+        """Whether a stage trains on generated toy-world files."""
+        return any(file.startswith(TOY_PREFIX) for stage in self.stages for file in stage.data)
+
+    def training_config(self, stage: StageConfig) -> TrainingConfig:
+        """Return the training loop's settings of a stage."""
         return TrainingConfig(
             stage.steps,
             stage.learning_rate,
@@ -165,21 +171,21 @@ class Configuration:
             checkpoint_every=self.checkpoint_every,
         )
 
-    def learning_from(self, *files: str) -> "Configuration":
-        """The same, where every stage learns from these files; their images lie beside them."""
+    def with_data(self, *files: str) -> "Configuration":
+        """Return a copy whose stages all train on these files, with images beside them."""
         return replace(self, stages=tuple(replace(stage, data=files, images=None) for stage in self.stages))
 
 
 def load(file: Path | str) -> Configuration:
-    """A configuration from its file. Raises CourseError that names every key that does not fit, and what would."""
+    """Read a configuration. Raises CourseError, which names every wrong key and what was expected."""
     file = Path(file)
     try:
         return typed_json.parse(Configuration, file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CourseError(
-            f"{file} cannot be read ({error.strerror}); give a configuration's file, such as those in {CONFIGURATIONS}"
+            f"{file} cannot be read ({error.strerror}); expected a configuration such as those in {CONFIGURATIONS}"
         ) from error
-    except typed_json.Misfits as error:
+    except typed_json.JsonErrors as error:
         raise CourseError(
             f"{file} is no configuration of an assistant:\n  " + str(error).replace("\n", "\n  ")
         ) from error
@@ -188,5 +194,5 @@ def load(file: Path | str) -> Configuration:
 
 
 def save(configuration: Configuration, file: Path | str) -> None:
-    """Write the file that `load` reads, whole or not at all. Raises CourseError when the disk refuses."""
-    write_atomically(Path(file), typed_json.written(configuration).encode())
+    """Write the file that `load` reads, atomically. Raises CourseError when the disk refuses."""
+    write_atomically(Path(file), typed_json.to_json(configuration).encode())

@@ -1,4 +1,4 @@
-"""Configurations load, save back, and say of every misfit where it is and what would fit."""
+"""Configurations are read and written, and every error names its location and what was expected."""
 
 import json
 
@@ -11,19 +11,21 @@ SHIPPED = ("debug", "small_scale", "full_scale")
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_configurations_load_and_save_back(name, tmp_path):
+def test_shipped_configurations_are_read_and_written(name, tmp_path):
     file = CONFIGURATIONS / f"{name}.json"
     configuration = load(file)
     save(configuration, tmp_path / "again.json")
     assert load(tmp_path / "again.json") == configuration
-    # Whatever the file says stands in what is saved; what it leaves out is added.
-    said, again = json.loads(file.read_text()), json.loads((tmp_path / "again.json").read_text())
-    assert {name: again[name] for name in said if name != "stages"} == {n: v for n, v in said.items() if n != "stages"}
-    for before, after in zip(said["stages"], again["stages"], strict=True):
+    # The written file has everything of the shipped one, and the defaults.
+    shipped, again = json.loads(file.read_text()), json.loads((tmp_path / "again.json").read_text())
+    assert {name: again[name] for name in shipped if name != "stages"} == {
+        n: v for n, v in shipped.items() if n != "stages"
+    }
+    for before, after in zip(shipped["stages"], again["stages"], strict=True):
         assert before.items() <= after.items()
 
 
-def test_the_three_differ_in_what_they_are_for():
+def test_each_configuration_fits_its_purpose():
     debug, small, full = (load(CONFIGURATIONS / f"{name}.json") for name in SHIPPED)
     assert all(file.startswith("toy:") for stage in debug.stages for file in stage.data)
     assert small.model.weights == "int8" and small.model.adapters is not None
@@ -31,7 +33,7 @@ def test_the_three_differ_in_what_they_are_for():
     assert full.model.adapters is None and full.model.weights == "float32"
     for one in (small, full):
         assert one.precision == "bfloat16" and one.recompute
-        assert [stage.learns for stage in one.stages] == [("projector",), ("projector", "language")]
+        assert [stage.trainable for stage in one.stages] == [("projector",), ("projector", "language")]
 
 
 def changed(change):
@@ -52,10 +54,10 @@ def put(*path_and_value):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "messages"),
     [
-        (put("modle", 1), ["modle: no such key", "known are model, stages"]),
-        (put("stages", 1, "step", 5), [r"stages\[1\].step: no such key", "known are name, learns"]),
+        (put("modle", 1), ["modle: no such key", "expected one of model, stages"]),
+        (put("stages", 1, "step", 5), [r"stages\[1\].step: no such key", "expected one of name, trainable"]),
         (put("model", "adapters", "rnak", 5), ["model.adapters.rnak: no such key", "targets, rank, alpha"]),
         (put("seed", "0"), ['seed: "0"; expected a whole number']),
         (put("seed", 0.5), ["seed: 0.5; expected a whole number"]),
@@ -65,31 +67,31 @@ def put(*path_and_value):
         (put("model", "connector", "pooled"), ['model.connector: "pooled"; expected one of "patches", "embedding"']),
         (put("stages", 0, "learning_rate", "fast"), [r'stages\[0\].learning_rate: "fast"; expected a number']),
         (put("stages", 0, "learning_rate", float("nan")), [r"stages\[0\].learning_rate: NaN"]),
-        (put("stages", 0, "learns", "projector"), [r"stages\[0\].learns.*expected a list of one of"]),
-        (put("stages", 0, "learns", ["eye"]), [r'stages\[0\].learns\[0\]: "eye"']),
+        (put("stages", 0, "trainable", "projector"), [r"stages\[0\].trainable.*expected a list of one of"]),
+        (put("stages", 0, "trainable", ["encoder"]), [r'stages\[0\].trainable\[0\]: "encoder"']),
         (put("stages", {}), ["stages: .*expected a list of an object with name"]),
         (put("stages", 0, "steps", 0), [r"stages\[0\]: steps is 0; it must be at least 1"]),
         (put("stages", 0, "batch_size", 0), [r"stages\[0\]: batch_size"]),
         (put("stages", 0, "name", "../x"), [r"stages\[0\]: name is '../x'"]),
-        (put("stages", 1, "name", "alignment"), ["each of its own name"]),
-        (put("model", "adapters", None), ["model: weights are stored as int8 and cannot learn"]),
+        (put("stages", 1, "name", "alignment"), ["unique names"]),
+        (put("model", "adapters", None), ["model: weights stored as int8 cannot be trained"]),
         (put("model", "adapters", "rank", 0), ["model.adapters: rank is 0"]),
         (put("stages", 0, "data", ["toy:captions"]), ["toy_examples is 0"]),
         (lambda content: content.pop("model"), ["model: missing; expected an object with vision, language"]),
         (lambda content: content["stages"][0].pop("steps"), [r"stages\[0\].steps: missing; expected a whole number"]),
     ],
 )  # fmt: skip
-def test_misfits_are_named_with_what_would_fit(change, said, tmp_path):
+def test_errors_name_the_location_and_what_was_expected(change, messages, tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(changed(change)))
     with pytest.raises(CourseError) as error:
         load(file)
-    for part in said:
+    for part in messages:
         assert error.match(part)
     assert error.match("mine.json")
 
 
-def test_all_misfits_are_told_at_once(tmp_path):
+def test_all_errors_are_reported_at_once(tmp_path):
     content = changed(put("seed", "x"))
     content["stages"][1]["steps"], content["model"]["more"] = None, 1
     (tmp_path / "mine.json").write_text(json.dumps(content))
@@ -99,19 +101,19 @@ def test_all_misfits_are_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "is no JSON"),
         ("[]", "the file: .*expected an object with model, stages"),
         ('{"seed": 1, "seed": 2}', "seed: given twice"),
     ],
 )
-def test_what_is_no_configuration_at_all(text, said, tmp_path):
+def test_other_files_are_refused(text, message, tmp_path):
     (tmp_path / "mine.json").write_text(text)
-    with pytest.raises(CourseError, match=said):
+    with pytest.raises(CourseError, match=message):
         load(tmp_path / "mine.json")
 
 
-def test_a_missing_file_is_told(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CourseError, match=r"none.json cannot be read .*configurations"):
         load(tmp_path / "none.json")

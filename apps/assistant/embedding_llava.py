@@ -1,9 +1,9 @@
-"""The plain way to join an eye and a language model: the whole picture as one vector, CLIP's own embedding of it.
+"""A LLaVA whose image is one token: CLIP's own embedding of the image instead of its patches.
 
-    picture ─► CLIP's image tower ─► pooled, projected [1, 512] ─► MLP 512 → 896 ─► one token among the words
+    image ─► CLIP's image encoder ─► pooled, projected [1, 512] ─► MLP 512 → 896 ─► one token in the text
 
-It is what CLIP compares with captions, so it tells what a picture is *about*; how many things there are, and where, CLIP was
-never asked to keep. LLaVA shows the patches instead, each as a token: 49 of them for ViT-B/32.
+CLIP compares this embedding with captions, so it describes what an image is *about*; CLIP's loss does not require it to
+encode counts and positions. LLaVA uses the patches instead, one token each: 49 for ViT-B/32.
 """
 
 from pathlib import Path
@@ -19,15 +19,14 @@ from shared.errors import CourseError
 from shared.pretrained import Rename, WeightNames
 from shared.transformer import Decoder
 
-KIND = "llava_embedding"
-EMBEDDING = "visual_projection.weight"
+MODEL_TYPE = "llava_embedding"
+PROJECTION_NAME = "visual_projection.weight"
 
 
 class EmbeddingLlava(Llava):
-    """A `Llava` whose picture is one token.
+    """A `Llava` whose image features are CLIP's embedding.
 
-    image_projection  CLIP's own, from the pooled class token to the space in which pictures and captions meet; as frozen
-                      as the eye
+    image_projection  CLIP's, from the pooled class token to the space that images and captions share; frozen
     """
 
     def __init__(
@@ -45,13 +44,13 @@ class EmbeddingLlava(Llava):
     def image_features(
         self, pixels: Float[Tensor, "images channels height width_px"]
     ) -> Float[Tensor, "images 1 embedding"]:
-        """CLIP's embedding, its length left as it is: to the projector a short vector would be a faint one."""
+        """Return CLIP's embedding without its normalization to length 1, which would shrink the projector's input."""
         return self.image_projection(self.vision_encoder(pixels))[:, None]
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "EmbeddingLlava":
-        """What `save_pretrained` wrote, to evaluate. Raises CourseError when the folder holds another model."""
-        config = config_mapping.read_llava_config(folder, KIND)
+        """Load what `save_pretrained` wrote, in evaluation mode. Raises CourseError for another type of model."""
+        config = config_mapping.read_llava_config(folder, MODEL_TYPE)
         width = pretrained.read_config(folder).get("projection_dim")
         if not isinstance(width, int) or width < 1:
             raise CourseError(
@@ -64,24 +63,23 @@ class EmbeddingLlava(Llava):
             LanguageModel(config.language_model),
             image_token_id=config.choices["image_token_id"],
         )
-        pretrained.load_weights(model, folder, _table(model))
+        pretrained.load_weights(model, folder, _weight_names(model))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write a folder like a published LLaVA's, with CLIP's projection as CLIP names it. (No published class reads it.)"""
-        vision = config_mapping.require_clip_vision(self.vision_encoder)
-        written = config_mapping.write_llava_config("llava", vision, self) | {
-            "model_type": KIND,
+        """Write a folder in LLaVA's layout, with CLIP's projection under CLIP's name. No published class reads it."""
+        vision_config = config_mapping.require_clip_vision(self.vision_encoder)
+        config = config_mapping.write_llava_config("llava", vision_config, self) | {
+            "model_type": MODEL_TYPE,
             "architectures": [type(self).__name__],
             "projection_dim": self.image_projection.out_features,
             "image_seq_length": 1,
         }
-        pretrained.save_pretrained(folder, self, _table(self), written)
+        pretrained.save_pretrained(folder, self, _weight_names(self), config)
 
 
-def _table(model: EmbeddingLlava) -> WeightNames:
-    """A LLaVA's names, and one more."""
+def _weight_names(model: EmbeddingLlava) -> WeightNames:
+    """Return LLaVA's names and the projection's."""
     names = config_mapping.weight_names(model.vision_encoder.config, model.language_model.config)
-    return WeightNames(
-        [*names.rules, Rename(EMBEDDING, "image_projection.weight")], ties=names.ties, ignore=names.ignore
-    )
+    projection = Rename(PROJECTION_NAME, "image_projection.weight")
+    return WeightNames([*names.rules, projection], ties=names.ties, ignore=names.ignore)

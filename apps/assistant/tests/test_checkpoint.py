@@ -1,0 +1,67 @@
+"""The shipped assistant: complete, correct about unseen combinations, and readable by the published class."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+from transformers import LlavaForConditionalGeneration
+
+from apps.assistant import config
+from apps.assistant.assistant import Assistant
+from apps.assistant.checkpoint import CHECKPOINT, FOLDER, make
+from apps.assistant.config import CONFIGURATIONS
+from apps.assistant.toy_files import QUESTION_TYPES
+from data.toybox.heldout import is_held_out
+from data.toybox.image import render_image
+from data.toybox.questions import question_at
+from shared.course.checkpoint import checkpoint_errors
+
+
+@pytest.fixture(scope="module")
+def assistant():
+    return Assistant.from_folder(FOLDER)
+
+
+def test_its_provenance_is_current():
+    assert checkpoint_errors([CHECKPOINT]) == []
+
+
+def test_it_answers_questions_about_single_objects_of_unseen_combinations(assistant):
+    items = [
+        question_at("test", 77, number, QUESTION_TYPES[number % len(QUESTION_TYPES)], (1, 1)) for number in range(72)
+    ]
+    assert all(is_held_out(scene) for scene, _ in items)
+    images = [Image.fromarray(render_image(scene, 32)) for scene, _ in items]
+    answers = [
+        assistant.answer_question(image, question.text) for image, (_, question) in zip(images, items, strict=True)
+    ]
+    correct = sum(text == question.answer for text, (_, question) in zip(answers, items, strict=True))
+    other_image_answers = [
+        assistant.answer_question(image, question.text)
+        for image, (_, question) in zip(images[6:] + images[:6], items, strict=True)
+    ]
+    correct_for_other_images = sum(
+        text == question.answer for text, (_, question) in zip(other_image_answers, items, strict=True)
+    )
+    assert correct >= 0.75 * len(items) and correct_for_other_images <= 0.5 * len(items)
+
+
+def test_transformers_computes_the_same_logits(assistant):
+    published_model = LlavaForConditionalGeneration.from_pretrained(FOLDER, dtype=torch.float32).eval()
+    model, pixels = assistant.model, torch.randn(1, 3, 32, 32)
+    tokens = torch.tensor([[5, *[model.image_token_id] * assistant.image_tokens, 7, 9, 11]])
+    with torch.no_grad():
+        expected = published_model(input_ids=tokens, pixel_values=pixels).logits
+        torch.testing.assert_close(model(pixels, tokens), expected, atol=1e-4, rtol=0)
+
+
+def test_its_command_writes_such_a_folder(tmp_path):
+    configuration = config.load(CONFIGURATIONS / "checkpoint.json")
+    stages = tuple(replace(stage, steps=2, warmup_steps=1) for stage in configuration.stages)
+    measured = make(tmp_path / "made", replace(configuration, stages=stages, toy_examples=24))
+    assert {"config.json", "model.safetensors", "tokenizer.json", "assistant.json"} <= {
+        path.name for path in (tmp_path / "made").iterdir()
+    }
+    assert Assistant.from_folder(tmp_path / "made").model.feature_layers == (0, -2)
+    assert "questions accuracy" in measured and "captions CIDEr" in measured

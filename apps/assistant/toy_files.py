@@ -1,0 +1,86 @@
+"""The toy world as files of records with images, in both formats.
+
+images/…             images              train_captions.json       flat: image, text, prompt
+test_captions.json   flat                train_instructions.json   conversations: three questions about an image
+test_questions.json  flat                (every test scene has a held-out combination of color and shape)
+"""
+
+import json
+from pathlib import Path
+
+from PIL import Image
+
+from apps.assistant.records import IMAGE
+from data.toybox.heldout import scene_at
+from data.toybox.image import render_image
+from data.toybox.language import caption
+from data.toybox.questions import question_at
+from data.toybox.scene import Scene
+from lessons.lesson_05_llava.experiment.conversations import World, questions_about
+from shared.atomic import disk_errors, write_atomically
+
+OBJECTS = (1, 2)
+"""Smallest and largest number of objects per scene."""
+QUESTION_TYPES = ("colour", "shape", "size", "texture", "place", "existence")
+"""The types of questions that one or two objects are enough for."""
+WORLD = World(OBJECTS, QUESTION_TYPES)
+TURNS = 3
+LEVEL = "places"
+CAPTION_PROMPT = "what is in the picture?"
+TRAINING_FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
+TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
+MIN_TEST_RECORDS = 64
+OTHER_SCENES = 2**39
+"""Offset of the scenes with the objects that questions about absent objects name."""
+
+
+def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 0) -> None:
+    """Write all files, with `examples` records per training file and a tenth of it, at least 64, per test file.
+
+    The same call writes the same bytes. Raises CourseError when the disk refuses.
+    """
+    test_records = max(MIN_TEST_RECORDS, examples // 10)
+    with disk_errors(folder):
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        training = [scene_at("train", seed, number, OBJECTS) for number in range(examples)]
+        for number, scene in enumerate(training):
+            _write_image(folder, _image_name("train", number), scene, size)
+        test = [scene_at("test", seed, number, OBJECTS) for number in range(test_records)]
+        for number, scene in enumerate(test):
+            _write_image(folder, _image_name("test", number), scene, size)
+        questions = []
+        for number in range(test_records):
+            question_type = QUESTION_TYPES[number % len(QUESTION_TYPES)]
+            scene, question = question_at("test", seed, number, question_type, OBJECTS)
+            _write_image(folder, _image_name("question", number), scene, size)
+            record = {"image": _image_name("question", number), "prompt": question.text, "text": question.answer}
+            questions.append(record | {"question_type": question.type})
+    for name, records in {
+        TRAINING_FILES["captions"]: [_caption_record("train", number, scene) for number, scene in enumerate(training)],
+        TRAINING_FILES["instructions"]: [_conversation(number, scene, seed) for number, scene in enumerate(training)],
+        TEST_FILES["captions"]: [_caption_record("test", number, scene) for number, scene in enumerate(test)],
+        TEST_FILES["questions"]: questions,
+    }.items():
+        write_atomically(folder / name, (json.dumps(records, indent=1) + "\n").encode())
+
+
+def _image_name(split: str, number: int) -> str:
+    return f"images/{split}-{number:06}.png"
+
+
+def _write_image(folder: Path, name: str, scene: Scene, size: int) -> None:
+    Image.fromarray(render_image(scene, size)).save(folder / name)
+
+
+def _caption_record(split: str, number: int, scene: Scene) -> dict[str, str]:
+    return {"image": _image_name(split, number), "prompt": CAPTION_PROMPT, "text": caption(scene, LEVEL)}
+
+
+def _conversation(number: int, scene: Scene, seed: int) -> dict[str, object]:
+    """Return a few questions about one scene, as lesson 5's experiment uses them."""
+    other = scene_at("train", seed, number + OTHER_SCENES, OBJECTS)
+    turns = []
+    for position, (question, answer) in enumerate(questions_about(scene, other, TURNS, WORLD, seed, number)):
+        turns.append({"from": "human", "value": question if position else f"{IMAGE}\n{question}"})
+        turns.append({"from": "assistant", "value": answer})
+    return {"id": f"toy-{number}", "image": _image_name("train", number), "conversations": turns}
