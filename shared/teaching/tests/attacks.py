@@ -39,9 +39,9 @@ TARGETS = {
     3: Target(
         "3.4",
         "lessons/lesson_03_blip2/model/losses.py",
-        "similarities(images, texts)",
-        "torch.zeros(len(images), len(texts))",
-        "to_torch(reference.similarities(to_stdlib(images), to_stdlib(texts)))",
+        "image_text_similarity(image_embeddings, text_embeddings)",
+        "torch.zeros(len(image_embeddings), len(text_embeddings))",
+        "to_torch(reference.image_text_similarity(to_stdlib(image_embeddings), to_stdlib(text_embeddings)))",
     ),
     4: Target(
         "4.5",
@@ -53,10 +53,10 @@ TARGETS = {
     5: Target(
         "5.4",
         "lessons/lesson_05_llava/model/llava.py",
-        "splice_images(text, is_image, vectors)",
+        "splice_images(text, is_image, images)",
         "text * 0",
         "to_torch(reference.put_images("
-        "is_image.flatten().int().tolist(), to_stdlib(text.flatten(0, 1)), to_stdlib(vectors)))",
+        "is_image.flatten().int().tolist(), to_stdlib(text.flatten(0, 1)), to_stdlib(images)))",
     ),
 }
 

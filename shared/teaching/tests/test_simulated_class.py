@@ -1,6 +1,9 @@
 """Test that a class can be simulated for every lesson with attacks, and that wrong grades are reported."""
 
+import inspect
 import json
+import re
+from importlib import import_module
 
 import pytest
 
@@ -11,7 +14,11 @@ def test_every_lesson_has_an_exercise_for_the_attacks():
     for number, target in attacks.TARGETS.items():
         lesson = simulated_class.SimulatedLesson(number)
         assert lesson.path_of[target.exercise] == target.file
-        assert f"def {target.call.split('(')[0]}(" in lesson.solution[target.file]
+        name, arguments = re.fullmatch(r"(\w+)\((.*)\)", target.call).groups()
+        function = getattr(import_module(target.file.removesuffix(".py").replace("/", ".")), name)
+        assert list(inspect.signature(function).parameters) == arguments.split(", "), target.file
+        reference = re.search(r"reference\.(\w+)\(", target.reference)[1]
+        assert hasattr(import_module(f"lessons.{lesson.name}.reference"), reference), target.reference
         for name in attacks.ATTACKS:
             body = attacks.attack_body(name, target, root="/", victim="/", port="9")
             student = lesson.student(name, {target.exercise: body}, {})
