@@ -12,7 +12,10 @@ from shared.course.lesson import ROOT
 
 STDLIB = set(sys.stdlib_module_names)
 ORACLES = {"transformers", "diffusers", "peft", "torchvision", "tokenizers", "sentencepiece", "sklearn"}
-STDLIB_TOYBOX = {f"data.toybox.{name}" for name in ("scene", "language", "questions", "raster", "heldout")}
+STDLIB_TOYBOX = {
+    f"data.toybox.{name}"
+    for name in ("conversations", "documents", "episodes", "heldout", "language", "questions", "raster", "scene")
+}
 FILES = [
     path
     for top in ("shared", "data", "lessons", "apps", "benchmarks")

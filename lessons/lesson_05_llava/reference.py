@@ -1,8 +1,8 @@
 """LLaVA in pure Python, beside its paper (Liu et al., arXiv:2304.08485).
 
-A language model has read about numbers: which one is even, which is large, which comes next. It has never seen one. Two small
-matrices put images of handwritten digits where it expects words. First they alone learn (stage 1), from naming digits; then
-all learn from questions and answers, and only what the assistant says counts in the loss (stage 2):
+A language model is pretrained on text about digits: which is even, which is large, which comes next. A projector then maps
+images of handwritten digits to its embeddings. Stage 1 trains the projector alone, on digits and their names. Stage 2 trains
+everything on questions and answers; only the assistant's tokens are in the loss:
 
     python -S -m lessons.lesson_05_llava.reference [--quick] [--seed N]
 """
@@ -35,7 +35,7 @@ PATCHES = (digits.SIDE // TILE) ** 2
 
 
 def answer_to(question: str, digit: int) -> str:
-    """What is right: the digit's name, whether it is even, whether it is above four, the name of the one after it."""
+    """Return the right answer: the digit's name, whether it is even, whether it is above four, or the next digit's name."""
     if question == "even":
         return "yes" if digit % 2 == 0 else "no"
     if question == "large":
@@ -44,7 +44,9 @@ def answer_to(question: str, digit: int) -> str:
 
 
 def conversation(subject: str, turns: list[tuple[str, str]]) -> list[int]:
-    """Questions about a subject (an image, or a digit's name) and their answers, as tokens. An answer "" ends it open.
+    """Return questions about a subject (an image, or a digit's name) and their answers as token ids.
+
+    An answer "" leaves the conversation open for generation:
 
     <user> subject question <assistant> answer <end> <user> question <assistant> answer <end> …
     """
@@ -55,53 +57,53 @@ def conversation(subject: str, turns: list[tuple[str, str]]) -> list[int]:
     return row
 
 
-def expanded(row: list[int], patches: int) -> list[int]:
-    """Each `<image>`, written once, stands as often as an image has patches."""
+def expand_images(row: list[int], patches: int) -> list[int]:
+    """Repeat each `<image>` as often as an image has patches."""
     return [token for token in row for _ in range(patches if token == IMAGE else 1)]
 
 
-def learned(row: list[int]) -> list[bool]:
-    """Whether each token is the assistant's own: what stands after `<assistant>` up to and with `<end>` (table 2)."""
-    # exercise 5.1: only what the assistant says
-    own, speaking = [], False
+def loss_mask(row: list[int]) -> list[bool]:
+    """Return whether each token is in the loss: the tokens after `<assistant>`, up to and including `<end>` (table 2)."""
+    # exercise 5.1: the loss mask
+    mask, in_answer = [], False
     for token in row:
-        own.append(speaking)
-        speaking = token == ASSISTANT or (speaking and token != END)
-    return own
+        mask.append(in_answer)
+        in_answer = token == ASSISTANT or (in_answer and token != END)
+    return mask
     # end exercise
 
 
-def frozen_eye(images: list[list[int]]) -> Tensor:
-    """What an eye that never learns makes of digits: [images, 4 patches, 16 pixels and 4 numbers that say where].
+def frozen_features(images: list[list[int]]) -> Tensor:
+    """Return features of a frozen encoder: [images, 4 patches, 16 pixels and a one-hot position of 4].
 
-    (In the paper it is CLIP's vision transformer, without its last block.)
+    The paper uses CLIP's Vision Transformer without its last block.
     """
-    side, numbers = digits.SIDE, []
+    side, values = digits.SIDE, []
     for image in images:
         for patch in range(PATCHES):
             top, left = divmod(patch, side // TILE)
             for y in range(top * TILE, (top + 1) * TILE):
                 start = y * side + left * TILE
-                numbers += [pixel / digits.MAX_PIXEL for pixel in image[start : start + TILE]]
-            numbers += [float(place == patch) for place in range(PATCHES)]
-    return Tensor(numbers, (len(images), PATCHES, TILE * TILE + PATCHES))
+                values += [pixel / digits.MAX_PIXEL for pixel in image[start : start + TILE]]
+            values += [float(index == patch) for index in range(PATCHES)]
+    return Tensor(values, (len(images), PATCHES, TILE * TILE + PATCHES))
 
 
 # ── The language model: a small Llama (lesson 0) ───────────────────────────────────────────────────────────────────────
 
 
 def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
-    """Turn queries or keys [batch, heads, tokens, head_dim] by their places (arXiv:2104.09864)."""
+    """Rotate queries or keys [batch, heads, tokens, head_dim] by their positions (arXiv:2104.09864)."""
     tokens, head_dim = x.shape[-2:]
     half = head_dim // 2
-    angles = [place * base ** (-2 * i / head_dim) for place in range(tokens) for i in range(half)]
-    cos, sin = (Tensor(list(map(turn, angles)), (tokens, half)) for turn in (math.cos, math.sin))
+    angles = [position * base ** (-2 * i / head_dim) for position in range(tokens) for i in range(half)]
+    cos, sin = (Tensor(list(map(function, angles)), (tokens, half)) for function in (math.cos, math.sin))
     first, second = x[:, :, :, :half], x[:, :, :, half:]
     return concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
 class Attention(Module):
-    """Each token looks at itself and at those before it, in several heads; no biases."""
+    """Multi-head causal self-attention without biases."""
 
     def __init__(self, width: int, heads: int, random: Random):
         self.heads = heads
@@ -117,7 +119,7 @@ class Attention(Module):
 
 
 class SwiGLU(Module):
-    """Each token by itself: one matrix opens and closes what the other says."""
+    """The gated MLP: down(silu(gate(x)) · up(x)), applied to each token separately."""
 
     def __init__(self, width: int, mlp_dim: int, random: Random):
         self.gate, self.up = Linear(width, mlp_dim, random, bias=False), Linear(width, mlp_dim, random, bias=False)
@@ -128,7 +130,7 @@ class SwiGLU(Module):
 
 
 class Block(Module):
-    """Look back, then think; both add to what was there."""
+    """Attention and MLP, each with pre-normalization and a residual connection."""
 
     def __init__(self, width: int, heads: int, mlp_dim: int, random: Random):
         self.attention_norm, self.attention = RMSNorm(width, 1e-5), Attention(width, heads, random)
@@ -140,11 +142,11 @@ class Block(Module):
 
 
 class LanguageModel(Module):
-    """Vectors [rows, tokens, width] → logits of the token after each, [rows, tokens, words]."""
+    """Map embeddings [rows, tokens, width] to next-token logits [rows, tokens, words]."""
 
-    def __init__(self, width: int, layers: int, heads: int, mlp_dim: int, random: Random):
+    def __init__(self, width: int, depth: int, heads: int, mlp_dim: int, random: Random):
         self.embedding = Embedding(len(WORDS), width, random)
-        self.blocks = [Block(width, heads, mlp_dim, random) for _ in range(layers)]
+        self.blocks = [Block(width, heads, mlp_dim, random) for _ in range(depth)]
         self.norm = RMSNorm(width, 1e-5)
         self.output = Linear(width, len(WORDS), random, bias=False)
 
@@ -154,11 +156,11 @@ class LanguageModel(Module):
         return self.output(self.norm(x))
 
 
-# ── What LLaVA adds (section 4.1; the second matrix is arXiv:2310.03744's) ─────────────────────────────────────────────
+# ── What LLaVA adds (section 4.1; the second linear layer is from arXiv:2310.03744) ─────────────────────────────────────────────
 
 
 class Projector(Module):
-    """From what the eye says of a patch to what the language model reads: two matrices, GELU between them."""
+    """A two-layer MLP with GELU from the features of a patch to an embedding of the language model."""
 
     def __init__(self, features: int, width: int, random: Random):
         self.first, self.second = Linear(features, width, random), Linear(width, width, random)
@@ -167,67 +169,69 @@ class Projector(Module):
         return self.second(gelu(self.first(features)))
 
 
-def put_images(tokens: list[int], text: Tensor, vectors: Tensor) -> Tensor:
-    """Words' vectors [tokens, width], with the images' [patches of all, width] in the places of IMAGE, in reading order.
+def splice_images(tokens: list[int], text: Tensor, images: Tensor) -> Tensor:
+    """Return the text embeddings [tokens, width] with the image embeddings [all patches, width] at the IMAGE positions.
 
-    Raises ValueError when there are more or fewer places than vectors.
+    Raises ValueError when the numbers of positions and image embeddings differ.
     """
-    places = [place for place, token in enumerate(tokens) if token == IMAGE]
-    if len(places) != vectors.shape[0]:
-        raise ValueError(f"the text has {len(places)} image tokens, but the images take {vectors.shape[0]}")
-    # exercise 5.2: images in the places of words
-    # Both stand in one table, words first; each place picks its row.
-    row_of = dict(zip(places, range(len(tokens), len(tokens) + len(places)), strict=True))
-    return embedding([row_of.get(place, place) for place in range(len(tokens))], concatenate([text, vectors]))
+    positions = [position for position, token in enumerate(tokens) if token == IMAGE]
+    if len(positions) != images.shape[0]:
+        raise ValueError(f"the text has {len(positions)} image tokens, but the images take {images.shape[0]}")
+    # exercise 5.2: image embeddings at the image positions
+    # Text and image embeddings form one table; each position selects a row of it.
+    row_of = dict(zip(positions, range(len(tokens), len(tokens) + len(positions)), strict=True))
+    rows = [row_of.get(position, position) for position in range(len(tokens))]
+    return embedding(rows, concatenate([text, images]))
     # end exercise
 
 
 class Llava(Module):
-    """A projector and a language model; the eye stands outside, for it never learns."""
+    """A projector and a language model; the frozen vision encoder is outside."""
 
-    def __init__(self, projector: Projector, language: LanguageModel):
-        self.projector, self.language_model = projector, language
+    def __init__(self, projector: Projector, language_model: LanguageModel):
+        self.projector, self.language_model = projector, language_model
 
     def forward(self, rows: list[list[int]], features: Tensor | None = None) -> Tensor:
-        """Logits [rows, tokens, words] of rows of one length; `features` are those of all their images, in reading order."""
+        """Return logits [rows, tokens, words] for rows of equal length; `features` belong to their images in reading order."""
         tokens = [token for row in rows for token in row]
         x = self.language_model.embedding(tokens)
         if features is not None:
-            vectors = self.projector(features)
-            x = put_images(tokens, x, vectors.reshape(vectors.shape[0] * vectors.shape[1], vectors.shape[2]))
+            images = self.projector(features)
+            x = splice_images(tokens, x, images.reshape(images.shape[0] * images.shape[1], images.shape[2]))
         return self.language_model(x.reshape(len(rows), len(rows[0]), x.shape[-1]))
 
 
 def sft_loss(logits: Tensor, rows: list[list[int]]) -> Tensor:
-    """The mean surprise at every token of the assistant's own; row i of the logits speaks of token i + 1."""
+    """Return the mean cross-entropy of the tokens in the loss mask; logits at position t predict token t + 1."""
     width = len(rows[0])
-    asked = [(k, t) for k, row in enumerate(rows) for t, own in enumerate(learned(row)) if own]
+    targets = [(k, t) for k, row in enumerate(rows) for t, in_loss in enumerate(loss_mask(row)) if in_loss]
     flat = logits.reshape(len(rows) * width, len(WORDS))
-    return cross_entropy(embedding([k * width + t - 1 for k, t in asked], flat), [rows[k][t] for k, t in asked])
+    return cross_entropy(embedding([k * width + t - 1 for k, t in targets], flat), [rows[k][t] for k, t in targets])
 
 
-# ── Learning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Training ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-WIDTH, LAYERS, HEADS, HIDDEN_WIDTH = 24, 2, 2, 48
+WIDTH, DEPTH, HEADS, MLP_DIM = 24, 2, 2, 48
 ROWS = 10
 TEXT_STEPS, FIRST_STEPS, SECOND_STEPS = 80, 100, 100
 LEARNING_RATE = 1e-2
-ASKED = 100
+HELD_OUT = 100
 
 
-def fit(model: Module, loss_at, learning: list[Tensor], steps: int, label: str) -> list[float]:
-    optimizer = AdamW(learning, LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.02)
+def fit(model: Module, loss_at, parameters: list[Tensor], steps: int, label: str) -> list[float]:
+    """Train some parameters with AdamW and return the losses."""
+    optimizer = AdamW(parameters, LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.02)
     schedule = partial(warmup_cosine, steps=steps, warmup_steps=steps // 10)
     return train(model, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label=label)
 
 
 def all_turns(digit: int, random: Random) -> list[tuple[str, str]]:
-    """All questions about a digit with their answers, in any order."""
+    """Return all questions about a digit with their answers, in random order."""
     return [(question, answer_to(question, digit)) for question in random.sample(QUESTIONS, len(QUESTIONS))]
 
 
-def learn_to_read(model: Llava, steps: int, random: Random) -> list[float]:
-    """Before any image: conversations about digits that are named, in words."""
+def pretrain_language_model(model: Llava, steps: int, random: Random) -> list[float]:
+    """Train the language model on conversations about digits that are given by name, before any image."""
 
     def loss_at(step: int) -> Tensor:
         rows = [conversation(NAMES[digit], all_turns(digit, random)) for digit in range(10)]
@@ -236,52 +240,50 @@ def learn_to_read(model: Llava, steps: int, random: Random) -> list[float]:
     return fit(model, loss_at, list(model.language_model.parameters().values()), steps, "language model")
 
 
-def learn_to_look(model: Llava, data: digits.Digits, steps: int, stage: int, random: Random) -> list[float]:
-    """Stage 1: images and their names, and the projector alone learns. Stage 2: all questions, and all learn (section 4.2)."""
-    learning, language = (
-        list((model.projector if stage == 1 else model).parameters().values()),
-        model.language_model.parameters(),
-    )
-    freeze(language.values(), stage == 1)
+def train_stage(model: Llava, data: digits.Digits, steps: int, stage: int, random: Random) -> list[float]:
+    """Train stage 1 (names of digits; projector only) or stage 2 (all questions; all weights), section 4.2."""
+    trained = list((model.projector if stage == 1 else model).parameters().values())
+    language_parameters = model.language_model.parameters().values()
+    freeze(language_parameters, stage == 1)
 
     def loss_at(step: int) -> Tensor:
         chosen = data.subset(random.sample(range(len(data.images)), ROWS))
         turns = [[("which", NAMES[k])] if stage == 1 else all_turns(k, random) for k in chosen.labels]
-        rows = [expanded(conversation("<image>", said), PATCHES) for said in turns]
-        return sft_loss(model(rows, frozen_eye(chosen.images)), rows)
+        rows = [expand_images(conversation("<image>", pairs), PATCHES) for pairs in turns]
+        return sft_loss(model(rows, frozen_features(chosen.images)), rows)
 
-    losses = fit(model, loss_at, learning, steps, f"stage {stage}")
-    freeze(language.values(), False)
+    losses = fit(model, loss_at, trained, steps, f"stage {stage}")
+    freeze(language_parameters, False)
     return losses
 
 
 def freeze(weights: Iterable[Tensor], frozen: bool) -> None:
-    """Of a frozen weight no gradient is taken; gradients still pass through what it does."""
+    """Freeze or unfreeze weights; gradients still flow through the operations of frozen weights."""
     for weight in weights:
         weight.requires_grad = not frozen
 
 
-def answers(model: Llava, images: list[list[int]], question: str, longest: int = 2) -> list[str]:
-    """What it says when asked about each image, always the likeliest word, up to <end>."""
-    rows, features = [expanded(conversation("<image>", [(question, "")]), PATCHES) for _ in images], frozen_eye(images)
-    asked = len(rows[0])
+def answers(model: Llava, images: list[list[int]], question: str, max_new_tokens: int = 2) -> list[str]:
+    """Return the greedy answer about each image, up to <end>."""
+    rows = [expand_images(conversation("<image>", [(question, "")]), PATCHES) for _ in images]
+    features, prompt_length = frozen_features(images), len(rows[0])
     with no_grad():
-        for _ in range(longest):
+        for _ in range(max_new_tokens):
             logits = model(rows, features)[:, -1].tolist()
-            rows = [[*row, chances.index(max(chances))] for row, chances in zip(rows, logits, strict=True)]
-    said = [row[asked : row.index(END, asked) if END in row[asked:] else None] for row in rows]
-    return [" ".join(WORDS[token] for token in tokens) for tokens in said]
+            rows = [[*row, scores.index(max(scores))] for row, scores in zip(rows, logits, strict=True)]
+    texts = [row[prompt_length:] for row in rows]
+    texts = [row[: row.index(END)] if END in row else row for row in texts]
+    return [" ".join(WORDS[token] for token in row) for row in texts]
 
 
 def accuracies(model: Llava, held_out: digits.Digits, images: list[list[int]]) -> dict[str, float]:
-    """The share of right answers to each question, when these images are shown."""
-    right = {}
+    """Return the accuracy of each question when these images are given."""
+    accuracy = {}
     for question in QUESTIONS:
-        given = answers(model, images, question)
-        right[question] = sum(
-            said == answer_to(question, k) for said, k in zip(given, held_out.labels, strict=True)
-        ) / len(given)
-    return right
+        texts = answers(model, images, question)
+        correct = (text == answer_to(question, k) for text, k in zip(texts, held_out.labels, strict=True))
+        accuracy[question] = sum(correct) / len(texts)
+    return accuracy
 
 
 def run(
@@ -289,29 +291,29 @@ def run(
     text_steps: int = TEXT_STEPS,
     first: int = FIRST_STEPS,
     second: int = SECOND_STEPS,
-    asked: int = ASKED,
+    held_out_digits: int = HELD_OUT,
     seed: int = 0,
 ) -> dict[str, float | int | dict | list[float]]:
-    """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
+    """Train on four fifths of the digits; print and return measurements on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
-    held_out = held_out.subset(list(range(asked)))
-    language = LanguageModel(WIDTH, LAYERS, HEADS, HIDDEN_WIDTH, random)
-    model = Llava(Projector(TILE * TILE + PATCHES, WIDTH, random), language)
-    learn_to_read(model, text_steps, random)
-    before = [list(weight.data) for weight in language.parameters().values()]
-    first_losses = learn_to_look(model, kept, first, 1, random)
-    stayed = before == [list(weight.data) for weight in language.parameters().values()]
+    training, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
+    held_out = held_out.subset(list(range(held_out_digits)))
+    language_model = LanguageModel(WIDTH, DEPTH, HEADS, MLP_DIM, random)
+    model = Llava(Projector(TILE * TILE + PATCHES, WIDTH, random), language_model)
+    pretrain_language_model(model, text_steps, random)
+    before = [list(weight.data) for weight in language_model.parameters().values()]
+    first_losses = train_stage(model, training, first, 1, random)
+    unchanged = before == [list(weight.data) for weight in language_model.parameters().values()]
     after_first = accuracies(model, held_out, held_out.images)
-    losses = learn_to_look(model, kept, second, 2, random)
+    losses = train_stage(model, training, second, 2, random)
     result = {
         "seed": seed,
         "parameters": sum(len(weight.data) for weight in model.parameters().values()),
-        "language_stayed": stayed,
+        "language_model_unchanged": unchanged,
         "after_first": after_first,
         "accuracy": accuracies(model, held_out, held_out.images),
-        # The same questions, another picture: what can be answered without looking.
+        # The same questions with another image: what can be answered without the image.
         "blind_accuracy": accuracies(model, held_out, held_out.images[1:] + held_out.images[:1]),
         "first_losses": first_losses,
         "losses": losses,
@@ -325,18 +327,19 @@ def run(
     return result
 
 
-def report(result: dict, image: list[int], said: dict[str, str]) -> None:
+def report(result: dict, image: list[int], example: dict[str, str]) -> None:
+    """Print the losses, the accuracies and one example."""
     for stage, losses in ((1, result["first_losses"]), (2, result["losses"])):
         print(f"\nstage {stage}: loss  {sparkline(losses)}  {losses[0]:.2f} → {losses[-1]:.2f}")
-    print(f"in stage 1 no weight of the language model moved: {result['language_stayed']}")
-    print("\nright answers about held-out digits" + "".join(f"{question:>9}" for question in QUESTIONS))
-    rows = {"after stage 1": "after_first", "after stage 2": "accuracy", "… shown another digit": "blind_accuracy"}
+    print(f"language model unchanged by stage 1: {result['language_model_unchanged']}")
+    print("\naccuracy on held-out digits        " + "".join(f"{question:>9}" for question in QUESTIONS))
+    rows = {"after stage 1": "after_first", "after stage 2": "accuracy", "after stage 2, wrong image": "blind_accuracy"}
     for name, key in rows.items():
         print(f"  {name:33}" + "".join(f"{result[key][question]:9.0%}" for question in QUESTIONS))
     print(f"  {result['parameters']:,} parameters, {result['seconds']:.0f} s\n")
     side = digits.SIDE
     print("\n".join("  " + line for line in ascii_image([image[row * side : (row + 1) * side] for row in range(side)])))
-    print("  " + "   ".join(f"{question}? {answer}." for question, answer in said.items()))
+    print("  " + "   ".join(f"{question}? {answer}." for question, answer in example.items()))
 
 
 def main() -> None:
@@ -344,9 +347,12 @@ def main() -> None:
         description="Teach a language model to answer questions about images, in pure Python."
     )
     parser.add_argument("--quick", action="store_true", help="a few steps of each stage, less accurate")
-    parser.add_argument("--seed", type=int, default=0, help="what is held out, and every random draw (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and of every random draw (default 0)")
     options = parser.parse_args()
-    run(**({"text_steps": 8, "first": 6, "second": 5, "asked": 20} if options.quick else {}), seed=options.seed)
+    run(
+        **({"text_steps": 8, "first": 6, "second": 5, "held_out_digits": 20} if options.quick else {}),
+        seed=options.seed,
+    )
 
 
 if __name__ == "__main__":

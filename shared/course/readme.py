@@ -33,19 +33,32 @@ def replace_generated(text: str, generated: str, page: str) -> str:
 def lesson_results(lesson: Lesson, folder: Path) -> str:
     """Return the generated part of a lesson's README: a table per preset, then the figures.
 
-    In a lesson with parts the table counts their claims; the claims themselves stand on the pages of the parts.
+    In a lesson whose parts all have folders, the table counts their claims, and the claims stand on the pages of the
+    parts. A part without a folder has the lesson's own page, without the figures that other pages show.
     """
-    blocks = [preset_results(lesson, key, result) for key, result in read_results(folder).items()]
+    own_part = next((part for part in lesson.parts if not (folder / part).is_dir()), None)
+    blocks = part_blocks(lesson, folder, own_part)
+    others = "".join(
+        (folder / part / "README.md").read_text(encoding="utf-8") for part in lesson.parts if part != own_part
+    )
     for name, caption in lesson.captions.items():
-        if (folder / "figures" / f"{name}.png").exists():
+        on_this_page = own_part is None or f"figures/{name}.png" not in others
+        if on_this_page and (folder / "figures" / f"{name}.png").exists():
             blocks.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
     return "\n\n".join(blocks) or NOT_MEASURED
 
 
 def part_results(lesson: Lesson, folder: Path, part: str) -> str:
     """Return the generated part of a part's page. It has no figures: the page shows them in its text."""
-    blocks = [preset_results(lesson, key, result, part) for key, result in read_results(folder).items()]
-    return "\n\n".join(blocks) or NOT_MEASURED
+    return "\n\n".join(part_blocks(lesson, folder, part)) or NOT_MEASURED
+
+
+def part_blocks(lesson: Lesson, folder: Path, part: str | None) -> list[str]:
+    """Return the block of every preset that has measured claims of a part; of every preset for None."""
+    results = read_results(folder)
+    return [
+        preset_results(lesson, key, result, part) for key, result in results.items() if claims_of(lesson, result, part)
+    ]
 
 
 def claims_of(lesson: Lesson, result: dict, part: str | None) -> list[dict]:
@@ -133,7 +146,9 @@ def generated_pages() -> dict[Path, str]:
         if folder := lesson_folder(entry.number):
             lesson, _ = load_lesson(entry.number)
             parts[folder / "README.md"] = lesson_results(lesson, folder)
-            parts |= {folder / part / "README.md": part_results(lesson, folder, part) for part in lesson.parts}
+            for part in lesson.parts:
+                if (folder / part).is_dir():
+                    parts[folder / part / "README.md"] = part_results(lesson, folder, part)
     pages = {path: path.read_text(encoding="utf-8") for path in parts}
     return {path: replace_generated(text, parts[path], str(path.relative_to(ROOT))) for path, text in pages.items()}
 

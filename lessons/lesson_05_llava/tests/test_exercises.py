@@ -52,10 +52,10 @@ def put_by_reference(student, **arguments):
     """The reference takes all rows one behind the other."""
     text = arguments.pop("text")
     flat = [token for row in TOKENS for token in row]
-    given = student("reference:put_images", tokens=flat, text=text.flatten(0, 1), **arguments)
+    given = student("reference:splice_images", tokens=flat, text=text.flatten(0, 1), **arguments)
     if not isinstance(given, tuple):
         return given.reshape(text.shape)
-    gradients = {"text": given[1]["text"].reshape(text.shape), "vectors": given[1]["vectors"]}
+    gradients = {"text": given[1]["text"].reshape(text.shape), "images": given[1]["images"]}
     return given[0].reshape(text.shape), gradients
 
 
@@ -71,22 +71,22 @@ PUT = [
 
 @pytest.mark.parametrize("put", PUT)
 def test_image_vectors_stand_in_reading_order(student, put):
-    text, vectors = torch.randn(2, 4, 3), torch.randn(5, 3)
-    given = put(student, text=text, vectors=vectors)
+    text, images = torch.randn(2, 4, 3), torch.randn(5, 3)
+    given = put(student, text=text, images=images)
     expected = text.clone()
-    for vector, (row, place) in zip(vectors, [(0, 1), (0, 2), (1, 0), (1, 2), (1, 3)], strict=True):
+    for vector, (row, place) in zip(images, [(0, 1), (0, 2), (1, 0), (1, 2), (1, 3)], strict=True):
         expected[row, place] = vector
     close(given, expected)
 
 
 @pytest.mark.parametrize("put", PUT)
 def test_words_and_images_each_get_their_own_gradient(student, put):
-    text, vectors = torch.randn(2, 4, 3), torch.randn(5, 3)
+    text, images = torch.randn(2, 4, 3), torch.randn(5, 3)
     upstream = torch.randn(8, 3) if put is put_by_reference else torch.randn(2, 4, 3)
-    _, gradients = put(student, upstream=upstream, text=text, vectors=vectors)
+    _, gradients = put(student, upstream=upstream, text=text, images=images)
     there = upstream.reshape(2, 4, 3)
     is_image = torch.tensor(TOKENS) == IMAGE
-    close(gradients["vectors"], there[is_image])
+    close(gradients["images"], there[is_image])
     close(gradients["text"], there * ~is_image[..., None])
 
 
@@ -100,13 +100,13 @@ FEATURES = "model.llava:select_features"
 @pytest.mark.parametrize("layer", [-2, -1, 0, 1])
 def test_one_state_is_taken_and_what_leads_is_left_out(student, layer, leading):
     states = [torch.randn(2, 7, 5) for _ in range(4)]
-    close(student(FEATURES, states=states, layers=[layer], leading=leading), states[layer][:, leading:])
+    close(student(FEATURES, hidden_states=states, layers=[layer], prefix_tokens=leading), states[layer][:, leading:])
 
 
 @pytest.mark.exercise("5.3")
 def test_several_states_lie_side_by_side_in_the_order_that_is_asked(student):
     states = [torch.randn(2, 7, 5) for _ in range(4)]
-    given = student(FEATURES, states=states, layers=[-2, 0], leading=1)
+    given = student(FEATURES, hidden_states=states, layers=[-2, 0], prefix_tokens=1)
     assert given.shape == (2, 6, 10)
     close(given[..., :5], states[2][:, 1:])
     close(given[..., 5:], states[0][:, 1:])
@@ -119,10 +119,10 @@ LEARNED = "model.conversations:loss_mask"
 
 def sequence():
     return {
-        "tokens": torch.tensor([[1, 9, 9, 4, 5, 6], [1, 9, 9, 9, 5, 9]]),
-        "answers": torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1]]).bool(),
+        "token_ids": torch.tensor([[1, 9, 9, 4, 5, 6], [1, 9, 9, 9, 5, 9]]),
+        "answer_mask": torch.tensor([[0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 1, 1]]).bool(),
         "segments": torch.tensor([[0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, -1]]),
-        "image_token": 9,
+        "image_token_id": 9,
     }
 
 
@@ -140,7 +140,7 @@ def test_with_prompts_all_words_are_and_still_no_image_nor_padding(student):
 @pytest.mark.exercise("5.5")
 def test_padding_is_never_learned_whatever_else_is_said_of_it(student):
     """Some fill up with a word, or with the end of a turn, and mark it as an answer by mistake."""
-    padded = sequence() | {"tokens": torch.tensor([[1, 9, 9, 4, 5, 6], [1, 9, 9, 9, 5, 6]])}
+    padded = sequence() | {"token_ids": torch.tensor([[1, 9, 9, 4, 5, 6], [1, 9, 9, 9, 5, 6]])}
     for prompts in (False, True):
         assert not student(LEARNED, **padded, prompts=prompts)[1, 5]
 

@@ -77,7 +77,7 @@ def test_the_class_token_is_dropped_or_kept():
     assert torch.equal(model.image_features(pixels), whole[:, 1:])
 
 
-@pytest.mark.parametrize("positions", ["loss_mask", "rotary"])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_a_plain_vit_is_an_eye_too(positions):
     config = VisionTransformerConfig(
         image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28, registers=2, positions=positions

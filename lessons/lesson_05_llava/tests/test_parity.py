@@ -196,7 +196,7 @@ def test_a_config_of_2023_is_read(tmp_path):
     rename(tmp_path, first_files)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(10)[None]
-    tensors["language_model.model.feature_layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
+    tensors["language_model.model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
     save_file(tensors, tmp_path / "model.safetensors")
 
     def age(config):
@@ -326,8 +326,8 @@ def test_another_eye_or_projector_cannot_be_saved_as_a_published_one(tmp_path):
         VisionTransformerConfig(image_size=12, patch_size=4, width=20, depth=2, heads=5, mlp_dim=28)
     )
     for vision, projector, message in (
-        (plain, ours.projector, "CLIP's tower"),
-        (ours.vision_encoder, torch.nn.Linear(20, 24), "two matrices"),
+        (plain, ours.projector, "has CLIP's vision encoder"),
+        (ours.vision_encoder, torch.nn.Linear(20, 24), "two-layer MLP"),
     ):
         other = Llava(vision, projector, ours.language_model, image_token_id=IMAGE)
         with pytest.raises(CourseError, match=message):

@@ -29,18 +29,18 @@ def test_what_is_right():
 def test_a_conversation_is_written_and_its_image_expanded():
     row = reference.conversation("<image>", [("even", "no"), ("next", "")])
     assert words(row) == "<user> <image> even <assistant> no <end> <user> next <assistant>"
-    assert words(reference.expanded(row, 3)) == words(row).replace("<image>", "<image> <image> <image>")
+    assert words(reference.expand_images(row, 3)) == words(row).replace("<image>", "<image> <image> <image>")
 
 
 def test_only_the_assistants_words_and_their_ends_are_learned():
     row = reference.conversation("seven", [("even", "no"), ("next", "eight")])
-    own = [reference.WORDS[token] for token, mine in zip(row, reference.learned(row), strict=True) if mine]
+    own = [reference.WORDS[token] for token, mine in zip(row, reference.loss_mask(row), strict=True) if mine]
     assert own == ["no", "<end>", "eight", "<end>"]
 
 
 def test_the_eye_shows_every_pixel_once_and_says_where():
     image = digits.load().images[0]
-    features = reference.frozen_eye([image]).tolist()[0]
+    features = reference.frozen_features([image]).tolist()[0]
     assert len(features) == 4 and {len(vector) for vector in features} == {20}
     for number, vector in enumerate(features):
         top, left = 4 * (number // 2), 4 * (number % 2)
@@ -56,17 +56,17 @@ def small(seed=0):
 
 def test_places_and_vectors_must_be_as_many():
     model, data = small(), digits.load()
-    row = reference.expanded(reference.conversation("<image>", [("even", "")]), reference.PATCHES)
+    row = reference.expand_images(reference.conversation("<image>", [("even", "")]), reference.PATCHES)
     with pytest.raises(ValueError, match="4 image tokens, but the images take 8"):
-        model([row], reference.frozen_eye(data.images[:2]))
+        model([row], reference.frozen_features(data.images[:2]))
 
 
 def test_words_see_the_image_before_them_and_no_other_row():
     model, images = small(), digits.load().images
-    rows = [reference.expanded(reference.conversation("<image>", [("even", "")]), reference.PATCHES)] * 2
+    rows = [reference.expand_images(reference.conversation("<image>", [("even", "")]), reference.PATCHES)] * 2
     with no_grad():
-        one = model(rows, reference.frozen_eye([images[0], images[1]])).tolist()
-        other = model(rows, reference.frozen_eye([images[0], images[2]])).tolist()
+        one = model(rows, reference.frozen_features([images[0], images[1]])).tolist()
+        other = model(rows, reference.frozen_features([images[0], images[2]])).tolist()
     assert one[0] == other[0]
     assert one[1][0] == other[1][0]  # before the image
     assert max(abs(a - b) for a, b in zip(one[1][-1], other[1][-1], strict=True)) > 1e-3
@@ -79,20 +79,20 @@ def test_each_stage_moves_what_it_should(monkeypatch):
     def weights(part):
         return [list(weight.data) for weight in part.parameters().values()]
 
-    language, projector = weights(model.language), weights(model.projector)
-    reference.learn_to_look(model, data, 2, 1, random)
-    assert weights(model.language) == language and weights(model.projector) != projector
+    language, projector = weights(model.language_model), weights(model.projector)
+    reference.train_stage(model, data, 2, 1, random)
+    assert weights(model.language_model) == language and weights(model.projector) != projector
     assert len(model.parameters()) == len(language) + len(projector)  # free again
-    reference.learn_to_look(model, data, 2, 2, random)
-    assert weights(model.language) != language
+    reference.train_stage(model, data, 2, 2, random)
+    assert weights(model.language_model) != language
 
 
 def test_run_returns_what_it_prints_and_repeats_itself(capsys, monkeypatch):
     monkeypatch.setattr(reference, "ROWS", 2)
-    first, again = (reference.run(text_steps=1, first=1, second=1, asked=6, seed=1) for _ in range(2))
+    first, again = (reference.run(text_steps=1, first=1, second=1, held_out_digits=6, seed=1) for _ in range(2))
     shown = capsys.readouterr().out
     assert f"{first['parameters']:,} parameters" in shown and "after stage 2" in shown
-    assert first["language_stayed"] is True
+    assert first["language_model_unchanged"] is True
     for key in ("after_first", "accuracy", "blind_accuracy", "losses"):
         assert first[key] == again[key]
     json.dumps(first)
@@ -103,7 +103,7 @@ def test_it_learns_one_batch_by_heart(monkeypatch):
     data = digits.load()
     few = data.subset([data.labels.index(name) for name in range(3)])
     monkeypatch.setattr(reference, "ROWS", 3)
-    losses = reference.learn_to_look(small(), few, 40, 2, Random(0))
+    losses = reference.train_stage(small(), few, 40, 2, Random(0))
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -111,4 +111,4 @@ def test_quick_run_works_with_nothing_installed():
     command = [sys.executable, "-S", "-m", "lessons.lesson_05_llava.reference", "--quick", "--seed", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
     assert done.returncode == 0, done.stderr
-    assert "after stage 1" in done.stdout and "no weight of the language model moved: True" in done.stdout
+    assert "after stage 1" in done.stdout and "language model unchanged by stage 1: True" in done.stdout

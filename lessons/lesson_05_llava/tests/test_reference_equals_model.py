@@ -36,7 +36,7 @@ def both(name):
 def rows():
     """Three conversations of equal lengths, about an image each."""
     turns = [[(question, reference.answer_to(question, digit)) for question in ("even", "next")] for digit in (3, 8, 0)]
-    return [reference.expanded(reference.conversation("<image>", said), reference.PATCHES) for said in turns]
+    return [reference.expand_images(reference.conversation("<image>", said), reference.PATCHES) for said in turns]
 
 
 @pytest.mark.parametrize("name", SIZES)

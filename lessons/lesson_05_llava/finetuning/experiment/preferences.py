@@ -1,13 +1,13 @@
-"""The DPO arm: lesson 0's decoder learns to answer in two manners, then to prefer the patient one."""
+"""The DPO arm: lesson 0's decoder learns to answer in two styles, then to prefer the patient one."""
 
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
 
 from data.toybox.dialogues import Dialogue, dialogue_at, score_replies
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
+from shared.course.context import RunContext
 from shared.finetuning import (
     PreferencePairs,
     PreferenceRecipe,
@@ -25,51 +25,56 @@ from shared.training import RunOptions, curve_from_history
 TEST_SEED = 1_000
 
 
-def train_preferences(
-    *,
-    seed: int,
-    data: str,
-    device: str,
-    folder: Path,
-    resume: bool,
-    steps: int,
-    preference_steps: int,
-    dialogues: int = 9600,
-    pairs: int = 800,
-    beta: float = 0.1,
-    anchor: float = 1.0,
-    preference_rate: float = 2e-4,
-    held_out: int = 150,
-) -> dict:
-    """Fine-tune lesson 0's decoder on answers, then on preferences; measure manner and correctness before and after.
+@dataclass(frozen=True)
+class Recipe:
+    """The sizes and settings of both training phases.
 
-    All measurements are on scenes with a held-out combination of color and shape.
-
-    anchor  weight of the cross-entropy of preferred answers; 0 is DPO as published
-    (data is ignored: the decoder was trained on the toy world)
+    dialogues  questions whose answers are imitated
+    pairs      other questions, with a preferred and a rejected answer each
+    beta       DPO's inverse temperature
+    anchor     weight of the cross-entropy of preferred answers; 0 is DPO as published
     """
-    run = RunOptions(resume=resume, device=device)
+
+    dialogues: int = 9600
+    pairs: int = 800
+    beta: float = 0.1
+    anchor: float = 1.0
+    preference_rate: float = 2e-4
+
+
+def train_preferences(
+    context: RunContext, *, steps: int, preference_steps: int, held_out: int = 150, **recipe_values
+) -> dict:
+    """Fine-tune lesson 0's decoder on answers, then on preferences; measure style and accuracy before and after.
+
+    All measurements are on scenes with a held-out combination of color and shape. `recipe_values` are fields of
+    `Recipe`. The context's data set is ignored: the decoder was trained on the toy world.
+    """
+    recipe, seed = Recipe(**recipe_values), context.seed
+    run = RunOptions(resume=context.resume, device=context.device)
     torch.manual_seed(seed)
     model, tokenizer = load_language_model()
     model.requires_grad_(True)
     template = ChatTemplate(tokenizer)
-    # The pairs are other questions than those whose answers were imitated.
-    training = [dialogue_at("train", seed, number) for number in range(dialogues + pairs)]
+    # The preference pairs have other questions than the imitated answers.
+    training = [dialogue_at("train", seed, number) for number in range(recipe.dialogues + recipe.pairs)]
     tests = [dialogue_at("test", TEST_SEED, number) for number in range(held_out)]
     test_pairs = pairs_of(template, tests)
     conversations = [
         question_and_answer(template, each.question, each.answer_to_imitate(number))
-        for number, each in enumerate(training[:dialogues])
+        for number, each in enumerate(training[: recipe.dialogues])
     ]
-    first = replace(run, folder=folder / "answers", label="dpo, answers")
+    first = replace(run, folder=context.folder / "answers", label="dpo, answers")
     train_on_conversations(model, conversations, SupervisedRecipe(steps), seed=seed, run=first)
     before = measure(model, template, tests, test_pairs)
     result = train_on_preferences(
         model,
-        pairs_of(template, training[dialogues:]),
-        PreferenceRecipe(preference_steps, learning_rate=preference_rate, beta=beta, anchor=anchor),
+        pairs_of(template, training[recipe.dialogues :]),
+        PreferenceRecipe(
+            preference_steps, learning_rate=recipe.preference_rate, beta=recipe.beta, anchor=recipe.anchor
+        ),
         seed=seed,
-        run=replace(run, folder=folder / "preferences", label="dpo, preferences"),
+        run=replace(run, folder=context.folder / "preferences", label="dpo, preferences"),
     )
     after = measure(model, template, tests, test_pairs)
     measured = {f"{name}_before": value for name, value in before.items()}
@@ -87,6 +92,6 @@ def pairs_of(template: ChatTemplate, dialogues: list[Dialogue]) -> PreferencePai
 
 
 def measure(model: LanguageModel, template: ChatTemplate, dialogues: list[Dialogue], pairs: PreferencePairs) -> dict:
-    """Return manner, correctness and preference on dialogues, and the first eight replies."""
+    """Return style, accuracy and preference on dialogues, and the first eight replies."""
     replies = answer_questions(model, template, [each.question for each in dialogues])
     return score_replies(replies, dialogues) | preference_lead(model, pairs) | {"replies": replies[:8]}

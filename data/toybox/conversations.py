@@ -1,0 +1,71 @@
+"""Conversations about scenes: descriptions, and questions with answers whose types alternate."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from data.toybox.documents import DESCRIBE_PROMPT
+from data.toybox.language import caption
+from data.toybox.questions import ANSWERS, QUESTION_TYPES, make_question
+from data.toybox.scene import Scene
+
+FULL_CAPTION, SHORT_CAPTION = "places", "colours"
+PURPOSE = 220  # of conversations' random numbers in `stream`
+EXTRA_EXISTENCE = ("existence",) * 4
+MINIMUM_OBJECTS = {"nearest": 2, "relation": 2, "same": 2, "larger": 2, "count": 3, "more": 3}
+"""Objects that a question type needs, where it needs more than one, so that each of its answers can be right."""
+Turns = list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class SceneSetting:
+    """The number of objects per scene (least, greatest), and the question types that are asked.
+
+    Raises ValueError for types that need more objects than the scenes have.
+    """
+
+    objects: tuple[int, int]
+    question_types: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        impossible = [name for name in self.question_types if MINIMUM_OBJECTS.get(name, 1) > self.objects[1]]
+        if impossible:
+            raise ValueError(
+                f"question types {', '.join(impossible)} need more objects than {self.objects[1]}, the most per scene"
+            )
+
+
+def scene_setting(objects: Sequence[int]) -> SceneSetting:
+    """Return scenes with (least, greatest) `objects`, and all question types that these allow."""
+    least, greatest = objects
+    types = tuple(name for name in QUESTION_TYPES if MINIMUM_OBJECTS.get(name, 1) <= greatest)
+    return SceneSetting((least, greatest), types)
+
+
+def description_turns(scene: Scene, number: int) -> Turns:
+    """Return a full caption for even numbers and a short one for odd numbers."""
+    if number % 2:
+        return [(DESCRIBE_PROMPT, caption(scene, SHORT_CAPTION))]
+    return [("", f"{caption(scene, FULL_CAPTION)}.")]
+
+
+def question_turns(scene: Scene, other: Scene, count: int, setting: SceneSetting, rng: Random) -> Turns:
+    """Return `count` questions with their answers, all types in turn.
+
+    An answer that some question of the type has in this scene is drawn first, then such a question. Existence is asked
+    five times as often as the other types: a yes or no carries little information, depends on every attribute in the
+    question, and is learned last. `other` is a scene of the same split, for questions about absent objects.
+    """
+    turns: Turns = []
+    remaining: list[str] = []
+    while len(turns) < count:
+        remaining = remaining or [*setting.question_types, *EXTRA_EXISTENCE]
+        question_type = remaining.pop(int(rng.random() * len(remaining)))
+        for answer in sorted(ANSWERS[question_type], key=lambda _: rng.random()):
+            question = make_question(scene, question_type, answer, rng, other.objects)
+            if question:
+                turns.append((question.text, question.answer))
+                break
+    return turns
+
+

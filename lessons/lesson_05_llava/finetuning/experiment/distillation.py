@@ -1,0 +1,106 @@
+"""The distillation arm: a small decoder is trained on the token probabilities of lesson 0's decoder (arXiv:1503.02531)."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from data.toybox import documents as text
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previous_token, pack_documents
+from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
+from shared.course.context import RunContext
+from shared.finetuning import distillation_loss, sft_loss
+from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
+
+HELD_OUT_DOCUMENTS = 200
+
+
+def student_loss(
+    student: LanguageModel,
+    batch: tuple[Tensor, Tensor],
+    teacher: LanguageModel | None,
+    weight: float,
+    temperature: float,
+) -> Tensor:
+    """Return (1 − weight) · cross-entropy of the text + weight · distillation loss; without a teacher the first term alone."""
+    token_ids, segments = batch
+    inside = torch.nn.functional.pad(has_previous_token(segments), (1, 0))
+    logits = student(token_ids, segments=segments)
+    text_loss = sft_loss(logits, token_ids, inside)
+    if teacher is None:
+        return text_loss
+    with torch.no_grad():
+        teacher_logits = teacher(token_ids, segments=segments)
+    return (1 - weight) * text_loss + weight * distillation_loss(logits, teacher_logits, inside, temperature)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The student's training recipe and size.
+
+    weight       of the distillation loss; the cross-entropy of the text has 1 − weight
+    temperature  of both softmaxes in the distillation loss
+    documents    training documents, repeated; the teacher was trained on many more
+    """
+
+    weight: float = 0.9
+    temperature: float = 1.0
+    documents: int = 150
+    batch_size: int = 16
+    learning_rate: float = 8e-3
+    width: int = 32
+    depth: int = 2
+
+
+def distill(context: RunContext, *, steps: int, with_teacher: bool, **recipe_values) -> dict:
+    """Train a small decoder on toy-world text, with or without the teacher; measure both on new text.
+
+    recipe_values  fields of `Recipe`
+
+    The context's data set is ignored: the teacher was trained on the toy world.
+    """
+    recipe = Recipe(**recipe_values)
+    seed, device = context.seed, context.device
+    teacher, tokenizer = load_language_model()
+    teacher = teacher.to(device)
+    rows, segments = pack_documents(
+        encode_documents(tokenizer, text.documents("train", seed, recipe.documents)), CONTEXT_LENGTH
+    )
+    held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS)
+    test, size = encode_documents(tokenizer, held_out), sum(len(document.encode()) for document in held_out)
+    torch.manual_seed(seed)
+    student = toy_decoder(
+        tokenizer.vocab_size, width=recipe.width, depth=recipe.depth, heads=2, kv_heads=1, mlp_dim=2 * recipe.width
+    )
+    result = train(
+        student,
+        Batches(rows, segments, batch_size=recipe.batch_size, seed=seed),
+        partial(
+            student_loss,
+            teacher=teacher if with_teacher else None,
+            weight=recipe.weight,
+            temperature=recipe.temperature,
+        ),
+        TrainingConfig(
+            steps=steps,
+            learning_rate=recipe.learning_rate,
+            optimizer="muon",
+            betas=(0.9, 0.95),
+            warmup_steps=steps // 10,
+            seed=seed,
+            log_every=max(1, steps // 20),
+        ),
+        run=RunOptions(folder=context.folder, resume=context.resume, device=device, label=context.folder.name),
+        evaluation=Evaluation(
+            lambda model: {"bits_per_byte": cross_entropy_bits(model, test) / size}, every=max(1, steps // 5)
+        ),
+    )
+    return {
+        "bits_per_byte": cross_entropy_bits(student, test) / size,
+        "teacher_bits_per_byte": cross_entropy_bits(teacher, test) / size,
+        "parameters": sum(parameter.numel() for parameter in student.parameters()),
+        "teacher_parameters": sum(parameter.numel() for parameter in teacher.parameters()),
+        "bits_per_byte_curve": curve_from_history(result.history, "evaluation/bits_per_byte"),
+    }
