@@ -38,7 +38,9 @@ def measure(megabytes: float = MEGABYTES, merges: int = MERGES, rounds: int = RO
     }
     timings = time_in_turns(training, rounds)
     tokenizer, library = timings["course"].result, timings["library"].result
-    assert [(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in tokenizer.merges] == _merges_of(library)
+    assert [(bytes_to_unicode(left), bytes_to_unicode(right)) for left, right in tokenizer.merges] == _merges_of(
+        library
+    )
     times = {f"train {len(tokenizer.merges):,} merges on {size:.1f} MB of code": timings}
 
     def encode_without_cache() -> list[list[int]]:

@@ -11,19 +11,19 @@ from pathlib import Path
 from PIL import Image
 
 from apps.assistant.records import IMAGE
+from data.toybox.conversations import PURPOSE, SceneSetting, question_turns
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
 from data.toybox.questions import question_at
-from data.toybox.scene import Scene
-from lessons.lesson_05_llava.experiment.conversations import World, questions_about
+from data.toybox.scene import Scene, stream
 from shared.atomic import disk_errors, write_atomically
 
 OBJECTS = (1, 2)
 """Smallest and largest number of objects per scene."""
 QUESTION_TYPES = ("colour", "shape", "size", "texture", "place", "existence")
 """The types of questions that one or two objects are enough for."""
-WORLD = World(OBJECTS, QUESTION_TYPES)
+SETTING = SceneSetting(OBJECTS, QUESTION_TYPES)
 TURNS = 3
 LEVEL = "places"
 CAPTION_PROMPT = "what is in the picture?"
@@ -80,7 +80,9 @@ def _conversation(number: int, scene: Scene, seed: int) -> dict[str, object]:
     """Return a few questions about one scene, as lesson 5's experiment uses them."""
     other = scene_at("train", seed, number + OTHER_SCENES, OBJECTS)
     turns = []
-    for position, (question, answer) in enumerate(questions_about(scene, other, TURNS, WORLD, seed, number)):
+    for position, (question, answer) in enumerate(
+        question_turns(scene, other, TURNS, SETTING, stream(seed, number, PURPOSE))
+    ):
         turns.append({"from": "human", "value": question if position else f"{IMAGE}\n{question}"})
         turns.append({"from": "assistant", "value": answer})
     return {"id": f"toy-{number}", "image": _image_name("train", number), "conversations": turns}

@@ -67,5 +67,3 @@ def question_turns(scene: Scene, other: Scene, count: int, setting: SceneSetting
                 turns.append((question.text, question.answer))
                 break
     return turns
-
-
