@@ -51,7 +51,7 @@ def make_checkpoint(folder: Path) -> Mapping[str, float]:
 
 CHECKPOINT = Checkpoint(
     NAME,
-    "An assistant that sees scenes of one or two things of the toy world, describes them and answers; `make serve` starts it.",
+    "An assistant that describes toy-world scenes of one or two objects and answers questions; `make serve` starts it.",
     make_checkpoint,
     VERSION,
     PARENTS,

@@ -16,17 +16,12 @@ from random import Random
 from data.toybox.scene import pick
 from shared.errors import CourseError
 
-HERE = Path(__file__).parent
-TEXTS, EXAM = HERE / "texts", HERE / "exam.txt"
+FOLDER = Path(__file__).parent
+TEXTS, EXAM = FOLDER / "texts", FOLDER / "exam.txt"
 
 BE = ("is", "are", "was", "were")
-# The verbs of the grammar: in the third person, and without the s after a plural subject.
-VERBS = """
-    adds answers asks becomes begins belongs brings builds calls carries changes chooses copies costs counts cuts decides divides
-    fills finds follows forgets gathers gets gives grows guesses has helps hides holds joins keeps learns lets lies makes marks
-    means measures needs offers opens points pulls reads remembers repeats saves says sees serves shares shows stands takes
-    teaches tells thinks turns uses wants weighs works writes
-""".split()  # noqa: SIM905
+VERBS = (FOLDER / "verbs.txt").read_text(encoding="utf-8").split()
+"""The verbs of the grammar: in the third person, and without the s after a plural subject."""
 LONGEST_SUBJECT = 5
 SMALL_WORDS = """
     a all an and are as at be by each every for from in is it its no not of on one or that the to was were what when which with
@@ -93,12 +88,12 @@ _PLURAL = {_base(verb) for verb in VERBS}
 def fact_of(sentence: str) -> Fact | None:
     """Find subject and verb of a sentence: the first known verb within a few words. Return None when there is none."""
     words = re.findall(r"[^\s,;:]+[,;:]?", sentence.rstrip(".!?"))
-    for place, word in enumerate(words[1 : LONGEST_SUBJECT + 1], start=1):
-        if words[place - 1][-1] in ",;:":
+    for position, word in enumerate(words[1 : LONGEST_SUBJECT + 1], start=1):
+        if words[position - 1][-1] in ",;:":
             return None  # words before a comma are no subject
         verb = word.lower()
-        if verb in BE or verb in VERBS or (verb in _PLURAL and words[place - 1].lower().endswith("s")):
-            subject = " ".join(words[:place])
+        if verb in BE or verb in VERBS or (verb in _PLURAL and words[position - 1].lower().endswith("s")):
+            subject = " ".join(words[:position])
             return Fact(sentence, subject[0].lower() + subject[1:], verb)
     return None
 

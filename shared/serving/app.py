@@ -46,7 +46,7 @@ def create_app(load: Callable[[], ServedModel], settings: Settings | None = None
     add_routes(app, service)
     app.add_exception_handler(ServiceError, service_error_response)
     app.add_exception_handler(HTTPException, router_error_response)
-    paths = ServicePaths(known={getattr(route, "path", "") for route in app.routes}, exempt=EXEMPT_PATHS)
+    paths = ServicePaths(routes={getattr(route, "path", "") for route in app.routes}, exempt=EXEMPT_PATHS)
     app.add_middleware(
         RequestLimits, settings=settings, metrics=service.metrics, state=lambda: service.state, paths=paths
     )

@@ -31,11 +31,11 @@ class _Disconnected(Exception):
 class ServicePaths:
     """Group the application's paths.
 
-    known   every other path is counted as "other"
+    routes  every other path is counted as "other"
     exempt  answered in every state and beyond the limit on concurrent requests; their bodies are not read
     """
 
-    known: Collection[str]
+    routes: Collection[str]
     exempt: Collection[str]
 
 
@@ -57,7 +57,7 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         started = time.monotonic()
-        path = scope["path"] if scope["path"] in self.paths.known else "other"
+        path = scope["path"] if scope["path"] in self.paths.routes else "other"
         upload, response = _Upload(receive), _Response(send)
         try:
             await self._admit(scope, upload, response)

@@ -134,18 +134,18 @@ def test_an_incomplete_character_is_held_back_until_the_end(assistant, monkeypat
 
 
 def test_the_token_count_is_the_length_of_the_prompt(assistant, images, monkeypatch):
-    asked = make_request([Message("user", "what?", (images[0],))])
-    seen = []
+    request = make_request([Message("user", "what?", (images[0],))])
+    lengths = []
     hidden_states = assistant.model.language_model.hidden_states
     monkeypatch.setattr(
         assistant.model.language_model,
         "hidden_states",
-        lambda **inputs: seen.append(inputs["embeddings"].shape[1]) or hidden_states(**inputs),
+        lambda **inputs: lengths.append(inputs["embeddings"].shape[1]) or hidden_states(**inputs),
     )
-    next(assistant.generate([asked]))
-    assert assistant.count_tokens(asked) == seen[0]
+    next(assistant.generate([request]))
+    assert assistant.count_tokens(request) == lengths[0]
     without = assistant.count_tokens(make_request([Message("user", "what?")]))
-    assert assistant.count_tokens(asked) - without == assistant.image_tokens + len(
+    assert assistant.count_tokens(request) - without == assistant.image_tokens + len(
         assistant.tokenizer.encode("\nwhat?")
     ) - len(assistant.tokenizer.encode("what?"))
 

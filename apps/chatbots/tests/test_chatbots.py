@@ -16,9 +16,7 @@ from shared.errors import CourseError
 from shared.finetuning import PreferenceRecipe, SupervisedRecipe, answer_questions
 from shared.tokenizers import ChatTemplate
 
-TEXT = (
-    "A cat is a soft animal. A dog keeps the house safe. Two birds share one old nest. The sea carries small boats.\n"
-)
+TEXT = "A cat is a soft animal. A dog keeps the farm safe. Two birds share one old nest. The sea carries small boats.\n"
 
 
 @pytest.fixture(scope="module")
