@@ -44,7 +44,7 @@ def measure(megabytes: float = MEGABYTES, merges: int = MERGES, rounds: int = RO
     times = {f"train {len(tokenizer.merges):,} merges on {size:.1f} MB of code": timings}
 
     def encode_without_cache() -> list[list[int]]:
-        return list(map(Tokenizer(tokenizer.tokens, tokenizer.merges).encode, files))
+        return list(map(Tokenizer(tokenizer.vocab, tokenizer.merges).encode, files))
 
     def encode() -> list[list[int]]:
         return list(map(tokenizer.encode, files))

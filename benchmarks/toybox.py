@@ -85,7 +85,7 @@ def _paste(scene: Scene, size: int) -> Image.Image:
 
 def _pillow_sprite(shape: str, color: str, texture: str, width: int) -> tuple[Image.Image, Image.Image]:
     _, keep, ink = sprite(shape, color, texture, width)
-    coverage = [16 - kept for kept in keep]
+    coverage = [16 - weight for weight in keep]
     pixels = bytes(min(255, value // max(1, coverage[index // 3])) for index, value in enumerate(ink))
     mask = bytes(value * 255 // 16 for value in coverage)
     return Image.frombytes("RGB", (width, width), pixels), Image.frombytes("L", (width, width), mask)

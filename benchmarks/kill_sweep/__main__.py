@@ -52,7 +52,7 @@ def markdown_page(result: SweepResult, seed: int, disk_rows: list[dict], faults:
         markdown_table(full_disk.COLUMNS, [tuple(row.values()) for row in disk_rows]),
     ]
     if faults:
-        rows = [(name, str(found.total("kills")), first_loss(found)) for name, found in faults.items()]
+        rows = [(name, str(each.total("kills")), first_loss(each)) for name, each in faults.items()]
         parts += ["## Planted faults", markdown_table(("fault", "kills until it was detected", "detected as"), rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -82,13 +82,13 @@ def main() -> int:
         table.add_row(*row)
     console.print(table)
     lines = [f"full disk: {', '.join(f'{key}: {value}' for key, value in row.items())}" for row in disk_rows]
-    lines += [f"planted fault: {name}: {first_loss(found)}" for name, found in faults.items()]
+    lines += [f"planted fault: {name}: {first_loss(each)}" for name, each in faults.items()]
     lines += [f"LOST: {loss}" for loss in result.losses]
     for line in lines:
         console.print(line, markup=False, soft_wrap=True)
     if options.page:
         options.page.write_text(markdown_page(result, options.seed, disk_rows, faults), encoding="utf-8")
-    all_detected = all(found.losses for found in faults.values())
+    all_detected = all(each.losses for each in faults.values())
     disk_as_expected = all(row["as expected"] == "yes" for row in disk_rows)
     return 0 if not result.losses and all_detected and disk_as_expected else 1
 

@@ -16,9 +16,9 @@ from benchmarks.kill_sweep.run import SETTINGS, train_small
 from shared.errors import CourseError
 from shared.training.checkpoint import FILE_NAME, read_checkpoint
 
-COLUMNS = ("disk", "full in step", "message", "last good checkpoint", "with room again", "as expected")
+COLUMNS = ("disk", "full in step", "message", "last good checkpoint", "with free space again", "as expected")
 # The step in which the disk fills up, and the bytes that stay free: before the first checkpoint, before the first line
-# of the log (later ones fit into its block), and in the middle of the run without room or with half of a checkpoint.
+# of the log (later ones fit into its block), and in the middle of the run without space or with half of a checkpoint.
 MOMENTS = ((1, 0), (4, 0), (26, 0), (26, 32_768))
 MOUNT_NAMESPACE = ("unshare", "--user", "--map-root-user", "--mount")
 
@@ -45,12 +45,12 @@ def _can_mount(folder: Path) -> bool:
 
 
 def _fill_and_continue(reference: Path, disk: Path, moment: tuple[int, int], mount: bool) -> dict:
-    """Train on a disk that fills up, check what is left, make room, continue, and compare with `reference`."""
+    """Train on a disk that fills up, check what is left, free the space, continue, and compare with `reference`."""
     step_when_full, free_bytes = moment
     disk.mkdir()
     if mount:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
-    fill, make_room = (_filler(disk, free_bytes), (disk / "filler").unlink) if mount else _failing_file()
+    fill, free_space = (_filler(disk, free_bytes), (disk / "filler").unlink) if mount else _failing_file()
     try:
         train_small(disk / "run", resume=False, actions={step_when_full: fill})
         message = "none: the run continued"
@@ -59,7 +59,7 @@ def _fill_and_continue(reference: Path, disk: Path, moment: tuple[int, int], mou
     newest = disk / "run" / FILE_NAME
     step = read_checkpoint(newest)[1]["step"] if newest.exists() else 0
     partial_files = [path.name for path in (disk / "run").glob("*.part")]
-    make_room()
+    free_space()
     train_small(disk / "run", resume=True)
     differences = find_differences(disk / "run", reference)
     expected_step = (step_when_full - 1) // SETTINGS.checkpoint_every * SETTINGS.checkpoint_every
@@ -105,10 +105,10 @@ def _failing_file() -> tuple[Callable[[], None], Callable[[], None]]:
     def fill() -> None:
         Path.open = open_on_full_disk
 
-    def make_room() -> None:
+    def free_space() -> None:
         Path.open = path_open
 
-    return fill, make_room
+    return fill, free_space
 
 
 def main(folder: Path, mount: bool) -> None:

@@ -41,11 +41,11 @@ def test_a_full_disk_loses_nothing(swept):
 
 def test_the_sweep_detects_planted_faults(swept):
     _, page = swept
-    found = page.split("## Planted faults")[1]
-    assert "NOT DETECTED" not in found and all(f"| {fault} |" in found for fault in FAULTS)
+    table = page.split("## Planted faults")[1]
+    assert "NOT DETECTED" not in table and all(f"| {fault} |" in table for fault in FAULTS)
     for text in (
         "checkpoint.safetensors is damaged",
         "checkpoint.safetensors: average.0.bias differs",
         "the metrics differ",
     ):
-        assert text in found
+        assert text in table

@@ -51,7 +51,7 @@ def main(folder: Path) -> int:
     except Exception as error:
         traceback.print_exc()
         reason = str(error) if isinstance(error, CourseError) else traceback.format_exc()
-        with contextlib.suppress(OSError):  # a full disk has no room for the reason either; the parent checks for that
+        with contextlib.suppress(OSError):  # a full disk cannot hold the reason either; the parent checks for that
             (folder / "error.txt").write_text(reason.strip() + "\n", encoding="utf-8")
         return 1
 

@@ -141,7 +141,7 @@ def _read_result(job: Job, status: int) -> dict:
     if error.exists() and error.stat().st_size:
         reason = error.read_text(encoding="utf-8").strip()
     elif shutil.disk_usage(folder).free < 1e6:
-        reason = f"the disk that holds {folder} is full; make room, and the same command with RESUME=1 continues"
+        reason = f"the disk that holds {folder} is full; free some space, and the same command with RESUME=1 continues"
     elif status == INTERRUPTED:
         reason = "it was stopped from outside, with its state saved; the same command with RESUME=1 continues"
     elif status == -signal.SIGKILL:

@@ -70,8 +70,8 @@ def split_batch(batch: Any, process: int, processes: int) -> Any:
         return batch
     lengths = sorted({len(leaf) for leaf in _leaves_with_rows(batch)})
     if len(lengths) != 1:
-        found = f"tensors of {' and '.join(map(str, lengths))} rows" if lengths else "no tensor"
-        raise ValueError(f"cannot split a batch into samples: it has {found}; give every tensor one row per sample")
+        content = f"tensors of {' and '.join(map(str, lengths))} rows" if lengths else "no tensor"
+        raise ValueError(f"cannot split a batch into samples: it has {content}; give every tensor one row per sample")
     if lengths[0] % processes:
         raise ValueError(
             f"a batch of {lengths[0]} rows does not divide among {processes} processes; "

@@ -133,7 +133,7 @@ def _write_error(path: Path, error: Any) -> Exception:
         return RuntimeError(str(cause))
     return CourseError(
         f"cannot write {path}: {cause.strerror or cause} (process {process}). "
-        "What was saved before is untouched: make room or set the permissions right, then continue with RESUME=1"
+        "Files saved before are unchanged: free disk space or correct the permissions, then continue with RESUME=1"
     )
 
 

@@ -104,16 +104,16 @@ def _shard_moment(value: Tensor, parameter: Tensor) -> Tensor:
     return shard_like(value, parameter)
 
 
-def check_fit(path: Path, expected: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def check_fit(path: Path, expected: dict[str, Tensor], saved: dict[str, Tensor]) -> None:
     """Raise CourseError, listing all differences, when names, shapes or types are not those of the model."""
     mismatched = [
-        f"{name}: {_describe(found[name])} where the model has {_describe(tensor)}"
+        f"{name}: {_describe(saved[name])} where the model has {_describe(tensor)}"
         for name, tensor in expected.items()
-        if name in found and _describe(found[name]) != _describe(tensor)
+        if name in saved and _describe(saved[name]) != _describe(tensor)
     ]
     faults = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "surplus": sorted(found.keys() - expected.keys()),
+        "missing": sorted(expected.keys() - saved.keys()),
+        "surplus": sorted(saved.keys() - expected.keys()),
         "of another shape": mismatched,
     }
     if any(faults.values()):

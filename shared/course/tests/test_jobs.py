@@ -145,7 +145,7 @@ def test_a_failed_job_runs_again_with_resume(tmp_path, in_process):
 def wait_for(condition, seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "the condition was never met"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
         time.sleep(0.05)
 
 

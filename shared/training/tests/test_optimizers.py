@@ -114,18 +114,18 @@ def test_muon_against_its_formula():
 
 
 def test_muon_against_pytorchs_own():
-    ours, reference = (nn.Parameter(torch.linspace(-1, 1, 48).reshape(6, 8).sin()) for _ in range(2))
+    course, reference = (nn.Parameter(torch.linspace(-1, 1, 48).reshape(6, 8).sin()) for _ in range(2))
     optimizers = [
-        Muon([ours], learning_rate=0.05, weight_decay=0.1),
+        Muon([course], learning_rate=0.05, weight_decay=0.1),
         torch.optim.Muon([reference], lr=0.05, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
     ]
     for _ in range(4):
-        ours.grad = torch.randn(6, 8)
-        reference.grad = ours.grad.clone()
+        course.grad = torch.randn(6, 8)
+        reference.grad = course.grad.clone()
         for optimizer in optimizers:
             optimizer.step()
     # PyTorch's iteration runs in bfloat16, which has about three decimal digits.
-    torch.testing.assert_close(ours.detach(), reference.detach(), rtol=0.05, atol=4e-3)
+    torch.testing.assert_close(course.detach(), reference.detach(), rtol=0.05, atol=4e-3)
 
 
 def test_muons_update_is_as_large_as_adamws():
