@@ -12,6 +12,8 @@ from shared.course.new_lesson.generate import mark_not_measured
 
 NUMBER = 25
 FOLDER = f"lessons/lesson_{NUMBER}_example"
+# A copy of the repository is generated and tested in other processes, which takes a minute on a busy machine.
+pytestmark = pytest.mark.timeout(900)
 COPIED = ("shared", "data", "lessons", "apps", "benchmarks", "tests", "docs", "requirements")
 IGNORED = shutil.ignore_patterns("__pycache__", "cache", ".*", "figures")
 
