@@ -87,7 +87,7 @@ def read_preprocessing(folder: Path, size: int) -> ImagePreprocessing:
 
 def toy_preprocessing(size: int) -> ImagePreprocessing:
     """Return lesson 2's normalization of the toy world, byte / 64 − 3.25, as mean and standard deviation."""
-    return ImagePreprocessing(size, mean=(3.25 * 64 / 255,) * 3, deviation=(64 / 255,) * 3)
+    return ImagePreprocessing(size, mean=(3.25 * 64 / 255,) * 3, std=(64 / 255,) * 3)
 
 
 def write_preprocessing(folder: Path, preprocessing: ImagePreprocessing) -> None:
@@ -105,7 +105,7 @@ def write_preprocessing(folder: Path, preprocessing: ImagePreprocessing) -> None
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(preprocessing.mean),
-        "image_std": list(preprocessing.deviation),
+        "image_std": list(preprocessing.std),
     }
     write_atomically(folder / PREPROCESSING_FILE, (json.dumps(config, indent=2) + "\n").encode())
 

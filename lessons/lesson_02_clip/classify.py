@@ -1,9 +1,9 @@
-"""Name what a photograph shows, out of any list of names, with a published CLIP.
+"""Classify a photograph with a published CLIP, zero-shot, among any list of names.
 
 python -m lessons.lesson_02_clip.classify FOLDER PHOTO "a cat" "a dog" "a bowl of soup"
 
-FOLDER is a downloaded one of OpenAI's, such as that of openai/clip-vit-base-patch32: config.json, model.safetensors,
-vocab.json, merges.txt and preprocessor_config.json.
+FOLDER is a download of one of OpenAI's models, such as openai/clip-vit-base-patch32, with config.json,
+model.safetensors, vocab.json, merges.txt and preprocessor_config.json.
 """
 
 import argparse
@@ -26,30 +26,30 @@ from shared.errors import CourseError
 def classify_photo(
     folder: Path | str, photo: Path | str, names: Sequence[str], templates: Sequence[str] = TEMPLATES
 ) -> dict[str, float]:
-    """Each name's probability, the likeliest first; they add up to 1, so one of the names had better be right.
+    """Return the probability of each name, in descending order; they sum to 1, even if no name fits.
 
     Raises CourseError when the folder holds no CLIP, or the photograph cannot be read.
     """
     model, tokenizer = CLIP.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
     try:
-        with Image.open(photo) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")  # upright, as the camera noted
+        with Image.open(photo) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")  # upright, as the camera recorded
     except OSError as error:
-        raise CourseError(f"{photo}: unreadable picture ({error})") from error
-    picture = model.encode_images(ImagePreprocessing.from_pretrained(folder)([image]))
+        raise CourseError(f"{photo}: unreadable image ({error})") from error
+    vector = model.encode_images(ImagePreprocessing.from_pretrained(folder)([image]))
     classes = class_vectors(model.encode_texts, tokenizer, names, templates)
-    probabilities = model.logits(picture, classes)[0].softmax(dim=-1).tolist()
+    probabilities = model.logits(vector, classes)[0].softmax(dim=-1).tolist()
     return dict(sorted(zip(names, probabilities, strict=True), key=lambda entry: -entry[1]))
 
 
 @command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder")
-    parser.add_argument("photo")
-    parser.add_argument("names", nargs="+")
-    given = parser.parse_args()
-    for name, probability in classify_photo(given.folder, given.photo, given.names).items():
+    parser.add_argument("folder", help="folder of a published CLIP")
+    parser.add_argument("photo", help="image file")
+    parser.add_argument("names", nargs="+", help="names to choose from")
+    options = parser.parse_args()
+    for name, probability in classify_photo(options.folder, options.photo, options.names).items():
         print(f"{probability:7.1%}  {name}")
     return 0
 

@@ -57,11 +57,23 @@ def without(name: str, presets: dict[str, dict]) -> dict[str, dict]:
 
 def large() -> dict[str, dict]:
     """Return the settings of the large classifier: on a GPU, and a few steps of a small one as a test."""
-    smoke = {"steps": 6, "batch_size": 32, "learning_rate": 2e-3, "precision": "float32", "compiled": False}
-    gpu = {"steps": 20_000, "batch_size": 1024, "learning_rate": 2e-3, "precision": "bfloat16", "compiled": True}
+    smoke: dict[str, Any] = {
+        "steps": 6,
+        "batch_size": 32,
+        "learning_rate": 2e-3,
+        "precision": "float32",
+        "compiled": False,
+    }
+    gpu: dict[str, Any] = {
+        "steps": 20_000,
+        "batch_size": 1024,
+        "learning_rate": 2e-3,
+        "precision": "bfloat16",
+        "compiled": True,
+    }
     return {
-        "smoke": {"recipe": smoke, "positions": "rotary", "registers": 4, "pooling": "mean"},
-        "gpu": {"recipe": gpu, **LARGE_ARCHITECTURE},
+        "smoke": smoke | {"architecture": {"positions": "rotary", "registers": 4, "pooling": "mean"}},
+        "gpu": gpu | {"architecture": LARGE_ARCHITECTURE},
     }
 
 

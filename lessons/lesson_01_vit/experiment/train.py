@@ -90,12 +90,12 @@ def train_order_detector(context: RunContext, *, steps: int, **architecture: Any
     return fit(context, VisionTransformer(config), batches, recipe, test)
 
 
-def train_large(context: RunContext, *, recipe: dict[str, Any], **architecture: Any) -> dict:
+def train_large(context: RunContext, *, architecture: dict[str, Any], **recipe: Any) -> dict:
     """Train a larger ViT on small photographs from scratch; measure the averaged model on held-out images.
 
     CIFAR-10's 50,000 images are few for a model without convolutions. What compensates: small patches of 4×4 pixels,
     rotary positions, strong augmentation (crop, flip, mixup and CutMix), Muon, stochastic depth, and averaged weights.
-    `recipe` holds the fields of `LargeRecipe`.
+    `architecture` holds fields of the model's config, `recipe` those of `LargeRecipe`.
     """
     settings, images = LargeRecipe(**recipe), load_images(context.data)
     torch.manual_seed(context.seed)

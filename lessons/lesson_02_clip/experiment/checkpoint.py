@@ -1,4 +1,4 @@
-"""The two towers that later lessons see and read with: the headline arm on scenes of several things, trained for longer.
+"""Train the CLIP that later lessons use: the headline arm on scenes of several objects, with more steps.
 
 make checkpoint-2
 """
@@ -6,43 +6,43 @@ make checkpoint-2
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from data.toybox.heldout import VERSION
-from lessons.lesson_02_clip.experiment.contrast import small_model, train_pairs
-from lessons.lesson_02_clip.experiment.pairs import toy_tokenizer
+from lessons.lesson_02_clip.experiment.data import toy_tokenizer
+from lessons.lesson_02_clip.experiment.train import small_clip, train_clip
 from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
+from shared.course.context import RunContext
 from shared.training import load_weights
 
 NAME = "lesson_02_clip"
 FOLDER = CHECKPOINTS_FOLDER / NAME
-SIZES = {"width": 96, "depth": 4, "waves": 0.5}
-LENGTH_OF_TRAINING = {"steps": 4000, "scenes": 60_000, "objects": (1, 4)}
+ARCHITECTURE = {"width": 96, "depth": 4, "position_scale": 0.5}
+RECIPE = {"steps": 4000, "scenes": 60_000, "objects": (1, 4), "detail_fraction": 0.6, "learning_rate": 4e-3}
 
 
-def make(folder: Path, *, steps: int, scenes: int, objects: tuple[int, int], **sizes: int | float) -> dict[str, float]:
-    """Train, and write the towers as a folder of `CLIPModel` with its tokenizer, in float32; return what was measured."""
+def train_and_save(folder: Path, *, architecture: dict[str, Any], recipe: dict[str, Any]) -> dict[str, float]:
+    """Train, write a `CLIPModel` with its tokenizer in float32, and return the measurements."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as run:
-        measured = train_pairs(
-            seed=0, data="toybox", device="cpu", folder=Path(run), resume=False, steps=steps, scenes=scenes, objects=objects,
-            detailed=0.6, learning_rate=4e-3, **sizes,
-        )  # fmt: skip
-        model = load_weights(small_model("info-nce", **sizes), Path(run))
+        context = RunContext(seed=0, data="toybox", device="cpu", folder=Path(run))
+        measured = train_clip(context, architecture=architecture, **recipe)
+        model = load_weights(small_clip(**architecture), Path(run))
     model.save_pretrained(folder)
     toy_tokenizer().save_pretrained(folder)
     return {name: round(value, 4) for name, value in measured.items() if not name.endswith("_curve")}
 
 
 def make_checkpoint(folder: Path) -> Mapping[str, float]:
-    """What `make checkpoint-2` does."""
-    return make(folder, **LENGTH_OF_TRAINING, **SIZES)
+    """Train the checkpoint for `make checkpoint-2`."""
+    return train_and_save(folder, architecture=ARCHITECTURE, recipe=RECIPE)
 
 
 CHECKPOINT = Checkpoint(
     NAME,
-    "A small CLIP that knows the toy world's scenes of up to four things; lessons 3 to 5 see with its image tower.",
+    "A small CLIP of toy-world scenes with up to four objects; its image encoder is the vision encoder of lessons 3 to 5.",
     make_checkpoint,
     VERSION,
 )

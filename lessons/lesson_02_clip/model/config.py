@@ -61,11 +61,22 @@ class TextEncoderConfig:
 
 @dataclass(frozen=True)
 class CLIPConfig:
-    """Describe two encoders and the dimension of the space, `embedding`, into which both are projected."""
+    """Describe two encoders, the space into which both are projected, and the loss.
+
+    embedding  dimension of the common space
+    loss       "info-nce" as in the paper, or "sigmoid", SigLIP's loss with its bias, for a comparison of the losses
+
+    Raises ValueError for another loss.
+    """
 
     image: VisionTransformerConfig = CLIP_VISION
     text: TextEncoderConfig = field(default_factory=TextEncoderConfig)
     embedding: int = 512
+    loss: Literal["info-nce", "sigmoid"] = "info-nce"
+
+    def __post_init__(self) -> None:
+        if self.loss not in ("info-nce", "sigmoid"):
+            raise ValueError(f"loss is {self.loss!r}, expected info-nce or sigmoid")
 
 
 @dataclass(frozen=True)

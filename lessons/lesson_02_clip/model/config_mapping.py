@@ -130,6 +130,8 @@ def _clip_text(config: Mapping[str, Any]) -> TextEncoderConfig:
 
 def write_clip_config(config: CLIPConfig) -> dict[str, Any]:
     """Return the published settings of our config. Raises CourseError when no published class fits it."""
+    if config.loss != "info-nce":
+        raise CourseError(f"a published CLIP has no logit bias, but this one was trained with the {config.loss} loss")
     image = write_vision_config(config.image) | {"projection_dim": config.embedding}
     text = write_text_config(config.text) | {"projection_dim": config.embedding}
     if image["model_type"] != "clip_vision_model":

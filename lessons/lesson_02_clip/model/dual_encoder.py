@@ -35,6 +35,10 @@ class CLIP(nn.Module):
         nn.init.normal_(self.text_projection.weight, std=config.text.width**-0.5)
         # The logarithm is learned: the scale stays positive, and updates are relative to its size.
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.logit_bias = None
+        if config.loss == "sigmoid":
+            self.logit_bias = nn.Parameter(torch.tensor(-10.0))
+            nn.init.constant_(self.log_scale, 2.302585)  # log 10, as in SigLIP
 
     def encode_images(
         self, images: Float[Tensor, "batch channels height width_px"]
@@ -54,8 +58,12 @@ class CLIP(nn.Module):
     def logits(
         self, images: Float[Tensor, "images embedding"], texts: Float[Tensor, "texts embedding"]
     ) -> Float[Tensor, "images texts"]:
-        """Return the scaled similarity of each image and text, from their vectors; softmax over texts gives probabilities."""
-        return self.logit_scale * similarity(images, texts)
+        """Return the scaled similarity of each image and text, from their vectors; softmax over texts gives probabilities.
+
+        With the sigmoid loss, a bias is added, and a sigmoid gives the probability of each pair.
+        """
+        logits = self.logit_scale * similarity(images, texts)
+        return logits if self.logit_bias is None else logits + self.logit_bias
 
     def forward(
         self, images: Float[Tensor, "images channels height width_px"], token_ids: Int[Tensor, "texts tokens"]
@@ -65,7 +73,9 @@ class CLIP(nn.Module):
     def loss(
         self, images: Float[Tensor, "batch embedding"], texts: Float[Tensor, "batch embedding"]
     ) -> Float[Tensor, ""]:
-        """Return InfoNCE of vectors that match row by row; with several processes, over the rows of all."""
+        """Return the loss of vectors that match row by row; with several processes, over the rows of all."""
+        if self.logit_bias is not None:
+            return ring_sigmoid_loss(images, texts, self.logit_scale, self.logit_bias)
         with torch.no_grad():  # clamp the parameter, not the scale: a clamped scale would have no gradient
             self.log_scale.clamp_(max=MAX_LOG_SCALE)
         return gathered_info_nce(images, texts, self.logit_scale)

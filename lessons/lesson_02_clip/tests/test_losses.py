@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from lessons.lesson_02_clip.model import encode_in_chunks, gathered_info_nce, info_nce, ring_sigmoid_loss, sigmoid_loss
 from shared.distributed.launch import launch
 
-JOB = Path(__file__).with_name("loss_job.py")
-specification = importlib.util.spec_from_file_location("loss_job", JOB)
-job = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(job)
+PROGRAM = Path(__file__).with_name("loss_program.py")
+specification = importlib.util.spec_from_file_location("loss_program", PROGRAM)
+loss_program = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(loss_program)
 
 
 def vectors(rows=6, width=5, seed=0):
@@ -82,17 +82,17 @@ def test_a_duplicate_caption_is_a_false_negative():
 @pytest.fixture(scope="module", params=[2, 3])
 def results(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("losses")
-    done = launch(request.param, JOB, str(folder))
+    done = launch(request.param, PROGRAM, str(folder))
     assert done.returncode == 0, done.stderr
     return [load_file(folder / f"{process}.safetensors") for process in range(request.param)]
 
 
-@pytest.mark.parametrize("name", job.LOSSES)
+@pytest.mark.parametrize("name", loss_program.LOSSES)
 def test_the_loss_over_processes_is_the_loss_in_one(results, name):
     """The mean of the processes' losses; of the weights' gradients also the mean, and the vectors' own rows summed."""
-    parts = [job.own_vectors(process) for process in range(len(results))]
+    parts = [loss_program.own_vectors(process) for process in range(len(results))]
     images, texts = (torch.cat(side) for side in zip(*parts, strict=True))
-    parameters = job.parameters()
+    parameters = loss_program.parameters()
     whole = {"info_nce": info_nce, "sigmoid": sigmoid_loss}[name]
     arguments = parameters[:1] if name == "info_nce" else parameters
     for tensor in (images, texts):

@@ -104,4 +104,4 @@ def test_the_command_prints_them(folder, monkeypatch, capsys):
     assert len(lines) == 2 and all("%" in line for line in lines) and {line[9:] for line in lines} == {"a cat", "a dog"}
     monkeypatch.setattr("sys.argv", ["classify", str(folder), str(folder / "vocab.json"), "a cat"])
     assert main() == 2
-    assert "unreadable picture" in capsys.readouterr().err
+    assert "unreadable image" in capsys.readouterr().err
