@@ -1,4 +1,4 @@
-"""A picture file as people mean it to be seen: for folders of pictures and for what strangers send to a service alike."""
+"""Convert an opened image file to the RGB image that a person expects to see."""
 
 from contextlib import suppress
 
@@ -7,17 +7,18 @@ from PIL import Image, ImageOps
 
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
-    """The picture as RGB, turned as the camera was held; 16 bits of gray as 8; what is transparent shows white paper.
+    """Return the image as RGB: rotated by its EXIF orientation, 16-bit gray as 8-bit, transparency on white.
 
-    Of a film it is the first picture. Raises what Pillow raises (OSError, SyntaxError, ValueError …) for a damaged one.
+    An animation gives its first frame. Image folders and the web service both decode images with this function.
+
+    Raises what Pillow raises (OSError, SyntaxError, ValueError …) for a damaged image.
     """
-    with suppress(
-        Exception
-    ):  # an illegible note on a picture, which may be legible: if it is not, what follows raises again
+    # Damaged metadata does not matter as long as the image itself can be read; if not, the next step raises again.
+    with suppress(Exception):
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
-        # Pillow's own conversion cuts 16 bits off at 255, so nearly everything would be white. Of colour it keeps the upper
-        # byte of each sample; so here.
+        # Pillow's own conversion clips 16 bits at 255, so that nearly everything would be white. For 16-bit color it
+        # keeps the upper byte of each sample; this does the same for gray.
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,6 +1,6 @@
-"""Tensors from PyTorch to the pure-Python engine and back, and how far two of them lie apart.
+"""Convert tensors between PyTorch and the pure-Python engine, and compare them.
 
-Every lesson holds its reference against its PyTorch version with these.
+Every lesson compares its pure-Python reference with its PyTorch model by these functions.
 """
 
 from collections.abc import Sequence
@@ -12,23 +12,24 @@ from shared.stdlib.tensor import Tensor as PlainTensor
 
 
 def to_stdlib(tensor: Tensor, requires_grad: bool = False) -> PlainTensor:
-    """The same numbers in a tensor of the engine."""
+    """Return the values as a tensor of the pure-Python engine."""
     return PlainTensor(tensor.flatten().tolist(), tuple(tensor.shape), requires_grad)
 
 
 def to_torch(tensor: PlainTensor) -> Tensor:
-    """The same numbers in float64."""
+    """Return the values as a PyTorch tensor in float64."""
     return torch.tensor(tensor.data, dtype=torch.float64).reshape(tensor.shape)
 
 
-def max_abs_difference(one: Tensor | Sequence[float], other: Tensor) -> float:
-    """The largest absolute difference of two numbers in the same place.
+def max_abs_difference(first: Tensor | Sequence[float], second: Tensor) -> float:
+    """Return the largest absolute difference between corresponding elements.
 
-    The engine keeps gradients as plain lists: those are compared in reading order. Raises ValueError where there are not
-    as many numbers, or two tensors have different shapes, for PyTorch would spread the smaller one over the larger.
+    The engine stores gradients as flat lists; these are compared in row-major order.
+
+    Raises ValueError when the shapes differ, which PyTorch would otherwise broadcast.
     """
-    if not isinstance(one, Tensor):
-        one, other = torch.tensor(one, dtype=torch.float64), other.flatten()
-    if one.shape != other.shape:
-        raise ValueError(f"{list(one.shape)} numbers cannot be compared with {list(other.shape)}, place by place")
-    return (one.detach().double() - other.detach()).abs().max().item()
+    if not isinstance(first, Tensor):
+        first, second = torch.tensor(first, dtype=torch.float64), second.flatten()
+    if first.shape != second.shape:
+        raise ValueError(f"shapes {list(first.shape)} and {list(second.shape)} cannot be compared; expected equal shapes")
+    return (first.detach().double() - second.detach()).abs().max().item()

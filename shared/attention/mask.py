@@ -79,9 +79,9 @@ class Mask:
             "span_q": torch.full((q_len,), -1),
             "span_k": torch.full((k_len,), -1),
         }
-        given = self.tensors
+        tensors = self.tensors
         return {
-            name: given[name].to(device) if name in given else default[None].to(device)
+            name: tensors[name].to(device) if name in tensors else default[None].to(device)
             for name, default in defaults.items()
         }
 

@@ -1,4 +1,4 @@
-"""Adapters in a whole model: put in, switched off, merged, taken out."""
+"""LoRA and DoRA adapters in a model: add, disable, merge, remove."""
 
 import contextlib
 import fnmatch
@@ -16,11 +16,11 @@ from shared.finetuning.quantized_linear import QuantizedLinear
 class AdapterConfig:
     """Which linear layers are adapted, and how.
 
-    targets   patterns of layers' names, as a shell has them: ("*.query", "*.value"), ("decoder.blocks.*",), ("*",)
-    rank      of the correction; each adapted layer learns rank · (in + out) numbers
-    alpha     the correction is multiplied by alpha / rank
-    dropout   of what goes into the correction
-    dora      learn the length of each row of the weight as well (DoRA)
+    targets  shell patterns of layer names: ("*.query", "*.value"), ("decoder.blocks.*",), ("*",)
+    rank     rank of the update; each adapted layer has rank · (in + out) trainable weights
+    alpha    the update is multiplied by alpha / rank
+    dropout  dropout of the update's input
+    dora     also train the norm of each row of the weight (DoRA)
 
     Raises ValueError when there is no target, or alpha is not positive.
     """
@@ -41,69 +41,70 @@ class AdapterConfig:
 
 
 def add_adapters(model: nn.Module, config: AdapterConfig) -> tuple[str, ...]:
-    """Adapt every linear layer that a target names, freeze all else, and return the adapted layers' names.
+    """Adapt every linear layer that matches a target, freeze everything else, and return the adapted layers' names.
 
-    What else is to learn (a projector, say) is unfrozen afterwards, by hand or by a training stage.
-    Raises ValueError when a target names no linear layer, an adapted layer shares its weight with another part of
-    the model, or the model has adapters already.
+    Other parts to train (a projector, for example) are unfrozen afterwards, directly or by a training stage.
+
+    Raises ValueError when a target matches no linear layer, an adapted layer shares its weight with another part of the
+    model, or the model has adapters already.
     """
     if find_adapters(model):
         raise ValueError("the model has adapters already; merge_and_remove_adapters or remove_adapters first")
-    names = matching_linears(model, config.targets)
+    names, linears = match_linears(model, config.targets), find_linears(model)
     model.requires_grad_(False)
+    adapter_class = DoRALinear if config.dora else LoRALinear
     for name in names:
-        kind = DoRALinear if config.dora else LoRALinear
-        base = model.get_submodule(name)
-        replace(model, name, kind(base, config.rank, config.alpha / config.rank, config.dropout))
+        adapter = adapter_class(linears[name], config.rank, config.alpha / config.rank, config.dropout)
+        replace_submodule(model, name, adapter)
     return names
 
 
-def matching_linears(model: nn.Module, targets: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the linear layers that the patterns name, in the model's order.
+def match_linears(model: nn.Module, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of the linear layers that match the patterns, in the model's order.
 
-    Raises ValueError when a pattern names none, or one of them shares its weight with another part of the model
-    (a head tied to its embedding): what is done to one must not happen to the other unseen.
+    Raises ValueError when a pattern matches none, or a layer shares its weight with another part of the model (an
+    output layer tied to the embedding), which would change with it.
     """
     linears = find_linears(model)
     for target in targets:
         if not fnmatch.filter(linears, target):
-            some = ", ".join(list(linears)[:8]) or "none"
+            examples = ", ".join(list(linears)[:8]) or "none"
             raise ValueError(
-                f"no linear layer matches {target!r}; the model has {some}{', …' if len(linears) > 8 else ''}"
+                f"no linear layer matches {target!r}; the model has {examples}{', …' if len(linears) > 8 else ''}"
             )
-    chosen = tuple(name for name in linears if any(fnmatch.fnmatch(name, target) for target in targets))
+    names = tuple(name for name in linears if any(fnmatch.fnmatch(name, target) for target in targets))
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    shared = [name for name in chosen if any(owners[id(p)] > 1 for p in linears[name].parameters())]
+    shared = [name for name in names if any(owners[id(p)] > 1 for p in linears[name].parameters())]
     if shared:
         raise ValueError(
             f"{', '.join(shared)} shares its weight with another part of the model; choose targets without it"
         )
-    return chosen
+    return names
 
 
 def find_linears(model: nn.Module) -> dict[str, nn.Linear | QuantizedLinear]:
-    """Every linear layer by name; of an adapted layer the one inside, under the name that it had before."""
+    """Return every linear layer by name; an adapted layer's base is listed under the adapted layer's name."""
     adapted = find_adapters(model)
-    inside = tuple(f"{name}." for name in adapted)
-    linears = {}
+    prefixes = tuple(f"{name}." for name in adapted)
+    linears: dict[str, nn.Linear | QuantizedLinear] = {}
     for name, module in model.named_modules():
+        # The weights of nn.Linear's subclasses may be used without `forward`, as nn.MultiheadAttention does: an adapter
+        # would have no effect there.
+        is_linear = type(module) is nn.Linear or isinstance(module, QuantizedLinear)
         if name in adapted:
-            linears[name] = module.base
-        # Subclasses of nn.Linear may be read past their `forward`, as nn.MultiheadAttention does: no adapter would act.
-        elif (
-            name and not name.startswith(inside) and (type(module) is nn.Linear or isinstance(module, QuantizedLinear))
-        ):
+            linears[name] = adapted[name].base
+        elif is_linear and name and not name.startswith(prefixes):
             linears[name] = module
     return linears
 
 
 def find_adapters(model: nn.Module) -> dict[str, LoRALinear]:
-    """Every adapted layer by name."""
+    """Return every adapted layer by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
 def adapter_parameter_names(model: nn.Module) -> tuple[str, ...]:
-    """The names of all parameters that the adapters learn: what a training stage calls `trainable`."""
+    """Return the names of all trainable parameters of the adapters, as a training stage takes them in `trainable`."""
     return tuple(
         f"{layer}.{name}"
         for layer, adapter in find_adapters(model).items()
@@ -114,13 +115,13 @@ def adapter_parameter_names(model: nn.Module) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def disable_adapters(model: nn.Module) -> Iterator[None]:
-    """Inside, the model is the one from before it was adapted: DPO's reference, at no cost in memory.
+    """Disable the adapters inside a `with` block: the model from before it was adapted, such as DPO's reference.
 
-    Raises ValueError when adapters are merged, for then there is no switching them off.
+    Raises ValueError when adapters are merged, because merged adapters can't be disabled.
     """
-    adapters = _adapters_or_complain(model)
+    adapters = _require_adapters(model)
     if any(adapter.merged for adapter in adapters.values()):
-        raise ValueError("the adapters are merged and cannot be switched off; unmerge_adapters first")
+        raise ValueError("the adapters are merged and cannot be disabled; unmerge_adapters first")
     before = {adapter: adapter.active for adapter in adapters.values()}
     try:
         for adapter in before:
@@ -132,49 +133,49 @@ def disable_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merge_adapters(model: nn.Module) -> None:
-    """Put every correction into the weight beside it, to run at the old model's speed; `unmerge_adapters` undoes it.
+    """Add every update to its base's weight, so that the model is as fast as before; `unmerge_adapters` undoes it.
 
-    Raises ValueError when they are merged already or a base is quantized; then none is merged.
+    Raises ValueError when an adapter is merged already or a base is quantized; then none is merged.
     """
-    adapters = _adapters_or_complain(model)
-    done = []
+    adapters = _require_adapters(model)
+    merged: list[LoRALinear] = []
     try:
         for adapter in adapters.values():
             adapter.merge()
-            done.append(adapter)
+            merged.append(adapter)
     except ValueError:
-        for adapter in done:
+        for adapter in merged:
             adapter.unmerge()
         raise
 
 
 def unmerge_adapters(model: nn.Module) -> None:
-    """Take every correction out again; the weights are what they were, to the bit. Raises ValueError if none is in."""
-    for adapter in _adapters_or_complain(model).values():
+    """Restore the weights from before merging, exactly. Raises ValueError when an adapter is not merged."""
+    for adapter in _require_adapters(model).values():
         adapter.unmerge()
 
 
 def merge_and_remove_adapters(model: nn.Module) -> None:
-    """Merge for good: plain linear layers, under the names that they had before, as `save_pretrained` wants them."""
-    adapters = _adapters_or_complain(model)
+    """Merge the adapters into plain linear layers under their original names, as `save_pretrained` needs them."""
+    adapters = _require_adapters(model)
     if not all(adapter.merged for adapter in adapters.values()):
         merge_adapters(model)
     remove_adapters(model)
 
 
 def remove_adapters(model: nn.Module) -> None:
-    """Take the adapters away; the layers they sat on are left as they are now."""
-    for name, adapter in _adapters_or_complain(model).items():
-        replace(model, name, adapter.base)
+    """Remove the adapters; their base layers stay as they are now."""
+    for name, adapter in _require_adapters(model).items():
+        replace_submodule(model, name, adapter.base)
 
 
-def replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` in the place of the part of `model` that has this name."""
+def replace_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Replace the submodule of `model` with this name by `module`."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
 
 
-def _adapters_or_complain(model: nn.Module) -> dict[str, LoRALinear]:
+def _require_adapters(model: nn.Module) -> dict[str, LoRALinear]:
     adapters = find_adapters(model)
     if not adapters:
         raise ValueError("the model has no adapters; add_adapters or load_adapters first")

@@ -1,4 +1,4 @@
-"""Eight bits a number, in blocks: how QLoRA's second quantization stores the scales of the first."""
+"""Blockwise eight-bit quantization, with which QLoRA's double quantization stores the scales of four-bit weights."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -9,11 +9,11 @@ GROUP = 256
 
 
 def dynamic_levels() -> Float[Tensor, "256"]:
-    """The 256 numbers between −1 and 1 that eight bits can name (dynamic tree quantization, arXiv:1511.04561).
+    """Return the 256 numbers between −1 and 1 that eight bits encode (dynamic tree quantization, arXiv:1511.04561).
 
-    Seven powers of ten, from 10⁻⁶ to 1; the larger the power, the more steps inside it: 1, 2, 4, … 64. Each step is
-    named by its middle, once with either sign. Zero and one complete the number. So small numbers keep their
-    relative precision, and large ones are named most finely.
+    There are seven powers of ten, from 10⁻⁶ to 1, and the larger the power, the more steps in it: 1, 2, 4, … 64. Each
+    step is represented by its middle, once with each sign; zero and one complete the list. Small numbers so keep their
+    relative precision, and large ones are the most precise.
     """
     levels = [torch.tensor([0.0, 1.0], device="cpu")]
     for exponent in range(7):
@@ -27,26 +27,26 @@ LEVELS = dynamic_levels()
 
 
 def quantize_blocks(
-    numbers: Float[Tensor, "count"],
+    values: Float[Tensor, "count"],
 ) -> tuple[UInt8[Tensor, "count"], Float[Tensor, "groups"]]:
-    """Which level each number is nearest to, and the largest absolute number of each group of 256.
+    """Return the nearest level of each value, and the largest absolute value of each group of 256.
 
-    The last group may be shorter; it counts as filled up with zeros.
+    The last group may be shorter; it is padded with zeros.
     """
-    groups = F.pad(numbers, (0, -len(numbers) % GROUP)).view(-1, GROUP)
+    groups = F.pad(values, (0, -len(values) % GROUP)).view(-1, GROUP)
     largest = groups.abs().amax(dim=1)
     relative = (groups * _reciprocal(largest)[:, None]).clamp(-1, 1)
-    levels = LEVELS.to(numbers.device)
-    between = (levels[:-1] + levels[1:]) / 2
-    return torch.bucketize(relative.flatten()[: len(numbers)], between).to(torch.uint8), largest
+    levels = LEVELS.to(values.device)
+    boundaries = (levels[:-1] + levels[1:]) / 2
+    return torch.bucketize(relative.flatten()[: len(values)], boundaries).to(torch.uint8), largest
 
 
 def dequantize_blocks(codes: UInt8[Tensor, "count"], largest: Float[Tensor, "groups"]) -> Float[Tensor, "count"]:
-    """The numbers again: the level times the largest of its group."""
+    """Return the values: each code's level times the largest value of its group."""
     levels = LEVELS.to(codes.device)
     return levels[codes.int()] * largest.repeat_interleave(GROUP)[: len(codes)]
 
 
 def _reciprocal(largest: Float[Tensor, "groups"]) -> Float[Tensor, "groups"]:
-    # A group of zeros has no scale; whatever it is multiplied by must only be finite.
+    # A group of zeros has no scale; its factor only has to be finite.
     return 1 / largest.clamp(min=1e-38)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from shared.finetuning.supervised import collate, sft_loss
 from shared.tokenizers import ChatTemplate, EncodedConversation, Turn
@@ -46,7 +46,7 @@ def question_and_answer(template: ChatTemplate, question: str, answer: str) -> E
 
 
 class ConversationBatches:
-    """Shuffle conversations into batches (tokens, answers, segments), each as long as its longest row.
+    """Shuffle conversations into batches (token_ids, loss_mask, segments), each as long as its longest row.
 
     `batches(number)` is a pure function of the batch's number.
     """
@@ -57,25 +57,27 @@ class ConversationBatches:
         self.rows = Batches(rows, batch_size=min(batch_size, len(conversations)), seed=seed)
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
-        tokens, answers, segments = (tensor[self.rows(number)] for tensor in self.tensors)
-        return trim_padding(tokens, answers, segments)
+        token_ids, loss_mask, segments = (tensor[self.rows(number)] for tensor in self.tensors)
+        return trim_padding(token_ids, loss_mask, segments)
 
 
 def trim_padding(
-    tokens: Int[Tensor, "*batch length"], answers: Bool[Tensor, "*batch length"], segments: Int[Tensor, "*batch length"]
+    token_ids: Int[Tensor, "*batch length"],
+    loss_mask: Bool[Tensor, "*batch length"],
+    segments: Int[Tensor, "*batch length"],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Remove the last columns where every row is padding (segment −1)."""
     longest = int((segments >= 0).sum(dim=-1).max())
-    return tokens[..., :longest], answers[..., :longest], segments[..., :longest]
+    return token_ids[..., :longest], loss_mask[..., :longest], segments[..., :longest]
 
 
-def supervised_loss(model: Decoder, batch: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, ""]:
+def supervised_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, ""]:
     """Return the mean cross-entropy of the answers' tokens, in nats.
 
     Padding is at the end of each row, where a causal model's earlier tokens do not attend: no mask is needed.
     """
-    tokens, answers, _ = batch
-    return sft_loss(model(tokens), tokens, answers)
+    token_ids, loss_mask, _ = batch
+    return sft_loss(model(token_ids), token_ids, loss_mask)
 
 
 def train_on_conversations(
@@ -100,7 +102,8 @@ def answer_questions(
     model: Decoder, template: ChatTemplate, questions: Sequence[str], *, batch_size: int = 64
 ) -> list[str]:
     """Return the most likely answer to each question, token by token, each question a conversation of its own."""
-    end, answers = template.tokenizer.special_tokens[template.end], []
+    end = template.tokenizer.special_tokens[template.end]
+    answers: list[str] = []
     for start in range(0, len(questions), batch_size):
         prompts = [
             torch.tensor(template.encode([Turn("user", question)], add_generation_prompt=True).token_ids)

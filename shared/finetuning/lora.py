@@ -1,4 +1,4 @@
-"""Low-rank adaptation: leave the big matrix as it is, and learn a small correction beside it."""
+"""Low-rank adaptation: freeze a linear layer and train a low-rank update of its weight (LoRA, DoRA)."""
 
 import math
 
@@ -10,20 +10,22 @@ from shared.finetuning.quantized_linear import QuantizedLinear
 
 
 class LoRALinear(nn.Module):
-    """base(x) + scale · up(down(x)): a frozen layer and a correction of low rank (arXiv:2106.09685, eq. 3).
+    """base(x) + scale · up(down(x)): a frozen layer and a low-rank update (arXiv:2106.09685, eq. 3).
 
     `up` starts at zero, so that the adapted layer starts as the layer that it adapts. `scale` is alpha / rank in the
-    paper: with it, a change of rank asks for no other learning rate. Dropout is for the correction only.
+    paper, which makes the best learning rate nearly independent of the rank. Dropout applies to the update's input.
 
-    Raises ValueError when the rank is not between 1 and the layer's smaller side.
+    Raises ValueError when the rank is not between 1 and the smaller of the layer's two sizes.
     """
+
+    base: nn.Linear | QuantizedLinear
 
     def __init__(self, base: nn.Linear | QuantizedLinear, rank: int, scale: float, dropout: float = 0.0):
         super().__init__()
-        smaller = min(base.in_features, base.out_features)
-        if not 1 <= rank <= smaller:
+        max_rank = min(base.in_features, base.out_features)
+        if not 1 <= rank <= max_rank:
             raise ValueError(
-                f"a rank of {rank} for a layer of {base.in_features} → {base.out_features}: expected 1…{smaller}"
+                f"a rank of {rank} for a layer of {base.in_features} → {base.out_features}: expected 1…{max_rank}"
             )
         self.base = base.requires_grad_(False)
         self.rank, self.scale = rank, scale
@@ -34,14 +36,14 @@ class LoRALinear(nn.Module):
         nn.init.kaiming_uniform_(self.lora_down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.lora_up.weight)
         self.active = True
-        self._before_merging: Tensor | None = None  # no parameter: neither saved nor counted
-        # A model that is evaluating must not begin to drop things out because it was adapted.
+        self._weight_before_merging: Tensor | None = None  # not a parameter: neither saved nor counted
+        # A model in evaluation mode must not start to apply dropout because it was adapted.
         self.train(base.training)
 
     @property
     def merged(self) -> bool:
-        """Whether the correction now stands inside the base's own weight."""
-        return self._before_merging is not None
+        """Whether the update is contained in the base's weight."""
+        return self._weight_before_merging is not None
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         if self.merged or not self.active:
@@ -50,80 +52,82 @@ class LoRALinear(nn.Module):
 
     def _adapted(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         y = self.base(x)
-        return y + self._correction(x).to(y.dtype)
+        return y + self._update(x).to(y.dtype)
 
-    def _correction(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        # The adapter may be more precise than the model that it sits in.
+    def _update(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        # The adapter may have a wider dtype than the model.
         x = self.dropout(x).to(self.lora_down.weight.dtype)
         return self.scale * self.lora_up(self.lora_down(x))
 
     def merged_weight(self) -> Float[Tensor, "out in"]:
-        """The one matrix that does what base and correction do together, as precise as the correction: W + scale · up · down."""
+        """Return W + scale · up · down, in the dtype of the update: the weight of base and update together."""
         update = self.scale * (self.lora_up.weight @ self.lora_down.weight)
         return self.base.weight.to(update.dtype) + update
 
     def merge(self) -> None:
-        """Put the correction into the base's weight: from here on the layer costs what it cost before it was adapted.
+        """Add the update to the base's weight, so that the layer costs no more than before it was adapted.
 
-        Raises ValueError when it is merged already, or the base is quantized: rounding to a few bits would not keep
-        a small correction.
+        Raises ValueError when it is merged already, or the base is quantized: a small update would be lost in rounding.
         """
         if self.merged:
-            raise ValueError("the adapter is merged already; merging again would add the correction twice")
+            raise ValueError("the adapter is merged already; merging again would add the update twice")
         if not isinstance(self.base, nn.Linear):
             raise ValueError(
-                f"the base is a {type(self.base).__name__}, and a small correction is lost in so few bits; "
-                "load the model unquantised, load the adapters, merge them there"
+                f"the base is a {type(self.base).__name__}, in whose few bits a small update is lost; "
+                "load the model without quantization, load the adapters, merge them there"
             )
         with torch.no_grad():
-            whole = nn.Parameter(self.merged_weight().to(self.base.weight.dtype), requires_grad=False)
-        self._before_merging, self.base.weight = self.base.weight.detach(), whole
+            merged = nn.Parameter(self.merged_weight().to(self.base.weight.dtype), requires_grad=False)
+        self._weight_before_merging, self.base.weight = self.base.weight.detach(), merged
 
     def unmerge(self) -> None:
-        """Take the correction out again: the old weight was kept, so not a bit of it has changed.
+        """Restore the weight from before merging, exactly: it was stored.
 
-        (Subtracting what was added would leave rounding errors behind, and more with each time.)
-        Raises ValueError when nothing is merged.
+        Subtracting the update would leave rounding errors, and more with each time.
+
+        Raises ValueError when the adapter is not merged.
         """
-        if not self.merged:
-            raise ValueError("the adapter is not merged, so there is nothing to take out")
-        # The model may have moved to another device meanwhile.
-        before, self._before_merging = self._before_merging.to(self.base.weight), None
-        self.base.weight = nn.Parameter(before, requires_grad=False)
+        if self._weight_before_merging is None or not isinstance(self.base, nn.Linear):
+            raise ValueError("the adapter is not merged; merge it first")
+        # The model may have moved to another device in the meantime.
+        weight = self._weight_before_merging.to(self.base.weight)
+        self._weight_before_merging = None
+        self.base.weight = nn.Parameter(weight, requires_grad=False)
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, scale={self.scale:g}" + (", merged" if self.merged else "")
 
 
 class DoRALinear(LoRALinear):
-    """A weight taken apart into lengths and directions; lengths learn freely, directions by low rank (arXiv:2402.09353, eq. 5).
+    """A weight decomposed into magnitudes, which are trained, and directions with a low-rank update (arXiv:2402.09353).
 
-    With V = W + scale · up · down, row r of the weight is magnitude[r] · V[r] / ‖V[r]‖: a length for each output.
-    (The paper says columns; its code, as here, has one length for each output.) The magnitudes start as the rows' lengths.
+    With V = W + scale · up · down, row r of the weight is magnitude[r] · V[r] / ‖V[r]‖ (eq. 5), so each output has one
+    magnitude. (The paper writes columns; its code has one magnitude per output, as here.) The magnitudes start as
+    the norms of W's rows.
     """
 
     def __init__(self, base: nn.Linear | QuantizedLinear, rank: int, scale: float, dropout: float = 0.0):
         super().__init__(base, rank, scale, dropout)
         with torch.no_grad():
-            lengths = torch.linalg.vector_norm(super().merged_weight(), dim=1)
-        self.magnitude = nn.Parameter(lengths)
+            norms = torch.linalg.vector_norm(super().merged_weight(), dim=1)
+        self.magnitude = nn.Parameter(norms)
 
-    def _stretch(self) -> Float[Tensor, "out"]:
-        """By how much each row of V has to be made longer.
+    def _row_scales(self) -> Float[Tensor, "out"]:
+        """Return magnitude / ‖V‖, the factor of each row of V.
 
-        The lengths of V are taken as constants: their gradient costs much memory and brings nothing (section 4.3).
+        The norms of V are treated as constants: their gradient costs much memory and does not help (section 4.3).
         """
         with torch.no_grad():
-            lengths = torch.linalg.vector_norm(super().merged_weight(), dim=1)
-        return self.magnitude / lengths
+            norms = torch.linalg.vector_norm(super().merged_weight(), dim=1)
+        return self.magnitude / norms
 
     def _adapted(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         y, bias = self.base(x), self.base.bias
-        # A bias is no part of the weight, and is not stretched.
+        # The bias is not part of the weight and is not scaled.
         product = y if bias is None else y - bias
-        stretched = (self._stretch() * (product + self._correction(x))).to(y.dtype)
-        return stretched if bias is None else stretched + bias
+        scaled = (self._row_scales() * (product + self._update(x))).to(y.dtype)
+        return scaled if bias is None else scaled + bias
 
     def merged_weight(self) -> Float[Tensor, "out in"]:
-        """The one matrix that the layer multiplies by: magnitude · V / ‖V‖."""
-        return self._stretch()[:, None] * super().merged_weight()
+        """Return the weight that the layer multiplies by: magnitude · V / ‖V‖."""
+        return self._row_scales()[:, None] * super().merged_weight()

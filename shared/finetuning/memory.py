@@ -1,4 +1,4 @@
-"""What training holds in memory besides activations: weights, gradients, and the optimizer's moments."""
+"""Memory of training besides activations: weights, gradients, and the optimizer's moments."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from shared.finetuning.quantized_linear import QuantizedLinear
 
 @dataclass(frozen=True)
 class TrainingBytes:
-    """Bytes of a model that trains. Activations come on top, and depend on the batch."""
+    """Bytes of a model in training, without the activations, which depend on the batch."""
 
     weights: int
     gradients: int
@@ -22,20 +22,20 @@ class TrainingBytes:
 
 
 def training_bytes(model: nn.Module, moments: int = 2) -> TrainingBytes:
-    """Count the bytes of `model`, as it is frozen and quantized now; what is tied counts once.
+    """Count the bytes of `model`, as it is frozen and quantized now; tied weights count once.
 
-    moments  numbers that the optimizer keeps for each that learns, as precise as the weight itself:
-             2 with Adam, 1 with momentum or Muon, 0 without
+    moments  numbers that the optimizer stores per trainable weight, in the weight's dtype: 2 for Adam, 1 for momentum
+             or Muon, 0 for plain SGD
     """
-    held = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
-    learning = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    return TrainingBytes(weights=held, gradients=learning, moments=moments * learning)
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in [*model.parameters(), *model.buffers()])
+    trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return TrainingBytes(weights=weights, gradients=trainable, moments=moments * trainable)
 
 
 def trainable_fraction(model: nn.Module) -> float:
-    """Of all numbers in the model's weights the share that learns, from 0 to 1; a quantized weight counts as one number."""
-    everything = sum(p.numel() for p in model.parameters())
+    """Return the fraction of the model's weights that are trainable; each quantized weight counts as one number."""
+    total = sum(p.numel() for p in model.parameters())
     for layer in find_linears(model).values():
         if isinstance(layer, QuantizedLinear):
-            everything += layer.out_features * (layer.in_features + (layer.bias is not None))
-    return sum(p.numel() for p in model.parameters() if p.requires_grad) / everything
+            total += layer.out_features * (layer.in_features + (layer.bias is not None))
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) / total

@@ -1,6 +1,6 @@
-"""Four-bit weights: sixteen levels where a normal distribution has its mass, and scales that are quantized themselves.
+"""Four-bit weights: QLoRA's NormalFloat, quantiles of the normal distribution, with quantized scales.
 
-QLoRA's NormalFloat (arXiv:2305.14314, section 3), bit for bit as `bitsandbytes` stores it.
+Codes and scales are those that `bitsandbytes` stores, bit for bit (arXiv:2305.14314, section 3).
 """
 
 from statistics import NormalDist
@@ -14,8 +14,8 @@ from shared.finetuning.blockwise_8bit import dequantize_blocks, quantize_blocks
 from shared.finetuning.quantized_linear import QuantizedLinear
 
 BLOCK = 64
-# The published sixteen. `normal_float_levels` derives them, but for the last bits: every file and every kernel that
-# speaks NF4 has these.
+# The published levels. `normal_float_levels` derives them except for the last bits; every file and every kernel in NF4
+# uses these.
 LEVELS = (
     -1.0,
     -0.6961928009986877,
@@ -37,12 +37,12 @@ LEVELS = (
 
 
 def normal_float_levels() -> list[float]:
-    """Sixteen levels that normally distributed weights use about equally often (section 3, eq. 4).
+    """Return sixteen levels that normally distributed weights use about equally often (section 3, eq. 4).
 
-    Equal shares of a normal distribution are equal steps in probability. Eight steps above the middle and seven below
-    leave room for an exact zero. The outermost level can't sit at probability 1, which is infinitely far away: it sits
-    half way between where the outermost of 15 and of 16 equal cells would have their middles. At the end all is
-    divided by the largest, for a block's largest weight is to be 1.
+    The levels are quantiles of the normal distribution at equal steps in probability. Eight steps above the middle and
+    seven below it allow an exact zero. The outermost level can't be at probability 1, which is infinitely far away: it
+    is halfway between the middles of the outermost of 15 and of 16 equal cells. All levels are divided by the largest,
+    since the largest weight of a block is scaled to 1.
     """
     outermost = 1 - (1 / 30 + 1 / 32) / 2
     quantile = NormalDist().inv_cdf
@@ -54,15 +54,15 @@ def normal_float_levels() -> list[float]:
 def quantize_nf4(
     weight: Float[Tensor, "*shape"],
 ) -> tuple[UInt8[Tensor, "bytes"], Float[Tensor, "blocks"]]:
-    """Two weights in each byte, and the largest absolute weight of every 64 in a row, in float32.
+    """Return codes, two per byte, and the largest absolute weight of each block of 64 weights, in float32.
 
-    A weight becomes the number of the level nearest to weight / largest; the first of two stands in the upper half
-    of their byte. The last block may be shorter; it counts as filled up with zeros.
+    A weight's code is the index of the level nearest to weight / largest. The first of two codes is in the upper half
+    of their byte. The last block may be shorter; it is padded with zeros.
     """
     flat = weight.detach().flatten().float()
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     largest = blocks.abs().amax(dim=1)
-    # A block of zeros has no scale; whatever it is multiplied by must only be finite.
+    # A block of zeros has no scale; its factor only has to be finite.
     relative = (blocks * (1 / largest.clamp(min=1e-38))[:, None]).clamp(-1, 1)
     levels = torch.tensor(LEVELS, device=weight.device)
     codes = torch.bucketize(relative.flatten(), (levels[:-1] + levels[1:]) / 2).to(torch.uint8)
@@ -73,7 +73,7 @@ def quantize_nf4(
 def dequantize_nf4(
     packed: UInt8[Tensor, "bytes"], largest: Float[Tensor, "blocks"], shape: tuple[int, ...]
 ) -> Float[Tensor, "*shape"]:
-    """The weights again, each the level of its code times the largest of its block."""
+    """Return the weights: each code's level times the largest weight of its block."""
     levels = torch.tensor(LEVELS, device=packed.device)
     codes = torch.stack((packed >> 4, packed & 15), dim=1).flatten()
     count = torch.Size(shape).numel()
@@ -82,12 +82,17 @@ def dequantize_nf4(
 
 
 class NF4Linear(QuantizedLinear):
-    """A linear layer with a weight of four bits, and of its scales eight (double quantization, section 3).
+    """A linear layer with a four-bit weight and eight-bit scales (double quantization, section 3).
 
-    A float32 for every 64 weights is half a bit a weight. Stored in eight bits each, with a float32 for every 256 of
-    them, it is 8/64 + 32/(64 · 256) = 0.127 bits. Scales are all positive, and the eight bits have a sign to spend:
-    so their mean is taken off first.
+    A float32 scale per 64 weights costs 0.5 bits per weight. Stored in eight bits, with a float32 per 256 scales, the
+    cost is 8/64 + 32/(64 · 256) = 0.127 bits. Scales are positive and the eight-bit levels have a sign, so the scales'
+    mean is subtracted first.
     """
+
+    packed: Tensor
+    scale_codes: Tensor
+    scale_groups: Tensor
+    scale_mean: Tensor
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear)

@@ -8,13 +8,13 @@ from torch.nn import functional as F
 
 def response_log_probability(
     logits: Float[Tensor, "batch tokens vocab"],
-    tokens: Int[Tensor, "batch tokens"],
-    answers: Bool[Tensor, "batch tokens"],
+    token_ids: Int[Tensor, "batch tokens"],
+    loss_mask: Bool[Tensor, "batch tokens"],
 ) -> Float[Tensor, "batch"]:
-    """log p(answer | prompt): the sum over the answer's tokens, each given all before it."""
+    """Return log p(response | prompt): the sum over the response's tokens, which the mask selects."""
     log_probabilities = F.log_softmax(logits[:, :-1].float(), dim=-1)
-    spoken = log_probabilities.gather(-1, tokens[:, 1:, None]).squeeze(-1)
-    return torch.where(answers[:, 1:], spoken, 0.0).sum(dim=1)
+    of_tokens = log_probabilities.gather(-1, token_ids[:, 1:, None]).squeeze(-1)
+    return torch.where(loss_mask[:, 1:], of_tokens, 0.0).sum(dim=1)
 
 
 def dpo_loss(
@@ -24,23 +24,25 @@ def dpo_loss(
     reference_rejected: Float[Tensor, "pairs"],
     beta: float = 0.1,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """−log σ(β · ((preferred − reference's) − (rejected − reference's))), a mean over pairs (eq. 7).
+    """Return −log σ(β · ((preferred − reference's) − (rejected − reference's))), averaged over pairs (eq. 7).
 
-    All four are log-probabilities of whole answers to the same prompts, the first two from the model that learns. What
-    the reference says is a constant. A larger beta holds the model closer to it.
+    All four are log-probabilities of whole responses to the same prompts, the first two from the trained model; those
+    of the reference are constants. A larger beta holds the model closer to the reference.
 
-    Also returns, to be logged, the implicit rewards β · (log p − log p_reference) of both answers, their margin, and
-    the share of pairs in which the preferred one has the higher reward. Raises ValueError when beta is not positive.
+    The second result contains metrics: the implicit rewards β · (log p − log p_reference) of both responses, their
+    margin, and the fraction of pairs in which the preferred response has the higher reward.
+
+    Raises ValueError when beta is not positive.
     """
     if beta <= 0:
         raise ValueError(f"beta is {beta}; expected a positive number such as 0.1")
-    reward = beta * (preferred - reference_preferred.detach())
-    reward_of_rejected = beta * (rejected - reference_rejected.detach())
-    margin = reward - reward_of_rejected
-    measured = {
-        "reward_preferred": reward.mean(),
-        "reward_rejected": reward_of_rejected.mean(),
+    reward_preferred = beta * (preferred - reference_preferred.detach())
+    reward_rejected = beta * (rejected - reference_rejected.detach())
+    margin = reward_preferred - reward_rejected
+    metrics = {
+        "reward_preferred": reward_preferred.mean(),
+        "reward_rejected": reward_rejected.mean(),
         "reward_margin": margin.mean(),
         "preferred_wins": (margin > 0).float().mean(),
     }
-    return -F.logsigmoid(margin).mean(), {name: value.detach() for name, value in measured.items()}
+    return -F.logsigmoid(margin).mean(), {name: value.detach() for name, value in metrics.items()}

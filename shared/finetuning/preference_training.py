@@ -49,8 +49,8 @@ class PreferenceRecipe:
 class PreferencePairs(NamedTuple):
     """Hold one row per question; along the second axis the preferred conversation, then the rejected one."""
 
-    tokens: Int[Tensor, "pairs 2 length"]
-    answers: Bool[Tensor, "pairs 2 length"]
+    token_ids: Int[Tensor, "pairs 2 length"]
+    loss_mask: Bool[Tensor, "pairs 2 length"]
     segments: Int[Tensor, "pairs 2 length"]
 
 
@@ -61,14 +61,14 @@ def preference_pairs(template: ChatTemplate, examples: Sequence[tuple[str, str, 
         for question, preferred, rejected in examples
         for answer in (preferred, rejected)
     ]
-    tokens, answers, segments = (tensor.unflatten(0, (-1, 2)) for tensor in collate(conversations))
-    return PreferencePairs(tokens, answers, segments)
+    token_ids, loss_mask, segments = (tensor.unflatten(0, (-1, 2)) for tensor in collate(conversations))
+    return PreferencePairs(token_ids, loss_mask, segments)
 
 
 def log_probabilities(model: Decoder, pairs: PreferencePairs) -> Float[Tensor, "pairs 2"]:
     """Return log p of each whole answer: the preferred ones in column 0, the rejected ones in column 1."""
-    tokens, answers = pairs.tokens.flatten(0, 1), pairs.answers.flatten(0, 1)
-    return response_log_probability(model(tokens), tokens, answers).unflatten(0, (-1, 2))
+    token_ids, loss_mask = pairs.token_ids.flatten(0, 1), pairs.loss_mask.flatten(0, 1)
+    return response_log_probability(model(token_ids), token_ids, loss_mask).unflatten(0, (-1, 2))
 
 
 @torch.no_grad()
@@ -81,8 +81,8 @@ def reference_log_probabilities(
     """
     was_training = model.training
     model.eval()
-    device = model.norm.weight.device
-    batches = torch.arange(len(pairs.tokens)).split(batch_size)
+    device = model.embedding.weight.device
+    batches = torch.arange(len(pairs.token_ids)).split(batch_size)
     parts = [PreferencePairs(*trim_padding(*(tensor[rows].to(device) for tensor in pairs))) for rows in batches]
     result = torch.cat([log_probabilities(model, part).cpu() for part in parts])
     model.train(was_training)
@@ -123,7 +123,7 @@ def preference_loss(
     pairs, reference = batch
     learned = log_probabilities(model, pairs)
     loss, metrics = dpo_loss(learned[:, 0], learned[:, 1], reference[:, 0], reference[:, 1], beta)
-    cross_entropy = -learned[:, 0].sum() / pairs.answers[:, 0, 1:].sum()
+    cross_entropy = -learned[:, 0].sum() / pairs.loss_mask[:, 0, 1:].sum()
     return loss + anchor * cross_entropy, metrics | {"preference_loss": loss.detach()}
 
 

@@ -1,5 +1,6 @@
-"""A linear layer whose weight is stored in few bits and never learns, though gradients pass through it."""
+"""The base of linear layers whose weight is stored in few bits and not trained, while gradients pass through it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxtyping import Float
@@ -9,11 +10,13 @@ from torch.nn import functional as F
 
 
 class QuantizedLinear(nn.Module):
-    """What layers with stored weights have in common; `dequantize` says how a layer reads its own.
+    """A frozen linear layer that restores its weight for each multiplication; subclasses define `dequantize`.
 
-    The weight in full exists for the length of one multiplication, on the way there and once more on the way back
-    (QLoRA, arXiv:2305.14314, section 3): autograd keeps the layer, and not the matrix.
+    The restored weight exists for one multiplication in the forward pass and for one in the backward pass (QLoRA,
+    arXiv:2305.14314, section 3): autograd stores the layer, not the weight.
     """
+
+    bias: Tensor | None
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
@@ -23,7 +26,7 @@ class QuantizedLinear(nn.Module):
         self.train(linear.training)
 
     def dequantize(self) -> Float[Tensor, "out in"]:
-        """The weight as numbers to calculate with."""
+        """Return the weight in floating point."""
         raise NotImplementedError
 
     @property
@@ -31,13 +34,13 @@ class QuantizedLinear(nn.Module):
         return self.dequantize()
 
     def forward(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
-        product = _ThroughStoredWeight.apply(x, self)
+        product = _FrozenProduct.apply(x, self)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
-    def _apply(self, change, recurse: bool = True):
-        """Move to another device, but never to another precision: scales rounded to 16 bits would spoil every weight."""
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "QuantizedLinear":
+        """Move to another device, but keep the dtype: scales rounded to 16 bits would change every weight."""
         before = {name: buffer for name, buffer in self.named_buffers() if name != "bias"}
-        super()._apply(change, recurse)
+        super()._apply(fn, recurse)
         for name, buffer in before.items():
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
@@ -46,8 +49,8 @@ class QuantizedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-class _ThroughStoredWeight(Function):
-    """x Wᵀ, where the gradient goes on to x and W has none."""
+class _FrozenProduct(Function):
+    """x Wᵀ with a gradient for x and none for W."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: QuantizedLinear) -> Tensor:
@@ -55,5 +58,6 @@ class _ThroughStoredWeight(Function):
         return F.linear(x, layer.dequantize().to(x.dtype))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
         return gradient @ ctx.layer.dequantize().to(gradient.dtype), None

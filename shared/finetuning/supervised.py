@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: conversations side by side in a batch, and a loss on the answers only."""
+"""Supervised fine-tuning: batches of conversations, and the cross-entropy of the answers' tokens."""
 
 from collections.abc import Sequence
 
@@ -14,43 +14,47 @@ from shared.tokenizers.chat_template import EncodedConversation
 def collate(
     conversations: Sequence[EncodedConversation], *, length: int | None = None, padding: int = 0
 ) -> tuple[Int[Tensor, "batch tokens"], Bool[Tensor, "batch tokens"], Int[Tensor, "batch tokens"]]:
-    """Tokens, whether each is the assistant's own, and segments (0, and −1 for padding), as long as the longest needs.
+    """Return token ids, loss mask (the assistant's tokens) and segments (0, and −1 for padding) of conversations.
 
-    length   cut conversations after so many tokens
-    padding  the token to fill up with; which one makes no difference, for nothing looks at it
+    length   cut conversations after this many tokens
+    padding  token id of the padding, to which no other token attends
 
-    Raises ValueError when a conversation (or what is left of it) has no answer to learn from.
+    Raises ValueError when a conversation, possibly cut, has no answer token.
     """
-    rows = [(each.token_ids[:length], each.loss_mask[:length]) for each in conversations]
-    for index, (_, answers) in enumerate(rows):
-        # The first token is predicted from nothing, so it can't be what there is to learn.
-        if not any(answers[1:]):
+    rows = [(conversation.token_ids[:length], conversation.loss_mask[:length]) for conversation in conversations]
+    for index, (_, answer_tokens) in enumerate(rows):
+        # The first token is not predicted, so it can't be the only answer token.
+        if not any(answer_tokens[1:]):
             cut = "" if length is None else f" in its first {length} tokens"
-            raise ValueError(f"conversation {index} has no answer{cut}; leave it out or allow it to be longer")
-    longest = max(len(numbers) for numbers, _ in rows)
-    tokens = torch.full((len(rows), longest), padding)
-    answers = torch.zeros(len(rows), longest, dtype=torch.bool)
+            raise ValueError(f"conversation {index} has no answer{cut}; leave it out or allow a larger length")
+    longest = max(len(row_ids) for row_ids, _ in rows)
+    token_ids = torch.full((len(rows), longest), padding)
+    loss_mask = torch.zeros(len(rows), longest, dtype=torch.bool)
     segments = torch.full((len(rows), longest), -1)
-    for row, (numbers, mine) in enumerate(rows):
-        tokens[row, : len(numbers)] = torch.tensor(numbers)
-        answers[row, : len(numbers)] = torch.tensor(mine)
-        segments[row, : len(numbers)] = 0
-    return tokens, answers, segments
+    for row, (row_ids, answer_tokens) in enumerate(rows):
+        token_ids[row, : len(row_ids)] = torch.tensor(row_ids)
+        loss_mask[row, : len(row_ids)] = torch.tensor(answer_tokens)
+        segments[row, : len(row_ids)] = 0
+    return token_ids, loss_mask, segments
 
 
 def sft_loss(
     logits: Float[Tensor, "batch tokens vocab"],
-    tokens: Int[Tensor, "batch tokens"],
-    answers: Bool[Tensor, "batch tokens"],
+    token_ids: Int[Tensor, "batch tokens"],
+    loss_mask: Bool[Tensor, "batch tokens"],
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of the answers' tokens, each predicted from what stands before it; a mean over tokens, in nats.
+    """Return the mean cross-entropy of the tokens in the mask, each predicted from the tokens before it, in nats.
 
-    A long answer so counts more than a short one. With several processes the mean is over the tokens of all.
-    Raises ValueError when no token is an answer's.
+    The mean is over tokens, so a long answer counts more than a short one; with several processes it is over the tokens
+    of all.
+
+    Raises ValueError when no token is in the mask.
     """
-    learned = answers[:, 1:]
-    count = all_reduce_mean(learned.sum().to(torch.float32))
+    predicted = loss_mask[:, 1:]
+    count = all_reduce_mean(predicted.sum().to(torch.float32))
     if count == 0:
-        raise ValueError("no token of the batch is an answer's; the mean over none of them is no number")
-    total = F.cross_entropy(logits[:, :-1][learned].float(), tokens[:, 1:][learned], reduction="sum")
+        raise ValueError(
+            "the loss mask selects no token of the batch, so the mean is undefined; check the conversations"
+        )
+    total = F.cross_entropy(logits[:, :-1][predicted].float(), token_ids[:, 1:][predicted], reduction="sum")
     return total / count

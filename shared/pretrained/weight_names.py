@@ -276,11 +276,11 @@ class WeightNames:
     def _match(rule: Rule, name: str, weights: Mapping[str, Tensor]) -> Match | None:
         patterns = rule.patterns[1]
         for pattern in patterns:
-            found = _pattern(pattern).fullmatch(name)
-            if found:
-                names = [other.format_map(found.groupdict()) for other in patterns]
+            match = _pattern(pattern).fullmatch(name)
+            if match:
+                names = [other.format_map(match.groupdict()) for other in patterns]
                 if all(other in weights for other in names):
-                    published = rule.published_names(found.groupdict(), [weights[other] for other in names])
+                    published = rule.published_names(match.groupdict(), [weights[other] for other in names])
                     return Match(rule, published, names)
         return None
 

@@ -1,4 +1,4 @@
-"""A small decoder of the course and the same one in `transformers`' names, for the tests of adapters."""
+"""A small decoder and its names in `transformers`, for the tests of adapters."""
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ BLOCK = [
     Rename("mlp.up_proj.weight", "mlp.up.weight"),
     Rename("mlp.down_proj.weight", "mlp.down.weight"),
 ]
-TABLE = WeightNames(
+NAMES = WeightNames(
     [
         Rename("model.embed_tokens.weight", "embedding.weight"),
         *with_prefix("model.layers.{n}.", "blocks.{n}.", BLOCK),
@@ -30,12 +30,12 @@ TABLE = WeightNames(
 
 
 def decoder(seed: int = 0) -> Decoder:
-    """A decoder with every weight drawn, norms' gains included, and large enough to matter."""
+    """Return a decoder with all weights drawn at random, including the norms' gains."""
     torch.manual_seed(seed)
-    return redrawn(Decoder(CONFIG))
+    return randomize(Decoder(CONFIG))
 
 
-def redrawn(model: nn.Module) -> nn.Module:
+def randomize(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.2 + (1.0 if parameter.ndim == 1 else 0.0))
@@ -43,7 +43,7 @@ def redrawn(model: nn.Module) -> nn.Module:
 
 
 def draw_adapters(model: nn.Module, seed: int = 1) -> None:
-    """Give every adapter something to say: they all start at zero."""
+    """Draw the weights of every adapter, whose updates start at zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for adapter in find_adapters(model).values():

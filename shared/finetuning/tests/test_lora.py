@@ -1,4 +1,4 @@
-"""LoRA and DoRA: what the formulas say, what learns, and what merging leaves behind."""
+"""LoRA and DoRA: their formulas, what is trained, and merging."""
 
 import pytest
 import torch
@@ -24,68 +24,68 @@ from shared.finetuning.tests.adapted_models import CONFIG, decoder, draw_adapter
 from shared.training import TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
-KINDS = [LoRALinear, DoRALinear]
+CLASSES = [LoRALinear, DoRALinear]
 BOTH = [AdapterConfig(("*.query", "*.down"), rank=3, alpha=5.0, dora=dora) for dora in (False, True)]
 
 
-def drawn(kind, base=None, dropout=0.0):
+def make_layer(layer_class, base=None, dropout=0.0):
     base = nn.Linear(7, 5) if base is None else base
-    layer = kind(base, rank=2, scale=1.5, dropout=dropout)
+    layer = layer_class(base, rank=2, scale=1.5, dropout=dropout)
     for name, parameter in layer.named_parameters():
         if not name.startswith("base."):
             nn.init.normal_(parameter) if parameter.ndim == 2 else nn.init.uniform_(parameter, 0.5, 2.0)
     return layer
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layer_class", CLASSES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("store", [lambda linear: linear, NF4Linear, Int8Linear])
-def test_an_adapted_layer_starts_as_the_layer_itself(kind, bias, store):
+def test_an_adapted_layer_starts_as_the_layer_itself(layer_class, bias, store):
     base = store(nn.Linear(64, 48, bias=bias))
-    layer, x = kind(base, rank=4, scale=2.0), torch.randn(3, 64)
+    layer, x = layer_class(base, rank=4, scale=2.0), torch.randn(3, 64)
     torch.testing.assert_close(layer(x), base(x), rtol=1e-6, atol=1e-6)
 
 
-def test_lora_is_the_formula():
-    layer, x = drawn(LoRALinear), torch.randn(4, 7)
+def test_lora_equals_its_formula():
+    layer, x = make_layer(LoRALinear), torch.randn(4, 7)
     weight = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
     torch.testing.assert_close(layer(x), F.linear(x, weight, layer.base.bias))
     torch.testing.assert_close(layer.merged_weight(), weight)
 
 
-def test_dora_gives_each_output_a_length_and_leaves_the_bias_alone():
-    layer, x = drawn(DoRALinear), torch.randn(4, 7)
+def test_dora_has_one_magnitude_per_output_and_leaves_the_bias_unchanged():
+    layer, x = make_layer(DoRALinear), torch.randn(4, 7)
     direction = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
     rows = [layer.magnitude[r] * direction[r] / direction[r].pow(2).sum().sqrt() for r in range(5)]
     torch.testing.assert_close(layer(x), F.linear(x, torch.stack(rows), layer.base.bias))
     torch.testing.assert_close(layer.merged_weight(), torch.stack(rows))
-    fresh = DoRALinear(nn.Linear(7, 5), rank=2, scale=1.0)
-    torch.testing.assert_close(fresh.magnitude, fresh.base.weight.pow(2).sum(dim=1).sqrt())
+    untrained = DoRALinear(nn.Linear(7, 5), rank=2, scale=1.0)
+    torch.testing.assert_close(untrained.magnitude, untrained.base.weight.pow(2).sum(dim=1).sqrt())
 
 
-def test_doras_gradient_takes_the_lengths_as_constants():
-    layer, x = drawn(DoRALinear), torch.randn(4, 7)
+def test_doras_gradient_treats_the_norms_as_constants():
+    layer, x = make_layer(DoRALinear), torch.randn(4, 7)
     layer(x).square().sum().backward()
-    found = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad.clone() for name, p in layer.named_parameters() if p.grad is not None}
     layer.zero_grad()
     direction = layer.base.weight + 1.5 * layer.lora_up.weight @ layer.lora_down.weight
-    stretch = layer.magnitude / direction.detach().norm(dim=1)
-    F.linear(x, stretch[:, None] * direction, layer.base.bias).square().sum().backward()
-    assert set(found) == {"magnitude", "lora_down.weight", "lora_up.weight"}
-    for name, gradient in found.items():
+    row_scales = layer.magnitude / direction.detach().norm(dim=1)
+    F.linear(x, row_scales[:, None] * direction, layer.base.bias).square().sum().backward()
+    assert set(gradients) == {"magnitude", "lora_down.weight", "lora_up.weight"}
+    for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, layer.get_parameter(name).grad, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_dropout_is_for_the_correction_only(kind):
-    layer, x = drawn(kind, dropout=0.5), torch.randn(4, 7)
-    whole = layer.eval()(x)
-    assert not torch.allclose(layer.train()(x), whole)
+@pytest.mark.parametrize("layer_class", CLASSES)
+def test_dropout_applies_to_the_update_only(layer_class):
+    layer, x = make_layer(layer_class, dropout=0.5), torch.randn(4, 7)
+    without_dropout = layer.eval()(x)
+    assert not torch.allclose(layer.train()(x), without_dropout)
     nn.init.zeros_(layer.lora_up.weight)
     assert torch.equal(layer.train()(x), layer.eval()(x))
 
 
-def test_a_model_that_evaluates_goes_on_evaluating():
+def test_a_model_in_evaluation_mode_stays_in_it():
     model = decoder().eval()
     add_adapters(model, AdapterConfig(("*.query",), dropout=0.9))
     draw_adapters(model)
@@ -101,14 +101,14 @@ def test_alpha_is_divided_by_the_rank():
 
 
 @pytest.mark.parametrize("config", BOTH, ids=["lora", "dora"])
-def test_only_adapters_learn_and_the_base_stays_to_the_bit(config):
+def test_only_adapters_are_trained_and_the_base_keeps_its_bits(config):
     model = decoder()
     before = {name: p.clone() for name, p in model.named_parameters()}
     assert add_adapters(model, config) == tuple(
         f"blocks.{n}.{layer}" for n in range(2) for layer in ("attention.query", "mlp.down")
     )
-    learning = {name for name, p in model.named_parameters() if p.requires_grad}
-    assert learning == set(adapter_parameter_names(model)) and len(learning) == 4 * (3 if config.dora else 2)
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable == set(adapter_parameter_names(model)) and len(trainable) == 4 * (3 if config.dora else 2)
 
     def loss(model, rows):
         return F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
@@ -123,7 +123,7 @@ def test_only_adapters_learn_and_the_base_stays_to_the_bit(config):
 
 
 @pytest.mark.parametrize("config", BOTH, ids=["lora", "dora"])
-def test_merging_says_the_same_and_unmerging_leaves_no_trace(config):
+def test_merging_keeps_the_logits_and_unmerging_restores_every_bit(config):
     model = decoder()
     plain, old = model(tokens()), {name: p.clone() for name, p in model.named_parameters()}
     add_adapters(model, config)
@@ -149,9 +149,9 @@ def test_a_merged_model_has_the_same_tensors_and_can_move():
     model = decoder()
     add_adapters(model, BOTH[1])
     draw_adapters(model)
-    names, learning = list(model.state_dict()), adapter_parameter_names(model)
+    names, trainable = list(model.state_dict()), adapter_parameter_names(model)
     merge_adapters(model)
-    assert list(model.state_dict()) == names and adapter_parameter_names(model) == learning
+    assert list(model.state_dict()) == names and adapter_parameter_names(model) == trainable
     merged = model(tokens())
     model.double()
     unmerge_adapters(model)
@@ -159,7 +159,7 @@ def test_a_merged_model_has_the_same_tensors_and_can_move():
     torch.testing.assert_close(model(tokens()).float(), merged, rtol=1e-3, atol=1e-3)
 
 
-def test_folding_leaves_the_old_names_and_the_new_outputs():
+def test_merge_and_remove_keeps_the_original_names_and_the_adapted_logits():
     model = decoder()
     names = list(model.state_dict())
     add_adapters(model, BOTH[1])
@@ -170,7 +170,7 @@ def test_folding_leaves_the_old_names_and_the_new_outputs():
     torch.testing.assert_close(model(tokens()), adapted, rtol=1e-4, atol=1e-4)
 
 
-def test_merging_twice_or_out_of_order_is_refused():
+def test_merging_twice_or_out_of_order_raises():
     model = decoder()
     add_adapters(model, BOTH[0])
     draw_adapters(model)
@@ -185,7 +185,7 @@ def test_merging_twice_or_out_of_order_is_refused():
         pass
 
 
-def test_a_quantized_base_is_not_merged_into_and_then_nothing_is():
+def test_a_quantized_base_cannot_be_merged_and_then_nothing_is():
     model = decoder()
     model.blocks[1].mlp.down = Int8Linear(model.blocks[1].mlp.down)
     add_adapters(model, BOTH[0])
@@ -194,10 +194,10 @@ def test_a_quantized_base_is_not_merged_into_and_then_nothing_is():
     assert not any(adapter.merged for adapter in find_adapters(model).values())
 
 
-def test_an_adapter_keeps_its_precision_in_a_half_precise_model():
+def test_an_adapter_keeps_its_dtype_in_a_bfloat16_model():
     base = nn.Linear(16, 16).bfloat16()
-    for kind in KINDS:
-        layer = kind(base, rank=2, scale=1.0)
+    for layer_class in CLASSES:
+        layer = layer_class(base, rank=2, scale=1.0)
         nn.init.normal_(layer.lora_up.weight)
         y = layer(torch.randn(3, 16).bfloat16())
         assert y.dtype == torch.bfloat16 and layer.lora_down.weight.dtype == torch.float32
@@ -205,7 +205,7 @@ def test_an_adapter_keeps_its_precision_in_a_half_precise_model():
         assert layer.base.weight.dtype == torch.bfloat16
 
 
-def test_targets_that_fit_nothing_or_too_much_are_named():
+def test_targets_that_match_nothing_or_tied_weights_raise():
     with pytest.raises(
         ValueError, match=r"no linear layer matches '\*\.q_proj'; the model has blocks\.0\.attention\.query"
     ):

@@ -1,4 +1,4 @@
-"""Adapters on disk: what PEFT has written means the same here, and what is written here means the same there."""
+"""Adapters on disk: PEFT's files give the same logits here, and files written here equal PEFT's."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from shared.finetuning import (
     quantize_linears,
     save_adapters,
 )
-from shared.finetuning.tests.adapted_models import CONFIG, TABLE, decoder, draw_adapters, tokens
+from shared.finetuning.tests.adapted_models import CONFIG, NAMES, decoder, draw_adapters, tokens
 from shared.pretrained import Split, WeightNames
 from shared.transformer import Decoder
 
@@ -27,34 +27,35 @@ STORED = ["lora", "dora", "patterns"]
 
 
 def llama() -> Decoder:
-    """Our decoder with the weights of the one that PEFT's adapters were made for."""
+    """Return our decoder with the weights of the model that PEFT's adapters belong to."""
     model = Decoder(CONFIG).eval()
     weights = load_file(EXPECTED / "llama.safetensors")
     with torch.no_grad():
-        for match in TABLE.matches(dict(model.named_parameters())):
+        for match in NAMES.matches(dict(model.named_parameters())):
             model.get_parameter(match.model[0]).copy_(weights[match.published[0]])
     return model
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_what_peft_has_written_says_the_same_here(name):
+def test_pefts_adapters_give_the_same_logits(name):
     model = llama()
     plain = model(tokens())
-    load_adapters(EXPECTED / name, model, TABLE)
+    load_adapters(EXPECTED / name, model, NAMES)
     logits = load_file(EXPECTED / name / "logits.safetensors")["logits"]
     assert (logits - plain).abs().max() > 0.1
     torch.testing.assert_close(model(tokens()), logits, rtol=1e-4, atol=1e-4)
-    kinds = {type(adapter) for adapter in find_adapters(model).values()}
-    assert (kinds == {DoRALinear}) == (name == "dora")
+    classes = {type(adapter) for adapter in find_adapters(model).values()}
+    assert (classes == {DoRALinear}) == (name == "dora")
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_what_is_written_here_is_what_peft_has_written(name, tmp_path):
+def test_written_files_equal_pefts(name, tmp_path):
     model = llama()
-    load_adapters(EXPECTED / name, model, TABLE)
-    save_adapters(tmp_path, model, TABLE, base_model="a-llama")
-    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, EXPECTED / name))
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    load_adapters(EXPECTED / name, model, NAMES)
+    save_adapters(tmp_path, model, NAMES, base_model="a-llama")
+    written, expected = (load_file(folder / "adapter_model.safetensors") for folder in (tmp_path, EXPECTED / name))
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in written.items())
     config, published = (
         json.loads((folder / "adapter_config.json").read_text()) for folder in (tmp_path, EXPECTED / name)
     )
@@ -68,17 +69,17 @@ def test_what_is_written_here_is_what_peft_has_written(name, tmp_path):
 
 
 @pytest.mark.parametrize("dora", [False, True])
-@pytest.mark.parametrize("table", [None, TABLE], ids=["our names", "published names"])
-def test_saved_and_loaded_the_logits_are_the_same(dora, table, tmp_path):
+@pytest.mark.parametrize("names", [None, NAMES], ids=["internal names", "published names"])
+def test_saved_and_loaded_adapters_give_the_same_logits(dora, names, tmp_path):
     model = decoder()
-    names = add_adapters(model, AdapterConfig(("*.query", "*.gate", "output"), rank=5, alpha=7.5, dora=dora))
+    layers = add_adapters(model, AdapterConfig(("*.query", "*.gate", "output"), rank=5, alpha=7.5, dora=dora))
     draw_adapters(model)
-    save_adapters(tmp_path, model, table)
+    save_adapters(tmp_path, model, names)
     other = decoder()
-    assert sorted(load_adapters(tmp_path, other, table)) == sorted(names)
+    assert sorted(load_adapters(tmp_path, other, names)) == sorted(layers)
     assert torch.equal(other(tokens()), model(tokens()))
-    learning = {name for name, p in other.named_parameters() if p.requires_grad}
-    assert learning == {name for name, p in model.named_parameters() if p.requires_grad}
+    trainable = {name for name, p in other.named_parameters() if p.requires_grad}
+    assert trainable == {name for name, p in model.named_parameters() if p.requires_grad}
 
 
 def test_adapters_move_between_a_quantized_model_and_a_whole_one(tmp_path):
@@ -86,17 +87,17 @@ def test_adapters_move_between_a_quantized_model_and_a_whole_one(tmp_path):
     quantize_linears(model, NF4Linear, ("blocks.*",))
     add_adapters(model, AdapterConfig(("*.query", "*.up")))
     draw_adapters(model)
-    save_adapters(tmp_path, model, TABLE)
+    save_adapters(tmp_path, model, NAMES)
     other = decoder()
-    load_adapters(tmp_path, other, TABLE)
+    load_adapters(tmp_path, other, NAMES)
     for name, adapter in find_adapters(other).items():
         assert torch.equal(adapter.lora_up.weight, find_adapters(model)[name].lora_up.weight)
 
 
-def change(folder, tmp_path, tensors=lambda held: None, **settings):
-    held = load_file(folder / "adapter_model.safetensors")
-    tensors(held)
-    save_file(held, tmp_path / "adapter_model.safetensors")
+def change(folder, tmp_path, change_tensors=lambda tensors: None, **settings):
+    tensors = load_file(folder / "adapter_model.safetensors")
+    change_tensors(tensors)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
     config = json.loads((folder / "adapter_config.json").read_text()) | settings
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     return tmp_path
@@ -111,33 +112,33 @@ def change(folder, tmp_path, tensors=lambda held: None, **settings):
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\]"),
         ({"init_lora_weights": "pissa"}, "init_lora_weights is 'pissa'"),
         ({"use_something_new": True}, "use_something_new is True"),
-        ({"use_dora": True}, "found .*expected .*lora_magnitude_vector"),
+        ({"use_dora": True}, "has shapes .*expected .*lora_magnitude_vector"),
     ],
 )
-def test_settings_that_change_the_meaning_are_refused(settings, message, tmp_path):
+def test_settings_that_change_the_meaning_raise(settings, message, tmp_path):
     model = llama()
     before = list(model.state_dict())
     with pytest.raises(CourseError, match=message):
-        load_adapters(change(EXPECTED / "lora", tmp_path, **settings), model, TABLE)
+        load_adapters(change(EXPECTED / "lora", tmp_path, **settings), model, NAMES)
     assert list(model.state_dict()) == before and all(p.requires_grad for p in model.parameters())
 
 
-def test_tensors_that_do_not_fit_are_all_listed_and_nothing_is_changed(tmp_path):
+def test_all_tensors_that_do_not_fit_are_listed_and_nothing_is_changed(tmp_path):
     prefix = "base_model.model.model.layers.0."
 
-    def spoil(held):
-        held[prefix + "self_attn.q_proj.lora_A.weight"] = torch.zeros(4, 25)
-        del held[prefix + "self_attn.v_proj.lora_B.weight"]
-        held["base_model.model.model.layers.9.mlp.up_proj.lora_A.weight"] = torch.zeros(4, 24)
-        held["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.zeros(4, 31)
+    def spoil(tensors):
+        tensors[prefix + "self_attn.q_proj.lora_A.weight"] = torch.zeros(4, 25)
+        del tensors[prefix + "self_attn.v_proj.lora_B.weight"]
+        tensors["base_model.model.model.layers.9.mlp.up_proj.lora_A.weight"] = torch.zeros(4, 24)
+        tensors["base_model.model.model.embed_tokens.lora_embedding_A"] = torch.zeros(4, 31)
 
     model = llama()
-    with pytest.raises(CourseError) as caught:
-        load_adapters(change(EXPECTED / "lora", tmp_path, spoil), model, TABLE)
-    message = str(caught.value)
+    with pytest.raises(CourseError) as error_info:
+        load_adapters(change(EXPECTED / "lora", tmp_path, spoil), model, NAMES)
+    message = str(error_info.value)
     for line in (
-        "model.layers.0.self_attn.q_proj: found {'lora_A.weight': (4, 25)",
-        "model.layers.0.self_attn.v_proj: found",
+        "model.layers.0.self_attn.q_proj: has shapes {'lora_A.weight': (4, 25)",
+        "model.layers.0.self_attn.v_proj: has shapes",
         "model.layers.9.mlp.up_proj: the model has no linear layer of this name",
         "embed_tokens.lora_embedding_A: the model has no linear layer of this name",
     ):
@@ -145,44 +146,44 @@ def test_tensors_that_do_not_fit_are_all_listed_and_nothing_is_changed(tmp_path)
     assert not find_adapters(model) and all(p.requires_grad for p in model.parameters())
 
 
-def test_files_that_are_missing_or_damaged_are_named(tmp_path):
+def test_missing_and_damaged_files_raise(tmp_path):
     with pytest.raises(CourseError, match=r"adapter_config\.json cannot be read"):
-        load_adapters(tmp_path, llama(), TABLE)
+        load_adapters(tmp_path, llama(), NAMES)
     folder = change(EXPECTED / "lora", tmp_path)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    with pytest.raises(CourseError, match="not a whole safetensors file"):
-        load_adapters(folder, llama(), TABLE)
+    with pytest.raises(CourseError, match="not a complete safetensors file"):
+        load_adapters(folder, llama(), NAMES)
     weights.unlink()
     with pytest.raises(CourseError, match=r"adapter_model\.safetensors does not exist"):
-        load_adapters(folder, llama(), TABLE)
+        load_adapters(folder, llama(), NAMES)
     (folder / "adapter_config.json").write_text("[]")
     with pytest.raises(CourseError, match="type \\[\\]"):
-        load_adapters(folder, llama(), TABLE)
+        load_adapters(folder, llama(), NAMES)
 
 
-def test_a_part_of_a_fused_layer_is_not_saved_under_a_wrong_name(tmp_path):
+def test_a_part_of_a_fused_layer_is_not_saved(tmp_path):
     attention = "blocks.{n}.attention."
     fused = Split("layers.{n}.qkv.weight", [attention + part + ".weight" for part in ("query", "key", "value")])
     model = decoder()
     add_adapters(model, AdapterConfig(("*.query", "*.output")))
     with pytest.raises(CourseError, match=r"blocks\.0\.attention\.query, .*only parts of a published layer"):
-        save_adapters(tmp_path, model, WeightNames([fused, *TABLE.rules]))
+        save_adapters(tmp_path, model, WeightNames([fused, *NAMES.rules]))
     with pytest.raises(ValueError, match="no adapters to save"):
-        save_adapters(tmp_path, decoder(), TABLE)
+        save_adapters(tmp_path, decoder(), NAMES)
 
 
 @pytest.mark.parametrize("name", STORED)
-def test_peft_itself_reads_what_is_written_here(name, tmp_path):
+def test_peft_loads_written_files(name, tmp_path):
     peft = pytest.importorskip("peft", reason="live comparison: pip install -r requirements/oracles.txt")
     from shared.finetuning.tests.write_expected import llama as published_llama
 
     model = llama()
-    load_adapters(EXPECTED / name, model, TABLE)
+    load_adapters(EXPECTED / name, model, NAMES)
     draw_adapters(model, seed=8)
-    save_adapters(tmp_path, model, TABLE)
-    theirs = peft.PeftModel.from_pretrained(published_llama(), tmp_path).eval()
+    save_adapters(tmp_path, model, NAMES)
+    reference = peft.PeftModel.from_pretrained(published_llama(), tmp_path).eval()
     with torch.no_grad():
-        torch.testing.assert_close(model(tokens()), theirs(tokens()).logits, rtol=1e-4, atol=1e-4)
-        merged = theirs.merge_and_unload()
+        torch.testing.assert_close(model(tokens()), reference(tokens()).logits, rtol=1e-4, atol=1e-4)
+        merged = reference.merge_and_unload()
         torch.testing.assert_close(model(tokens()), merged(tokens()).logits, rtol=1e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""The page on fine-tuning says what the code does: its examples run, and its arithmetic is right."""
+"""The README's examples run and its arithmetic is right."""
 
 import math
 import re
@@ -12,16 +12,16 @@ PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_examples_run(capsys):
-    space: dict = {}
+    namespace: dict = {}
     for example in re.findall(r"```python\n(.*?)```", PAGE, flags=re.S):
-        exec(example, space)
-    held = {name: [int(n.replace(",", "")) for n in re.findall(r"[\d,]{3,}", line)] for name, line in _lines(capsys)}
-    assert held["LoRA"][1:] == held["QLoRA"][1:]
-    assert held["QLoRA"][0] < held["full"][0] / 4 and held["LoRA"][1] < held["full"][1] / 20
-    assert all(moments == 2 * gradients for _, gradients, moments in held.values())
-    assert math.isclose(space["measured"]["reward_margin"].item(), 0, abs_tol=1e-6)
-    assert math.isclose(space["preference"].item(), math.log(2), rel_tol=1e-5)
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in space["lora"].parameters())
+        exec(example, namespace)
+    counts = {name: [int(n.replace(",", "")) for n in re.findall(r"[\d,]{3,}", line)] for name, line in _lines(capsys)}
+    assert counts["LoRA"][1:] == counts["QLoRA"][1:]
+    assert counts["QLoRA"][0] < counts["full"][0] / 4 and counts["LoRA"][1] < counts["full"][1] / 20
+    assert all(moments == 2 * gradients for _, gradients, moments in counts.values())
+    assert math.isclose(namespace["metrics"]["reward_margin"].item(), 0, abs_tol=1e-6)
+    assert math.isclose(namespace["preference"].item(), math.log(2), rel_tol=1e-5)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in namespace["lora"].parameters())
 
 
 def _lines(capsys):

@@ -1,4 +1,4 @@
-"""Linear layers with weights of four and eight bits: products, gradients, memory, precision, and training on top."""
+"""Linear layers with four- and eight-bit weights: products, gradients, memory, precision, and adapters on top."""
 
 import pytest
 import torch
@@ -18,13 +18,13 @@ from shared.finetuning import (
 from shared.finetuning.tests.adapted_models import CONFIG, decoder, tokens
 from shared.training import TrainingConfig, train
 
-KINDS = [NF4Linear, Int8Linear]
+CLASSES = [NF4Linear, Int8Linear]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layer_class", CLASSES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_it_multiplies_by_the_stored_weight_and_so_does_the_gradient(kind, bias):
-    layer = kind(nn.Linear(64, 32, bias=bias))
+def test_product_and_gradient_use_the_restored_weight(layer_class, bias):
+    layer = layer_class(nn.Linear(64, 32, bias=bias))
     x = torch.randn(2, 3, 64, requires_grad=True)
     target = torch.randn(2, 3, 32)
     F.mse_loss(layer(x), target).backward()
@@ -35,43 +35,43 @@ def test_it_multiplies_by_the_stored_weight_and_so_does_the_gradient(kind, bias)
     assert not list(layer.parameters())
 
 
-@pytest.mark.parametrize(("kind", "error"), [(NF4Linear, 0.15), (Int8Linear, 0.01)])
-def test_the_stored_weight_is_near(kind, error):
+@pytest.mark.parametrize(("layer_class", "error"), [(NF4Linear, 0.15), (Int8Linear, 0.01)])
+def test_the_restored_weight_is_close(layer_class, error):
     linear = nn.Linear(256, 256)
     nn.init.normal_(linear.weight, std=0.02)
-    difference = kind(linear).dequantize() - linear.weight
+    difference = layer_class(linear).dequantize() - linear.weight
     assert 0 < difference.pow(2).mean().sqrt() / 0.02 < error
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_as_large_as_the_weight_is_kept_for_the_way_back(kind):
-    layer, kept = kind(nn.Linear(256, 256)), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.numel()) or tensor, lambda t: t):
+@pytest.mark.parametrize("layer_class", CLASSES)
+def test_autograd_stores_nothing_as_large_as_the_weight(layer_class):
+    layer, sizes = layer_class(nn.Linear(256, 256)), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: sizes.append(tensor.numel()) or tensor, lambda t: t):
         layer(torch.randn(1, 256, requires_grad=True))
-    assert max(kept, default=0) < 256 * 256
+    assert max(sizes, default=0) < 256 * 256
 
 
-def test_a_row_of_large_weights_takes_no_precision_from_another():
+def test_a_row_of_large_weights_does_not_affect_other_rows():
     weight = torch.randn(3, 50)
     weight[1] *= 1000
     weight[2] = 0
-    numbers, scales = quantize_int8(weight)
-    assert numbers.abs().amax(dim=1).tolist() == [127, 127, 0]
-    error = (numbers * scales[:, None] - weight).abs().amax(dim=1)
+    codes, scales = quantize_int8(weight)
+    assert codes.abs().amax(dim=1).tolist() == [127, 127, 0]
+    error = (codes * scales[:, None] - weight).abs().amax(dim=1)
     assert (error <= scales / 2 * 1.0001).all() and error[0] < 0.02
 
 
-def test_whole_numbers_are_those_of_bitsandbytes():
-    theirs = pytest.importorskip("bitsandbytes.functional", reason="pip install -r requirements/oracles.txt")
+def test_int8_codes_equal_bitsandbytes():
+    bitsandbytes = pytest.importorskip("bitsandbytes.functional", reason="pip install -r requirements/oracles.txt")
     weight = torch.randn(33, 70)
-    numbers, largest, _ = theirs.int8_vectorwise_quant(weight.clone())
-    ours, scales = quantize_int8(weight)
-    assert torch.equal(ours, numbers) and torch.equal(scales, largest / 127)
+    expected, largest, _ = bitsandbytes.int8_vectorwise_quant(weight.clone())
+    codes, scales = quantize_int8(weight)
+    assert torch.equal(codes, expected) and torch.equal(scales, largest / 127)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_change_of_precision_leaves_the_scales_alone(kind):
-    layer = kind(nn.Linear(64, 32))
+@pytest.mark.parametrize("layer_class", CLASSES)
+def test_a_change_of_dtype_leaves_the_scales_unchanged(layer_class):
+    layer = layer_class(nn.Linear(64, 32))
     before = layer.dequantize()
     layer.to(torch.bfloat16)
     assert torch.equal(layer.dequantize(), before) and layer.bias.dtype == torch.bfloat16
@@ -80,9 +80,9 @@ def test_a_change_of_precision_leaves_the_scales_alone(kind):
     y.sum().backward()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_mixed_precision_reaches_the_input_in_its_own(kind):
-    layer, x = kind(nn.Linear(64, 32)), torch.randn(2, 64, requires_grad=True)
+@pytest.mark.parametrize("layer_class", CLASSES)
+def test_under_autocast_the_input_gradient_has_the_inputs_dtype(layer_class):
+    layer, x = layer_class(nn.Linear(64, 32)), torch.randn(2, 64, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
     y.float().sum().backward()
@@ -90,18 +90,18 @@ def test_mixed_precision_reaches_the_input_in_its_own(kind):
     torch.testing.assert_close(x.grad, layer.dequantize().sum(dim=0).expand(2, 64), rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_is_saved_and_loaded_with_its_model(kind):
+@pytest.mark.parametrize("layer_class", CLASSES)
+def test_quantized_weights_are_part_of_the_state_dict(layer_class):
     model, other = decoder(0), decoder(1)
     for each in (model, other):
-        quantize_linears(each, kind, ("blocks.*",))
+        quantize_linears(each, layer_class, ("blocks.*",))
     assert not torch.equal(other(tokens()), model(tokens()))
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(tokens()), model(tokens()))
 
 
 @pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
-def test_qlora_learns_through_weights_that_do_not_move(dora):
+def test_qlora_trains_through_frozen_weights(dora):
     model = decoder()
     assert len(quantize_linears(model, NF4Linear, ("blocks.*",))) == 14
     add_adapters(model, AdapterConfig(("blocks.*",), rank=4, dora=dora))
@@ -117,7 +117,7 @@ def test_qlora_learns_through_weights_that_do_not_move(dora):
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
-def test_the_bytes_counted_are_those_that_are_held():
+def test_training_bytes_equal_the_allocated_bytes():
     for prepare in (lambda m: None, lambda m: add_adapters(m, AdapterConfig(("*.query",), rank=2))):
         model = decoder()
         prepare(model)
@@ -132,7 +132,7 @@ def test_the_bytes_counted_are_those_that_are_held():
         assert counted.total == counted.weights + counted.gradients + counted.moments
 
 
-def test_bits_a_weight_are_what_the_paper_says():
+def test_bits_per_weight_equal_the_papers():
     layer = NF4Linear(nn.Linear(1024, 1024, bias=False))
     bits = 8 * training_bytes(layer).weights / 1024**2
     assert bits == pytest.approx(4 + 8 / 64 + 32 / (64 * 256), abs=1e-4)
@@ -140,17 +140,17 @@ def test_bits_a_weight_are_what_the_paper_says():
     assert training_bytes(Int8Linear(nn.Linear(1024, 1024, bias=False))).weights == 1024**2 + 4 * 1024
 
 
-def test_a_quantized_weight_counts_as_one_number_in_the_share():
-    shares = []
+def test_a_quantized_weight_counts_as_one_number_in_the_fraction():
+    fractions = []
     for prepare in (lambda m: None, lambda m: quantize_linears(m, NF4Linear, ("blocks.*",))):
         model = decoder()
-        everything = sum(p.numel() for p in model.parameters())
+        total = sum(p.numel() for p in model.parameters())
         prepare(model)
         add_adapters(model, AdapterConfig(("*.query",), rank=2))
-        learning = 2 * 2 * (CONFIG.width + CONFIG.width)
-        assert trainable_fraction(model) == pytest.approx(learning / (everything + learning))
-        shares.append(trainable_fraction(model))
-    assert shares[0] == shares[1]
+        trainable = 2 * 2 * (CONFIG.width + CONFIG.width)
+        assert trainable_fraction(model) == pytest.approx(trainable / (total + trainable))
+        fractions.append(trainable_fraction(model))
+    assert fractions[0] == fractions[1]
 
 
 def test_counting_needs_no_memory():
@@ -160,11 +160,11 @@ def test_counting_needs_no_memory():
     with torch.device("meta"):
         quantize_linears(model, NF4Linear, ("0",))
     assert 8 * training_bytes(model).total / 10**10 == pytest.approx(4.127, abs=1e-3)
-    # And those that follow have their numbers.
+    # Layers that are created afterwards have real values.
     assert NF4Linear(nn.Linear(64, 4)).dequantize().isfinite().all()
 
 
-def test_what_cannot_be_quantized_is_named():
+def test_layers_that_cannot_be_quantized_raise():
     model = decoder()
     with pytest.raises(ValueError, match="no linear layer matches"):
         quantize_linears(model, NF4Linear, ("*.q_proj",))

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning and DPO: the losses equal sums by hand, training lowers them, and a stopped run resumes exactly."""
+"""Supervised fine-tuning and DPO: losses equal sums by hand, training lowers them, stopped runs resume exactly."""
 
 import math
 from dataclasses import replace
@@ -75,7 +75,7 @@ def test_only_the_answer_of_a_conversation_counts(template):
 def test_the_supervised_loss_by_hand(model, template):
     both = [
         question_and_answer(template, "red circle?", "circle."),
-        question_and_answer(template, "a blue star and a red moon?", "two things."),
+        question_and_answer(template, "a blue star and a red moon?", "two."),
     ]
     batches = ConversationBatches(both, batch_size=2, seed=0)
     by_hand = [each for one in both for each in cross_entropy_by_hand(model, one)]

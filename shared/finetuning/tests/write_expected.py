@@ -1,4 +1,4 @@
-"""Ask `peft` and `bitsandbytes` for the answers that the tests compare with, and store them beside the tests.
+"""Run `peft` and `bitsandbytes` and store their results, with which the tests compare.
 
 python -m shared.finetuning.tests.write_expected        (needs requirements/oracles.txt)
 """
@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from shared.finetuning.tests.adapted_models import CONFIG, redrawn, tokens
+from shared.finetuning.tests.adapted_models import CONFIG, randomize, tokens
 
-HERE = Path(__file__).parent / "expected"
+FOLDER = Path(__file__).parent / "expected"
 
 
 def llama() -> LlamaForCausalLM:
@@ -31,7 +31,7 @@ def llama() -> LlamaForCausalLM:
         rope_parameters={"rope_type": "default", "rope_theta": CONFIG.rotary_base},
         tie_word_embeddings=False,
     )
-    return redrawn(LlamaForCausalLM(config)).eval()
+    return randomize(LlamaForCausalLM(config)).eval()
 
 
 def write_adapters(name: str, **settings) -> None:
@@ -42,15 +42,15 @@ def write_adapters(name: str, **settings) -> None:
             if parameter.requires_grad:
                 parameter += 0.3 * torch.randn_like(parameter)
     model.eval()
-    model.save_pretrained(HERE / name)
-    (HERE / name / "README.md").unlink()
-    config = HERE / name / "adapter_config.json"
-    # PEFT writes a set in whatever order; so that the file does not change from one run to the next, here it is sorted.
+    model.save_pretrained(FOLDER / name)
+    (FOLDER / name / "README.md").unlink()
+    config = FOLDER / name / "adapter_config.json"
+    # PEFT writes a set in any order; sorted, the file does not change from run to run.
     content = json.loads(config.read_text())
     content["target_modules"].sort()
     config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     with torch.no_grad():
-        save_file({"logits": model(tokens()).logits}, HERE / name / "logits.safetensors")
+        save_file({"logits": model(tokens()).logits}, FOLDER / name / "logits.safetensors")
 
 
 def write_nf4() -> None:
@@ -63,19 +63,19 @@ def write_nf4() -> None:
         stored |= {f"{name}.weight": weight, f"{name}.packed": packed.flatten(), f"{name}.largest": state.absmax}
         stored[f"{name}.again"] = bitsandbytes.functional.dequantize_4bit(packed, state)[:7]
     difference = stored["whole.largest"] - stored["whole.largest"].mean()
-    # The library's compiled CPU kernel looks the nearest level up in a table of 65,536 and is off by one now and then;
-    # for float64 it searches all 256, as its GPU kernel does.
+    # The library's compiled CPU kernel looks up the nearest level in a table of 65,536 and is sometimes off by one; for
+    # float64 it searches all 256 levels, as its GPU kernel does.
     levels = bitsandbytes.functional.create_dynamic_map()
     codes, groups = torch.ops.bitsandbytes.quantize_blockwise.default(difference.double(), levels, 256)
     stored |= {"codes": codes, "groups": groups, "levels": levels}
-    save_file(stored, HERE / "nf4.safetensors")
+    save_file(stored, FOLDER / "nf4.safetensors")
 
 
 def main() -> None:
-    HERE.mkdir(exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         llama().save_pretrained(folder)
-        save_file(load_file(Path(folder) / "model.safetensors"), HERE / "llama.safetensors")
+        save_file(load_file(Path(folder) / "model.safetensors"), FOLDER / "llama.safetensors")
     write_adapters("lora", r=4, lora_alpha=10, target_modules=["q_proj", "v_proj", "down_proj"])
     write_adapters("dora", r=3, lora_alpha=6, target_modules=["q_proj", "up_proj"], use_dora=True)
     write_adapters(
