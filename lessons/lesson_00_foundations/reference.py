@@ -1,4 +1,4 @@
-"""The references of all parts, in pure Python, one after another; or the one that is named.
+"""Run the pure-Python references of all parts, one after another, or of one named part.
 
 python -S -m lessons.lesson_00_foundations.reference [autograd | cnn | recurrent | vae | decoder] [--quick] [--seed N]
 """
@@ -10,14 +10,14 @@ PARTS = ("autograd", "cnn", "recurrent", "vae", "decoder")
 
 
 def main() -> None:
-    given = sys.argv[1:]
-    named = [word for word in given[:1] if not word.startswith("-")]
-    if unknown := [word for word in named if word not in PARTS]:
+    arguments = sys.argv[1:]
+    named_parts = [argument for argument in arguments[:1] if not argument.startswith("-")]
+    if unknown := [name for name in named_parts if name not in PARTS]:
         sys.exit(f"error: lesson 0 has no part {unknown[0]!r}; choose one of {', '.join(PARTS)}")
-    for part in named or PARTS:
+    for part in named_parts or PARTS:
         print(f"\n── {part} {'─' * (100 - len(part))}\n", flush=True)
-        # Each part reads its options for itself.
-        sys.argv = [f"{part}.reference", *given[len(named) :]]
+        # Each part parses its own options.
+        sys.argv = [f"{part}.reference", *arguments[len(named_parts) :]]
         import_module(f"lessons.lesson_00_foundations.{part}.reference").main()
 
 

@@ -11,16 +11,13 @@ from shared import plots
 from shared.course.lesson import Run
 
 PARTS = {"autograd": autograd, "cnn": cnn, "recurrent": recurrent, "vae": vae, "decoder": decoder}
-SHOWN_FIRST = {
-    "autograd_optimizers": autograd.CAPTIONS["autograd_optimizers"],
-    "cnn_places": cnn.CAPTIONS["cnn_places"],
-    "recurrent_recall": recurrent.CAPTIONS["recurrent_recall"],
-    "vae_map": vae.CAPTIONS["vae_map"],
-    "decoder_examples": decoder.CAPTIONS["decoder_examples"],
+CAPTIONS = {
+    name: PARTS[name.split("_")[0]].CAPTIONS[name]
+    for name in ("autograd_optimizers", "cnn_positions", "recurrent_recall", "vae_map", "decoder_examples")
 }
-"""A figure of each part, for the lesson's own page; the others stand on the parts' pages."""
+"""One figure of each part, for the lesson's own page; the parts' pages show the others."""
 
 
-def draw(run: Run, parts: Iterable[str]) -> dict[str, plots.Figure]:
-    """Every figure of these parts."""
-    return {name: card for part in parts for name, card in PARTS[part].draw(run).items()}
+def draw_parts(run: Run, parts: Iterable[str]) -> dict[str, plots.Figure]:
+    """Draw every figure of these parts."""
+    return {name: figure for part in parts for name, figure in PARTS[part].draw(run).items()}

@@ -1,7 +1,7 @@
-"""Recurrent layers by hand: the plain network and the LSTM, equal to `torch.nn.RNN` and `torch.nn.LSTM`, weight for weight.
+"""Recurrent layers written by hand: the RNN and the LSTM, equal to `torch.nn.RNN` and `torch.nn.LSTM`.
 
-A layer reads a sequence one step after the other and carries a *state* along. One loop (`Recurrent`) serves both; they
-differ in what a state is and in how a step changes it.
+A layer processes a sequence step by step and carries a *state* along. One loop (`Recurrent`) serves both layers; they
+differ in their state and in how a step updates it.
 """
 
 import math
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 State = tuple[Float[Tensor, "batch hidden"], ...]
-"""What a layer remembers. The first part is also what it shows: (h,) for the plain network, (h, c) for the LSTM."""
+"""The state of a layer: (h,) for the RNN, (h, c) for the LSTM. The first tensor is also the output."""
 
 
 def rnn_step(
@@ -23,7 +23,7 @@ def rnn_step(
     weight_hh: Float[Tensor, "hidden hidden"],
     bias_hh: Float[Tensor, " hidden"],
 ) -> Float[Tensor, "batch hidden"]:
-    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh); `projected` is W_ih x + b_ih (Elman 1990)."""
+    """Return h' = tanh(W_ih x + b_ih + W_hh h + b_hh); `projected` is W_ih x + b_ih (Elman 1990)."""
     # exercise 0.21: a step of the plain recurrent network
     return torch.tanh(projected + h @ weight_hh.T + bias_hh)
     # end exercise
@@ -36,9 +36,10 @@ def lstm_step(
     weight_hh: Float[Tensor, "rows hidden"],
     bias_hh: Float[Tensor, "rows"],
 ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch hidden"]]:
-    """c' = f · c + i · g and h' = o · tanh(c'), with i, f, g, o = σ, σ, tanh, σ of the four quarters of W_ih x + b_ih + W_hh h + b_hh.
+    """Return (h', c') with c' = f · c + i · g and h' = o · tanh(c').
 
-    Hochreiter & Schmidhuber 1997, with the forget gate f of Gers, Schmidhuber & Cummins 2000. Returns (h', c').
+    i, f, g, o = σ, σ, tanh, σ of the four quarters of W_ih x + b_ih + W_hh h + b_hh; `projected` is W_ih x + b_ih.
+    Source: Hochreiter & Schmidhuber 1997, with the forget gate f of Gers, Schmidhuber & Cummins 2000.
     """
     # exercise 0.22: a step of the LSTM
     i, f, g, o = (projected + h @ weight_hh.T + bias_hh).chunk(4, dim=-1)
@@ -47,22 +48,22 @@ def lstm_step(
     # end exercise
 
 
-def carry(alive: Bool[Tensor, " batch"], new: State, old: State) -> State:
-    """The new state where a sequence still goes on, the old one where it has ended."""
+def keep_finished_states(active: Bool[Tensor, " batch"], new: State, old: State) -> State:
+    """Return the new state of every sequence that is still active, and the old state of those that have ended."""
     # exercise 0.23: keep the state of a sequence that has ended
-    return tuple(torch.where(alive[:, None], after, before) for after, before in zip(new, old, strict=True))
+    return tuple(torch.where(active[:, None], after, before) for after, before in zip(new, old, strict=True))
     # end exercise
 
 
 class Recurrent(nn.Module, ABC):
-    """Sequences [batch, time, inputs] → what is shown after each step, [batch, time, hidden], and the last state.
+    """Process sequences [batch, time, inputs]; return the outputs [batch, time, hidden] and the last state.
 
-    Parameters are named and laid out as those of PyTorch's layers (`weight_ih_l0` there is `weight_ih` here).
-    All start even between ±1/√hidden, as there.
+    Parameters have the names and shapes of PyTorch's layers (`weight_ih_l0` there is `weight_ih` here), and the same
+    initialization: uniform between ±1/√hidden.
     """
 
     gates: int
-    """How many times `hidden` rows the weights have."""
+    """Number of blocks of `hidden` rows in each weight matrix."""
 
     def __init__(self, inputs: int, hidden: int):
         super().__init__()
@@ -75,17 +76,17 @@ class Recurrent(nn.Module, ABC):
             nn.init.uniform_(parameter, -1 / math.sqrt(hidden), 1 / math.sqrt(hidden))
 
     @abstractmethod
-    def start(self, batch: int) -> State:
-        """The state before anything is read."""
+    def initial_state(self, batch: int) -> State:
+        """Return the state before the first step: zeros."""
 
     @abstractmethod
     def step(self, projected: Tensor, state: State) -> State:
-        """The next state; `projected` is this step's W_ih x + b_ih."""
+        """Return the next state; `projected` is this step's W_ih x + b_ih."""
 
     def project(self, inputs: Float[Tensor, "batch time inputs"]) -> Float[Tensor, "batch time rows"]:
-        """W_ih x + b_ih for all steps at once: no step of it has to wait for another."""
+        """Return W_ih x + b_ih for all steps at once, since no step of it depends on another."""
         if inputs.shape[-1] != self.weight_ih.shape[1]:
-            raise ValueError(f"inputs are {inputs.shape[-1]} wide; this layer reads {self.weight_ih.shape[1]}")
+            raise ValueError(f"inputs have width {inputs.shape[-1]}; this layer expects {self.weight_ih.shape[1]}")
         return inputs @ self.weight_ih.T + self.bias_ih
 
     def forward(
@@ -94,32 +95,34 @@ class Recurrent(nn.Module, ABC):
         lengths: Int[Tensor, " batch"] | None = None,
         state: State | None = None,
     ) -> tuple[Float[Tensor, "batch time hidden"], State]:
-        """Read the sequences, each only as far as its length says; beyond it zeros are shown and the state stays.
+        """Process each sequence up to its length; beyond it, outputs are zeros and the state stays unchanged.
 
         Raises ValueError for inputs of another width, or a length that is not between 1 and the number of steps.
         """
         batch, time, _ = inputs.shape
         if lengths is not None and (int(lengths.min()) < 1 or int(lengths.max()) > time):
             raise ValueError(
-                f"lengths run from {int(lengths.min())} to {int(lengths.max())}; with {time} steps they are 1 to {time}"
+                f"lengths run from {int(lengths.min())} to {int(lengths.max())}; for {time} steps expected 1 to {time}"
             )
-        state = self.start(batch) if state is None else state
-        projected, shown = self.project(inputs), []
-        for moment in range(time):
-            new = self.step(projected[:, moment], state)
+        state = self.initial_state(batch) if state is None else state
+        projected, outputs = self.project(inputs), []
+        for t in range(time):
+            new = self.step(projected[:, t], state)
             if lengths is None:
-                shown.append(new[0])
+                outputs.append(new[0])
             else:
-                alive = moment < lengths
-                new = carry(alive, new, state)
-                shown.append(torch.where(alive[:, None], new[0], 0.0))
+                active = t < lengths
+                new = keep_finished_states(active, new, state)
+                outputs.append(torch.where(active[:, None], new[0], 0.0))
             state = new
-        return torch.stack(shown, dim=1), state
+        return torch.stack(outputs, dim=1), state
 
 
 class RNN(Recurrent):
-    """The plain recurrent network. With `orthogonal`, W_hh starts as a rotation, which neither shrinks nor grows what it turns
-    (arXiv:1312.6120): the kindest start that is known for it."""
+    """The plain recurrent network.
+
+    With `orthogonal`, W_hh starts as an orthogonal matrix, which preserves the length of vectors (arXiv:1312.6120).
+    """
 
     gates = 1
 
@@ -128,7 +131,7 @@ class RNN(Recurrent):
         if orthogonal:
             nn.init.orthogonal_(self.weight_hh)
 
-    def start(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> State:
         return (self.weight_hh.new_zeros(batch, self.hidden),)
 
     def step(self, projected: Tensor, state: State) -> State:
@@ -137,27 +140,27 @@ class RNN(Recurrent):
 
 
 class LSTM(Recurrent):
-    """Long short-term memory. The forget gates' bias starts at 1: keep, unless taught otherwise (Gers et al. 2000).
+    """Long short-term memory. The forget gates' bias starts at 1, so that a cell initially keeps most of its content.
 
-    With `remember`, gates start as different clocks: each cell lets go of its content over some number of steps between 1
-    and `remember`, and takes in as slowly (arXiv:1804.11188, eq. 16).
+    With `chrono_steps`, gate biases start by chrono initialization (arXiv:1804.11188, eq. 16): each cell forgets its
+    content over a random number of steps between 1 and `chrono_steps`, and takes in input as slowly.
     """
 
     gates = 4
 
-    def __init__(self, inputs: int, hidden: int, *, remember: int | None = None):
+    def __init__(self, inputs: int, hidden: int, *, chrono_steps: int | None = None):
         super().__init__(inputs, hidden)
-        taking, keeping = slice(0, hidden), slice(hidden, 2 * hidden)
+        input_gate, forget_gate = slice(0, hidden), slice(hidden, 2 * hidden)
         with torch.no_grad():
-            self.bias_ih[keeping] = 1.0
-            self.bias_hh[keeping] = 0.0
-            if remember is not None:
-                # A gate σ(log(steps)) = steps / (steps + 1) keeps a share that fades to 1/e in about so many steps.
-                self.bias_ih[keeping] = torch.empty(hidden).uniform_(1, remember - 1).log()
-                self.bias_ih[taking] = -self.bias_ih[keeping]
-                self.bias_hh[taking] = 0.0
+            self.bias_ih[forget_gate] = 1.0
+            self.bias_hh[forget_gate] = 0.0
+            if chrono_steps is not None:
+                # A gate σ(log(steps)) = steps / (steps + 1) retains 1/e of the content after about `steps` steps.
+                self.bias_ih[forget_gate] = torch.empty(hidden).uniform_(1, chrono_steps - 1).log()
+                self.bias_ih[input_gate] = -self.bias_ih[forget_gate]
+                self.bias_hh[input_gate] = 0.0
 
-    def start(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> State:
         return self.weight_hh.new_zeros(batch, self.hidden), self.weight_hh.new_zeros(batch, self.hidden)
 
     def step(self, projected: Tensor, state: State) -> State:
@@ -165,67 +168,67 @@ class LSTM(Recurrent):
         return lstm_step(projected, h, c, self.weight_hh, self.bias_hh)
 
 
-LONG = 100
-"""Up to how many steps the cells of "lstm, slow" remember at the start."""
+CHRONO_STEPS = 100
+"""The longest initial memory of a cell of "lstm, chrono", in steps."""
 
-KINDS: dict[str, Callable[[int, int], Recurrent]] = {
+LAYER_TYPES: dict[str, Callable[[int, int], Recurrent]] = {
     "rnn": RNN,
     "rnn, orthogonal": partial(RNN, orthogonal=True),
     "lstm": LSTM,
-    "lstm, slow": partial(LSTM, remember=LONG),
+    "lstm, chrono": partial(LSTM, chrono_steps=CHRONO_STEPS),
 }
 
 
-def make_layer(kind: str, inputs: int, hidden: int) -> Recurrent:
-    """A layer by name. Raises ValueError for another name."""
-    if kind not in KINDS:
-        raise ValueError(f"no recurrent layer {kind!r}: choose one of {'; '.join(KINDS)}")
-    return KINDS[kind](inputs, hidden)
+def build_layer(layer_type: str, inputs: int, hidden: int) -> Recurrent:
+    """Build a layer by the name of its type. Raises ValueError for an unknown name."""
+    if layer_type not in LAYER_TYPES:
+        raise ValueError(f"no recurrent layer {layer_type!r}: choose one of {'; '.join(LAYER_TYPES)}")
+    return LAYER_TYPES[layer_type](inputs, hidden)
 
 
 def rnn_width_of_equal_size(inputs: int, hidden: int) -> int:
-    """How wide a plain network must be to have as many parameters as an LSTM of width `hidden`, or next to as many."""
+    """Return the width of the RNN whose number of parameters is closest to that of an LSTM of width `hidden`."""
 
-    def size(width: int, gates: int) -> int:
+    def parameters(width: int, gates: int) -> int:
         return gates * width * (inputs + width + 2)
 
-    return min(range(hidden, 4 * hidden + 1), key=lambda width: abs(size(width, 1) - size(hidden, 4)))
+    return min(range(hidden, 4 * hidden + 1), key=lambda width: abs(parameters(width, 1) - parameters(hidden, 4)))
 
 
 class Predictor(nn.Module):
-    """Values [batch, time] → a guess of the next value after each, [batch, time].
+    """Predict the next value after each of the values [batch, time]; return [batch, time].
 
-    It guesses the change and adds it to the last value, so that guessing nothing is the last-value baseline.
+    The network predicts the change from the last value, so that an output of zero is the last-value baseline.
     """
 
-    def __init__(self, kind: str, hidden: int):
+    def __init__(self, layer_type: str, hidden: int):
         super().__init__()
-        self.layer = make_layer(kind, 1, hidden)
+        self.layer = build_layer(layer_type, 1, hidden)
         self.head = nn.Linear(hidden, 1)
 
     def forward(self, values: Float[Tensor, "batch time"]) -> Float[Tensor, "batch time"]:
-        shown, _ = self.layer(values[..., None])
-        return values + self.head(shown)[..., 0]
+        outputs, _ = self.layer(values[..., None])
+        return values + self.head(outputs)[..., 0]
 
     @torch.no_grad()
-    def go_on(self, values: Float[Tensor, "batch time"], count: int) -> Float[Tensor, "batch count"]:
-        """The next `count` values, each guessed from what was guessed before."""
-        guesses = []
-        shown, state = self.layer(values[..., None])
-        last = values[:, -1] + self.head(shown[:, -1])[:, 0]
+    def extrapolate(self, values: Float[Tensor, "batch time"], count: int) -> Float[Tensor, "batch count"]:
+        """Return the next `count` values, each predicted from the predictions before it."""
+        predictions = []
+        outputs, state = self.layer(values[..., None])
+        last = values[:, -1] + self.head(outputs[:, -1])[:, 0]
         for _ in range(count):
-            guesses.append(last)
-            shown, state = self.layer(last[:, None, None], state=state)
-            last = last + self.head(shown[:, -1])[:, 0]
-        return torch.stack(guesses, dim=1)
+            predictions.append(last)
+            outputs, state = self.layer(last[:, None, None], state=state)
+            last = last + self.head(outputs[:, -1])[:, 0]
+        return torch.stack(predictions, dim=1)
 
 
 class SequenceClassifier(nn.Module):
-    """Vectors [batch, time, inputs] → logits [batch, classes], from what the layer shows at the end of each sequence."""
+    """Classify sequences of vectors [batch, time, inputs] from the last output; return logits [batch, classes]."""
 
-    def __init__(self, kind: str, inputs: int, hidden: int, classes: int):
+    def __init__(self, layer_type: str, inputs: int, hidden: int, classes: int):
         super().__init__()
-        self.layer = make_layer(kind, inputs, hidden)
+        self.layer = build_layer(layer_type, inputs, hidden)
         self.head = nn.Linear(hidden, classes)
 
     def forward(
@@ -236,14 +239,14 @@ class SequenceClassifier(nn.Module):
 
 
 class SentenceClassifier(nn.Module):
-    """Words by number [batch, time] with lengths → logits [batch, classes]: a vector for each word, then the layer."""
+    """Classify sentences of token ids [batch, time] with lengths: embedding, then recurrent layer, then head."""
 
-    def __init__(self, kind: str, vocab: int, width: int, hidden: int, classes: int = 2):
+    def __init__(self, layer_type: str, vocab_size: int, width: int, hidden: int, classes: int = 2):
         super().__init__()
-        self.words = nn.Embedding(vocab, width)
-        self.read = SequenceClassifier(kind, width, hidden, classes)
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.classifier = SequenceClassifier(layer_type, width, hidden, classes)
 
     def forward(
-        self, words: Int[Tensor, "batch time"], lengths: Int[Tensor, " batch"]
+        self, token_ids: Int[Tensor, "batch time"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch classes"]:
-        return self.read(self.words(words), lengths)
+        return self.classifier(self.embedding(token_ids), lengths)

@@ -1,7 +1,7 @@
-"""Networks with a memory, in pure Python: the recurrent network of Elman (1990) and the LSTM (Hochreiter & Schmidhuber 1997).
+"""Recurrent networks in pure Python: the RNN (Elman 1990) and the LSTM (Hochreiter & Schmidhuber 1997).
 
-First the two cells, a line for each equation. Then how far back each of them feels: the gradient of what comes out at the end,
-by what went in before. Then an LSTM learns to read handwritten digits a row at a time, in about half a minute, with nothing installed:
+First the two cells, one line per equation. Then the gradient of the last output with respect to earlier inputs. Then an
+LSTM learns to classify handwritten digits row by row, in about half a minute:
 
     python -S -m lessons.lesson_00_foundations.recurrent.reference [--quick] [--seed N]
 """
@@ -23,13 +23,13 @@ from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import shuffled_batches, train
 
-# ── The cells ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The cells ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class RNNCell(Module):
-    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh): one step of the plain recurrent network.
+    """Compute one step of the plain recurrent network: h' = tanh(W_ih x + b_ih + W_hh h + b_hh).
 
-    x [batch, inputs], state (h,) with h [batch, hidden]. Weights have PyTorch's names and layout.
+    x [batch, inputs], state (h,) with h [batch, hidden]. Weights have PyTorch's names and shapes.
     """
 
     gates = 1
@@ -42,8 +42,8 @@ class RNNCell(Module):
         self.bias_hh = full((rows,), 0.0, requires_grad=True)
         self.hidden = hidden
 
-    def start(self, batch: int) -> tuple[Tensor, ...]:
-        """Nothing remembered yet."""
+    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
+        """Return the state before the first step: zeros."""
         return (full((batch, self.hidden), 0.0),)
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -52,11 +52,11 @@ class RNNCell(Module):
 
 
 class LSTMCell(RNNCell):
-    """A cell c that is kept and added to, and three gates that say what is let in (i), kept (f) and shown (o).
+    """Compute one step of the LSTM: a cell c with an input gate i, a forget gate f and an output gate o.
 
     i, f, g, o = σ, σ, tanh, σ of W_ih x + b_ih + W_hh h + b_hh;   c' = f · c + i · g;   h' = o · tanh(c').
-    State (h, c). The forget gate is Gers, Schmidhuber and Cummins's (2000); its bias starts at 1, so that at first
-    the cell keeps most of what it holds.
+    State (h, c). The forget gate is that of Gers, Schmidhuber and Cummins (2000); its bias starts at 1, so that the
+    cell initially keeps most of its content.
     """
 
     gates = 4
@@ -65,38 +65,38 @@ class LSTMCell(RNNCell):
         super().__init__(inputs, hidden, random)
         self.bias_ih.data = [float(hidden <= row < 2 * hidden) for row in range(4 * hidden)]
 
-    def start(self, batch: int) -> tuple[Tensor, ...]:
+    def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         return full((batch, self.hidden), 0.0), full((batch, self.hidden), 0.0)
 
     def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         h, c = state
         rows = linear(x, self.weight_ih, self.bias_ih) + linear(h, self.weight_hh, self.bias_hh)
         i, f, g, o = (rows[:, gate * self.hidden : (gate + 1) * self.hidden] for gate in range(4))
-        # A sum, and not a product of matrices: along c the past comes through with a factor of f, which can stay near 1.
+        # The update of c is a sum, not a matrix product: the gradient along c is multiplied by f, which can be near 1.
         c = sigmoid(f) * c + sigmoid(i) * g.tanh()
         return sigmoid(o) * c.tanh(), c
 
 
 def unroll(cell: RNNCell, inputs: list[Tensor]) -> tuple[Tensor, ...]:
-    """The state after reading the inputs [batch, inputs] one after the other: the same cell, again and again."""
-    state = cell.start(inputs[0].shape[0])
+    """Return the state after applying the cell to the inputs, each [batch, inputs], one after the other."""
+    state = cell.initial_state(inputs[0].shape[0])
     for x in inputs:
         state = cell(x, state)
     return state
 
 
-# ── How far back it feels ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── The gradient through time ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def influence(cell: RNNCell, steps: int, random: Random) -> list[float]:
-    """Length of the gradient of what a cell shows in the end, by its input `steps`, …, 1, 0 steps before (the oldest first)."""
+def gradient_norms(cell: RNNCell, steps: int, random: Random) -> list[float]:
+    """Return the norms of the last output's gradient with respect to the inputs `steps`, …, 1, 0 steps before."""
     width = cell.weight_ih.shape[1]
     inputs = [normal((1, width), 1.0, random, requires_grad=True) for _ in range(steps + 1)]
     (unroll(cell, inputs)[0] * normal((1, cell.hidden), 1.0, random)).sum().backward()
     return [math.hypot(*x.grad) for x in inputs]
 
 
-# ── Learning to read digits, a row at a time ───────────────────────────────────────────────────────────────────────────
+# ── Classifying digits row by row ─────────────────────────────────────────────────────────────────────────────────────
 
 HIDDEN = 16
 BATCH = 16
@@ -104,8 +104,8 @@ STEPS, QUICK_STEPS = 900, 90
 LEARNING_RATE = 2e-2
 
 
-class Reader(Module):
-    """Rows of a digit, [batch, 8] each, from the top down → logits [batch, 10], from what is remembered in the end."""
+class RowClassifier(Module):
+    """Classify digits from their rows, each [batch, 8], top to bottom; the last output gives the logits [batch, 10]."""
 
     def __init__(self, random: Random):
         self.cell = LSTMCell(digits.SIDE, HIDDEN, random)
@@ -115,8 +115,8 @@ class Reader(Module):
         return self.head(unroll(self.cell, rows)[0])
 
 
-def rows_of_images(images: list[list[int]]) -> list[Tensor]:
-    """Digits as eight rows [batch, 8], ink from 0 to 1."""
+def images_to_rows(images: list[list[int]]) -> list[Tensor]:
+    """Return the eight rows of the digits, each [batch, 8], with ink scaled to 0…1."""
     rows = []
     for row in range(digits.SIDE):
         ink = [value for image in images for value in image[row * digits.SIDE : (row + 1) * digits.SIDE]]
@@ -124,66 +124,70 @@ def rows_of_images(images: list[list[int]]) -> list[Tensor]:
     return rows
 
 
-def fit(model: Reader, training: digits.Digits, steps: int, random: Random) -> list[float]:
-    plan = shuffled_batches(len(training.images), BATCH, steps, random)
+def fit(model: RowClassifier, training: digits.Digits, steps: int, random: Random) -> list[float]:
+    """Train the classifier; return the loss at each step."""
+    batches = shuffled_batches(len(training.images), BATCH, steps, random)
 
     def loss_at(step: int) -> Tensor:
-        batch = training.subset(plan[step])
-        return cross_entropy(model(rows_of_images(batch.images)), batch.labels)
+        batch = training.subset(batches[step])
+        return cross_entropy(model(images_to_rows(batch.images)), batch.labels)
 
     optimizer = AdamW(model.parameters().values(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
     schedule = partial(warmup_cosine, steps=steps, warmup_steps=steps // 10)
     return train(model, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label="LSTM")
 
 
+def print_gradient_norms(random: Random) -> None:
+    """Print how the gradient through time shrinks in untrained cells."""
+    print("gradient norm of the last output by the input 40, …, 1, 0 steps before (logarithm), in untrained cells:")
+    for name, cell_class in (("RNN", RNNCell), ("LSTM", LSTMCell)):
+        norms = gradient_norms(cell_class(1, HIDDEN, random), 40, random)
+        print(f"  {name:5}{sparkline([math.log(value) for value in norms])}  {norms[0]:.0e} … {norms[-1]:.0e}")
+
+
 def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[float]]:
     """Train on four fifths of the digits; print and return what is measured on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    print("how much the end feels of an input 40, …, 1, 0 steps before (logarithm), in fresh cells:")
-    for name, kind in (("RNN", RNNCell), ("LSTM", LSTMCell)):
-        felt = influence(kind(1, HIDDEN, random), 40, random)
-        print(f"  {name:5}{sparkline([math.log(value) for value in felt])}  {felt[0]:.0e} … {felt[-1]:.0e}")
-
-    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
-    model = Reader(random)
-    losses = fit(model, kept, steps, random)
+    print_gradient_norms(random)
+    training, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
+    model = RowClassifier(random)
+    losses = fit(model, training, steps, random)
     with no_grad():
-        logits = model(rows_of_images(held_out.images)).tolist()
-        # What it would say if the digit ended here: after each row, the same head on what is remembered so far.
-        rows = rows_of_images(held_out.images[:1])
-        partly = [model(rows[: count + 1]).tolist()[0] for count in range(len(rows))]
-    found = [row.index(max(row)) for row in logits]
+        logits = model(images_to_rows(held_out.images)).tolist()
+        # The prediction after each row of one digit: the same head on the state so far.
+        rows = images_to_rows(held_out.images[:1])
+        partial_logits = [model(rows[: count + 1]).tolist()[0] for count in range(len(rows))]
 
-    def accuracy(found: list[int]) -> float:
-        return sum(map(eq, found, held_out.labels)) / len(found)
+    def accuracy(predictions: list[int]) -> float:
+        return sum(map(eq, predictions, held_out.labels)) / len(predictions)
 
-    result = {
+    measured = accuracy([row.index(max(row)) for row in logits])
+    baseline = accuracy(digits.classify_by_nearest_mean(training, held_out.images))
+    parameters, seconds = sum(len(tensor.data) for tensor in model.parameters().values()), time.perf_counter() - start
+    print(f"\nloss  {sparkline(losses)}  {losses[0]:.2f} → {losses[-1]:.2f}")
+    print(f"\naccuracy on {len(logits)} held-out digits (a random fifth, seed {seed})")
+    print(f"  nearest class mean   {baseline:6.1%}")
+    print(f"  LSTM, row by row     {measured:6.1%}   ({parameters:,} parameters, {seconds:.0f} s)")
+    predictions = " ".join(str(row.index(max(row))) for row in partial_logits)
+    print(f"\na held-out {held_out.labels[0]}; the prediction after row 1, 2, …, 8:  {predictions}")
+    return {
         "seed": seed,
         "steps": steps,
-        "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
-        "accuracy": accuracy(found),
-        "baseline_accuracy": accuracy(digits.classify_by_nearest_mean(kept, held_out.images)),
-        "seconds": time.perf_counter() - start,
+        "parameters": parameters,
+        "accuracy": measured,
+        "baseline_accuracy": baseline,
+        "seconds": seconds,
         "losses": losses,
     }
-    print(f"\nloss  {sparkline(losses)}  {losses[0]:.2f} → {losses[-1]:.2f}")
-    print(f"\nheld out: {len(found)} digits that it never saw (a random fifth, seed {seed})")
-    print(f"  nearest class mean   {result['baseline_accuracy']:6.1%}")
-    print(
-        f"  LSTM, row by row     {result['accuracy']:6.1%}   ({result['parameters']:,} parameters, {result['seconds']:.0f} s)"
-    )
-    guesses = " ".join(str(row.index(max(row))) for row in partly)
-    print(f"\na held-out {held_out.labels[0]}; what it would call it after row 1, 2, …, 8:  {guesses}")
-    return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train an LSTM to read digits row by row in pure Python.")
+    parser = argparse.ArgumentParser(description="Train an LSTM to classify digits row by row in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
-    parser.add_argument("--seed", type=int, default=0, help="what is held out, and every random draw (default 0)")
-    given = parser.parse_args()
-    run(steps=QUICK_STEPS if given.quick else STEPS, seed=given.seed)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the held-out fifth and of every random draw")
+    options = parser.parse_args()
+    run(steps=QUICK_STEPS if options.quick else STEPS, seed=options.seed)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,34 @@
 """The figures of the part `autograd`."""
 
+from lessons.lesson_00_foundations.autograd.experiment.arms import ADAM, COST, DESCENT, MOMENTUM
 from lessons.lesson_00_foundations.autograd.reference import Value, neuron
 from shared import plots
 from shared.course.lesson import Run
 
 CAPTIONS = {
-    "autograd_graph": "A neuron as a graph: in each box the number, below it how fast the output changes with it.",
-    "autograd_optimizers": "Training loss of three ways to take a step, each at the best of its learning rates.",
-    "autograd_cost": "What the gradient by all weights costs, in forward passes; pushing each weight would cost two for each.",
+    "autograd_graph": "A neuron as a graph: each box holds a number, and below it stands the gradient of the output "
+    "with respect to it.",
+    "autograd_optimizers": "Training loss of three optimizers, each at the best of its learning rates.",
+    "autograd_cost": "Cost of the gradient with respect to all weights, in forward passes. Finite differences would "
+    "cost two forward passes per weight.",
 }
 
 
 def draw(run: Run) -> dict[str, plots.Figure]:
-    """Every figure of the part."""
-    return {"autograd_graph": graph(), "autograd_optimizers": optimizers(run), "autograd_cost": cost(run)}
+    """Draw every figure of the part."""
+    return {
+        "autograd_graph": draw_graph(),
+        "autograd_optimizers": draw_optimizers(run),
+        "autograd_cost": draw_cost(run),
+    }
 
 
-def graph() -> plots.Figure:
-    """tanh(w₁x₁ + w₂x₂ + b) with numbers and gradients, computed by the reference."""
+def draw_graph() -> plots.Figure:
+    """Draw tanh(w₁x₁ + w₂x₂ + b) with the numbers and gradients that the reference computes."""
     x, w = [Value(0.5, "x₁"), Value(-1.0, "x₂")], [Value(0.8, "w₁"), Value(0.3, "w₂")]
-    outcome = neuron(x, w, Value(0.1, "b"))
-    outcome.backward()
-    card, axes = plots.subplots(height=3.6)
+    output = neuron(x, w, Value(0.1, "b"))
+    output.backward()
+    figure, axes = plots.subplots(height=3.6)
     axis = axes[0, 0]
     levels: dict[Value, int] = {}
 
@@ -30,20 +37,22 @@ def graph() -> plots.Figure:
         for parent in node.parents:
             place(parent, level + 1)
 
-    place(outcome)
+    place(output)
     leaves = [node for node in levels if not node.parents]
     heights = {node: 2.0 * row for row, node in enumerate(leaves)}
-    for node in sorted(levels, key=levels.get, reverse=True):
+    for node in sorted(levels, key=levels.__getitem__, reverse=True):
         if node.parents:
             heights[node] = sum(heights[parent] for parent in node.parents) / len(node.parents)
     for node, level in levels.items():
         for parent in node.parents:
             axis.annotate(
-                "", (-level - 0.25, heights[node]), (-levels[parent] + 0.25, heights[parent]),
+                "",
+                (-level - 0.25, heights[node]),
+                (-levels[parent] + 0.25, heights[parent]),
                 arrowprops={"arrowstyle": "->", "color": plots.GRAY, "linewidth": 1.2},
-            )  # fmt: skip
-        colour = plots.BLUE if node.parents else plots.INK
-        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": colour, "linewidth": 1.4}
+            )
+        color = plots.BLUE if node.parents else plots.INK
+        box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": color, "linewidth": 1.4}
         axis.text(-level, heights[node], f"{node.name}  {node.data:.2f}", ha="center", va="center", bbox=box)
         axis.text(
             -level,
@@ -57,22 +66,21 @@ def graph() -> plots.Figure:
     axis.set(xlim=(-max(levels.values()) - 0.6, 0.6), ylim=(-1.6, max(heights.values()) + 1.0), xticks=[], yticks=[])
     axis.grid(visible=False)
     axis.spines[:].set_visible(False)
-    return card
+    return figure
 
 
-def optimizers(run: Run) -> plots.Figure:
-    """Loss on all training images over the steps."""
-    arms = ("descent", "descent with momentum", "Adam")
+def draw_optimizers(run: Run) -> plots.Figure:
+    """Draw the loss on all training images against the steps."""
+    arms = (DESCENT, MOMENTUM, ADAM)
     curves = {arm: [run.arms[seed][arm]["training_loss_curve"] for seed in run.seeds] for arm in arms}
     return plots.learning_curves(curves, y_label="loss on all training images", logarithmic=True)
 
 
-def cost(run: Run) -> plots.Figure:
-    """The price of a gradient against the number of weights."""
+def draw_cost(run: Run) -> plots.Figure:
+    """Draw the cost of a gradient against the number of weights."""
     curves = [
-        (arm["parameters"], arm["cost_in_forward_passes"])
-        for arm in (run.arms[seed]["cost of a gradient"] for seed in run.seeds)
+        (arm["parameters"], arm["cost_in_forward_passes"]) for arm in (run.arms[seed][COST] for seed in run.seeds)
     ]
-    card = plots.learning_curves({"backwards": curves}, x_label="weights", y_label="cost in forward passes")
-    card.axes[0].set(xscale="log", ylim=(0, None))
-    return card
+    figure = plots.learning_curves({"gradient": curves}, x_label="weights", y_label="cost in forward passes")
+    figure.axes[0].set(xscale="log", ylim=(0, None))
+    return figure

@@ -1,5 +1,6 @@
-"""Every operator of the pure-Python engine beside PyTorch's, with the shapes on which the two are compared."""
+"""Every operator of the pure-Python engine, its PyTorch counterpart, and the shapes on which they are compared."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -14,11 +15,14 @@ from shared.stdlib.tensor import Tensor
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator in both worlds, and the shapes of its arguments; `positive` where only positive numbers make sense."""
+    """Describe one operator: its pure-Python and PyTorch functions, and the shapes of its arguments.
+
+    `positive` restricts the random inputs to positive numbers.
+    """
 
     name: str
-    ours: Callable
-    theirs: Callable
+    plain_function: Callable
+    torch_function: Callable
     shapes: tuple[tuple[int, ...], ...]
     positive: bool = False
 
@@ -60,32 +64,38 @@ OPERATORS = (
 )
 
 
-def errors(operator: Operator, random: Random) -> tuple[float, float]:
-    """How far the engine's gradients are from finite differences and from PyTorch's, at random numbers."""
-    sizes = [torch.Size(shape).numel() for shape in operator.shapes]
+def gradient_errors(operator: Operator, random: Random) -> tuple[float, float]:
+    """Return the engine's largest gradient error against finite differences, and against PyTorch, at random inputs."""
+    sizes = [math.prod(shape) for shape in operator.shapes]
     draw = (lambda: random.uniform(0.5, 2.0)) if operator.positive else (lambda: random.gauss(0.0, 1.0))
     data = [[draw() for _ in range(size)] for size in sizes]
-    theirs = [
+    torch_inputs = [
         torch.tensor(numbers, dtype=torch.float64).reshape(shape).requires_grad_()
         for numbers, shape in zip(data, operator.shapes, strict=True)
     ]
-    result = operator.theirs(*theirs)
-    # A random weighing of the outputs makes one number of them, to which every output matters in a way of its own.
+    result = operator.torch_function(*torch_inputs)
+    # A random weighted sum of the outputs is one number on which every output has its own effect.
     upstream = [random.gauss(0.0, 1.0) for _ in range(result.numel())]
-    expected = torch.autograd.grad(result, theirs, torch.tensor(upstream, dtype=torch.float64).reshape(result.shape))
+    torch_gradients = torch.autograd.grad(
+        result, torch_inputs, torch.tensor(upstream, dtype=torch.float64).reshape(result.shape)
+    )
 
-    def weighed(flat: list[float], requires_grad: bool = False) -> tuple[Tensor, list[Tensor]]:
-        parts, start = [], 0
+    def weighted_sum(flat: list[float], requires_grad: bool = False) -> tuple[Tensor, list[Tensor]]:
+        inputs, start = [], 0
         for size, shape in zip(sizes, operator.shapes, strict=True):
-            parts.append(Tensor(flat[start : start + size], shape, requires_grad))
+            inputs.append(Tensor(flat[start : start + size], shape, requires_grad))
             start += size
-        out = operator.ours(*parts)
-        return (out * Tensor(upstream, out.shape)).sum(), parts
+        output = operator.plain_function(*inputs)
+        return (output * Tensor(upstream, output.shape)).sum(), inputs
 
     flat = [number for numbers in data for number in numbers]
-    outcome, parts = weighed(flat, requires_grad=True)
-    outcome.backward()
-    ours = [number for part in parts for number in part.grad]
-    pushed = finite_differences(lambda numbers: weighed(numbers)[0].item(), flat)
-    torchs = [number for gradient in expected for number in gradient.flatten().tolist()]
-    return tuple(max(abs(a - b) for a, b in zip(ours, other, strict=True)) for other in (pushed, torchs))
+    total, inputs = weighted_sum(flat, requires_grad=True)
+    total.backward()
+    gradient = [number for tensor in inputs for number in tensor.grad]
+    estimate = finite_differences(lambda numbers: weighted_sum(numbers)[0].item(), flat)
+    expected = [number for tensor in torch_gradients for number in tensor.flatten().tolist()]
+    return _largest_difference(gradient, estimate), _largest_difference(gradient, expected)
+
+
+def _largest_difference(numbers: list[float], others: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(numbers, others, strict=True))

@@ -1,31 +1,44 @@
-"""The recurrent part's figures, drawn from what a run has measured and trained."""
+"""The figures of the part `recurrent`, drawn from what a run has measured and trained."""
 
 import torch
-from torch import Tensor
 
-from lessons.lesson_00_foundations.recurrent.experiment import opinions, series
-from lessons.lesson_00_foundations.recurrent.experiment.arms import SERIES_LENGTH, WINDOW, read_opinions, width
+from lessons.lesson_00_foundations.recurrent.experiment import sentiment, time_series
+from lessons.lesson_00_foundations.recurrent.experiment.arms import (
+    RECALL_CHRONO,
+    RECALL_LSTM,
+    RECALL_ORTHOGONAL,
+    RECALL_RNN,
+    SENTIMENT_BIGRAMS,
+    SENTIMENT_LSTM,
+    SENTIMENT_RNN,
+    SENTIMENT_WORDS,
+    SERIES_LSTM,
+)
+from lessons.lesson_00_foundations.recurrent.experiment.evaluate import praise_by_word
+from lessons.lesson_00_foundations.recurrent.experiment.train import EMBEDDING_WIDTH, SERIES_LENGTH, WINDOW, width
 from lessons.lesson_00_foundations.recurrent.model import Predictor, SentenceClassifier
 from shared import plots
 from shared.course.lesson import Run
 from shared.training import load_weights
 
 CAPTIONS = {
-    "recurrent_recall": "Recalling one bit after so many steps of noise, held out (a coin: 50 %).",
-    "recurrent_gradient": "How much the end of a fresh network feels of its state so many steps before: a straight line on this scale "
-    "is exponential fading.",
-    "recurrent_series": "A series from a start that was never seen. From the dashed line on, the network goes on from its own guesses, "
-    "until chaos parts the two.",
-    "recurrent_sentiment": "Telling praise from blame where negation and opinion never met in training.",
-    "recurrent_reading": "Reading word by word: what the LSTM would answer if the sentence ended here (for it: praise above, blame below).",
+    "recurrent_recall": "Accuracy of recalling one bit after several steps of noise, on held-out sequences (chance: "
+    "50 %).",
+    "recurrent_gradient": "Gradient of the last output by earlier states, in untrained networks; on this scale "
+    "exponential decay is a straight line.",
+    "recurrent_time_series": "A series from an unseen start. After the dashed line the network continues from its own "
+    "predictions, until chaos makes the two diverge.",
+    "recurrent_sentiment": "Accuracy of classifying praise and blame on unseen combinations of negation and opinion.",
+    "recurrent_word_by_word": "The LSTM's classification after each word of a sentence (above: praise, below: blame).",
 }
-KINDS = {
-    "LSTM, slow gates": "recall, LSTM, slow",
-    "LSTM": "recall, LSTM",
-    "plain": "recall, RNN",
-    "plain, rotation": "recall, RNN, orthogonal",
+LAYERS = {
+    "LSTM, chrono": RECALL_CHRONO,
+    "LSTM": RECALL_LSTM,
+    "RNN": RECALL_RNN,
+    "RNN, orthogonal": RECALL_ORTHOGONAL,
 }
 AHEAD = 72
+"""Number of values that the network predicts from its own predictions."""
 EXAMPLES = (
     "the small red circle is not very dull",
     "anna finds the blue star anything but lovely",
@@ -34,112 +47,114 @@ EXAMPLES = (
 
 
 def draw(run: Run) -> dict[str, plots.Figure]:
-    """Every figure that the run's arms allow."""
-    if "recall, RNN" not in run.arms[run.seeds[0]]:
+    """Draw every figure that the run's arms allow."""
+    if RECALL_RNN not in run.arms[run.seeds[0]]:
         return {}
     return {
-        "recurrent_recall": recall(run),
-        "recurrent_gradient": gradient(run),
-        "recurrent_series": prediction(run),
-        "recurrent_sentiment": sentiment(run),
-        "recurrent_reading": reading(run),
+        "recurrent_recall": draw_recall(run),
+        "recurrent_gradient": draw_gradient(run),
+        "recurrent_time_series": draw_time_series(run),
+        "recurrent_sentiment": draw_sentiment(run),
+        "recurrent_word_by_word": draw_word_by_word(run),
     }
 
 
-def measured(run: Run, arm: str, name: str) -> list:
-    """One thing that an arm has measured, for every seed."""
+def measurements(run: Run, arm: str, name: str) -> list:
+    """Return one measurement of an arm for every seed."""
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
-def recall(run: Run) -> plots.Figure:
-    """Accuracy by lag."""
+def draw_recall(run: Run) -> plots.Figure:
+    """Draw accuracy against the lag."""
     curves = {
-        name: list(zip(measured(run, arm, "lags"), measured(run, arm, "accuracies"), strict=True))
-        for name, arm in KINDS.items()
+        name: list(zip(measurements(run, arm, "lags"), measurements(run, arm, "accuracies"), strict=True))
+        for name, arm in LAYERS.items()
     }
     return plots.learning_curves(
-        curves, x_label="steps of noise between the bit and the question", y_label="held-out accuracy",
-        baselines={"a coin": 0.5}, percent=True,
-    )  # fmt: skip
+        curves,
+        x_label="steps of noise between the bit and the query",
+        y_label="held-out accuracy",
+        baselines={"chance": 0.5},
+        percent=True,
+    )
 
 
-def gradient(run: Run) -> plots.Figure:
-    """The gradient's length, walking back from the end."""
+def draw_gradient(run: Run) -> plots.Figure:
+    """Draw the gradient norm against the number of steps before the end."""
     curves = {}
-    for name, arm in KINDS.items():
-        walks = [list(reversed(values)) for values in measured(run, arm, "gradient_fresh")]
-        curves[name] = [(list(range(len(walk))), walk) for walk in walks]
+    for name, arm in LAYERS.items():
+        norms = [list(reversed(values)) for values in measurements(run, arm, "gradient_untrained")]
+        curves[name] = [(list(range(len(values))), values) for values in norms]
     return plots.learning_curves(
-        curves, x_label="steps back from the end", y_label="gradient left (share of that at the end)", logarithmic=True
+        curves, x_label="steps before the end", y_label="gradient norm, relative to the end", logarithmic=True
     )
 
 
-def prediction(run: Run) -> plots.Figure:
-    """A stretch of the test series: what was, what was guessed one step ahead, and what was guessed from guesses."""
+def draw_time_series(run: Run) -> plots.Figure:
+    """Draw a part of the test series, predictions of the next value, and an extrapolation."""
     seed = run.seeds[0]
-    model = load_weights(Predictor("lstm", width("lstm", 1)), run.arm_folder(seed, "series, LSTM")).eval()
-    values = torch.tensor(series.mackey_glass(SERIES_LENGTH, 2 * seed + 1))[: 2 * WINDOW + AHEAD]
-    begin = 2 * WINDOW
+    model = load_weights(Predictor("lstm", width("lstm", 1)), run.arm_folder(seed, SERIES_LSTM)).eval()
+    values = torch.tensor(time_series.mackey_glass(SERIES_LENGTH, 2 * seed + 1))[: 2 * WINDOW + AHEAD]
+    split = 2 * WINDOW
     with torch.no_grad():
-        guesses = model(values[None, :-1])[0]
-    alone = model.go_on(values[None, :begin], AHEAD)[0]
-    card, axes = plots.subplots(height=3.6)
+        predictions = model(values[None, :-1])[0]
+    extrapolation = model.extrapolate(values[None, :split], AHEAD)[0]
+    figure, axes = plots.subplots(height=3.6)
     axis = axes[0, 0]
-    shown = range(begin - 30, len(values))
-    axis.plot(shown, values[shown.start :], color=plots.INK, label="the series")
+    start, stop = split - 30, len(values)
+    axis.plot(range(start, stop), values[start:], color=plots.INK, label="the series")
     axis.plot(
-        range(shown.start, begin), guesses[shown.start - 1 : begin - 1], "o", color=plots.BLUE, markersize=4,
-        label="the next value, guessed",
-    )  # fmt: skip
-    axis.plot(
-        range(begin, len(values)), alone, "o-", color=plots.VERMILLION, markersize=4, linewidth=1, label="from guesses"
+        range(start, split),
+        predictions[start - 1 : split - 1],
+        "o",
+        color=plots.BLUE,
+        markersize=4,
+        label="prediction of the next value",
     )
-    axis.axvline(begin - 0.5, color=plots.GRAY, linestyle="--", linewidth=1.2)
-    axis.set(xlabel=f"value (one every {series.SPACING:.0f} days)", ylabel="x")
+    axis.plot(
+        range(split, stop),
+        extrapolation,
+        "o-",
+        color=plots.VERMILLION,
+        markersize=4,
+        linewidth=1,
+        label="extrapolation",
+    )
+    axis.axvline(split - 0.5, color=plots.GRAY, linestyle="--", linewidth=1.2)
+    axis.set(xlabel=f"value (one every {time_series.SPACING:.0f} days)", ylabel="x")
     axis.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.15))
-    return card
+    return figure
 
 
-def sentiment(run: Run) -> plots.Figure:
-    """The LSTM against those who count."""
+def draw_sentiment(run: Run) -> plots.Figure:
+    """Draw the accuracy of the recurrent classifiers and of word counts."""
     names = {
-        "LSTM": "sentiment, LSTM",
-        "plain, rotation": "sentiment, RNN, orthogonal",
-        "bag of words": "sentiment, bag of words",
-        "bag of words and pairs": "sentiment, bag of bigrams",
+        "LSTM": SENTIMENT_LSTM,
+        "RNN, orthogonal": SENTIMENT_RNN,
+        "bag of words": SENTIMENT_WORDS,
+        "bag of words and bigrams": SENTIMENT_BIGRAMS,
     }
     return plots.bars_with_intervals(
-        {name: measured(run, arm, "accuracy") for name, arm in names.items()},
+        {name: measurements(run, arm, "accuracy") for name, arm in names.items()},
         x_label="held-out accuracy on unseen negations",
-        baselines={"a coin": 0.5},
+        baselines={"chance": 0.5},
         highlight="LSTM",
         percent=True,
     )
 
 
-@torch.no_grad()
-def reading(run: Run) -> plots.Figure:
-    """How the answer changes while a sentence is read."""
+def draw_word_by_word(run: Run) -> plots.Figure:
+    """Draw the classification after each word of the example sentences."""
     seed = run.seeds[0]
-    texts, _, seen, _, unseen, _ = read_opinions(seed)
-    vocabulary = opinions.Vocabulary([*texts, *seen, *unseen])
-    model = SentenceClassifier("lstm", len(vocabulary), 16, width("lstm", 16))
-    model = load_weights(model, run.arm_folder(seed, "sentiment, LSTM")).eval()
-    card, axes = plots.subplots(height=1.75 * len(EXAMPLES), rows=len(EXAMPLES))
+    vocabulary = sentiment.Vocabulary([text for split in sentiment.load_splits(seed) for text in split.texts])
+    model = SentenceClassifier("lstm", len(vocabulary), EMBEDDING_WIDTH, width("lstm", EMBEDDING_WIDTH))
+    model = load_weights(model, run.arm_folder(seed, SENTIMENT_LSTM)).eval()
+    figure, axes = plots.subplots(height=1.75 * len(EXAMPLES), rows=len(EXAMPLES))
     for axis, text in zip(axes[:, 0], EXAMPLES, strict=True):
-        lean = leaning(model, vocabulary, text)
-        axis.bar(range(len(lean)), lean, color=[plots.GREEN if value > 0 else plots.VERMILLION for value in lean])
+        token_ids, _ = vocabulary.encode([text])
+        values = praise_by_word(model, token_ids)
+        axis.bar(range(len(values)), values, color=[plots.GREEN if value > 0 else plots.VERMILLION for value in values])
         axis.axhline(0, color=plots.INK, linewidth=0.8)
         axis.set(ylim=(-1, 1), yticks=[-1, 0, 1], yticklabels=["blame", "", "praise"])
-        axis.set_xticks(range(len(lean)), text.split(), color=plots.INK)
-    return card
-
-
-def leaning(model: SentenceClassifier, vocabulary: opinions.Vocabulary, text: str) -> list[float]:
-    """After each word: the probability of praise less that of blame."""
-    words, lengths = vocabulary.encode([text])
-    found: list[Tensor] = []
-    for count in range(1, int(lengths[0]) + 1):
-        share = model(words[:, :count], torch.tensor([count])).softmax(dim=-1)[0]
-        found.append(share[1] - share[0])
-    return torch.stack(found).tolist()
+        axis.set_xticks(range(len(values)), text.split(), color=plots.INK)
+    return figure

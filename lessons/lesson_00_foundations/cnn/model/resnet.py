@@ -1,7 +1,7 @@
-"""Residual networks (He et al., arXiv:1512.03385), and the network without convolution that they are measured against.
+"""Residual networks (He et al., arXiv:1512.03385), and the MLP that they are compared with.
 
-`ResNet` is the paper's network for CIFAR-10 (section 4.2): a stem, three stages of ever smaller and wider maps, the mean
-over all places, a head. With `residual=False` it is the paper's plain network, shortcut for shortcut taken away.
+`ResNet` is the paper's network for CIFAR-10 (section 4.2): a stem, three stages of smaller and wider feature maps,
+global average pooling, a linear head. `residual=False` removes every shortcut, which gives the paper's plain network.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ Maps = Float[Tensor, "batch channels height width"]
 
 
 def shortcut(x: Maps, out: int, stride: int) -> Float[Tensor, "batch out rows columns"]:
-    """x as it is; where a block shrinks and widens, every stride-th pixel, and zeros for the new channels.
+    """Return x; when a block shrinks and widens, take every stride-th pixel and add zero channels up to `out`.
 
-    The paper's option A (section 3.3): it has no parameters, so that a plain network of equal size exists.
-    Raises ValueError when there are fewer channels than before.
+    This is the paper's option A (section 3.3). It has no parameters, so a plain network of equal size exists.
+    Raises ValueError when `out` is less than the number of channels.
     """
     if out < x.shape[1]:
-        raise ValueError(f"a shortcut from {x.shape[1]} to {out} channels would forget some; a block widens or keeps")
+        raise ValueError(f"a shortcut from {x.shape[1]} to {out} channels would drop some; use at least as many")
     # exercise 0.14: the shortcut
     x = x[:, :, ::stride, ::stride]
     return F.pad(x, (0, 0, 0, 0, 0, out - x.shape[1]))
@@ -29,14 +29,14 @@ def shortcut(x: Maps, out: int, stride: int) -> Float[Tensor, "batch out rows co
 
 
 class ResidualBlock(nn.Module):
-    """y = relu(x + F(x)), where F is convolution, norm, relu, convolution, norm (eq. 1 and figure 2).
+    """Compute y = relu(x + F(x)), where F is convolution, norm, relu, convolution, norm (eq. 1 and figure 2).
 
-    If doing nothing is best, F has only to be zero. A plain block (`residual=False`) must learn to copy first.
+    If the identity is optimal, F only has to become zero. A plain block (`residual=False`) must learn to copy x.
     """
 
     def __init__(self, channels: int, out: int, stride: int = 1, residual: bool = True):
         super().__init__()
-        # No bias: the norm that follows would take it away again.
+        # No bias: the batch norm that follows would remove it.
         self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
@@ -52,10 +52,11 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Images [batch, channels, height, width] → logits [batch, classes]: 2 · stages · blocks + 2 layers deep.
+    """Classify images [batch, channels, height, width]; return logits [batch, classes].
 
-    The first block of every stage but the first halves the sides of the maps. `pool` shrinks what comes out of the
-    stem, for speed; the paper's network for CIFAR-10 has none. Raises ValueError for no stage or no block.
+    The network is 2 · stages · blocks + 2 layers deep. The first block of every stage but the first halves the sides of
+    the maps. `pool` shrinks the stem's output, for speed; the paper's network for CIFAR-10 has no such pooling.
+    Raises ValueError without a stage or a block.
     """
 
     def __init__(
@@ -71,49 +72,52 @@ class ResNet(nn.Module):
         super().__init__()
         if not widths or blocks < 1:
             raise ValueError(
-                f"widths {tuple(widths)} and {blocks} blocks a stage make no network; give at least one each"
+                f"widths {tuple(widths)} and {blocks} blocks per stage make no network; give at least one of each"
             )
         self.stem = nn.Conv2d(channels, widths[0], 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(widths[0])
         self.pool = nn.MaxPool2d(pool) if pool > 1 else nn.Identity()
         self.blocks = nn.Sequential()
-        before = widths[0]
+        previous_width = widths[0]
         for stage, width in enumerate(widths):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                self.blocks.append(ResidualBlock(before, width, stride, residual))
-                before = width
-        self.head = nn.Linear(before, classes)
+                self.blocks.append(ResidualBlock(previous_width, width, stride, residual))
+                previous_width = width
+        self.head = nn.Linear(previous_width, classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")  # arXiv:1502.01852, eq. 14
 
     @classmethod
     def for_cifar10(cls, depth: int, **options) -> "ResNet":
-        """The paper's network of `depth` = 6n + 2 layers. Raises ValueError for another depth."""
+        """Build the paper's network of `depth` = 6n + 2 layers. Raises ValueError for another depth."""
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"a depth of {depth} is not 6n + 2; choose 8, 14, 20, 32, 44, 56 or 110")
         return cls(3, 10, (16, 32, 64), (depth - 2) // 6, **options)
 
     def features(self, images: Maps) -> Float[Tensor, "batch out rows columns"]:
-        """The last maps, before places are averaged."""
+        """Return the last feature maps, before global average pooling."""
         x = self.pool(F.relu(self.stem_norm(self.stem(images))))
         return self.blocks(x)
 
     def forward(self, images: Maps) -> Float[Tensor, "batch classes"]:
-        # The mean over places forgets where things were: an answer that holds here holds there.
+        # The mean over positions discards where a pattern was, so the logits hardly depend on an object's position.
         return self.head(self.features(images).mean(dim=(2, 3)))
 
 
 class MLP(nn.Module):
-    """Every pixel to every unit, `depth` hidden layers of `hidden` units, each with a batch norm; 0 layers: softmax regression."""
+    """Classify flattened images with `depth` hidden layers of `mlp_dim` units, each followed by a batch norm.
 
-    def __init__(self, inputs: int, hidden: int, classes: int, depth: int = 1):
+    With a depth of 0 this is softmax regression.
+    """
+
+    def __init__(self, inputs: int, mlp_dim: int, classes: int, depth: int = 1):
         super().__init__()
         self.layers = nn.Sequential(nn.Flatten())
         for _ in range(depth):
-            self.layers.extend([nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU()])
-            inputs = hidden
+            self.layers.extend([nn.Linear(inputs, mlp_dim, bias=False), nn.BatchNorm1d(mlp_dim), nn.ReLU()])
+            inputs = mlp_dim
         self.head = nn.Linear(inputs, classes)
 
     def forward(self, images: Maps) -> Float[Tensor, "batch classes"]:
@@ -121,18 +125,18 @@ class MLP(nn.Module):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """How many numbers a model learns."""
+    """Return the number of learned parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def mlp_of_equal_size(model: nn.Module, inputs: int, classes: int, depth: int = 1) -> MLP:
-    """The MLP whose number of parameters comes nearest to that of `model`."""
-    wanted = count_parameters(model)
+    """Build the MLP whose number of parameters is closest to that of `model`."""
+    target = count_parameters(model)
 
-    def size(hidden: int) -> int:
+    def mlp_parameters(mlp_dim: int) -> int:
         with torch.device("meta"):
-            return count_parameters(MLP(inputs, hidden, classes, depth))
+            return count_parameters(MLP(inputs, mlp_dim, classes, depth))
 
-    high = next(2**power for power in range(1, 30) if size(2**power) > wanted)
-    hidden = min(range(high // 2, high + 1), key=lambda hidden: abs(size(hidden) - wanted))
-    return MLP(inputs, hidden, classes, depth)
+    high = next(2**power for power in range(1, 30) if mlp_parameters(2**power) > target)
+    mlp_dim = min(range(high // 2, high + 1), key=lambda width: abs(mlp_parameters(width) - target))
+    return MLP(inputs, mlp_dim, classes, depth)
