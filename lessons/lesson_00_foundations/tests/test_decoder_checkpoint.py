@@ -1,4 +1,4 @@
-"""The language model that later lessons keep frozen: whole, and able to do what they need of it."""
+"""The shipped language model: complete, and capable of what later lessons need."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from data.toybox.heldout import scene_at
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, question_at
 from data.toybox.scene import SHAPES
-from lessons.lesson_00_foundations.decoder.experiment.checkpoint import CHECKPOINT, FOLDER, make
+from lessons.lesson_00_foundations.decoder.experiment.checkpoint import CHECKPOINT, FOLDER, build_checkpoint
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.evaluation import (
     cross_entropy_bits,
@@ -31,59 +31,63 @@ def model():
     return LanguageModel.from_pretrained(FOLDER)
 
 
-def write(model, tokenizer, beginning, tokens=12):
-    prompt = torch.tensor([tokenizer.special_tokens[BEGIN_TOKEN], *tokenizer.encode(beginning)])
+def continue_text(model, tokenizer, text, tokens=12):
+    """Return the model's greedy continuation of a text."""
+    prompt = torch.tensor([tokenizer.special_tokens[BEGIN_TOKEN], *tokenizer.encode(text)])
     return tokenizer.decode(generate(model, [prompt], Sampling(tokens))[0].tolist())
 
 
-def test_it_is_what_its_provenance_says():
+def test_its_files_match_its_provenance():
     assert checkpoint_errors([CHECKPOINT]) == []
 
 
-@pytest.mark.parametrize(("kind", "few", "many", "before", "after"), [
-    ("naming", 0, 2, 0.1, 0.8), ("choosing", 0, 8, 0.55, 0.8),
-])  # fmt: skip
-def test_it_follows_rules_that_were_held_out(model, tokenizer, kind, few, many, before, after):
-    found = episode_accuracies(model, tokenizer, kind, 7, held_out=True, count=60)
-    assert found[few] < before and found[many] > after
+@pytest.mark.parametrize(
+    ("episode_type", "few", "many", "before", "after"),
+    [("naming", 0, 2, 0.1, 0.8), ("choosing", 0, 8, 0.55, 0.8)],
+)
+def test_it_follows_held_out_rules(model, tokenizer, episode_type, few, many, before, after):
+    accuracies = episode_accuracies(model, tokenizer, episode_type, 7, held_out=True, count=60)
+    assert accuracies[few] < before and accuracies[many] > after
 
 
-def test_it_goes_on_with_a_game_it_is_shown(model, tokenizer):
-    shown = "small striped red circle: circle small.\nlarge plain blue star: star large.\nsmall dotted pink heart:"
-    assert write(model, tokenizer, shown, 3).startswith(" heart small.")
+def test_it_continues_an_episode(model, tokenizer):
+    prompt = "small striped red circle: circle small.\nlarge plain blue star: star large.\nsmall dotted pink heart:"
+    assert continue_text(model, tokenizer, prompt, 3).startswith(" heart small.")
 
 
 def test_it_completes_a_caption(model, tokenizer):
-    written = write(model, tokenizer, "a picture of a large plain green")
+    written = continue_text(model, tokenizer, "a picture of a large plain green")
     assert written.split()[0].rstrip(",.s") in SHAPES
     new = [caption(scene_at("validation", 5, number), "attributes") + "\n" for number in range(20)]
-    costs = cross_entropy_bits(model, encode_documents(tokenizer, new)) / sum(map(len, new))
+    bits_per_byte = cross_entropy_bits(model, encode_documents(tokenizer, new)) / sum(map(len, new))
     backwards = [" ".join(reversed(document.split())) + "\n" for document in new]
-    assert costs < 1 < cross_entropy_bits(model, encode_documents(tokenizer, backwards)) / sum(map(len, backwards))
-
-
-def test_it_answers_questions_better_than_a_guess(model, tokenizer):
-    questions = [question_at("validation", 11, number, objects=(2, 4)) for number in range(120)]
-    asked = [f"{caption(scene, 'places')}. {question.text}" for scene, question in questions]
-    prompts = [torch.tensor(row) for row in encode_documents(tokenizer, asked)]
-    written = [tokenizer.decode(tokens.tolist()) for tokens in generate(model, prompts, Sampling(4))]
-    right = sum(
-        text.startswith(f" {question.answer}\n") for text, (_, question) in zip(written, questions, strict=True)
+    assert (
+        bits_per_byte < 1 < cross_entropy_bits(model, encode_documents(tokenizer, backwards)) / sum(map(len, backwards))
     )
-    # Each answer of a kind is as frequent as the others, of which there are two to nine.
-    guess = sum(1 / len(ANSWERS[question.type]) for _, question in questions)
-    assert right > 1.2 * guess
 
 
-def test_transformers_reads_it_too(model):
-    theirs = LlamaForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
-    tokens = torch.randint(4, model.config.vocab_size, (2, 30))
+def test_it_answers_questions_better_than_chance(model, tokenizer):
+    questions = [question_at("validation", 11, number, objects=(2, 4)) for number in range(120)]
+    texts = [f"{caption(scene, 'places')}. {question.text}" for scene, question in questions]
+    prompts = [torch.tensor(row) for row in encode_documents(tokenizer, texts)]
+    answers = [tokenizer.decode(tokens.tolist()) for tokens in generate(model, prompts, Sampling(4))]
+    right = sum(
+        text.startswith(f" {question.answer}\n") for text, (_, question) in zip(answers, questions, strict=True)
+    )
+    # All answers of a question type are equally frequent; a type has two to nine of them.
+    chance = sum(1 / len(ANSWERS[question.type]) for _, question in questions)
+    assert right > 1.2 * chance
+
+
+def test_transformers_loads_it(model):
+    published = LlamaForCausalLM.from_pretrained(FOLDER, dtype=torch.float32)
+    token_ids = torch.randint(4, model.config.vocab_size, (2, 30))
     with torch.no_grad():
-        torch.testing.assert_close(model(tokens), theirs(tokens).logits, atol=1e-4, rtol=0)
+        torch.testing.assert_close(model(token_ids), published(token_ids).logits, atol=1e-4, rtol=0)
 
 
-def test_it_is_made_by_what_makes_it(tmp_path):
-    measured = make(tmp_path, steps=2, documents=60, width=16, depth=1, heads=2, kv_heads=1, mlp_dim=16)
+def test_a_small_checkpoint_can_be_built(tmp_path):
+    measured = build_checkpoint(tmp_path, steps=2, documents=60, width=16, depth=1, heads=2, kv_heads=1, mlp_dim=16)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert LanguageModel.from_pretrained(tmp_path).config.width == 16
     assert all(isinstance(value, int | float) for value in measured.values()) and "bits_per_byte" in measured

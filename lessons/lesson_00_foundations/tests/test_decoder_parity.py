@@ -1,4 +1,4 @@
-"""Equality with `LlamaForCausalLM` and `Qwen2ForCausalLM`, both ways, in configurations odd enough that nothing is equal by accident."""
+"""Parity with `LlamaForCausalLM` and `Qwen2ForCausalLM` in both directions, for configurations of unusual sizes."""
 
 import json
 
@@ -19,18 +19,22 @@ SMALL = {
     "max_position_embeddings": 64,
 }
 LLAMA3 = {
-    "rope_type": "llama3", "rope_theta": 5000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0,
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 3.0,
     "original_max_position_embeddings": 16,
-}  # fmt: skip
+}
 CASES = {
     "grouped heads": SMALL | {"num_attention_heads": 5, "num_key_value_heads": 1, "head_dim": 6},
-    "as many key heads": SMALL | {"num_attention_heads": 3},
-    "heads wider than their share": SMALL | {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8},
+    "equally many key heads": SMALL | {"num_attention_heads": 3},
+    "head_dim above width / heads": SMALL | {"num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8},
     "tied": SMALL | {"num_attention_heads": 3, "num_key_value_heads": 1, "tie_word_embeddings": True},
     "large eps": SMALL | {"num_attention_heads": 3, "rms_norm_eps": 0.1},
     "Llama 3 scaling": SMALL | {"num_attention_heads": 5, "head_dim": 12, "rope_parameters": LLAMA3},
 }
-OURS = {
+OUR_CONFIGS = {
     "grouped heads": DecoderConfig(41, 30, 2, 5, 1, 44, head_dim=6),
     "tied": DecoderConfig(41, 30, 3, 3, 1, 52, tied=True, rotary_base=777.0),
     "wide heads": DecoderConfig(41, 24, 2, 6, 2, 44, head_dim=10, norm_eps=0.05),
@@ -38,45 +42,45 @@ OURS = {
 }
 
 
-def redrawn(model):
-    """Every weight anew: at their initial values the norms' gains, for one, have no effect."""
+def randomized(model):
+    """Randomize every weight: with their initial value of 1 the norms' gains have no effect."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.7 if parameter.ndim == 1 else 0.0))
     return model.eval()
 
 
-def assert_same(ours, theirs, vocab):
-    tokens = torch.randint(vocab, (2, 40))
+def assert_equal_logits(model, published, vocab_size):
+    token_ids = torch.randint(vocab_size, (2, 40))
     with torch.no_grad():
-        torch.testing.assert_close(ours(tokens), theirs(tokens).logits, atol=1e-4, rtol=0)
+        torch.testing.assert_close(model(token_ids), published(token_ids).logits, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_published_folder_gives_the_same_logits_here(case, tmp_path):
-    theirs = redrawn(LlamaForCausalLM(LlamaConfig(**CASES[case])))
-    theirs.save_pretrained(tmp_path)
-    assert_same(LanguageModel.from_pretrained(tmp_path), theirs, 37)
+def test_a_published_folder_gives_equal_logits(case, tmp_path):
+    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES[case])))
+    published.save_pretrained(tmp_path)
+    assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
-@pytest.mark.parametrize("case", OURS)
-def test_our_folder_gives_the_same_logits_there(case, tmp_path):
-    ours = redrawn(LanguageModel(OURS[case]))
-    ours.save_pretrained(tmp_path)
-    theirs, report = LlamaForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+@pytest.mark.parametrize("case", OUR_CONFIGS)
+def test_our_folder_gives_equal_logits_in_transformers(case, tmp_path):
+    model = randomized(LanguageModel(OUR_CONFIGS[case]))
+    model.save_pretrained(tmp_path)
+    published, report = LlamaForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert_same(ours, theirs.float(), 41)
+    assert_equal_logits(model, published.float(), 41)
     again = LanguageModel.from_pretrained(tmp_path)
-    assert again.config.rotary_scaling == ours.config.rotary_scaling
-    assert_same(again, theirs.float(), 41)
+    assert again.config.rotary_scaling == model.config.rotary_scaling
+    assert_equal_logits(again, published.float(), 41)
 
 
 QWEN2 = {
     "untied": SMALL | {"num_attention_heads": 5, "num_key_value_heads": 1},
     "tied": SMALL
     | {"num_attention_heads": 6, "num_key_value_heads": 2, "hidden_size": 36, "tie_word_embeddings": True},
-    "heads wider than their share": SMALL | {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 14},
-    "sizes of its rotary base and eps": SMALL
+    "head_dim above width / heads": SMALL | {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 14},
+    "rotary base and eps": SMALL
     | {
         "num_attention_heads": 5,
         "num_key_value_heads": 5,
@@ -86,49 +90,49 @@ QWEN2 = {
 }
 
 
-def assert_back_in(kind, folder, ours, vocab):
-    theirs, report = kind.from_pretrained(folder, output_loading_info=True)
+def assert_loads_in_transformers(model_class, folder, model, vocab_size):
+    published, report = model_class.from_pretrained(folder, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    assert_same(ours, theirs.float().eval(), vocab)
+    assert_equal_logits(model, published.float().eval(), vocab_size)
 
 
 @pytest.mark.parametrize("case", QWEN2)
-def test_qwen2_both_ways(case, tmp_path):
-    theirs = redrawn(Qwen2ForCausalLM(Qwen2Config(**QWEN2[case])))
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = LanguageModel.from_pretrained(tmp_path / "theirs")
-    assert ours.config.qkv_bias and ours.config.tied == (case == "tied")
-    assert_same(ours, theirs, 37)
-    ours.save_pretrained(tmp_path / "ours")
-    before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("theirs", "ours"))
+def test_qwen2_in_both_directions(case, tmp_path):
+    published = randomized(Qwen2ForCausalLM(Qwen2Config(**QWEN2[case])))
+    published.save_pretrained(tmp_path / "published")
+    model = LanguageModel.from_pretrained(tmp_path / "published")
+    assert model.config.qkv_bias and model.config.tied == (case == "tied")
+    assert_equal_logits(model, published, 37)
+    model.save_pretrained(tmp_path / "ours")
+    before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("published", "ours"))
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-    assert_back_in(Qwen2ForCausalLM, tmp_path / "ours", ours, 37)
+    assert_loads_in_transformers(Qwen2ForCausalLM, tmp_path / "ours", model, 37)
 
 
 def test_a_published_qwen2_config_of_version_4_is_read(tmp_path):
-    """The file of Qwen2.5-0.5B has these keys: no `rope_parameters`, windows named and not used, a tied head."""
-    theirs = redrawn(Qwen2ForCausalLM(Qwen2Config(**QWEN2["tied"] | {"rope_parameters": {"rope_theta": 1e6}})))
-    theirs.save_pretrained(tmp_path)
+    """Qwen2.5-0.5B's file has these keys: no `rope_parameters`, unused sliding windows, a tied head."""
+    published = randomized(Qwen2ForCausalLM(Qwen2Config(**QWEN2["tied"] | {"rope_parameters": {"rope_theta": 1e6}})))
+    published.save_pretrained(tmp_path)
 
-    def age(config):
+    def to_version_4(config):
         for name in ("rope_parameters", "layer_types", "dtype", "head_dim", "hidden_act"):
             config.pop(name, None)
         config |= {"rope_theta": 1e6, "max_window_layers": 1, "sliding_window": 4, "use_sliding_window": False}
 
-    rewrite(tmp_path, age)
-    assert_same(LanguageModel.from_pretrained(tmp_path), theirs, 37)
+    rewrite(tmp_path, to_version_4)
+    assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
-def test_qwen2_that_looks_through_a_window_is_refused(tmp_path):
-    theirs = Qwen2ForCausalLM(Qwen2Config(**QWEN2["untied"]))
-    theirs.save_pretrained(tmp_path)
+def test_qwen2_with_a_sliding_window_is_an_error(tmp_path):
+    published = Qwen2ForCausalLM(Qwen2Config(**QWEN2["untied"]))
+    published.save_pretrained(tmp_path)
     rewrite(tmp_path, lambda config: config.update(use_sliding_window=True))
     with pytest.raises(CourseError, match="use_sliding_window is True"):
         LanguageModel.from_pretrained(tmp_path)
 
 
-def test_the_size_of_qwen2_of_half_a_billion():
-    """What is published as "0.49 billion": 494,032,768 numbers, the tied head counted once."""
+def test_the_number_of_parameters_of_qwen2_05b():
+    """The published "0.49 billion" are 494,032,768 parameters, with the tied head counted once."""
     config = DecoderConfig(151_936, 896, 24, 14, 2, 4864, rotary_base=1e6, norm_eps=1e-6, tied=True, qkv_bias=True)
     with torch.device("meta"):
         model = Decoder(config)
@@ -149,26 +153,26 @@ def rewrite(folder, change):
     file.write_text(json.dumps(config))
 
 
-def test_both_spellings_of_the_rotary_settings_are_read(tmp_path):
-    theirs = redrawn(LlamaForCausalLM(LlamaConfig(**CASES["Llama 3 scaling"])))
-    theirs.save_pretrained(tmp_path)
+def test_both_formats_of_the_rotary_settings_are_read(tmp_path):
+    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES["Llama 3 scaling"])))
+    published.save_pretrained(tmp_path)
     scaling = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
-    for spelling in ({"rope_parameters": LLAMA3}, {"rope_theta": 5000.0, "rope_scaling": scaling}):
+    for settings in ({"rope_parameters": LLAMA3}, {"rope_theta": 5000.0, "rope_scaling": scaling}):
 
-        def change(config, spelling=spelling):
+        def change(config, settings=settings):
             for name in ("rope_parameters", "rope_theta", "rope_scaling"):
                 config.pop(name, None)
-            config.update(spelling)
+            config.update(settings)
 
         rewrite(tmp_path, change)
-        assert_same(LanguageModel.from_pretrained(tmp_path), theirs, 37)
+        assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
-def test_what_a_short_config_leaves_out_is_as_the_class_assumes(tmp_path):
-    theirs = redrawn(LlamaForCausalLM(LlamaConfig(**CASES["as many key heads"])))
-    theirs.save_pretrained(tmp_path)
+def test_missing_settings_get_the_class_defaults(tmp_path):
+    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES["equally many key heads"])))
+    published.save_pretrained(tmp_path)
 
-    def shorten(config):
+    def remove_settings(config):
         for name in (
             "num_key_value_heads",
             "head_dim",
@@ -179,18 +183,18 @@ def test_what_a_short_config_leaves_out_is_as_the_class_assumes(tmp_path):
         ):
             config.pop(name, None)
 
-    rewrite(tmp_path, shorten)
-    assert_same(LanguageModel.from_pretrained(tmp_path), theirs, 37)
+    rewrite(tmp_path, remove_settings)
+    assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
-def test_stored_frequencies_of_old_files_and_a_repeated_tied_head_are_passed_over(tmp_path):
-    theirs = redrawn(LlamaForCausalLM(LlamaConfig(**CASES["tied"])))
-    theirs.save_pretrained(tmp_path)
+def test_stored_rotary_frequencies_and_a_repeated_tied_head_are_ignored(tmp_path):
+    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES["tied"])))
+    published.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(5)
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     save_file(weights, tmp_path / "model.safetensors")
-    assert_same(LanguageModel.from_pretrained(tmp_path), theirs, 37)
+    assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
 @pytest.mark.parametrize(
@@ -204,8 +208,8 @@ def test_stored_frequencies_of_old_files_and_a_repeated_tied_head_are_passed_ove
         ({"hidden_size": 31, "head_dim": None}, "31 does not divide into 3"),
     ],
 )
-def test_another_model_is_refused(change, message, tmp_path):
-    redrawn(LlamaForCausalLM(LlamaConfig(**CASES["as many key heads"]))).save_pretrained(tmp_path)
+def test_an_unsupported_model_is_an_error(change, message, tmp_path):
+    randomized(LlamaForCausalLM(LlamaConfig(**CASES["equally many key heads"]))).save_pretrained(tmp_path)
     rewrite(tmp_path, lambda config: config.update(change))
     with pytest.raises(CourseError, match=message):
         LanguageModel.from_pretrained(tmp_path)

@@ -1,8 +1,8 @@
-"""A variational autoencoder in PyTorch (Kingma & Welling, arXiv:1312.6114): images of counts → a bell of codes → counts.
+"""A variational autoencoder in PyTorch (Kingma & Welling, arXiv:1312.6114) for images whose pixels are counts.
 
-A pixel of our digits is a count: how many of a block's 16 points of the scan were ink. So the decoder names, for each
-pixel, the chance that a point is ink, and the likelihood is the binomial one: a probability of the very numbers that
-stand in the file, in nats, that can be compared with any other model's.
+A pixel of the digits is a count: the number of ink points in a block of 16 points of the scan. The decoder outputs for
+each pixel the probability that a point is ink, and the likelihood is binomial. So log p(x) is a log-probability of the
+integers in the data file, in nats, and comparable between all models of these counts.
 """
 
 import math
@@ -18,19 +18,24 @@ Codes = Float[Tensor, "batch width"]
 
 @dataclass(frozen=True)
 class AutoencoderConfig:
-    """Sizes. Counts run from 0 to `trials`; without `hidden` layers encoder and decoder are one matrix each.
+    """Sizes of a variational autoencoder.
+
+    pixels   per image, flattened
+    width    dimension of the code
+    mlp_dim  widths of the encoder's hidden layers (the decoder's in reverse); empty makes both linear
+    trials   pixels are counts from 0 to this number
 
     Raises ValueError when one of them is less than 1.
     """
 
     pixels: int = 64
     width: int = 8
-    hidden: tuple[int, ...] = (256, 256)
+    mlp_dim: tuple[int, ...] = (256, 256)
     trials: int = 16
 
     def __post_init__(self):
-        if min(self.pixels, self.width, self.trials, *self.hidden) < 1:
-            raise ValueError(f"{self}: every size must be at least 1; for a linear model leave hidden empty")
+        if min(self.pixels, self.width, self.trials, *self.mlp_dim) < 1:
+            raise ValueError(f"{self}: expected every size to be at least 1; for a linear model leave mlp_dim empty")
 
 
 # ── The two terms of the bound ────────────────────────────────────────────────────────────────────────────────────────
@@ -39,27 +44,27 @@ class AutoencoderConfig:
 def reparameterize(
     mean: Codes, log_variance: Codes, noise: Float[Tensor, "*samples batch width"]
 ) -> Float[Tensor, "*samples batch width"]:
-    """A draw from N(mean, e^log_variance), made of standard normal noise, so that gradients reach both (section 2.4)."""
-    # The half makes a standard deviation of a variance.
+    """Sample from N(mean, e^log_variance) by scaling standard normal noise; gradients reach both (section 2.4)."""
+    # exp(log σ² / 2) is the standard deviation σ.
     return mean + (0.5 * log_variance).exp() * noise
 
 
 def kl_divergence(mean: Codes, log_variance: Codes) -> Float[Tensor, " batch"]:
-    """KL(N(mean, e^log_variance) ‖ N(0, 1)) of each image's code, in nats (appendix B)."""
+    """Return KL(N(mean, e^log_variance) ‖ N(0, 1)) of each image's code, in nats (appendix B)."""
     return 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum(dim=-1)
 
 
 def binomial_log_likelihood(
     logits: Float[Tensor, "*samples pixels"], counts: Float[Tensor, "*samples pixels"], trials: int
 ) -> Float[Tensor, "*samples"]:
-    """log of the probability of `counts` out of `trials`, where sigmoid(logits) is the chance of each, summed over pixels.
+    """Return the binomial log-likelihood of `counts` out of `trials` with p = sigmoid(logits), in nats.
 
-    In nats, with the number of ways in which k of n points can be ink, so that over all counts the probabilities sum to 1.
+    It is summed over pixels and contains the binomial coefficient, so that the probabilities of all counts sum to 1.
     """
     # exercise 0.32: the likelihood of counts
-    # log p = l − softplus(l) and log(1 − p) = −softplus(l), finite at any logit: k of the one and n − k of the other.
-    ways = math.lgamma(trials + 1) - torch.lgamma(counts + 1) - torch.lgamma(trials - counts + 1)
-    return (ways + counts * logits - trials * nn.functional.softplus(logits)).sum(dim=-1)
+    # k · log p + (n − k) · log(1 − p), with log p = l − softplus(l) and log(1 − p) = −softplus(l) at any logit l.
+    log_coefficient = math.lgamma(trials + 1) - torch.lgamma(counts + 1) - torch.lgamma(trials - counts + 1)
+    return (log_coefficient + counts * logits - trials * nn.functional.softplus(logits)).sum(dim=-1)
     # end exercise
 
 
@@ -69,9 +74,10 @@ def importance_weighted_bound(
     mean: Codes,
     log_variance: Codes,
 ) -> Float[Tensor, " batch"]:
-    """log of the mean of p(x | z) p(z) / q(z | x) over codes z drawn from q (arXiv:1509.00519, section 3), in nats.
+    """Return the log of the mean of p(x | z) p(z) / q(z | x) over codes z sampled from q, in nats.
 
-    On average below log p(x), and the closer the more samples; with one sample it is the ELBO.
+    Its expectation is a lower bound of log p(x) that tightens with more samples; with one sample it is the ELBO
+    (arXiv:1509.00519, section 3).
     """
     # exercise 0.33: a tighter bound
     log_prior = -0.5 * (codes**2 + math.log(2 * math.pi)).sum(dim=-1)
@@ -85,24 +91,24 @@ def importance_weighted_bound(
 
 
 class VariationalAutoencoder(nn.Module):
-    """Encoder x → N(mean, variance) of codes z; decoder z → a chance of ink for each pixel; prior N(0, 1)."""
+    """Encode images to Gaussians over codes, and decode codes to the probability of ink per pixel; prior N(0, 1)."""
 
     def __init__(self, config: AutoencoderConfig):
         super().__init__()
-        inward = (config.pixels, *config.hidden)
-        outward = (config.width, *reversed(config.hidden))
+        encoder_widths = (config.pixels, *config.mlp_dim)
+        decoder_widths = (config.width, *reversed(config.mlp_dim))
         self.config = config
-        self.encoder = nn.ModuleList(map(nn.Linear, inward, inward[1:]))
-        self.mean = nn.Linear(inward[-1], config.width)
-        self.log_variance = nn.Linear(inward[-1], config.width)
-        self.decoder = nn.ModuleList(map(nn.Linear, outward, outward[1:]))
-        self.logits = nn.Linear(outward[-1], config.pixels)
+        self.encoder = nn.ModuleList(map(nn.Linear, encoder_widths, encoder_widths[1:]))
+        self.mean = nn.Linear(encoder_widths[-1], config.width)
+        self.log_variance = nn.Linear(encoder_widths[-1], config.width)
+        self.decoder = nn.ModuleList(map(nn.Linear, decoder_widths, decoder_widths[1:]))
+        self.logits = nn.Linear(decoder_widths[-1], config.pixels)
 
     def encode(self, images: Images) -> tuple[Codes, Codes]:
-        """Mean and log-variance of each image's codes; images hold counts from 0 to `trials`."""
+        """Return mean and log-variance of each image's code; images hold counts from 0 to `trials`."""
         if images.shape[-1] != self.config.pixels:
             raise ValueError(
-                f"images of {images.shape[-1]} pixels were given, and {self.config.pixels} are expected; flatten them first"
+                f"images have {images.shape[-1]} pixels; expected {self.config.pixels}; flatten them first"
             )
         x = images / self.config.trials
         for layer in self.encoder:
@@ -110,34 +116,35 @@ class VariationalAutoencoder(nn.Module):
         return self.mean(x), self.log_variance(x)
 
     def decode(self, codes: Float[Tensor, "*samples width"]) -> Float[Tensor, "*samples pixels"]:
-        """The logit of the chance of ink, for each pixel."""
+        """Return the logit of the probability of ink for each pixel."""
         for layer in self.decoder:
             codes = torch.tanh(layer(codes))
         return self.logits(codes)
 
     def elbo(self, images: Images, noise: Codes) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
-        """Both terms of the bound for each image, in nats: log-likelihood of the image given one drawn code, and the KL."""
+        """Return both terms of the ELBO per image, in nats: the log-likelihood given one sampled code, and the KL."""
         mean, log_variance = self.encode(images)
         logits = self.decode(reparameterize(mean, log_variance, noise))
         return binomial_log_likelihood(logits, images, self.config.trials), kl_divergence(mean, log_variance)
 
-    def ink(self, codes: Float[Tensor, "*samples width"]) -> Float[Tensor, "*samples pixels"]:
-        """The image that the decoder expects: chance of ink times `trials`."""
+    def expected_image(self, codes: Float[Tensor, "*samples width"]) -> Float[Tensor, "*samples pixels"]:
+        """Return the decoder's expected counts: probability of ink times `trials`."""
         return self.decode(codes).sigmoid() * self.config.trials
 
     def reconstruct(self, images: Images) -> Images:
-        """What the decoder expects at each image's most likely code."""
-        return self.ink(self.encode(images)[0])
+        """Return the expected image at the mean of each image's code."""
+        return self.expected_image(self.encode(images)[0])
 
-    def sample(self, count: int, generator: Generator, *, grain: bool = False) -> Images:
-        """New images: codes from the prior, decoded. With `grain` the counts are drawn, too, and not only their mean given."""
-        ink = self.ink(torch.randn(count, self.config.width, generator=generator))
-        if not grain:
-            return ink
-        return torch.binomial(torch.full_like(ink, self.config.trials), ink / self.config.trials, generator=generator)
+    def sample(self, count: int, generator: Generator, *, pixel_noise: bool = False) -> Images:
+        """Return new images, decoded from codes of the prior: expected counts, or sampled ones with `pixel_noise`."""
+        expected = self.expected_image(torch.randn(count, self.config.width, generator=generator))
+        if not pixel_noise:
+            return expected
+        trials = torch.full_like(expected, self.config.trials)
+        return torch.binomial(trials, expected / self.config.trials, generator=generator)
 
     def log_likelihood(self, images: Images, samples: int, generator: Generator) -> Float[Tensor, " batch"]:
-        """The importance-weighted bound on log p(x) of each image, in nats."""
+        """Return the importance-weighted bound on log p(x) of each image, in nats."""
         mean, log_variance = self.encode(images)
         noise = torch.randn(samples, *mean.shape, generator=generator)
         codes = reparameterize(mean, log_variance, noise)
@@ -146,6 +153,9 @@ class VariationalAutoencoder(nn.Module):
 
 
 def negative_elbo(model: VariationalAutoencoder, images: Images, noise: Codes, kl_weight: float = 1.0) -> Tensor:
-    """The loss: what an image costs, in nats, averaged over the batch. `kl_weight` is β-VAE's β; 0 leaves the KL out."""
+    """Return the loss: the negative ELBO per image in nats, averaged over the batch.
+
+    `kl_weight` is β of the β-VAE; 0 removes the KL term.
+    """
     log_likelihood, kl = model.elbo(images, noise)
     return (kl_weight * kl - log_likelihood).mean()

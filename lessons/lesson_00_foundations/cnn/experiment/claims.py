@@ -9,8 +9,7 @@ CLAIMS = (
         "cnn-direct-is-conv2d",
         "exact",
         "A convolution by its definition, window after window, is PyTorch's conv2d: values and gradients, at several "
-        "strides and paddings "
-        "(largest difference, float64).",
+        "strides and paddings (largest difference, float64).",
         "cnn/model/convolution.py",
         ("convolution, exact",),
         number("convolution, exact", "direct_difference"),

@@ -17,13 +17,11 @@ from shared.training import load_weights
 
 CAPTIONS = {
     "cnn_data_flow": "A held-out digit in the trained CNN: the canvas, eight of the stem's activation maps, the maps "
-    "after "
-    "each block, their means over positions, the logits.",
+    "after each block, their means over positions, the logits.",
     "cnn_learning_curves": "Accuracy on held-out digits at any position of the canvas: the CNN and an MLP of equal "
     "size.",
     "cnn_positions": "Held-out accuracy by the position of the digit's top left corner, for models trained on digits "
-    "in the "
-    "left half of the positions only, left of the line.",
+    "in the left half of the positions only, left of the line.",
     "cnn_depth": "Training loss after equal steps: a deep network without shortcuts learns more slowly than a shallow "
     "one.",
 }

@@ -24,7 +24,6 @@ from shared.course.context import RunContext
 from shared.training import (
     Batches,
     Evaluation,
-    RunOptions,
     TrainingConfig,
     TrainingResult,
     curve_from_history,
@@ -93,13 +92,8 @@ def fit(context: RunContext, network: nn.Module, batches: Callable, test: tuple[
     )
     few = test[0][:EVALUATED_DIGITS], test[1][:EVALUATED_DIGITS]
     evaluation = Evaluation(lambda model: {"accuracy": accuracy(model, *few)}, every=max(1, steps // EVALUATIONS))
-    result = train(network, batches, classification_loss, config, run=run_options(context), evaluation=evaluation)
+    result = train(network, batches, classification_loss, config, run=context.run_options(), evaluation=evaluation)
     return measure(result, test)
-
-
-def run_options(context: RunContext) -> RunOptions:
-    """Return the options of a training run in the arm's folder."""
-    return RunOptions(context.folder, context.resume, context.device, label=context.folder.name)
 
 
 def measure(result: TrainingResult, test: tuple[Tensor, Tensor]) -> dict:
@@ -145,5 +139,5 @@ def train_on_photographs(context: RunContext, *, steps: int, depth: int, batch_s
     )
     test = test_pixels - mean, torch.from_numpy(dataset.test_labels)
     evaluation = Evaluation(lambda model: {"accuracy": accuracy(model, *test)}, every=max(1, steps // 20))
-    result = train(network, batches, classification_loss, config, run=run_options(context), evaluation=evaluation)
+    result = train(network, batches, classification_loss, config, run=context.run_options(), evaluation=evaluation)
     return measure(result, test)

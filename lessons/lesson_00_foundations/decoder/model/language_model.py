@@ -1,4 +1,4 @@
-"""The course's small language model: `shared.transformer.Decoder` with a loss and the folder layout of published Llamas."""
+"""The course's language model: `shared.transformer.Decoder`, a loss, and the folder layout of published Llamas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -182,7 +182,7 @@ def parse_config(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig
     settings = read_settings(SETTINGS if model_type == "llama" else QWEN2_SETTINGS, config)
     if settings["width"] % settings["heads"] and config.get("head_dim") is None:
         raise CourseError(
-            f"hidden_size {settings['width']} does not divide into {settings['heads']} heads; set head_dim in the config"
+            f"hidden_size {settings['width']} does not divide into {settings['heads']} heads; set head_dim"
         )
     # Since version 5 of transformers one setting holds both base and scaling; older files store them separately.
     rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -206,7 +206,7 @@ def _read_scaling(rotary: Mapping[str, Any]) -> Llama3Scaling | None:
 
 
 def write_config(config: DecoderConfig) -> dict[str, Any]:
-    """Convert our config to the published settings of Llama 3, or of Qwen2 when queries, keys and values have biases."""
+    """Convert our config to the published settings of Llama 3, or of Qwen2 if queries, keys and values have biases."""
     scaling = config.rotary_scaling
     extra = {
         "num_key_value_heads": config.kv_heads,

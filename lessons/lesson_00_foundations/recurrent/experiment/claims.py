@@ -31,8 +31,7 @@ CLAIMS = (
         "recurrent-rnn-equals-pytorch",
         "exact",
         "The plain recurrent layer is PyTorch's nn.RNN: outputs, last state and every gradient, in batches of "
-        "sequences of different "
-        "lengths too (largest difference, float64).",
+        "sequences of different lengths too (largest difference, float64).",
         "recurrent/model.py",
         (EXACT,),
         number(EXACT, "rnn_difference"),
@@ -77,8 +76,8 @@ CLAIMS = (
     Claim(
         "recurrent-gradient-vanishes",
         "paper",
-        f"So it fades: in a fresh plain network, hardly anything is felt of the state {DISTANT} steps before (share "
-        "of the gradient left).",
+        f"So it fades: in a fresh plain network, hardly anything is felt of the state {DISTANT} steps before (share of "
+        "the gradient left).",
         "Bengio et al. 1994, section III",
         (RECALL_RNN,),
         gradient_left(RECALL_RNN),
@@ -125,8 +124,8 @@ CLAIMS = (
     Claim(
         "recurrent-recall-orthogonal",
         "paper",
-        "Gates are not the only way: a plain network whose recurrence starts as a rotation recalls the bit too "
-        f"(after {LAGS[-1]} steps).",
+        "Gates are not the only way: a plain network whose recurrence starts as a rotation recalls the bit too (after "
+        f"{LAGS[-1]} steps).",
         "arXiv:1312.6120; arXiv:1504.00941",
         (RECALL_ORTHOGONAL,),
         number(RECALL_ORTHOGONAL, "accuracy_longest_lag"),
@@ -136,8 +135,7 @@ CLAIMS = (
         "recurrent-time-series",
         "learns",
         "The LSTM predicts the next value of a chaotic series from another start (error in standard deviations), "
-        "better than the best "
-        "linear prediction.",
+        "better than the best linear prediction.",
         "Mackey & Glass 1977",
         (SERIES_LSTM,),
         number(SERIES_LSTM, "error"),
@@ -150,8 +148,7 @@ CLAIMS = (
     Claim(
         "recurrent-time-series-last-value",
         "learns",
-        "Saying the last value again is the rival that a series has to be held against (its error; 1 is as good as "
-        "saying the mean).",
+        "Repeating the last value is the baseline of every time series (its error; 1 is as good as saying the mean).",
         "",
         (SERIES_LSTM,),
         number(SERIES_LSTM, "last_value_error"),

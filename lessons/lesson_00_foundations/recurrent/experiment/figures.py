@@ -22,8 +22,8 @@ from shared.course.lesson import Run
 from shared.training import load_weights
 
 CAPTIONS = {
-    "recurrent_recall": "Accuracy of recalling one bit after several steps of noise, on held-out sequences (chance: "
-    "50 %).",
+    "recurrent_recall": "Accuracy of recalling one bit after several steps of noise, on held-out sequences (chance: 50 "
+    "%).",
     "recurrent_gradient": "Gradient of the last output by earlier states, in untrained networks; on this scale "
     "exponential decay is a straight line.",
     "recurrent_time_series": "A series from an unseen start. After the dashed line the network continues from its own "

@@ -22,7 +22,7 @@ from lessons.lesson_00_foundations.recurrent.model import (
     rnn_width_of_equal_size,
 )
 from shared.course.context import RunContext
-from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, TrainingConfig, curve_from_history, train
 
 HIDDEN = 32
 """Width of the LSTMs; RNNs are wider, so that all have equally many parameters."""
@@ -97,12 +97,7 @@ def _train_on_lag(context: RunContext, steps: int, layer_type: str, lag: int) ->
         recall.training_batches(lag, context.seed, 64),
         classification_loss,
         training_config(steps, 5e-3, context.seed),
-        run=RunOptions(
-            context.folder / f"lag-{lag}",
-            context.resume,
-            context.device,
-            label=f"{context.folder.name}, lag {lag}",
-        ),
+        run=context.run_options(f"lag-{lag}", f"{context.folder.name}, lag {lag}"),
         evaluation=Evaluation(lambda model: {"accuracy": accuracy(model, *few)}, every=max(1, steps // EVALUATIONS)),
     )
     return result.model, curve_from_history(result.history, "evaluation/accuracy")
@@ -128,7 +123,7 @@ def train_on_time_series(context: RunContext, *, steps: int, layer_type: str) ->
         Batches(training, batch_size=64, seed=context.seed),
         next_value_loss,
         training_config(steps, 1e-2, context.seed),
-        run=run_options(context),
+        run=context.run_options(),
         evaluation=Evaluation(
             lambda model: {"error": last_value_error(model, few, std)}, every=max(1, steps // EVALUATIONS)
         ),
@@ -191,7 +186,7 @@ def _fit_classifier(context: RunContext, model: nn.Module, batches: Callable, te
         batches,
         classification_loss,
         training_config(steps, 1e-2, context.seed),
-        run=run_options(context),
+        run=context.run_options(),
         evaluation=Evaluation(
             lambda model: {name: accuracy(model, *test) for name, test in few.items()},
             every=max(1, steps // EVALUATIONS),
@@ -202,8 +197,3 @@ def _fit_classifier(context: RunContext, model: nn.Module, batches: Callable, te
         "accuracy_curve": curve_from_history(result.history, "evaluation/accuracy"),
         "loss_curve": curve_from_history(result.history, "loss"),
     }
-
-
-def run_options(context: RunContext) -> RunOptions:
-    """Return the options of a training run in the arm's folder."""
-    return RunOptions(context.folder, context.resume, context.device, label=context.folder.name)

@@ -1,141 +1,158 @@
-"""The figures of the part `vae`."""
+"""The figures of the part `vae`, drawn from what a run has measured and trained."""
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from lessons.lesson_00_foundations.vae.experiment.arms import Images, config_of, read_images
-from lessons.lesson_00_foundations.vae.experiment.claims import NARROW, WIDTH
+from lessons.lesson_00_foundations.vae.experiment.arms import (
+    BASELINES,
+    NARROW,
+    PCA,
+    PCA_NARROW,
+    VAE,
+    VAE_LINEAR,
+    VAE_NARROW,
+    VAE_WITHOUT_KL,
+    WIDTH,
+)
+from lessons.lesson_00_foundations.vae.experiment.data import TRIALS, Images, load_images
 from lessons.lesson_00_foundations.vae.experiment.pca import GaussianInPCA
+from lessons.lesson_00_foundations.vae.experiment.train import TRAINING_FOLDER, build_config
 from lessons.lesson_00_foundations.vae.model import VariationalAutoencoder
 from shared import plots
 from shared.course.lesson import Run
 from shared.training import load_weights
 
 CAPTIONS = {
-    "vae_samples": "Somebody wrote the held-out digits above; nobody the others: codes drawn from the prior, through the decoder, and "
-    "a Gaussian in as many principal components. Not chosen: the first twelve of each.",
-    "vae_walk": "From one held-out digit to another: along a straight line between their codes (above each pair), and by fading one "
-    "reconstruction into the other (below).",
-    "vae_map": "A code of two numbers, as a map. Left: where the encoder puts held-out digits, coloured by a label it never saw. "
-    "Right: what the decoder writes at each place of the same map.",
-    "vae_learning_curve": "The bound on held-out digits while it learns: with hidden layers, with one matrix each, with two numbers a "
-    "code; dashed, two simpler models of the same counts.",
-    "vae_judge": "The judge's score of samples (1: all alike or all unsure, 10: sure of each and every digit equally often).",
+    "vae_samples": "Held-out digits, samples of the VAE, and samples of a Gaussian in a PCA of equal width: the first "
+    "twelve of each, not selected.",
+    "vae_interpolation": "From one held-out digit to another: decoded from codes on the line between theirs (above "
+    "each pair), and as a cross-fade of their reconstructions (below).",
+    "vae_map": "Codes of two dimensions. Left: the codes of held-out digits, labeled by a class that the encoder was "
+    "not given. Right: the decoded image at each position.",
+    "vae_learning_curve": "The bound on held-out digits during training, with hidden layers, for a linear model, and "
+    "for codes of two dimensions; dashed, two simpler models of the same counts.",
+    "vae_scores": "Inception score of samples by an independent classifier (1: one class or no confidence, 10: "
+    "confident, and all digits equally frequent).",
 }
-MAX_PIXEL = 16
+SHOWN_SAMPLES = 12
+MAP_LIMIT, MAP_SIDE = 3.0, 15
 
 
 def draw(run: Run) -> dict[str, plots.Figure]:
-    """Every figure of the part."""
-    images = read_images(run.seeds[0])
+    """Draw every figure of the part."""
+    images = load_images(run.seeds[0])
     return {
-        "vae_samples": samples(run, images),
-        "vae_walk": walk(run, images),
-        "vae_map": latent_map(run, images),
-        "vae_learning_curve": learning_curve(run),
-        "vae_judge": judge(run),
+        "vae_samples": draw_samples(run, images),
+        "vae_interpolation": draw_interpolation(run, images),
+        "vae_map": draw_map(run, images),
+        "vae_learning_curve": draw_learning_curve(run),
+        "vae_scores": draw_scores(run),
     }
 
 
-def trained(run: Run, arm: str, width: int) -> VariationalAutoencoder:
-    """An arm's autoencoder of the first seed, as training has left it."""
-    model = VariationalAutoencoder(config_of(width=width))
-    return load_weights(model, run.arm_folder(run.seeds[0], arm) / "training").eval()
+def load_trained(run: Run, arm: str, width: int) -> VariationalAutoencoder:
+    """Load an arm's trained autoencoder of the first seed."""
+    model = VariationalAutoencoder(build_config(width))
+    return load_weights(model, run.arm_folder(run.seeds[0], arm) / TRAINING_FOLDER).eval()
 
 
-def measured(run: Run, arm: str, name: str) -> list:
-    """One thing that an arm has measured, for every seed."""
+def measurements(run: Run, arm: str, name: str) -> list:
+    """Return one measurement of an arm for every seed."""
     return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
-def as_pictures(images: Tensor) -> list[np.ndarray]:
-    """Counts [n, 64] as pictures, ink dark on paper."""
-    return list(1 - images.detach().unflatten(1, (8, 8)).numpy() / MAX_PIXEL)
+def to_grayscale(images: Tensor) -> list[np.ndarray]:
+    """Convert counts [n, 64] to images of 8 × 8 with dark ink on white."""
+    return list(1 - images.detach().unflatten(1, (8, 8)).numpy() / TRIALS)
 
 
 @torch.no_grad()
-def samples(run: Run, images: Images) -> plots.Figure:
-    """Twelve held-out digits, and twelve samples of either model."""
-    rows = {"real": images.test[:12]}
-    for name, model in (("VAE", trained(run, "vae", WIDTH)), ("PCA", GaussianInPCA.fit(images.train, WIDTH))):
-        rows[name] = model.sample(12, Generator().manual_seed(0))
-    drawn = [picture for row in rows.values() for picture in as_pictures(row)]
-    return plots.image_grid(drawn, [name for name in rows for _ in range(12)], columns=12)
+def draw_samples(run: Run, images: Images) -> plots.Figure:
+    """Draw held-out digits and samples of both models."""
+    rows = {"real": images.test[:SHOWN_SAMPLES]}
+    for name, model in (("VAE", load_trained(run, VAE, WIDTH)), ("PCA", GaussianInPCA.fit(images.train, WIDTH))):
+        rows[name] = model.sample(SHOWN_SAMPLES, Generator().manual_seed(0))
+    shown_images = [image for row in rows.values() for image in to_grayscale(row)]
+    titles = [name for name in rows for _ in range(SHOWN_SAMPLES)]
+    return plots.image_grid(shown_images, titles, columns=SHOWN_SAMPLES)
 
 
 @torch.no_grad()
-def walk(run: Run, images: Images) -> plots.Figure:
-    """Three pairs of held-out digits, each joined in two ways."""
-    model = trained(run, "vae", WIDTH)
+def draw_interpolation(run: Run, images: Images) -> plots.Figure:
+    """Draw interpolations between three pairs of held-out digits, in codes and in pixels."""
+    model = load_trained(run, VAE, WIDTH)
     first = [int((images.test_labels == digit).int().argmax()) for digit in range(10)]
-    pictures, shares = [], torch.linspace(0, 1, 9)[:, None]
+    fractions = torch.linspace(0, 1, 9)[:, None]
+    shown_images = []
     for start, end in ((0, 6), (3, 8), (4, 9)):
-        ends = images.test[[first[start], first[end]]]
-        codes, _ = model.encode(ends)
-        along = torch.lerp(codes[:1], codes[1:], shares)
-        faded = torch.lerp(*model.ink(codes)[:, None], shares)
-        pictures += as_pictures(model.ink(along)) + as_pictures(faded)
-    return plots.image_grid(pictures, columns=9)
+        codes, _ = model.encode(images.test[[first[start], first[end]]])
+        between_codes = torch.lerp(codes[:1], codes[1:], fractions)
+        cross_fade = torch.lerp(*model.expected_image(codes)[:, None], fractions)
+        shown_images += to_grayscale(model.expected_image(between_codes)) + to_grayscale(cross_fade)
+    return plots.image_grid(shown_images, columns=9)
 
 
 @torch.no_grad()
-def latent_map(run: Run, images: Images) -> plots.Figure:
-    """Codes of held-out digits by class, and the digit that each place decodes to."""
-    model = trained(run, "vae, 2 wide", NARROW)
+def draw_map(run: Run, images: Images) -> plots.Figure:
+    """Draw the codes of held-out digits by class, and the decoded image at each position."""
+    model = load_trained(run, VAE_NARROW, NARROW)
     codes, _ = model.encode(images.test)
-    reach = 3.0
-    card, axes = plots.subplots(height=4.3, columns=2)
-    points, ink = axes[0]
+    figure, axes = plots.subplots(height=4.3, columns=2)
+    code_axis, image_axis = axes[0]
     for digit in range(10):
-        own = codes[images.test_labels == digit]
-        colour = plots.PALETTE[digit % len(plots.PALETTE)]
-        points.scatter(*own.T, s=5, color=colour, alpha=0.35, linewidths=0)
-        for x, y in own[:12]:
-            # The digit itself as the mark: ten colours can't be told apart, ten digits can.
-            points.annotate(
-                str(digit), (x, y), color=colour, fontsize=8, ha="center", va="center", annotation_clip=True
+        class_codes = codes[images.test_labels == digit]
+        color = plots.PALETTE[digit % len(plots.PALETTE)]
+        code_axis.scatter(*class_codes.T, s=5, color=color, alpha=0.35, linewidths=0)
+        for x, y in class_codes[:12]:
+            # The digit itself is the mark, since ten colors are hard to distinguish.
+            code_axis.annotate(
+                str(digit), (x, y), color=color, fontsize=8, ha="center", va="center", annotation_clip=True
             )
-    line = torch.linspace(-reach, reach, 15)
+    line = torch.linspace(-MAP_LIMIT, MAP_LIMIT, MAP_SIDE)
     grid = torch.stack(torch.meshgrid(line, line.flip(0), indexing="xy"), dim=-1).flatten(0, 1)
-    rows = model.ink(grid).unflatten(0, (15, 15)).unflatten(2, (8, 8)).permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    ink.imshow(1 - rows.numpy() / MAX_PIXEL, cmap="gray", vmin=0, vmax=1, extent=(-reach, reach, -reach, reach))
-    for axis in (points, ink):
-        axis.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel="z₁", ylabel="z₂")
+    decoded = model.expected_image(grid).unflatten(0, (MAP_SIDE, MAP_SIDE)).unflatten(2, (8, 8))
+    image = decoded.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    extent = (-MAP_LIMIT, MAP_LIMIT, -MAP_LIMIT, MAP_LIMIT)
+    image_axis.imshow(1 - image.numpy() / TRIALS, cmap="gray", vmin=0, vmax=1, extent=extent)
+    for axis in (code_axis, image_axis):
+        axis.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", xlabel="z₁", ylabel="z₂")
         axis.grid(visible=False)
-    return card
+    return figure
 
 
-def learning_curve(run: Run) -> plots.Figure:
-    """The held-out bound over the steps, without the first ones that would squeeze the rest."""
-    arms = {f"{WIDTH} wide": "vae", "one matrix each": "vae, one matrix each", f"{NARROW} wide": "vae, 2 wide"}
+def draw_learning_curve(run: Run) -> plots.Figure:
+    """Draw the held-out bound against the steps, without the first tenth, which would compress the rest."""
+    arms = {f"width {WIDTH}": VAE, "linear": VAE_LINEAR, f"width {NARROW}": VAE_NARROW}
 
-    def later(curve: tuple[list[int], list[float]]) -> tuple[list[int], list[float]]:
+    def without_start(curve: tuple[list[int], list[float]]) -> tuple[list[int], list[float]]:
         steps, values = curve
         return steps[len(steps) // 10 :], values[len(steps) // 10 :]
 
-    curves = {name: [later(curve) for curve in measured(run, arm, "elbo_curve")] for name, arm in arms.items()}
-    baselines = {
-        "independent pixels": float(np.mean(measured(run, "digits and their judge", "independent_log_likelihood"))),
-        "PCA's Gaussian": float(np.mean(measured(run, "pca", "log_likelihood"))),
+    curves = {
+        name: [without_start(curve) for curve in measurements(run, arm, "elbo_curve")] for name, arm in arms.items()
     }
-    return plots.learning_curves(curves, y_label="bound on log p of a held-out digit, in nats", baselines=baselines)
+    baselines = {
+        "independent pixels": float(np.mean(measurements(run, BASELINES, "independent_log_likelihood"))),
+        "Gaussian in PCA": float(np.mean(measurements(run, PCA, "log_likelihood"))),
+    }
+    return plots.learning_curves(curves, y_label="bound on log p of a held-out digit (nats)", baselines=baselines)
 
 
-def judge(run: Run) -> plots.Figure:
-    """The score of every model's samples."""
+def draw_scores(run: Run) -> plots.Figure:
+    """Draw the inception score of every model's samples."""
     rows = {
-        "real digits": ("digits and their judge", "real_score"),
-        f"VAE, {WIDTH} wide": ("vae", "score"),
-        f"VAE, {NARROW} wide": ("vae, 2 wide", "score"),
-        "VAE, one matrix each": ("vae, one matrix each", "score"),
-        "VAE trained without the KL": ("vae, codes for nothing", "score"),
-        f"PCA's Gaussian, {WIDTH} wide": ("pca", "score"),
-        f"PCA's Gaussian, {NARROW} wide": ("pca, 2 wide", "score"),
-        "independent pixels": ("digits and their judge", "independent_score"),
+        "real digits": (BASELINES, "real_inception_score"),
+        f"VAE, width {WIDTH}": (VAE, "inception_score"),
+        f"VAE, width {NARROW}": (VAE_NARROW, "inception_score"),
+        "VAE, linear": (VAE_LINEAR, "inception_score"),
+        "VAE without the KL": (VAE_WITHOUT_KL, "inception_score"),
+        f"Gaussian in PCA, width {WIDTH}": (PCA, "inception_score"),
+        f"Gaussian in PCA, width {NARROW}": (PCA_NARROW, "inception_score"),
+        "independent pixels": (BASELINES, "independent_inception_score"),
     }
     return plots.bars_with_intervals(
-        {name: measured(run, arm, what) for name, (arm, what) in rows.items()},
-        x_label="score",
-        highlight=f"VAE, {WIDTH} wide",
+        {name: measurements(run, arm, score) for name, (arm, score) in rows.items()},
+        x_label="inception score",
+        highlight=f"VAE, width {WIDTH}",
     )

@@ -1,7 +1,7 @@
-"""Principal components of equal width, with a Gaussian in them: the model that a VAE must beat.
+"""Probabilistic PCA: principal components of equal width with a Gaussian prior, the baseline of the VAE.
 
-Probabilistic PCA (Tipping & Bishop, 1999): x = mean + W z + σ ε, with z and ε standard normal. It is an autoencoder, too, and one
-with an answer in closed form: both of its halves are matrices, and singular value decomposition finds the best ones.
+Probabilistic PCA (Tipping & Bishop, 1999) is the model x = mean + W z + σ ε with z and ε standard normal. It is a
+linear autoencoder whose optimum has a closed form: singular value decomposition gives encoder and decoder.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ Codes = Float[Tensor, "batch width"]
 def principal_axes(
     images: Images, width: int
 ) -> tuple[Float[Tensor, " pixels"], Float[Tensor, "pixels width"], Float[Tensor, " width"], Float[Tensor, ""]]:
-    """Mean; the `width` directions in which images vary most, as orthonormal columns; the variance along each; and the mean
-    variance along all that are left.
+    """Return the principal components of images.
 
-    Raises ValueError when fewer directions are left than one.
+    The result holds the mean, the `width` directions of largest variance as orthonormal columns, the variance along
+    each, and the mean variance along the remaining directions. Raises ValueError when no direction remains.
     """
     if not 1 <= width < min(images.shape):
         raise ValueError(
@@ -30,58 +30,64 @@ def principal_axes(
         )
     # exercise 0.34: principal components
     mean = images.mean(dim=0)
-    # images − mean = U S Vᵀ: the columns of V are the axes, and S² / n is how much the images vary along them.
-    _, spread, axes = torch.linalg.svd(images - mean, full_matrices=False)
-    variances = spread**2 / len(images)
-    left_over = variances[width:].sum() / (images.shape[1] - width)
-    return mean, axes[:width].T, variances[:width], left_over
+    # images − mean = U S Vᵀ: the columns of V are the axes, and S² / n are the variances along them.
+    _, singular_values, axes = torch.linalg.svd(images - mean, full_matrices=False)
+    variances = singular_values**2 / len(images)
+    remaining_variance = variances[width:].sum() / (images.shape[1] - width)
+    return mean, axes[:width].T, variances[:width], remaining_variance
     # end exercise
 
 
 @dataclass(frozen=True)
 class GaussianInPCA:
-    """Probabilistic PCA at its most likely parameters (Tipping & Bishop, 1999, eq. 7 and 8)."""
+    """Probabilistic PCA at its maximum likelihood parameters (Tipping & Bishop, 1999, eq. 7 and 8).
+
+    `noise` is σ², the variance of every pixel that the axes do not explain.
+    """
 
     mean: Float[Tensor, " pixels"]
     axes: Float[Tensor, "pixels width"]
     variances: Float[Tensor, " width"]
     noise: Float[Tensor, ""]
-    """σ²: the variance that every pixel has beside what the axes explain."""
     trials: int = 16
 
     @classmethod
     def fit(cls, images: Images, width: int) -> "GaussianInPCA":
+        """Fit the model to images with `width` components."""
         return cls(*principal_axes(images, width))
 
     @property
     def loadings(self) -> Float[Tensor, "pixels width"]:
-        """W: the axes, so long that with the noise added the variance along each is right."""
+        """W: the axes, scaled so that with the noise added the variance along each is the data's."""
         return self.axes * (self.variances - self.noise).clamp_min(0).sqrt()
 
     def reconstruct(self, images: Images) -> Images:
-        """The nearest point of the plane that the axes span: of all linear autoencoders the best in the mean square."""
+        """Project images on the plane of the axes; no linear autoencoder has a smaller mean squared error."""
         return self.mean + (images - self.mean) @ self.axes @ self.axes.T
 
-    def sample(self, count: int, generator: Generator, *, grain: bool = False) -> Images:
-        """New images, brought into the range that a pixel has: points of the plane, or with `grain` the whole model, rounded to counts."""
+    def sample(self, count: int, generator: Generator, *, pixel_noise: bool = False) -> Images:
+        """Return new images, clamped to the range of a pixel.
+
+        They are points of the plane, or with `pixel_noise` samples of the full model, rounded to counts.
+        """
         codes = torch.randn(count, len(self.variances), generator=generator, dtype=self.mean.dtype)
-        if not grain:
+        if not pixel_noise:
             return (self.mean + codes * self.variances.sqrt() @ self.axes.T).clamp(0, self.trials)
         noise = torch.randn(count, len(self.mean), generator=generator, dtype=self.mean.dtype)
-        whole = self.mean + codes @ self.loadings.T + self.noise.sqrt() * noise
-        return whole.round().clamp(0, self.trials)
+        images = self.mean + codes @ self.loadings.T + self.noise.sqrt() * noise
+        return images.round().clamp(0, self.trials)
 
     def posterior(self, images: Images) -> tuple[Codes, Codes]:
-        """Mean and log-variance of each image's code (Tipping & Bishop, eq. 6): the best encoder there is, known in closed form."""
+        """Return mean and log-variance of each image's code: the exact posterior (Tipping & Bishop, eq. 6)."""
         scale = (self.loadings**2).sum(dim=0) + self.noise
         mean = (images - self.mean) @ self.loadings / scale
         return mean, (self.noise / scale).log().expand_as(mean)
 
     def log_likelihood(self, images: Images, samples: int, generator: Generator) -> Float[Tensor, " batch"]:
-        """The importance-weighted bound on the log of the probability of an image's counts, in nats.
+        """Return the importance-weighted bound on the log-probability of each image's counts, in nats.
 
-        The counts are what `sample` with grain gives: rounded, and cut at 0 and `trials`. So this is a probability of the
-        same numbers as the VAE's, and the two can be compared; a density could not.
+        The counts are those that `sample` returns with pixel noise: rounded, and clamped to 0 … `trials`. So this is a
+        probability of the same integers as the VAE's, and comparable to it; a density would not be.
         """
         mean, log_variance = self.posterior(images)
         noise = torch.randn(samples, *mean.shape, generator=generator, dtype=mean.dtype)
@@ -93,14 +99,18 @@ class GaussianInPCA:
 
 
 def rounded_normal_log_likelihood(
-    mean: Float[Tensor, "samples batch pixels"], deviation: Float[Tensor, ""], counts: Images, trials: int
+    mean: Float[Tensor, "samples batch pixels"], std: Float[Tensor, ""], counts: Images, trials: int
 ) -> Float[Tensor, "samples batch"]:
-    """log of the probability that normal draws, rounded and cut at 0 and `trials`, are `counts`; summed over pixels."""
+    """Return the log-probability that normal samples, rounded and clamped to 0 … `trials`, are `counts`.
+
+    It is summed over pixels.
+    """
     edge = torch.full_like(counts, torch.inf)
     upper = torch.where(counts == trials, edge, (counts + 0.5)) - mean
     lower = torch.where(counts == 0, -edge, (counts - 0.5)) - mean
-    # Far out in the upper tail both areas round to 1 and their difference to 0; mirrored, it is in the lower, where they don't.
-    flip = lower > 0
-    upper, lower = torch.where(flip, -lower, upper) / deviation, torch.where(flip, -upper, lower) / deviation
+    # Far in the upper tail both cumulative probabilities round to 1 and their difference to 0. The mirrored interval in
+    # the lower tail has the same probability and no such rounding.
+    mirror = lower > 0
+    upper, lower = torch.where(mirror, -lower, upper) / std, torch.where(mirror, -upper, lower) / std
     log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
     return (log_upper + torch.log1p(-(log_lower - log_upper).exp())).sum(dim=-1)

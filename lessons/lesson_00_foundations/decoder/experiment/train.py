@@ -1,0 +1,103 @@
+"""Training of the part `decoder`: language models on episodes of one rule, and on episodes of mixed rules."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from data.toybox.documents import MIXTURE
+from lessons.lesson_00_foundations.decoder.experiment.data import load_corpus, train_tokenizer
+from lessons.lesson_00_foundations.decoder.experiment.evaluate import (
+    HeldOutText,
+    accuracies_by_examples,
+    evaluate_int8,
+    evaluate_ngrams,
+)
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
+from lessons.lesson_00_foundations.decoder.model.evaluation import (
+    cross_entropy_bits,
+    encode_documents,
+    episode_accuracies,
+)
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, toy_decoder
+from shared.course.context import RunContext
+from shared.tokenizers import save_tokenizer
+from shared.training import Batches, Evaluation, TrainingConfig, curve_from_history, train
+
+LEARNING_RATE = 8e-3
+EVALUATED_EPISODES = 50
+"""Number of episodes of each type evaluated during training."""
+
+
+def train_decoder(
+    context: RunContext,
+    *,
+    steps: int,
+    documents: int,
+    mixed: bool = False,
+    mixture: Sequence[int] = MIXTURE,
+    batch_size: int = 16,
+    **sizes: int,
+) -> dict:
+    """Train on toy-world text; measure bits per byte on new text, and accuracy by the number of examples.
+
+    mixed    each line of an episode follows its own rule
+    mixture  documents of each type: `MIXTURE` or `INTERVIEW_MIXTURE` of data.toybox.documents
+    sizes    of the decoder, where they differ from `toy_decoder`'s
+    """
+    seed = context.seed
+    training_text, held_out_text = load_corpus(context.data, seed, documents, mixed=mixed, mixture=mixture)
+    tokenizer = train_tokenizer(training_text)
+    token_ids, segments = pack_documents(encode_documents(tokenizer, training_text), CONTEXT_LENGTH)
+    torch.manual_seed(seed)
+    model = toy_decoder(tokenizer.vocab_size, **sizes)
+    test = HeldOutText.encode(tokenizer, held_out_text)
+
+    def evaluate(model: LanguageModel) -> dict[str, float]:
+        naming, choosing = (
+            episode_accuracies(model, tokenizer, episode_type, seed, held_out=True, count=EVALUATED_EPISODES)
+            for episode_type in ("naming", "choosing")
+        )
+        bits = cross_entropy_bits(model, test.documents)
+        return {"bits_per_byte": bits / test.bytes, "held_out_naming": naming[4], "held_out_choosing": choosing[7]}
+
+    config = TrainingConfig(
+        steps=steps,
+        learning_rate=LEARNING_RATE,
+        optimizer="muon",
+        warmup_steps=steps // 10,
+        betas=(0.9, 0.95),
+        seed=seed,
+        log_every=25,
+        checkpoint_every=max(1, steps // 4),
+    )
+    result = train(
+        model,
+        Batches(token_ids, segments, batch_size=batch_size, seed=seed),
+        language_model_loss,
+        config,
+        run=replace(context.run_options(), tokens_per_step=batch_size * CONTEXT_LENGTH),
+        evaluation=Evaluation(evaluate, every=max(1, steps // 7)),
+    )
+    save_tokenizer(tokenizer, context.folder / "tokenizer.json")
+    bits = cross_entropy_bits(model, test.documents)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "vocabulary": tokenizer.vocab_size,
+        "training_tokens": steps * batch_size * CONTEXT_LENGTH,
+        "bits_per_byte": bits / test.bytes,
+        "perplexity": 2 ** (bits / test.tokens),
+        "bits_per_byte_curve": curve_from_history(result.history, "evaluation/bits_per_byte"),
+        "naming_curve": curve_from_history(result.history, "evaluation/held_out_naming"),
+        "choosing_curve": curve_from_history(result.history, "evaluation/held_out_choosing"),
+        **accuracies_by_examples(model, tokenizer, seed),
+        **evaluate_int8(model, tokenizer, test),
+        **evaluate_ngrams(tokenizer, training_text, test),
+    }
+
+
+def language_model_loss(model: LanguageModel, batch: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the mean cross-entropy per token of a batch of packed documents."""
+    token_ids, segments = batch
+    return next_token_loss(model(token_ids, segments=segments), token_ids, segments)
