@@ -63,7 +63,7 @@ def conv2d_direct(images: Tensor, kernel: Tensor, bias: Tensor, stride: int = 1,
     for y_index, x_index, w_index in products():
         y[y_index] += x[x_index] * w[w_index]
 
-    def rule(gradient: list[float]) -> Gradients:
+    def backward(gradient: list[float]) -> Gradients:
         x_gradient, w_gradient, bias_gradient = [0.0] * len(x), [0.0] * len(w), [0.0] * out
         # exercise 0.16: the gradients of a convolution
         # The derivative of a product x · w with respect to x is w, and with respect to w it is x.
@@ -75,7 +75,7 @@ def conv2d_direct(images: Tensor, kernel: Tensor, bias: Tensor, stride: int = 1,
         # end exercise
         return x_gradient, w_gradient, bias_gradient
 
-    return record_operation(y, (batch, out, rows, columns), (images, kernel, bias), rule)
+    return record_operation(y, (batch, out, rows, columns), (images, kernel, bias), backward)
 
 
 # ── Convolution as one matrix product ─────────────────────────────────────────────────────────────────────────────────
@@ -107,10 +107,10 @@ def im2col(images: Tensor, size: int, stride: int = 1, padding: int = 0) -> Tens
     # The extra index 0, which is dropped again, makes itemgetter return a tuple for a single index too.
     data = list(itemgetter(*index, 0)([*images.data, 0.0]))[:-1]
 
-    def rule(gradient: list[float]) -> Gradients:
+    def backward(gradient: list[float]) -> Gradients:
         return (scatter_add(gradient, index, len(images.data) + 1)[:-1],)
 
-    return record_operation(data, (batch, rows, columns, channels * size * size), (images,), rule)
+    return record_operation(data, (batch, rows, columns, channels * size * size), (images,), backward)
 
 
 def conv2d(images: Tensor, kernel: Tensor, bias: Tensor | None = None, stride: int = 1, padding: int = 0) -> Tensor:

@@ -58,12 +58,12 @@ def binomial_log_likelihood(logits: Tensor, counts: Tensor) -> Tensor:
         for k, l in zip(counts.data, logits.data, strict=True)
     ]
 
-    def rule(gradient: list[float]) -> Gradients:
+    def backward(gradient: list[float]) -> Gradients:
         # The gradient by a logit is the observed count minus the expected count.
         expected = [n * p for p in sigmoid(Tensor(logits.data, logits.shape)).data]
         return ([g * (k - e) for g, k, e in zip(gradient, counts.data, expected, strict=True)],)
 
-    return record_operation(values, logits.shape, (logits,), rule).sum(1)
+    return record_operation(values, logits.shape, (logits,), backward).sum(1)
 
 
 # ── The model ─────────────────────────────────────────────────────────────────────────────────────────────────────────

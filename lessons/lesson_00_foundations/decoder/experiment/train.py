@@ -1,7 +1,6 @@
 """Training of the part `decoder`: language models on episodes of one rule, and on episodes of mixed rules."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -77,7 +76,7 @@ def train_decoder(
         Batches(token_ids, segments, batch_size=batch_size, seed=seed),
         language_model_loss,
         config,
-        run=replace(context.run_options(), tokens_per_step=batch_size * CONTEXT_LENGTH),
+        run=context.run_options(tokens_per_step=batch_size * CONTEXT_LENGTH),
         evaluation=Evaluation(evaluate, every=max(1, steps // 7)),
     )
     save_tokenizer(tokenizer, context.folder / "tokenizer.json")

@@ -97,7 +97,7 @@ def _train_on_lag(context: RunContext, steps: int, layer_type: str, lag: int) ->
         recall.training_batches(lag, context.seed, 64),
         classification_loss,
         training_config(steps, 5e-3, context.seed),
-        run=context.run_options(f"lag-{lag}", f"{context.folder.name}, lag {lag}"),
+        run=context.subfolder(f"lag-{lag}").run_options(label=f"{context.folder.name}, lag {lag}"),
         evaluation=Evaluation(lambda model: {"accuracy": accuracy(model, *few)}, every=max(1, steps // EVALUATIONS)),
     )
     return result.model, curve_from_history(result.history, "evaluation/accuracy")

@@ -49,7 +49,7 @@ def train_classifier(context: RunContext, images: Images, steps: int) -> DigitCl
         Batches(images.train, images.train_labels, batch_size=64, seed=context.seed),
         lambda model, batch: F.cross_entropy(model(batch[0]), batch[1]),
         config,
-        run=context.run_options("classifier", "classifier"),
+        run=context.subfolder("classifier").run_options(),
     ).model.cpu()
 
 

@@ -58,7 +58,7 @@ def train_vae(
         Batches(images.train, batch_size=128, seed=seed, augment=noise_augmentation(width)),
         lambda model, batch: negative_elbo(model, *batch, kl_weight),
         config,
-        run=context.run_options(TRAINING_FOLDER),
+        run=context.subfolder(TRAINING_FOLDER).run_options(label=context.folder.name),
         evaluation=Evaluation(evaluate_elbo, every=max(1, steps // 20)),
     )
     model = result.model.cpu()
