@@ -31,6 +31,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import (
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import toy_decoder
 from shared.course.context import RunContext
 from shared.tokenizers import load_tokenizer
+from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.transformer import DecoderConfig, Sampling, generate
 
 # ── Packing and the loss ──────────────────────────────────────────────────────────────────────────────────────────────
