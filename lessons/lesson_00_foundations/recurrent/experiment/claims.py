@@ -64,7 +64,7 @@ CLAIMS = (
     Claim(
         "recurrent-jacobians",
         "exact",
-        "The gradient through time of the plain layer is a product of Jacobians, one a step (largest difference, "
+        "The gradient through time of the plain layer is a product of Jacobians, one per step (largest difference, "
         "float64).",
         "Bengio et al. 1994, section III",
         (EXACT,),

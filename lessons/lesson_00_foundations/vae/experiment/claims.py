@@ -43,7 +43,7 @@ CLAIMS = (
     Claim(
         "vae-tighter-bound",
         "paper",
-        "Weighing 200 codes an image raises the held-out bound above the ELBO of the same model (difference, in nats).",
+        "Weighing 200 codes per image raises the held-out bound above the ELBO of the same model (difference, in nats).",
         "arXiv:1509.00519, theorem 1",
         (VAE,),
         lambda arms: arms[VAE]["log_likelihood"] - arms[VAE]["elbo"],
@@ -53,7 +53,7 @@ CLAIMS = (
     Claim(
         "vae-held-out-digits",
         "learns",
-        "Held-out digits are likelier under the VAE than with each pixel by itself (bound on log p, in nats an image).",
+        "Held-out digits are likelier under the VAE than with each pixel by itself (bound on log p, in nats per image).",
         "arXiv:1312.6114, section 5",
         (VAE, BASELINES),
         number(VAE, "log_likelihood"),
@@ -76,7 +76,7 @@ CLAIMS = (
         "vae-reconstruction",
         "paper",
         f"From {WIDTH} numbers it restores held-out digits better than {WIDTH} principal components do (squared error "
-        "a pixel).",
+        "per pixel).",
         "Hinton & Salakhutdinov, 2006",
         (VAE, PCA),
         number(VAE, "error"),
@@ -89,7 +89,7 @@ CLAIMS = (
     Claim(
         "vae-reconstruction-narrow",
         "paper",
-        f"… and so it does from {NARROW} (squared error a pixel).",
+        f"… and so it does from {NARROW} (squared error per pixel).",
         "Hinton & Salakhutdinov, 2006",
         (VAE_NARROW, PCA_NARROW),
         number(VAE_NARROW, "error"),
@@ -135,7 +135,7 @@ CLAIMS = (
     Claim(
         "vae-samples-narrow",
         "paper",
-        f"… and with {NARROW} numbers a code the lead is larger (difference in score).",
+        f"… and with {NARROW} numbers per code the lead is larger (difference in score).",
         "arXiv:1312.6114, figure 5",
         (VAE_NARROW, PCA_NARROW),
         difference(VAE_NARROW, PCA_NARROW, "inception_score"),
@@ -201,7 +201,7 @@ CLAIMS = (
     Claim(
         "vae-likelihood-below-baseline",
         "paper",
-        f"Likelihood does not measure sample quality. With {NARROW} numbers a code, held-out digits are less likely "
+        f"Likelihood does not measure sample quality. With {NARROW} numbers per code, held-out digits are less likely "
         "than with each pixel by itself (bound on log p, difference in nats) …",
         "arXiv:1511.01844",
         (VAE_NARROW, BASELINES),
