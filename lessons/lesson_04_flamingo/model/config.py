@@ -1,4 +1,4 @@
-"""What a Flamingo adds to an eye and a language model (arXiv:2204.14198). The defaults are those of IDEFICS-9B, its open copy."""
+"""The sizes of what Flamingo adds to its frozen models (arXiv:2204.14198); the defaults are those of IDEFICS-9B."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,14 +6,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ResamplerConfig:
-    """The sizes of a perceiver resampler; its feed-forward networks are four times as wide as its tokens.
+    """Describe a perceiver resampler; the inner width of its MLPs is four times the width of a token.
 
-    width     values of one token of the eye, and of a latent
-    latents   how many tokens an image becomes, however many patches it has
-    depth     blocks
-    heads     attention heads in a block
-    head_dim  width of a head
-    qk_norm   a norm over each head's queries and keys
+    width     dimension of a token of the vision encoder, and of a latent
+    latents   number of latents per image, for any number of patches
+    depth     number of blocks
+    heads     attention heads per block
+    head_dim  dimension per head
+    qk_norm   whether each head's queries and keys are normalized
     """
 
     width: int = 1280
@@ -26,22 +26,25 @@ class ResamplerConfig:
 
 @dataclass(frozen=True)
 class FlamingoConfig:
-    """What is inserted into the language model.
+    """Describe the layers that are inserted into the language model.
 
-    every    a gated cross-attention stands before the blocks 0, every, 2 · every, …
-    gates    one learned number for each branch ("scalar"), one for each value of a token ("vector"), or "none": an ablation
-    qk_norm  a norm over each head's queries and keys in the inserted attentions
+    cross_attention_interval  a gated cross-attention layer precedes the blocks 0, n, 2n, …
+    gates                     one gate value per branch ("scalar") or per feature ("vector"), or "none" as an ablation
+    qk_norm                   whether each head's queries and keys are normalized in the inserted layers
 
-    Raises ValueError for other gates, or an interval below 1.
+    Raises ValueError for other gates, and for an interval below 1.
     """
 
     resampler: ResamplerConfig
-    every: int = 4
+    cross_attention_interval: int = 4
     gates: Literal["scalar", "vector", "none"] = "vector"
     qk_norm: bool = True
 
     def __post_init__(self) -> None:
         if self.gates not in ("scalar", "vector", "none"):
-            raise ValueError(f"gates is {self.gates!r}, expected scalar, vector or none")
-        if self.every < 1:
-            raise ValueError(f"every is {self.every}; 1 looks at images before every block, 4 before every fourth")
+            raise ValueError(f"gates is {self.gates!r}; choose scalar, vector or none")
+        if self.cross_attention_interval < 1:
+            raise ValueError(
+                f"cross_attention_interval is {self.cross_attention_interval}; "
+                "give 1 for cross-attention before every block, 4 for every fourth block"
+            )

@@ -1,7 +1,8 @@
-"""Flamingo: a frozen eye and a frozen language model, and what learns between them (arXiv:2204.14198, figure 3)."""
+"""Flamingo: a frozen vision encoder, a frozen language model, and trained layers between them (arXiv:2204.14198)."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,185 +13,181 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_04_flamingo.model import config_mapping
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
-from lessons.lesson_04_flamingo.model.gated import GatedCrossAttention
+from lessons.lesson_04_flamingo.model.gated_cross_attention import GatedCrossAttention
+from lessons.lesson_04_flamingo.model.interleaved import cross_attention_mask
 from lessons.lesson_04_flamingo.model.resampler import PerceiverResampler
-from lessons.lesson_04_flamingo.model.sequences import media_mask
-from lessons.lesson_04_flamingo.model.weight_names import idefics_table
-from shared.attention import Mask
+from lessons.lesson_04_flamingo.model.weight_names import idefics_weight_names
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
-from shared.transformer import Decoder, KVCache, Sampling, generate, positions_within_segments
+from shared.transformer import KVCache, Sampling, generate
 
 
 class Flamingo(nn.Module):
-    """Images become latents; between the blocks of a language model, each token looks at those of its latest image.
+    """Predict text with interleaved images: resampled images enter between the language model's blocks (figure 3).
 
-    vision    the eye; its `hidden_states(images)` gives the tokens before and after every block, of which the last are taken
-    language  any Llama of the course
+    vision_encoder  its `hidden_states(images)` returns the tokens before and after every block; the last are used
+    language_model  any Llama of the course
 
-    What learns takes image *features* [batch, images, patches, width]: a frozen eye need look at each image only once.
-    Raises ValueError when the inserted layers don't divide the language model's blocks evenly.
+    The methods take image features [batch, images, patches, width], so that a frozen encoder needs to process each
+    image only once. Raises ValueError when the interval of cross-attention does not divide the number of blocks.
     """
 
-    def __init__(self, config: FlamingoConfig, vision: nn.Module, language: LanguageModel):
+    def __init__(self, config: FlamingoConfig, vision_encoder: nn.Module, language_model: LanguageModel):
         super().__init__()
-        layers = language.config.depth
-        if layers % config.every:
-            raise ValueError(f"a cross-attention before every {config.every} blocks does not fit {layers} blocks")
-        self.config, self.vision, self.language = config, vision, language
+        depth, interval = language_model.config.depth, config.cross_attention_interval
+        if depth % interval:
+            raise ValueError(f"cross-attention before every {interval} blocks does not fit {depth} blocks")
+        self.config = config
+        self.vision_encoder: Any = vision_encoder
+        self.language_model = language_model
         self.resampler = PerceiverResampler(config.resampler)
-        self.inserted = nn.ModuleList(
-            GatedCrossAttention(config, language.config) for _ in range(layers // config.every)
+        self.cross_attention_layers = nn.ModuleList(
+            GatedCrossAttention(config, language_model.config) for _ in range(depth // interval)
         )
 
-    def media(
-        self, features: Float[Tensor, "batch images patches width"]
+    def resample(
+        self, image_features: Float[Tensor, "batch images patches width"]
     ) -> Float[Tensor, "batch images latents width"]:
-        """Every image's latents: as many, whatever its number of patches."""
-        return self.resampler(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        """Return the visual tokens of every image, equally many for any number of patches."""
+        return self.resampler(image_features.flatten(0, 1)).unflatten(0, image_features.shape[:2])
 
-    def look(
+    def encode_images(
         self, images: Float[Tensor, "batch images channels height width_px"]
     ) -> Float[Tensor, "batch images latents width"]:
-        """As `media`, from the images themselves."""
-        features = self.vision.hidden_states(images.flatten(0, 1))[-1]
-        return self.media(features.unflatten(0, images.shape[:2]))
+        """Return the visual tokens of images given as pixels."""
+        image_features = self.vision_encoder.hidden_states(images.flatten(0, 1))[-1]
+        return self.resample(image_features.unflatten(0, images.shape[:2]))
 
     def forward(
         self,
-        tokens: Int[Tensor, "batch tokens"],
-        media: Float[Tensor, "batch images latents width"],
-        looks: Int[Tensor, "batch tokens"],
+        token_ids: Int[Tensor, "batch tokens"],
+        visual_tokens: Float[Tensor, "batch images latents width"],
+        image_index: Int[Tensor, "batch tokens"],
         segments: Int[Tensor, "batch tokens"] | None = None,
     ) -> Float[Tensor, "batch tokens vocab"]:
-        """Logits of the token after each token.
+        """Return the logits of the token after each token.
 
-        looks     which image of its row each token looks at; −1 for none (sequences.py)
-        segments  which document of its row each token belongs to; −1 is padding
+        image_index  image of its row that each token attends to; −1 for none (interleaved.py)
+        segments     document of its row that each token belongs to; −1 is padding
         """
-        x = self.language.embedding(tokens)
-        if segments is None:
-            positions = torch.arange(x.shape[1], device=x.device)[None]
-        else:
-            positions = positions_within_segments(segments)
-        mask = Mask(causal=True, segment_q=segments, segment_k=segments)
-        return self.language.output(self.read(x, media, looks, positions, mask))
+        embeddings = self.embedding(token_ids)
+        return self.output(
+            self.hidden_states(embeddings, visual_tokens=visual_tokens, image_index=image_index, segments=segments)
+        )
 
-    def read(
+    def hidden_states(
         self,
-        x: Float[Tensor, "batch tokens width"],
-        media: Float[Tensor, "batch images latents media_width"],
-        looks: Int[Tensor, "batch tokens"],
-        positions: Int[Tensor, "#batch tokens"],
-        mask: Mask,
+        embeddings: Float[Tensor, "batch tokens width"],
+        *,
+        visual_tokens: Float[Tensor, "batch images latents visual_width"],
+        image_index: Int[Tensor, "batch indexed_tokens"],
+        positions: Int[Tensor, "#batch tokens"] | None = None,
+        segments: Int[Tensor, "#batch tokens"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
-        """The frozen blocks in turn, with the inserted ones before every `every`-th: the vectors that make the logits."""
-        seen = media_mask(looks, *media.shape[1:3])
-        media, angles = media.flatten(1, 2), self.language.rotary(positions[..., None])
-        for layer, block in enumerate(self.language.blocks):
-            if layer % self.config.every == 0:
-                x = self.inserted[layer // self.config.every](x, media, seen)
+        """Return the final hidden states: before every n-th frozen block, tokens attend to their image.
+
+        image_index  of the first tokens of each row, cached ones included; later tokens have the last index of the row
+        """
+        start = 0 if cache is None else cache.length
+        columns = torch.arange(start, start + embeddings.shape[1], device=image_index.device)
+        image_index = image_index[:, columns.clamp(max=image_index.shape[1] - 1)]
+        visual_mask = cross_attention_mask(image_index, *visual_tokens.shape[1:3])
+        visual_tokens = visual_tokens.flatten(1, 2)
+        x, angles, mask = self.language_model.block_inputs(embeddings, positions, segments, cache)
+        for layer, block in enumerate(self.language_model.blocks):
+            if layer % self.config.cross_attention_interval == 0:
+                cross_attention = self.cross_attention_layers[layer // self.config.cross_attention_interval]
+                x = cross_attention(x, visual_tokens, visual_mask)
             x = block(x, mask=mask, angles=angles, cache=None if cache is None else cache[layer])
-        return self.language.norm(x)
+        return self.language_model.norm(x)
+
+    # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def embedding(self) -> nn.Embedding:
+        """The token embedding of the language model."""
+        return self.language_model.embedding
+
+    @property
+    def output(self) -> nn.Linear:
+        """The output layer of the language model."""
+        return self.language_model.output
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """Return an empty cache of the language model for `batch` rows of at most `capacity` tokens."""
+        return self.language_model.new_cache(batch, capacity)
 
     @torch.no_grad()
-    def answer(
+    def generate(
         self,
         prompts: Sequence[Tensor],
-        media: Float[Tensor, "batch images latents width"],
-        looks: Sequence[Tensor],
+        visual_tokens: Float[Tensor, "batch images latents width"],
+        image_indices: Sequence[Tensor],
         sampling: Sampling,
         *,
         use_cache: bool = True,
     ) -> list[Int[Tensor, "new_tokens"]]:
-        """Continue each prompt (tokens [length], any lengths); what is written looks at the prompt's last image.
+        """Continue each prompt (token ids [length], any lengths); new tokens attend to the prompt's last image.
 
-        looks  for each prompt, which of its row of `media` each token looks at
+        image_indices  for each prompt, the image of its row of `visual_tokens` that each token attends to
         """
-        return generate(_Looking(self, media, looks), prompts, sampling, use_cache=use_cache)
+        longest = max(map(len, image_indices))
+        padded = [torch.cat([row, row[-1:].expand(longest - len(row))]) for row in image_indices]
+        image_index = torch.stack(padded).to(visual_tokens.device)
+        inputs = {"visual_tokens": visual_tokens, "image_index": image_index}
+        return generate(self, prompts, sampling, use_cache=use_cache, model_inputs=inputs)
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "Flamingo":
-        """A published `IdeficsForVisionText2Text`, in evaluation mode. Raises CourseError when it holds another model."""
-        config, vision, language, added = config_mapping.read_idefics(folder)
+        """Load a published `IdeficsForVisionText2Text` in evaluation mode. Raises CourseError for another model."""
+        config, vision, language, added_tokens = config_mapping.read_idefics(folder)
         model = cls(config, VisionTransformer(vision), LanguageModel(language))
-        load_weights(model, folder, idefics_table(config, vision, language.vocab_size - added, added))
+        names = idefics_weight_names(config, vision, language.vocab_size - added_tokens, added_tokens)
+        load_weights(model, folder, names)
         return model.eval()
 
-    def save_pretrained(self, folder: Path | str, *, added: int = 0) -> None:
-        """Write the folder that `IdeficsForVisionText2Text` reads.
+    def save_pretrained(self, folder: Path | str, *, added_tokens: int = 0) -> None:
+        """Write a folder that `IdeficsForVisionText2Text` loads.
 
-        added  how many tokens at the end of the vocabulary were added to the language model's own (`<image>` and its like):
-               the published class keeps their vectors apart, because they learn while the others are frozen
+        added_tokens  number of tokens at the end of the vocabulary that the language model did not have before, such
+                      as `<image>`; the published class stores their vectors separately
 
-        Raises CourseError when no published class is such a model.
+        Raises CourseError for a model that no published class supports.
         """
-        language = self.language.config
-        written = config_mapping.write_idefics(self.config, self.vision, language, added)
-        table = idefics_table(self.config, self.vision.config, language.vocab_size - added, added)
-        save_pretrained(folder, self, table, written)
-
-
-class _Looking(Decoder):
-    """A Flamingo and the images of one batch, as a decoder that `generate` can write with.
-
-    The first tokens that it reads are the prompts', of which it is known where they look; whatever comes later looks at the last.
-    """
-
-    def __init__(self, model: Flamingo, media: Tensor, looks: Sequence[Tensor]):
-        nn.Module.__init__(self)
-        language = model.language
-        self.model, self.blocks, self.norm = model, language.blocks, language.norm
-        self.embedding, self.output = language.embedding, language.output
-        self.prompt_looks = nn.utils.rnn.pad_sequence(list(looks), batch_first=True, padding_value=-1).to(media.device)
-        self.last_looks = torch.stack([row[-1] for row in looks])[:, None].to(media.device)
-        self.seen = media
-
-    def hidden_states(
-        self,
-        token_ids: Int[Tensor, "batch tokens"] | None = None,
-        *,
-        positions: Int[Tensor, "#batch tokens"] | None = None,
-        segments: Int[Tensor, "#batch tokens"] | None = None,
-        embeddings: Float[Tensor, "batch tokens width"] | None = None,
-        cache: KVCache | None = None,
-    ) -> Float[Tensor, "batch tokens width"]:
-        if cache is None or token_ids is not None:
-            raise ValueError("with images a text is written with a cache, from vectors; call Flamingo to read tokens")
-        new = embeddings.shape[1]
-        looks = self.last_looks if cache.length else self.prompt_looks
-        if positions is None:
-            positions = torch.arange(cache.length, cache.length + new, device=embeddings.device)[None]
-        return self.model.read(embeddings, self.seen, looks, positions, cache.reserve(new, segments), cache)
+        language = self.language_model.config
+        settings = config_mapping.write_idefics(self.config, self.vision_encoder, language, added_tokens)
+        vision = self.vision_encoder.config
+        names = idefics_weight_names(self.config, vision, language.vocab_size - added_tokens, added_tokens)
+        save_pretrained(folder, self, names, settings)
 
 
 def text_loss(
     logits: Float[Tensor, "batch tokens vocab"],
-    tokens: Int[Tensor, "batch tokens"],
-    asked: Bool[Tensor, "batch tokens"],
+    token_ids: Int[Tensor, "batch tokens"],
+    loss_mask: Bool[Tensor, "batch tokens"],
 ) -> Float[Tensor, ""]:
-    """The mean surprise, in nats, at the tokens that are `asked`, each after those before it.
+    """Return the mean cross-entropy, in nats, of the tokens in `loss_mask`, each given the tokens before it.
 
-    Ask for words: not for padding, not for a row's first token, and not for `<image>`, which is put there and not written.
+    The mask must leave out padding, the first token of a row, and `<image>` tokens, which are never generated.
     """
-    # exercise 4.6: the surprise at what is asked
-    asked = asked[:, 1:]
-    return F.cross_entropy(logits[:, :-1][asked], tokens[:, 1:][asked])
+    # exercise 4.6: the cross-entropy of the tokens in the loss mask
+    loss_mask = loss_mask[:, 1:]
+    return F.cross_entropy(logits[:, :-1][loss_mask], token_ids[:, 1:][loss_mask])
     # end exercise
 
 
-def words_of(
-    tokens: Int[Tensor, "batch tokens"], segments: Int[Tensor, "batch tokens"], image_token: int
+def text_token_mask(
+    token_ids: Int[Tensor, "batch tokens"], segments: Int[Tensor, "batch tokens"], image_token_id: int
 ) -> Bool[Tensor, "batch tokens"]:
-    """Which tokens a model can be asked for: words that follow another token of their document."""
-    inside = torch.zeros_like(tokens, dtype=torch.bool)
-    inside[:, 1:] = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] >= 0)
-    return inside & (tokens != image_token)
+    """Return a loss mask of all text: tokens that follow another token of their document and are not `<image>`."""
+    follows = torch.zeros_like(token_ids, dtype=torch.bool)
+    follows[:, 1:] = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] >= 0)
+    return follows & (token_ids != image_token_id)
 
 
 def training_stage(steps: int) -> tuple[Stage, ...]:
-    """The only stage: resampler and inserted layers learn, eye and language model stay as they are (section 2.2)."""
-    return (Stage(steps, ("resampler.*", "inserted.*")),)
+    """Return the only stage: resampler and inserted layers are trained, the rest is frozen (section 2.2)."""
+    return (Stage(steps, ("resampler.*", "cross_attention_layers.*")),)

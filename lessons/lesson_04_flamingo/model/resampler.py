@@ -10,7 +10,7 @@ from shared.transformer import MLP, Attention
 
 
 class ResamplerBlock(nn.Module):
-    """Latents look at the image *and at each other* in one attention, then think (figure 5); no biases, as in IDEFICS."""
+    """Attention of the latents to the patches and to each other, then an MLP (figure 5); no biases, as in IDEFICS."""
 
     def __init__(self, config: ResamplerConfig):
         super().__init__()
@@ -23,22 +23,22 @@ class ResamplerBlock(nn.Module):
         self.mlp = MLP(width, 4 * width, activation=F.relu, bias=False)
 
     def forward(
-        self, latents: Float[Tensor, "batch latents width"], context: Float[Tensor, "batch patches width"]
+        self, latents: Float[Tensor, "batch latents width"], patches: Float[Tensor, "batch patches width"]
     ) -> Float[Tensor, "batch latents width"]:
-        queries, keys = self.look(latents, context)
-        latents = latents + self.attention(queries, keys)
+        queries, context = self.attention_inputs(latents, patches)
+        latents = latents + self.attention(queries, context)
         return latents + self.mlp(self.mlp_norm(latents))
 
-    def look(
-        self, latents: Float[Tensor, "batch latents width"], context: Float[Tensor, "batch patches width"]
+    def attention_inputs(
+        self, latents: Float[Tensor, "batch latents width"], patches: Float[Tensor, "batch patches width"]
     ) -> tuple[Float[Tensor, "batch latents width"], Float[Tensor, "batch keys width"]]:
-        """Who looks, and at what: the latents at the patches, and behind them at the latents themselves."""
-        asking = self.latents_norm(latents)
-        return asking, torch.cat([self.context_norm(context), asking], dim=1)
+        """Return the normalized latents, which attend, and what they attend to: the patches, then the latents."""
+        queries = self.latents_norm(latents)
+        return queries, torch.cat([self.context_norm(patches), queries], dim=1)
 
 
 class PerceiverResampler(nn.Module):
-    """Learned latents that gather an image, block by block: [batch, patches, width] → [batch, latents, width]."""
+    """Map patch features to the final states of learned latents: [batch, patches, width] → [batch, latents, width]."""
 
     def __init__(self, config: ResamplerConfig):
         super().__init__()
@@ -50,19 +50,20 @@ class PerceiverResampler(nn.Module):
             if parameter.ndim == 2 and name != "latents":
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, features: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch latents width"]:
-        latents = self.latents.expand(len(features), -1, -1)
+    def forward(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch latents width"]:
+        latents = self.latents.expand(len(patches), -1, -1)
         for block in self.blocks:
-            latents = block(latents, features)
+            latents = block(latents, patches)
         return self.norm(latents)
 
     @torch.no_grad()
     def attention_maps(
-        self, features: Float[Tensor, "batch patches width"]
+        self, patches: Float[Tensor, "batch patches width"]
     ) -> list[Float[Tensor, "batch heads latents patches_and_latents"]]:
-        """Where each latent looks, one tensor of probabilities a block: at the patches, then at the latents."""
-        latents, maps = self.latents.expand(len(features), -1, -1), []
+        """Return the latents' attention probabilities over patches, then latents: one tensor per block."""
+        latents, maps = self.latents.expand(len(patches), -1, -1), []
         for block in self.blocks:
-            maps.append(block.attention.weights(*block.look(latents, features)))
-            latents = block(latents, features)
+            assert isinstance(block, ResamplerBlock)
+            maps.append(block.attention.weights(*block.attention_inputs(latents, patches)))
+            latents = block(latents, patches)
         return maps

@@ -1,4 +1,4 @@
-"""What is inserted between the frozen blocks: cross-attention that enters through a gate (arXiv:2204.14198, section 2.2)."""
+"""The layers inserted between the frozen blocks: gated cross-attention to images (arXiv:2204.14198, section 2.2)."""
 
 from functools import partial
 
@@ -11,24 +11,24 @@ from shared.attention import Mask
 from shared.transformer import Attention, DecoderConfig, RMSNorm, SwiGLU
 
 
-def gated(
+def gated_residual(
     x: Float[Tensor, "batch tokens width"],
     update: Float[Tensor, "batch tokens width"],
     gate: Float[Tensor, "gate"] | None,
 ) -> Float[Tensor, "batch tokens width"]:
-    """x + tanh(gate) · update: at gate 0 it is x, to the bit; None stands for a gate that is always open.
+    """Return x + tanh(gate) · update, which equals x to the last bit at gate 0; without a gate, x + update.
 
-    gate  one number, or one for each value of a token
+    gate  one value, or one per feature
     """
-    # exercise 4.5: a gate that begins closed, or is always open
+    # exercise 4.5: a residual with an optional tanh gate
     return x + update if gate is None else x + torch.tanh(gate) * update
     # end exercise
 
 
 class GatedCrossAttention(nn.Module):
-    """Text looks at images, then thinks; each is added through its own gate, and both gates begin closed (figure 4).
+    """Cross-attention of text to images, then an MLP, each added through a gate that is initially 0 (figure 4).
 
-    language  the sizes of the model that it is inserted into: its norms, its heads and its kind of feed-forward network
+    language  config of the language model, whose norm, number of heads and MLP the layer has too
     """
 
     def __init__(self, config: FlamingoConfig, language: DecoderConfig):
@@ -44,8 +44,8 @@ class GatedCrossAttention(nn.Module):
         )
         self.mlp = SwiGLU(width, language.mlp_dim)
         size = {"scalar": 1, "vector": width, "none": 0}[config.gates]
-        for name in ("attention_gate", "mlp_gate"):
-            self.register_parameter(name, nn.Parameter(torch.zeros(size)) if size else None)
+        self.attention_gate = nn.Parameter(torch.zeros(size)) if size else None
+        self.mlp_gate = nn.Parameter(torch.zeros(size)) if size else None
         for parameter in self.parameters():
             if parameter.ndim == 2:
                 nn.init.xavier_uniform_(parameter)
@@ -53,9 +53,13 @@ class GatedCrossAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch tokens width"],
-        media: Float[Tensor, "batch latents media_width"],
+        visual_tokens: Float[Tensor, "batch latents visual_width"],
         mask: Mask,
     ) -> Float[Tensor, "batch tokens width"]:
-        """`mask` says which latents each token sees. A token that sees none gathers nothing, but it thinks."""
-        x = gated(x, self.attention(self.attention_norm(x), media, mask=mask), self.attention_gate)
-        return gated(x, self.mlp(self.mlp_norm(x)), self.mlp_gate)
+        """Return the text tokens after both branches.
+
+        `mask` selects the visual tokens that each text token attends to. Without any, the attention output is zero, and
+        only the MLP changes the token.
+        """
+        x = gated_residual(x, self.attention(self.attention_norm(x), visual_tokens, mask=mask), self.attention_gate)
+        return gated_residual(x, self.mlp(self.mlp_norm(x)), self.mlp_gate)
