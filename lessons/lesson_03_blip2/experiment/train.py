@@ -1,7 +1,6 @@
 """The training arm: a connector in two stages, between a frozen vision encoder and a frozen language model."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -36,7 +35,7 @@ from lessons.lesson_03_blip2.model import (
 from shared.course.context import RunContext
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, RunOptions, TrainingConfig, curve_from_history, train
+from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 DECODE_TOKEN = "<|turn|>"
 """A special token that lesson 0's decoder was not trained on; in the first stage it marks a text to generate."""
@@ -144,7 +143,7 @@ def train_first_stage(
         UniqueCaptionBatches(captions, recipe.batch_size, context.seed),
         lambda model, batch: model(*batch),
         recipe.training_config(steps, recipe.first_stage_learning_rate, context.seed),
-        run=run_options(context, stage=1),
+        run=context.subfolder("stage-1").run_options(label=f"{context.folder.name}, stage 1"),
         stages=first_stage(steps),
     )
     return model.retriever.eval(), curve_from_history(result.history, "loss")
@@ -171,14 +170,7 @@ def train_second_stage(context: RunContext, recipe: ConnectorRecipe, model: Blip
         batches,
         loss,
         recipe.training_config(recipe.steps, recipe.learning_rate, context.seed),
-        run=run_options(context, stage=2),
+        run=context.subfolder("stage-2").run_options(label=f"{context.folder.name}, stage 2"),
         stages=second_stage(recipe.steps),
     )
     return curve_from_history(result.history, "loss")
-
-
-def run_options(context: RunContext, stage: int) -> RunOptions:
-    """Return where a stage keeps its checkpoints and how it is labeled."""
-    folder: Path = context.folder / f"stage-{stage}"
-    label = f"{context.folder.name}, stage {stage}"
-    return RunOptions(folder=folder, resume=context.resume, device=context.device, label=label)

@@ -2,7 +2,7 @@
 
 A document is a list of parts in reading order, each a text or the index of an image:
 
-    ["a page about two things ", 17, " this one is red. ", 4, " and this one is blue."]
+    ["a page about two objects ", 17, " this one is red. ", 4, " and this one is blue."]
 
 Each image is represented by one token, `<image>`; its content enters through cross-attention
 (gated_cross_attention.py). A token attends to the latest image before it and to no other (arXiv:2204.14198, section

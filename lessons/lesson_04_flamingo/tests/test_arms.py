@@ -1,7 +1,6 @@
-"""The arms do what their names say: episodes follow one rule, answers stand where they are asked, frozen ends stay."""
+"""The data and the arms: episodes follow one rule, answer spans are correct, frozen weights do not change."""
 
 import importlib
-import inspect
 
 import pytest
 import torch
@@ -11,17 +10,17 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import clip_vision_config
-from lessons.lesson_04_flamingo.experiment import episodes as rooms
-from lessons.lesson_04_flamingo.experiment import exact, few_shot, measure
-from lessons.lesson_04_flamingo.experiment import lesson as experiment
+from lessons.lesson_04_flamingo.experiment import arms, data, evaluate, train
+from lessons.lesson_04_flamingo.experiment.lesson import LESSON
 from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, ResamplerConfig
+from shared.course.context import RunContext
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS
 from shared.transformer import DecoderConfig
 
 
 @pytest.fixture(scope="module")
-def eye():
+def vision_encoder():
     torch.manual_seed(0)
     config = clip_vision_config(image_size=32, patch_size=16, width=16, depth=1, heads=2, mlp_dim=16)
     return VisionTransformer(config).eval().requires_grad_(False)
@@ -33,129 +32,135 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def gallery(eye):
-    return rooms.Gallery.of(eye, 5, 20, "cpu")
+def encoded(vision_encoder):
+    return data.EncodedScenes.sample(vision_encoder, 5, 20, "cpu")
 
 
-def language_of(tokenizer):
+def small_language_model(tokenizer):
     torch.manual_seed(1)
     return LanguageModel(DecoderConfig(tokenizer.vocab_size, 16, 2, 2, 1, 16, tied=True)).eval()
 
 
-def kinds_of(line):
+def attributes_of(line):
     return line.question.strip(" ?").split()
 
 
 @pytest.mark.parametrize("held_out", [False, True])
-def test_an_episode_answers_what_its_rule_says_of_what_it_shows(held_out, gallery):
+def test_the_answers_of_an_episode_follow_its_rule_and_its_images(held_out, encoded):
     for number in range(12):
-        rule = rooms.rule_of(5, number, held_out=held_out)
+        rule = data.episode_rule(5, number, held_out=held_out)
         assert (rule in HELD_OUT_CHOOSING) == held_out
-        for line in rooms.lines_of(gallery, 5, number, 4, held_out=held_out):
-            kinds = kinds_of(line)
-            first = next(kind for kind in rule if kind in kinds)
-            assert len(kinds) in (2, 3) and kinds == [kind for kind in rooms.KINDS if kind in kinds]
-            assert line.answer == f" {getattr(gallery.scenes[line.image].objects[0], first)}.\n"
+        for line in data.episode_lines(encoded, 5, number, 4, held_out=held_out):
+            requested = attributes_of(line)
+            first = next(attribute for attribute in rule if attribute in requested)
+            assert len(requested) in (2, 3)
+            assert requested == [attribute for attribute in data.ATTRIBUTES if attribute in requested]
+            assert line.answer == f" {getattr(encoded.scenes[line.image].objects[0], first)}.\n"
 
 
-def test_lines_with_rules_of_their_own_end_in_the_same_question(gallery):
-    told = [rooms.lines_of(gallery, 5, number, 5, held_out=True) for number in range(30)]
-    mixed = [rooms.lines_of(gallery, 5, number, 5, held_out=True, mixed=True) for number in range(30)]
-    assert [lines[-1] for lines in told] == [lines[-1] for lines in mixed]
-    examples = [[lines[:-1] for lines in some] for some in (told, mixed)]
+def test_mixed_rules_change_the_example_answers_only(encoded):
+    single = [data.episode_lines(encoded, 5, number, 5, held_out=True) for number in range(30)]
+    mixed = [data.episode_lines(encoded, 5, number, 5, held_out=True, mixed_rules=True) for number in range(30)]
+    assert [lines[-1] for lines in single] == [lines[-1] for lines in mixed]
+    examples = [[lines[:-1] for lines in episodes] for episodes in (single, mixed)]
     assert [[line[:2] for line in lines] for lines in examples[0]] == [
         [line[:2] for line in lines] for lines in examples[1]
     ]
     assert examples[0] != examples[1]
 
 
-def test_answers_stand_where_they_are_asked(gallery, tokenizer):
-    lines = [rooms.lines_of(gallery, 5, number, count) for number, count in enumerate((3, 1, 2))]
-    asked = rooms.laid_out(lines, tokenizer)
-    for row, episode in enumerate(lines):
-        assert asked.rows.images[row, : len(episode)].tolist() == [line.image for line in episode]
-        for number, (line, (first, last)) in enumerate(zip(episode, asked.answers[row], strict=True)):
-            assert tokenizer.decode(asked.rows.tokens[row, first:last].tolist()) == line.answer
-            asking = len(tokenizer.encode(line.question))
-            assert asked.rows.tokens[row, first - asking - 1] == tokenizer.special_tokens[rooms.IMAGE]
-            assert (asked.rows.looks[row, first - asking - 1 : last] == number).all()
-            assert asked.wanted[row, first:last].all()
-        assert asked.wanted[row].sum() == sum(last - first for first, last in asked.answers[row])
-    assert gallery.seen(asked.rows.images).shape == (3, 3, 5, 16)  # four patches and the class token
+def test_answer_spans_and_loss_mask_cover_the_answers(encoded, tokenizer):
+    episodes = [data.episode_lines(encoded, 5, number, count) for number, count in enumerate((3, 1, 2))]
+    batch = data.tokenize_episodes(episodes, tokenizer)
+    for row, lines in enumerate(episodes):
+        assert batch.rows.images[row, : len(lines)].tolist() == [line.image for line in lines]
+        for number, (line, (first, end)) in enumerate(zip(lines, batch.answer_spans[row], strict=True)):
+            assert tokenizer.decode(batch.rows.token_ids[row, first:end].tolist()) == line.answer
+            image_place = first - len(tokenizer.encode(line.question)) - 1
+            assert batch.rows.token_ids[row, image_place] == tokenizer.special_tokens[data.IMAGE_TOKEN]
+            assert (batch.rows.image_index[row, image_place:end] == number).all()
+            assert batch.loss_mask[row, first:end].all()
+        assert batch.loss_mask[row].sum() == sum(end - first for first, end in batch.answer_spans[row])
+    assert encoded.features_of(batch.rows.images).shape == (3, 3, 5, 16)  # four patches and the class token
     with pytest.raises(ValueError, match="no lines"):
-        rooms.laid_out([[]], tokenizer)
+        data.tokenize_episodes([[]], tokenizer)
 
 
-def test_one_reading_asks_what_prompts_of_each_length_would(eye, gallery, tokenizer):
-    """Line k of a long row is answered as the last line of a row that ends there."""
-    model = few_shot.small_flamingo(eye, language_of(tokenizer), latents=2, depth=1).eval()
+def test_one_forward_pass_measures_prompts_of_every_length(vision_encoder, encoded, tokenizer):
+    """Line k of a long row has the same prediction as the last line of a row that ends with it."""
+    model = train.build_flamingo(vision_encoder, small_language_model(tokenizer), latents=2, depth=1).eval()
     with torch.no_grad():
-        for parameter in (*model.inserted.parameters(), *model.resampler.parameters()):
+        for parameter in (*model.cross_attention_layers.parameters(), *model.resampler.parameters()):
             parameter.normal_(std=0.5)
-    episodes = [rooms.lines_of(gallery, 5, number, 4) for number in range(6)]
-    # Make every third answer what the model says, so that there is something to count.
+    episodes = [data.episode_lines(encoded, 5, number, 4) for number in range(6)]
+    # Make the model's own predictions the answers of every third episode, so that some are correct.
     for number in range(0, 6, 3):
         for place in range(4):
-            asked = rooms.laid_out([episodes[number][: place + 1]], tokenizer)
-            guesses = model(
-                asked.rows.tokens, model.media(gallery.seen(asked.rows.images)), asked.rows.looks, asked.rows.segments
-            )
-            first, _ = asked.answers[0][-1]
-            said = tokenizer.decode([int(guesses[0, first - 1].argmax())])
-            line = episodes[number][place]
-            episodes[number][place] = line._replace(answer=said)
-    together = measure.accuracies(model, gallery, rooms.laid_out(episodes, tokenizer))
-    apart = [
-        measure.accuracies(model, gallery, rooms.laid_out([lines[: place + 1] for lines in episodes], tokenizer))[-1]
+            batch = data.tokenize_episodes([episodes[number][: place + 1]], tokenizer)
+            rows, visual_tokens = batch.rows, model.resample(encoded.features_of(batch.rows.images))
+            logits = model(rows.token_ids, visual_tokens, rows.image_index, rows.segments)
+            first, _ = batch.answer_spans[0][-1]
+            answer = tokenizer.decode([int(logits[0, first - 1].argmax())])
+            episodes[number][place] = episodes[number][place]._replace(answer=answer)
+    together = evaluate.line_accuracies(model, encoded, data.tokenize_episodes(episodes, tokenizer))
+    separate = [
+        evaluate.line_accuracies(
+            model, encoded, data.tokenize_episodes([lines[: place + 1] for lines in episodes], tokenizer)
+        )[-1]
         for place in range(4)
     ]
-    assert together == apart and max(together) > 0
-    assert measure.accuracies(model, gallery, rooms.laid_out(episodes, tokenizer), exchanged=True) != together
+    assert together == separate and max(together) > 0
+    batch = data.tokenize_episodes(episodes, tokenizer)
+    assert evaluate.line_accuracies(model, encoded, batch, exchanged_images=True) != together
 
 
-@pytest.mark.parametrize("arm", ["flamingo", "without gates", "language learns", "scalar gates", "episodes alone"])
-def test_an_arm_trains_and_measures(arm, eye, tokenizer, monkeypatch, tmp_path):
-    monkeypatch.setattr(frozen, "load_eye", lambda: eye)
-    monkeypatch.setattr(frozen, "load_language", lambda: (language_of(tokenizer), tokenizer))
-    monkeypatch.setattr(few_shot, "TEXT_DOCUMENTS", 3)
-    monkeypatch.setattr(measure, "TEST_SCENES", 20)
-    presets = next(each for each in experiment.ARMS if each.name == arm).presets
-    settings = experiment.SIZES["smoke"] | {
-        name: value for name, value in presets["full"].items() if name in ("gates", "language_learns", "text_rows")
+@pytest.mark.parametrize("arm", ["flamingo", "without gates", "trained language model", "scalar gates", "without text"])
+def test_an_arm_trains_and_measures(arm, vision_encoder, tokenizer, monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "load_vision_encoder", lambda: vision_encoder)
+    monkeypatch.setattr(train, "load_language_model", lambda: (small_language_model(tokenizer), tokenizer))
+    monkeypatch.setattr(train, "TEXT_DOCUMENTS", 3)
+    monkeypatch.setattr(evaluate, "TEST_SCENES", 20)
+    presets = next(each for each in arms.ARMS if each.name == arm).presets
+    settings = arms.SIZES["smoke"] | {
+        name: value for name, value in presets["full"].items() if name in ("gates", "train_language_model", "text_rows")
     }
-    measured = few_shot.train_flamingo(
-        seed=0, data="toybox", device="cpu", folder=tmp_path / arm, resume=False, **settings, latents=2, depth=1
-    )
-    assert measured["frozen_changed"] == float(arm == "language learns")
-    names = ("held_out", "seen", "blind", "told", "best")
-    assert all(0 <= measured[f"{name}_{count}"] <= 1 for name in names for count in measure.SHOTS)
-    assert all(0 <= measured[f"reads_{kind}"] <= 1 for kind in rooms.KINDS)
-    assert measured["best_8"] > measured["best_1"] > measured["best_0"] > 0.3
-    begins_alike = measured["text_bits_start"] == pytest.approx(measured["text_bits_before"], rel=1e-6)
-    assert begins_alike == (arm != "without gates") and measured["text_bits_after"] > 0
+    context = RunContext(seed=0, data="toybox", device="cpu", folder=tmp_path / arm)
+    measured = train.train_flamingo(context, **settings, latents=2, depth=1)
+    assert measured["frozen_changed"] == float(arm == "trained language model")
+    names = ("held_out", "seen", "blind", "text", "best_guess")
+    assert all(0 <= measured[f"{name}_{count}"] <= 1 for name in names for count in evaluate.SHOTS)
+    assert all(0 <= measured[f"single_{attribute}"] <= 1 for attribute in data.ATTRIBUTES)
+    assert measured["best_guess_8"] > measured["best_guess_1"] > measured["best_guess_0"] > 0.3
+    starts_unchanged = measured["text_bits_start"] == pytest.approx(measured["text_bits_before"], rel=1e-6)
+    assert starts_unchanged == (arm != "without gates") and measured["text_bits_after"] > 0
     assert ("attention_0_curve" in measured) == (arm != "without gates")
-    for claim in experiment.LESSON.claims:
+    for claim in LESSON.claims:
         if claim.arms == (arm,):
             assert isinstance(claim.measure({arm: measured}), float)
 
 
-def test_closed_gates_cost_no_bit_of_text(eye, tokenizer):
-    """Before it has learned anything, the model reads text as its language model does."""
-    language = language_of(tokenizer)
-    model = Flamingo(FlamingoConfig(ResamplerConfig(16, 2, 1, 2, 8), every=1), eye, language)
+def test_at_gate_zero_plain_text_has_the_language_models_cross_entropy(vision_encoder, tokenizer):
+    language_model = small_language_model(tokenizer)
+    config = FlamingoConfig(ResamplerConfig(16, 2, 1, 2, 8), cross_attention_interval=1)
+    model = Flamingo(config, vision_encoder, language_model)
     documents = [[1, 5, 9, 7], [1, 8, 30]]
-    assert measure.bits_in_text(model, documents) == pytest.approx(cross_entropy_bits(language, documents), rel=1e-6)
+    expected = cross_entropy_bits(language_model, documents)
+    assert evaluate.text_bits(model, documents) == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_mechanism_is_exact(tmp_path):
-    measured = exact.check_mechanism(seed=0, data="toybox", device="cpu", folder=tmp_path, resume=False)
-    assert measured["closed_gates_changed"] == measured["mask_difference"] == 0
+def test_the_reference_equals_the_model(tmp_path):
+    context = RunContext(seed=0, data="toybox", device="cpu", folder=tmp_path)
+    measured = evaluate.check_against_reference(context)
+    assert measured["changed_at_gate_zero"] == measured["mask_difference"] == 0
     assert measured["latent_counts"] == 1 and measured["logit_difference"] < 1e-6
 
 
-@pytest.mark.parametrize("arm", experiment.ARMS, ids=lambda arm: arm.name)
-def test_every_preset_gives_settings_that_its_arm_knows(arm):
-    module, name = arm.function.split(":")
-    known = inspect.signature(getattr(importlib.import_module(module), name))
+@pytest.mark.parametrize("arm", arms.ARMS, ids=lambda arm: arm.name)
+def test_every_preset_has_settings_that_its_arm_accepts(arm):
+    module, _, name = arm.function.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
     for settings in arm.presets.values():
-        known.bind(seed=0, data="toybox", device="cpu", folder=None, resume=False, **settings)
+        if name == "train_flamingo":
+            train.FlamingoRecipe(**settings)
+        else:
+            assert not settings

@@ -45,10 +45,10 @@ TARGETS = {
     ),
     4: Target(
         "4.5",
-        "lessons/lesson_04_flamingo/model/gated.py",
-        "gated(x, update, gate)",
+        "lessons/lesson_04_flamingo/model/gated_cross_attention.py",
+        "gated_residual(x, update, gate)",
         "x * 2",
-        "to_torch(reference.gated(to_stdlib(x), to_stdlib(update), to_stdlib(gate)))",
+        "to_torch(reference.gated_residual(to_stdlib(x), to_stdlib(update), to_stdlib(gate)))",
     ),
     5: Target(
         "5.4",
