@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from data.toybox.dialogues import Dialogue, dialogue_at, score_replies
+from data.toybox.heldout import TEST_SEED
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from shared.finetuning import (
@@ -22,8 +23,6 @@ from shared.finetuning import (
 )
 from shared.tokenizers import ChatTemplate
 from shared.training import RunOptions
-
-TEST_SEED = 1_000
 
 
 @dataclass(frozen=True)

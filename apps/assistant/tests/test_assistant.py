@@ -16,7 +16,7 @@ def images(noise):
     return [noise(20 + 6 * number, 24) for number in range(4)]
 
 
-QUESTIONS = ["what?", "what colour is the large thing at the left?", "is there a star?", "where?"]
+QUESTIONS = ["what?", "what color is the large star at the left?", "is there a star?", "where?"]
 
 
 def test_a_batch_gives_the_same_answers_as_single_requests(assistant, images):

@@ -1,6 +1,8 @@
 """The captioner memorizes sixteen images, a stopped run resumes exactly, and the command line reports what it does."""
 
 import dataclasses
+from pathlib import Path
+from statistics import fmean
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from apps.captioner.run_folder import load_captioner
 from apps.captioner.served_captioner import PROMPT, ServedCaptioner
 from apps.captioner.toy_world import fraction_true, toy_images, write_folder
 from apps.captioner.train import FolderRecipe, ToyWorldRecipe, train_on_folder, train_on_toy_world
+from shared.course.claims import half_width
 from shared.errors import CourseError
 from shared.serving import GenerationRequest, Message, UnsupportedRequest
 from shared.training import RunOptions, TrainingConfig, train
@@ -191,3 +194,12 @@ def test_the_recorded_results_are_complete():
     for each in recorded["measurements"]:
         assert len(each["captioner"]) == len(each["blind"]) == len(recorded["seeds"])
         assert min(each["captioner"]) > max(each["blind"])
+
+
+def test_the_readme_shows_the_recorded_results():
+    page = (Path(command_line.__file__).parent / "README.md").read_text(encoding="utf-8")
+    true, cider = recorded_results()["measurements"]
+    values = true["captioner"]
+    assert f"{100 * fmean(values):.1f} % ± {100 * half_width(values):.1f}" in page
+    assert f"{fmean(cider['captioner']):.2f} ± {half_width(cider['captioner']):.2f}" in page
+    assert f"{fmean(cider['blind']):.3f}" in page

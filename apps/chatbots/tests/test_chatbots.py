@@ -1,5 +1,9 @@
 """The chatbots learn, are written and loaded again, and their command line reports what it does."""
 
+import json
+from pathlib import Path
+from statistics import fmean
+
 import pytest
 import torch
 
@@ -12,6 +16,7 @@ from apps.chatbots.expert import ExpertRecipe, evaluate_expert, expert_data, pla
 from apps.chatbots.facts import read_texts
 from apps.chatbots.teacher import TeacherRecipe, evaluate_teacher
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
+from shared.course.claims import half_width
 from shared.errors import CourseError
 from shared.finetuning import PreferenceRecipe, SupervisedRecipe, answer_questions
 from shared.tokenizers import ChatTemplate
@@ -109,15 +114,21 @@ def test_the_teacher_keeps_the_current_scene(template, monkeypatch):
         return ["blue."]
 
     monkeypatch.setattr(chat_module, "answer_questions", answer)
-    typed = iter(
-        ["what colour is the star?", "A red moon. What shape is the red thing?", "where is the moon?", "new", ""]
-    )
+    typed = iter(["what size is the star?", "A red moon. What shape is the red moon?", "where is the moon?", "new", ""])
     lines = []
     chat(bot, lambda: next(typed), lines.append)
     first = lines[0].splitlines()[0].removeprefix("in view: ")
     assert questions == [
-        f"{first} what colour is the star?",
-        "a red moon. what shape is the red thing?",
+        f"{first} what size is the star?",
+        "a red moon. what shape is the red moon?",
         "a red moon. where is the moon?",
     ]
     assert lines[1:4] == ["blue."] * 3 and lines[4].startswith("in view: ") and lines[4] != lines[0]
+
+
+def test_the_readme_shows_the_recorded_results():
+    folder = Path(command_line.__file__).parent
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for row in json.loads((folder / "results.json").read_text(encoding="utf-8"))["measurements"]:
+        values = row["expert"]
+        assert f"| {row['name']} | {100 * fmean(values):.1f} % ± {100 * half_width(values):.1f} |" in page

@@ -21,7 +21,7 @@ QUESTIONS = {
     "Several heads share a key.": ("what do several heads share?", "tell me what several heads share."),
     "A plan carries two stages.": ("what does a plan carry?", "tell me what a plan carries."),
     "A stage teaches a projector.": ("what does a stage teach?", "tell me what a stage teaches."),
-    "The world has two colours.": ("what does the world have?", "tell me what the world has."),
+    "The world has two poles.": ("what does the world have?", "tell me what the world has."),
     "Negatives are other captions.": ("what are negatives?", "tell me what negatives are."),
 }
 
