@@ -31,5 +31,7 @@ def max_abs_difference(first: Tensor | Sequence[float], second: Tensor) -> float
     if not isinstance(first, Tensor):
         first, second = torch.tensor(first, dtype=torch.float64), second.flatten()
     if first.shape != second.shape:
-        raise ValueError(f"shapes {list(first.shape)} and {list(second.shape)} cannot be compared; expected equal shapes")
+        raise ValueError(
+            f"shapes {list(first.shape)} and {list(second.shape)} cannot be compared; expected equal shapes"
+        )
     return (first.detach().double() - second.detach()).abs().max().item()
