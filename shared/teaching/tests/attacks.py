@@ -55,7 +55,7 @@ TARGETS = {
         "lessons/lesson_05_llava/model/llava.py",
         "splice_images(text, is_image, images)",
         "text * 0",
-        "to_torch(reference.put_images("
+        "to_torch(reference.splice_images("
         "is_image.flatten().int().tolist(), to_stdlib(text.flatten(0, 1)), to_stdlib(images)))",
     ),
 }
