@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from shared.distributed import join, rank, world_size
 from shared.errors import CourseError
 from shared.training import ProcessLost, watchdog
-from shared.training.tests.parallel_job import CUT, CUT_AFTER, classify, run
+from shared.training.tests.parallel_cases import classify
+from shared.training.tests.parallel_job import CUT, CUT_AFTER, run
 
 UNFINISHED = "unfinished-checkpoint-00000012"
 

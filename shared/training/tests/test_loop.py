@@ -1,7 +1,8 @@
+"""What the loop does in an uninterrupted run."""
+
 import math
 import random
 import re
-import signal
 
 import numpy as np
 import pytest
@@ -11,152 +12,12 @@ from torch import nn
 from shared.errors import CourseError
 from shared.training import (
     Batches,
-    Evaluation,
-    NotFinite,
-    RunOptions,
     TrainingConfig,
-    TrainingInterrupted,
     load_weights,
-    read_metrics,
     train,
 )
 from shared.training.loop import usable_device
-
-INPUTS = torch.randn(96, 5, generator=torch.Generator().manual_seed(1))
-
-
-def network(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.GELU(), nn.Dropout(0.3), nn.Linear(8, 8), nn.Linear(8, 1))
-
-
-def loss(model, batch):
-    error = (model(batch) - batch.sum(-1, keepdim=True)).square().mean()
-    return error, {"root": error.detach().sqrt()}
-
-
-def augment(batch, generator):
-    return batch + 0.1 * torch.randn(batch.shape, generator=generator)
-
-
-def batches() -> Batches:
-    return Batches(INPUTS, batch_size=8, seed=2, augment=augment)
-
-
-def evaluate(model):
-    # An evaluation may draw random numbers without changing the training.
-    torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
-    return {"error": (model(INPUTS) - INPUTS.sum(-1, keepdim=True)).square().mean().item()}
-
-
-def config(**changes) -> TrainingConfig:
-    settings = {"steps": 24, "learning_rate": 1e-2, "accumulate": 2, "ema_decay": 0.9, "warmup_steps": 3}
-    return TrainingConfig(**(settings | {"log_every": 5, "checkpoint_every": 8} | changes))
-
-
-class CutAt:
-    """A loss that calls `action` once, in the middle of a certain step."""
-
-    def __init__(self, step: int, action, accumulate: int = 2):
-        self.calls_left, self.action = step * accumulate - 1, action
-
-    def __call__(self, model, batch):
-        if self.calls_left == 0:
-            self.action()
-        self.calls_left -= 1
-        return loss(model, batch)
-
-
-def run(folder=None, loss=loss, resume=False, settings=None, evaluate_every=6, tokens_per_step=None):
-    return train(
-        network(),
-        batches(),
-        loss,
-        settings or config(),
-        run=RunOptions(folder=folder, resume=resume, tokens_per_step=tokens_per_step),
-        evaluation=Evaluation(evaluate, every=evaluate_every),
-    )
-
-
-def without_times(history):
-    return [{key: value for key, value in line.items() if key not in ("seconds", "memory_mb")} for line in history]
-
-
-def assert_same_run(folder, result, uncut):
-    for model, expected in ((result.model, uncut.model), (result.ema, uncut.ema)):
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, expected.state_dict()[name]), name
-    assert without_times(result.history) == without_times(uncut.history)
-    assert read_metrics(folder / "metrics.jsonl") == result.history
-
-
-@pytest.mark.parametrize(
-    ("step", "optimizer"), [(1, "adamw"), (5, "muon"), (8, "adamw"), (13, "sgd"), (16, "muon"), (23, "adamw")]
-)
-def test_an_interrupted_run_reaches_bit_identical_weights(tmp_path, step, optimizer):
-    settings = config(optimizer=optimizer)
-    uncut = run(settings=settings)
-    number = signal.SIGTERM if step % 2 else signal.SIGINT
-    cut = CutAt(step, lambda: signal.raise_signal(number))
-    with pytest.raises(TrainingInterrupted, match=f"after step {step} of 24.*RESUME=1"):
-        run(tmp_path, cut, settings=settings)
-    torch.rand(11)
-    assert_same_run(tmp_path, run(tmp_path, resume=True, settings=settings), uncut)
-
-
-def test_a_run_cut_twice_reaches_bit_identical_weights(tmp_path):
-    uncut = run()
-    for step, resume in ((4, False), (3, True)):
-        with pytest.raises(TrainingInterrupted):
-            run(tmp_path, CutAt(step, lambda: signal.raise_signal(signal.SIGTERM)), resume)
-    assert_same_run(tmp_path, run(tmp_path, resume=True), uncut)
-
-
-@pytest.mark.parametrize("step", [3, 9, 16, 22])
-def test_a_run_that_dies_without_saving_continues_from_its_last_checkpoint(tmp_path, step):
-    def die():
-        raise RuntimeError("power failure")
-
-    uncut = run()
-    with pytest.raises(RuntimeError, match="power failure"):
-        run(tmp_path, CutAt(step, die))
-    with open(tmp_path / "metrics.jsonl", "a") as file:
-        file.write('{"step": 22, "lo')  # an incomplete line
-    assert_same_run(tmp_path, run(tmp_path, resume=True), uncut)
-
-
-def test_resuming_a_finished_run_changes_nothing(tmp_path):
-    uncut = run(tmp_path)
-    assert_same_run(tmp_path, run(tmp_path, resume=True), uncut)
-
-
-def test_without_resume_a_run_starts_again(tmp_path):
-    run(tmp_path, settings=config(steps=9))
-    assert_same_run(tmp_path, run(tmp_path), run())
-
-
-def test_signal_handlers_are_restored(tmp_path):
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    run(tmp_path, settings=config(steps=3))
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-    with pytest.raises(TrainingInterrupted):
-        run(tmp_path, CutAt(1, lambda: signal.raise_signal(signal.SIGINT)))
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_a_second_ctrl_c_does_not_wait(tmp_path):
-    def press_twice():
-        signal.raise_signal(signal.SIGINT)
-        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            pass  # Python handles signals between two instructions; two signals at once would count as one
-        signal.raise_signal(signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, CutAt(2, press_twice))
-    finally:
-        signal.signal(signal.SIGINT, before)
+from shared.training.tests.small_run import INPUTS, batches, config, evaluate, loss, network, run
 
 
 def test_evaluating_more_often_changes_no_weight():
@@ -277,79 +138,9 @@ def test_a_compiled_model_has_plain_names_in_its_checkpoint(tmp_path, monkeypatc
     load_weights(network(), tmp_path)
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient", "parameter", "batch"])
-def test_a_run_that_is_not_finite_stops_and_saves_the_evidence(tmp_path, where):
-    model = network()
-    state = {"calls": 0}
-
-    def failing_loss(model, batch):
-        state["calls"] += 1
-        value, metrics = loss(model, batch)
-        if state["calls"] != 6:  # the second batch of the third step
-            return value, metrics
-        if where == "loss":
-            return value / 0, metrics
-        if where == "gradient":
-            return value + (model[4].bias * 0).abs().sqrt().sum(), metrics  # √x has no derivative at zero
-        return value, metrics
-
-    def batch_at(index):
-        batch = batches()(index)
-        if where == "batch" and index == 5:
-            batch[3, 1] = math.nan
-        if where == "parameter" and index == 5:
-            with torch.no_grad():
-                model[1].bias[0] = math.inf
-        return {"inputs": batch}
-
-    def on_inputs(model, batch):
-        return failing_loss(model, batch["inputs"])
-
-    with pytest.raises(NotFinite) as caught:
-        train(
-            model,
-            batch_at,
-            on_inputs,
-            config(),
-            run=RunOptions(folder=tmp_path),
-        )
-    message = str(caught.value)
-    assert "stopped at step 3" in message and str(tmp_path / "not-finite") in message
-    names = {
-        "loss": "gradient that is not finite is that of 0.weight",
-        "gradient": "gradient that is not finite is that of 4.bias",
-        "parameter": "The parameter 1.bias",
-        "batch": "at batch.inputs",
-    }
-    assert names[where] in message
-    from safetensors.torch import load_file
-
-    evidence = load_file(tmp_path / "not-finite" / "batch.safetensors")["batch.inputs"]
-    index = 4 if where == "gradient" else 5
-    assert torch.equal(evidence.nan_to_num(0.5), batch_at(index)["inputs"].nan_to_num(0.5))
-    load_weights(network(), tmp_path / "not-finite")
-
-
 def test_a_device_that_does_not_exist_is_named():
     if not torch.cuda.is_available():
         with pytest.raises(CourseError, match="'cuda' was requested, but this machine has"):
             usable_device("cuda")
     with pytest.raises(CourseError, match="'quantum'"):
         usable_device("quantum")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps is 0"),
-        ({"optimizer": "lion"}, "optimizer is 'lion'; choose one of adamw, muon, sgd"),
-        ({"schedule": "linear"}, "schedule is 'linear'; choose one of constant, cosine, wsd"),
-        ({"precision": "float16"}, "precision is 'float16'"),
-        ({"warmup_steps": 25}, "between 0 and steps = 24"),
-        ({"ema_decay": 1.0}, "ema_decay is 1.0"),
-        ({"accumulate": 0}, "accumulate is 0"),
-    ],
-)
-def test_invalid_settings_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        config(**changes)

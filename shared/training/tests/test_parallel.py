@@ -7,10 +7,11 @@ import torch
 from safetensors.torch import load_file
 
 from shared.distributed.launch import launch_function
+from shared.training.tests import parallel_cases
 from shared.training.tests import parallel_job as job
 
 # Four processes on two cores are slow and test no further feature, so they run only two cases.
-RUNS = [(2, name) for name in job.CASES] + [(4, "vit"), (4, "decoder")]
+RUNS = [(2, name) for name in parallel_cases.CASES] + [(4, "vit"), (4, "decoder")]
 
 
 @cache
@@ -75,8 +76,8 @@ def test_gradients_are_exchanged_once_per_step_whatever_the_accumulation(tmp_pat
 
 
 def test_the_cases_are_not_trivial():
-    for name in job.CASES:
+    for name in parallel_cases.CASES:
         losses = [line["loss"] for line in single_process_result(name).history]
         assert min(losses[-3:]) < losses[0], name
     norms = [line["gradient_norm"] for line in single_process_result("vit").history]
-    assert sum(norm > job.FULL["clip_norm"] for norm in norms) > 10, "clipping applies"
+    assert sum(norm > parallel_cases.FULL["clip_norm"] for norm in norms) > 10, "clipping applies"

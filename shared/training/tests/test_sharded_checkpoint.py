@@ -14,6 +14,7 @@ from shared.distributed.launch import launch_function
 from shared.errors import CourseError
 from shared.training import load_weights, read_metrics, saving
 from shared.training.sharded_checkpoint import HEADER, list_sharded_checkpoints
+from shared.training.tests import parallel_cases
 from shared.training.tests import parallel_job as job
 
 
@@ -70,7 +71,7 @@ def test_any_number_of_processes_continues_from_what_others_saved(resumed, uncut
         assert_same_result(folder, uncut, weights)
         # The newest checkpoint holds the processes' final weights.
         for average, part in ((False, "model"), (True, "average")):
-            model = load_weights(job.SmallVisionTransformer(), folder, average=average)
+            model = load_weights(parallel_cases.SmallVisionTransformer(), folder, average=average)
             for name, parameter in model.named_parameters():
                 assert torch.equal(parameter, weights[f"{part}.{name}"]), name
 
@@ -83,7 +84,7 @@ def test_no_sample_is_repeated_or_lost_when_the_number_of_processes_changes(resu
         for when, size in (("before", before), ("after", processes)):
             each = [json.loads((folder / f"rows {when} {rank} of {size}.json").read_text()) for rank in range(size)]
             batches += [list(chain(*rows)) for rows in zip(*each, strict=True)]
-        assert batches == [job.images(index)["rows"].tolist() for index in range(2 * job.CUT["steps"])]
+        assert batches == [parallel_cases.images(index)["rows"].tolist() for index in range(2 * job.CUT["steps"])]
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_training_continues_while_a_checkpoint_is_written_and_does_not_alter_it(
     folder = two_processes / "background" / parallel
     step_4, step_8 = load_file(folder / "as of step 4.safetensors"), load_file(folder / "weights.safetensors")
     for step, weights in ((4, step_4), (8, {name.removeprefix("model."): value for name, value in step_8.items()})):
-        model = load_weights(job.SmallVisionTransformer(), folder / f"checkpoint-0000000{step}")
+        model = load_weights(parallel_cases.SmallVisionTransformer(), folder / f"checkpoint-0000000{step}")
         assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters()), step
     assert not torch.equal(step_4["head.weight"], step_8["model.head.weight"])
 
@@ -246,11 +247,11 @@ def test_weights_are_never_read_from_an_older_checkpoint_instead(tmp_path, cuts)
     shutil.copytree(run / "checkpoint-00000010", run / "checkpoint-00000015")
     (run / "checkpoint-00000015" / HEADER).write_text("not even JSON")
     with pytest.raises(CourseError, match=r"damaged.*checkpoint-00000010, is intact: load that \(step 10\)"):
-        load_weights(job.SmallVisionTransformer(), run)
-    load_weights(job.SmallVisionTransformer(), run / "checkpoint-00000010")
+        load_weights(parallel_cases.SmallVisionTransformer(), run)
+    load_weights(parallel_cases.SmallVisionTransformer(), run / "checkpoint-00000010")
     shutil.rmtree(run / "checkpoint-00000010")
     with pytest.raises(CourseError, match="no intact checkpoint lies beside it, so train again"):
-        load_weights(job.SmallVisionTransformer(), run)
+        load_weights(parallel_cases.SmallVisionTransformer(), run)
 
 
 def test_other_settings_and_other_models_are_refused(tmp_path, cuts):

@@ -1,4 +1,4 @@
-"""The guards against divergence and slow processes. test_watchdog_processes.py tests all four with two processes."""
+"""The guards against divergence, NaN and slow processes. test_watchdog_processes.py tests all four with two processes."""
 
 import math
 import random
@@ -11,6 +11,7 @@ from torch import nn
 
 from shared.training import (
     Batches,
+    NotFinite,
     RunOptions,
     TrainingConfig,
     TrainingDiverged,
@@ -19,6 +20,7 @@ from shared.training import (
     train,
 )
 from shared.training.parallel import Stopwatch
+from shared.training.tests import small_run
 from shared.training.watchdog import PATIENCE, DivergenceWatch, slow_process_warning, slowest_process
 
 INPUTS = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))
@@ -201,3 +203,48 @@ def test_a_slow_process_is_named_when_it_matters():
     assert "process 1 on b is slow" in message and "3.0 times" in message and "50% of the time" in message
     assert slow_process_warning([1.0, 1.4, 1.0], hosts, seconds=1.5) is None  # ordinary differences between machines
     assert slow_process_warning([0.1, 0.3, 0.1], hosts, seconds=4.0) is None  # a small part of the step
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient", "parameter", "batch"])
+def test_a_run_that_is_not_finite_stops_and_saves_the_evidence(tmp_path, where):
+    model = small_run.network()
+    state = {"calls": 0}
+
+    def failing_loss(model, batch):
+        state["calls"] += 1
+        value, metrics = small_run.loss(model, batch)
+        if state["calls"] != 6:  # the second batch of the third step
+            return value, metrics
+        if where == "loss":
+            return value / 0, metrics
+        if where == "gradient":
+            return value + (model[4].bias * 0).abs().sqrt().sum(), metrics  # √x has no derivative at zero
+        return value, metrics
+
+    def batch_at(index):
+        batch = small_run.batches()(index)
+        if where == "batch" and index == 5:
+            batch[3, 1] = math.nan
+        if where == "parameter" and index == 5:
+            with torch.no_grad():
+                model[1].bias[0] = math.inf
+        return {"inputs": batch}
+
+    def on_inputs(model, batch):
+        return failing_loss(model, batch["inputs"])
+
+    with pytest.raises(NotFinite) as caught:
+        train(model, batch_at, on_inputs, small_run.config(), run=RunOptions(folder=tmp_path))
+    message = str(caught.value)
+    assert "stopped at step 3" in message and str(tmp_path / "not-finite") in message
+    names = {
+        "loss": "gradient that is not finite is that of 0.weight",
+        "gradient": "gradient that is not finite is that of 4.bias",
+        "parameter": "The parameter 1.bias",
+        "batch": "at batch.inputs",
+    }
+    assert names[where] in message
+    evidence = load_file(tmp_path / "not-finite" / "batch.safetensors")["batch.inputs"]
+    index = 4 if where == "gradient" else 5
+    assert torch.equal(evidence.nan_to_num(0.5), batch_at(index)["inputs"].nan_to_num(0.5))
+    load_weights(small_run.network(), tmp_path / "not-finite")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from shared.distributed.launch import launch, launch_function
 from shared.training import NotFinite, ProcessLost, TrainingDiverged, load_weights, read_metrics, watchdog
 from shared.training.sharded_checkpoint import list_sharded_checkpoints, step_of
-from shared.training.tests import failing_job, parallel_job
+from shared.training.tests import failing_job, parallel_cases, parallel_job
 from shared.training.watchdog import report_lost_process
 
 BOTH = ("ddp", "fsdp")
@@ -141,10 +141,10 @@ def test_nan_in_one_process_stops_all_and_saves_the_evidence(survived, single_pr
         assert message.startswith(f"NotFinite: {expected.split(' The batch')[0]}")
         assert f"The batch (number 19) and the state before this step are in {evidence}" in message
     batch = load_file(evidence / "batch.safetensors")
-    assert torch.equal(batch["batch.images"], parallel_job.images(19)["images"])  # the rows of all processes
+    assert torch.equal(batch["batch.images"], parallel_cases.images(19)["images"])  # the rows of all processes
     # The state is the one before the bad step: the weights after nine good ones.
     assert step_of(list_sharded_checkpoints(evidence)[0]) == 9
-    model = load_weights(parallel_job.SmallVisionTransformer(), evidence)
+    model = load_weights(parallel_cases.SmallVisionTransformer(), evidence)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
@@ -163,7 +163,7 @@ def test_divergence_in_one_process_stops_all_and_names_the_same_parameter_as_a_s
         assert match[1] == expected[1] and float(match[2]) == pytest.approx(float(expected[2]), rel=0.02)
     evidence = folder / "diverges" / parallel / "diverged"
     batch = load_file(evidence / "batch.safetensors")
-    assert torch.equal(batch["batch.rows"], parallel_job.images(20)["rows"])
+    assert torch.equal(batch["batch.rows"], parallel_cases.images(20)["rows"])
     assert step_of(list_sharded_checkpoints(evidence)[0]) == 12
 
 
