@@ -61,7 +61,7 @@ CLAIMS = (
         "decoder-beats-n-grams",
         "learns",
         "On new text of the toy world its perplexity is below that of interpolated Kneser–Ney on the same tokens (bits "
-        "a byte).",
+        "per byte).",
         "Chen & Goodman, 1998",
         (DECODER,),
         number(DECODER, "bits_per_byte"),
