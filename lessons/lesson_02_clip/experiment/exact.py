@@ -89,7 +89,10 @@ def pytorch_name(name: str) -> str | None:
     """Return the PyTorch name of a parameter of the reference; None for the bias of the sigmoid loss."""
     if name == "bias":
         return None
-    for plain, pytorch in (("patches.", "image_encoder.patch_embedding.project."), ("words.", "text_encoder.embedding.")):
+    for plain, pytorch in (
+        ("patches.", "image_encoder.patch_embedding.project."),
+        ("words.", "text_encoder.embedding."),
+    ):
         name = name.replace(plain, pytorch)
     for part in ("attention_norm.", "mlp_norm.", "attention."):
         name = name.replace(f"encoder.{part}", f"encoder.blocks.0.{part}")

@@ -1,4 +1,4 @@
-"""What each process of test_losses.py does: both losses on its own pairs, forward and backward."""
+"""Compute both losses and their gradients on the pairs of one process; started by test_losses.py."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def own_vectors(process: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def parameters() -> list[torch.Tensor]:
-    """Scale and bias."""
+    """Return scale and bias."""
     return [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (8.0, -2.0)]
 
 
@@ -29,11 +29,11 @@ def main(folder: Path) -> None:
     results = {}
     for name, loss in LOSSES.items():
         images, texts = (side.clone().requires_grad_() for side in own_vectors(rank()))
-        given = parameters()[:1] if name == "info_nce" else parameters()
-        value = loss(images, texts, *given)
+        arguments = parameters()[:1] if name == "info_nce" else parameters()
+        value = loss(images, texts, *arguments)
         value.backward()
         results |= {f"{name}/loss": value.detach(), f"{name}/images": images.grad, f"{name}/texts": texts.grad}
-        results |= {f"{name}/parameter {place}": parameter.grad for place, parameter in enumerate(given)}
+        results |= {f"{name}/parameter {index}": parameter.grad for index, parameter in enumerate(arguments)}
     save_file(results, folder / f"{rank()}.safetensors")
 
 

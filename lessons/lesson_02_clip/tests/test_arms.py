@@ -88,8 +88,8 @@ def test_groups_are_contrasted_separately(batches):
     model, batch = small_clip(**SMALL), batches(0)
     with torch.no_grad():
         images, texts = model.encode_images(batch[0]), model.encode_texts(batch[1])
-        whole, _ = contrastive_loss(model, batch, 32)
-        torch.testing.assert_close(whole, info_nce(images, texts, model.logit_scale))
+        loss, _ = contrastive_loss(model, batch, 32)
+        torch.testing.assert_close(loss, info_nce(images, texts, model.logit_scale))
         grouped, metrics = contrastive_loss(model, batch, 8)
         groups = [info_nce(images[at : at + 8], texts[at : at + 8], model.logit_scale) for at in range(0, 32, 8)]
     torch.testing.assert_close(grouped, sum(groups) / 4)

@@ -1,4 +1,4 @@
-"""The two losses: by definition, where numbers are extreme, over several processes, and in chunks."""
+"""The two losses: by definition, for extreme scores, over several processes, and in chunks."""
 
 import importlib.util
 import math
@@ -24,7 +24,7 @@ def vectors(rows=6, width=5, seed=0):
     return F.normalize(both, dim=-1).unbind()
 
 
-def number(value):
+def scalar(value):
     return torch.tensor(value, dtype=torch.float64)
 
 
@@ -35,7 +35,7 @@ def test_info_nce_is_its_definition():
     for i in range(6):
         expected -= math.log(scores[i, i].exp() / scores[i].exp().sum()) / 12
         expected -= math.log(scores[i, i].exp() / scores[:, i].exp().sum()) / 12
-    assert info_nce(images, texts, number(7.0)).item() == pytest.approx(expected)
+    assert info_nce(images, texts, scalar(7.0)).item() == pytest.approx(expected)
 
 
 def test_sigmoid_loss_is_its_definition():
@@ -45,35 +45,35 @@ def test_sigmoid_loss_is_its_definition():
         for j in range(6):
             score = 7.0 * (images[i] @ texts[j]).item() - 3.0
             expected += math.log(1 + math.exp(-score if i == j else score)) / 6
-    assert sigmoid_loss(images, texts, number(7.0), number(-3.0)).item() == pytest.approx(expected)
+    assert sigmoid_loss(images, texts, scalar(7.0), scalar(-3.0)).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    "loss", [lambda i, t, s: info_nce(i, t, s), lambda i, t, s: sigmoid_loss(i, t, s, number(0.0))]
+    "loss", [lambda i, t, s: info_nce(i, t, s), lambda i, t, s: sigmoid_loss(i, t, s, scalar(0.0))]
 )
-def test_scores_beyond_all_measure_stay_numbers(loss):
-    """e¹⁰⁰⁰ is no number; the losses must never ask for it, on the way forth or back."""
+def test_extreme_scores_stay_finite(loss):
+    """e¹⁰⁰⁰ overflows; the losses must not compute it, in the forward or in the backward pass."""
     images, texts = vectors()
     texts = texts.clone().requires_grad_()
-    value = loss(images, texts, number(5000.0))
+    value = loss(images, texts, scalar(5000.0))
     value.backward()
     assert value.isfinite() and texts.grad.isfinite().all() and texts.grad.abs().max() > 0
 
 
-def test_guessing_costs_what_it_must():
-    """All vectors alike: the logarithm of the batch, whatever the temperature."""
+def test_loss_of_equal_vectors():
+    """With equal vectors, InfoNCE is the logarithm of the batch size at any temperature."""
     same = F.normalize(torch.ones(8, 3, dtype=torch.float64), dim=-1)
-    assert info_nce(same, same, number(20.0)).item() == pytest.approx(math.log(8))
-    # At SigLIP's start nearly all pairs are rightly called false, and the loss is about what the 8 true ones cost.
-    assert sigmoid_loss(same, same, number(10.0), number(-10.0)).item() == pytest.approx(8 * math.log(2))
+    assert info_nce(same, same, scalar(20.0)).item() == pytest.approx(math.log(8))
+    # Scale 10 and bias −10 give logits of 0: the loss of each of the 8 pairs per image is log 2.
+    assert sigmoid_loss(same, same, scalar(10.0), scalar(-10.0)).item() == pytest.approx(8 * math.log(2))
 
 
 def test_a_duplicate_caption_is_a_false_negative():
-    """Two pictures of one caption: the best possible vectors still pay log 2 each, once for the image and once for the text."""
+    """Two images with one caption: with the best possible vectors, each still has a loss of log 2 in both directions."""
     corners = torch.eye(4, dtype=torch.float64)
-    twice = corners[[0, 0, 1, 2]]
-    assert info_nce(corners, corners, number(100.0)).item() < 1e-9
-    assert info_nce(twice, twice, number(100.0)).item() == pytest.approx(2 * math.log(2) / 4)
+    duplicate = corners[[0, 0, 1, 2]]
+    assert info_nce(corners, corners, scalar(100.0)).item() < 1e-9
+    assert info_nce(duplicate, duplicate, scalar(100.0)).item() == pytest.approx(2 * math.log(2) / 4)
 
 
 # ── Several processes ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -88,41 +88,41 @@ def results(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", loss_program.LOSSES)
-def test_the_loss_over_processes_is_the_loss_in_one(results, name):
-    """The mean of the processes' losses; of the weights' gradients also the mean, and the vectors' own rows summed."""
+def test_the_loss_over_processes_equals_the_loss_in_one(results, name):
+    """The loss and the gradients of the parameters are means over processes; gradients of vectors are summed per row."""
     parts = [loss_program.own_vectors(process) for process in range(len(results))]
     images, texts = (torch.cat(side) for side in zip(*parts, strict=True))
     parameters = loss_program.parameters()
-    whole = {"info_nce": info_nce, "sigmoid": sigmoid_loss}[name]
+    loss_function = {"info_nce": info_nce, "sigmoid": sigmoid_loss}[name]
     arguments = parameters[:1] if name == "info_nce" else parameters
     for tensor in (images, texts):
         tensor.requires_grad_()
-    value = whole(images, texts, *arguments)
+    value = loss_function(images, texts, *arguments)
     value.backward()
 
     def mean(key):
-        return torch.stack([found[f"{name}/{key}"] for found in results]).mean(0)
+        return torch.stack([result[f"{name}/{key}"] for result in results]).mean(0)
 
     torch.testing.assert_close(mean("loss"), value.detach(), rtol=0, atol=1e-12)
-    for place, parameter in enumerate(arguments):
-        torch.testing.assert_close(mean(f"parameter {place}"), parameter.grad, rtol=0, atol=1e-12)
+    for index, parameter in enumerate(arguments):
+        torch.testing.assert_close(mean(f"parameter {index}"), parameter.grad, rtol=0, atol=1e-12)
     rows, processes = len(parts[0][0]), len(results)
-    for process, found in enumerate(results):
-        mine = slice(process * rows, (process + 1) * rows)
+    for process, result in enumerate(results):
+        own_rows = slice(process * rows, (process + 1) * rows)
         for key, tensor in (("images", images), ("texts", texts)):
-            # Each process's gradient is of the sum of all losses, of which the whole one is the mean.
-            torch.testing.assert_close(found[f"{name}/{key}"] / processes, tensor.grad[mine], rtol=0, atol=1e-12)
-            assert tensor.grad[mine].abs().max() > 1e-3
+            # Each process has the gradient of the sum of all parts; the loss of the whole batch is their mean.
+            torch.testing.assert_close(result[f"{name}/{key}"] / processes, tensor.grad[own_rows], rtol=0, atol=1e-12)
+            assert tensor.grad[own_rows].abs().max() > 1e-3
 
 
-def test_alone_they_are_the_plain_losses():
+def test_in_a_single_process_they_equal_the_plain_losses():
     images, texts = vectors()
-    assert gathered_info_nce(images, texts, number(9.0)) == info_nce(images, texts, number(9.0))
-    alone = ring_sigmoid_loss(images, texts, number(9.0), number(-4.0))
-    assert alone == sigmoid_loss(images, texts, number(9.0), number(-4.0))
+    assert gathered_info_nce(images, texts, scalar(9.0)) == info_nce(images, texts, scalar(9.0))
+    alone = ring_sigmoid_loss(images, texts, scalar(9.0), scalar(-4.0))
+    assert alone == sigmoid_loss(images, texts, scalar(9.0), scalar(-4.0))
 
 
-# ── Batches larger than the memory ────────────────────────────────────────────────────────────────────────────────────
+# ── Batches larger than memory ────────────────────────────────────────────────────────────────────────────────────
 
 
 class Encoder(torch.nn.Module):
@@ -138,7 +138,7 @@ class Encoder(torch.nn.Module):
 
 @pytest.mark.parametrize("chunk", [1, 4, 5, 12, 50])
 def test_chunks_change_neither_loss_nor_gradients(chunk):
-    """Dropout is drawn chunk by chunk, so here it is off; that it is drawn alike both times is the next test."""
+    """Without dropout, which is drawn per chunk; the next test checks that both passes draw the same values."""
     images, texts = torch.randn(12, 7), torch.randn(12, 7)
     model, plain = Encoder().eval(), Encoder().eval()
     plain.load_state_dict(model.state_dict())
@@ -147,42 +147,42 @@ def test_chunks_change_neither_loss_nor_gradients(chunk):
     loss.backward()
     expected.backward()
     torch.testing.assert_close(loss, expected)
-    for mine, theirs in zip(model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad)
-        assert theirs.grad.abs().max() > 1e-4
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+        assert other.grad.abs().max() > 1e-4
 
 
 def test_both_passes_draw_the_same_random_numbers():
     model, inputs = Encoder().train(), torch.randn(6, 7)
     vectors_of = encode_in_chunks(model, inputs, 6)
     vectors_of[:, 0].sum().backward()
-    given = model.layers[0].weight.grad.clone()
-    torch.manual_seed(0)  # where this test began
+    gradient = model.layers[0].weight.grad.clone()
+    torch.manual_seed(0)  # the seed at the start of every test
     model.zero_grad()
-    again = Encoder().train()  # draws as many numbers as before
+    again = Encoder().train()  # draws the same random numbers as before
     torch.randn(6, 7)
     again.load_state_dict(model.state_dict())
     again(inputs)[:, 0].sum().backward()
-    torch.testing.assert_close(given, again.layers[0].weight.grad)
+    torch.testing.assert_close(gradient, again.layers[0].weight.grad)
 
 
-def kept_bytes(compute):
-    """What the walk back would find kept in memory, in bytes."""
-    kept = []
+def stored_bytes(compute):
+    """Return the size of the tensors stored for the backward pass."""
+    sizes = []
 
     def pack(tensor):
-        kept.append(tensor.numel() * tensor.element_size())
+        sizes.append(tensor.numel() * tensor.element_size())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         compute()
-    return sum(kept)
+    return sum(sizes)
 
 
-def test_what_stays_in_memory_does_not_hold_inner_activations():
+def test_chunks_do_not_store_inner_activations():
     model, inputs = Encoder().eval(), torch.randn(256, 7)
-    plain, chunked = kept_bytes(lambda: model(inputs)), kept_bytes(lambda: encode_in_chunks(model, inputs, 16))
-    assert plain > 256 * 64 * 4  # the hidden layer, which chunks forget
+    plain, chunked = stored_bytes(lambda: model(inputs)), stored_bytes(lambda: encode_in_chunks(model, inputs, 16))
+    assert plain > 256 * 64 * 4  # the hidden layer, which chunks do not store
     assert chunked < 256 * 7 * 4 * 2
 
 

@@ -1,4 +1,4 @@
-"""OpenAI's tokenizer: equal to the published class on anything one can type, once the text is cleaned as in the original."""
+"""OpenAI's tokenizer: equal to the published class on any text, after the cleaning of the original code."""
 
 import json
 import random
@@ -20,14 +20,33 @@ CAPTIONS = [
     "a small striped purple triangle at the top left; a photo of the small category",
 ]
 ADVERSARIAL = [
-    *("", " ", "\n\t ", "a", "A", "aa", "aaaa aaa", "CAT cat Cat", "cat  cat\u00a0cat\u3000cat", "cat\x85cat\x1ccat\x0bcat"),
+    *(
+        "",
+        " ",
+        "\n\t ",
+        "a",
+        "A",
+        "aa",
+        "aaaa aaa",
+        "CAT cat Cat",
+        "cat  cat\u00a0cat\u3000cat",
+        "cat\x85cat\x1ccat\x0bcat",
+    ),
     *("don't DON'T don’t 'S's''s ''", "'sa's'll'd", "I'm you're we've he'd", "1234 12a3 a1b2 ½²Ⅷ ٣٤", "3.14-2,000"),
     *("<|startoftext|>", "a<|endoftext|>b", "<|EndOfText|>", "<|endoftext|", "</w> a</w>", "#version: 0.2"),
     *("naïve café e\u0301cole", "Größe ẞ ß", "İstanbul ıI", "ΣΊΣΥΦΟΣ ὈΔΥΣΣΕΎΣ", "ﬁne", "ſt 'ſ", "K Å Ω"),
     *("🏳️‍🌈👩‍👩‍👧‍👦😀", "\u200b\u200d", "\u0301 \u0301a", "日本語の猫、犬。", "नमस्ते दुनिया", "שלום עולם", "العربية"),
-    *("!!!???...---", "a_b__c", "@#$%^&*()[]{}", "a/b\\c", "&amp; &lt;b&gt; &#233;", "\ufffd\U0010ffff\U000e0001", "\U00031350\U000105c0"),
+    *(
+        "!!!???...---",
+        "a_b__c",
+        "@#$%^&*()[]{}",
+        "a/b\\c",
+        "&amp; &lt;b&gt; &#233;",
+        "\ufffd\U0010ffff\U000e0001",
+        "\U00031350\U000105c0",
+    ),
     *("purple" * 60, "x" * 300, " " * 50 + "cat" + " " * 50),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,33 +61,33 @@ def published(tokenizer, tmp_path_factory):
     return Published.from_pretrained(folder)
 
 
-def numbers_of(published, text):
+def published_ids(published, text):
     return published(clean(text))["input_ids"]
 
 
 @pytest.mark.parametrize("text", ADVERSARIAL, ids=ascii)
-def test_the_published_class_gives_the_same_numbers(tokenizer, published, text):
-    numbers = [tokenizer.start, *tokenizer.encode(text), tokenizer.end]
-    assert numbers == numbers_of(published, text)
+def test_token_ids_equal_those_of_the_published_class(tokenizer, published, text):
+    token_ids = [tokenizer.start, *tokenizer.encode(text), tokenizer.end]
+    assert token_ids == published_ids(published, text)
 
 
-def test_so_it_does_on_texts_thrown_together(tokenizer, published):
-    dice = random.Random(0)
+def test_token_ids_of_random_texts_equal_those_of_the_published_class(tokenizer, published):
+    generator = random.Random(0)
     pieces = [piece for text in CAPTIONS + ADVERSARIAL for piece in text.split(" ")]
     anything = [
         chr(code) for code in [*range(32, 127), *range(0xA0, 0x250), *range(0x370, 0x400), *range(0x4E00, 0x4E40)]
     ]
     for _ in range(300):
-        text = " ".join(dice.choices(pieces, k=6)) + "".join(dice.choices(anything, k=12))
+        text = " ".join(generator.choices(pieces, k=6)) + "".join(generator.choices(anything, k=12))
         # A final sigma is written ς by Python, as in the original code, and σ by the published class.
         text = text.lower().replace("ς", "σ")
-        assert [tokenizer.start, *tokenizer.encode(text), tokenizer.end] == numbers_of(published, text), text
+        assert [tokenizer.start, *tokenizer.encode(text), tokenizer.end] == published_ids(published, text), text
 
 
-def test_rows_are_full_and_alike(tokenizer, published):
+def test_rows_have_the_full_context_length(tokenizer, published):
     rows = tokenizer(CAPTIONS)
-    theirs = published([clean(text) for text in CAPTIONS], padding="max_length", max_length=77, return_tensors="pt")
-    assert torch.equal(rows, theirs["input_ids"])
+    expected = published([clean(text) for text in CAPTIONS], padding="max_length", max_length=77, return_tensors="pt")
+    assert torch.equal(rows, expected["input_ids"])
 
 
 def test_a_caption_that_does_not_fit(tokenizer, published):
@@ -76,13 +95,13 @@ def test_a_caption_that_does_not_fit(tokenizer, published):
     with pytest.raises(ValueError, match=r"'a cat and a cat.* has \d+ tokens with start and end, and 77 fit"):
         tokenizer([long])
     row = tokenizer([long], truncate=True)
-    theirs = published([clean(long)], padding="max_length", truncation=True, max_length=77, return_tensors="pt")
-    assert torch.equal(row, theirs["input_ids"]) and row[0, -1] == tokenizer.end
+    expected = published([clean(long)], padding="max_length", truncation=True, max_length=77, return_tensors="pt")
+    assert torch.equal(row, expected["input_ids"]) and row[0, -1] == tokenizer.end
     with pytest.raises(ValueError, match="encoded separately"):
         tokenizer("a cat")
 
 
-def test_files_come_and_go(tokenizer, tmp_path):
+def test_files_are_written_and_read(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     again = CLIPTokenizer.from_pretrained(tmp_path)
     assert (again.vocab, again.merges, again.context_length) == (tokenizer.vocab, tokenizer.merges, 77)
@@ -98,26 +117,27 @@ def test_files_come_and_go(tokenizer, tmp_path):
 
 def test_a_vocabulary_without_all_bytes_is_refused(tokenizer):
     with pytest.raises(ValueError, match="2 tokens have no id, among them 'é'"):
-        CLIPTokenizer({token: number for token, number in tokenizer.vocab.items() if token not in ("é", "é</w>")}, [])
+        CLIPTokenizer(
+            {token: token_id for token, token_id in tokenizer.vocab.items() if token not in ("é", "é</w>")}, []
+        )
 
 
 # ── By hand ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_word_ends_in_another_token_than_it_goes_on_with():
+def test_the_last_letter_of_a_word_is_a_token_apart():
     assert split_letters("cat") == ("c", "a", "t</w>") and split_letters("é") == ("Ã", "©</w>")
     assert split_words("a cat's 12 paws!?") == ["a", "cat", "'s", "1", "2", "paws", "!?"]
     assert join_pair(("a", "a", "a", "b</w>"), ("a", "a")) == ("aa", "a", "b</w>")
 
 
-def test_training_joins_the_commonest_pair_first():
+def test_training_joins_the_most_frequent_pair_first():
     tokenizer = CLIPTokenizer.train(["low low low lower lower newest"], 3, context_length=9)
     # "l o" comes 5 times; then "lo w</w>" and "w e" 3 times each, and of equals the first in the alphabet is joined.
     assert tokenizer.merges == [("l", "o"), ("lo", "w</w>"), ("w", "e")]
     rows = tokenizer(["low lower"])
-    assert [tokenizer._spellings[number] for number in rows[0].tolist()] == [
-        "<|startoftext|>", "low</w>", "lo", "we", "r</w>", *["<|endoftext|>"] * 4,
-    ]  # fmt: skip
+    spellings = [tokenizer._spellings[token_id] for token_id in rows[0].tolist()]
+    assert spellings == ["<|startoftext|>", "low</w>", "lo", "we", "r</w>", *["<|endoftext|>"] * 4]
     assert tokenizer.decode(rows[0].tolist()) == "low lower"
 
 
@@ -126,7 +146,7 @@ def test_a_small_corpus_runs_out_of_pairs():
     assert len(tokenizer.encode("Purple  TRIANGLE")) == 2 and len(tokenizer.merges) < 20
 
 
-# ── Cleaning (each right side is what OpenAI's code gives with the library ftfy) ──────────────────────────────────────
+# ── Cleaning (expected values are those of OpenAI's code with the library ftfy) ──────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -147,7 +167,7 @@ def test_a_small_corpus_runs_out_of_pairs():
         ("e\u0301cole", "école"),
         ("\x1b[31mred\x1b[0m", "red"),
         ("  Hello   \t\n World  ", "hello world"),
-        # What only looks like it stays.
+        # Text that only resembles mojibake stays.
         ("SÃO PAULO", "são paulo"),
         ("AÑB 100 ° «A»", "añb 100 ° «a»"),
     ],
@@ -158,6 +178,6 @@ def test_a_text_is_cleaned_as_the_original_code_does(text, cleaned):
     assert clean(cleaned) == cleaned
 
 
-def test_repair_keeps_what_needs_none():
+def test_repair_keeps_correct_texts():
     for text in ("Größe naïve Œuvre", "日本語、नमस्ते", "a <b> &amp; c", "½ ² Ⅷ", "ABC abc"):
         assert repair(text) == text
