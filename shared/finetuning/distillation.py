@@ -31,6 +31,8 @@ def distillation_loss(
         raise ValueError(
             "the loss mask selects no token of the batch, so the mean is undefined; check the conversations"
         )
+    # exercise 5.14: the distillation loss
     student = F.log_softmax(student_logits[:, :-1][predicted].float() / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits[:, :-1][predicted].detach().float() / temperature, dim=-1)
     return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    # end exercise

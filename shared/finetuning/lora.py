@@ -5,8 +5,39 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from shared.finetuning.quantized_linear import QuantizedLinear
+
+
+def low_rank_update(
+    x: Float[Tensor, "*batch in"], down: Float[Tensor, "rank in"], up: Float[Tensor, "out rank"], scale: float
+) -> Float[Tensor, "*batch out"]:
+    """Return scale · up · down · x, without forming the product up · down (arXiv:2106.09685, eq. 3)."""
+    # exercise 5.9: the low-rank update of LoRA
+    return scale * F.linear(F.linear(x, down), up)
+    # end exercise
+
+
+def merge_low_rank(
+    weight: Float[Tensor, "out in"], down: Float[Tensor, "rank in"], up: Float[Tensor, "out rank"], scale: float
+) -> Float[Tensor, "out in"]:
+    """Return weight + scale · up · down in the adapter's precision."""
+    # exercise 5.10: merge LoRA into the weight
+    update = scale * (up @ down)
+    return weight.to(update.dtype) + update
+    # end exercise
+
+
+def dora_row_scale(merged: Float[Tensor, "out in"], magnitude: Float[Tensor, "out"]) -> Float[Tensor, "out"]:
+    """Return the factor that gives each row of `merged` the length `magnitude`.
+
+    The row lengths are constants in the backward pass, which saves memory (arXiv:2402.09353, section 4.3).
+    """
+    # exercise 5.11: the row norm of DoRA
+    lengths = torch.linalg.vector_norm(merged.detach(), dim=1)
+    return magnitude / lengths
+    # end exercise
 
 
 class LoRALinear(nn.Module):
@@ -57,12 +88,11 @@ class LoRALinear(nn.Module):
     def _update(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         # The adapter may have a wider dtype than the model.
         x = self.dropout(x).to(self.lora_down.weight.dtype)
-        return self.scale * self.lora_up(self.lora_down(x))
+        return low_rank_update(x, self.lora_down.weight, self.lora_up.weight, self.scale)
 
     def merged_weight(self) -> Float[Tensor, "out in"]:
         """Return W + scale · up · down, in the dtype of the update: the weight of base and update together."""
-        update = self.scale * (self.lora_up.weight @ self.lora_down.weight)
-        return self.base.weight.to(update.dtype) + update
+        return merge_low_rank(self.base.weight, self.lora_down.weight, self.lora_up.weight, self.scale)
 
     def merge(self) -> None:
         """Add the update to the base's weight, so that the layer costs no more than before it was adapted.
@@ -118,8 +148,8 @@ class DoRALinear(LoRALinear):
         The norms of V are treated as constants: their gradient costs much memory and does not help (section 4.3).
         """
         with torch.no_grad():
-            norms = torch.linalg.vector_norm(super().merged_weight(), dim=1)
-        return self.magnitude / norms
+            merged = super().merged_weight()
+        return dora_row_scale(merged, self.magnitude)
 
     def _adapted(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         y, bias = self.base(x), self.base.bias

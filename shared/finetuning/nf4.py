@@ -59,6 +59,7 @@ def quantize_nf4(
     A weight's code is the index of the level nearest to weight / largest. The first of two codes is in the upper half
     of their byte. The last block may be shorter; it is padded with zeros.
     """
+    # exercise 5.12: quantize blocks to NF4
     flat = weight.detach().flatten().float()
     blocks = F.pad(flat, (0, -len(flat) % BLOCK)).view(-1, BLOCK)
     largest = blocks.abs().amax(dim=1)
@@ -68,6 +69,7 @@ def quantize_nf4(
     codes = torch.bucketize(relative.flatten(), (levels[:-1] + levels[1:]) / 2).to(torch.uint8)
     codes = codes[: len(flat) + len(flat) % 2].view(-1, 2)
     return codes[:, 0] << 4 | codes[:, 1], largest
+    # end exercise
 
 
 def dequantize_nf4(

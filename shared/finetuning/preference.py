@@ -17,6 +17,25 @@ def response_log_probability(
     return torch.where(loss_mask[:, 1:], of_tokens, 0.0).sum(dim=1)
 
 
+def dpo_pair_losses(
+    preferred: Float[Tensor, "pairs"],
+    rejected: Float[Tensor, "pairs"],
+    reference_preferred: Float[Tensor, "pairs"],
+    reference_rejected: Float[Tensor, "pairs"],
+    beta: float,
+) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
+    """Return each pair's loss −log σ(margin), and the implicit rewards of the preferred and the rejected answer.
+
+    The reward of an answer is β · (log p − log p_reference); the margin is the preferred answer's reward minus the
+    rejected answer's (eq. 7). The reference's log-probabilities are constants.
+    """
+    # exercise 5.13: the loss of DPO
+    preferred_reward = beta * (preferred - reference_preferred.detach())
+    rejected_reward = beta * (rejected - reference_rejected.detach())
+    return -F.logsigmoid(preferred_reward - rejected_reward), preferred_reward, rejected_reward
+    # end exercise
+
+
 def dpo_loss(
     preferred: Float[Tensor, "pairs"],
     rejected: Float[Tensor, "pairs"],
@@ -36,13 +55,14 @@ def dpo_loss(
     """
     if beta <= 0:
         raise ValueError(f"beta is {beta}; expected a positive number such as 0.1")
-    reward_preferred = beta * (preferred - reference_preferred.detach())
-    reward_rejected = beta * (rejected - reference_rejected.detach())
-    margin = reward_preferred - reward_rejected
+    losses, preferred_reward, rejected_reward = dpo_pair_losses(
+        preferred, rejected, reference_preferred, reference_rejected, beta
+    )
+    margin = preferred_reward - rejected_reward
     metrics = {
-        "reward_preferred": reward_preferred.mean(),
-        "reward_rejected": reward_rejected.mean(),
+        "reward_preferred": preferred_reward.mean(),
+        "reward_rejected": rejected_reward.mean(),
         "reward_margin": margin.mean(),
         "preferred_wins": (margin > 0).float().mean(),
     }
-    return -F.logsigmoid(margin).mean(), {name: value.detach() for name, value in metrics.items()}
+    return losses.mean(), {name: value.detach() for name, value in metrics.items()}
