@@ -22,10 +22,6 @@ FILES = [
     for path in sorted((ROOT / top).rglob("*.py"))
     if "tests" not in path.parts and "cache" not in path.parts
 ]
-KNOWN_VIOLATIONS: set[tuple[str, str]] = {
-    ("apps/assistant/toy.py", "lessons.lesson_05_llava.experiment.conversations"),
-}
-"""(file, module) pairs that still break a rule. The list may only shrink: an entry that is no longer needed fails."""
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -90,15 +86,7 @@ def is_within(module: str, packages: set[str]) -> bool:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_follow_the_rules(path):
-    file = path.relative_to(ROOT).as_posix()
-    broken = broken_rules(path)
-    listed = {module for listed_file, module in KNOWN_VIOLATIONS if listed_file == file}
-    assert {module: rule for module, rule in broken.items() if module not in listed} == {}, file
-    assert listed <= set(broken), "remove these entries from KNOWN_VIOLATIONS: they break no rule any more"
-
-
-def test_known_violations_name_files_that_exist():
-    assert {file for file, _ in KNOWN_VIOLATIONS} <= {path.relative_to(ROOT).as_posix() for path in FILES}
+    assert broken_rules(path) == {}
 
 
 @pytest.mark.parametrize(
