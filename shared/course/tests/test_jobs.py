@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.course import job_process, job_spec, jobs
+from shared.course.context import RunContext
 from shared.course.job_display import format_report, read_report
 from shared.course.job_spec import Job
 from shared.course.jobs import run_jobs
@@ -37,8 +38,12 @@ def in_process(monkeypatch):
     monkeypatch.setattr(jobs, "_start", lambda job: EndedProcess(job_process.main(job.folder)))
 
 
-def add_job(folder: Path, name: str = "add", **arguments) -> Job:
-    return Job(name, FUNCTIONS + "add", {"first": 1, "second": 2} | arguments, folder / name)
+def make_job(name: str, function: str, folder: Path, **settings) -> Job:
+    return Job(name, FUNCTIONS + function, job_functions.CONTEXT_ARGUMENTS | settings, folder)
+
+
+def add_job(folder: Path, name: str = "add", **settings) -> Job:
+    return make_job(name, "add", folder / name, **({"first": 1, "second": 2} | settings))
 
 
 def test_jobs_have_one_thread_and_report_their_costs(tmp_path, capsys):
@@ -111,8 +116,8 @@ def test_the_fingerprint_covers_arguments_and_the_sources_that_a_job_may_import(
 
 
 def test_a_failing_job_gives_the_reason_and_stops_the_others(tmp_path):
-    slow = Job("slow", FUNCTIONS + "train_small", {"steps": 100_000, "pause": 0.01}, tmp_path / "slow")
-    bad = Job("bad", FUNCTIONS + "fail_with_an_error", {}, tmp_path / "bad")
+    slow = make_job("slow", "train_small", tmp_path / "slow", steps=100_000, pause=0.01)
+    bad = make_job("bad", "fail_with_an_error", tmp_path / "bad")
     with pytest.raises(CourseError) as caught:
         run_jobs([slow, bad, add_job(tmp_path)])
     lines = str(caught.value).splitlines()
@@ -132,11 +137,11 @@ def test_a_failing_job_gives_the_reason_and_stops_the_others(tmp_path):
 )
 def test_other_ways_to_fail(tmp_path, function, message, in_process):
     with pytest.raises(CourseError, match=f"(?s)job arm failed: .*{message}"):
-        run_jobs([Job("arm", FUNCTIONS + function, {}, tmp_path / "arm")])
+        run_jobs([make_job("arm", function, tmp_path / "arm")])
 
 
 def test_a_failed_job_runs_again_with_resume(tmp_path, in_process):
-    bad = Job("bad", FUNCTIONS + "fail_with_an_error", {}, tmp_path / "bad")
+    bad = make_job("bad", "fail_with_an_error", tmp_path / "bad")
     for _ in range(2):
         with pytest.raises(CourseError, match="vanilla"):
             run_jobs([bad], resume=True)
@@ -166,8 +171,9 @@ def test_a_killed_process_is_reported(tmp_path, monkeypatch):
 
 def test_an_interrupted_run_continues_to_bit_identical_weights(tmp_path, request):
     (tmp_path / "uncut").mkdir()
-    uncut = job_functions.train_small(steps=40, pause=0.02, folder=tmp_path / "uncut", resume=False)
-    small = Job("small", FUNCTIONS + "train_small", {"steps": 40, "pause": 0.02}, tmp_path / "small")
+    context = RunContext(**job_functions.CONTEXT_ARGUMENTS, folder=tmp_path / "uncut")
+    uncut = job_functions.train_small(context, steps=40, pause=0.02)
+    small = make_job("small", "train_small", tmp_path / "small", steps=40, pause=0.02)
 
     def press_ctrl_c_during_training():
         wait_for(lambda: (read_report(small) or {"step": 0})["step"] > 2)
@@ -186,7 +192,7 @@ def test_an_interrupted_run_continues_to_bit_identical_weights(tmp_path, request
 
 
 def test_a_job_stops_when_its_parent_has_ended(tmp_path):
-    small = Job("small", FUNCTIONS + "train_small", {"steps": 100_000, "pause": 0.01}, tmp_path / "small")
+    small = make_job("small", "train_small", tmp_path / "small", steps=100_000, pause=0.01)
     program = (
         "from pathlib import Path; from shared.course.job_spec import Job\nfrom shared.course.jobs import run_jobs\n"
         f"run_jobs([Job('small', {small.function!r}, {small.arguments!r}, Path({str(small.folder)!r}))])"
@@ -213,7 +219,7 @@ def test_invalid_jobs_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the same name"):
         run_jobs([add_job(tmp_path), add_job(tmp_path, second=3)])
     with pytest.raises(ValueError, match="the same folder"):
-        run_jobs([add_job(tmp_path), Job("b", FUNCTIONS + "add", {}, tmp_path / "add")])
+        run_jobs([add_job(tmp_path), make_job("b", "add", tmp_path / "add")])
     with pytest.raises(ValueError, match=r"'add'.*JSON"):
         run_jobs([add_job(tmp_path, second=Path("x"))])
     with pytest.raises(ValueError, match="workers is 0"):

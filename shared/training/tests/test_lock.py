@@ -10,6 +10,7 @@ from torch import nn
 from shared.course import job_process
 from shared.course.job_spec import ROOT, Job
 from shared.course.jobs import run_jobs
+from shared.course.tests.job_functions import CONTEXT_ARGUMENTS
 from shared.errors import CourseError
 from shared.training import RunOptions, TrainingConfig, lock, train
 from shared.training.lock import is_locked
@@ -63,7 +64,8 @@ def test_a_job_waits_for_a_process_that_is_still_saving(tmp_path, other, monkeyp
         other.wait()
 
     monkeypatch.setattr(lock.time, "sleep", kill_holder)
-    job = Job("add", "shared.course.tests.job_functions:add", {"first": 1, "second": 2}, tmp_path)
+    arguments = CONTEXT_ARGUMENTS | {"first": 1, "second": 2}
+    job = Job("add", "shared.course.tests.job_functions:add", arguments, tmp_path)
     assert run_jobs([job])["add"]["sum"] == 3
     assert f"waiting for the process that is still running in {tmp_path}" in capsys.readouterr().err
     assert not is_locked(tmp_path)

@@ -4,9 +4,9 @@ import re
 from dataclasses import MISSING, fields
 
 from shared.course.job_spec import ROOT
-from shared.course.tests.job_functions import train_small
 from shared.training import TrainingConfig
 from shared.training.checkpoint import FILE_NAME, read_checkpoint
+from shared.training.tests.small_run import config, run
 from shared.training.watchdog import LAG, PATIENCE
 
 PAGE = (ROOT / "shared" / "training" / "README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_the_example_runs_and_continues(tmp_path, monkeypatch, capsys):
 
 
 def test_the_page_names_the_settings_that_may_change(tmp_path):
-    train_small(steps=2, pause=0.0, folder=tmp_path, resume=False)
+    run(tmp_path, settings=config(steps=3))
     saved = read_checkpoint(tmp_path / FILE_NAME)[1]["settings"].keys()
     sentence = re.search(r"When a run continues, (.*?) may differ", PAGE)[1]
     assert set(re.findall(r"`(\w+)`", sentence)) == {each.name for each in fields(TrainingConfig)} - saved
