@@ -162,7 +162,7 @@ DISTILLATION = "shared.finetuning.distillation:distillation_loss"
 
 def logits_and_answers():
     answers = torch.tensor([[0, 1, 1, 0, 1], [0, 0, 1, 1, 0]]).bool()
-    return {"student_logits": torch.randn(2, 5, 9), "teacher_logits": torch.randn(2, 5, 9), "answers": answers}
+    return {"student_logits": torch.randn(2, 5, 9), "teacher_logits": torch.randn(2, 5, 9), "loss_mask": answers}
 
 
 @pytest.mark.exercise("5.14")
