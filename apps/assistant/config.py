@@ -1,7 +1,7 @@
 """The configuration of an assistant in a JSON file: two models and their connector, the data, the training stages.
 
-Three files are in configurations/: `debug` needs only this repository, `small_scale` one small GPU, `full_scale` several
-large ones. `checkpoint` makes the model in data/checkpoints.
+Three files are in configurations/: `debug` needs only this repository, `small_scale` one small GPU, `full_scale`
+several large ones. `checkpoint` makes the model in data/checkpoints.
 """
 
 from dataclasses import dataclass, replace
@@ -79,7 +79,7 @@ class ModelConfig:
             raise ValueError("feature_layers is empty; expected at least one hidden state, such as [-2]")
         if self.scales and len(self.scales) != len(self.feature_layers):
             raise ValueError(
-                f"{len(self.scales)} scales for {len(self.feature_layers)} feature layers; expected one per layer, or none"
+                f"{len(self.scales)} scales for {len(self.feature_layers)} feature layers; expected one each, or none"
             )
         if self.context < 2:
             raise ValueError(f"context is {self.context}; expected at least 2, for a question and an answer")

@@ -1,7 +1,7 @@
 """Score an assistant's captions and answers with the metrics that papers report.
 
-Sources of captions and questions are files of records (records.py), or the data sets "coco:SPLIT" and "vqa:SPLIT". Records
-with the same question about the same image are several references for one question.
+Sources of captions and questions are files of records (records.py), or the data sets "coco:SPLIT" and "vqa:SPLIT".
+Records with the same question about the same image are several references for one question.
 """
 
 from collections.abc import Sequence

@@ -197,7 +197,7 @@ def _image_error(image: Path, decode: bool) -> str | None:
     except CourseError as error:
         return str(error)
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        return f"{image} has {width} × {height} pixels; the longer side may be at most {MAX_ASPECT_RATIO} times the shorter"
+        return f"{image} has {width} × {height} pixels; the longer may be at most {MAX_ASPECT_RATIO} times the shorter"
     return None
 
 

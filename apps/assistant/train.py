@@ -121,7 +121,8 @@ def _train_stage(run: AssistantRun, stage: StageConfig, empty: TrainingData) -> 
 def _print_result(result: TrainingResult) -> None:
     last = result.history[-1]
     print(
-        f"  after step {result.steps:,}: loss {last['loss']:.3f}, {last['accuracy']:.1%} of the answers' tokens correct",
+        f"  after step {result.steps:,}: loss {last['loss']:.3f}, "
+        f"{last['accuracy']:.1%} of the answers' tokens correct",
         flush=True,
     )
 

@@ -49,7 +49,7 @@ class CaptionedImages:
 
 
 def read_folder(folder: Path | str, size: int, *, held_out: float = 0.1) -> tuple[CaptionedImages, CaptionedImages]:
-    """Read the training images of a folder and the held-out ones (the last by name), cropped and resized to size × size.
+    """Read the training images of a folder and the held-out ones (the last by name), cropped to size × size.
 
     held_out   fraction of held-out images, at least one image; with 0 both results are the complete folder
 
@@ -125,7 +125,7 @@ def _find_image(folder: Path, name: str) -> Path:
 
 
 def train_tokenizer(captions: Sequence[Sequence[str]], vocab_size: int) -> Tokenizer:
-    """Train byte pair encoding on the captions, with at most `vocab_size` tokens; pairs that occur once are not merged."""
+    """Train byte pair encoding on the captions, with at most `vocab_size` tokens; single pairs are not merged."""
     texts = [caption for of_one_image in captions for caption in of_one_image]
     return Tokenizer.train(texts, vocab_size, special_tokens=(BEGIN_TOKEN, END_TOKEN), min_frequency=2)
 

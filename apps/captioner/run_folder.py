@@ -77,7 +77,7 @@ def check_same_run(folder: Path, record: RunRecord) -> None:
     before, now = asdict(read_record(folder)), asdict(record)
     if differences := [f"{name} was {before[name]} and is {now[name]}" for name in now if before[name] != now[name]]:
         raise CourseError(
-            f"the run in {folder} is another one: {'; '.join(differences)}. Use the same settings, or leave out --resume"
+            f"the run in {folder} is another one: {'; '.join(differences)}. Use equal settings, or leave out --resume"
         )
 
 

@@ -24,7 +24,8 @@ VERBS = (FOLDER / "verbs.txt").read_text(encoding="utf-8").split()
 """The verbs of the grammar: in the third person, and without the s after a plural subject."""
 LONGEST_SUBJECT = 5
 SMALL_WORDS = """
-    a all an and are as at be by each every for from in is it its no not of on one or that the to was were what when which with
+    a all an and are as at be by each every for from in is it its no not of on one or that the to was were what
+    when which with
 """.split()  # noqa: SIM905
 
 WORDINGS = (

@@ -1,4 +1,4 @@
-"""The patient teacher: lesson 0's decoder, fine-tuned on answers in two manners, then on preferences for one of them."""
+"""The patient teacher: lesson 0's decoder, fine-tuned on answers in two manners, then on preferences."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -42,7 +42,10 @@ class TeacherRecipe:
 def train_teacher(
     recipe: TeacherRecipe, folder: Path, *, seed: int, run: RunOptions
 ) -> tuple[LanguageModel, ChatTemplate]:
-    """Fine-tune lesson 0's decoder in two stages, whose checkpoints go below `folder`. Raise CourseError when its checkpoint is missing."""
+    """Fine-tune lesson 0's decoder in two stages, whose checkpoints go below `folder`.
+
+    Raise CourseError when lesson 0's checkpoint is missing.
+    """
     torch.manual_seed(seed)
     model, tokenizer = load_language_model()
     model.requires_grad_(True)

@@ -92,7 +92,7 @@ def test_a_typed_image_token_is_plain_text(assistant, images):
     assert assistant._prompt(make_request(messages)).count(special_tokens["<image>"]) == 4
 
 
-# ── The interface of the service ─────────────────────────────────────────────────────────────────────────────────────────
+# ── The interface of the service ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_every_step_has_one_item_per_row_and_none_after_its_end(assistant, images):

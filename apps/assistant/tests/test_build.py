@@ -1,4 +1,4 @@
-"""Two models are connected as the config says, saved and loaded again; adapters are small and merge into the weights."""
+"""Two models are connected as the config says, saved and loaded again; adapters are small."""
 
 import json
 
@@ -19,8 +19,17 @@ from shared.tokenizers import Tokenizer, Turn
 from shared.transformer import DecoderConfig
 
 QWEN = DecoderConfig(
-    151_936, width=896, depth=24, heads=14, kv_heads=2, mlp_dim=4864, rotary_base=1e6, norm_eps=1e-6, tied=True, qkv_bias=True
-)  # fmt: skip
+    151_936,
+    width=896,
+    depth=24,
+    heads=14,
+    kv_heads=2,
+    mlp_dim=4864,
+    rotary_base=1e6,
+    norm_eps=1e-6,
+    tied=True,
+    qkv_bias=True,
+)
 """The sizes of Qwen2.5-0.5B in its published config.json."""
 
 
@@ -48,7 +57,7 @@ def test_the_projectors_have_the_published_sizes(published):
 
 
 def test_adapters_of_small_scale_train_less_than_a_hundredth_of_qwen(published):
-    """Each linear layer of each block has rank · (in + out) adapter weights; nothing else of the language model is trained."""
+    """Each linear layer of each block has rank · (in + out) adapter weights; nothing else is trained."""
     adapters = load(CONFIGURATIONS / "small_scale.json").model.adapters
     with torch.device("meta"):
         language_model = LanguageModel(QWEN)

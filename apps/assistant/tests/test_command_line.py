@@ -310,8 +310,11 @@ def test_scores_are_those_of_the_answers(tmp_path):
     assert [each.messages[-1].text for each in assistant.requests] == [f"number {number}?" for number in range(4)]
     assert all(len(each.messages[-1].images) == 1 for each in assistant.requests)
     assert results["questions"]["answers"][2] == {
-        "image": str(tmp_path / "a.png"), "question": "number 3?", "answer": "a moon", "references": ["a star"],
-    }  # fmt: skip
+        "image": str(tmp_path / "a.png"),
+        "question": "number 3?",
+        "answer": "a moon",
+        "references": ["a star"],
+    }
 
 
 def test_an_evaluation_without_data_is_refused(trained, capsys):

@@ -80,7 +80,7 @@ def put(*path_and_value):
         (lambda content: content.pop("model"), ["model: missing; expected an object with vision, language"]),
         (lambda content: content["stages"][0].pop("steps"), [r"stages\[0\].steps: missing; expected a whole number"]),
     ],
-)  # fmt: skip
+)
 def test_errors_name_the_location_and_what_was_expected(change, messages, tmp_path):
     file = tmp_path / "mine.json"
     file.write_text(json.dumps(changed(change)))

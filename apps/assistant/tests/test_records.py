@@ -36,7 +36,10 @@ BAD = [
     (conversation("<image><image>\nWhat?", "A cat."), "an image, and 2 <image>"),
     (conversation("<image>\nWhat?", "A cat.", image=None), "<image>, and no image"),
     (conversation("<image>\nWhat?", "An <image>."), "<image> in an answer"),
-    (conversation("<image>\nWhat?"), "the turns are human; expected human and assistant in turn, ending with an answer"),
+    (
+        conversation("<image>\nWhat?"),
+        "the turns are human; expected human and assistant in turn, ending with an answer",
+    ),
     (conversation("<image>\nWhat?", "A cat.", roles=("human", "human")), "the turns are human, human"),
     (conversation("<image>\nWhat?", "A cat.", roles=("gpt", "human")), "the turns are gpt, human"),
     (conversation("<image>\nWhat?", "A cat.", roles=("human", "robot")), "turn 1 is from 'robot'"),
@@ -55,7 +58,7 @@ BAD = [
     ({"image": "good.png", "caption": "A cat."}, "neither conversations nor text; it holds image, caption"),
     ("A cat.", "a str; expected an object"),
     (None, "a NoneType; expected an object"),
-]  # fmt: skip
+]
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_the_preset_learns_from_one_step():
         assert caption_loss(model.eval(), batch) < before
 
 
-# ── The vision encoder ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The vision encoder ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_without_dropout_the_features_are_lesson_ones():
@@ -112,7 +112,7 @@ def test_impossible_dropout_is_refused(wrong):
         VisionTransformerConfig(**wrong)
 
 
-# ── Attention ────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Attention ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_shapes(model):
@@ -136,7 +136,7 @@ def test_no_token_depends_on_a_later_one(model):
     assert not torch.allclose(one[:, 4], other[:, 4])
 
 
-# ── The loss ────────────────────────────────────────────────────────────────────────────────────────────
+# ── The loss ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_loss_is_the_cross_entropy_of_each_token_given_those_before(model):
@@ -160,7 +160,7 @@ def test_padding_changes_nothing(model):
     torch.testing.assert_close(caption_loss(model, (pixels, padded, segments)), alone)
 
 
-# ── Generation ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_it_generates_the_most_likely_token_at_each_step(model):

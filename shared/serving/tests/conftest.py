@@ -103,7 +103,7 @@ class AppClient:
         self.app, self.model, self.service = app, model, app.state.service
 
     async def ask(self, method, path, *, headers=(), chunks=(b"",), disconnected=None, reply=None) -> Reply:
-        """Send one request. `chunks` is the body (None: the client disconnects), `disconnected` an event set when it does."""
+        """Send one request; in the body `chunks` None disconnects the client, as does the event `disconnected`."""
         reply = reply or Reply()
         remaining = [*chunks]
 

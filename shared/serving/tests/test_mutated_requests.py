@@ -30,10 +30,42 @@ def image(kind: str, size=(9, 7)) -> bytes:
 
 IMAGES = [image("PNG"), image("JPEG"), image("GIF"), image("WEBP"), image("PNG", (1, 1)), image("PNG", (20_000, 1))]
 STRANGE = [
-    None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, -(10**30), 0.5, 1e308, "", " ", "x", "\ud800", "\0", "é" * 50, "😀",
-    "null", "../../etc/passwd", "<image>", "{{7*7}}", "%s%n", [], {}, [[]], [{}], {"": ""}, {"url": "http://127.0.0.1/"},
-    "data:image/png;base64,", "data:image/png;base64,AAAA", "http://127.0.0.1:22/", "word " * 300, "x" * 20_000,
-]  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    2**31,
+    2**63,
+    2**64,
+    -(10**30),
+    0.5,
+    1e308,
+    "",
+    " ",
+    "x",
+    "\ud800",
+    "\0",
+    "é" * 50,
+    "😀",
+    "null",
+    "../../etc/passwd",
+    "<image>",
+    "{{7*7}}",
+    "%s%n",
+    [],
+    {},
+    [[]],
+    [{}],
+    {"": ""},
+    {"url": "http://127.0.0.1/"},
+    "data:image/png;base64,",
+    "data:image/png;base64,AAAA",
+    "http://127.0.0.1:22/",
+    "word " * 300,
+    "x" * 20_000,
+]
 
 
 def valid_request(draw: random.Random, own_word: str, name: str | None) -> tuple[str, dict]:
