@@ -77,6 +77,7 @@ def decode(inputs: AttentionInputs, splits: int | None = None) -> tuple[Tensor, 
 
 @triton.jit
 def decode_kernel(inputs, partial, problem, SHAPE: tl.constexpr):
+    """Compute the partial output and log-sum-exp of all queries that share a key head, over one part of the keys."""
     q_len, group = problem.queries.length, problem.group
     kv_heads = problem.heads // group
     split, splits = tl.program_id(0), tl.num_programs(0)

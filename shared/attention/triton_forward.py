@@ -49,6 +49,7 @@ def empty_results(q: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
 @triton.jit
 def forward_kernel(inputs, out, lse, problem, SHAPE: tl.constexpr):
+    """Compute the output and log-sum-exp of one block of queries of one head."""
     # The last queries of a causal mask attend to most keys: they start first, so that short rows fill gaps at the end.
     q_len, heads = problem.queries.length, problem.heads
     q_blocks = tl.cdiv(q_len, SHAPE.BLOCK_Q)
