@@ -1,7 +1,7 @@
-"""A Vision Transformer in pure Python, beside its paper (Dosovitskiy et al., arXiv:2010.11929).
+"""A Vision Transformer in pure Python (Dosovitskiy et al., arXiv:2010.11929).
 
-First the geometry: what a patch size costs in tokens, parameters and arithmetic, for models that everyone uses.
-Then the model, part by part as in section 3.1. Then it learns to read handwritten digits, in about a minute, with nothing installed:
+First, tokens, parameters and FLOPs of published models are computed from their sizes. Then the model follows, part by
+part as in section 3.1. Then it is trained on handwritten digits, in about a minute, with nothing installed:
 
     python -S -m lessons.lesson_01_vit.reference [--quick] [--seed N]
 """
@@ -25,12 +25,12 @@ from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import shuffled_batches, train
 
-# ── Geometry: what a model is, before it is built ──────────────────────────────────────────────────────────────────────
+# ── Geometry: sizes, parameters and FLOPs of a model ──────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes that fix a Vision Transformer, and the few things in which its descendants differ from it."""
+    """Describe the sizes of a Vision Transformer and the options of its descendants."""
 
     name: str
     image_size: int
@@ -40,18 +40,18 @@ class Geometry:
     heads: int
     mlp_dim: int
     channels: int = 3
-    classes: int = 0  # 0: no head, the model ends in its last norm
+    classes: int = 0  # 0: no head, the last norm is the output
     class_token: bool = True
     patch_bias: bool = True
-    norm_first: bool = False  # CLIP: one more norm before the first block
-    mask_token: bool = False  # DINOv2: stands in for hidden patches in pretraining
-    layer_scale: bool = False  # DINOv2: a learned factor on each branch
-    swiglu: bool = False  # DINOv2-g: a gated feed-forward network
-    attention_pooling: bool = False  # SigLIP: a learned query gathers the patches, then a feed-forward network
+    pre_norm: bool = False  # CLIP: a norm before the first block
+    mask_token: bool = False  # DINOv2: replaces masked patches in pretraining
+    layer_scale: bool = False  # DINOv2: a learned factor on each residual branch
+    swiglu: bool = False  # DINOv2-g: a gated MLP
+    attention_pooling: bool = False  # SigLIP: cross-attention with a learned query, then an MLP
 
     @property
     def grid(self) -> int:
-        """Patches along a side; a rest too narrow for a patch is not looked at."""
+        """Patches per side; remaining pixels that do not fill a patch are ignored."""
         return self.image_size // self.patch_size
 
     @property
@@ -59,7 +59,7 @@ class Geometry:
         return self.grid**2 + self.class_token
 
     def parameters(self) -> dict[str, int]:
-        """How many numbers are learned, part by part."""
+        """Return the number of parameters of each part."""
         width, norm, patch = self.width, 2 * self.width, self.channels * self.patch_size**2
         mlp = (3 if self.swiglu else 2) * width * self.mlp_dim + (1 + self.swiglu) * self.mlp_dim + width
         attention = 4 * (width + 1) * width
@@ -68,13 +68,13 @@ class Geometry:
             "patches": patch * width + self.patch_bias * width,
             "positions": (self.tokens + self.class_token + self.mask_token) * width,
             "attention": self.depth * (attention + self.layer_scale * width),
-            "feed-forward": self.depth * (mlp + self.layer_scale * width),
-            "norms": (2 * self.depth + 1 + self.norm_first) * norm,
+            "MLP": self.depth * (mlp + self.layer_scale * width),
+            "norms": (2 * self.depth + 1 + self.pre_norm) * norm,
             "head": pooling + self.classes * (width + 1),
         }
 
     def flops(self) -> int:
-        """Arithmetic for one image, a multiplication and an addition counted as 2; norms, softmax and biases left out."""
+        """Return the FLOPs per image: multiply-adds count as 2; norms, softmax and biases are left out."""
         width, tokens, patch = self.width, self.tokens, self.channels * self.patch_size**2
         mlp = (3 if self.swiglu else 2) * width * self.mlp_dim
         attention = tokens * 4 * width**2 + 2 * tokens**2 * width  # four projections; scores and weighted sums
@@ -86,33 +86,33 @@ class Geometry:
 
 PUBLISHED = (
     Geometry("ViT-B/16", 224, 16, 768, 12, 12, 3072, classes=1000),
-    Geometry("CLIP L/14@336", 336, 14, 1024, 24, 16, 4096, patch_bias=False, norm_first=True),
+    Geometry("CLIP L/14@336", 336, 14, 1024, 24, 16, 4096, patch_bias=False, pre_norm=True),
     Geometry("DINOv2 g/14", 518, 14, 1536, 40, 24, 4096, mask_token=True, layer_scale=True, swiglu=True),
     Geometry("SigLIP SO/14", 384, 14, 1152, 27, 16, 4304, class_token=False, attention_pooling=True),
 )
-DIGITS = Geometry("our digits", 8, 4, 24, 2, 4, 48, channels=1, classes=10)
+DIGITS = Geometry("digits", 8, 4, 24, 2, 4, 48, channels=1, classes=10)
 
 
 def geometry_table(models: tuple[Geometry, ...]) -> str:
-    """One column a model: its sequence, its parameters part by part, its arithmetic."""
+    """Return a table with one column per model: sequence, parameters by part, FLOPs."""
     rows = [("", [model.name for model in models])]
     rows += [("image, patch", [f"{model.image_size}, {model.patch_size}" for model in models])]
     rows += [("grid", [f"{model.grid}×{model.grid}" for model in models])]
     rows += [("tokens", [f"{model.tokens:,}" for model in models])]
     rows += [(part, [f"{model.parameters()[part]:,}" for model in models]) for part in models[0].parameters()]
     rows += [("all parameters", [f"{sum(model.parameters().values()):,}" for model in models])]
-    rows += [("MFLOPs an image", [f"{model.flops() / 1e6:,.1f}" for model in models])]
+    rows += [("MFLOPs per image", [f"{model.flops() / 1e6:,.1f}" for model in models])]
     lines = [f"{title:16}" + "".join(f"{cell:>15}" for cell in cells) for title, cells in rows]
-    return "\n".join([*lines, "(a multiplication and an addition count as 2 operations; 1 MFLOP is a million of them)"])
+    return "\n".join([*lines, "(a multiply-add counts as 2 operations; 1 MFLOP is a million operations)"])
 
 
 # ── Parts (section 3.1) ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """[batch, channels, height, width] → [batch, patches, patch_size² · channels], patches and their pixels in reading order.
+    """Cut images [batch, channels, height, width] into patches [batch, patches, patch_size² · channels], row-major.
 
-    Inside a patch, the pixel at (row, column) puts channel c at (row · patch_size + column) · channels + c.
+    In a patch, channel c of the pixel at (row, column) has index (row · patch_size + column) · channels + c.
     Raises ValueError when the sides are not multiples of `patch_size`.
     """
     batch, channels, height, width = images.shape
@@ -121,14 +121,14 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     # exercise 1.1: cut an image into patches
     rows, columns = height // patch_size, width // patch_size
     blocks = images.reshape(batch, channels, rows, patch_size, columns, patch_size)
-    # Which patch comes first (its row, its column), then where in the patch, then the channel.
+    # Row and column of the patch, then row and column in the patch, then the channel.
     blocks = blocks.permute(0, 2, 4, 3, 5, 1)
     return blocks.reshape(batch, rows * columns, patch_size * patch_size * channels)
     # end exercise
 
 
 class PatchEmbedding(Module):
-    """x_p E of eq. 1: one shared matrix turns each patch into a token."""
+    """Project each patch to a token with one shared linear layer (x_p E of eq. 1)."""
 
     def __init__(self, patch_size: int, channels: int, width: int, random: Random):
         self.patch_size = patch_size
@@ -139,9 +139,9 @@ class PatchEmbedding(Module):
 
 
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """What each token gathers, [..., tokens, head_dim], and how it looked around, [..., tokens, tokens] (eq. 6 and 7)."""
+    """Return the output [..., tokens, head_dim] and the attention weights [..., tokens, tokens] (eq. 6 and 7)."""
     # exercise 1.2: scaled dot-product attention
-    # A sum of head_dim products of independent numbers of size 1 is about √head_dim large: dividing keeps softmax soft.
+    # The dot product of head_dim values of unit variance has standard deviation √head_dim: without scaling, softmax saturates.
     scores = query @ key.transpose() * (1.0 / math.sqrt(query.shape[-1]))
     weights = softmax(scores)
     return weights @ value, weights
@@ -149,7 +149,7 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> t
 
 
 class Attention(Module):
-    """Multi-head self-attention (appendix A): every head looks around in its own slice of the width (eq. 5 to 8)."""
+    """Multi-head self-attention (appendix A): every head attends in its own slice of the width (eq. 5 to 8)."""
 
     def __init__(self, width: int, heads: int, random: Random):
         self.heads = heads
@@ -165,12 +165,12 @@ class Attention(Module):
             return y.reshape(batch, tokens, self.heads, width // self.heads).permute(0, 2, 1, 3)
 
         heads = split(self.query(x)), split(self.key(x)), split(self.value(x))
-        gathered, weights = scaled_dot_product_attention(*heads)
-        return self.output(gathered.permute(0, 2, 1, 3).reshape(batch, tokens, width)), weights
+        attended, weights = scaled_dot_product_attention(*heads)
+        return self.output(attended.permute(0, 2, 1, 3).reshape(batch, tokens, width)), weights
 
 
 class MLP(Module):
-    """Each token by itself: widen, GELU, narrow."""
+    """Two linear layers with a GELU between them, applied to each token separately."""
 
     def __init__(self, width: int, mlp_dim: int, random: Random):
         self.up = Linear(width, mlp_dim, random)
@@ -181,7 +181,7 @@ class MLP(Module):
 
 
 class Block(Module):
-    """Tokens exchange (eq. 2), then each thinks (eq. 3). Both add to what was there; the norms stand before the branches."""
+    """Attention (eq. 2), then an MLP (eq. 3), each after a LayerNorm and with a residual connection."""
 
     def __init__(self, geometry: Geometry, random: Random):
         self.attention_norm = LayerNorm(geometry.width, eps=1e-6)
@@ -190,18 +190,19 @@ class Block(Module):
         self.mlp = MLP(geometry.width, geometry.mlp_dim, random)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        seen, weights = self.attention(self.attention_norm(x))
-        x = x + seen
+        attended, weights = self.attention(self.attention_norm(x))
+        x = x + attended
         return x + self.mlp(self.mlp_norm(x)), weights
 
 
-# ── The whole ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The whole model ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 class VisionTransformer(Module):
-    """Images [batch, channels, height, width] → logits [batch, classes], and each block's attention [batch, heads, tokens, tokens].
+    """Images [batch, channels, height, width] → logits [batch, classes] and attention weights of every block.
 
-    Built from the sizes of a geometry; the descendants' additions are only counted there, and built in the PyTorch version.
+    The weights have shape [batch, heads, tokens, tokens]. Only the sizes of the geometry are used; the options of the
+    descendants are counted there and implemented in the PyTorch version.
     """
 
     def __init__(self, geometry: Geometry, random: Random):
@@ -216,9 +217,9 @@ class VisionTransformer(Module):
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         patches = self.patch_embedding(images)
         batch, _, width = patches.shape
-        # A token that belongs to no patch comes first; in it the blocks gather what the head reads.
+        # The class token comes first; its output is the input of the head.
         tokens = concatenate([self.class_token.expand(batch, 1, width), patches], axis=1)
-        # Attention doesn't know where a token stood; the position added here is all that tells it (eq. 1).
+        # Attention does not depend on the order of tokens; only the added positions encode it (eq. 1).
         tokens = tokens + self.positions
         maps = []
         for block in self.blocks:
@@ -227,7 +228,7 @@ class VisionTransformer(Module):
         return self.head(self.norm(tokens[:, 0])), maps  # eq. 4
 
 
-# ── Learning to read digits ────────────────────────────────────────────────────────────────────────────────────────────
+# ── Training on digits ────────────────────────────────────────────────────────────────────────────────────────────────
 
 BATCH = 16
 STEPS, QUICK_STEPS = 600, 56
@@ -235,12 +236,13 @@ LEARNING_RATE = 7e-3
 
 
 def as_tensor(images: list[list[int]]) -> Tensor:
-    """Digits as [batch, 1, 8, 8], ink from 0 to 1."""
+    """Return digits as [batch, 1, 8, 8], with pixels from 0 to 1."""
     pixels = [value / digits.MAX_PIXEL for image in images for value in image]
     return Tensor(pixels, (len(images), 1, digits.SIDE, digits.SIDE))
 
 
 def fit(model: VisionTransformer, training: digits.Digits, steps: int, random: Random) -> list[float]:
+    """Train the model and return the loss of each step."""
     plan = shuffled_batches(len(training.images), BATCH, steps, random)
 
     def loss_at(step: int) -> Tensor:
@@ -253,58 +255,62 @@ def fit(model: VisionTransformer, training: digits.Digits, steps: int, random: R
     return train(model, loss_at, optimizer, steps, schedule=schedule, clip_norm=1.0, label="ViT")
 
 
-# ── What it saw ────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Evaluation ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def attention_picture(model: VisionTransformer, image: list[int]) -> str:
-    """A digit in characters, and beside it how much the class token of the last block looks at each patch (mean of heads)."""
+def attention_map(model: VisionTransformer, image: list[int]) -> str:
+    """Draw a digit and, beside it, the attention of the class token to each patch in the last block (mean over heads)."""
     with no_grad():
         _, maps = model(as_tensor([image]))
-    looks = maps[-1].mean(1)[0, 0].tolist()[1:]
+    weights = maps[-1].mean(1)[0, 0].tolist()[1:]
     side, patch_size, grid = DIGITS.image_size, DIGITS.patch_size, DIGITS.grid
-    ink = [image[row * side : (row + 1) * side] for row in range(side)]
-    seen = [[looks[row // patch_size * grid + column // patch_size] for column in range(side)] for row in range(side)]
-    return "\n".join(f"  {left}   {right}" for left, right in zip(ascii_image(ink), ascii_image(seen), strict=True))
+    pixels = [image[row * side : (row + 1) * side] for row in range(side)]
+    attention = [
+        [weights[row // patch_size * grid + column // patch_size] for column in range(side)] for row in range(side)
+    ]
+    lines = zip(ascii_image(pixels), ascii_image(attention), strict=True)
+    return "\n".join(f"  {left}   {right}" for left, right in lines)
 
 
 def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[float]]:
-    """Train on four fifths of the digits, and print and return what is measured on the fifth that `seed` holds out."""
+    """Train on four fifths of the digits; print and return the scores on the fifth that `seed` holds out."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
-    kept, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
+    training, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     model = VisionTransformer(DIGITS, random)
-    losses = fit(model, kept, steps, random)
+    losses = fit(model, training, steps, random)
     with no_grad():
         logits, _ = model(as_tensor(held_out.images))
-    found = [row.index(max(row)) for row in logits.tolist()]
+    predictions = [row.index(max(row)) for row in logits.tolist()]
 
-    def accuracy(found: list[int]) -> float:
-        return sum(map(eq, found, held_out.labels)) / len(found)
+    def accuracy(predictions: list[int]) -> float:
+        return sum(map(eq, predictions, held_out.labels)) / len(predictions)
 
     result = {
         "seed": seed,
         "steps": steps,
         "parameters": sum(len(tensor.data) for tensor in model.parameters().values()),
-        "accuracy": accuracy(found),
-        "baseline_accuracy": accuracy(digits.classify_by_nearest_mean(kept, held_out.images)),
+        "accuracy": accuracy(predictions),
+        "baseline_accuracy": accuracy(digits.classify_by_nearest_mean(training, held_out.images)),
         "seconds": time.perf_counter() - start,
         "losses": losses,
     }
     print(f"\nloss  {sparkline(losses)}  {losses[0]:.2f} → {losses[-1]:.2f}")
-    print(f"\nheld out: {len(found)} digits that it never saw (a random fifth, seed {seed})")
+    print(f"\naccuracy on {len(predictions)} held-out digits (a random fifth, seed {seed})")
     print(f"  nearest class mean   {result['baseline_accuracy']:6.1%}")
-    print(
-        f"  Vision Transformer   {result['accuracy']:6.1%}   ({result['parameters']:,} parameters, {result['seconds']:.0f} s)"
-    )
-    print(f"\na held-out {held_out.labels[0]}, read as {found[0]}; at the right, where its class token looks:")
-    print(attention_picture(model, held_out.images[0]))
+    costs = f"({result['parameters']:,} parameters, {result['seconds']:.0f} s)"
+    print(f"  Vision Transformer   {result['accuracy']:6.1%}   {costs}")
+    print(f"\na held-out {held_out.labels[0]}, predicted {predictions[0]}; right: attention of the class token")
+    print(attention_map(model, held_out.images[0]))
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train a Vision Transformer on digits in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
-    parser.add_argument("--seed", type=int, default=0, help="what is held out, and every random draw (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the held-out digits and all random draws (default 0)"
+    )
     options = parser.parse_args()
     print(geometry_table((*PUBLISHED, DIGITS)), flush=True)
     run(steps=QUICK_STEPS if options.quick else STEPS, seed=options.seed)

@@ -1,4 +1,4 @@
-"""The exercises of this lesson: each test says what must hold, and a small mistake breaks one of them."""
+"""The exercises of this lesson: each test checks a property, and every planted bug breaks one of them."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 
 
-def close(given, expected, tolerance=1e-5):
-    torch.testing.assert_close(given.double(), expected.double(), atol=tolerance, rtol=0)
+def close(actual, expected, tolerance=1e-5):
+    torch.testing.assert_close(actual.double(), expected.double(), atol=tolerance, rtol=0)
 
 
 # ── 1.1 and 1.3: patches ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -19,13 +19,13 @@ PATCHES = [
 ]
 
 
-@pytest.mark.parametrize("where", PATCHES)
+@pytest.mark.parametrize("function", PATCHES)
 @pytest.mark.parametrize(
     ("shape", "size"), [((2, 3, 4, 6), 2), ((1, 1, 8, 8), 4), ((2, 2, 9, 3), 3), ((1, 2, 3, 2), 1)]
 )
-def test_every_pixel_lands_in_its_place(student, where, shape, size):
+def test_every_pixel_has_its_index(student, function, shape, size):
     images = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
-    patches = student(where, images=images, patch_size=size)
+    patches = student(function, images=images, patch_size=size)
     batch, channels, height, width = shape
     assert patches.shape == (batch, height // size * (width // size), size * size * channels)
     for b in range(batch):
@@ -33,15 +33,15 @@ def test_every_pixel_lands_in_its_place(student, where, shape, size):
             for y in range(height):
                 for x in range(width):
                     patch = y // size * (width // size) + x // size
-                    place = (y % size * size + x % size) * channels + c
-                    assert patches[b, patch, place] == images[b, c, y, x]
+                    index = (y % size * size + x % size) * channels + c
+                    assert patches[b, patch, index] == images[b, c, y, x]
 
 
-@pytest.mark.parametrize("where", PATCHES)
-def test_each_pixel_gets_its_own_gradient_back(student, where):
+@pytest.mark.parametrize("function", PATCHES)
+def test_each_pixel_gets_its_gradient(student, function):
     images, upstream = torch.randn(2, 3, 4, 6), torch.randn(2, 6, 12)
-    patches, gradients = student(where, upstream=upstream, images=images, patch_size=2)
-    # Cutting is only a change of order: the gradient of <patches, upstream> is upstream, put back where it came from.
+    patches, gradients = student(function, upstream=upstream, images=images, patch_size=2)
+    # Patches are a permutation of the pixels: the gradient of <patches, upstream> is upstream in the original order.
     close((patches * upstream).sum(), (images * gradients["images"]).sum(), 1e-4)
     assert sorted(gradients["images"].flatten().tolist()) == pytest.approx(sorted(upstream.flatten().tolist()))
 
@@ -60,37 +60,37 @@ def attention_arguments(*, tokens=5, head_dim=3, value_dim=3):
 
 
 @pytest.mark.exercise("1.2")
-def test_each_token_shares_its_look_among_all(student):
+def test_attention_weights_sum_to_one_and_average_the_values(student):
     arguments = attention_arguments()
-    gathered, weights = student(ATTENTION, **arguments)
+    output, weights = student(ATTENTION, **arguments)
     assert weights.shape == (2, 2, 5, 5)
     assert (weights > 0).all()
     close(weights.sum(-1), torch.ones(2, 2, 5))
-    close(gathered, weights @ arguments["value"].double())
+    close(output, weights @ arguments["value"].double())
 
 
 @pytest.mark.exercise("1.2")
-def test_the_same_keys_are_looked_at_alike(student):
+def test_equal_keys_get_equal_weights(student):
     arguments = attention_arguments()
     arguments["key"] = arguments["key"][..., :1, :].expand(2, 2, 5, 3)
-    gathered, weights = student(ATTENTION, **arguments)
+    output, weights = student(ATTENTION, **arguments)
     close(weights, torch.full((2, 2, 5, 5), 0.2))
-    close(gathered, arguments["value"].mean(-2, keepdim=True).expand(2, 2, 5, 3))
+    close(output, arguments["value"].mean(-2, keepdim=True).expand(2, 2, 5, 3))
 
 
 @pytest.mark.exercise("1.2")
 @pytest.mark.parametrize("head_dim", [1, 4, 9])
-def test_scores_are_divided_by_the_root_of_the_head_width(student, head_dim):
+def test_scores_are_divided_by_the_root_of_the_head_dimension(student, head_dim):
     arguments = attention_arguments(tokens=2, head_dim=head_dim)
     _, weights = student(ATTENTION, **arguments)
     score = (arguments["query"][..., :1, :] * arguments["key"]).sum(-1)
-    # With two keys, the odds between them are exp of the difference of their scores.
+    # With two keys, the ratio of their weights is exp of the difference of their scores.
     odds = (weights[..., 0, 0] / weights[..., 0, 1]).log()
     close(odds, (score[..., 0] - score[..., 1]) / math.sqrt(head_dim), 1e-4)
 
 
 @pytest.mark.exercise("1.2")
-def test_attention_lets_every_gradient_through(student):
+def test_attention_gradients_equal_pytorch(student):
     arguments, upstream = attention_arguments(value_dim=4), torch.randn(2, 2, 5, 4)
     _, gradients = student(ATTENTION, upstream=upstream, **arguments)
     inputs = [arguments[name].double().requires_grad_() for name in ("query", "key", "value")]
@@ -129,8 +129,8 @@ def test_positions_are_resized_as_bicubic_images(student, values, old, new, anti
 
 @pytest.mark.exercise("1.4")
 @pytest.mark.parametrize("antialias", [False, True])
-def test_rows_stay_rows_and_columns_stay_columns(student, antialias):
-    """Four rows and five columns: what differs by row alone before must do so after, and likewise for columns."""
+def test_rows_and_columns_are_resized_independently(student, antialias):
+    """Positions that depend on the row only still do so after resizing, and likewise for columns."""
     by_row = torch.randn(4, 1, 3).expand(4, 5, 3)
     by_column = torch.randn(1, 5, 3).expand(4, 5, 3)
     old, new = (4, 5), (6, 7)
@@ -146,7 +146,7 @@ def test_rows_stay_rows_and_columns_stay_columns(student, antialias):
 
 
 @pytest.mark.exercise("1.4")
-def test_every_old_position_learns_from_the_new_ones(student):
+def test_every_old_position_gets_a_gradient(student):
     positions = torch.randn(12, 2)
     _, gradients = student(
         INTERPOLATE, upstream=torch.ones(35, 2), positions=positions, old_grid=(3, 4), new_grid=(5, 7)
@@ -171,7 +171,7 @@ MASKED_LOSS = "model.mae:masked_loss"
 
 
 @pytest.mark.exercise("1.5")
-def test_masked_loss_of_numbers_one_can_check_by_hand(student):
+def test_masked_loss_by_hand(student):
     patches = torch.tensor([[[1.0, 3.0], [0.0, 8.0], [5.0, 5.0]]])
     predictions = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
     masked = torch.tensor([[True, False, True]])
@@ -184,15 +184,15 @@ def test_masked_loss_of_numbers_one_can_check_by_hand(student):
 
 
 @pytest.mark.exercise("1.5")
-def test_a_faint_patch_is_not_blown_up(student):
-    """Its variance is 1e-6, as much as stands under the root beside it: ±√½·10⁻³ becomes ±½."""
+def test_a_patch_with_little_contrast_is_not_amplified(student):
+    """Its variance is 1e-6, equal to the constant under the root: ±√½·10⁻³ becomes ±½."""
     faint = torch.tensor([[[1.0, -1.0]]]) * 0.5**0.5 * 1e-3
     loss = student(MASKED_LOSS, predictions=torch.zeros(1, 1, 2), patches=faint, masked=torch.tensor([[True]]))
     assert loss.item() == pytest.approx(0.25, rel=1e-3)
 
 
 @pytest.mark.exercise("1.5")
-def test_every_hidden_patch_of_the_batch_counts_the_same(student):
+def test_every_masked_patch_of_the_batch_has_the_same_weight(student):
     patches, predictions = torch.zeros(2, 4, 3), torch.zeros(2, 4, 3)
     masked = torch.tensor([[True, False, False, False], [True, True, True, False]])
     predictions[0, 0] = 2.0  # one of four masked patches is off by 2 everywhere
@@ -202,7 +202,7 @@ def test_every_hidden_patch_of_the_batch_counts_the_same(student):
 
 @pytest.mark.exercise("1.5")
 @pytest.mark.parametrize("normalize", [False, True])
-def test_only_hidden_patches_pull_and_only_by_their_error(student, normalize):
+def test_only_errors_of_masked_patches_have_a_gradient(student, normalize):
     patches, predictions = torch.randn(3, 6, 8), torch.randn(3, 6, 8)
     masked = torch.rand(3, 6) < 0.5
     arguments = {"predictions": predictions, "patches": patches, "masked": masked, "normalize": normalize}
@@ -215,7 +215,7 @@ def test_only_hidden_patches_pull_and_only_by_their_error(student, normalize):
 
 
 @pytest.mark.exercise("1.5")
-def test_brightness_and_contrast_are_not_to_be_painted(student):
+def test_brightness_and_contrast_do_not_change_the_normalized_loss(student):
     patches, predictions = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
     masked = torch.tensor([[True, True, False, True, False]] * 2)
     brighter = patches * (0.5 + torch.rand(2, 5, 1)) + torch.randn(2, 5, 1)
@@ -243,7 +243,7 @@ def distillation_arguments():
 
 
 @pytest.mark.exercise("1.6")
-def test_distillation_of_numbers_one_can_check_by_hand(student):
+def test_distillation_by_hand(student):
     loss = student(
         DISTILLATION,
         class_logits=torch.tensor([[2.0, 0.0], [0.0, 0.0]]),
@@ -257,17 +257,17 @@ def test_distillation_of_numbers_one_can_check_by_hand(student):
 
 
 @pytest.mark.exercise("1.6")
-def test_the_class_token_hears_the_label_and_the_other_the_teacher(student):
+def test_class_logits_learn_from_labels_and_distillation_logits_from_the_teacher(student):
     arguments = distillation_arguments()
     _, gradients = student(DISTILLATION, upstream=torch.tensor(1.0), **arguments)
-    for name, answers in (("class", arguments["labels"]), ("distillation", torch.tensor([0, 1, 3, 3, 2, 0]))):
-        surprise = arguments[f"{name}_logits"].softmax(-1) - F.one_hot(answers, 4)
-        close(gradients[f"{name}_logits"], 0.5 * surprise / 6)
+    for name, targets in (("class", arguments["labels"]), ("distillation", torch.tensor([0, 1, 3, 3, 2, 0]))):
+        error = arguments[f"{name}_logits"].softmax(-1) - F.one_hot(targets, 4)
+        close(gradients[f"{name}_logits"], 0.5 * error / 6)
     assert (gradients["teacher_logits"] == 0).all()
 
 
 @pytest.mark.exercise("1.6")
-def test_how_sure_the_teacher_is_does_not_matter(student):
+def test_the_teachers_confidence_has_no_effect(student):
     arguments = distillation_arguments()
-    surer = arguments | {"teacher_logits": arguments["teacher_logits"] * 10 - 3}
-    close(student(DISTILLATION, **arguments), student(DISTILLATION, **surer))
+    confident = arguments | {"teacher_logits": arguments["teacher_logits"] * 10 - 3}
+    close(student(DISTILLATION, **arguments), student(DISTILLATION, **confident))

@@ -1,4 +1,4 @@
-"""The Vision Transformer and its parts: what must hold whatever the weights are."""
+"""The Vision Transformer and its parts: properties that hold for any weights."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ SMALL = VisionTransformerConfig(
 
 
 def redrawn(model):
-    """Random parameters everywhere: at their start values many parts have no effect."""
+    """Redraw all parameters: at their initial values many parts have no effect."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
@@ -54,7 +54,7 @@ def test_patch_embedding_equals_a_strided_convolution(height, width, patch):
     torch.testing.assert_close(embedding(images), expected)
 
 
-def test_patches_stand_in_reading_order_and_go_back():
+def test_patches_are_in_row_major_order_and_invertible():
     images = torch.arange(2 * 3 * 4 * 6.0).reshape(2, 3, 4, 6)
     patches = patchify(images, 2)
     assert patches.shape == (2, 6, 12)
@@ -72,32 +72,34 @@ def shuffled(images, patch, order):
 
 @pytest.mark.parametrize("pooling", ["class", "mean", "attention"])
 @pytest.mark.parametrize("positions", ["none", "learned", "sine-cosine", "rotary"])
-def test_only_positions_tell_shuffled_patches_apart(positions, pooling):
+def test_only_positions_distinguish_shuffled_patches(positions, pooling):
     model = make(positions=positions, pooling=pooling, registers=2)
     images, order = torch.randn(2, 2, 12, 15), torch.randperm(20)
     with torch.no_grad():
         difference = (model(shuffled(images, 3, order)) - model(images)).abs().max()
-        tokens, moved = model.features(images)[:, 3:], model.features(shuffled(images, 3, order))[:, 3:]
+        tokens, permuted = model.features(images)[:, 3:], model.features(shuffled(images, 3, order))[:, 3:]
     if positions == "none":
         assert difference < 1e-4
-        torch.testing.assert_close(moved, tokens[:, order], atol=1e-4, rtol=0)
+        torch.testing.assert_close(permuted, tokens[:, order], atol=1e-4, rtol=0)
     else:
         assert difference > 0.01
 
 
-def test_rotary_positions_see_only_distances():
-    """Without tokens at the origin, moving every patch by the same step changes nothing."""
+def test_rotary_positions_depend_on_distances_only():
+    """Without tokens at the origin, shifting all coordinates by the same amount has no effect."""
     model = make(positions="rotary", class_token=False, pooling="mean")
-    tokens, where = torch.randn(1, 20, 40), patch_coordinates((4, 5))[None]
+    tokens, coordinates = torch.randn(1, 20, 40), patch_coordinates((4, 5))[None]
     with torch.no_grad():
-        here, there = (model.encode(tokens, model.angles(where + torch.tensor(step))) for step in ([0, 0], [3, 11]))
-        mirrored = model.encode(tokens, model.angles(where.flip(-1)))
-    torch.testing.assert_close(here, there, atol=1e-4, rtol=0)
-    assert (here - mirrored).abs().max() > 0.01
+        original, shifted = (
+            model.encode(tokens, model.angles(coordinates + torch.tensor(shift))) for shift in ([0, 0], [3, 11])
+        )
+        mirrored = model.encode(tokens, model.angles(coordinates.flip(-1)))
+    torch.testing.assert_close(original, shifted, atol=1e-4, rtol=0)
+    assert (original - mirrored).abs().max() > 0.01
 
 
-def test_rotary_positions_turn_by_row_and_then_by_column():
-    """A head 8 wide has four pairs: two turn by the row, at 1 and 1/10 radians a step, and two by the column."""
+def test_rotary_angles_are_those_of_the_row_and_then_of_the_column():
+    """A head of dimension 8 has four pairs: two with angles of 1 and 1/10 rad per row, and two likewise per column."""
     angles = make(positions="rotary", registers=1).angles(torch.tensor([[[3, 5]]]))
     expected = torch.tensor([[0.0] * 4, [0.0] * 4, [3.0, 0.3, 5.0, 0.5]])
     torch.testing.assert_close(angles[0], expected)
@@ -114,14 +116,14 @@ def test_interpolated_positions(grid, antialias):
     constant = torch.full((20, 3), 2.5)
     resized = interpolate_positions(constant, old, grid, antialias=antialias)
     torch.testing.assert_close(resized, torch.full((grid[0] * grid[1], 3), 2.5))
-    # What depends on the row alone still does, and a mirrored grid gives the mirrored result.
+    # Positions that depend on the row only still do, and a mirrored grid gives the mirrored result.
     rows = torch.randn(4, 1, 3).expand(4, 5, 3)
     resized = interpolate_positions(rows.reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
     torch.testing.assert_close(resized, resized[:, :1].expand_as(resized))
     assert (resized[0] - resized[-1]).abs().max() > 0.01
-    any_ = torch.randn(4, 5, 3)
-    one = interpolate_positions(any_.reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
-    other = interpolate_positions(any_.flip(1).reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
+    positions = torch.randn(4, 5, 3)
+    one = interpolate_positions(positions.reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
+    other = interpolate_positions(positions.flip(1).reshape(20, 3), old, grid, antialias=antialias).reshape(*grid, 3)
     torch.testing.assert_close(other.flip(1), one)
 
 
@@ -135,22 +137,22 @@ def test_a_grid_of_one_column(antialias):
     torch.testing.assert_close(column, pair.reshape(9, 2, 3)[:, 0])
 
 
-def test_positions_on_their_own_grid_are_untouched():
+def test_positions_on_the_same_grid_are_unchanged():
     positions = torch.randn(20, 3)
     assert interpolate_positions(positions, (4, 5), (4, 5)) is positions
     with pytest.raises(ValueError, match=r"20 positions do not fill a grid of 4×4"):
         interpolate_positions(positions, (4, 4), (5, 5))
 
 
-def test_positions_learn_through_interpolation():
+def test_interpolated_positions_get_gradients():
     model = make().train()
     model(torch.randn(1, 2, 15, 9)).sum().backward()
     assert model.positions.grad.shape == (17, 40)
     assert (model.positions.grad.abs().sum(-1) > 0).all()
 
 
-def test_sine_cosine_positions_are_orthogonal_like():
-    """Each is a unit-length set of waves, and every place is nearest to itself and then to its neighbors."""
+def test_sine_cosine_positions_are_most_similar_to_their_neighbors():
+    """All have the same norm, and each is most similar to itself and then to its neighbors."""
     waves = sine_cosine_positions((5, 6), 64)
     torch.testing.assert_close(waves.square().sum(-1), torch.full((30,), 32.0))
     similarity = (waves @ waves.T).reshape(5, 6, 5, 6)
@@ -158,15 +160,15 @@ def test_sine_cosine_positions_are_orthogonal_like():
     assert center.argmax() == 2 * 6 + 3
     assert center[2, 3] > center[2, 4] > center[2, 5] and center[2, 3] > center[3, 3] > center[4, 3]
     assert torch.equal(waves[0, :16], torch.zeros(16)) and torch.equal(waves[0, 16:32], torch.ones(16))
-    # The first half tells the column, the second the row.
+    # The first half encodes the column, the second the row.
     assert torch.equal(waves.reshape(5, 6, 64)[0, :, 32:], waves.reshape(5, 6, 64)[0, :1, 32:].expand(6, 32))
 
 
-# ── The whole ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The whole model ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
-    ("changes", "before"),
+    ("changes", "prefix"),
     [
         ({}, 1),
         ({"registers": 3}, 4),
@@ -176,20 +178,20 @@ def test_sine_cosine_positions_are_orthogonal_like():
         ({"image_size": (6, 15), "pooler": True, "classes": 0}, 1),
     ],
 )
-def test_shapes(changes, before):
+def test_shapes(changes, prefix):
     model = make(**changes)
     images = torch.randn(2, 2, 9, 6)
-    assert model.prefix_tokens == before
-    assert model.features(images).shape == (2, before + 6, 40)
+    assert model.prefix_tokens == prefix
+    assert model.features(images).shape == (2, prefix + 6, 40)
     assert model(images).shape == (2, changes.get("classes", 7) or 40)
     maps = model.attention_maps(images)
-    assert [m.shape for m in maps] == [(2, 5, before + 6, before + 6)] * 2
+    assert [m.shape for m in maps] == [(2, 5, prefix + 6, prefix + 6)] * 2
     for m in maps:
         torch.testing.assert_close(m.sum(-1), torch.ones_like(m.sum(-1)))
 
 
 def test_attention_maps_are_those_of_the_forward_pass():
-    """Values made equal to the tokens themselves, and output the identity: then attention's output is map · tokens."""
+    """With identity layers for values and output, attention's output is map · tokens."""
     model = make(positions="rotary", heads=1, registers=1, depth=1)
     attention = model.blocks[0].attention
     with torch.no_grad():
@@ -203,7 +205,7 @@ def test_attention_maps_are_those_of_the_forward_pass():
     torch.testing.assert_close(attention(tokens, angles=angles), probabilities[:, 0] @ tokens, atol=1e-4, rtol=0)
 
 
-def test_registers_stand_behind_the_class_token_and_have_no_position():
+def test_registers_follow_the_class_token_and_have_no_position():
     model = make(registers=2)
     patches = torch.randn(1, 16, 40)
     tokens = model.add_prefix(patches)
@@ -212,7 +214,7 @@ def test_registers_stand_behind_the_class_token_and_have_no_position():
     assert torch.equal(tokens[:, 3:], patches)
 
 
-def test_mean_pooling_leaves_out_what_is_no_patch():
+def test_mean_pooling_covers_patches_only():
     model = make(pooling="mean", registers=2, classes=0)
     tokens = torch.randn(2, 3 + 5, 40)
     torch.testing.assert_close(model.pool(tokens), tokens[:, 3:].mean(1))
@@ -225,12 +227,12 @@ def test_attention_pooling_follows_its_formula():
     k = key(patches).reshape(3, 5, 2, 4)
     v = pooling.attention.value(patches).reshape(3, 5, 2, 4)
     weights = (torch.einsum("hd,bnhd->bhn", q, k) / 2).softmax(-1)
-    seen = pooling.attention.output(torch.einsum("bhn,bnhd->bhd", weights, v).reshape(3, 8))
-    expected = seen + pooling.mlp(pooling.norm(seen))
+    attended = pooling.attention.output(torch.einsum("bhn,bnhd->bhd", weights, v).reshape(3, 8))
+    expected = attended + pooling.mlp(pooling.norm(attended))
     torch.testing.assert_close(pooling(patches), expected)
 
 
-def test_drop_path_grows_with_depth_and_rests_in_evaluation():
+def test_drop_path_grows_with_depth_and_is_off_in_evaluation():
     model = make(depth=3, drop_path=0.6)
     assert [block.drop_path for block in model.blocks] == pytest.approx([0.0, 0.3, 0.6])
     images = torch.randn(8, 2, 12, 12)
@@ -239,14 +241,14 @@ def test_drop_path_grows_with_depth_and_rests_in_evaluation():
     assert not torch.equal(model(images), model(images))
 
 
-def test_every_parameter_learns():
+def test_every_parameter_gets_a_gradient():
     for changes in ({"registers": 2}, {"pooling": "attention", "positions": "rotary", "swiglu": True}):
         model = VisionTransformer(replace(SMALL, layer_scale=0.1, **changes))
         F.cross_entropy(model(torch.randn(4, 2, 12, 12)), torch.arange(4)).backward()
-        idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-        # A bias of the keys adds the same score to every key, and softmax does not see it; the class token of an
-        # attention-pooled model is read by the patches, and learns through them.
-        assert [name for name in idle if not name.endswith("key.bias")] == []
+        constant = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        # A bias of the keys adds the same score to every key, which does not change the softmax. The class token of an
+        # attention-pooled model gets its gradient through the patches, which attend to it.
+        assert [name for name in constant if not name.endswith("key.bias")] == []
 
 
 @pytest.mark.parametrize("changes", [{"registers": 1}, {"positions": "rotary", "pooling": "attention"}])
@@ -255,7 +257,7 @@ def test_bfloat16_autocast(changes):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(images)
         F.cross_entropy(logits.float(), torch.tensor([0, 3])).backward()
-        # What the blocks add to stays in float32: sixteen bits would forget small updates to large values.
+        # The residual stream stays in float32: sixteen bits would lose small updates of large values.
         assert model.add_prefix(model.embed_patches(images)).dtype == torch.float32
     assert logits.dtype == torch.bfloat16
     torch.testing.assert_close(logits.float(), model(images), atol=0.3, rtol=0.1)
@@ -271,8 +273,8 @@ def test_autoencoder_under_bfloat16_autocast():
     torch.testing.assert_close(loss, model(images, noise)[0], rtol=0.05, atol=0)
 
 
-def test_compiles_whole_and_speaks_plainly_of_bad_input():
-    """In a process of its own, without the shape checks of the tests, which torch.compile cannot see through."""
+def test_compiles_without_graph_breaks_and_explains_invalid_images():
+    """In a separate process, without the tests' shape checks, which torch.compile cannot trace."""
     program = """
 import torch
 from lessons.lesson_01_vit.model import *
@@ -314,12 +316,12 @@ for shape in ((1, 8, 8), (2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 0, 8)):
         ({"labels": ("cat", "dog")}, "2 labels were given for 7 classes"),
     ],
 )
-def test_choices_that_exclude_each_other(changes, message):
+def test_invalid_configs_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(SMALL, **changes)
 
 
-def test_hiding_patches_needs_a_mask_token():
+def test_masking_patches_needs_a_mask_token():
     with pytest.raises(ValueError, match="mask_token=True"):
         make().features(torch.randn(1, 2, 12, 12), torch.ones(1, 16, dtype=torch.bool))
 
@@ -338,69 +340,69 @@ def make_autoencoder(**changes):
     return redrawn(MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 24, 2, 3)))
 
 
-@pytest.mark.parametrize(("ratio", "kept"), [(0.75, 4), (0.25, 12), (0.5, 8), (0.9, 1), (0.99, 1), (0.3, 11)])
-def test_random_masking(ratio, kept):
+@pytest.mark.parametrize(("ratio", "count"), [(0.75, 4), (0.25, 12), (0.5, 8), (0.9, 1), (0.99, 1), (0.3, 11)])
+def test_random_masking(ratio, count):
     noise = torch.rand(5, 16)
     visible, masked = random_masking(noise, ratio)
-    assert visible.shape == (5, kept)
-    assert masked.sum(1).tolist() == [16 - kept] * 5
+    assert visible.shape == (5, count)
+    assert masked.sum(1).tolist() == [16 - count] * 5
     for row in range(5):
-        assert visible[row].tolist() == sorted(noise[row].argsort()[:kept].tolist())
+        assert visible[row].tolist() == sorted(noise[row].argsort()[:count].tolist())
         assert not masked[row, visible[row]].any()
     assert len({tuple(row.tolist()) for row in visible}) > 1
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 7.5])
-def test_a_ratio_that_hides_nothing_or_all(ratio):
+def test_a_ratio_that_masks_nothing_or_everything_is_refused(ratio):
     with pytest.raises(ValueError, match="between 0 and 1"):
         random_masking(torch.rand(2, 16), ratio)
 
 
 @pytest.mark.parametrize("changes", [{}, {"positions": "rotary"}, {"registers": 2}])
-def test_the_encoder_never_sees_hidden_pixels(changes):
+def test_the_encoder_does_not_read_masked_pixels(changes):
     model = make_autoencoder(**changes)
     images, noise = torch.randn(3, 2, 12, 15), torch.rand(3, 20)
     visible, masked = random_masking(noise, 0.75)
     patches = patchify(images, 3)
-    elsewhere = torch.where(masked[..., None], torch.randn_like(patches), patches)
-    changed = unpatchify(elsewhere, (4, 5), 3)
+    replaced = torch.where(masked[..., None], torch.randn_like(patches), patches)
+    changed = unpatchify(replaced, (4, 5), 3)
     with torch.no_grad():
         assert torch.equal(model.encode(images, visible), model.encode(changed, visible))
-        loss, painted, mask = model(images, noise)
-        other_loss, other_painted, _ = model(changed, noise)
+        loss, predictions, mask = model(images, noise)
+        other_loss, other_predictions, _ = model(changed, noise)
         assert torch.equal(mask, masked)
-        assert torch.equal(painted, other_painted)
+        assert torch.equal(predictions, other_predictions)
         assert loss != other_loss
-        # While any visible pixel counts.
-        touched = images.clone()
+        # Every visible pixel has an effect.
+        modified = images.clone()
         row, column = divmod(visible[0, 0].item(), 5)
-        touched[0, 1, 3 * row + 2, 3 * column] += 1
-        assert (model.encode(touched, visible) - model.encode(images, visible)).abs().max() > 1e-3
+        modified[0, 1, 3 * row + 2, 3 * column] += 1
+        assert (model.encode(modified, visible) - model.encode(images, visible)).abs().max() > 1e-3
 
 
-def test_the_decoder_puts_every_token_in_its_place():
-    """Visible tokens painted alone must equal those painted among all when the decoder cannot look around."""
+def test_the_decoder_places_every_token_at_its_position():
+    """Without decoder blocks, each prediction depends on its own token and position only."""
     model = make_autoencoder()
     model.decoder_blocks = torch.nn.ModuleList()
     visible = torch.tensor([[1, 4, 7], [0, 2, 15]])
     tokens = torch.randn(2, 1 + 3, 40)
-    painted = model.decode(tokens, visible, (4, 4))
+    predictions = model.decode(tokens, visible, (4, 4))
     waves = sine_cosine_positions((4, 4), 24)
     for row in range(2):
-        for place in range(16):
-            if place in visible[row]:
-                token = model.decoder_embedding(tokens[row, 1 + visible[row].tolist().index(place)])
+        for index in range(16):
+            if index in visible[row]:
+                token = model.decoder_embedding(tokens[row, 1 + visible[row].tolist().index(index)])
             else:
                 token = model.mask_token
-            expected = model.predict(model.decoder_norm(token + waves[place]))
-            torch.testing.assert_close(painted[row, place], expected, atol=1e-5, rtol=0)
+            expected = model.predict(model.decoder_norm(token + waves[index]))
+            torch.testing.assert_close(predictions[row, index], expected, atol=1e-5, rtol=0)
 
 
 def test_masked_loss_by_hand():
     patches = torch.tensor([[[1.0, 3.0], [0.0, 8.0], [5.0, 5.0]]])
     predictions = torch.tensor([[[0.0, 2.0], [9.0, 9.0], [1.0, 0.0]]])
     masked = torch.tensor([[True, False, True]])
-    # Plain: (1 + 1)/2 and (16 + 25)/2, averaged.
+    # Without normalization: (1 + 1)/2 and (16 + 25)/2, averaged.
     assert masked_loss(predictions, patches, masked, normalize=False).item() == pytest.approx((1 + 20.5) / 2)
     # Normalized targets are ∓1/√2 for the first patch (unbiased variance 2) and 0 for the flat one.
     half = 2**-0.5
@@ -408,19 +410,19 @@ def test_masked_loss_by_hand():
     assert masked_loss(predictions, patches, masked).item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_reconstruction_shows_visible_patches_as_they_are():
+def test_reconstruction_leaves_visible_patches_unchanged():
     model = make_autoencoder()
     images, noise = torch.randn(2, 2, 12, 12), torch.rand(2, 16)
-    shown, completed = model.reconstruct(images, noise)
+    grayed, completed = model.reconstruct(images, noise)
     _, masked = random_masking(noise, 0.75)
-    for pictures in (shown, completed):
-        assert torch.equal(patchify(pictures, 3)[~masked], patchify(images, 3)[~masked])
-    assert (patchify(shown, 3)[masked] == images.mean()).all()
+    for reconstruction in (grayed, completed):
+        assert torch.equal(patchify(reconstruction, 3)[~masked], patchify(images, 3)[~masked])
+    assert (patchify(grayed, 3)[masked] == images.mean()).all()
     assert (patchify(completed, 3)[masked] - patchify(images, 3)[masked]).abs().max() > 0.01
 
 
-def test_an_autoencoder_learns_to_paint():
-    """Stripes: half of a picture tells the other half, so the loss must fall far below that of painting the mean."""
+def test_an_autoencoder_learns_to_reconstruct():
+    """For stripes, half of an image determines the other half: the loss must fall far below that of the mean."""
     encoder = VisionTransformerConfig(image_size=8, patch_size=2, channels=1, width=32, depth=2, heads=4, mlp_dim=64)
     model = MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 32, 1, 4, mask_ratio=0.5, normalize=False))
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
@@ -445,30 +447,30 @@ def test_hard_distillation_by_hand():
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_distilled_model_has_two_heads_and_answers_with_their_mean():
+def test_a_distilled_model_has_two_heads_and_returns_their_mean():
     config = replace(SMALL, distillation_token=True, registers=1)
     model = redrawn(VisionTransformer(config))
     images = torch.randn(3, 2, 12, 12)
     tokens = model.features(images)
     assert tokens.shape == (3, 2 + 1 + 16, 40)
     assert model.positions.shape == (18, 40)
-    by_class, by_distillation = model.head_logits(images)
-    torch.testing.assert_close(by_class, model.head(tokens[:, 0]))
-    torch.testing.assert_close(by_distillation, model.distillation_head(tokens[:, 1]))
-    torch.testing.assert_close(model(images), (by_class + by_distillation) / 2)
+    class_logits, distillation_logits = model.head_logits(images)
+    torch.testing.assert_close(class_logits, model.head(tokens[:, 0]))
+    torch.testing.assert_close(distillation_logits, model.distillation_head(tokens[:, 1]))
+    torch.testing.assert_close(model(images), (class_logits + distillation_logits) / 2)
     with pytest.raises(ValueError, match="distillation_token=True"):
         make().head_logits(images)
     with pytest.raises(ValueError, match="expected pooling='class'"):
         replace(config, pooling="mean")
 
 
-def test_the_teacher_knows_that_pixels_have_neighbors():
-    """A picture moved by the stride of its poolings gives the same features, moved: here, the same mean inside."""
+def test_the_teacher_is_translation_equivariant():
+    """An image shifted by the stride of the pooling layers gives shifted features, and the same logits."""
     teacher = ConvolutionalTeacher(channels=1, classes=10, width=8).eval()
     assert teacher(torch.randn(2, 1, 8, 8)).shape == (2, 10)
-    picture = torch.zeros(1, 1, 64, 64)
-    picture[..., 24:32, 24:32] = torch.randn(8, 8)
-    moved = picture.roll((4, 8), dims=(2, 3))
+    image = torch.zeros(1, 1, 64, 64)
+    image[..., 24:32, 24:32] = torch.randn(8, 8)
+    shifted = image.roll((4, 8), dims=(2, 3))
     with torch.no_grad():
-        torch.testing.assert_close(teacher(moved), teacher(picture), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(teacher.stages(moved), teacher.stages(picture).roll((1, 2), dims=(2, 3)))
+        torch.testing.assert_close(teacher(shifted), teacher(image), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(teacher.stages(shifted), teacher.stages(image).roll((1, 2), dims=(2, 3)))

@@ -1,4 +1,4 @@
-"""Equality with the published classes, both ways, in configurations odd enough that nothing is equal by accident.
+"""Equality with the published classes in both directions, in configurations where nothing is equal by accident.
 
 Every parameter is redrawn at random first: at their initial values half of them (biases, scales, tokens) have no effect.
 """
@@ -59,7 +59,7 @@ CASES = {
 SIZES = [(12, 12), (9, 21), (18, 6), (6, 24)]
 
 
-def published(case):
+def published_model(case):
     kind, config = CASES[case]
     return redrawn(kind(config))
 
@@ -72,8 +72,8 @@ def redrawn(model):
     return model.eval()
 
 
-def their_outputs(model, images):
-    """Tokens and what the model is for: its pooled vector or its logits."""
+def published_outputs(model, images):
+    """Return tokens, and the pooled vector or the logits."""
     extra = {"interpolate_pos_encoding": True} if model.config.model_type == "vit" else {}
     with torch.no_grad():
         if isinstance(model, ViTForImageClassification):
@@ -83,88 +83,88 @@ def their_outputs(model, images):
         return result.last_hidden_state, result.pooler_output
 
 
-def our_outputs(model, images):
+def model_outputs(model, images):
     with torch.no_grad():
         return model.features(images), model(images)
 
 
-def assert_same(theirs, ours, sizes=SIZES):
+def assert_same(published, model, sizes=SIZES):
     for height, width in sizes:
         images = torch.randn(2, 2, height, width)
-        for expected, given in zip(their_outputs(theirs, images), our_outputs(ours, images), strict=True):
+        for expected, actual in zip(published_outputs(published, images), model_outputs(model, images), strict=True):
             assert expected.abs().max() > 0.1
-            torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+            torch.testing.assert_close(actual, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_theirs_loads_here_and_ours_loads_there(case, tmp_path):
-    theirs = published(case)
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = VisionTransformer.from_pretrained(tmp_path / "theirs")
-    assert_same(theirs, ours)
+def test_round_trip_through_published_folders(case, tmp_path):
+    published = published_model(case)
+    published.save_pretrained(tmp_path / "published")
+    model = VisionTransformer.from_pretrained(tmp_path / "published")
+    assert_same(published, model)
 
-    ours.save_pretrained(tmp_path / "ours")
-    again, report = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    model.save_pretrained(tmp_path / "ours")
+    again, report = type(published).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values()), report
-    assert_same(again.eval(), ours)
-    # The files themselves are the same, name by name and number by number.
-    before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("theirs", "ours"))
+    assert_same(again.eval(), model)
+    # The files are equal, name by name and value by value.
+    before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("published", "ours"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_our_own_weights_load_there(tmp_path):
-    """Not only what came from there: a model that was made and trained here is a published folder too."""
+def test_a_model_made_in_this_course_loads_in_transformers(tmp_path):
+    """Models that did not come from `transformers` are published folders too."""
     config = VisionTransformerConfig(
         image_size=9, patch_size=3, channels=2, width=20, depth=2, heads=5, mlp_dim=24, classes=4, norm_eps=1e-6
     )
-    ours = redrawn(VisionTransformer(config))
-    ours.save_pretrained(tmp_path)
-    assert_same(ViTForImageClassification.from_pretrained(tmp_path).eval(), ours)
+    model = redrawn(VisionTransformer(config))
+    model.save_pretrained(tmp_path)
+    assert_same(ViTForImageClassification.from_pretrained(tmp_path).eval(), model)
 
 
 def test_a_non_square_image_size(tmp_path):
-    """Positions made for an oblong grid are used as they are; the published class cannot resize those."""
+    """Positions of a non-square grid are used unchanged; the published class cannot resize them."""
     kind, config = ViTModel, ViTConfig(**SMALL, intermediate_size=28, image_size=(6, 15))
-    theirs = redrawn(kind(config))
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = VisionTransformer.from_pretrained(tmp_path / "theirs")
+    published = redrawn(kind(config))
+    published.save_pretrained(tmp_path / "published")
+    model = VisionTransformer.from_pretrained(tmp_path / "published")
     images = torch.randn(2, 2, 6, 15)
     with torch.no_grad():
-        torch.testing.assert_close(ours.features(images), theirs(images).last_hidden_state, atol=1e-5, rtol=0)
-    ours.save_pretrained(tmp_path / "ours")
+        torch.testing.assert_close(model.features(images), published(images).last_hidden_state, atol=1e-5, rtol=0)
+    model.save_pretrained(tmp_path / "ours")
     again = kind.from_pretrained(tmp_path / "ours")
     assert list(again.config.image_size) == [6, 15]
 
 
-def test_hidden_patches_are_replaced_by_the_mask_token(tmp_path):
-    theirs = published("registers")
-    theirs.save_pretrained(tmp_path)
-    ours = VisionTransformer.from_pretrained(tmp_path)
+def test_masked_patches_are_replaced_by_the_mask_token(tmp_path):
+    published = published_model("registers")
+    published.save_pretrained(tmp_path)
+    model = VisionTransformer.from_pretrained(tmp_path)
     images, masked = torch.randn(2, 2, 12, 9), torch.rand(2, 12) < 0.5
     with torch.no_grad():
-        expected = theirs(images, bool_masked_pos=masked).last_hidden_state
-        torch.testing.assert_close(ours.features(images, masked), expected, atol=1e-4, rtol=0)
-        assert (ours.features(images) - expected).abs().max() > 0.1
+        expected = published(images, bool_masked_pos=masked).last_hidden_state
+        torch.testing.assert_close(model.features(images, masked), expected, atol=1e-4, rtol=0)
+        assert (model.features(images) - expected).abs().max() > 0.1
 
 
-def test_deit_both_ways(tmp_path):
+def test_round_trip_of_deit(tmp_path):
     config = DeiTConfig(**SMALL, intermediate_size=28, image_size=12, num_labels=7)
-    theirs = redrawn(DeiTForImageClassificationWithTeacher(config))
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = VisionTransformer.from_pretrained(tmp_path / "theirs")
-    ours.save_pretrained(tmp_path / "ours")
-    again, report = type(theirs).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    published = redrawn(DeiTForImageClassificationWithTeacher(config))
+    published.save_pretrained(tmp_path / "published")
+    model = VisionTransformer.from_pretrained(tmp_path / "published")
+    model.save_pretrained(tmp_path / "ours")
+    again, report = type(published).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values()), report
     for height, width in SIZES:
         images = torch.randn(2, 2, height, width)
         with torch.no_grad():
-            for other in (theirs, again.eval()):
+            for other in (published, again.eval()):
                 expected = other(images, interpolate_pos_encoding=True)
-                by_class, by_distillation = ours.head_logits(images)
-                torch.testing.assert_close(by_class, expected.cls_logits, atol=1e-4, rtol=0)
-                torch.testing.assert_close(by_distillation, expected.distillation_logits, atol=1e-4, rtol=0)
-                torch.testing.assert_close(ours(images), expected.logits, atol=1e-4, rtol=0)
+                class_logits, distillation_logits = model.head_logits(images)
+                torch.testing.assert_close(class_logits, expected.cls_logits, atol=1e-4, rtol=0)
+                torch.testing.assert_close(distillation_logits, expected.distillation_logits, atol=1e-4, rtol=0)
+                torch.testing.assert_close(model(images), expected.logits, atol=1e-4, rtol=0)
 
 
 MAE_CONFIG = ViTMAEConfig(
@@ -181,41 +181,41 @@ MAE_CONFIG = ViTMAEConfig(
 )
 
 
-def assert_same_autoencoder(theirs, ours):
+def assert_same_autoencoder(published, model):
     images, noise = torch.randn(3, 2, 12, 12), torch.rand(3, 16)
     with torch.no_grad():
-        expected = theirs(images, noise=noise)
-        loss, painted, masked = ours(images, noise)
-    torch.testing.assert_close(painted, expected.logits, atol=1e-4, rtol=0)
+        expected = published(images, noise=noise)
+        loss, predictions, masked = model(images, noise)
+    torch.testing.assert_close(predictions, expected.logits, atol=1e-4, rtol=0)
     torch.testing.assert_close(loss, expected.loss, atol=1e-4, rtol=0)
     assert torch.equal(masked.float(), expected.mask)
 
 
 @pytest.mark.parametrize("spelling", ["fresh", "published", "in memory"])
-def test_masked_autoencoder_both_ways(spelling, tmp_path):
-    """A fresh save of version 5 calls the decoder's layers `decoder_encoder.layer`; the published files do not."""
-    theirs = redrawn(ViTMAEForPreTraining(MAE_CONFIG))
-    theirs.save_pretrained(tmp_path / "theirs")
+def test_round_trip_of_a_masked_autoencoder(spelling, tmp_path):
+    """A fresh save of version 5 names the decoder's layers `decoder_encoder.layer`; published files do not."""
+    published = redrawn(ViTMAEForPreTraining(MAE_CONFIG))
+    published.save_pretrained(tmp_path / "published")
     if spelling == "published":
-        rewrite_names(tmp_path / "theirs", lambda name: name.replace("decoder_encoder.layer", "decoder_layers"))
+        rewrite_names(tmp_path / "published", lambda name: name.replace("decoder_encoder.layer", "decoder_layers"))
     if spelling == "in memory":
-        save_file(theirs.state_dict(), tmp_path / "theirs" / "model.safetensors")
-    ours = MaskedAutoencoder.from_pretrained(tmp_path / "theirs")
-    assert_same_autoencoder(theirs, ours)
-    ours.save_pretrained(tmp_path / "ours")
+        save_file(published.state_dict(), tmp_path / "published" / "model.safetensors")
+    model = MaskedAutoencoder.from_pretrained(tmp_path / "published")
+    assert_same_autoencoder(published, model)
+    model.save_pretrained(tmp_path / "ours")
     assert any("decoder.decoder_layers.1.attention.attention.query" in name for name in names_in(tmp_path / "ours"))
     again, report = ViTMAEForPreTraining.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values()), report
-    assert_same_autoencoder(again.eval(), ours)
+    assert_same_autoencoder(again.eval(), model)
 
 
-def test_fixed_positions_are_those_that_published_autoencoders_were_trained_with(tmp_path):
-    """Column first, as in the original code; the oracle's own function puts the row first."""
+def test_fixed_positions_equal_those_of_published_autoencoders(tmp_path):
+    """Column first, as in the original code; the function in `transformers` has the row first."""
     (tmp_path / "config.json").write_text(MAE_CONFIG.to_json_string())
-    ours = MaskedAutoencoder(config_mapping.read_autoencoder_config(tmp_path))
-    for given, width in ((ours.encoder.positions, 20), (ours.decoder_positions, 12)):
+    model = MaskedAutoencoder(config_mapping.read_autoencoder_config(tmp_path))
+    for actual, width in ((model.encoder.positions, 20), (model.decoder_positions, 12)):
         row_first = build_2d_sinusoidal_position_embedding(4, 4, width, cls_token=True)
-        torch.testing.assert_close(given, torch.cat([row_first[:, width // 2 :], row_first[:, : width // 2]], dim=1))
+        torch.testing.assert_close(actual, torch.cat([row_first[:, width // 2 :], row_first[:, : width // 2]], dim=1))
     images = torch.randn(2, 2, 12, 12)
     assert torch.equal(patchify(images, 3), ViTMAEForPreTraining(MAE_CONFIG).patchify(images))
 
@@ -240,17 +240,17 @@ def names_in(folder):
 
 @pytest.mark.parametrize("case", CASES)
 def test_names_of_the_modules_in_memory_are_read(case, tmp_path):
-    """Files written from a state in memory by version 5: `layers.0.attention.q_proj`, gates and ups apart."""
-    theirs = published(case)
-    theirs.save_pretrained(tmp_path)
-    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
-    assert_same(theirs, VisionTransformer.from_pretrained(tmp_path), sizes=SIZES[:2])
+    """Files written from a state dict by version 5: `layers.0.attention.q_proj`, gate and up projections apart."""
+    published = published_model(case)
+    published.save_pretrained(tmp_path)
+    save_file(published.state_dict(), tmp_path / "model.safetensors")
+    assert_same(published, VisionTransformer.from_pretrained(tmp_path), sizes=SIZES[:2])
 
 
 def test_a_config_as_published_with_version_4(tmp_path):
-    """`torch_dtype`, no `dtype`, no pooler settings, no qkv_bias: what a file of 2021 says of a ViT-B/16's kin."""
-    theirs = published("vit")
-    theirs.save_pretrained(tmp_path)
+    """A config of 2021: `torch_dtype` instead of `dtype`, no pooler settings, no qkv_bias."""
+    published = published_model("vit")
+    published.save_pretrained(tmp_path)
 
     def age(config):
         for name in ("dtype", "pooler_act", "pooler_output_size", "encoder_stride", "qkv_bias", "layer_norm_eps"):
@@ -258,44 +258,44 @@ def test_a_config_as_published_with_version_4(tmp_path):
         config |= {"torch_dtype": "float32", "transformers_version": "4.13.0.dev0"}
 
     rewrite_config(tmp_path, age)
-    ours = VisionTransformer.from_pretrained(tmp_path)
-    assert ours.config.norm_eps == 1e-12
-    assert_same(theirs, ours)
+    model = VisionTransformer.from_pretrained(tmp_path)
+    assert model.config.norm_eps == 1e-12
+    assert_same(published, model)
 
 
-def test_class_names_come_and_go(tmp_path):
+def test_class_names_are_read_and_written(tmp_path):
     config = ViTConfig(**SMALL, intermediate_size=28, image_size=12, id2label={0: "cat", 1: "dog", 2: "axolotl"})
-    ViTForImageClassification(config).save_pretrained(tmp_path / "theirs")
-    ours = VisionTransformer.from_pretrained(tmp_path / "theirs")
-    assert ours.config.labels == ("cat", "dog", "axolotl")
-    ours.save_pretrained(tmp_path / "ours")
+    ViTForImageClassification(config).save_pretrained(tmp_path / "published")
+    model = VisionTransformer.from_pretrained(tmp_path / "published")
+    assert model.config.labels == ("cat", "dog", "axolotl")
+    model.save_pretrained(tmp_path / "ours")
     again = ViTConfig.from_pretrained(tmp_path / "ours")
     assert again.id2label == config.id2label
     assert again.label2id == {"cat": 0, "dog": 1, "axolotl": 2}
 
 
-@pytest.mark.parametrize(("said", "classes"), [({"num_labels": 7}, 7), ({}, 2)])
-def test_classes_that_have_no_names(said, classes, tmp_path):
-    """Configs before version 4 gave a number, and those of two classes nothing at all."""
+@pytest.mark.parametrize(("settings", "classes"), [({"num_labels": 7}, 7), ({}, 2)])
+def test_classes_that_have_no_names(settings, classes, tmp_path):
+    """Configs before version 4 have a number of classes, and those of two classes nothing."""
     config = ViTConfig(**SMALL, intermediate_size=28, image_size=12, num_labels=classes)
     ViTForImageClassification(config).save_pretrained(tmp_path)
 
     def strip(config):
         for name in ("id2label", "label2id"):
             config.pop(name, None)
-        config.update(said)
+        config.update(settings)
 
     rewrite_config(tmp_path, strip)
     assert VisionTransformer.from_pretrained(tmp_path).head.out_features == classes
 
 
 def test_a_config_that_leaves_every_default_out(tmp_path):
-    """A published config may say nothing but the type: the class's defaults are then meant (on the meta device)."""
+    """A published config may contain the type only: then the class's defaults apply."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2", "architectures": ["Dinov2Model"]}))
     config = config_mapping.read_config(tmp_path)
-    theirs = Dinov2Config()
+    published = Dinov2Config()
     assert (config.width, config.depth, config.heads, config.mlp_dim) == (768, 12, 12, 3072)
-    assert (config.patch_size, config.image_size, config.norm_eps) == (theirs.patch_size, theirs.image_size, 1e-6)
+    assert (config.patch_size, config.image_size, config.norm_eps) == (published.patch_size, published.image_size, 1e-6)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov2_with_registers"}))
     registers = config_mapping.read_config(tmp_path)
     assert (registers.patch_size, registers.registers) == (Dinov2WithRegistersConfig().patch_size, 4)
@@ -318,10 +318,10 @@ def test_the_published_giant_has_its_published_size(tmp_path):
 
 
 def test_published_register_configs_name_their_interpolation(tmp_path):
-    theirs = published("registers")
-    theirs.save_pretrained(tmp_path)
+    published = published_model("registers")
+    published.save_pretrained(tmp_path)
     rewrite_config(tmp_path, lambda config: config.update(interpolate_antialias=True, interpolate_offset=0.0))
-    assert_same(theirs, VisionTransformer.from_pretrained(tmp_path))
+    assert_same(published, VisionTransformer.from_pretrained(tmp_path))
     rewrite_config(tmp_path, lambda config: config.update(interpolate_offset=0.1))
     with pytest.raises(CourseError, match=r"interpolate_offset is 0\.1"):
         VisionTransformer.from_pretrained(tmp_path)
@@ -329,21 +329,21 @@ def test_published_register_configs_name_their_interpolation(tmp_path):
 
 def test_a_vit_without_its_pooler(tmp_path):
     """DINO's files are of class ViTModel and hold no pooler; nothing in their config says so."""
-    theirs = redrawn(ViTModel(CASES["vit"][1], add_pooling_layer=False))
-    theirs.save_pretrained(tmp_path)
-    ours = VisionTransformer.from_pretrained(tmp_path)
+    published = redrawn(ViTModel(CASES["vit"][1], add_pooling_layer=False))
+    published.save_pretrained(tmp_path)
+    model = VisionTransformer.from_pretrained(tmp_path)
     images = torch.randn(2, 2, 12, 12)
     with torch.no_grad():
-        expected = theirs(images).last_hidden_state
-        torch.testing.assert_close(ours.features(images), expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(ours(images), expected[:, 0], atol=1e-5, rtol=0)
+        expected = published(images).last_hidden_state
+        torch.testing.assert_close(model.features(images), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(model(images), expected[:, 0], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_files(dtype, tmp_path):
-    theirs = published("dinov2, swiglu").to(dtype)
-    theirs.save_pretrained(tmp_path)
-    assert_same(theirs.float(), VisionTransformer.from_pretrained(tmp_path))
+    published = published_model("dinov2, swiglu").to(dtype)
+    published.save_pretrained(tmp_path)
+    assert_same(published.float(), VisionTransformer.from_pretrained(tmp_path))
     assert VisionTransformer.from_pretrained(tmp_path, dtype=dtype).norm.weight.dtype == dtype
 
 
@@ -351,20 +351,20 @@ def test_half_precision_files(dtype, tmp_path):
 
 
 def test_missing_surplus_and_misshaped_weights_are_listed(tmp_path):
-    published("vit").save_pretrained(tmp_path)
+    published_model("vit").save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["encoder.layer.3.layernorm_before.weight"] = torch.zeros(20)
     del tensors["encoder.layer.1.attention.output.dense.bias"]
     tensors["embeddings.position_embeddings"] = torch.zeros(1, 26, 20)
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(CourseError) as caught:
+    with pytest.raises(CourseError) as raised:
         VisionTransformer.from_pretrained(tmp_path)
     for line in (
         "surplus: encoder.layer.3.layernorm_before.weight [20]",
         "missing: encoder.layer.1.attention.output.dense.bias [20]",
         "mis-shaped: embeddings.position_embeddings is [1, 26, 20], expected [1, 17, 20]",
     ):
-        assert line in str(caught.value)
+        assert line in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_missing_surplus_and_misshaped_weights_are_listed(tmp_path):
     ],
 )
 def test_another_model_is_refused(change, message, tmp_path):
-    published("vit").save_pretrained(tmp_path)
+    published_model("vit").save_pretrained(tmp_path)
     rewrite_config(tmp_path, lambda config: config.update(change))
     with pytest.raises(CourseError, match=message):
         VisionTransformer.from_pretrained(tmp_path)
@@ -396,10 +396,14 @@ def test_a_dinov2_with_a_head_is_refused(tmp_path):
         {"pooling": "mean"},
         {"registers": 2},
         {"swiglu": True},
+        {"pre_norm": True},
+        {"patch_bias": False},
+        {"activation": "quick_gelu"},
+        {"dropout": 0.1},
         {"layer_scale": 1.0, "mlp_dim": 41},
     ],
 )
-def test_a_model_that_no_published_class_is_cannot_be_saved_as_one(change, tmp_path):
+def test_a_model_without_a_published_class_cannot_be_saved(change, tmp_path):
     plain = VisionTransformerConfig(image_size=8, patch_size=4, width=20, depth=1, heads=5, mlp_dim=40)
     model = VisionTransformer(replace(plain, **change))
     with pytest.raises(CourseError, match=r"no published class|no integer mlp_ratio"):

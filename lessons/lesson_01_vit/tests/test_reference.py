@@ -30,7 +30,7 @@ ODD = Geometry("odd", 6, 3, width=20, depth=2, heads=5, mlp_dim=28, channels=3, 
 
 
 def oracle(geometry: Geometry) -> torch.nn.Module:
-    """The published model of that geometry in `transformers`, on a device where weights have shapes and no numbers."""
+    """Return the published model of that geometry in `transformers`, on the meta device."""
     sizes = {
         "image_size": geometry.image_size,
         "patch_size": geometry.patch_size,
@@ -40,12 +40,12 @@ def oracle(geometry: Geometry) -> torch.nn.Module:
         "intermediate_size": geometry.mlp_dim,
     }
     with torch.device("meta"):
-        if geometry.norm_first:
+        if geometry.pre_norm:
             return transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**sizes))
         if geometry.attention_pooling:
             return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**sizes))
         if geometry.layer_scale:
-            # Its feed-forward width follows from mlp_ratio: two thirds of four times the width, rounded up to eights.
+            # The inner width of its MLP follows from mlp_ratio: 2/3 of four times the width, rounded up to a multiple of 8.
             sizes.pop("intermediate_size")
             return transformers.Dinov2Model(transformers.Dinov2Config(**sizes, use_swiglu_ffn=geometry.swiglu))
         config = transformers.ViTConfig(**sizes, num_labels=geometry.classes)
@@ -53,7 +53,7 @@ def oracle(geometry: Geometry) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("geometry", PUBLISHED, ids=lambda geometry: geometry.name)
-def test_parameter_counts_are_those_of_the_published_models(geometry):
+def test_parameter_counts_equal_the_published_models(geometry):
     published = {
         "ViT-B/16": 86_567_656,
         "CLIP L/14@336": 303_507_456,
@@ -66,24 +66,24 @@ def test_parameter_counts_are_those_of_the_published_models(geometry):
 
 
 @pytest.mark.parametrize("geometry", [DIGITS, ODD], ids=lambda geometry: geometry.name)
-def test_parameter_counts_are_those_of_the_model_built(geometry):
+def test_parameter_counts_equal_the_model(geometry):
     built = reference.VisionTransformer(geometry, Random(0)).parameters()
     assert sum(geometry.parameters().values()) == sum(len(parameter.data) for parameter in built.values())
     blocks = sum(len(p.data) for name, p in built.items() if name.startswith("blocks.") and ".mlp." in name)
-    assert geometry.parameters()["feed-forward"] == blocks
+    assert geometry.parameters()["MLP"] == blocks
 
 
 @pytest.mark.parametrize(
     "geometry",
     [
         ODD,
-        Geometry("one more norm", 12, 4, 16, 2, 2, 24, patch_bias=False, norm_first=True),
+        Geometry("one more norm", 12, 4, 16, 2, 2, 24, patch_bias=False, pre_norm=True),
         Geometry("gated", 12, 4, 24, 2, 2, 64, mask_token=True, layer_scale=True, swiglu=True),
         Geometry("pooled", 10, 4, 16, 2, 2, 24, class_token=False, attention_pooling=True),
     ],
     ids=lambda geometry: geometry.name,
 )
-def test_arithmetic_is_what_pytorch_counts_in_the_oracle(geometry):
+def test_flops_equal_those_that_pytorch_counts(geometry):
     model = oracle_for_counting(geometry)
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         model(torch.zeros(1, 3, geometry.image_size, geometry.image_size))
@@ -102,13 +102,13 @@ def test_tokens_follow_from_the_grid():
     assert "1,136,480,768" in table and "27×27" in table and max(map(len, table.splitlines())) <= 100
 
 
-# ── A mistake in it changes what the PyTorch version says ───────────────────────────────────────────────────────────────────────
+# ── Equality with the PyTorch version ─────────────────────────────────────────────────────────────────────────────────
 
 
 def pair(geometry: Geometry, seed: int = 3) -> tuple[reference.VisionTransformer, VisionTransformer]:
-    """Both versions under the same weights, every one of them drawn anew: zeros and ones would hide errors."""
-    ours, random = reference.VisionTransformer(geometry, Random(seed)), Random(seed + 1)
-    for parameter in ours.parameters().values():
+    """Return both versions with the same random weights; zeros and ones would hide errors."""
+    plain, random = reference.VisionTransformer(geometry, Random(seed)), Random(seed + 1)
+    for parameter in plain.parameters().values():
         parameter.data = normal(parameter.shape, 0.4, random).data
     config = VisionTransformerConfig(
         image_size=geometry.image_size,
@@ -120,13 +120,13 @@ def pair(geometry: Geometry, seed: int = 3) -> tuple[reference.VisionTransformer
         mlp_dim=geometry.mlp_dim,
         classes=geometry.classes,
     )
-    theirs = VisionTransformer(config).double()
+    model = VisionTransformer(config).double()
     weights = {
         name: torch.tensor(parameter.data, dtype=torch.float64).reshape(parameter.shape)
-        for name, parameter in ours.parameters().items()
+        for name, parameter in plain.parameters().items()
     }
-    theirs.load_state_dict(weights)
-    return ours, theirs
+    model.load_state_dict(weights)
+    return plain, model
 
 
 def logits_of(model: reference.VisionTransformer, images: Tensor) -> list[float]:
@@ -154,23 +154,23 @@ def keys_and_queries_swapped(query, key, value):
 
 
 @pytest.mark.parametrize("broken", [without_scale, over_queries, keys_and_queries_swapped])
-def test_a_broken_attention_does_not_go_unnoticed(broken, monkeypatch):
-    ours, theirs = pair(ODD)
+def test_a_broken_attention_is_detected(broken, monkeypatch):
+    plain, model = pair(ODD)
     images = images_of(ODD)
-    wanted = theirs(torch.tensor(images.tolist(), dtype=torch.float64)).flatten().tolist()
-    assert logits_of(ours, images) == pytest.approx(wanted, abs=1e-9)
+    expected = model(torch.tensor(images.tolist(), dtype=torch.float64)).flatten().tolist()
+    assert logits_of(plain, images) == pytest.approx(expected, abs=1e-9)
     monkeypatch.setattr(reference, "scaled_dot_product_attention", broken)
-    assert max(abs(a - b) for a, b in zip(logits_of(ours, images), wanted, strict=True)) > 1e-3
+    assert max(abs(a - b) for a, b in zip(logits_of(plain, images), expected, strict=True)) > 1e-3
 
 
-def test_without_positions_shuffled_patches_look_the_same_and_with_them_they_do_not():
-    ours, _ = pair(ODD)
+def test_positions_make_the_order_of_patches_matter():
+    plain, _ = pair(ODD)
     images = images_of(ODD, batch=1)
-    # Left and right half exchanged: the same patches in other places.
+    # Left and right half exchanged: the same patches in another order.
     swapped = tensor([[[row[3:] + row[:3] for row in channel] for channel in image] for image in images.tolist()])
-    assert max(abs(a - b) for a, b in zip(logits_of(ours, images), logits_of(ours, swapped), strict=True)) > 1e-3
-    ours.positions.data = [0.0] * len(ours.positions.data)
-    assert logits_of(ours, images) == pytest.approx(logits_of(ours, swapped), abs=1e-9)
+    assert max(abs(a - b) for a, b in zip(logits_of(plain, images), logits_of(plain, swapped), strict=True)) > 1e-3
+    plain.positions.data = [0.0] * len(plain.positions.data)
+    assert logits_of(plain, images) == pytest.approx(logits_of(plain, swapped), abs=1e-9)
 
 
 @pytest.mark.parametrize("height,width", [(7, 8), (8, 7)])
@@ -182,10 +182,10 @@ def test_an_image_that_does_not_divide_is_refused(height, width):
 # ── Learning ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_run_returns_what_it_prints_and_repeats_itself(capsys):
+def test_run_returns_what_it_prints_and_is_deterministic(capsys):
     first, again, other = (reference.run(steps=2, seed=seed) for seed in (1, 1, 2))
-    shown = capsys.readouterr().out
-    assert f"{first['accuracy']:6.1%}" in shown and f"{first['baseline_accuracy']:6.1%}" in shown
+    output = capsys.readouterr().out
+    assert f"{first['accuracy']:6.1%}" in output and f"{first['baseline_accuracy']:6.1%}" in output
     assert first["parameters"] == sum(DIGITS.parameters().values()) and len(first["losses"]) == 2
     for key in ("accuracy", "baseline_accuracy", "losses"):
         assert first[key] == again[key]
@@ -193,25 +193,28 @@ def test_run_returns_what_it_prints_and_repeats_itself(capsys):
     json.dumps(first)
 
 
-def test_picture_shows_the_digit_and_four_patches():
+def test_the_attention_map_has_the_digit_and_four_patches():
     model, image = reference.VisionTransformer(DIGITS, Random(0)), digits.load().images[0]
-    lines = reference.attention_picture(model, image).splitlines()
+    lines = reference.attention_map(model, image).splitlines()
     assert len(lines) == 8 and {len(line) for line in lines} == {2 + 16 + 3 + 16}
-    seen = [line[21:] for line in lines]
-    assert len(set(seen[:4])) == len(set(seen[4:])) == 1 and len(set(seen[0][:8])) == len(set(seen[0][8:])) == 1
+    attention = [line[21:] for line in lines]
+    assert (
+        len(set(attention[:4])) == len(set(attention[4:])) == 1
+        and len(set(attention[0][:8])) == len(set(attention[0][8:])) == 1
+    )
 
 
 def test_quick_run_learns_with_nothing_installed():
-    """Without site-packages. After so few steps it stays below its baseline, and says so; chance is 10 %."""
+    """Without site-packages. After so few steps, the accuracy is below the baseline; chance is 10 %."""
     command = [sys.executable, "-S", "-m", "lessons.lesson_01_vit.reference", "--quick", "--seed", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
-    assert done.returncode == 0, done.stderr
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
+    assert finished.returncode == 0, finished.stderr
     scores = {
         line.split("  ")[1].strip(): float(line.split("%")[0].split()[-1])
-        for line in done.stdout.splitlines()
+        for line in finished.stdout.splitlines()
         if line.startswith("  ") and "%" in line and ("nearest" in line or "Transformer" in line)
     }
     assert scores["Vision Transformer"] > 60.0
     assert 80.0 < scores["nearest class mean"] < 95.0
-    assert "86,567,656" in done.stdout and "▁" in done.stdout
-    assert len(done.stderr.splitlines()) == 5
+    assert "86,567,656" in finished.stdout and "▁" in finished.stdout
+    assert len(finished.stderr.splitlines()) == 5

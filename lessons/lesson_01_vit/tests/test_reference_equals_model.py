@@ -1,4 +1,4 @@
-"""The pure-Python Vision Transformer and the PyTorch one are the same mathematics: same weights, same numbers."""
+"""The pure-Python and the PyTorch Vision Transformer give the same values with the same weights."""
 
 from random import Random
 
@@ -23,7 +23,7 @@ def config_of(geometry):
 
 
 def both(geometry):
-    """The same random weights in both; they are read out of the PyTorch model by the reference's own names."""
+    """Return both versions with the same random weights; their parameter names are equal."""
     model = VisionTransformer(config_of(geometry)).double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -50,19 +50,19 @@ def test_same_weights_same_logits_maps_and_gradients(name):
     F.cross_entropy(expected, torch.tensor(labels)).backward()
 
     torch.testing.assert_close(to_torch(logits), expected, atol=1e-9, rtol=0)
-    for here, there in zip(maps, model.attention_maps(images), strict=True):
-        torch.testing.assert_close(to_torch(here), there, atol=1e-9, rtol=0)
+    for one, other in zip(maps, model.attention_maps(images), strict=True):
+        torch.testing.assert_close(to_torch(one), other, atol=1e-9, rtol=0)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     assert gradients.keys() == plain.parameters().keys()
     for name, parameter in plain.parameters().items():
         gradient = torch.tensor(parameter.grad, dtype=torch.float64).reshape(parameter.shape)
         torch.testing.assert_close(gradient, gradients[name], atol=1e-8, rtol=0)
-        # A bias of the keys adds one number to all scores of a query, which softmax does not see.
+        # A bias of the keys adds a constant to all scores of a query, which does not change the softmax.
         assert name.endswith("key.bias") or gradient.abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("geometry", [*GEOMETRIES.values(), reference.PUBLISHED[0]], ids=lambda g: g.name)
-def test_the_geometry_counts_the_parameters_that_are_there(geometry):
+def test_the_geometry_counts_the_parameters_of_the_model(geometry):
     with torch.device("meta"):
         model = VisionTransformer(config_of(geometry))
     assert sum(geometry.parameters().values()) == sum(parameter.numel() for parameter in model.parameters())
