@@ -1,4 +1,4 @@
-"""The guards against divergence, NaN and slow processes. test_watchdog_processes.py tests all four with two processes."""
+"""The guards against divergence, NaN and slow processes; test_watchdog_processes.py tests all with two processes."""
 
 import math
 import random
