@@ -155,8 +155,8 @@ class Conv2d(Module):
 class BatchNorm2d(Module):
     """Normalize each channel over the batch and all positions, then apply a learned scale and shift.
 
-    While `training` is true it also updates running means and variances; otherwise it uses these instead, so that an
-    image's logits do not depend on the rest of the batch (arXiv:1502.03167, algorithms 1 and 2).
+    While `training` is true it also updates running means and variances. Otherwise it uses these, so that an image's
+    logits do not depend on the rest of the batch (arXiv:1502.03167, algorithms 1 and 2).
     """
 
     def __init__(self, channels: int, momentum: float = 0.1, eps: float = 1e-5):

@@ -43,7 +43,8 @@ CLAIMS = (
     Claim(
         "vae-tighter-bound",
         "paper",
-        "Weighing 200 codes per image raises the held-out bound above the ELBO of the same model (difference, in nats).",
+        "Weighing 200 codes per image raises the held-out bound above the ELBO of the same model (difference, in "
+        "nats).",
         "arXiv:1509.00519, theorem 1",
         (VAE,),
         lambda arms: arms[VAE]["log_likelihood"] - arms[VAE]["elbo"],
@@ -53,7 +54,8 @@ CLAIMS = (
     Claim(
         "vae-held-out-digits",
         "learns",
-        "Held-out digits are likelier under the VAE than with each pixel by itself (bound on log p, in nats per image).",
+        "Held-out digits are likelier under the VAE than with each pixel by itself (bound on log p, in nats per "
+        "image).",
         "arXiv:1312.6114, section 5",
         (VAE, BASELINES),
         number(VAE, "log_likelihood"),
