@@ -1,4 +1,4 @@
-"""The one door through which this lesson's exercise tests reach the code."""
+"""The interface through which this lesson's exercise tests reach the code."""
 
 from pathlib import Path
 

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 IMAGE, USER, ASSISTANT, END = range(4)  # the reference's own
 
 
-def close(given, expected, tolerance=1e-5):
-    torch.testing.assert_close(given.double(), expected.double(), atol=tolerance, rtol=0)
+def close(result, expected, tolerance=1e-5):
+    torch.testing.assert_close(result.double(), expected.double(), atol=tolerance, rtol=0)
 
 
-# ── 5.1: only what the assistant says ─────────────────────────────────────────────────────────────────────────────────
+# ── 5.1: the loss mask ─────────────────────────────────────────────────────────────────────────────────
 
 ANSWER_LOSS = "reference:sft_loss"
 ROWS = [
@@ -24,11 +24,11 @@ OWN = [[5, 6, 10, 11], [5, 6, 7, 8]]
 
 
 @pytest.mark.exercise("5.1")
-def test_the_loss_is_the_mean_surprise_at_answers_and_their_ends(student):
+def test_the_loss_is_the_mean_cross_entropy_of_answers_and_their_ends(student):
     logits = torch.randn(2, 12, 20)
     chances = logits.double().log_softmax(-1)
-    surprises = [-chances[row, t - 1, ROWS[row][t]].item() for row in range(2) for t in OWN[row]]
-    assert student(ANSWER_LOSS, logits=logits, rows=ROWS).item() == pytest.approx(sum(surprises) / 8, rel=1e-6)
+    losses = [-chances[row, t - 1, ROWS[row][t]].item() for row in range(2) for t in OWN[row]]
+    assert student(ANSWER_LOSS, logits=logits, rows=ROWS).item() == pytest.approx(sum(losses) / 8, rel=1e-6)
 
 
 @pytest.mark.exercise("5.1")
@@ -43,7 +43,7 @@ def test_questions_images_and_headers_are_read_and_not_learned(student):
     close(gradients["logits"], expected)
 
 
-# ── 5.2 and 5.4: images in the places of words ────────────────────────────────────────────────────────────────────────
+# ── 5.2 and 5.4: image embeddings at the image positions ────────────────────────────────────────────────────────────────────────
 
 TOKENS = [[USER, IMAGE, IMAGE, 4], [IMAGE, 7, IMAGE, IMAGE]]
 
@@ -52,11 +52,11 @@ def put_by_reference(student, **arguments):
     """The reference takes all rows one behind the other."""
     text = arguments.pop("text")
     flat = [token for row in TOKENS for token in row]
-    given = student("reference:splice_images", tokens=flat, text=text.flatten(0, 1), **arguments)
-    if not isinstance(given, tuple):
-        return given.reshape(text.shape)
-    gradients = {"text": given[1]["text"].reshape(text.shape), "images": given[1]["images"]}
-    return given[0].reshape(text.shape), gradients
+    result = student("reference:splice_images", tokens=flat, text=text.flatten(0, 1), **arguments)
+    if not isinstance(result, tuple):
+        return result.reshape(text.shape)
+    gradients = {"text": result[1]["text"].reshape(text.shape), "images": result[1]["images"]}
+    return result[0].reshape(text.shape), gradients
 
 
 def put_by_model(student, **arguments):
@@ -72,11 +72,11 @@ PUT = [
 @pytest.mark.parametrize("put", PUT)
 def test_image_vectors_stand_in_reading_order(student, put):
     text, images = torch.randn(2, 4, 3), torch.randn(5, 3)
-    given = put(student, text=text, images=images)
+    result = put(student, text=text, images=images)
     expected = text.clone()
     for vector, (row, place) in zip(images, [(0, 1), (0, 2), (1, 0), (1, 2), (1, 3)], strict=True):
         expected[row, place] = vector
-    close(given, expected)
+    close(result, expected)
 
 
 @pytest.mark.parametrize("put", PUT)
@@ -84,13 +84,13 @@ def test_words_and_images_each_get_their_own_gradient(student, put):
     text, images = torch.randn(2, 4, 3), torch.randn(5, 3)
     upstream = torch.randn(8, 3) if put is put_by_reference else torch.randn(2, 4, 3)
     _, gradients = put(student, upstream=upstream, text=text, images=images)
-    there = upstream.reshape(2, 4, 3)
+    gradient = upstream.reshape(2, 4, 3)
     is_image = torch.tensor(TOKENS) == IMAGE
-    close(gradients["images"], there[is_image])
-    close(gradients["text"], there * ~is_image[..., None])
+    close(gradients["images"], gradient[is_image])
+    close(gradients["text"], gradient * ~is_image[..., None])
 
 
-# ── 5.3: what the eye knows before its last block ─────────────────────────────────────────────────────────────────────
+# ── 5.3: features from before the last block ──────────────────────────────────────────────────────────────────────────
 
 FEATURES = "model.llava:select_features"
 
@@ -106,13 +106,13 @@ def test_one_state_is_taken_and_what_leads_is_left_out(student, layer, leading):
 @pytest.mark.exercise("5.3")
 def test_several_states_lie_side_by_side_in_the_order_that_is_asked(student):
     states = [torch.randn(2, 7, 5) for _ in range(4)]
-    given = student(FEATURES, hidden_states=states, layers=[-2, 0], prefix_tokens=1)
-    assert given.shape == (2, 6, 10)
-    close(given[..., :5], states[2][:, 1:])
-    close(given[..., 5:], states[0][:, 1:])
+    result = student(FEATURES, hidden_states=states, layers=[-2, 0], prefix_tokens=1)
+    assert result.shape == (2, 6, 10)
+    close(result[..., :5], states[2][:, 1:])
+    close(result[..., 5:], states[0][:, 1:])
 
 
-# ── 5.5: what is learned, and what is only read ───────────────────────────────────────────────────────────────────────
+# ── 5.5: the loss mask ───────────────────────────────────────────────────────────────────────
 
 LEARNED = "model.conversations:loss_mask"
 
@@ -133,8 +133,8 @@ def test_answers_are_learned(student):
 
 @pytest.mark.exercise("5.5")
 def test_with_prompts_all_words_are_and_still_no_image_nor_padding(student):
-    given = student(LEARNED, **sequence(), prompts=True)
-    assert given.int().tolist() == [[1, 0, 0, 1, 1, 1], [1, 0, 0, 0, 1, 0]]
+    result = student(LEARNED, **sequence(), prompts=True)
+    assert result.int().tolist() == [[1, 0, 0, 1, 1, 1], [1, 0, 0, 0, 1, 0]]
 
 
 @pytest.mark.exercise("5.5")
@@ -213,8 +213,8 @@ def numbered(rows, columns):
 )
 def test_what_shows_the_image_stays(student, image, rows, columns):
     patches = numbered(6, 6)
-    given = student(BARS, patches=patches, image=image)
-    close(given, patches[rows[0] : rows[1], columns[0] : columns[1]])
+    result = student(BARS, patches=patches, image=image)
+    close(result, patches[rows[0] : rows[1], columns[0] : columns[1]])
 
 
 @pytest.mark.exercise("5.7")
@@ -255,27 +255,27 @@ PACKED = "model.anyres:join_tiles"
 def tiled(grid, side):
     """Tiles whose patches are numbered as they lie in the whole: row · 100 + column; the whole image has −1, −2, …"""
     rows, columns = grid
-    whole = torch.arange(rows * side)[:, None] * 100.0 + torch.arange(columns * side)
-    tiles = whole.reshape(rows, side, columns, side).transpose(1, 2).reshape(rows * columns, side * side, 1)
-    return torch.cat([-1.0 - torch.arange(side * side)[None, :, None], tiles]), whole
+    overview = torch.arange(rows * side)[:, None] * 100.0 + torch.arange(columns * side)
+    tiles = overview.reshape(rows, side, columns, side).transpose(1, 2).reshape(rows * columns, side * side, 1)
+    return torch.cat([-1.0 - torch.arange(side * side)[None, :, None], tiles]), overview
 
 
 @pytest.mark.exercise("5.8")
 @pytest.mark.parametrize("grid", [(1, 2), (2, 1), (2, 2), (3, 1), (2, 3)])
 def test_the_whole_first_then_rows_with_a_newline_behind_each(student, grid):
-    tiles, whole = tiled(grid, 2)
+    tiles, overview = tiled(grid, 2)
     image = (grid[0] * 2, grid[1] * 2)
-    given = student(PACKED, tiles=tiles, image=image, grid=grid, newline=torch.tensor([0.5]))
-    lines = torch.cat([whole, torch.full((len(whole), 1), 0.5)], dim=1)
-    close(given[:, 0], torch.cat([torch.tensor([-1.0, -2.0, -3.0, -4.0]), lines.flatten()]))
+    result = student(PACKED, tiles=tiles, image=image, grid=grid, newline=torch.tensor([0.5]))
+    lines = torch.cat([overview, torch.full((len(overview), 1), 0.5)], dim=1)
+    close(result[:, 0], torch.cat([torch.tensor([-1.0, -2.0, -3.0, -4.0]), lines.flatten()]))
 
 
 @pytest.mark.exercise("5.8")
 def test_bars_are_left_out_and_newlines_counted_by_the_rows_that_stay(student):
-    tiles, whole = tiled((2, 2), 2)
-    given = student(PACKED, tiles=tiles, image=(10, 20), grid=(2, 2), newline=torch.tensor([0.5]))
-    lines = torch.cat([whole[1:3], torch.full((2, 1), 0.5)], dim=1)
-    close(given[4:, 0], lines.flatten())
+    tiles, overview = tiled((2, 2), 2)
+    result = student(PACKED, tiles=tiles, image=(10, 20), grid=(2, 2), newline=torch.tensor([0.5]))
+    lines = torch.cat([overview[1:3], torch.full((2, 1), 0.5)], dim=1)
+    close(result[4:, 0], lines.flatten())
 
 
 @pytest.mark.exercise("5.8")

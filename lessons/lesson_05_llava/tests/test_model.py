@@ -29,7 +29,7 @@ from shared.transformer import DecoderConfig, Sampling
 VOCABULARY, IMAGE_TOKEN, PATCHES = 31, 29, 9
 
 
-def clip_eye():
+def clip_encoder():
     config = clip_vision_config(image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28)
     return redrawn(VisionTransformer(config))
 
@@ -41,18 +41,20 @@ def redrawn(module):
     return module.eval()
 
 
-def llava(eye=None, **choices):
+def llava(vision_encoder=None, **choices):
     language = LanguageModel(DecoderConfig(VOCABULARY, 16, 2, 4, 2, 20))
     width = 20 * len(choices.get("feature_layers", (-2,)))
-    model = Llava(eye or clip_eye(), Projector(width, 16), language, image_token_id=IMAGE_TOKEN, **choices)
+    model = Llava(
+        vision_encoder or clip_encoder(), Projector(width, 16), language, image_token_id=IMAGE_TOKEN, **choices
+    )
     return redrawn(model)
 
 
 def digest(module):
-    whole = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
-        whole.update(name.encode() + tensor.numpy().tobytes())
-    return whole.hexdigest()
+        sha256.update(name.encode() + tensor.numpy().tobytes())
+    return sha256.hexdigest()
 
 
 # ── Features ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -71,26 +73,26 @@ def test_the_last_block_has_no_part_in_the_features():
 
 def test_the_class_token_is_dropped_or_kept():
     model, pixels = llava(keep_class_token=True), torch.randn(1, 3, 12, 12)
-    whole = model.image_features(pixels)
-    assert whole.shape == (1, 1 + PATCHES, 20)
+    features = model.image_features(pixels)
+    assert features.shape == (1, 1 + PATCHES, 20)
     model.keep_class_token = False
-    assert torch.equal(model.image_features(pixels), whole[:, 1:])
+    assert torch.equal(model.image_features(pixels), features[:, 1:])
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_a_plain_vit_is_an_eye_too(positions):
+def test_a_plain_vit_is_a_vision_encoder_too(positions):
     config = VisionTransformerConfig(
         image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28, registers=2, positions=positions
     )
-    eye = redrawn(VisionTransformer(config))
-    model, pixels = llava(eye), torch.randn(2, 3, 12, 12)
+    vision_encoder = redrawn(VisionTransformer(config))
+    model, pixels = llava(vision_encoder), torch.randn(2, 3, 12, 12)
     features = model.image_features(pixels)
     assert features.shape == (2, PATCHES, 20)
     # One more block and the last norm make of them what the ViT itself gives.
     model.keep_class_token = True
-    _, angles = eye.embed(pixels)
-    finished = eye.norm(eye.blocks[-1](model.image_features(pixels), angles=angles))
-    torch.testing.assert_close(finished, eye.features(pixels), atol=1e-5, rtol=0)
+    _, angles = vision_encoder.embed(pixels)
+    finished = vision_encoder.norm(vision_encoder.blocks[-1](model.image_features(pixels), angles=angles))
+    torch.testing.assert_close(finished, vision_encoder.features(pixels), atol=1e-5, rtol=0)
 
 
 # ── Images in the places of words ─────────────────────────────────────────────────────────────────────────────────────
@@ -142,8 +144,8 @@ def test_padding_changes_nothing():
     tokens = rows()[:1]
     padded = torch.cat([tokens, torch.full((1, 4), 2)], dim=1)
     segments = torch.tensor([[0] * 13 + [-1] * 4])
-    given = model.logits(padded, features, segments)[:, :13]
-    torch.testing.assert_close(given, model.logits(tokens, features), atol=1e-5, rtol=0)
+    logits = model.logits(padded, features, segments)[:, :13]
+    torch.testing.assert_close(logits, model.logits(tokens, features), atol=1e-5, rtol=0)
 
 
 def test_an_image_token_outside_the_vocabulary_is_never_looked_up():
@@ -159,11 +161,11 @@ def test_answers_are_those_of_reading_everything_again():
     model.image_token_id = VOCABULARY
     row = torch.where(rows()[0] == IMAGE_TOKEN, VOCABULARY, rows()[0])
     prompts = [row[:11], torch.tensor([5, 6, 7])]
-    given = model.answer(prompts, [features[:1], None], Sampling(5))
-    for prompt, seen, new in zip(prompts, [features[:1], None], given, strict=True):
+    replies = model.answer(prompts, [features[:1], None], Sampling(5))
+    for prompt, image_features, new in zip(prompts, [features[:1], None], replies, strict=True):
         text = prompt
         for token in new:
-            assert model.logits(text[None], seen)[0, -1].argmax() == token
+            assert model.logits(text[None], image_features)[0, -1].argmax() == token
             text = torch.cat([text, token[None]])
 
 
@@ -223,24 +225,24 @@ def template():
 
 
 def test_an_image_stands_as_often_as_it_has_tokens(template):
-    said = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
+    row = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
     image = template.tokenizer.special_tokens[IMAGE]
-    assert said.token_ids.count(image) == 5
-    assert template.tokenizer.decode([n for n in said.token_ids if n != image]).startswith(
+    assert row.token_ids.count(image) == 5
+    assert template.tokenizer.decode([n for n in row.token_ids if n != image]).startswith(
         "<|begin|><|turn|>user\n\nwhat"
     )
-    asked = encode_conversation(template, "what colour is the star?", image_token_counts=[5])
-    assert said.token_ids[: len(asked.token_ids)] == asked.token_ids and not any(asked.loss_mask)
+    prompt_row = encode_conversation(template, "what colour is the star?", image_token_counts=[5])
+    assert row.token_ids[: len(prompt_row.token_ids)] == prompt_row.token_ids and not any(prompt_row.loss_mask)
 
 
 def test_what_is_learned_is_the_answer_and_its_end(template):
-    said = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
+    row = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
     tokens, answers, segments = collate(
-        [said, encode_conversation(template, "what?", "red red red", image_token_counts=[2])]
+        [row, encode_conversation(template, "what?", "red red red", image_token_counts=[2])]
     )
     image = template.tokenizer.special_tokens[IMAGE]
-    wanted = loss_mask(tokens, answers, segments, image_token_id=image)
-    texts = [template.tokenizer.decode(row[chosen].tolist()) for row, chosen in zip(tokens, wanted, strict=True)]
+    mask = loss_mask(tokens, answers, segments, image_token_id=image)
+    texts = [template.tokenizer.decode(row[chosen].tolist()) for row, chosen in zip(tokens, mask, strict=True)]
     assert texts == ["red<|end|>", "red red red<|end|>"]
     everything = loss_mask(tokens, answers, segments, image_token_id=image, prompts=True)
     assert torch.equal(everything, (tokens != image) & (segments == 0))
@@ -256,9 +258,9 @@ def test_a_question_can_be_about_several_images_or_none():
 
 def trained(model, stages, steps):
     tokens, features = rows()[:2], torch.randn(2, PATCHES, 20)
-    wanted = torch.zeros_like(tokens, dtype=torch.bool)
-    wanted[:, -2:] = True
-    batches = Batches(features, tokens, wanted, batch_size=2, seed=0)
+    mask = torch.zeros_like(tokens, dtype=torch.bool)
+    mask[:, -2:] = True
+    batches = Batches(features, tokens, mask, batch_size=2, seed=0)
     train(
         model,
         batches,
@@ -283,7 +285,7 @@ def test_in_the_first_stage_the_projector_alone_moves():
     assert changed(model, before) == {"projector"}
 
 
-def test_in_the_second_stage_the_language_model_moves_too_and_the_eye_never():
+def test_in_the_second_stage_the_language_model_is_trained_too_and_the_encoder_is_not():
     model = llava()
     before = digests(model)
     trained(model, both_stages(1, 2, model), 3)

@@ -52,9 +52,9 @@ def redrawn(model):
     return model.eval()
 
 
-def close(given, expected):
+def close(logits, expected):
     assert expected.abs().max() > 0.05
-    torch.testing.assert_close(given, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 def rewrite_config(folder, change):
@@ -101,54 +101,57 @@ def rows_with_images(images, patches):
     return tokens, segments
 
 
-def assert_same(theirs, ours):
+def assert_same(published, model):
     pixels = torch.randn(4, 3, 12, 12)
-    tokens, segments = rows_with_images(4, 10 if ours.keep_class_token else 9)
+    tokens, segments = rows_with_images(4, 10 if model.keep_class_token else 9)
     with torch.no_grad():
-        expected = theirs(input_ids=tokens, pixel_values=pixels, attention_mask=(segments >= 0).long()).logits
-        given = ours(pixels, tokens, segments)
-        close(given[segments >= 0], expected[segments >= 0])
+        expected = published(input_ids=tokens, pixel_values=pixels, attention_mask=(segments >= 0).long()).logits
+        logits = model(pixels, tokens, segments)
+        close(logits[segments >= 0], expected[segments >= 0])
         plain = torch.randint(3, 40, (2, 7))
-        close(ours.logits(plain), theirs(input_ids=plain).logits)
+        close(model.logits(plain), published(input_ids=plain).logits)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_llava_both_ways(language, tmp_path):
-    theirs = llava(language)
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = Llava.from_pretrained(tmp_path / "theirs")
-    assert_same(theirs, ours)
-    ours.save_pretrained(tmp_path / "ours")
-    assert_same(back_again(LlavaForConditionalGeneration, tmp_path / "ours"), ours)
+    published = llava(language)
+    published.save_pretrained(tmp_path / "theirs")
+    model = Llava.from_pretrained(tmp_path / "theirs")
+    assert_same(published, model)
+    model.save_pretrained(tmp_path / "ours")
+    assert_same(back_again(LlavaForConditionalGeneration, tmp_path / "ours"), model)
     again = Llava.from_pretrained(tmp_path / "ours")
     assert (again.feature_layers, again.keep_class_token, again.image_token_id) == (
-        ours.feature_layers,
-        ours.keep_class_token,
+        model.feature_layers,
+        model.keep_class_token,
         IMAGE,
     )
 
 
 def test_the_features_are_those_that_the_published_class_projects(tmp_path):
-    theirs = llava()
-    theirs.save_pretrained(tmp_path)
-    ours, pixels = Llava.from_pretrained(tmp_path), torch.randn(2, 3, 12, 12)
+    published = llava()
+    published.save_pretrained(tmp_path)
+    model, pixels = Llava.from_pretrained(tmp_path), torch.randn(2, 3, 12, 12)
     with torch.no_grad():
-        states = theirs.model.vision_tower(pixels, output_hidden_states=True).hidden_states
-        close(ours.image_features(pixels), states[-2][:, 1:])
-        close(ours.projector(ours.image_features(pixels)), torch.stack(theirs.get_image_features(pixels).pooler_output))
+        states = published.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        close(model.image_features(pixels), states[-2][:, 1:])
+        close(
+            model.projector(model.image_features(pixels)),
+            torch.stack(published.get_image_features(pixels).pooler_output),
+        )
 
 
 @pytest.mark.parametrize("language", ["llama", "tied qwen2"])
 def test_it_writes_what_the_published_class_writes(language, tmp_path):
-    theirs = llava(language)
-    theirs.save_pretrained(tmp_path)
-    ours, pixels = Llava.from_pretrained(tmp_path), torch.randn(2, 3, 12, 12)
+    published = llava(language)
+    published.save_pretrained(tmp_path)
+    model, pixels = Llava.from_pretrained(tmp_path), torch.randn(2, 3, 12, 12)
     prompts = torch.tensor([[3, *[IMAGE] * 9, 5, 6], [*[IMAGE] * 9, 8, 9, 10]])
-    expected = theirs.generate(prompts, pixel_values=pixels, max_new_tokens=9, min_new_tokens=9, do_sample=False)
-    features = ours.image_features(pixels)
-    given = ours.answer(list(prompts), list(features.split(1)), Sampling(9))
-    assert torch.equal(torch.stack(given), expected[:, -9:])
-    assert len(set(torch.cat(given).tolist())) > 1
+    expected = published.generate(prompts, pixel_values=pixels, max_new_tokens=9, min_new_tokens=9, do_sample=False)
+    features = model.image_features(pixels)
+    replies = model.answer(list(prompts), list(features.split(1)), Sampling(9))
+    assert torch.equal(torch.stack(replies), expected[:, -9:])
+    assert len(set(torch.cat(replies).tolist())) > 1
 
 
 def first_files(name):
@@ -163,25 +166,25 @@ def later_files(name):
     return "model." + name.replace("language_model.model.", "language_model.", 1)
 
 
-def later_files_with_the_old_eye(name):
+def later_files_with_the_old_vision_names(name):
     return later_files(first_files(name))
 
 
-SPELLINGS = [first_files, later_files, later_files_with_the_old_eye]
+SPELLINGS = [first_files, later_files, later_files_with_the_old_vision_names]
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS, ids=lambda spelled: spelled.__name__)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_spelling_of_the_names_is_read(language, spelled, tmp_path):
-    theirs = llava(language)
-    theirs.save_pretrained(tmp_path)
+    published = llava(language)
+    published.save_pretrained(tmp_path)
     rename(tmp_path, spelled)
-    assert_same(theirs, Llava.from_pretrained(tmp_path))
+    assert_same(published, Llava.from_pretrained(tmp_path))
 
 
 def test_the_names_of_2023_are_written(tmp_path):
-    theirs = llava()
-    theirs.save_pretrained(tmp_path / "theirs")
+    published = llava()
+    published.save_pretrained(tmp_path / "theirs")
     Llava.from_pretrained(tmp_path / "theirs").save_pretrained(tmp_path / "ours")
     rename(tmp_path / "theirs", first_files)
     before, after = (load_file(tmp_path / side / "model.safetensors") for side in ("theirs", "ours"))
@@ -191,8 +194,8 @@ def test_the_names_of_2023_are_written(tmp_path):
 
 def test_a_config_of_2023_is_read(tmp_path):
     """As llava-1.5 has it: defaults left out, `rope_theta` by itself, the vocabulary said twice, old numbers of places."""
-    theirs = llava()
-    theirs.save_pretrained(tmp_path)
+    published = llava()
+    published.save_pretrained(tmp_path)
     rename(tmp_path, first_files)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(10)[None]
@@ -209,21 +212,24 @@ def test_a_config_of_2023_is_read(tmp_path):
         config |= {"ignore_index": -100, "vocab_size": 43, "pad_token_id": 1, "torch_dtype": "float16"}
 
     rewrite_config(tmp_path, age)
-    assert_same(theirs, Llava.from_pretrained(tmp_path))
+    assert_same(published, Llava.from_pretrained(tmp_path))
 
 
 def test_what_a_short_file_leaves_out_is_as_the_class_assumes(tmp_path):
     tmp_path.joinpath("config.json").write_text(json.dumps({"model_type": "llava"}))
-    ours, theirs = config_mapping.read_llava_config(tmp_path, "llava"), LlavaConfig()
-    eye, speaker = theirs.vision_config, theirs.text_config
-    assert (ours.vision_encoder.width, ours.vision_encoder.depth, ours.vision_encoder.mlp_dim) == (1024, 24, 4096)
+    model, published = config_mapping.read_llava_config(tmp_path, "llava"), LlavaConfig()
+    vision_encoder, text_config = published.vision_config, published.text_config
+    assert (model.vision_encoder.width, model.vision_encoder.depth, model.vision_encoder.mlp_dim) == (1024, 24, 4096)
     assert (
-        (ours.vision_encoder.image_size, ours.vision_encoder.patch_size)
-        == (eye.image_size, eye.patch_size)
+        (model.vision_encoder.image_size, model.vision_encoder.patch_size)
+        == (vision_encoder.image_size, vision_encoder.patch_size)
         == (336, 14)
     )
-    assert (ours.language_model.width, ours.language_model.vocab_size) == (speaker.hidden_size, speaker.vocab_size)
-    assert ours.choices == {"image_token_id": 32_000, "feature_layers": (-2,), "keep_class_token": False}
+    assert (model.language_model.width, model.language_model.vocab_size) == (
+        text_config.hidden_size,
+        text_config.vocab_size,
+    )
+    assert model.choices == {"image_token_id": 32_000, "feature_layers": (-2,), "keep_class_token": False}
 
 
 # ── LLaVA-NeXT ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -253,26 +259,26 @@ def llava_next(language="llama", tied=False):
     return redrawn(LlavaNextForConditionalGeneration(config))
 
 
-def assert_same_next(theirs, ours, sizes):
+def assert_same_next(published, model, sizes):
     images = [torch.randn(3, *size) for size in sizes]
-    seen = [ours.encode_image(image) for image in images]
-    tiles = [len(each.features) for each in seen]
+    features = [model.encode_image(image) for image in images]
+    tiles = [len(each.features) for each in features]
     pixels = torch.zeros(len(images), max(tiles), 3, SIDE, SIDE)
     for place in range(len(images)):
         pixels[place, : tiles[place]] = torch.randn(tiles[place], 3, SIDE, SIDE)
-        seen[place] = ours.encode_tiles(pixels[place, : tiles[place]], sizes[place])
-    rows = [[5, *[IMAGE] * ours.image_tokens(size), 7, 8 + place] for place, size in enumerate(sizes)]
+        features[place] = model.encode_tiles(pixels[place, : tiles[place]], sizes[place])
+    rows = [[5, *[IMAGE] * model.image_tokens(size), 7, 8 + place] for place, size in enumerate(sizes)]
     tokens = torch.tensor([[token for row in rows for token in row]])
     with torch.no_grad():
-        expected = theirs(input_ids=tokens, pixel_values=pixels, image_sizes=torch.tensor(sizes)).logits
-        close(ours.logits(tokens, seen), expected)
+        expected = published(input_ids=tokens, pixel_values=pixels, image_sizes=torch.tensor(sizes)).logits
+        close(model.logits(tokens, features), expected)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_llava_next_of_any_size(size, tmp_path):
-    theirs = llava_next()
-    theirs.save_pretrained(tmp_path)
-    assert_same_next(theirs, LlavaNext.from_pretrained(tmp_path), [SIZES[size]])
+    published = llava_next()
+    published.save_pretrained(tmp_path)
+    assert_same_next(published, LlavaNext.from_pretrained(tmp_path), [SIZES[size]])
 
 
 @pytest.mark.parametrize(
@@ -280,23 +286,23 @@ def test_llava_next_of_any_size(size, tmp_path):
 )
 def test_llava_next_both_ways(language, tied, tmp_path):
     """(That class takes the whole's word for whether the head is tied, whatever the language model's part says.)"""
-    theirs = llava_next(language, tied)
-    theirs.save_pretrained(tmp_path / "theirs")
-    ours = LlavaNext.from_pretrained(tmp_path / "theirs")
+    published = llava_next(language, tied)
+    published.save_pretrained(tmp_path / "theirs")
+    model = LlavaNext.from_pretrained(tmp_path / "theirs")
     sizes = [SIZES["wide"], SIZES["square"], SIZES["tall"]]
-    assert_same_next(theirs, ours, sizes)
-    ours.save_pretrained(tmp_path / "ours")
-    assert_same_next(back_again(LlavaNextForConditionalGeneration, tmp_path / "ours"), ours, sizes)
-    assert LlavaNext.from_pretrained(tmp_path / "ours").pinpoints == ours.pinpoints
-    assert ours.language_model.config.tied == tied
+    assert_same_next(published, model, sizes)
+    model.save_pretrained(tmp_path / "ours")
+    assert_same_next(back_again(LlavaNextForConditionalGeneration, tmp_path / "ours"), model, sizes)
+    assert LlavaNext.from_pretrained(tmp_path / "ours").pinpoints == model.pinpoints
+    assert model.language_model.config.tied == tied
 
 
 @pytest.mark.parametrize("spelled", SPELLINGS, ids=lambda spelled: spelled.__name__)
 def test_every_spelling_of_the_names_of_llava_next_is_read(spelled, tmp_path):
-    theirs = llava_next("qwen2")
-    theirs.save_pretrained(tmp_path)
+    published = llava_next("qwen2")
+    published.save_pretrained(tmp_path)
     rename(tmp_path, lambda name: name if spelled is first_files and name == "image_newline" else spelled(name))
-    assert_same_next(theirs, LlavaNext.from_pretrained(tmp_path), [SIZES["odd"]])
+    assert_same_next(published, LlavaNext.from_pretrained(tmp_path), [SIZES["odd"]])
 
 
 # ── What does not fit ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -319,18 +325,18 @@ def test_another_model_is_refused(part, change, message, tmp_path):
         Llava.from_pretrained(tmp_path)
 
 
-def test_another_eye_or_projector_cannot_be_saved_as_a_published_one(tmp_path):
+def test_another_encoder_or_projector_cannot_be_saved_as_a_published_one(tmp_path):
     llava().save_pretrained(tmp_path / "theirs")
-    ours = Llava.from_pretrained(tmp_path / "theirs")
+    model = Llava.from_pretrained(tmp_path / "theirs")
     plain = VisionTransformer(
         VisionTransformerConfig(image_size=12, patch_size=4, width=20, depth=2, heads=5, mlp_dim=28)
     )
     for vision, projector, message in (
-        (plain, ours.projector, "has CLIP's vision encoder"),
-        (ours.vision_encoder, torch.nn.Linear(20, 24), "two-layer MLP"),
+        (plain, model.projector, "has CLIP's vision encoder"),
+        (model.vision_encoder, torch.nn.Linear(20, 24), "two-layer MLP"),
     ):
-        other = Llava(vision, projector, ours.language_model, image_token_id=IMAGE)
+        other = Llava(vision, projector, model.language_model, image_token_id=IMAGE)
         with pytest.raises(CourseError, match=message):
             other.save_pretrained(tmp_path / "other")
     assert not (tmp_path / "other").exists()
-    assert isinstance(ours.projector, Projector)
+    assert isinstance(model.projector, Projector)

@@ -1,4 +1,4 @@
-"""The pure-Python LLaVA: its conversations, its eye, its two stages."""
+"""The pure-Python LLaVA: conversations, features, both stages."""
 
 import json
 import subprocess
@@ -34,11 +34,13 @@ def test_a_conversation_is_written_and_its_image_expanded():
 
 def test_only_the_assistants_words_and_their_ends_are_learned():
     row = reference.conversation("seven", [("even", "no"), ("next", "eight")])
-    own = [reference.WORDS[token] for token, mine in zip(row, reference.loss_mask(row), strict=True) if mine]
-    assert own == ["no", "<end>", "eight", "<end>"]
+    words_in_loss = [
+        reference.WORDS[token] for token, in_loss in zip(row, reference.loss_mask(row), strict=True) if in_loss
+    ]
+    assert words_in_loss == ["no", "<end>", "eight", "<end>"]
 
 
-def test_the_eye_shows_every_pixel_once_and_says_where():
+def test_the_features_hold_every_pixel_once_and_a_one_hot_position():
     image = digits.load().images[0]
     features = reference.frozen_features([image]).tolist()[0]
     assert len(features) == 4 and {len(vector) for vector in features} == {20}
@@ -90,8 +92,8 @@ def test_each_stage_moves_what_it_should(monkeypatch):
 def test_run_returns_what_it_prints_and_repeats_itself(capsys, monkeypatch):
     monkeypatch.setattr(reference, "ROWS", 2)
     first, again = (reference.run(text_steps=1, first=1, second=1, held_out_digits=6, seed=1) for _ in range(2))
-    shown = capsys.readouterr().out
-    assert f"{first['parameters']:,} parameters" in shown and "after stage 2" in shown
+    output = capsys.readouterr().out
+    assert f"{first['parameters']:,} parameters" in output and "after stage 2" in output
     assert first["language_model_unchanged"] is True
     for key in ("after_first", "accuracy", "blind_accuracy", "losses"):
         assert first[key] == again[key]

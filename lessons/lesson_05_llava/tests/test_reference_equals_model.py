@@ -28,47 +28,51 @@ def both(name):
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
     random = Random(0)
     language = reference.LanguageModel(width, layers, heads, mlp_dim, random)
-    plain = reference.Llava(reference.Projector(features, width, random), language)
-    plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
-    return plain, model, torch.randn(3, reference.PATCHES, features, dtype=torch.float64)
+    reference_model = reference.Llava(reference.Projector(features, width, random), language)
+    reference_model.load_parameters(
+        {name: parameter.flatten().tolist() for name, parameter in model.named_parameters()}
+    )
+    return reference_model, model, torch.randn(3, reference.PATCHES, features, dtype=torch.float64)
 
 
 def rows():
     """Three conversations of equal lengths, about an image each."""
     turns = [[(question, reference.answer_to(question, digit)) for question in ("even", "next")] for digit in (3, 8, 0)]
-    return [reference.expand_images(reference.conversation("<image>", said), reference.PATCHES) for said in turns]
+    return [reference.expand_images(reference.conversation("<image>", pairs), reference.PATCHES) for pairs in turns]
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_same_weights_same_logits_loss_and_gradients(name):
-    plain, model, features = both(name)
+    reference_model, model, features = both(name)
     tokens, segments = torch.tensor(rows()), torch.zeros(3, len(rows()[0]), dtype=torch.long)
-    here = plain(rows(), to_stdlib(features))
-    there = model.logits(tokens, features)
+    reference_logits = reference_model(rows(), to_stdlib(features))
+    logits = model.logits(tokens, features)
     # (The PyTorch decoder turns queries and keys by angles in float32.)
-    assert max_abs_difference(to_torch(here), there) < 1e-5
+    assert max_abs_difference(to_torch(reference_logits), logits) < 1e-5
 
-    own = torch.tensor([reference.loss_mask(row) for row in rows()])
-    wanted = loss_mask(tokens, own, segments, image_token_id=reference.IMAGE)
-    losses = reference.sft_loss(here, rows()), sft_loss(there, tokens, wanted)
+    answer_mask = torch.tensor([reference.loss_mask(row) for row in rows()])
+    mask = loss_mask(tokens, answer_mask, segments, image_token_id=reference.IMAGE)
+    losses = reference.sft_loss(reference_logits, rows()), sft_loss(logits, tokens, mask)
     # (The PyTorch loss is taken in float32, whatever the logits are.)
     torch.testing.assert_close(to_torch(losses[0]).float(), losses[1].float(), atol=1e-5, rtol=0)
     losses[0].backward()
-    torch.nn.functional.cross_entropy(there[:, :-1][wanted[:, 1:]], tokens[:, 1:][wanted[:, 1:]]).backward()
+    torch.nn.functional.cross_entropy(logits[:, :-1][mask[:, 1:]], tokens[:, 1:][mask[:, 1:]]).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    assert gradients.keys() == plain.parameters().keys()
-    for name, parameter in plain.parameters().items():
+    assert gradients.keys() == reference_model.parameters().keys()
+    for name, parameter in reference_model.parameters().items():
         gradient = torch.tensor(parameter.grad, dtype=torch.float64).reshape(parameter.shape)
         torch.testing.assert_close(gradient, gradients[name], atol=1e-5, rtol=0)
         assert gradient.abs().max() > 1e-4, name
 
 
 def test_text_without_an_image_is_read_alike():
-    plain, model, _ = both("odd")
-    said = [reference.conversation("seven", [("even", "no"), ("large", "yes")])]
-    assert max_abs_difference(to_torch(plain(said)), model.logits(torch.tensor(said))) < 1e-5
+    reference_model, model, _ = both("odd")
+    turns = [reference.conversation("seven", [("even", "no"), ("large", "yes")])]
+    assert max_abs_difference(to_torch(reference_model(turns)), model.logits(torch.tensor(turns))) < 1e-5
 
 
 def test_the_projectors_are_one():
-    plain, model, features = both("odd")
-    assert max_abs_difference(to_torch(plain.projector(to_stdlib(features))), model.projector(features)) < 1e-12
+    reference_model, model, features = both("odd")
+    assert (
+        max_abs_difference(to_torch(reference_model.projector(to_stdlib(features))), model.projector(features)) < 1e-12
+    )
