@@ -26,7 +26,7 @@ from shared.transformer import DecoderConfig
 if TYPE_CHECKING:
     from lessons.lesson_05_llava.model.llava import Llava
 
-SETTINGS = [
+SETTINGS: list[Setting | Fixed] = [
     Setting("image_token_index", "image_token_id", 32_000, also=("image_token_id",)),
     Setting("multimodal_projector_bias", "projector_bias", True),
     Setting("vision_feature_layer", "feature_layers", -2),
@@ -180,6 +180,7 @@ def weight_names(vision_config: VisionTransformerConfig, language_config: Decode
         *(
             replace(rule, published=_later_name(rule.published), model=f"language_model.{rule.model}")
             for rule in language.rules
+            if isinstance(rule, Rename)
         ),
     ]
     return WeightNames(

@@ -131,7 +131,7 @@ class Llava(nn.Module):
         """
         vision_config = config_mapping.require_clip_vision(self.vision_encoder)
         config = config_mapping.write_llava_config("llava", vision_config, self)
-        self.projector.fold_scales()
+        cast(Projector, self.projector).fold_scales()
         names = config_mapping.weight_names(vision_config, self.language_model.config)
         save_pretrained(folder, self, names, config)
 

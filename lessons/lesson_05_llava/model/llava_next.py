@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lessons.lesson_05_llava.model import config_mapping
 from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size, cut_into_tiles, join_tiles, tile_grid, token_count
 from lessons.lesson_05_llava.model.llava import Llava, untrained_parts
+from lessons.lesson_05_llava.model.projector import Projector
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Decoder
 
@@ -87,7 +88,7 @@ class LlavaNext(Llava):
         """Write the folder that `LlavaNextForConditionalGeneration` reads. Raises CourseError as `Llava` does."""
         vision_config = config_mapping.require_clip_vision(self.vision_encoder)
         config = config_mapping.write_llava_config("llava_next", vision_config, self)
-        self.projector.fold_scales()
+        cast(Projector, self.projector).fold_scales()
         config["image_grid_pinpoints"] = [list(size) for size in self.pinpoints]
         names = config_mapping.weight_names(vision_config, self.language_model.config)
         save_pretrained(folder, self, names, config)
