@@ -49,7 +49,7 @@ class AttentionInputs:
 
 
 class OutputGradient(NamedTuple):
-    """What a backward pass needs to know about the output of the forward pass.
+    """The output of a forward pass and its gradient, from which a backward pass is computed.
 
     out       [batch, heads, q_len, value_dim]: the output
     lse       [batch, heads, q_len]: the log-sum-exp of each query's scores

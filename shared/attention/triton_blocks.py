@@ -39,7 +39,7 @@ class Blocks(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What a kernel needs to know about an attention call besides its tensors; `group` query heads share a key head."""
+    """The properties of an attention call besides its tensors; `group` query heads share one key head."""
 
     queries: Tokens
     keys: Tokens

@@ -39,12 +39,12 @@ def learning_curves(
     """Draw one curve per name, labeled at its end, and dashed lines for the baselines.
 
     `curves[name]` contains a curve (steps, values) per seed; several are drawn as their mean, over a band from the
-    minimum to the maximum. The axes are labeled "training step" and "loss" unless `labels` says otherwise.
+    minimum to the maximum. The axes are labeled "training step" and "loss" unless `labels` contains others.
 
     Raises ValueError when a curve's steps and values don't pair up, or when there are no curves or too many.
     """
     require(bool(curves) and all(curves.values()), "learning_curves needs at least one curve under every name")
-    require(len(curves) <= len(PALETTE), f"{len(curves)} curves can't be told apart; draw at most {len(PALETTE)}")
+    require(len(curves) <= len(PALETTE), f"{len(curves)} curves can't be distinguished; draw at most {len(PALETTE)}")
     figure, axes = subplots(labels.get("title", ""), note=labels.get("note", ""))
     axis = axes[0, 0]
     ends = []
