@@ -106,13 +106,14 @@ def geometry_table(models: tuple[Geometry, ...]) -> str:
     return "\n".join([*lines, "(a multiply-add counts as 2 operations; 1 MFLOP is a million operations)"])
 
 
-# ── Parts (section 3.1) ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Parts (section 3.1) ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
-    """Cut images [batch, channels, height, width] into patches [batch, patches, patch_size² · channels], row-major.
+    """Cut images [batch, channels, height, width] into patches [batch, patches, patch_size² · channels].
 
-    In a patch, channel c of the pixel at (row, column) has index (row · patch_size + column) · channels + c.
+    Patches and their pixels are in row-major order. In a patch, channel c of the pixel at (row, column) has index
+    (row · patch_size + column) · channels + c.
     Raises ValueError when the sides are not multiples of `patch_size`.
     """
     batch, channels, height, width = images.shape
@@ -141,7 +142,7 @@ class PatchEmbedding(Module):
 def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Return the output [..., tokens, head_dim] and the attention weights [..., tokens, tokens] (eq. 6 and 7)."""
     # exercise 1.2: scaled dot-product attention
-    # The dot product of head_dim values of unit variance has standard deviation √head_dim: without scaling, softmax saturates.
+    # A dot product of head_dim values of unit variance has standard deviation √head_dim: unscaled, softmax saturates.
     scores = query @ key.transpose() * (1.0 / math.sqrt(query.shape[-1]))
     weights = softmax(scores)
     return weights @ value, weights
@@ -259,7 +260,7 @@ def fit(model: VisionTransformer, training: digits.Digits, steps: int, random: R
 
 
 def attention_map(model: VisionTransformer, image: list[int]) -> str:
-    """Draw a digit and, beside it, the attention of the class token to each patch in the last block (mean over heads)."""
+    """Draw a digit and, beside it, the class token's attention to each patch in the last block (mean over heads)."""
     with no_grad():
         _, maps = model(as_tensor([image]))
     weights = maps[-1].mean(1)[0, 0].tolist()[1:]

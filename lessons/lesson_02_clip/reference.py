@@ -132,7 +132,7 @@ def from_rows(rows: Rows) -> Tensor:
 
 
 class Encoder(Module):
-    """Tokens [batch, tokens, width] with learned positions → one transformer block → LayerNorm → [batch, tokens, width]."""
+    """Tokens [batch, tokens, width] with learned positions → one transformer block → LayerNorm, of the same shape."""
 
     def __init__(self, tokens: int, width: int, heads: int, random: Random):
         self.positions = normal((tokens, width), 0.2, random, requires_grad=True)
@@ -318,9 +318,8 @@ def print_scores(result: dict) -> None:
 def print_example(scene: Scene, prediction: tuple[str, str], scores: list[float]) -> None:
     """Print an image and, beside it, its similarity to the captions of the predicted color in each place."""
     color = phrase(Description(colour=prediction[0]))
-    print(
-        f"\n{scene_caption(scene)!r}, classified as {class_caption(*prediction)!r}; right: similarity to “{color} …” per place"
-    )
+    print(f"\n{scene_caption(scene)!r}, classified as {class_caption(*prediction)!r}")
+    print(f"right: similarity to “{color} …” in each place")
     green = rasterize(scene, SIZE)[1::3]
     darkness = [[255.0 - green[row * SIZE + column] for column in range(SIZE)] for row in range(SIZE)]
     by_place = [math.exp(10 * score) for score, label in zip(scores, CLASSES, strict=True) if label[0] == prediction[0]]

@@ -85,7 +85,7 @@ def train_from_few_labels(
 
 
 def autoencoder(config: VisionTransformerConfig, mask_ratio: float) -> MaskedAutoencoder:
-    """Build the autoencoder around the lesson's encoder; its target is raw pixels, as 2×2 patches have little contrast."""
+    """Build the lesson's autoencoder; its target is raw pixels, because 2×2 patches have little contrast."""
     return MaskedAutoencoder(
         MaskedAutoencoderConfig(
             encoder=replace(config, classes=0),

@@ -18,7 +18,8 @@ from shared.training import load_weights
 CAPTIONS = {
     "data_flow": "One held-out digit in the trained model: every panel shows the actual values.",
     "learning_curves": "Held-out accuracy during training, with and without positions, against two simpler baselines.",
-    "order": "Distinguishing intact digits from digits with shuffled patches: without positions, accuracy is at chance.",
+    "order": "Distinguishing intact digits from digits with shuffled patches: without positions, accuracy is at "
+    "chance.",
     "attention": "Attention of the class token in the last block, per head, on held-out digits.",
     "position_similarity": "Learned positions: each small map belongs to one patch and shows the cosine similarity of "
     "its position to those of all 16 patches. Adjacent patches are similar, although no input encodes adjacency.",

@@ -15,7 +15,7 @@ from shared import pretrained
 from shared.errors import CourseError
 from shared.pretrained import Checkpoint, Fixed, Setting, WeightNames, read_settings, write_settings
 
-SETTINGS = [
+SETTINGS: list[Setting | Fixed] = [
     Setting("image_size", "image_size", 224),
     Setting("num_channels", "channels", 3),
     Setting("hidden_size", "width", 768),
@@ -24,13 +24,13 @@ SETTINGS = [
     Setting("qkv_bias", "qkv_bias", True),
     Fixed("hidden_act", "gelu"),
 ]
-VIT_SETTINGS = [
+VIT_SETTINGS: list[Setting | Fixed] = [
     *SETTINGS,
     Setting("patch_size", "patch_size", 16),
     Setting("intermediate_size", "mlp_dim", 3072),
     Setting("layer_norm_eps", "norm_eps", 1e-12),
 ]
-DECODER_SETTINGS = [
+DECODER_SETTINGS: list[Setting | Fixed] = [
     Setting("decoder_hidden_size", "decoder_width", 512),
     Setting("decoder_num_hidden_layers", "decoder_depth", 8),
     Setting("decoder_num_attention_heads", "decoder_heads", 16),
@@ -38,7 +38,7 @@ DECODER_SETTINGS = [
     Setting("mask_ratio", "mask_ratio", 0.75),
     Setting("norm_pix_loss", "normalize", False),
 ]
-DINOV2_SETTINGS = [
+DINOV2_SETTINGS: list[Setting | Fixed] = [
     *SETTINGS,
     Setting("mlp_ratio", "mlp_ratio", 4),
     Setting("layer_norm_eps", "norm_eps", 1e-6),
@@ -46,12 +46,12 @@ DINOV2_SETTINGS = [
     Setting("drop_path_rate", "drop_path", 0.0),
     Setting("use_swiglu_ffn", "swiglu", False),
 ]
-PLAIN_DINOV2_SETTINGS = [
+PLAIN_DINOV2_SETTINGS: list[Setting | Fixed] = [
     *DINOV2_SETTINGS,
     Setting("patch_size", "patch_size", 14),
     Setting("use_mask_token", "mask_token", True),
 ]
-REGISTERS_SETTINGS = [
+REGISTERS_SETTINGS: list[Setting | Fixed] = [
     *DINOV2_SETTINGS,
     Setting("patch_size", "patch_size", 16),
     Setting("num_register_tokens", "registers", 4),
@@ -80,7 +80,7 @@ def read_config(folder: Path | str) -> VisionTransformerConfig:
 
 
 def read_autoencoder_config(folder: Path | str) -> MaskedAutoencoderConfig:
-    """Return our config of a published masked autoencoder. Raises CourseError when the folder holds another model."""
+    """Return our config of a published masked autoencoder. Raises CourseError for a folder of another model."""
     config = _read(folder)
     if config.get("model_type") != "vit_mae":
         raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; expected vit_mae")
@@ -103,7 +103,7 @@ def _read_vit(config: Mapping[str, Any], folder: Path | str) -> VisionTransforme
     width = fields["width"]
     if config.get("pooler_output_size", width) not in (None, width):
         raise CourseError(f"pooler_output_size {config['pooler_output_size']} differs from hidden_size {width}")
-    # Decided by the weights: some published ViTModels (DINO's) have no pooler, and their configs have no setting for it.
+    # Decided by the weights: some published ViTModels (DINO's) have no pooler, and no setting in their configs.
     with Checkpoint(folder) as checkpoint:
         classifier = "classifier.weight" in checkpoint.shapes
         pooler = not classifier and "pooler.dense.weight" in checkpoint.shapes

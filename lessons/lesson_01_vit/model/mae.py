@@ -101,7 +101,7 @@ class MaskedAutoencoder(nn.Module):
         encoder = self.encoder
         tokens = encoder.embed_patches(images)
         tokens = tokens.gather(1, visible[..., None].expand(-1, -1, tokens.shape[-1]))
-        grid = patch_grid(*images.shape[-2:], encoder.config.patch_size)
+        grid = patch_grid(images, encoder.config.patch_size)
         angles = encoder.angles(patch_coordinates(grid, images.device)[visible])
         return encoder.encode(encoder.add_prefix(tokens), angles)
 
@@ -135,7 +135,7 @@ class MaskedAutoencoder(nn.Module):
         Raises ValueError for images that do not divide into patches.
         """
         patch_size = self.config.encoder.patch_size
-        grid = patch_grid(*images.shape[-2:], patch_size)
+        grid = patch_grid(images, patch_size)
         if noise is None:
             noise = torch.rand(images.shape[0], grid[0] * grid[1], device=images.device)
         visible, masked = random_masking(noise, self.config.mask_ratio)
@@ -152,7 +152,7 @@ class MaskedAutoencoder(nn.Module):
     ) -> tuple[Float[Tensor, "batch channels height width_px"], Float[Tensor, "batch channels height width_px"]]:
         """Return each image with its masked patches gray, and with its masked patches predicted by the decoder."""
         patch_size = self.config.encoder.patch_size
-        grid = patch_grid(*images.shape[-2:], patch_size)
+        grid = patch_grid(images, patch_size)
         _, predictions, masked = self(images, noise)
         patches = patchify(images, patch_size)
         if self.config.normalize:  # predictions are normalized per patch; undo it with the true mean and deviation

@@ -5,8 +5,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
+def patch_grid(images: Float[Tensor, "batch channels height width_px"], patch_size: int) -> tuple[int, int]:
     """Return rows and columns of patches. Raises ValueError when the sides are not multiples of `patch_size`."""
+    height, width = images.shape[-2:]
     if height % patch_size or width % patch_size or not height or not width:
         raise ValueError(f"image {height}×{width} does not divide into patches of {patch_size}; resize or pad it first")
     return height // patch_size, width // patch_size
@@ -21,7 +22,7 @@ def patchify(
     pixel (row, column), channel c has index (row · patch_size + column) · channels + c.
     Raises ValueError when the sides are not multiples of `patch_size`.
     """
-    patch_grid(*images.shape[-2:], patch_size)
+    patch_grid(images, patch_size)
     # exercise 1.3: cut images into patches
     # Row-major token order, which the 2-D positions rely on.
     patches = rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch_size, q=patch_size)

@@ -1,4 +1,4 @@
-"""The Vision Transformer (arXiv:2010.11929) and the parts that later work added: registers, rotary positions, layer scale.
+"""The Vision Transformer (arXiv:2010.11929), with registers, rotary positions and layer scale of later work.
 
 Shapes: images [batch, channels, height, width_px] → tokens [batch, tokens, width] → logits [batch, classes].
 """
@@ -19,7 +19,7 @@ from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention, Block, Rotary, SwiGLU
 from shared.transformer.mlp import ACTIVATIONS
 
-# A grid of some tens of patches per axis needs lower frequencies than thousands of words (arXiv:2403.13298, section 3.2).
+# Some tens of patches per axis need lower frequencies than thousands of words (arXiv:2403.13298, section 3.2).
 ROTARY_BASE = 100.0
 
 
@@ -104,15 +104,15 @@ class VisionTransformer(nn.Module):
                 raise ValueError("this model has no mask token to replace patches; set mask_token=True in its config")
             tokens = torch.where(masked[..., None], self.mask_token, tokens)
         if self.positions is not None:
-            grid = patch_grid(*images.shape[-2:], self.config.patch_size)
+            grid = patch_grid(images, self.config.patch_size)
             positions = self.positions[self.config.prefix_positions :]
             tokens = tokens + interpolate_positions(positions, self.config.grid, grid, antialias=self.config.antialias)
         return F.dropout(tokens, self.config.dropout, self.training)
 
     def add_prefix(self, patches: Float[Tensor, "batch patches width"]) -> Float[Tensor, "batch tokens width"]:
         """Prepend the class and distillation token with their positions, then the registers, which have none."""
-        tokens = [token for token in (self.class_token, self.distillation_token) if token is not None]
-        prefix = [torch.stack(tokens)] if tokens else []
+        tokens: list[Tensor] = [token for token in (self.class_token, self.distillation_token) if token is not None]
+        prefix: list[Tensor] = [torch.stack(tokens)] if tokens else []
         if prefix and self.positions is not None:
             prefix = [prefix[0] + self.positions[: len(tokens)]]
         if self.registers is not None:
@@ -133,7 +133,7 @@ class VisionTransformer(nn.Module):
     ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "1 tokens half_head_dim"] | None]:
         """Return the whole sequence of tokens and its rotary angles (None without). Raises as `embed_patches` does."""
         tokens = self.add_prefix(self.embed_patches(images, masked))
-        grid = patch_grid(*images.shape[-2:], self.config.patch_size)
+        grid = patch_grid(images, self.config.patch_size)
         return tokens, self.angles(patch_coordinates(grid, images.device)[None])
 
     # ── From tokens to the output ─────────────────────────────────────────────────────────────────────────────────
@@ -189,7 +189,7 @@ class VisionTransformer(nn.Module):
         return self.head(tokens[:, 0]), self.distillation_head(tokens[:, 1])
 
     def forward(self, images: Float[Tensor, "batch channels height width_px"]) -> Float[Tensor, "batch outputs"]:
-        """Return one logit per class, or the pooled vector of a model without a head. Raises as `embed_patches` does."""
+        """Return one logit per class, or the pooled vector if there is no head. Raises as `embed_patches` does."""
         if self.distillation_head is not None:
             return torch.stack(self.head_logits(images)).mean(dim=0)  # DeiT averages its heads (arXiv:2012.12877, § 4)
         pooled = self.pool(self.features(images))
@@ -201,8 +201,11 @@ class VisionTransformer(nn.Module):
     ) -> list[Float[Tensor, "batch heads tokens tokens"]]:
         """Return each block's attention probabilities; each row is one query token's distribution over all tokens."""
         _, angles = self.embed(images)
-        pairs = zip(self.blocks, self.hidden_states(images)[:-1], strict=True)
-        return [block.attention.weights(block.attention_norm(state), angles=angles) for block, state in pairs]
+        maps = []
+        for block, state in zip(self.blocks, self.hidden_states(images)[:-1], strict=True):
+            assert isinstance(block, Block)
+            maps.append(block.attention.weights(block.attention_norm(state), angles=angles))
+        return maps
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -295,9 +295,10 @@ for shape in ((1, 8, 8), (2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 0, 8)):
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    shape = "expected [batch, 1, height, width]; check the order of the axes and the number of channels"
     assert run.stdout.splitlines() == [
-        "images have shape [1, 8, 8], expected [batch, 1, height, width]; check the order of the axes and the number of channels",
-        "images have shape [2, 3, 8, 8], expected [batch, 1, height, width]; check the order of the axes and the number of channels",
+        f"images have shape [1, 8, 8], {shape}",
+        f"images have shape [2, 3, 8, 8], {shape}",
         "image 8×9 does not divide into patches of 4; resize or pad it first",
         "image 0×8 does not divide into patches of 4; resize or pad it first",
     ]

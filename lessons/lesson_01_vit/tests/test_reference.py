@@ -45,7 +45,7 @@ def oracle(geometry: Geometry) -> torch.nn.Module:
         if geometry.attention_pooling:
             return transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**sizes))
         if geometry.layer_scale:
-            # The inner width of its MLP follows from mlp_ratio: 2/3 of four times the width, rounded up to a multiple of 8.
+            # Its mlp_dim follows from mlp_ratio: 2/3 of four times the width, rounded up to a multiple of 8.
             sizes.pop("intermediate_size")
             return transformers.Dinov2Model(transformers.Dinov2Config(**sizes, use_swiglu_ffn=geometry.swiglu))
         config = transformers.ViTConfig(**sizes, num_labels=geometry.classes)

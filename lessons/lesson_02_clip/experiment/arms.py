@@ -15,7 +15,7 @@ COMPARISON: dict[str, Any] = {"steps": 400}
 
 
 def contrast_arm(loss: str, contrast: int) -> Arm:
-    """Return the arm of one loss and one number of contrasted pairs; pairs, steps and computation are always the same."""
+    """Return the arm of one loss and one number of contrasted pairs; pairs, steps and computation stay the same."""
     settings = {"loss": loss, "contrast": contrast}
     presets = {"full": COMPARISON | settings}
     if contrast == SMALLEST or (contrast == LARGEST and loss == "info-nce"):

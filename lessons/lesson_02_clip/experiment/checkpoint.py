@@ -42,7 +42,8 @@ def make_checkpoint(folder: Path) -> Mapping[str, float]:
 
 CHECKPOINT = Checkpoint(
     NAME,
-    "A small CLIP of toy-world scenes with up to four objects; its image encoder is the vision encoder of lessons 3 to 5.",
+    "A small CLIP of toy-world scenes with up to four objects; its image encoder is the vision encoder of lessons 3 "
+    "to 5.",
     make_checkpoint,
     VERSION,
 )

@@ -145,8 +145,8 @@ REAL_IMAGES = (
     Claim(
         "fashion-mnist-held-out",
         "learns",
-        "Zero-shot accuracy on two Fashion-MNIST classes held out of training (pullover, sneaker), from descriptions of "
-        "all ten.",
+        "Zero-shot accuracy on two Fashion-MNIST classes held out of training (pullover, sneaker), from descriptions "
+        "of all ten.",
         "arXiv:2103.00020, section 3.1",
         ("fashion-mnist",),
         number("fashion-mnist", "zero_shot_held_out"),
@@ -170,8 +170,8 @@ REAL_IMAGES = (
     Claim(
         "photographs",
         "learns",
-        "Recall at 5 of a held-out photograph's caption among all held-out ones, trained from scratch on a few thousand "
-        "photographs.",
+        "Recall at 5 of a held-out photograph's caption among all held-out ones, trained from scratch on a few "
+        "thousand photographs.",
         "arXiv:2103.00020, table 13",
         ("photographs",),
         number("photographs", "image_to_text_at_5"),

@@ -1,6 +1,6 @@
 """Compute both losses and all gradients of a batch, in one process or split over several; started by exact.py.
 
-python -m torch.distributed.run --standalone --nproc-per-node 2 lessons/lesson_02_clip/experiment/distributed_program.py FOLDER
+torchrun --standalone --nproc-per-node 2 lessons/lesson_02_clip/experiment/distributed_program.py FOLDER
 """
 
 import json

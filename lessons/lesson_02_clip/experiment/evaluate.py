@@ -96,7 +96,7 @@ def zero_shot_accuracy(
 def retrieval(
     images: Float[Tensor, "scenes embedding"], texts: Float[Tensor, "captions embedding"], scenes: EvaluationSet
 ) -> dict[str, float]:
-    """Return recall at 1 of a scene's caption among all distinct ones, and of a caption's scene among as many scenes."""
+    """Return recall at 1 of a scene's caption among all distinct ones, and of a caption's scene among as many."""
     # The match of a caption is the first scene with it; other scenes with the same caption are left out.
     first = torch.full((len(texts),), len(images)).scatter_reduce(
         0, scenes.caption_index, torch.arange(len(images)), "amin"

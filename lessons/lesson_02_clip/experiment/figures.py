@@ -22,15 +22,15 @@ from shared.training import load_weights
 CAPTIONS = {
     "data_flow": "One held-out image and one caption in the two trained encoders, up to the common space: every panel "
     "shows the actual values.",
-    "similarity": "Eight held-out images and their short captions: the cosine similarity of each image and each caption. "
+    "similarity": "Eight held-out images and their short captions: the cosine similarity of each image and caption. "
     "Neither the images nor their color–shape combinations were in training.",
-    "learning_curves": "Zero-shot accuracy on unseen combinations during training, against two classifiers trained with "
-    "labels.",
+    "learning_curves": "Zero-shot accuracy on unseen combinations during training, against two classifiers trained "
+    "with labels.",
     "contrast": "The same pairs, steps and computation: only the number of pairs that are contrasted with each other "
     "differs (mean over seeds, and the band from minimum to maximum).",
     "zero_shot": "Held-out images and the most similar of 64 captions.",
-    "modality_gap": "Images and captions in the plane of their largest variance: untrained encoders separate images from "
-    "captions; trained ones put them together, with one cluster for each of the eight combinations.",
+    "modality_gap": "Images and captions in the plane of their largest variance: untrained encoders separate images "
+    "from captions; trained ones put them together, with one cluster for each of the eight combinations.",
     "temperature": "The temperature that InfoNCE learns.",
     "fashion_mnist": "Fashion-MNIST: two held-out classes predicted from descriptions alone, eight seen classes, and a "
     "linear probe of the image encoder.",

@@ -1,4 +1,4 @@
-"""Arms that train a small CLIP on the toy world: the headline, both losses with fewer contrasted pairs, temperatures."""
+"""Arms that train a small CLIP on the toy world: the headline, both losses with few contrasted pairs, temperatures."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal

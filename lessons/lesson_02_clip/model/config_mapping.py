@@ -144,8 +144,8 @@ def write_siglip_config(config: SigLIPConfig) -> dict[str, Any]:
     image, text = write_vision_config(config.image), config.text
     if image["model_type"] != "siglip_vision_model" or text.causal or text.pooling != "last":
         raise CourseError(
-            "a published SigLIP pools patches by attention, and its text encoder is not causal and pools the last token; "
-            f"given: {config}"
+            "a published SigLIP pools patches by attention, and its text encoder is not causal and pools the last "
+            f"token; given: {config}"
         )
     settings = {"model_type": "siglip_text_model", **write_settings(SIGLIP_TEXT, asdict(text))}
     return _combine("siglip", "SiglipModel", image, settings | {"projection_size": config.image.width})
@@ -172,9 +172,9 @@ def write_vision_config(config: VisionTransformerConfig) -> dict[str, Any]:
         header = {"model_type": "siglip_vision_model", "architectures": [architecture]}
         return {**header, "vision_use_head": True, **write_settings(SIGLIP_VISION, fields)}
     raise CourseError(
-        "no published class fits this image encoder, so no other program could read the checkpoint. Published are CLIP's "
-        "(square, class token, norm before the first block, no patch bias) and SigLIP's (square, attention pooling, "
-        f"patch bias). Given: {config}"
+        "no published class fits this image encoder, so no other program could read the checkpoint. Published are "
+        "CLIP's (square, class token, norm before the first block, no patch bias) and SigLIP's (square, attention "
+        f"pooling, patch bias). Given: {config}"
     )
 
 

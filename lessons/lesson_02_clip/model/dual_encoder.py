@@ -1,4 +1,4 @@
-"""CLIP and SigLIP: an image encoder, a text encoder, and projections into one space. The models differ in their loss."""
+"""CLIP and SigLIP: an image encoder, a text encoder and projections into one space; they differ in their loss."""
 
 import math
 from pathlib import Path
@@ -22,7 +22,7 @@ MAX_LOG_SCALE = math.log(100.0)
 
 
 class CLIP(nn.Module):
-    """Encode images and captions as unit vectors, trained so that matching pairs are similar (arXiv:2103.00020, figure 3)."""
+    """Encode images and captions as unit vectors that are similar for matching pairs (arXiv:2103.00020, figure 3)."""
 
     def __init__(self, config: CLIPConfig):
         super().__init__()
@@ -58,7 +58,7 @@ class CLIP(nn.Module):
     def logits(
         self, images: Float[Tensor, "images embedding"], texts: Float[Tensor, "texts embedding"]
     ) -> Float[Tensor, "images texts"]:
-        """Return the scaled similarity of each image and text, from their vectors; softmax over texts gives probabilities.
+        """Return the scaled similarity of each image and text vector; softmax over texts gives probabilities.
 
         With the sigmoid loss, a bias is added, and a sigmoid gives the probability of each pair.
         """

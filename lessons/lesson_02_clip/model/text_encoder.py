@@ -45,6 +45,7 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.positions, std=0.01)
         for block in self.blocks:
+            assert isinstance(block, Block) and isinstance(block.mlp, MLP)
             attention, mlp = block.attention, block.mlp
             for layer in (attention.query, attention.key, attention.value):
                 nn.init.normal_(layer.weight, std=width**-0.5)

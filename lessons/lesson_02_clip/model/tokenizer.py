@@ -101,15 +101,15 @@ class CLIPTokenizer:
         Raises ValueError for a caption that is too long, unless `truncate`, and for a single text outside a list.
         """
         if isinstance(texts, str):
-            raise ValueError("texts is a single string, whose letters would be encoded separately: give a list, [text]")
+            raise ValueError("texts is one string, whose letters would be encoded separately: give a list, [text]")
         rows = torch.full((len(texts), self.context_length), self.end)
         for row, text in zip(rows, texts, strict=True):
             token_ids = [self.start, *self.encode(text), self.end]
             if len(token_ids) > self.context_length:
                 if not truncate:
                     raise ValueError(
-                        f"{text[:60]!r}… has {len(token_ids)} tokens with start and end, and {self.context_length} fit; "
-                        "shorten it, or truncate it with truncate=True"
+                        f"{text[:60]!r}… has {len(token_ids)} tokens with start and end, and {self.context_length} fit"
+                        "; shorten it, or truncate it with truncate=True"
                     )
                 token_ids = [*token_ids[: self.context_length - 1], self.end]
             row[: len(token_ids)] = torch.tensor(token_ids)

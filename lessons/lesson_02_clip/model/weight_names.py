@@ -4,7 +4,7 @@ from lessons.lesson_01_vit.model import VisionTransformerConfig
 from lessons.lesson_02_clip.model.config import CLIPConfig, SigLIPConfig
 from shared.pretrained import Rearrange, Rename, Rule, Split, WeightNames, with_prefix
 
-BLOCK = [
+BLOCK: list[Rule] = [
     Rename("self_attn.q_proj.{leaf}", "attention.query.{leaf}"),
     Rename("self_attn.k_proj.{leaf}", "attention.key.{leaf}"),
     Rename("self_attn.v_proj.{leaf}", "attention.value.{leaf}"),
@@ -15,7 +15,7 @@ BLOCK = [
     Rename("mlp.fc2.{leaf}", "mlp.down.{leaf}"),
 ]
 QUERY_KEY_VALUE = ("query", "key", "value")
-ATTENTION_POOLING = [
+ATTENTION_POOLING: list[Rule] = [
     Rename("head.probe", "attention_pooling.probe", Rearrange("1 1 width -> width")),
     # Published files store query, key and value as one matrix.
     Split("head.attention.in_proj_weight", [f"attention_pooling.attention.{part}.weight" for part in QUERY_KEY_VALUE]),
@@ -25,7 +25,7 @@ ATTENTION_POOLING = [
     Rename("head.mlp.fc1.{leaf}", "attention_pooling.mlp.up.{leaf}"),
     Rename("head.mlp.fc2.{leaf}", "attention_pooling.mlp.down.{leaf}"),
 ]
-TEXT = [
+TEXT: list[Rule] = [
     Rename("embeddings.token_embedding.weight", "embedding.weight"),
     Rename("embeddings.position_embedding.weight", "positions"),
     *with_prefix("encoder.layers.{n}.", "blocks.{n}.", BLOCK),

@@ -48,10 +48,18 @@ def test_values_equal_those_of_the_published_processors(tmp_path):
 
 
 def test_configs_of_2021_with_numbers_for_sizes(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text(
-        '{"crop_size": 224, "do_center_crop": true, "do_normalize": true, "do_resize": true, "feature_extractor_type": "CLIPFeatureExtractor", '
-        '"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711], "resample": 3, "size": 224}'
-    )
+    config = {
+        "crop_size": 224,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": 224,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
     assert ImagePreprocessing.from_pretrained(tmp_path) == ImagePreprocessing()
 
 

@@ -69,7 +69,7 @@ def test_loss_of_equal_vectors():
 
 
 def test_a_duplicate_caption_is_a_false_negative():
-    """Two images with one caption: with the best possible vectors, each still has a loss of log 2 in both directions."""
+    """Two images with one caption: even with the best vectors, each has a loss of log 2 in both directions."""
     corners = torch.eye(4, dtype=torch.float64)
     duplicate = corners[[0, 0, 1, 2]]
     assert info_nce(corners, corners, scalar(100.0)).item() < 1e-9
@@ -89,7 +89,7 @@ def results(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", loss_program.LOSSES)
 def test_the_loss_over_processes_equals_the_loss_in_one(results, name):
-    """The loss and the gradients of the parameters are means over processes; gradients of vectors are summed per row."""
+    """Loss and gradients of the parameters are means over processes; gradients of vectors are summed per row."""
     parts = [loss_program.own_vectors(process) for process in range(len(results))]
     images, texts = (torch.cat(side) for side in zip(*parts, strict=True))
     parameters = loss_program.parameters()

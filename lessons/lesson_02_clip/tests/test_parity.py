@@ -172,7 +172,7 @@ def test_the_published_models_have_their_published_sizes():
     assert sum(parameter.numel() for parameter in published.parameters()) == 203_155_970
 
 
-# ── The encoders alone ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── The encoders alone ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip"])
