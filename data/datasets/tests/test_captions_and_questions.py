@@ -210,10 +210,19 @@ def broken(change):
         (broken(lambda c: c["images"].pop(0)), r"1 images have captions and are not listed .* \(the first is 139\)"),
     ],
     ids=[
-        "list", "empty", "another format", "no name", "no object", "twice", "text id", "boolean id", "no text", "no caption",
+        "list",
+        "empty",
+        "another format",
+        "no name",
+        "no object",
+        "twice",
+        "text id",
+        "boolean id",
+        "no text",
+        "no caption",
         "unknown image",
     ],
-)  # fmt: skip
+)
 def test_captions_that_do_not_fit_are_named(folder, content, message):
     file = folder / "coco/annotations/captions_val2017.json"
     write(file, content)

@@ -117,9 +117,23 @@ def test_every_phrase_there_can_be_is_unambiguous():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "red circle", "a circle red", "an red circle", "two circle", "a circles", "a crosss", "a red red circle",
-     "a dotted small circle", "one circle", "a red circle at top", "seven circles", "A red circle", "a red circle "],
-)  # fmt: skip
+    [
+        "",
+        "red circle",
+        "a circle red",
+        "an red circle",
+        "two circle",
+        "a circles",
+        "a crosss",
+        "a red red circle",
+        "a dotted small circle",
+        "one circle",
+        "a red circle at top",
+        "seven circles",
+        "A red circle",
+        "a red circle ",
+    ],
+)
 def test_what_is_not_in_the_grammar_is_refused(text):
     with pytest.raises(ValueError, match="is no phrase such as"):
         parse_phrase(text)

@@ -24,13 +24,22 @@ from shared.errors import CourseError
 from shared.transformer import Sampling
 
 VISION = {
-    "hidden_size": 20, "intermediate_size": 28, "num_hidden_layers": 3, "num_attention_heads": 5, "patch_size": 4,
+    "hidden_size": 20,
+    "intermediate_size": 28,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 5,
+    "patch_size": 4,
     "layer_norm_eps": 1e-3,
-}  # fmt: skip
+}
 TEXT = {
-    "vocab_size": 43, "hidden_size": 24, "num_hidden_layers": 2, "intermediate_size": 36, "num_attention_heads": 6,
-    "num_key_value_heads": 2, "rms_norm_eps": 1e-3,
-}  # fmt: skip
+    "vocab_size": 43,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "intermediate_size": 36,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-3,
+}
 LANGUAGES = {
     "llama": LlamaConfig(**TEXT, rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
     "qwen2": Qwen2Config(**TEXT),
