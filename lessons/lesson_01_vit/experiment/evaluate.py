@@ -27,7 +27,7 @@ def outlier_fraction(model: VisionTransformer, images: Tensor, factor: float = 3
 
     Large models store global information in such tokens of the background (arXiv:2309.16588, section 2.1).
     """
-    norms = model.hidden_states(images)[-1][:, model.prefix_tokens :].norm(dim=-1)
+    norms = model.hidden_states(images)[-1][:, model.config.prefix_tokens :].norm(dim=-1)
     return (norms > factor * norms.median()).float().mean().item()
 
 

@@ -147,7 +147,7 @@ def draw_attention(run: Run, images: ImageData) -> plots.Figure:
     model = trained_model(run, images, run.seeds[0])
     rows = first_of_each_class(images, 4)
     last = model.attention_maps(images.standardized_test[rows])[-1]
-    weights = last[:, :, 0, model.prefix_tokens :].unflatten(-1, model.config.grid)
+    weights = last[:, :, 0, model.config.prefix_tokens :].unflatten(-1, model.config.grid)
     captions = [f"head {head + 1}" for head in range(weights.shape[1])]
     return plots.attention_overlay(list(images.test[rows]), weights, captions=captions)
 

@@ -129,7 +129,7 @@ def train_large(context: RunContext, *, architecture: dict[str, Any], **recipe: 
         log_every=50,
         checkpoint_every=max(1, steps // 10),
     )
-    tokens = model.prefix_tokens + model.config.grid[0] * model.config.grid[1]
+    tokens = model.config.prefix_tokens + model.config.grid[0] * model.config.grid[1]
     result = train(
         model,
         batches,

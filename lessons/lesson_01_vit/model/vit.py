@@ -84,11 +84,6 @@ class VisionTransformer(nn.Module):
 
     # ── From images to a sequence of tokens ───────────────────────────────────────────────────────────────────────
 
-    @property
-    def prefix_tokens(self) -> int:
-        """Number of tokens before the patches."""
-        return self.config.prefix_tokens
-
     def embed_patches(
         self,
         images: Float[Tensor, "batch channels height width_px"],
@@ -123,7 +118,7 @@ class VisionTransformer(nn.Module):
         """Return the rotary angles of all tokens from the patches' (row, column); prefix tokens are not rotated."""
         if self.rotary is None:
             return None
-        origin = coordinates.new_zeros(coordinates.shape[0], self.prefix_tokens, 2)
+        origin = coordinates.new_zeros(coordinates.shape[0], self.config.prefix_tokens, 2)
         return self.rotary(torch.cat([origin, coordinates], dim=1))
 
     def embed(
@@ -169,9 +164,9 @@ class VisionTransformer(nn.Module):
     def pool(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch width"]:
         """Reduce the tokens of `features` to one vector per image."""
         if self.attention_pooling is not None:
-            return self.attention_pooling(tokens[:, self.prefix_tokens :])
+            return self.attention_pooling(tokens[:, self.config.prefix_tokens :])
         if self.config.pooling == "mean":
-            return tokens[:, self.prefix_tokens :].mean(dim=1)
+            return tokens[:, self.config.prefix_tokens :].mean(dim=1)
         return tokens[:, 0] if self.pooler is None else torch.tanh(self.pooler(tokens[:, 0]))
 
     def head_logits(

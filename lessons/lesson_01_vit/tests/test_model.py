@@ -181,7 +181,7 @@ def test_sine_cosine_positions_are_most_similar_to_their_neighbors():
 def test_shapes(changes, prefix):
     model = make(**changes)
     images = torch.randn(2, 2, 9, 6)
-    assert model.prefix_tokens == prefix
+    assert model.config.prefix_tokens == prefix
     assert model.features(images).shape == (2, prefix + 6, 40)
     assert model(images).shape == (2, changes.get("classes", 7) or 40)
     maps = model.attention_maps(images)

@@ -173,7 +173,7 @@ def query_maps(model: Blip2, image_features: Float[Tensor, "images tokens contex
     """
     queries = model.connector.queries.expand(len(image_features), -1, -1)
     maps = model.connector.qformer.cross_attention_maps(queries, image_features)[-1].mean(dim=1)
-    return maps[:, :, model.vision_encoder.prefix_tokens :].tolist()
+    return maps[:, :, model.vision_encoder.config.prefix_tokens :].tolist()
 
 
 @torch.no_grad()

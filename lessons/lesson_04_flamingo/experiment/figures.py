@@ -225,7 +225,7 @@ def gates(run: Run) -> plots.Figure:
 def latents(model: Flamingo, encoded: EncodedScenes, count: int = 4) -> plots.Figure:
     """Draw the attention of each latent over some images."""
     image_features = encoded.image_features[:count]
-    first, tokens = model.vision_encoder.prefix_tokens, image_features.shape[1]
+    first, tokens = model.vision_encoder.config.prefix_tokens, image_features.shape[1]
     maps = model.resampler.attention_maps(image_features)[-1].mean(dim=1)[..., first:tokens]
     side = math.isqrt(tokens - first)
     return plots.attention_overlay(

@@ -59,7 +59,7 @@ class Llava(nn.Module):
         location. The final LayerNorm is not applied, as in the published models.
         """
         encoder = self.vision_encoder
-        prefix_tokens = 0 if self.keep_class_token else encoder.prefix_tokens
+        prefix_tokens = 0 if self.keep_class_token else encoder.config.prefix_tokens
         return select_features(encoder.hidden_states(pixels), self.feature_layers, prefix_tokens)
 
     def image_embeddings(self, features: Any) -> Float[Tensor, "all_image_tokens language_width"]:
