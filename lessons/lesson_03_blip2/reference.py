@@ -31,7 +31,7 @@ from shared.stdlib.training import train
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 LETTERS = sorted(set("".join(NAMES)))
-BEGIN, DECODE, END = range(3)  # first token of a text to encode, first token of a text to generate, last token
+BEGIN, DECODE, END = range(3)  # first token of a text to encode, of a text to generate, and last token
 VOCAB_SIZE = 3 + len(LETTERS)
 MAX_TOKENS = 2 + max(map(len, NAMES))
 
@@ -265,8 +265,7 @@ class FirstStage(Module):
 
 # ── Training and evaluation ───────────────────────────────────────────────────────────────────────────────────────────
 
-STEPS, QUICK_STEPS = 160, 8
-LEARNING_RATE = 1.5e-2
+STEPS, QUICK_STEPS, LEARNING_RATE = 160, 8, 1.5e-2
 CLASSIFIED, GENERATED = 200, 100  # held-out images of each evaluation
 
 
@@ -295,7 +294,7 @@ def classify(model: FirstStage, images: list[list[int]]) -> list[int]:
 
 def generate(model: FirstStage, images: list[list[int]]) -> list[str]:
     """Return the name that the model generates for each image, greedily."""
-    features, texts = window_features(images), [[BEGIN] for _ in images]
+    features, texts = window_features(images), [[BEGIN]] * len(images)
     with no_grad():
         for position in range(MAX_TOKENS - 1):
             logits = model.generation_logits(features, texts)[:, position].tolist()
