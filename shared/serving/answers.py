@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import anyio
-from PIL import Image
 
 from shared.serving.batching import Batcher
 from shared.serving.conversations import ConversationStore
 from shared.serving.errors import ServiceError
-from shared.serving.images import decode_image
 from shared.serving.metrics import Metrics
 from shared.serving.schemas import SamplingFields
 from shared.serving.served_model import GenerationRequest, Message, ServedModel, UnsupportedRequest
@@ -51,10 +49,6 @@ class AnswerService:
     async def run_in_thread(self, function: Callable[[], Result]) -> Result:
         """Call a function in a worker thread, so that the event loop stays responsive."""
         return await anyio.to_thread.run_sync(function, limiter=self._thread_limiter, abandon_on_cancel=True)
-
-    async def decode_image(self, read: Callable[[], bytes], param: str = "image") -> Image.Image:
-        """Decode the image that `read` returns, in a thread. Raises ServiceError as `images.decode_image` does."""
-        return await self.run_in_thread(lambda: decode_image(read(), self.settings, param=param))
 
     async def prepare(
         self, messages: Sequence[Message], sampling: SamplingFields, new_tokens: int | None

@@ -35,7 +35,7 @@ STATUS = {
     "model_failed": 503,
     "too_slow": 504,
 }
-"""HTTP status of each error code; each limit has its own: body 413, pixels 422, tokens 400, concurrency 429, time 504."""
+"""HTTP status by error code; each limit has its own: body 413, pixels 422, tokens 400, concurrency 429, time 504."""
 
 
 class ServiceError(Exception):

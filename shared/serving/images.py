@@ -80,6 +80,12 @@ def _too_many_pixels(size: str, settings: Settings, param: str) -> ServiceError:
     return ServiceError("too_many_pixels", message, param=param)
 
 
+def bytes_from_text(text: str, *, param: str = "image") -> bytes:
+    """Decode base64 or a data URL. Raises ServiceError as the two functions below do."""
+    decode = bytes_from_data_url if text.startswith("data:") else bytes_from_base64
+    return decode(text, param=param)
+
+
 def bytes_from_base64(text: str, *, param: str = "image") -> bytes:
     """Decode a base64 text, which may contain line breaks. Raises ServiceError broken_base64."""
     try:

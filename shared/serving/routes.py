@@ -14,7 +14,7 @@ from shared.serving.answers import Answer
 from shared.serving.chat_completions import complete_chat, list_models
 from shared.serving.errors import AsciiJSONResponse, ServiceError
 from shared.serving.forms import read_image_form
-from shared.serving.images import bytes_from_base64, bytes_from_data_url
+from shared.serving.images import bytes_from_text, decode_image
 from shared.serving.schemas import (
     CaptionForm,
     ChatBody,
@@ -68,7 +68,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 async def answer_about_image(service: Service, data: bytes, text: str, fields: GenerationFields) -> Answer:
     """Answer one user turn: an image and a text."""
-    image = await service.answers.decode_image(lambda: data)
+    image = await service.answers.run_in_thread(lambda: decode_image(data, service.settings))
     messages = (Message("user", text, (image,)),)
     prepared = await service.answers.prepare(messages, fields, fields.max_new_tokens)
     return await prepared.answer()
@@ -79,8 +79,9 @@ async def chat_turn(service: Service, body: ChatBody) -> Response:
     with service.answers.conversations.turn(body.conversation_id) as turn:
         images: tuple[Image.Image, ...] = ()
         if (text := body.image) is not None:
-            read = bytes_from_data_url if text.startswith("data:") else bytes_from_base64
-            images = (await service.answers.decode_image(lambda: read(text, param="image")),)
+            images = (
+                await service.answers.run_in_thread(lambda: decode_image(bytes_from_text(text), service.settings)),
+            )
         message = Message("user", body.message, images)
         prepared = await service.answers.prepare((*turn.history, message), body, body.max_new_tokens)
         answer = await prepared.answer()

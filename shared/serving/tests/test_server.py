@@ -180,7 +180,9 @@ def test_invalid_http(served):
             connection.sendall(invalid)
             connection.shutdown(socket.SHUT_WR)
             answer = b"".join(iter(lambda: connection.recv(4096), b""))
-        assert b" 500 " not in answer and b"Traceback" not in answer and b"/" not in answer.partition(b"\r\n\r\n")[2]
+        assert b" 500 " not in answer and b"Traceback" not in answer
+        # No path of this machine: an answer that comes before the disconnect names only the API description.
+        assert b"/" not in answer.partition(b"\r\n\r\n")[2].replace(b"see /openapi.json", b"")
     reply = HTTP.get(f"{url}/health")
     assert reply.status_code == 200 and "server" not in reply.headers
 
