@@ -98,10 +98,11 @@ test-site: setup ## build the pages and check each of them in this machine's Chr
 	@$(PYTHON) -S shared/course/site/environment.py --browser
 	@SITE=must $(RUN) -m pytest -q shared/course/site
 
-lint: setup ## check style (ruff) and spelling (codespell, American)
+lint: setup ## check style (ruff), spelling (codespell, American) and types (mypy)
 	@$(RUN) -m ruff check --quiet . && $(RUN) -m ruff format --quiet --check . || \
 		{ echo "style: run make format, then correct what ruff still reports"; exit 1; }
 	@$(RUN) -m codespell_lib || { echo "spelling: correct it, or add a name to ignore-words-list in pyproject.toml"; exit 1; }
+	@$(RUN) -m mypy --no-error-summary || { echo "types: correct them"; exit 1; }
 
 format: setup ## format the code and fix what ruff can fix
 	@$(RUN) -m ruff check --quiet --fix . ; $(RUN) -m ruff format --quiet .

@@ -17,7 +17,7 @@ class Batch(NamedTuple):
     """Scenes, their images and the labels of their objects.
 
     images  uint8 RGB [scenes, height, width, 3]
-    labels  for each of `LABELS` int64 [scenes, greatest number of objects], objects in reading order, −1 beyond the last
+    labels  for each of `LABELS` int64 [scenes, greatest number of objects], objects in reading order, then −1
     """
 
     scenes: list[Scene]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.fixtures import SubRequest
 
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
@@ -63,7 +64,7 @@ class GradingPlugin:
         marked.sort(key=lambda pair: order.index(pair[1]))
         items[:] = [item for item, number in marked if not self.results[number].message]
 
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef, request: pytest.FixtureRequest) -> Any:
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef, request: SubRequest) -> Any:
         """Replace the `student` fixture by the process of the exercise that the test grades."""
         if fixturedef.argname != "student":
             return None
