@@ -22,6 +22,8 @@ MEASURED = [
     for entry in BUILT
 ]
 FILES = ("README.md", "reference.py", "experiment/lesson.py", "lesson.ipynb", "tests")
+EXPERIMENT = ("arms.py", "claims.py", "data.py", "train.py", "evaluate.py", "figures.py")
+EXPERIMENT_OF_A_PART = ("arms.py", "claims.py", "figures.py")
 SECTIONS = (
     "The problem",
     "The idea",
@@ -67,6 +69,8 @@ def test_every_file_exists(number):
             continue  # the code of this part is in the shared files that it names
         assert (part / "reference.py").exists(), part
         assert (part / "model.py").exists() or (part / "model" / "__init__.py").exists(), part
+        names = EXPERIMENT if part == folder else EXPERIMENT_OF_A_PART
+        assert [name for name in names if not (part / "experiment" / name).exists()] == [], part
 
 
 @pytest.mark.parametrize("number", NUMBERS)
