@@ -1,14 +1,13 @@
 """LLaVA in pure Python, beside its paper (Liu et al., arXiv:2304.08485).
 
-A language model is pretrained on text about digits: which is even, which is large, which comes next. A projector then maps
-images of handwritten digits to its embeddings. Stage 1 trains the projector alone, on digits and their names. Stage 2 trains
-everything on questions and answers; only the assistant's tokens are in the loss:
+A small Llama, in shared/stdlib/decoder.py, is pretrained on text about digits: which is even, which is large, which comes
+next. A projector then maps images of handwritten digits to its embeddings. Stage 1 trains the projector alone, on digits
+and their names. Stage 2 trains everything on questions and answers; only the assistant's tokens are in the loss:
 
     python -S -m lessons.lesson_05_llava.reference [--quick] [--seed N]
 """
 
 import argparse
-import math
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -17,8 +16,9 @@ from random import Random
 from shared.stdlib import digits
 from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import no_grad
-from shared.stdlib.functional import concatenate, cross_entropy, embedding, gelu, silu, softmax
-from shared.stdlib.nn import Embedding, Linear, Module, RMSNorm
+from shared.stdlib.decoder import Decoder
+from shared.stdlib.functional import concatenate, cross_entropy, embedding, gelu
+from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
@@ -89,73 +89,6 @@ def frozen_features(images: list[list[int]]) -> Tensor:
     return Tensor(values, (len(images), PATCHES, TILE * TILE + PATCHES))
 
 
-# ── The language model: a small Llama (lesson 0) ───────────────────────────────────────────────────────────────────────
-
-
-def rotate(x: Tensor, base: float = 10_000.0) -> Tensor:
-    """Rotate queries or keys [batch, heads, tokens, head_dim] by their positions (arXiv:2104.09864)."""
-    tokens, head_dim = x.shape[-2:]
-    half = head_dim // 2
-    angles = [position * base ** (-2 * i / head_dim) for position in range(tokens) for i in range(half)]
-    cos, sin = (Tensor(list(map(function, angles)), (tokens, half)) for function in (math.cos, math.sin))
-    first, second = x[:, :, :, :half], x[:, :, :, half:]
-    return concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-class Attention(Module):
-    """Multi-head causal self-attention without biases."""
-
-    def __init__(self, width: int, heads: int, random: Random):
-        self.heads = heads
-        self.query, self.key, self.value, self.output = (Linear(width, width, random, bias=False) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        shape = batch, tokens, self.heads, width // self.heads
-        query, key, value = (part(x).reshape(*shape).permute(0, 2, 1, 3) for part in (self.query, self.key, self.value))
-        causal = Tensor([0.0 if k <= q else -math.inf for q in range(tokens) for k in range(tokens)], (tokens, tokens))
-        scores = rotate(query) @ rotate(key).transpose() * (1.0 / math.sqrt(shape[-1]))
-        return self.output((softmax(scores + causal) @ value).permute(0, 2, 1, 3).reshape(batch, tokens, width))
-
-
-class SwiGLU(Module):
-    """The gated MLP: down(silu(gate(x)) · up(x)), applied to each token separately."""
-
-    def __init__(self, width: int, mlp_dim: int, random: Random):
-        self.gate, self.up = Linear(width, mlp_dim, random, bias=False), Linear(width, mlp_dim, random, bias=False)
-        self.down = Linear(mlp_dim, width, random, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down(silu(self.gate(x)) * self.up(x))
-
-
-class Block(Module):
-    """Attention and MLP, each with pre-normalization and a residual connection."""
-
-    def __init__(self, width: int, heads: int, mlp_dim: int, random: Random):
-        self.attention_norm, self.attention = RMSNorm(width, 1e-5), Attention(width, heads, random)
-        self.mlp_norm, self.mlp = RMSNorm(width, 1e-5), SwiGLU(width, mlp_dim, random)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.attention_norm(x))
-        return x + self.mlp(self.mlp_norm(x))
-
-
-class LanguageModel(Module):
-    """Map embeddings [rows, tokens, width] to next-token logits [rows, tokens, words]."""
-
-    def __init__(self, width: int, depth: int, heads: int, mlp_dim: int, random: Random):
-        self.embedding = Embedding(len(WORDS), width, random)
-        self.blocks = [Block(width, heads, mlp_dim, random) for _ in range(depth)]
-        self.norm = RMSNorm(width, 1e-5)
-        self.output = Linear(width, len(WORDS), random, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return self.output(self.norm(x))
-
-
 # ── What LLaVA adds (section 4.1; the second linear layer is from arXiv:2310.03744) ─────────────────────────────────────────────
 
 
@@ -188,7 +121,7 @@ def splice_images(tokens: list[int], text: Tensor, images: Tensor) -> Tensor:
 class Llava(Module):
     """A projector and a language model; the frozen vision encoder is outside."""
 
-    def __init__(self, projector: Projector, language_model: LanguageModel):
+    def __init__(self, projector: Projector, language_model: Decoder):
         self.projector, self.language_model = projector, language_model
 
     def forward(self, rows: list[list[int]], features: Tensor | None = None) -> Tensor:
@@ -299,7 +232,7 @@ def run(
     data, random = digits.load(), Random(seed)
     training, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     held_out = held_out.subset(list(range(held_out_digits)))
-    language_model = LanguageModel(WIDTH, DEPTH, HEADS, MLP_DIM, random)
+    language_model = Decoder(len(WORDS), WIDTH, DEPTH, HEADS, MLP_DIM, random)
     model = Llava(Projector(TILE * TILE + PATCHES, WIDTH, random), language_model)
     pretrain_language_model(model, text_steps, random)
     before = [list(weight.data) for weight in language_model.parameters().values()]

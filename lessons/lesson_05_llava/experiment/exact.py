@@ -10,6 +10,7 @@ from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, loss_mask
 from shared.course.context import RunContext
 from shared.finetuning import sft_loss
+from shared.stdlib.decoder import Decoder
 from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
@@ -43,7 +44,7 @@ def models_with_equal_weights(seed: int) -> tuple[reference.Llava, Llava]:
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     rng = Random(seed)
-    reference_language_model = reference.LanguageModel(WIDTH, DEPTH, HEADS, MLP_DIM, rng)
+    reference_language_model = Decoder(len(reference.WORDS), WIDTH, DEPTH, HEADS, MLP_DIM, rng)
     reference_model = reference.Llava(reference.Projector(FEATURES, WIDTH, rng), reference_language_model)
     weights = {name: parameter.flatten().tolist() for name, parameter in model.named_parameters()}
     reference_model.load_parameters(weights)

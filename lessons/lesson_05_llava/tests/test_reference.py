@@ -11,6 +11,7 @@ import pytest
 from lessons.lesson_05_llava import reference
 from shared.stdlib import digits
 from shared.stdlib.autograd import no_grad
+from shared.stdlib.decoder import Decoder
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,7 +53,7 @@ def test_the_features_hold_every_pixel_once_and_a_one_hot_position():
 
 def small(seed=0):
     random = Random(seed)
-    language = reference.LanguageModel(12, 1, 2, 16, random)
+    language = Decoder(len(reference.WORDS), 12, 1, 2, 16, random)
     return reference.Llava(reference.Projector(20, 12, random), language)
 
 

@@ -9,6 +9,7 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, loss_mask
 from shared.finetuning import sft_loss
+from shared.stdlib.decoder import Decoder
 from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
@@ -27,7 +28,7 @@ def both(name):
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
     random = Random(0)
-    language = reference.LanguageModel(width, layers, heads, mlp_dim, random)
+    language = Decoder(len(reference.WORDS), width, layers, heads, mlp_dim, random)
     reference_model = reference.Llava(reference.Projector(features, width, random), language)
     reference_model.load_parameters(
         {name: parameter.flatten().tolist() for name, parameter in model.named_parameters()}
