@@ -1,11 +1,10 @@
 """The parts that the course's transformers are built from, and the Llama-style decoder made of them."""
 
 from shared.transformer.attention import Attention
-from shared.transformer.block import Block
+from shared.transformer.block import MLP, Block, SwiGLU
 from shared.transformer.decoder import Decoder, DecoderConfig, positions_within_segments
 from shared.transformer.generation import Sampling, generate, sample, stream, token_probabilities
 from shared.transformer.kv_cache import KVCache, LayerCache
-from shared.transformer.mlp import MLP, SwiGLU
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
 

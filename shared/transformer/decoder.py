@@ -10,9 +10,8 @@ from torch.nn import functional as F
 
 from shared.attention import Mask
 from shared.transformer.attention import Attention
-from shared.transformer.block import Block
+from shared.transformer.block import MLP, Block, SwiGLU
 from shared.transformer.kv_cache import KVCache
-from shared.transformer.mlp import MLP, SwiGLU
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from shared.transformer.mlp import ACTIVATIONS
+from shared.transformer.block import ACTIVATIONS
 
 CHOICES = {
     "positions": ("learned", "sine-cosine", "rotary", "none"),

@@ -17,7 +17,7 @@ from lessons.lesson_01_vit.model.patches import PatchEmbedding, patch_grid
 from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates, sine_cosine_positions
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention, Block, Rotary, SwiGLU
-from shared.transformer.mlp import ACTIVATIONS
+from shared.transformer.block import ACTIVATIONS
 
 # Some tens of patches per axis need lower frequencies than thousands of words (arXiv:2403.13298, section 3.2).
 ROTARY_BASE = 100.0

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from lessons.lesson_01_vit.model import VisionTransformerConfig
-from shared.transformer.mlp import ACTIVATIONS
+from shared.transformer.block import ACTIVATIONS
 
 CLIP_VISION = VisionTransformerConfig(
     patch_size=32, norm_eps=1e-5, activation="quick_gelu", patch_bias=False, pre_norm=True

@@ -13,7 +13,7 @@ from lessons.lesson_02_clip.model.weight_names import text_weight_names
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention, Block
-from shared.transformer.mlp import ACTIVATIONS
+from shared.transformer.block import ACTIVATIONS
 
 
 class TextEncoder(nn.Module):
