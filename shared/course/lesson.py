@@ -139,6 +139,10 @@ class Run:
         """Return the folder with an arm's checkpoints and records."""
         return self.folder / f"seed-{seed}" / arm
 
+    def measurements(self, arm: str, name: str) -> list[Any]:
+        """Return one measurement of an arm for every seed."""
+        return [self.arms[seed][arm][name] for seed in self.seeds]
+
 
 @dataclass(frozen=True)
 class LessonEntry:

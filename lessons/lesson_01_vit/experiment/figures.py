@@ -47,11 +47,6 @@ def draw_figures(run: Run) -> dict[str, plots.Figure]:
     return figures
 
 
-def measurements(run: Run, arm: str, name: str) -> list:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def trained_model(run: Run, images: ImageData, seed: int) -> VisionTransformer:
     """Return the headline arm's trained model."""
     model = VisionTransformer(small_config(images))
@@ -112,7 +107,7 @@ def draw_data_flow(run: Run, images: ImageData) -> plots.Figure:
 def draw_accuracy_curves(run: Run, arms: Mapping[str, str], baselines: Mapping[str, float]) -> plots.Figure:
     """Draw held-out accuracy during training, by arm."""
     return plots.learning_curves(
-        {name: measurements(run, arm, "accuracy_curve") for name, arm in arms.items()},
+        {name: run.measurements(arm, "accuracy_curve") for name, arm in arms.items()},
         y_label="held-out accuracy",
         baselines=baselines,
         percent=True,
@@ -122,7 +117,7 @@ def draw_accuracy_curves(run: Run, arms: Mapping[str, str], baselines: Mapping[s
 def draw_learning_curves(run: Run) -> plots.Figure:
     """Draw the accuracy with and without positions, against the baselines."""
     baselines = {
-        name.replace("_", " "): fmean(measurements(run, "baselines", name))
+        name.replace("_", " "): fmean(run.measurements("baselines", name))
         for name in ("nearest_neighbor", "softmax_regression")
     }
     return draw_accuracy_curves(run, {"with positions": "vit", "without": "without positions"}, baselines)
@@ -132,8 +127,8 @@ def draw_order(run: Run) -> plots.Figure:
     """Draw the accuracy of distinguishing intact images from images with shuffled patches."""
     return plots.bars_with_intervals(
         {
-            "with positions": measurements(run, "order", "accuracy"),
-            "without positions": measurements(run, "order without positions", "accuracy"),
+            "with positions": run.measurements("order", "accuracy"),
+            "without positions": run.measurements("order without positions", "accuracy"),
         },
         x_label="held-out images classified correctly as intact or shuffled",
         baselines={"chance": 0.5},
@@ -183,7 +178,7 @@ def draw_few_labels(run: Run) -> plots.Figure:
         "10 per class, teacher on all": "distilled, unlabeled images",
     }
     return plots.bars_with_intervals(
-        {name: measurements(run, arm, "accuracy") for name, arm in arms.items()},
+        {name: run.measurements(arm, "accuracy") for name, arm in arms.items()},
         x_label="held-out accuracy",
         start=0.7,
         percent=True,

@@ -42,7 +42,7 @@ def draw_figures(run: Run) -> dict[str, plots.Figure]:
     if run.data == "fashion_mnist":
         return {"fashion_mnist": draw_fashion_mnist(run)}
     if run.data == "flickr8k":
-        curves = {"photograph of a caption": measurements(run, "photographs", "text_to_image_curve")}
+        curves = {"photograph of a caption": run.measurements("photographs", "text_to_image_curve")}
         return {"photographs": plots.learning_curves(curves, y_label="recall at 5, held out", percent=True)}
     model = trained_model(run)
     return {
@@ -54,11 +54,6 @@ def draw_figures(run: Run) -> dict[str, plots.Figure]:
         "modality_gap": draw_modality_gap(model),
         "temperature": draw_temperature(run),
     }
-
-
-def measurements(run: Run, arm: str, name: str) -> list:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
 
 
 def trained_model(run: Run) -> CLIP:
@@ -138,10 +133,10 @@ def draw_learning_curves(run: Run) -> plots.Figure:
     arms = {"one object per scene": "clip", "one to three objects": "several objects"}
     trained_arms = {name: arm for name, arm in arms.items() if arm in run.arms[run.seeds[0]]}
     return plots.learning_curves(
-        {name: measurements(run, arm, "zero_shot_curve") for name, arm in trained_arms.items()},
+        {name: run.measurements(arm, "zero_shot_curve") for name, arm in trained_arms.items()},
         y_label="zero-shot accuracy, held out",
         baselines={
-            "two linear classifiers": fmean(measurements(run, "baselines", "zero_shot")),
+            "two linear classifiers": fmean(run.measurements("baselines", "zero_shot")),
             "chance": run.arms[run.seeds[0]]["baselines"]["chance"],
         },
         percent=True,
@@ -156,7 +151,7 @@ def draw_contrast(run: Run) -> plots.Figure:
     for axis, (name, title) in zip(axes[0], titles.items(), strict=True):
         for loss, (label, color) in losses.items():
             sizes = [size for size in CONTRASTS if f"{loss}, {size} pairs" in run.arms[run.seeds[0]]]
-            values = torch.tensor([measurements(run, f"{loss}, {size} pairs", name) for size in sizes])
+            values = torch.tensor([run.measurements(f"{loss}, {size} pairs", name) for size in sizes])
             axis.plot(sizes, values.mean(dim=1), color=color, marker="o", label=label)
             axis.fill_between(sizes, values.amin(dim=1), values.amax(dim=1), color=color, alpha=0.18, linewidth=0)
         axis.set_xscale("log", base=2)
@@ -209,7 +204,7 @@ def draw_temperature(run: Run) -> plots.Figure:
     """Draw the temperature, one over the learned scale, during training."""
     arms = {"64 pairs": "clip", "4 pairs": "info-nce, 4 pairs"}
     curves = {
-        name: [(steps, [1 / scale for scale in scales]) for steps, scales in measurements(run, arm, "scale_curve")]
+        name: [(steps, [1 / scale for scale in scales]) for steps, scales in run.measurements(arm, "scale_curve")]
         for name, arm in arms.items()
     }
     return plots.learning_curves(curves, y_label="temperature", baselines={"initial value": 0.07})
@@ -224,7 +219,7 @@ def draw_fashion_mnist(run: Run) -> plots.Figure:
         "linear probe of the pixels": "linear_probe_of_pixels",
     }
     return plots.bars_with_intervals(
-        {name: measurements(run, "fashion-mnist", key) for name, key in names.items()},
+        {name: run.measurements("fashion-mnist", key) for name, key in names.items()},
         x_label="held-out images classified correctly",
         baselines={"chance": 0.1},
         highlight="two classes held out, zero-shot",

@@ -1,7 +1,6 @@
 """The figures of lesson 3, drawn from the measurements of a run."""
 
 from statistics import fmean
-from typing import Any
 
 import torch
 
@@ -53,11 +52,6 @@ def trained_connectors(run: Run) -> dict[str, str]:
     return {label: arm for label, arm in CONNECTOR_ARMS.items() if arm in run.arms[run.seeds[0]]}
 
 
-def per_seed(run: Run, arm: str, name: str) -> list[Any]:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def queries(run: Run) -> plots.Figure:
     """Draw the attention maps of every query over the first test scenes."""
     maps = torch.tensor(run.arms[run.seeds[0]]["both stages"]["query_maps"])
@@ -73,9 +67,9 @@ def queries(run: Run) -> plots.Figure:
 def answers(run: Run) -> plots.Figure:
     """Draw the answer accuracy of every connector, with the blind baseline and the text-only upper bound."""
     return plots.bars_with_intervals(
-        {label: per_seed(run, arm, "answers") for label, arm in trained_connectors(run).items()},
+        {label: run.measurements(arm, "answers") for label, arm in trained_connectors(run).items()},
         x_label="correct answers about unseen combinations",
-        baselines={"blind": fmean(per_seed(run, "both stages", "answers_blind"))} | upper_bound(run, "answers"),
+        baselines={"blind": fmean(run.measurements("both stages", "answers_blind"))} | upper_bound(run, "answers"),
         highlight="both stages",
         percent=True,
     )
@@ -85,14 +79,14 @@ def upper_bound(run: Run, name: str) -> dict[str, float]:
     """Return the accuracy with the scene given as text, if this run has measured it."""
     if UPPER_BOUND not in run.arms[run.seeds[0]]:
         return {}
-    return {"scene as text": fmean(per_seed(run, UPPER_BOUND, name))}
+    return {"scene as text": fmean(run.measurements(UPPER_BOUND, name))}
 
 
 def composition(run: Run) -> plots.Figure:
     """Draw the caption accuracy of every connector on seen and unseen combinations."""
     return plots.bars_with_intervals(
         {
-            f"{label}, {combinations}": per_seed(run, arm, f"{prefix}captions")
+            f"{label}, {combinations}": run.measurements(arm, f"{prefix}captions")
             for label, arm in trained_connectors(run).items()
             for combinations, prefix in (("seen", "seen_"), ("unseen", ""))
         },
@@ -118,7 +112,7 @@ def captions(run: Run) -> plots.Figure:
 def second_stage(run: Run) -> plots.Figure:
     """Draw the loss of every connector over the steps of the second stage."""
     return plots.learning_curves(
-        {label: per_seed(run, arm, "loss_curve") for label, arm in trained_connectors(run).items()},
+        {label: run.measurements(arm, "loss_curve") for label, arm in trained_connectors(run).items()},
         x_label="step of the second stage",
         y_label="cross-entropy (nats per token)",
     )

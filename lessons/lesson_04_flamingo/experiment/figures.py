@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 import torch
 from matplotlib.ticker import PercentFormatter
@@ -84,11 +83,6 @@ def load_trained(run: Run) -> tuple[Flamingo, Tokenizer]:
     return load_weights(model, run.arm_folder(run.seeds[0], "flamingo")).eval(), tokenizer
 
 
-def per_seed(run: Run, arm: str, name: str) -> list[Any]:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def labeled_arms(run: Run) -> dict[str, str]:
     """Return label and name of the arms in this run."""
     return {label: arm for label, arm in ARM_LABELS.items() if arm in run.arms[run.seeds[0]]}
@@ -117,7 +111,7 @@ def shots(run: Run) -> plots.Figure:
         ("best_guess", "best possible guess", ":"),
         ("text", "language model, in text", "--"),
     ):
-        values = [fmean(per_seed(run, "flamingo", f"{name}_{count}")) for count in SHOTS]
+        values = [fmean(run.measurements("flamingo", f"{name}_{count}")) for count in SHOTS]
         axis.plot(SHOTS, values, color=plots.GRAY, linestyle=style, linewidth=1.4, label=label)
     axis.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.58))
     axis.set_ylim(0, 1)
@@ -196,7 +190,7 @@ def single_attributes(run: Run) -> plots.Figure:
     axis = axes[0, 0]
     for place, attribute in enumerate(ATTRIBUTES):
         for name, color, offset in (("single", plots.BLUE, -0.18), ("probe", plots.GRAY, 0.18)):
-            accuracy = fmean(per_seed(run, "flamingo", f"{name}_{attribute}"))
+            accuracy = fmean(run.measurements("flamingo", f"{name}_{attribute}"))
             axis.barh(place + offset, accuracy, height=0.34, color=color)
             axis.text(accuracy + 0.01, place + offset, f"{accuracy:.0%}", va="center", fontsize=10)
     axis.set_yticks(range(len(ATTRIBUTES)), ATTRIBUTES, color=plots.INK)
@@ -213,7 +207,7 @@ def gates(run: Run) -> plots.Figure:
     for axis, (name, branch) in zip(axes[0], {"attention": "cross-attention", "mlp": "MLP"}.items(), strict=True):
         layers = sorted(key for key in run.arms[run.seeds[0]]["flamingo"] if key.startswith(f"{name}_"))
         for layer, color in zip(layers, plots.PALETTE, strict=False):
-            curves = per_seed(run, "flamingo", layer)
+            curves = run.measurements("flamingo", layer)
             steps, values = curves[0][0], torch.tensor([curve[1] for curve in curves])
             label = f"before block {layer.split('_')[-2]}"
             axis.plot([0, *steps], [0, *values.mean(dim=0).tolist()], color=color, label=label)
@@ -243,7 +237,7 @@ def ablations(run: Run) -> plots.Figure:
             for label, arm in labeled_arms(run).items()
         },
         x_label="accuracy on held-out rules, mean over 0 to 8 examples",
-        baselines={"no examples": fmean(per_seed(run, "flamingo", "held_out_0"))},
+        baselines={"no examples": fmean(run.measurements("flamingo", "held_out_0"))},
         highlight="Flamingo",
         percent=True,
     )
@@ -252,9 +246,9 @@ def ablations(run: Run) -> plots.Figure:
 def forgetting(run: Run) -> plots.Figure:
     """Draw the cross-entropy of plain text after training, for every arm."""
     return plots.bars_with_intervals(
-        {label: per_seed(run, arm, "text_bits_after") for label, arm in labeled_arms(run).items()},
+        {label: run.measurements(arm, "text_bits_after") for label, arm in labeled_arms(run).items()},
         x_label="bits per token of plain text",
-        baselines={"before": fmean(per_seed(run, "flamingo", "text_bits_before"))},
+        baselines={"before": fmean(run.measurements("flamingo", "text_bits_before"))},
         highlight="Flamingo",
     )
 

@@ -36,11 +36,6 @@ def arm_names(run: Run) -> set[str]:
     return set(run.arms[run.seeds[0]])
 
 
-def measurements(run: Run, arm: str, name: str) -> list:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def setting_of(run: Run) -> SceneSetting:
     """Return the scenes and question types that the run used."""
     return scene_setting(run.arms[run.seeds[0]]["llava"]["objects"])
@@ -49,10 +44,10 @@ def setting_of(run: Run) -> SceneSetting:
 def accuracy_by_type(run: Run) -> plots.Figure:
     """Draw the accuracy of each question type."""
     return plots.bars_with_intervals(
-        {name: measurements(run, "llava", f"answers_{name}") for name in setting_of(run).question_types}
-        | {"all types": measurements(run, "llava", "answers")},
+        {name: run.measurements("llava", f"answers_{name}") for name in setting_of(run).question_types}
+        | {"all types": run.measurements("llava", "answers")},
         x_label="accuracy on held-out combinations",
-        baselines={"blind, all types": fmean(measurements(run, "blind", "answers"))},
+        baselines={"blind, all types": fmean(run.measurements("blind", "answers"))},
         highlight="all types",
         percent=True,
     )
@@ -80,8 +75,8 @@ def accuracy_by_length(run: Run) -> plots.Figure:
     """Draw the gain from stage 1 against the steps of stage 2."""
     return plots.learning_curves(
         {
-            "with stage 1": measurements(run, "lengths", "answers_curve"),
-            "stage 2 alone": measurements(run, "lengths, stage 2 alone", "answers_curve"),
+            "with stage 1": run.measurements("lengths", "answers_curve"),
+            "stage 2 alone": run.measurements("lengths, stage 2 alone", "answers_curve"),
         },
         x_label="steps of stage 2",
         y_label="accuracy",
@@ -92,7 +87,7 @@ def accuracy_by_length(run: Run) -> plots.Figure:
 def loss_curves(run: Run) -> plots.Figure:
     """Draw the loss of stage 2, with an image and without."""
     return plots.learning_curves(
-        {name: measurements(run, arm, "loss_curve") for name, arm in LOSS_ARMS.items() if arm in arm_names(run)},
+        {name: run.measurements(arm, "loss_curve") for name, arm in LOSS_ARMS.items() if arm in arm_names(run)},
         x_label="step of stage 2",
         y_label="cross-entropy (nats per token)",
     )

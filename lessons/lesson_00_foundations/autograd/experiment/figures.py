@@ -72,7 +72,7 @@ def draw_graph() -> plots.Figure:
 def draw_optimizers(run: Run) -> plots.Figure:
     """Draw the loss on all training images against the steps."""
     arms = (DESCENT, MOMENTUM, ADAM)
-    curves = {arm: [run.arms[seed][arm]["training_loss_curve"] for seed in run.seeds] for arm in arms}
+    curves = {arm: run.measurements(arm, "training_loss_curve") for arm in arms}
     return plots.learning_curves(curves, y_label="loss on all training images", logarithmic=True)
 
 

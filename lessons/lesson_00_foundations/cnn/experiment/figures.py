@@ -43,11 +43,6 @@ def draw(run: Run) -> dict[str, plots.Figure]:
     }
 
 
-def measurements(run: Run, arm: str, name: str) -> list:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def load_trained(run: Run, arm: str, model: str) -> nn.Module:
     """Load an arm's trained model of the first seed."""
     return load_weights(build_model(model), run.arm_folder(run.seeds[0], arm)).eval()
@@ -101,11 +96,11 @@ def draw_learning_curves(run: Run) -> plots.Figure:
     """Draw the CNN and the MLP over equal steps, and the final accuracy of the other baselines."""
     names = {"CNN": "shifted, CNN", "MLP, equal size": "shifted, MLP"}
     return plots.learning_curves(
-        {name: measurements(run, arm, "accuracy_curve") for name, arm in names.items()},
+        {name: run.measurements(arm, "accuracy_curve") for name, arm in names.items()},
         y_label="held-out accuracy",
         baselines={
-            "MLP, 4 × the steps": float(np.mean(measurements(run, "shifted, MLP, long", "accuracy"))),
-            "softmax regression": float(np.mean(measurements(run, "shifted, softmax regression", "accuracy"))),
+            "MLP, 4 × the steps": float(np.mean(run.measurements("shifted, MLP, long", "accuracy"))),
+            "softmax regression": float(np.mean(run.measurements("shifted, softmax regression", "accuracy"))),
         },
         percent=True,
     )
@@ -114,7 +109,7 @@ def draw_learning_curves(run: Run) -> plots.Figure:
 def draw_photographs(run: Run) -> plots.Figure:
     """Draw the accuracy of ResNet-20 on CIFAR-10."""
     return plots.learning_curves(
-        {"ResNet-20": measurements(run, "photographs, ResNet-20", "accuracy_curve")},
+        {"ResNet-20": run.measurements("photographs, ResNet-20", "accuracy_curve")},
         y_label="held-out accuracy",
         percent=True,
     )
@@ -149,7 +144,7 @@ def draw_depth(run: Run) -> plots.Figure:
         "42 layers, shortcuts": "deep, residual",
     }
     return plots.bars_with_intervals(
-        {name: measurements(run, arm, "training_loss") for name, arm in names.items()},
+        {name: run.measurements(arm, "training_loss") for name, arm in names.items()},
         x_label="final training loss (nats)",
         highlight="42 layers, shortcuts",
     )

@@ -44,17 +44,12 @@ def draw(run: Run) -> dict[str, plots.Figure]:
     }
 
 
-def measurements(run: Run, arm: str, name: str) -> list:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def draw_learning_curve(run: Run) -> plots.Figure:
     """Draw bits per byte against the training steps."""
     return plots.learning_curves(
-        {"decoder": measurements(run, DECODER, "bits_per_byte_curve")},
+        {"decoder": run.measurements(DECODER, "bits_per_byte_curve")},
         y_label="bits per byte of new text",
-        baselines={"Kneser–Ney": float(np.mean(measurements(run, DECODER, "ngram_bits_per_byte")))},
+        baselines={"Kneser–Ney": float(np.mean(run.measurements(DECODER, "ngram_bits_per_byte")))},
     )
 
 
@@ -63,10 +58,10 @@ def draw_examples(run: Run) -> plots.Figure:
     figure, axes = plots.subplots(height=3.8, columns=2)
     for axis, episode_type in zip(axes[0], toy_episodes.EPISODES, strict=True):
         name = f"held_out_{episode_type}_by_shots"
-        _draw_band(axis, measurements(run, DECODER, name), "trained on rules", plots.BLUE, "o-")
-        _draw_band(axis, measurements(run, MIXED, name), "trained on mixed rules", plots.VERMILLION, "s-")
+        _draw_band(axis, run.measurements(DECODER, name), "trained on rules", plots.BLUE, "o-")
+        _draw_band(axis, run.measurements(MIXED, name), "trained on mixed rules", plots.VERMILLION, "s-")
         if episode_type == "choosing":
-            best = np.mean(measurements(run, DECODER, "best_choosing_by_shots"), axis=0)
+            best = np.mean(run.measurements(DECODER, "best_choosing_by_shots"), axis=0)
             axis.plot(range(len(best)), best, color=plots.GRAY, linestyle="--", linewidth=1.4, label="best possible")
         axis.set(
             title=episode_type, xlabel="examples in the prompt", ylim=(-0.03, 1.05), yticks=[0, 0.25, 0.5, 0.75, 1]
@@ -171,13 +166,13 @@ def draw_speed(run: Run) -> plots.Figure:
     """Draw tokens per second and megabytes of weights side by side."""
     figure, axes = plots.subplots(height=2.7, columns=2)
     rates = {
-        "without cache": measurements(run, SPEED, "tokens_per_second_recomputed"),
-        "with cache": measurements(run, SPEED, "tokens_per_second"),
-        "with cache, int8": measurements(run, SPEED, "tokens_per_second_int8"),
+        "without cache": run.measurements(SPEED, "tokens_per_second_recomputed"),
+        "with cache": run.measurements(SPEED, "tokens_per_second"),
+        "with cache, int8": run.measurements(SPEED, "tokens_per_second_int8"),
     }
     sizes = {
-        "float32": [value / 1e6 for value in measurements(run, SPEED, "bytes")],
-        "int8": [value / 1e6 for value in measurements(run, SPEED, "int8_bytes")],
+        "float32": [value / 1e6 for value in run.measurements(SPEED, "bytes")],
+        "int8": [value / 1e6 for value in run.measurements(SPEED, "int8_bytes")],
     }
     for axis, bars, label in zip(axes[0], (rates, sizes), ("tokens per second", "weights (MB)"), strict=True):
         for row, values in enumerate(bars.values()):

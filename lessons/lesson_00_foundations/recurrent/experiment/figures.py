@@ -59,15 +59,10 @@ def draw(run: Run) -> dict[str, plots.Figure]:
     }
 
 
-def measurements(run: Run, arm: str, name: str) -> list:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def draw_recall(run: Run) -> plots.Figure:
     """Draw accuracy against the lag."""
     curves = {
-        name: list(zip(measurements(run, arm, "lags"), measurements(run, arm, "accuracies"), strict=True))
+        name: list(zip(run.measurements(arm, "lags"), run.measurements(arm, "accuracies"), strict=True))
         for name, arm in LAYERS.items()
     }
     return plots.learning_curves(
@@ -83,7 +78,7 @@ def draw_gradient(run: Run) -> plots.Figure:
     """Draw the gradient norm against the number of steps before the end."""
     curves = {}
     for name, arm in LAYERS.items():
-        norms = [list(reversed(values)) for values in measurements(run, arm, "gradient_untrained")]
+        norms = [list(reversed(values)) for values in run.measurements(arm, "gradient_untrained")]
         curves[name] = [(list(range(len(values))), values) for values in norms]
     return plots.learning_curves(
         curves, x_label="steps before the end", y_label="gradient norm, relative to the end", logarithmic=True
@@ -135,7 +130,7 @@ def draw_sentiment(run: Run) -> plots.Figure:
         "bag of words and bigrams": SENTIMENT_BIGRAMS,
     }
     return plots.bars_with_intervals(
-        {name: measurements(run, arm, "accuracy") for name, arm in names.items()},
+        {name: run.measurements(arm, "accuracy") for name, arm in names.items()},
         x_label="held-out accuracy on unseen negations",
         baselines={"chance": 0.5},
         highlight="LSTM",

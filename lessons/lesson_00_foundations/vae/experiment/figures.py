@@ -57,11 +57,6 @@ def load_trained(run: Run, arm: str, width: int) -> VariationalAutoencoder:
     return load_weights(model, run.arm_folder(run.seeds[0], arm) / TRAINING_FOLDER).eval()
 
 
-def measurements(run: Run, arm: str, name: str) -> list:
-    """Return one measurement of an arm for every seed."""
-    return [run.arms[seed][arm][name] for seed in run.seeds]
-
-
 def to_grayscale(images: Tensor) -> list[np.ndarray]:
     """Convert counts [n, 64] to images of 8 × 8 with dark ink on white."""
     return list(1 - images.detach().unflatten(1, (8, 8)).numpy() / TRIALS)
@@ -130,11 +125,11 @@ def draw_learning_curve(run: Run) -> plots.Figure:
         return steps[len(steps) // 10 :], values[len(steps) // 10 :]
 
     curves = {
-        name: [without_start(curve) for curve in measurements(run, arm, "elbo_curve")] for name, arm in arms.items()
+        name: [without_start(curve) for curve in run.measurements(arm, "elbo_curve")] for name, arm in arms.items()
     }
     baselines = {
-        "independent pixels": float(np.mean(measurements(run, BASELINES, "independent_log_likelihood"))),
-        "Gaussian in PCA": float(np.mean(measurements(run, PCA, "log_likelihood"))),
+        "independent pixels": float(np.mean(run.measurements(BASELINES, "independent_log_likelihood"))),
+        "Gaussian in PCA": float(np.mean(run.measurements(PCA, "log_likelihood"))),
     }
     return plots.learning_curves(curves, y_label="bound on log p of a held-out digit (nats)", baselines=baselines)
 
@@ -152,7 +147,7 @@ def draw_scores(run: Run) -> plots.Figure:
         "independent pixels": (BASELINES, "independent_inception_score"),
     }
     return plots.bars_with_intervals(
-        {name: measurements(run, arm, score) for name, (arm, score) in rows.items()},
+        {name: run.measurements(arm, score) for name, (arm, score) in rows.items()},
         x_label="inception score",
         highlight=f"VAE, width {WIDTH}",
     )

@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from data.toybox.conversations import scene_setting
-from lessons.lesson_05_llava.experiment.figures import arm_names, measurements
+from lessons.lesson_05_llava.experiment.figures import arm_names
 from shared import plots
 from shared.course.lesson import Run
 
@@ -36,7 +36,7 @@ def accuracy_by_method(run: Run) -> plots.Figure:
     types = scene_setting(run.arms[run.seeds[0]]["full fine-tuning"]["objects"]).question_types
     columns = {name: f"answers_{name}" for name in types} | {"all": "answers"}
     return plots.heatmap(
-        [[fmean(measurements(run, arm, name)) for name in columns.values()] for arm in METHODS.values()],
+        [[fmean(run.measurements(arm, name)) for name in columns.values()] for arm in METHODS.values()],
         row_labels=list(METHODS),
         column_labels=list(columns),
         percent=True,
@@ -60,7 +60,7 @@ def preference_change(run: Run) -> plots.Figure:
     """Draw the style and the accuracy of answers before and after preference training."""
     return plots.bars_with_intervals(
         {
-            f"{name}, {time} DPO": measurements(run, "dpo", f"{name}_{time}")
+            f"{name}, {time} DPO": run.measurements("dpo", f"{name}_{time}")
             for name in ("patient", "right")
             for time in ("before", "after")
         },
@@ -73,6 +73,6 @@ def distillation_curves(run: Run) -> plots.Figure:
     """Draw the cross-entropy of both students by step."""
     arms = {"distilled": "student, distilled", "text only": "student, text only"}
     return plots.learning_curves(
-        {name: measurements(run, arm, "bits_per_byte_curve") for name, arm in arms.items()},
+        {name: run.measurements(arm, "bits_per_byte_curve") for name, arm in arms.items()},
         y_label="bits per byte, new text",
     )
