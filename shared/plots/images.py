@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from shared.plots.style import (
     GREEN,
     INK,
-    VERMILLION,
+    VERMILION,
     WIDTH,
     Figure,
     bare,
@@ -53,7 +53,7 @@ def image_grid(
         _show(axis, arrays[index])
         if captions is not None:
             is_correct = None if correct is None else bool(correct[index])
-            mark, color = {None: ("", INK), True: ("✓ ", GREEN), False: ("✗ ", VERMILLION)}[is_correct]
+            mark, color = {None: ("", INK), True: ("✓ ", GREEN), False: ("✗ ", VERMILION)}[is_correct]
             axis.set_xlabel(mark + captions[index], fontsize=10, color=color, labelpad=4)
     return figure
 

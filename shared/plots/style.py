@@ -20,14 +20,14 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from shared.errors import CourseError
 
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#B5588D"
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#B5588D"
 ORANGE, SKY, GRAY, INK = "#E69F00", "#56B4E9", "#767676", "#24292F"
-PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 PALE = "#A9BBC8"  # bars beside the highlighted one
 
-# Sequential: larger values are darker. Diverging: white is zero, blue is negative, vermillion is positive.
+# Sequential: larger values are darker. Diverging: white is zero, blue is negative, vermilion is positive.
 SEQUENTIAL = LinearSegmentedColormap.from_list("sequential", ["#FFFFFF", "#BFDDEE", "#5BA3CF", BLUE, "#06304E"])
-DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#00466E", BLUE, "#FFFFFF", VERMILLION, "#7A3300"])
+DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#00466E", BLUE, "#FFFFFF", VERMILION, "#7A3300"])
 
 WIDTH = 8.0  # inches
 DOTS_PER_INCH = 160

@@ -60,7 +60,7 @@ def draw_graph() -> plots.Figure:
             f"{node.grad:+.2f}",
             ha="center",
             va="center",
-            color=plots.VERMILLION,
+            color=plots.VERMILION,
             fontsize=9,
         )
     axis.set(xlim=(-max(levels.values()) - 0.6, 0.6), ylim=(-1.6, max(heights.values()) + 1.0), xticks=[], yticks=[])

@@ -128,7 +128,7 @@ def draw_positions(run: Run) -> plots.Figure:
         for (row, column), value in np.ndenumerate(accuracies):
             color = "white" if value > 0.5 else plots.INK
             axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=color, fontsize=8)
-        axis.axvline(LEFT[1] - 0.5, color=plots.VERMILLION, linewidth=2.5)
+        axis.axvline(LEFT[1] - 0.5, color=plots.VERMILION, linewidth=2.5)
         axis.grid(visible=False)
         axis.set(xlabel=f"{name}: first column", ylabel="first row", xticks=range(POSITIONS), yticks=range(POSITIONS))
         axis.spines[:].set_visible(False)

@@ -59,7 +59,7 @@ def draw_examples(run: Run) -> plots.Figure:
     for axis, episode_type in zip(axes[0], toy_episodes.EPISODES, strict=True):
         name = f"held_out_{episode_type}_by_shots"
         _draw_band(axis, run.measurements(DECODER, name), "trained on rules", plots.BLUE, "o-")
-        _draw_band(axis, run.measurements(MIXED, name), "trained on mixed rules", plots.VERMILLION, "s-")
+        _draw_band(axis, run.measurements(MIXED, name), "trained on mixed rules", plots.VERMILION, "s-")
         if episode_type == "choosing":
             best = np.mean(run.measurements(DECODER, "best_choosing_by_shots"), axis=0)
             axis.plot(range(len(best)), best, color=plots.GRAY, linestyle="--", linewidth=1.4, label="best possible")

@@ -110,7 +110,7 @@ def draw_time_series(run: Run) -> plots.Figure:
         range(split, stop),
         extrapolation,
         "o-",
-        color=plots.VERMILLION,
+        color=plots.VERMILION,
         markersize=4,
         linewidth=1,
         label="extrapolation",
@@ -148,7 +148,7 @@ def draw_word_by_word(run: Run) -> plots.Figure:
     for axis, text in zip(axes[:, 0], EXAMPLES, strict=True):
         token_ids, _ = vocabulary.encode([text])
         values = praise_by_word(model, token_ids)
-        axis.bar(range(len(values)), values, color=[plots.GREEN if value > 0 else plots.VERMILLION for value in values])
+        axis.bar(range(len(values)), values, color=[plots.GREEN if value > 0 else plots.VERMILION for value in values])
         axis.axhline(0, color=plots.INK, linewidth=0.8)
         axis.set(ylim=(-1, 1), yticks=[-1, 0, 1], yticklabels=["blame", "", "praise"])
         axis.set_xticks(range(len(values)), text.split(), color=plots.INK)
