@@ -6,7 +6,6 @@ or the reason of its failure to FOLDER/error.txt.
 
 import contextlib
 import importlib
-import inspect
 import json
 import os
 import signal
@@ -57,12 +56,10 @@ def main(folder: Path) -> int:
 
 
 def _call(function: Callable[..., Any], spec: dict, folder: Path) -> Any:
-    """Call an arm with its context and settings; functions without a `context` parameter get everything by name."""
-    arguments = dict(spec["arguments"])
-    if "context" not in inspect.signature(function).parameters:
-        return function(**arguments, folder=folder, resume=spec["resume"])
-    named = {name: arguments.pop(name) for name in ("seed", "data", "device")}
-    return function(RunContext(**named, folder=folder, resume=spec["resume"]), **arguments)
+    """Call the function with its context and its own settings."""
+    settings = dict(spec["arguments"])
+    run = {name: settings.pop(name) for name in ("seed", "data", "device")}
+    return function(RunContext(**run, folder=folder, resume=spec["resume"]), **settings)
 
 
 def import_function(name: str) -> Callable[..., Any]:
