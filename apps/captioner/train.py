@@ -15,7 +15,7 @@ from apps.captioner.toy_world import OBJECTS, fraction_true, load_clip_weights, 
 from data.toybox.heldout import TEST_SEED
 from shared.distributed import is_main
 from shared.tokenizers import Tokenizer
-from shared.training import Evaluation, RunOptions, Stage, TrainingConfig, TrainingResult, train
+from shared.training import Evaluation, RunOptions, Stage, TrainingConfig, TrainingResult, muon_config, train
 
 LEARNING_RATES = {"small": 3e-3, "full": 3e-4}
 """Peaks of AdamW's learning rate; the wide model needs a smaller one."""
@@ -78,15 +78,7 @@ class ToyWorldRecipe:
 
     def training_config(self, seed: int) -> TrainingConfig:
         """Return the training loop's settings."""
-        return TrainingConfig(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            optimizer="muon",
-            betas=(0.9, 0.95),
-            warmup_steps=self.steps // 10,
-            seed=seed,
-            log_every=max(1, self.steps // 40),
-        )
+        return muon_config(self.steps, self.learning_rate, seed=seed)
 
 
 def train_on_folder(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from shared.finetuning.supervised import collate, sft_loss
 from shared.tokenizers import ChatTemplate, EncodedConversation, Turn
-from shared.training import Batches, RunOptions, TrainingConfig, TrainingResult, train
+from shared.training import Batches, RunOptions, TrainingConfig, TrainingResult, muon_config, train
 from shared.transformer import Decoder, Sampling, generate
 
 MAX_ANSWER_TOKENS = 64
@@ -29,15 +29,7 @@ class SupervisedRecipe:
 
     def training_config(self, seed: int) -> TrainingConfig:
         """Return the training loop's settings: Muon, a tenth of the steps as warm-up."""
-        return TrainingConfig(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            optimizer="muon",
-            betas=(0.9, 0.95),
-            warmup_steps=self.steps // 10,
-            seed=seed,
-            log_every=max(1, self.steps // 20),
-        )
+        return muon_config(self.steps, self.learning_rate, seed=seed, log_lines=20)
 
 
 def question_and_answer(template: ChatTemplate, question: str, answer: str) -> EncodedConversation:

@@ -1,7 +1,7 @@
 """The training loop that every PyTorch lesson uses."""
 
 from shared.training.batches import Batches
-from shared.training.config import Evaluation, RunOptions, TrainingConfig
+from shared.training.config import Evaluation, RunOptions, TrainingConfig, muon_config
 from shared.training.interruption import TrainingInterrupted
 from shared.training.loop import TrainingResult, train
 from shared.training.metrics import curve_from_history, read_metrics
@@ -22,6 +22,7 @@ __all__ = [
     "TrainingResult",
     "curve_from_history",
     "load_weights",
+    "muon_config",
     "read_metrics",
     "train",
 ]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -70,6 +70,34 @@ class TrainingConfig:
     def learning_rate_at(self, step: int) -> float:
         """Return the learning rate of step number `step`, counted from 0."""
         return self.learning_rate * SCHEDULES[self.schedule](step, self.steps, self.warmup_steps)
+
+
+def muon_config(
+    steps: int,
+    learning_rate: float,
+    *,
+    seed: int,
+    log_lines: int = 40,
+    betas: tuple[float, float] = (0.9, 0.95),
+    **other_settings: Any,
+) -> TrainingConfig:
+    """Return the settings of most small models of the course: Muon, and a tenth of the steps as warm-up.
+
+    log_lines       the loss is logged this many times over the run
+    other_settings  further fields of `TrainingConfig`
+
+    Raises ValueError for invalid values.
+    """
+    return TrainingConfig(
+        steps,
+        learning_rate,
+        optimizer="muon",
+        betas=betas,
+        warmup_steps=steps // 10,
+        seed=seed,
+        log_every=max(1, steps // log_lines),
+        **other_settings,
+    )
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lessons.lesson_02_clip.experiment.data import CaptionedScenes, toy_tokenize
 from lessons.lesson_02_clip.experiment.evaluate import evaluate, evaluate_zero_shot, measure_gap
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextEncoderConfig, clip_vision_config
 from shared.course.context import RunContext
-from shared.training import Evaluation, TrainingConfig, curve_from_history, train
+from shared.training import Evaluation, curve_from_history, muon_config, train
 
 Loss = Literal["info-nce", "sigmoid"]
 
@@ -60,15 +60,7 @@ def train_clip(context: RunContext, *, architecture: dict[str, Any] | None = Non
         detail_fraction=settings.detail_fraction,
     )
     steps, contrast = settings.steps, settings.contrast or settings.batch_size
-    config = TrainingConfig(
-        steps=steps,
-        learning_rate=settings.learning_rate,
-        optimizer="muon",
-        warmup_steps=steps // 10,
-        betas=(0.9, 0.98),
-        seed=context.seed,
-        log_every=max(1, steps // 40),
-    )
+    config = muon_config(steps, settings.learning_rate, seed=context.seed, betas=(0.9, 0.98))
     initial_gap = measure_gap(model.to(context.device))
     result = train(
         model,

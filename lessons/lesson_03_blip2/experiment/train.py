@@ -35,7 +35,7 @@ from lessons.lesson_03_blip2.model import (
 from shared.course.context import RunContext
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, TrainingConfig, curve_from_history, train
+from shared.training import Batches, curve_from_history, muon_config, train
 
 DECODE_TOKEN = "<|turn|>"
 """A special token that lesson 0's decoder was not trained on; in the first stage it marks a text to generate."""
@@ -66,22 +66,6 @@ class ConnectorRecipe:
     first_stage_learning_rate: float = 4e-3
     learning_rate: float = 5e-3
     held_out: int = HELD_OUT
-
-    def training_config(self, steps: int, learning_rate: float, seed: int) -> TrainingConfig:
-        """Return the training settings of either stage.
-
-        With AdamW the frozen language model still ignores the image after some hundred steps, and every image gets the
-        same caption; Muon avoids this.
-        """
-        return TrainingConfig(
-            steps=steps,
-            learning_rate=learning_rate,
-            optimizer="muon",
-            betas=(0.9, 0.95),
-            warmup_steps=steps // 10,
-            seed=seed,
-            log_every=max(1, steps // 40),
-        )
 
 
 def train_connector(context: RunContext, **settings: Any) -> dict[str, Any]:
@@ -142,7 +126,7 @@ def train_first_stage(
         model,
         UniqueCaptionBatches(captions, recipe.batch_size, context.seed),
         lambda model, batch: model(*batch),
-        recipe.training_config(steps, recipe.first_stage_learning_rate, context.seed),
+        muon_config(steps, recipe.first_stage_learning_rate, seed=context.seed),
         run=context.subfolder("stage-1").run_options(label=f"{context.folder.name}, stage 1"),
         stages=first_stage(steps),
     )
@@ -169,7 +153,9 @@ def train_second_stage(context: RunContext, recipe: ConnectorRecipe, model: Blip
         model,
         batches,
         loss,
-        recipe.training_config(recipe.steps, recipe.learning_rate, context.seed),
+        # With AdamW the frozen language model still ignores the image after some hundred steps, and every image gets
+        # the same caption. Muon avoids this.
+        muon_config(recipe.steps, recipe.learning_rate, seed=context.seed),
         run=context.subfolder("stage-2").run_options(label=f"{context.folder.name}, stage 2"),
         stages=second_stage(recipe.steps),
     )

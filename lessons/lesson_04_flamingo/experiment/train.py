@@ -31,7 +31,7 @@ from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, Resampler
 from shared.course.context import RunContext
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, Evaluation, Stage, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, Stage, TrainingConfig, curve_from_history, muon_config, train
 
 TEXT_DOCUMENTS = 300
 """Number of text documents on which the cross-entropy is measured before and after training."""
@@ -69,16 +69,7 @@ class FlamingoRecipe:
 
     def training_config(self, seed: int) -> TrainingConfig:
         """Return the settings of the training run."""
-        return TrainingConfig(
-            steps=self.steps,
-            learning_rate=self.learning_rate,
-            optimizer="muon",
-            betas=(0.9, 0.95),
-            warmup_steps=self.steps // 10,
-            seed=seed,
-            log_every=max(1, self.steps // 50),
-            precision=self.precision,
-        )
+        return muon_config(self.steps, self.learning_rate, seed=seed, log_lines=50, precision=self.precision)
 
     def stages(self) -> tuple[Stage, ...]:
         """Return the training stage: which weights are trained."""

@@ -36,7 +36,7 @@ from shared.finetuning import (
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import IMAGE_TOKEN
-from shared.training import Batches, RunOptions, Stage, TrainingConfig, curve_from_history, train
+from shared.training import Batches, RunOptions, Stage, curve_from_history, muon_config, train
 
 Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
@@ -172,7 +172,12 @@ def train_stage(source: DataSource, stage: Stage, recipe: Recipe, context: RunCo
         model,
         training_batches(model, conversations, recipe, context.seed),
         llava_loss,
-        training_config(stage.steps, recipe.first_rate if is_first else recipe.second_rate, context.seed),
+        muon_config(
+            stage.steps,
+            recipe.first_rate if is_first else recipe.second_rate,
+            seed=context.seed,
+            checkpoint_every=max(100, stage.steps // 4),
+        ),
         run=RunOptions(
             folder=folder,
             resume=context.resume,
@@ -210,20 +215,6 @@ def llava_loss(model: Llava, batch: tuple[Tensor, ...]) -> Tensor:
     token_ids, mask = token_ids[:, :longest], mask[:, :longest]
     # Padding is at the ends, where causal attention hides it: segments are not needed.
     return sft_loss(model.logits(token_ids, features), token_ids, mask)
-
-
-def training_config(steps: int, learning_rate: float, seed: int) -> TrainingConfig:
-    """Return the optimizer settings of either stage: Muon, as for lesson 3's connectors."""
-    return TrainingConfig(
-        steps=steps,
-        learning_rate=learning_rate,
-        optimizer="muon",
-        betas=(0.9, 0.95),
-        warmup_steps=steps // 10,
-        seed=seed,
-        log_every=max(1, steps // 40),
-        checkpoint_every=max(100, steps // 4),
-    )
 
 
 def prepare_tuning(model: Llava, tuning: Tuning, rank: int) -> None:

@@ -12,7 +12,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
 from shared.course.context import RunContext
 from shared.finetuning import distillation_loss, sft_loss
-from shared.training import Batches, Evaluation, RunOptions, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, RunOptions, curve_from_history, muon_config, train
 
 HELD_OUT_DOCUMENTS = 200
 
@@ -83,15 +83,7 @@ def distill(context: RunContext, *, steps: int, with_teacher: bool, **recipe_val
             weight=recipe.weight,
             temperature=recipe.temperature,
         ),
-        TrainingConfig(
-            steps=steps,
-            learning_rate=recipe.learning_rate,
-            optimizer="muon",
-            betas=(0.9, 0.95),
-            warmup_steps=steps // 10,
-            seed=seed,
-            log_every=max(1, steps // 20),
-        ),
+        muon_config(steps, recipe.learning_rate, seed=seed, log_lines=20),
         run=RunOptions(folder=context.folder, resume=context.resume, device=device, label=context.folder.name),
         evaluation=Evaluation(
             lambda model: {"bits_per_byte": cross_entropy_bits(model, test) / size}, every=max(1, steps // 5)
