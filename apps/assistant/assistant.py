@@ -31,7 +31,7 @@ from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
 from shared.serving import ROLES, GenerationRequest, Message, UnsupportedRequest
 from shared.tokenizers import TextStream, Tokenizer, Turn, load_tokenizer, save_tokenizer
-from shared.transformer import Sampling, stream
+from shared.transformer import Sampling, seeded_generator, stream
 
 MAX_NEW_TOKENS = 128
 END_OF_TEXT = "<|endoftext|>"
@@ -169,7 +169,7 @@ class Assistant:
             top_p=[each.top_p for each in requests],
             stop_token_ids=stop_ids,
         )
-        embeddings, generators = self._embed(requests, prompts), [_generator(each.seed) for each in requests]
+        embeddings, generators = self._embed(requests, prompts), [seeded_generator(each.seed) for each in requests]
         text_streams = [TextStream(self.tokenizer) for _ in requests]
         steps = stream(self.model.language_model, embeddings, sampling, generator=generators)
         for number, token_ids in enumerate(steps, start=1):
@@ -244,12 +244,3 @@ def _without_placeholder(message: Message) -> str:
     The template reads no special tokens in the assistant's own text.
     """
     return message.text if message.role == "assistant" else message.text.replace(IMAGE, "< image>")
-
-
-def _generator(seed: int | None) -> torch.Generator:
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed % 2**63)
-    return generator

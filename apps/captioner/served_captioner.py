@@ -13,7 +13,7 @@ from apps.captioner.run_folder import load_captioner
 from shared.serving import GenerationRequest, Settings, UnsupportedRequest
 from shared.tokenizers import TextStream
 from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
-from shared.transformer import Sampling, stream
+from shared.transformer import Sampling, seeded_generator, stream
 
 PROMPT = Settings.caption_prompt
 MAX_CAPTION_TOKENS = 128
@@ -61,7 +61,7 @@ class ServedCaptioner:
             top_p=[each.top_p for each in requests],
             stop_token_ids=(self.end,),
         )
-        generators = [_generator(each.seed) for each in requests]
+        generators = [seeded_generator(each.seed) for each in requests]
         for token_ids in stream(self.model.language_model, prompts, sampling, generator=generators):
             yield [self._new_text(text, token_id) for text, token_id in zip(texts, token_ids, strict=True)]
 
@@ -75,12 +75,3 @@ class ServedCaptioner:
         size = self.model.config.vision.image_sides[0]
         fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(fitted)).permute(2, 0, 1)
-
-
-def _generator(seed: int | None) -> torch.Generator:
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed % 2**63)
-    return generator

@@ -3,7 +3,7 @@
 from shared.transformer.attention import Attention
 from shared.transformer.block import MLP, Block, SwiGLU
 from shared.transformer.decoder import Decoder, DecoderConfig, positions_within_segments
-from shared.transformer.generation import Sampling, generate, sample, stream, token_probabilities
+from shared.transformer.generation import Sampling, generate, sample, seeded_generator, stream, token_probabilities
 from shared.transformer.kv_cache import KVCache, LayerCache
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
@@ -26,6 +26,7 @@ __all__ = [
     "positions_within_segments",
     "rotate",
     "sample",
+    "seeded_generator",
     "stream",
     "token_probabilities",
 ]

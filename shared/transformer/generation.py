@@ -118,6 +118,16 @@ def stream(
     return _steps(decoder, prompts, sampling, choose, use_cache, model_inputs or {})
 
 
+def seeded_generator(seed: int | None) -> torch.Generator:
+    """Return a generator for one prompt; without a seed, its numbers differ at every call. Any integer is a seed."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed % 2**63)
+    return generator
+
+
 def _steps(
     decoder: CausalModel,
     prompts: Sequence[Tensor],

@@ -33,6 +33,7 @@ from shared.stdlib.creation import normal
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.optim import Adam
 from shared.stdlib.training import train as train_in_python
+from shared.tests.models import redraw_weights
 from shared.torch_conversion import to_stdlib, to_torch
 
 ROOT = Path(__file__).parents[3]
@@ -121,9 +122,7 @@ def test_the_exact_checks_hold_to_rounding():
 def equal_networks(seed=0):
     """Return the pure-Python and the PyTorch network with the same random weights."""
     model = ResNet(2, 4, widths=(3, 5), blocks=2, pool=2).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    redraw_weights(model).train()
     plain = reference.ResNet(2, 4, (3, 5), 2, 2, Random(seed))
     plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model

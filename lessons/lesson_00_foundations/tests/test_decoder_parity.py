@@ -1,7 +1,5 @@
 """Parity with `LlamaForCausalLM` and `Qwen2ForCausalLM` in both directions, for configurations of unusual sizes."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -9,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.errors import CourseError
+from shared.tests.models import redraw_weights, rewrite_config
 from shared.transformer import Decoder, DecoderConfig, Llama3Scaling
 
 SMALL = {
@@ -42,14 +41,6 @@ OUR_CONFIGS = {
 }
 
 
-def randomized(model):
-    """Randomize every weight: with their initial value of 1 the norms' gains have no effect."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.7 if parameter.ndim == 1 else 0.0))
-    return model.eval()
-
-
 def assert_equal_logits(model, published, vocab_size):
     token_ids = torch.randint(vocab_size, (2, 40))
     with torch.no_grad():
@@ -58,14 +49,14 @@ def assert_equal_logits(model, published, vocab_size):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_published_folder_gives_equal_logits(case, tmp_path):
-    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES[case])))
+    published = redraw_weights(LlamaForCausalLM(LlamaConfig(**CASES[case])), gain=0.7)
     published.save_pretrained(tmp_path)
     assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
 @pytest.mark.parametrize("case", OUR_CONFIGS)
 def test_our_folder_gives_equal_logits_in_transformers(case, tmp_path):
-    model = randomized(LanguageModel(OUR_CONFIGS[case]))
+    model = redraw_weights(LanguageModel(OUR_CONFIGS[case]), gain=0.7)
     model.save_pretrained(tmp_path)
     published, report = LlamaForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
@@ -98,7 +89,7 @@ def assert_loads_in_transformers(model_class, folder, model, vocab_size):
 
 @pytest.mark.parametrize("case", QWEN2)
 def test_qwen2_in_both_directions(case, tmp_path):
-    published = randomized(Qwen2ForCausalLM(Qwen2Config(**QWEN2[case])))
+    published = redraw_weights(Qwen2ForCausalLM(Qwen2Config(**QWEN2[case])), gain=0.7)
     published.save_pretrained(tmp_path / "published")
     model = LanguageModel.from_pretrained(tmp_path / "published")
     assert model.config.qkv_bias and model.config.tied == (case == "tied")
@@ -111,7 +102,8 @@ def test_qwen2_in_both_directions(case, tmp_path):
 
 def test_a_published_qwen2_config_of_version_4_is_read(tmp_path):
     """Qwen2.5-0.5B's file has these keys: no `rope_parameters`, unused sliding windows, a tied head."""
-    published = randomized(Qwen2ForCausalLM(Qwen2Config(**QWEN2["tied"] | {"rope_parameters": {"rope_theta": 1e6}})))
+    config = Qwen2Config(**QWEN2["tied"] | {"rope_parameters": {"rope_theta": 1e6}})
+    published = redraw_weights(Qwen2ForCausalLM(config), gain=0.7)
     published.save_pretrained(tmp_path)
 
     def to_version_4(config):
@@ -119,14 +111,14 @@ def test_a_published_qwen2_config_of_version_4_is_read(tmp_path):
             config.pop(name, None)
         config |= {"rope_theta": 1e6, "max_window_layers": 1, "sliding_window": 4, "use_sliding_window": False}
 
-    rewrite(tmp_path, to_version_4)
+    rewrite_config(tmp_path, to_version_4)
     assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
 def test_qwen2_with_a_sliding_window_is_an_error(tmp_path):
     published = Qwen2ForCausalLM(Qwen2Config(**QWEN2["untied"]))
     published.save_pretrained(tmp_path)
-    rewrite(tmp_path, lambda config: config.update(use_sliding_window=True))
+    rewrite_config(tmp_path, lambda config: config.update(use_sliding_window=True))
     with pytest.raises(CourseError, match="use_sliding_window is True"):
         LanguageModel.from_pretrained(tmp_path)
 
@@ -146,15 +138,8 @@ def test_biases_start_at_zero():
     assert not any(bias.any() for bias in biases.values())
 
 
-def rewrite(folder, change):
-    file = folder / "config.json"
-    config = json.loads(file.read_text())
-    change(config)
-    file.write_text(json.dumps(config))
-
-
 def test_both_formats_of_the_rotary_settings_are_read(tmp_path):
-    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES["Llama 3 scaling"])))
+    published = redraw_weights(LlamaForCausalLM(LlamaConfig(**CASES["Llama 3 scaling"])), gain=0.7)
     published.save_pretrained(tmp_path)
     scaling = {key: value for key, value in LLAMA3.items() if key != "rope_theta"}
     for settings in ({"rope_parameters": LLAMA3}, {"rope_theta": 5000.0, "rope_scaling": scaling}):
@@ -164,12 +149,12 @@ def test_both_formats_of_the_rotary_settings_are_read(tmp_path):
                 config.pop(name, None)
             config.update(settings)
 
-        rewrite(tmp_path, change)
+        rewrite_config(tmp_path, change)
         assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
 def test_missing_settings_get_the_class_defaults(tmp_path):
-    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES["equally many key heads"])))
+    published = redraw_weights(LlamaForCausalLM(LlamaConfig(**CASES["equally many key heads"])), gain=0.7)
     published.save_pretrained(tmp_path)
 
     def remove_settings(config):
@@ -183,12 +168,12 @@ def test_missing_settings_get_the_class_defaults(tmp_path):
         ):
             config.pop(name, None)
 
-    rewrite(tmp_path, remove_settings)
+    rewrite_config(tmp_path, remove_settings)
     assert_equal_logits(LanguageModel.from_pretrained(tmp_path), published, 37)
 
 
 def test_stored_rotary_frequencies_and_a_repeated_tied_head_are_ignored(tmp_path):
-    published = randomized(LlamaForCausalLM(LlamaConfig(**CASES["tied"])))
+    published = redraw_weights(LlamaForCausalLM(LlamaConfig(**CASES["tied"])), gain=0.7)
     published.save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(5)
@@ -209,7 +194,7 @@ def test_stored_rotary_frequencies_and_a_repeated_tied_head_are_ignored(tmp_path
     ],
 )
 def test_an_unsupported_model_is_an_error(change, message, tmp_path):
-    randomized(LlamaForCausalLM(LlamaConfig(**CASES["equally many key heads"]))).save_pretrained(tmp_path)
-    rewrite(tmp_path, lambda config: config.update(change))
+    redraw_weights(LlamaForCausalLM(LlamaConfig(**CASES["equally many key heads"])), gain=0.7).save_pretrained(tmp_path)
+    rewrite_config(tmp_path, lambda config: config.update(change))
     with pytest.raises(CourseError, match=message):
         LanguageModel.from_pretrained(tmp_path)

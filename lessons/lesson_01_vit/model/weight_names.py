@@ -103,17 +103,23 @@ def mae_weight_names(config: VisionTransformerConfig) -> WeightNames:
     )
 
 
-def _embeddings(config: VisionTransformerConfig) -> list[Rule]:
-    # Published patch embeddings are convolution kernels, channel first; ours are linear layers, channel last.
-    kernel = Rearrange(
+def patch_kernel(config: VisionTransformerConfig) -> Rearrange:
+    """Return how the weights of a patch embedding are stored in published files.
+
+    There they are the kernel of a convolution, channel first; ours are a linear layer's, channel last.
+    """
+    return Rearrange(
         "width channels row column -> width (row column channels)",
         channels=config.channels,
         row=config.patch_size,
         column=config.patch_size,
     )
+
+
+def _embeddings(config: VisionTransformerConfig) -> list[Rule]:
     one_token, tokens = Rearrange("1 1 width -> width"), Rearrange("1 tokens width -> tokens width")
     return [
-        Rename("embeddings.patch_embeddings.projection.weight", "patch_embedding.project.weight", kernel),
+        Rename("embeddings.patch_embeddings.projection.weight", "patch_embedding.project.weight", patch_kernel(config)),
         Rename("embeddings.patch_embeddings.projection.bias", "patch_embedding.project.bias"),
         Rename("embeddings.cls_token", "class_token", one_token),
         Rename("embeddings.distillation_token", "distillation_token", one_token),

@@ -25,22 +25,15 @@ from lessons.lesson_01_vit.model import (
     sine_cosine_positions,
     unpatchify,
 )
+from shared.tests.models import redraw_weights
 
 SMALL = VisionTransformerConfig(
     image_size=12, patch_size=3, channels=2, width=40, depth=2, heads=5, mlp_dim=48, classes=7
 )
 
 
-def redrawn(model):
-    """Redraw all parameters: at their initial values many parts have no effect."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
-    return model.eval()
-
-
 def make(**changes):
-    return redrawn(VisionTransformer(replace(SMALL, **changes)))
+    return redraw_weights(VisionTransformer(replace(SMALL, **changes)))
 
 
 # ── Patches ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -221,7 +214,8 @@ def test_mean_pooling_covers_patches_only():
 
 
 def test_attention_pooling_follows_its_formula():
-    pooling, patches = redrawn(AttentionPooling(replace(SMALL, width=8, heads=2, mlp_dim=12))), torch.randn(3, 5, 8)
+    pooling = redraw_weights(AttentionPooling(replace(SMALL, width=8, heads=2, mlp_dim=12)))
+    patches = torch.randn(3, 5, 8)
     query, key = (getattr(pooling.attention, name) for name in ("query", "key"))
     q = query(pooling.probe).reshape(2, 4)
     k = key(patches).reshape(3, 5, 2, 4)
@@ -338,7 +332,7 @@ def test_published_parameter_count():
 
 def make_autoencoder(**changes):
     encoder = replace(SMALL, classes=0, **changes)
-    return redrawn(MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 24, 2, 3)))
+    return redraw_weights(MaskedAutoencoder(MaskedAutoencoderConfig(encoder, 24, 2, 3)))
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(0.75, 4), (0.25, 12), (0.5, 8), (0.9, 1), (0.99, 1), (0.3, 11)])
@@ -450,7 +444,7 @@ def test_hard_distillation_by_hand():
 
 def test_a_distilled_model_has_two_heads_and_returns_their_mean():
     config = replace(SMALL, distillation_token=True, registers=1)
-    model = redrawn(VisionTransformer(config))
+    model = redraw_weights(VisionTransformer(config))
     images = torch.randn(3, 2, 12, 12)
     tokens = model.features(images)
     assert tokens.shape == (3, 2 + 1 + 16, 40)

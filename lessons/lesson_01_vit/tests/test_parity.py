@@ -33,6 +33,7 @@ from lessons.lesson_01_vit.model import (
     patchify,
 )
 from shared.errors import CourseError
+from shared.tests.models import redraw_weights, rewrite_config
 
 SMALL = {"hidden_size": 20, "num_hidden_layers": 3, "num_attention_heads": 5, "patch_size": 3, "num_channels": 2}
 CASES = {
@@ -61,15 +62,7 @@ SIZES = [(12, 12), (9, 21), (18, 6), (6, 24)]
 
 def published_model(case):
     kind, config = CASES[case]
-    return redrawn(kind(config))
-
-
-def redrawn(model):
-    with torch.no_grad():
-        for parameter in [*model.parameters(), *model.buffers()]:
-            # Wide enough that every part matters, narrow enough that softmax does not saturate.
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
-    return model.eval()
+    return redraw_weights(kind(config), buffers=True)
 
 
 def published_outputs(model, images):
@@ -118,7 +111,7 @@ def test_a_model_made_in_this_course_loads_in_transformers(tmp_path):
     config = VisionTransformerConfig(
         image_size=9, patch_size=3, channels=2, width=20, depth=2, heads=5, mlp_dim=24, classes=4, norm_eps=1e-6
     )
-    model = redrawn(VisionTransformer(config))
+    model = redraw_weights(VisionTransformer(config), buffers=True)
     model.save_pretrained(tmp_path)
     assert_same(ViTForImageClassification.from_pretrained(tmp_path).eval(), model)
 
@@ -126,7 +119,7 @@ def test_a_model_made_in_this_course_loads_in_transformers(tmp_path):
 def test_a_non_square_image_size(tmp_path):
     """Positions of a non-square grid are used unchanged; the published class cannot resize them."""
     kind, config = ViTModel, ViTConfig(**SMALL, intermediate_size=28, image_size=(6, 15))
-    published = redrawn(kind(config))
+    published = redraw_weights(kind(config), buffers=True)
     published.save_pretrained(tmp_path / "published")
     model = VisionTransformer.from_pretrained(tmp_path / "published")
     images = torch.randn(2, 2, 6, 15)
@@ -150,7 +143,7 @@ def test_masked_patches_are_replaced_by_the_mask_token(tmp_path):
 
 def test_round_trip_of_deit(tmp_path):
     config = DeiTConfig(**SMALL, intermediate_size=28, image_size=12, num_labels=7)
-    published = redrawn(DeiTForImageClassificationWithTeacher(config))
+    published = redraw_weights(DeiTForImageClassificationWithTeacher(config), buffers=True)
     published.save_pretrained(tmp_path / "published")
     model = VisionTransformer.from_pretrained(tmp_path / "published")
     model.save_pretrained(tmp_path / "ours")
@@ -194,7 +187,7 @@ def assert_same_autoencoder(published, model):
 @pytest.mark.parametrize("spelling", ["fresh", "published", "in memory"])
 def test_round_trip_of_a_masked_autoencoder(spelling, tmp_path):
     """A fresh save of version 5 names the decoder's layers `decoder_encoder.layer`; published files do not."""
-    published = redrawn(ViTMAEForPreTraining(MAE_CONFIG))
+    published = redraw_weights(ViTMAEForPreTraining(MAE_CONFIG), buffers=True)
     published.save_pretrained(tmp_path / "published")
     if spelling == "published":
         rewrite_names(tmp_path / "published", lambda name: name.replace("decoder_encoder.layer", "decoder_layers"))
@@ -221,12 +214,6 @@ def test_fixed_positions_equal_those_of_published_autoencoders(tmp_path):
 
 
 # ── Published files differ from a fresh save ──────────────────────────────────────────────────────────────────────────
-
-
-def rewrite_config(folder, change):
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def rewrite_names(folder, rename):
@@ -329,7 +316,7 @@ def test_published_register_configs_name_their_interpolation(tmp_path):
 
 def test_a_vit_without_its_pooler(tmp_path):
     """DINO's files are of class ViTModel and hold no pooler; nothing in their config says so."""
-    published = redrawn(ViTModel(CASES["vit"][1], add_pooling_layer=False))
+    published = redraw_weights(ViTModel(CASES["vit"][1], add_pooling_layer=False), buffers=True)
     published.save_pretrained(tmp_path)
     model = VisionTransformer.from_pretrained(tmp_path)
     images = torch.randn(2, 2, 12, 12)

@@ -10,6 +10,7 @@ from lessons.lesson_01_vit import reference
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.tensor import Tensor
+from shared.tests.models import redraw_weights
 
 GEOMETRIES = {
     "digits": reference.DIGITS,
@@ -25,9 +26,7 @@ def config_of(geometry):
 def both(geometry):
     """Return both versions with the same random weights; their parameter names are equal."""
     model = VisionTransformer(config_of(geometry)).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    redraw_weights(model)
     plain = reference.VisionTransformer(geometry, Random(0))
     plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model

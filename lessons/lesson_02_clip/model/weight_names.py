@@ -1,6 +1,7 @@
 """Names of the weights in published files: tables for CLIP, SigLIP and their encoders alone."""
 
 from lessons.lesson_01_vit.model import VisionTransformerConfig
+from lessons.lesson_01_vit.model.weight_names import patch_kernel
 from lessons.lesson_02_clip.model.config import CLIPConfig, SigLIPConfig
 from shared.pretrained import Rearrange, Rename, Rule, Split, WeightNames, with_prefix
 
@@ -36,16 +37,9 @@ POSITION_IDS = ["embeddings.position_ids"]
 
 
 def _vision(config: VisionTransformerConfig) -> list[Rule]:
-    # Published patch embeddings are convolution kernels, channel first; ours are linear layers, channel last.
-    kernel = Rearrange(
-        "width channels row column -> width (row column channels)",
-        channels=config.channels,
-        row=config.patch_size,
-        column=config.patch_size,
-    )
     return [
         Rename("embeddings.class_embedding", "class_token"),
-        Rename("embeddings.patch_embedding.weight", "patch_embedding.project.weight", kernel),
+        Rename("embeddings.patch_embedding.weight", "patch_embedding.project.weight", patch_kernel(config)),
         Rename("embeddings.patch_embedding.bias", "patch_embedding.project.bias"),
         Rename("embeddings.position_embedding.weight", "positions"),
         Rename("pre_layrnorm.{leaf}", "pre_norm.{leaf}"),  # the published spelling

@@ -2,6 +2,7 @@
 
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_01_vit.model import VisionTransformerConfig
+from lessons.lesson_01_vit.model.weight_names import patch_kernel
 from lessons.lesson_03_blip2.model.opt import is_opt, opt_weight_names
 from shared.pretrained import Rearrange, Rename, Rule, Split, Tie, WeightNames, with_prefix
 from shared.transformer import DecoderConfig
@@ -83,19 +84,13 @@ def blip2_weight_names(vision: VisionTransformerConfig, language: DecoderConfig)
 
 
 def _vision(config: VisionTransformerConfig) -> list[Rule]:
-    kernel = Rearrange(
-        "width channels row column -> width (row column channels)",
-        channels=config.channels,
-        row=config.patch_size,
-        column=config.patch_size,
-    )
     return with_prefix(
         "vision_model.",
         "vision_encoder.",
         [
             Rename("embeddings.class_embedding", "class_token", Rearrange("1 1 width -> width")),
             Rename("embeddings.position_embedding", "positions", Rearrange("1 tokens width -> tokens width")),
-            Rename("embeddings.patch_embedding.weight", "patch_embedding.project.weight", kernel),
+            Rename("embeddings.patch_embedding.weight", "patch_embedding.project.weight", patch_kernel(config)),
             Rename("embeddings.patch_embedding.bias", "patch_embedding.project.bias"),
             *with_prefix("encoder.layers.{n}.", "blocks.{n}.", VISION_BLOCK),
             Rename("post_layernorm.{leaf}", "norm.{leaf}"),

@@ -3,8 +3,6 @@
 Every parameter of a published model is redrawn first: initially its queries are zero, and images have no effect.
 """
 
-import json
-
 import torch
 from safetensors.torch import load_file
 
@@ -13,14 +11,6 @@ QFORMER = {"hidden_size": 24, "intermediate_size": 28, "num_attention_heads": 3,
 TEXT = {"vocab_size": 37, "max_position_embeddings": 19, "use_qformer_text_input": True}
 OPT_SIZES = {"hidden_size": 28, "num_hidden_layers": 2, "ffn_dim": 36, "num_attention_heads": 4}
 QUERIES, IMAGE_TOKEN_ID = 5, 41
-
-
-def redrawn(model):
-    """Redraw every parameter and saved buffer; rotary frequencies follow from the config and are not saved."""
-    with torch.no_grad():
-        for parameter in model.state_dict(keep_vars=True).values():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
-    return model.eval()
 
 
 def close(actual, expected):
@@ -38,9 +28,3 @@ def load_published(published_class, folder):
     model, report = published_class.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values()), report
     return model.eval()
-
-
-def rewrite_config(folder, change):
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))

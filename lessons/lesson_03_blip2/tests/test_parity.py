@@ -20,8 +20,8 @@ from lessons.lesson_03_blip2.tests.published_models import (
     assert_same_files,
     close,
     load_published,
-    redrawn,
 )
+from shared.tests.models import redraw_weights
 
 # ── The Q-Former ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -47,7 +47,9 @@ def assert_same_qformer(published, model):
 
 @pytest.mark.parametrize("case", QFORMERS)
 def test_qformer_both_ways(case, tmp_path):
-    published = redrawn(Blip2QFormerModel(Blip2QFormerConfig(**QFORMER, encoder_hidden_size=20, **QFORMERS[case])))
+    published = redraw_weights(
+        Blip2QFormerModel(Blip2QFormerConfig(**QFORMER, encoder_hidden_size=20, **QFORMERS[case])), buffers=True
+    )
     published.save_pretrained(tmp_path / "published")
     model = QFormer.from_pretrained(tmp_path / "published")
     assert_same_qformer(published, model)
@@ -58,7 +60,7 @@ def test_qformer_both_ways(case, tmp_path):
 
 def test_cross_attention_maps_equal_the_published_ones(tmp_path):
     config = Blip2QFormerConfig(**QFORMER, encoder_hidden_size=20, num_hidden_layers=3)
-    published = redrawn(Blip2QFormerModel._from_config(config, attn_implementation="eager"))
+    published = redraw_weights(Blip2QFormerModel._from_config(config, attn_implementation="eager"), buffers=True)
     published.save_pretrained(tmp_path)
     model = QFormer.from_pretrained(tmp_path)
     queries, context = torch.randn(2, 4, 24), torch.randn(2, 7, 20)
@@ -80,7 +82,7 @@ def retriever(**vision):
         num_query_tokens=QUERIES,
         image_text_hidden_size=11,
     )
-    return redrawn(Blip2ForImageTextRetrieval(config))
+    return redraw_weights(Blip2ForImageTextRetrieval(config), buffers=True)
 
 
 def assert_same_retriever(published, model):

@@ -23,10 +23,9 @@ from lessons.lesson_03_blip2.tests.published_models import (
     assert_same_files,
     close,
     load_published,
-    redrawn,
-    rewrite_config,
 )
 from shared.errors import CourseError
+from shared.tests.models import redraw_weights, rewrite_config
 from shared.transformer import Sampling, generate
 
 # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -54,7 +53,7 @@ def published_blip2(language):
         num_query_tokens=QUERIES,
         image_token_index=IMAGE_TOKEN_ID,
     )
-    return redrawn(Blip2ForConditionalGeneration(config))
+    return redraw_weights(Blip2ForConditionalGeneration(config), buffers=True)
 
 
 def published_logits(model, images, tokens, segments):
@@ -151,7 +150,7 @@ def assert_same_opt(published, model):
 
 @pytest.mark.parametrize("oldest", [False, True], ids=["current names", "oldest names"])
 def test_opt_both_ways(oldest, tmp_path):
-    published = redrawn(OPTForCausalLM(LANGUAGE_MODELS["opt"]))
+    published = redraw_weights(OPTForCausalLM(LANGUAGE_MODELS["opt"]), buffers=True)
     published.save_pretrained(tmp_path / "published")
     if oldest:
         file = tmp_path / "published" / "model.safetensors"
@@ -163,7 +162,9 @@ def test_opt_both_ways(oldest, tmp_path):
 
 
 def test_opt_generates_the_same_with_and_without_a_cache():
-    model = redrawn(OPT(opt_config(vocab_size=43, width=28, depth=2, heads=4, mlp_dim=36, max_positions=40)))
+    model = redraw_weights(
+        OPT(opt_config(vocab_size=43, width=28, depth=2, heads=4, mlp_dim=36, max_positions=40)), buffers=True
+    )
     prompts = [torch.randint(3, 43, (length,)) for length in (6, 3, 1)]
     cached, plain = (generate(model, prompts, Sampling(8), use_cache=cache) for cache in (True, False))
     assert all(torch.equal(a, b) for a, b in zip(cached, plain, strict=True))

@@ -8,6 +8,7 @@ import torch
 from lessons.lesson_03_blip2 import reference
 from lessons.lesson_03_blip2.model import TASKS, FirstStage, QFormerConfig, Retriever, RetrieverConfig, task_mask_matrix
 from lessons.lesson_03_blip2.model.losses import hard_negative_probabilities
+from shared.tests.models import redraw_weights
 from shared.torch_conversion import to_stdlib, to_torch
 
 TEXTS = [reference.tokenize(name) for name in ("six", "seven", "one", "three")]
@@ -21,10 +22,8 @@ def both(name):
     qformer = QFormerConfig(sizes.width, sizes.depth, sizes.heads, sizes.mlp_dim, sizes.context_width, text_input=True)
     config = RetrieverConfig(qformer, sizes.queries, reference.VOCAB_SIZE, reference.MAX_TOKENS, sizes.projection_dim)
     model = FirstStage(Retriever(config, torch.nn.Identity()), reference.DECODE).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
-        model.log_temperature.fill_(-0.7)
+    redraw_weights(model)
+    torch.nn.init.constant_(model.log_temperature, -0.7)
     plain = reference.FirstStage(reference.Retriever(sizes, Random(0)), Random(0))
     plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     features = torch.randn(len(TEXTS), 6, sizes.context_width, dtype=torch.float64)

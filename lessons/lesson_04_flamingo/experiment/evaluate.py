@@ -189,7 +189,8 @@ ROWS, _ = reference.pad([reference.document(labels) for labels in ([3, 1], [7, 8
 def check_against_reference(context: RunContext) -> dict[str, float]:
     """Return differences that must be zero, or rounding errors, before any training; only the seed is used."""
     torch.manual_seed(context.seed)
-    model = build_reference_sized()
+    sizes = reference.Sizes()
+    model = build_reference_sized(sizes)
     image_features = torch.randn(len(ROWS) * 2, 9, 22, dtype=torch.float64)
     token_ids = torch.tensor(ROWS)
     image_index = latest_image_index(token_ids, torch.zeros_like(token_ids), reference.IMAGE)
@@ -198,7 +199,6 @@ def check_against_reference(context: RunContext) -> dict[str, float]:
 
     for parameter in model.parameters():
         parameter.normal_(std=0.3)
-    sizes = reference.Sizes()
     plain = reference.build_flamingo(
         reference.build_language_model(sizes, Random(context.seed)), sizes, Random(context.seed)
     )
@@ -218,9 +218,8 @@ def check_against_reference(context: RunContext) -> dict[str, float]:
     }
 
 
-def build_reference_sized() -> Flamingo:
-    """Return the PyTorch model with the sizes of the reference, in float64."""
-    sizes = reference.Sizes()
+def build_reference_sized(sizes: reference.Sizes) -> Flamingo:
+    """Return the PyTorch model with the sizes of a reference, in float64."""
     resampler = ResamplerConfig(
         sizes.visual_width,
         sizes.latents,

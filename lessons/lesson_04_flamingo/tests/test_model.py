@@ -1,7 +1,5 @@
 """Flamingo's gates, masks, resampler, documents and generation, and which parameters training changes."""
 
-import hashlib
-
 import pytest
 import torch
 
@@ -22,6 +20,7 @@ from lessons.lesson_04_flamingo.model import (
     training_stage,
 )
 from shared.errors import CourseError
+from shared.pretrained.digest import weights_digest
 from shared.training import TrainingConfig, train
 from shared.transformer import DecoderConfig, Sampling
 
@@ -48,13 +47,6 @@ def rows(*documents):
     for row, places in enumerate(documents):
         tokens[row, list(places)] = IMAGE
     return tokens, latest_image_index(tokens, torch.zeros_like(tokens), IMAGE)
-
-
-def digest(module):
-    sha256 = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        sha256.update(name.encode() + tensor.numpy().tobytes())
-    return sha256.hexdigest()
 
 
 # ── Gates ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,7 +241,7 @@ def test_training_changes_the_inserted_parts_only():
     image_index = latest_image_index(tokens, torch.zeros_like(tokens), IMAGE)
     features = torch.randn(4, 2, 16, 20)
     loss_mask = text_token_mask(tokens, torch.zeros_like(tokens), IMAGE)
-    frozen = digest(model.vision_encoder), digest(model.language_model)
+    frozen = weights_digest(model.vision_encoder), weights_digest(model.language_model)
     trained = ("resampler", "cross_attention_layers")
     initial = {name: p.clone() for name, p in model.named_parameters() if name.startswith(trained)}
 
@@ -260,7 +252,7 @@ def test_training_changes_the_inserted_parts_only():
     before = loss(model, (features, tokens, image_index, loss_mask)).item()
     config = TrainingConfig(steps=40, learning_rate=1e-2, warmup_steps=4, log_every=40)
     train(model, lambda step: (features, tokens, image_index, loss_mask), loss, config, stages=training_stage(40))
-    assert (digest(model.vision_encoder), digest(model.language_model)) == frozen
+    assert (weights_digest(model.vision_encoder), weights_digest(model.language_model)) == frozen
     assert [name for name, p in model.named_parameters() if name in initial and torch.equal(p, initial[name])] == []
     after = loss(model, (features, tokens, image_index, loss_mask)).item()
     swapped = loss(model, (features.flip(0), tokens, image_index, loss_mask)).item()

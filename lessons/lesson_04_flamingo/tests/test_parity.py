@@ -12,6 +12,7 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
 from lessons.lesson_04_flamingo.model import Flamingo, PerceiverResampler, config_mapping, latest_image_index
 from shared.errors import CourseError
+from shared.tests.models import redraw_weights, rewrite_config
 from shared.transformer import Sampling
 
 VISION = {
@@ -54,15 +55,7 @@ def build_published(case):
     perceiver = PERCEIVER | {"qk_layer_norms_perceiver": settings.pop("norms", False)}
     vision = VISION | {"hidden_act": settings.pop("activation", "gelu")}
     config = IdeficsConfig(**LANGUAGE, **settings, vision_config=vision, perceiver_config=perceiver, use_resampler=True)
-    return redrawn(IdeficsForVisionText2Text(config))
-
-
-def redrawn(model):
-    """Redraw every parameter and saved buffer; rotary frequencies follow from the config and are not saved."""
-    with torch.no_grad():
-        for parameter in model.state_dict(keep_vars=True).values():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
-    return model.eval()
+    return redraw_weights(IdeficsForVisionText2Text(config), buffers=True)
 
 
 def published_logits(published, images, tokens, image_index, segments):
@@ -158,18 +151,12 @@ def test_generation_equals_the_published_class(tmp_path):
 # ── Published files differ from a fresh save ──────────────────────────────────────────────────────────────────────────
 
 
-def rewrite_config(folder, change):
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 def test_files_and_configs_of_version_4(tmp_path):
     """Read files like those of 2023: `torch_dtype`, no rotary settings, position ids and rotary frequencies."""
     settings = {**LANGUAGE, "additional_vocab_size": 2}
     settings["rope_parameters"] = {"rope_type": "default", "rope_theta": 10_000.0}
     config = IdeficsConfig(**settings, vision_config=VISION, perceiver_config=PERCEIVER, use_resampler=True)
-    published = redrawn(IdeficsForVisionText2Text(config))
+    published = redraw_weights(IdeficsForVisionText2Text(config), buffers=True)
     published.save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["model.vision_model.embeddings.position_ids"] = torch.arange(17)[None]

@@ -5,19 +5,16 @@ from random import Random
 import pytest
 import torch
 
-from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_04_flamingo import reference
+from lessons.lesson_04_flamingo.experiment.evaluate import build_reference_sized
 from lessons.lesson_04_flamingo.model import (
-    Flamingo,
-    FlamingoConfig,
-    ResamplerConfig,
     cross_attention_matrix,
     latest_image_index,
     text_loss,
     text_token_mask,
 )
+from shared.tests.models import redraw_weights
 from shared.torch_conversion import to_stdlib, to_torch
-from shared.transformer import DecoderConfig
 
 ROWS, LENGTHS = reference.pad([reference.document(labels) for labels in ([3, 1], [7, 8], [0, 6])])
 SIZES = {
@@ -28,21 +25,8 @@ SIZES = {
 
 def both(sizes):
     """Return both models with the same random weights, and features; parameter names are the same in both."""
-    resampler = ResamplerConfig(
-        sizes.visual_width,
-        sizes.latents,
-        sizes.resampler_depth,
-        sizes.resampler_heads,
-        sizes.head_dim,
-        qk_norm=False,
-    )
-    config = FlamingoConfig(resampler, cross_attention_interval=1, qk_norm=False)
-    width, depth, heads, mlp_dim = sizes[:4]
-    language = DecoderConfig(reference.VOCAB_SIZE, width, depth, heads, heads, mlp_dim, rotary_base=10_000.0)
-    model = Flamingo(config, torch.nn.Identity(), LanguageModel(language)).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    model = build_reference_sized(sizes)
+    redraw_weights(model)
     plain = reference.build_flamingo(reference.build_language_model(sizes, Random(0)), sizes, Random(0))
     plain.load_parameters({name: parameter.flatten().tolist() for name, parameter in model.named_parameters()})
     return plain, model, torch.randn(len(ROWS) * 2, 5, sizes.visual_width, dtype=torch.float64)

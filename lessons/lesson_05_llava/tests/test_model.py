@@ -1,7 +1,5 @@
 """LLaVA's mechanism: where an image's vectors go, what may look at them, what is loss_mask, and what does not move by one bit."""
 
-import hashlib
-
 import pytest
 import torch
 from torch import nn
@@ -21,6 +19,8 @@ from lessons.lesson_05_llava.model import (
 )
 from lessons.lesson_05_llava.model.anyres import cut_into_tiles, fit_inside, select_resolution, tile_grid, token_count
 from shared.finetuning import AdapterConfig, add_adapters, collate, sft_loss
+from shared.pretrained.digest import weights_digest
+from shared.tests.models import redraw_weights
 from shared.tokenizers import ChatTemplate, Tokenizer, Turn
 from shared.tokenizers.special_tokens import IMAGE_TOKEN as IMAGE
 from shared.training import Batches, TrainingConfig, train
@@ -31,14 +31,7 @@ VOCABULARY, IMAGE_TOKEN, PATCHES = 31, 29, 9
 
 def clip_encoder():
     config = clip_vision_config(image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28)
-    return redrawn(VisionTransformer(config))
-
-
-def redrawn(module):
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
-    return module.eval()
+    return redraw_weights(VisionTransformer(config))
 
 
 def llava(vision_encoder=None, **choices):
@@ -47,14 +40,7 @@ def llava(vision_encoder=None, **choices):
     model = Llava(
         vision_encoder or clip_encoder(), Projector(width, 16), language, image_token_id=IMAGE_TOKEN, **choices
     )
-    return redrawn(model)
-
-
-def digest(module):
-    sha256 = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        sha256.update(name.encode() + tensor.numpy().tobytes())
-    return sha256.hexdigest()
+    return redraw_weights(model)
 
 
 # ── Features ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -64,10 +50,10 @@ def test_the_last_block_has_no_part_in_the_features():
     model, pixels = llava(), torch.randn(2, 3, 12, 12)
     before = model.image_features(pixels)
     assert before.shape == (2, PATCHES, 20)
-    redrawn(model.vision_encoder.blocks[-1])
-    redrawn(model.vision_encoder.norm)
+    redraw_weights(model.vision_encoder.blocks[-1])
+    redraw_weights(model.vision_encoder.norm)
     assert torch.equal(model.image_features(pixels), before)
-    redrawn(model.vision_encoder.blocks[-2])
+    redraw_weights(model.vision_encoder.blocks[-2])
     assert not torch.allclose(model.image_features(pixels), before, atol=1e-2)
 
 
@@ -84,7 +70,7 @@ def test_a_plain_vit_is_a_vision_encoder_too(positions):
     config = VisionTransformerConfig(
         image_size=12, patch_size=4, width=20, depth=3, heads=5, mlp_dim=28, registers=2, positions=positions
     )
-    vision_encoder = redrawn(VisionTransformer(config))
+    vision_encoder = redraw_weights(VisionTransformer(config))
     model, pixels = llava(vision_encoder), torch.randn(2, 3, 12, 12)
     features = model.image_features(pixels)
     assert features.shape == (2, PATCHES, 20)
@@ -171,7 +157,7 @@ def test_answers_are_those_of_reading_everything_again():
 
 def test_scales_multiply_each_state_and_fold_into_the_matrix_to_the_bit():
     features = torch.randn(2, PATCHES, 40)
-    projector = redrawn(Projector(40, 16, scales=(4.0, 1.0)))
+    projector = redraw_weights(Projector(40, 16, scales=(4.0, 1.0)))
     plain = Projector(40, 16)
     plain.load_state_dict(projector.state_dict())
     before = projector(features)
@@ -187,7 +173,7 @@ def test_scales_multiply_each_state_and_fold_into_the_matrix_to_the_bit():
 
 def test_what_is_written_needs_no_scales(tmp_path):
     model, tokens = llava(feature_layers=(0, -2)), torch.tensor([[3, *[IMAGE_TOKEN] * PATCHES, 4]])
-    model.projector = redrawn(Projector(40, 16, scales=(4.0, 1.0)))
+    model.projector = redraw_weights(Projector(40, 16, scales=(4.0, 1.0)))
     pixels = torch.randn(1, 3, 12, 12)
     before = model(pixels, tokens)
     model.save_pretrained(tmp_path)
@@ -206,7 +192,7 @@ def test_any_module_may_project():
             return self.matrix(features.mean(dim=1, keepdim=True))
 
     model = llava()
-    model.projector = redrawn(Pooled())
+    model.projector = redraw_weights(Pooled())
     tokens = torch.tensor([[3, IMAGE_TOKEN, 4]])
     assert model.logits(tokens, torch.randn(1, PATCHES, 20)).shape == (1, 3, VOCABULARY)
 
@@ -271,11 +257,11 @@ def trained(model, stages, steps):
 
 
 def changed(model, before):
-    return {name for name, part in model.named_children() if digest(part) != before[name]}
+    return {name for name, part in model.named_children() if weights_digest(part) != before[name]}
 
 
 def digests(model):
-    return {name: digest(part) for name, part in model.named_children()}
+    return {name: weights_digest(part) for name, part in model.named_children()}
 
 
 def test_in_the_first_stage_the_projector_alone_moves():
@@ -296,11 +282,11 @@ def test_with_adapters_only_they_and_the_projector_move():
     model = llava()
     names = add_adapters(model, AdapterConfig(("language_model.blocks.*",), rank=2))
     bases = {name: model.get_submodule(name).base.weight.clone() for name in names}
-    words, projector = model.language_model.embedding.weight.clone(), digest(model.projector)
+    words, projector = model.language_model.embedding.weight.clone(), weights_digest(model.projector)
     ups = {name: model.get_submodule(name).lora_up.weight.clone() for name in names}
     trained(model, (second_stage(3, model),), 3)
     assert all(torch.equal(model.get_submodule(name).base.weight, bases[name]) for name in names)
-    assert torch.equal(model.language_model.embedding.weight, words) and digest(model.projector) != projector
+    assert torch.equal(model.language_model.embedding.weight, words) and weights_digest(model.projector) != projector
     assert all(not torch.equal(model.get_submodule(name).lora_up.weight, ups[name]) for name in names)
 
 

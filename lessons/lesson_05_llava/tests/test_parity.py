@@ -21,6 +21,7 @@ from transformers import (
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_05_llava.model import Llava, LlavaNext, Projector, config_mapping
 from shared.errors import CourseError
+from shared.tests.models import redraw_weights, rewrite_config
 from shared.transformer import Sampling
 
 VISION = {
@@ -53,23 +54,9 @@ CHOICES = {
 IMAGE = 41
 
 
-def redrawn(model):
-    """Every parameter and saved buffer; what follows from the config (rotary frequencies) is no weight."""
-    with torch.no_grad():
-        for parameter in model.state_dict(keep_vars=True).values():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
-    return model.eval()
-
-
 def close(logits, expected):
     assert expected.abs().max() > 0.05
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
-
-
-def rewrite_config(folder, change):
-    config = json.loads((folder / "config.json").read_text())
-    change(config)
-    (folder / "config.json").write_text(json.dumps(config))
 
 
 def rename(folder, spelled):
@@ -92,7 +79,7 @@ def llava(language="llama"):
     config = LlavaConfig(
         vision_config=vision, text_config=LANGUAGES[language], image_token_index=IMAGE, **CHOICES[language]
     )
-    return redrawn(LlavaForConditionalGeneration(config))
+    return redraw_weights(LlavaForConditionalGeneration(config), buffers=True)
 
 
 def rows_with_images(images, patches):
@@ -265,7 +252,7 @@ def llava_next(language="llama", tied=False):
         **CHOICES[language] | {"vision_feature_select_strategy": "default"},
         tie_word_embeddings=tied,
     )
-    return redrawn(LlavaNextForConditionalGeneration(config))
+    return redraw_weights(LlavaNextForConditionalGeneration(config), buffers=True)
 
 
 def assert_same_next(published, model, sizes):

@@ -10,6 +10,7 @@ from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, loss_mask
 from shared.finetuning import sft_loss
 from shared.stdlib.decoder import Decoder
+from shared.tests.models import redraw_weights
 from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
@@ -24,9 +25,7 @@ def both(name):
     model = Llava(
         torch.nn.Identity(), Projector(features, width), LanguageModel(config), image_token_id=reference.IMAGE
     ).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.3 + (0.5 if parameter.ndim == 1 else 0.0))
+    redraw_weights(model)
     random = Random(0)
     language = Decoder(len(reference.WORDS), width, layers, heads, mlp_dim, random)
     reference_model = reference.Llava(reference.Projector(features, width, random), language)

@@ -1,0 +1,33 @@
+"""Helpers for the tests of models in several lessons."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def redraw_weights(model: nn.Module, *, gain: float = 0.5, buffers: bool = False) -> nn.Module:
+    """Draw every parameter anew and return the model in evaluation mode.
+
+    Many initial weights, such as zero biases and gains of 1, have no effect, so that a test would not notice an error.
+    The standard deviation of 0.3 is large enough that every part matters, and small enough that softmax does not
+    saturate.
+
+    gain     mean of vectors, most of which are gains of norms
+    buffers  redraw saved buffers too
+    """
+    tensors = model.state_dict(keep_vars=True).values() if buffers else model.parameters()
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor.copy_(torch.randn_like(tensor) * 0.3 + (gain if tensor.ndim == 1 else 0.0))
+    return model.eval()
+
+
+def rewrite_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the `config.json` of a model folder in place."""
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
