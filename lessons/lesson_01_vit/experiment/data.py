@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from data.datasets.digits import digits
 from data.datasets.image_folder import image_folder
 from data.datasets.load import load
+from data.datasets.tensors import to_pixels
 from lessons.lesson_01_vit.model import VisionTransformerConfig
 
 Images = Float[Tensor, "batch channels height width_px"]
@@ -57,14 +57,11 @@ def load_images(name: str, *, other_writers: bool = False) -> ImageData:
     else:
         dataset = load(name)
 
-    def pixels(images: np.ndarray) -> Tensor:
-        return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-
-    train = pixels(dataset.train_images)
+    train = to_pixels(dataset.train_images)
     return ImageData(
         train=train,
         train_labels=torch.from_numpy(dataset.train_labels),
-        test=pixels(dataset.test_images),
+        test=to_pixels(dataset.test_images),
         test_labels=torch.from_numpy(dataset.test_labels),
         class_names=dataset.class_names,
         mean=train.mean().item(),
@@ -119,22 +116,6 @@ def jitter_batches(images: ImageData) -> Callable[[tuple[Tensor, Tensor], Genera
         return images.standardize(jitter(pixels, generator)), labels
 
     return augment
-
-
-def crop_and_flip(images: Images, generator: Generator, padding: int = 4) -> Images:
-    """Shift each image by up to `padding` pixels and mirror half of them: the usual augmentation for CIFAR-10."""
-    batch, _, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4, mode="reflect")
-
-    def choose(limit: int) -> Tensor:
-        return torch.randint(limit, (batch, 1), generator=generator, device=images.device)
-
-    columns = torch.arange(width, device=images.device)
-    columns = torch.where(choose(2).bool(), columns.flip(0), columns) + choose(2 * padding + 1)
-    rows = torch.arange(height, device=images.device) + choose(2 * padding + 1)
-    sample = torch.arange(batch, device=images.device)[:, None, None]
-    # Indexed as [batch, height, width]; the channels stay last.
-    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 def shuffle_patches(images: Images, patch_size: int, generator: Generator) -> Images:

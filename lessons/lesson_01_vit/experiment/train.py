@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from data.datasets.tensors import crop_and_flip
 from lessons.lesson_01_vit.experiment.data import (
-    crop_and_flip,
     jitter,
     jitter_batches,
     load_images,
@@ -104,7 +104,8 @@ def train_large(context: RunContext, *, architecture: dict[str, Any], **recipe: 
 
     def augment(batch: tuple[Tensor, Tensor], generator: Generator) -> tuple[Tensor, Tensor]:
         pixels, labels = batch
-        pixels = crop_and_flip(images.standardize(pixels), generator, padding=images.train.shape[-1] // 8)
+        padding = images.train.shape[-1] // 8
+        pixels = crop_and_flip(images.standardize(pixels), generator, padding=padding, mode="reflect")
         return mix(pixels, labels, classes, generator)
 
     # The whole data set is on the device, so that no step waits for a copy.

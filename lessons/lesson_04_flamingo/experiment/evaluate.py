@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from data.toybox.heldout import TEST_SEED
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previous_token, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import best_choosing, episode_accuracies
 from lessons.lesson_04_flamingo import reference
@@ -32,8 +33,6 @@ from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
 SHOTS = tuple(range(9))
-# Test episodes have seeds from here on. Each run has its own, so that several runs are measured on more episodes.
-TEST_SEED = 1_000
 TEST_SCENES = 1_500
 MIXED_SHOTS = (1, 4, 8)
 
@@ -62,6 +61,7 @@ def image_accuracies(
     single_…        for questions about one attribute: no rule is needed
     probe_…         of a linear classifier of one attribute on the image features, fitted to `training_scenes`
     """
+    # Each run has test episodes of its own, so that several runs are measured on more episodes.
     encoded = EncodedScenes.sample(model.vision_encoder, TEST_SEED + seed, TEST_SCENES, device)
 
     def sample(lines: int = len(SHOTS), **settings) -> EpisodeBatch:

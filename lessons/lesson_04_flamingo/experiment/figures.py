@@ -8,6 +8,7 @@ import torch
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
+from data.toybox.heldout import TEST_SEED
 from data.toybox.tensors import render_tensors
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
@@ -18,7 +19,7 @@ from lessons.lesson_04_flamingo.experiment.data import (
     episode_lines,
     tokenize_episodes,
 )
-from lessons.lesson_04_flamingo.experiment.evaluate import MIXED_SHOTS, SHOTS, TEST_SEED
+from lessons.lesson_04_flamingo.experiment.evaluate import MIXED_SHOTS, SHOTS
 from lessons.lesson_04_flamingo.experiment.train import build_flamingo
 from lessons.lesson_04_flamingo.model import Flamingo, cross_attention_matrix, latest_image_index
 from shared import plots

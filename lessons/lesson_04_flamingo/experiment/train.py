@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from data.toybox.documents import INTERVIEW_MIXTURE, documents
+from data.toybox.heldout import TEST_SEED
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model
@@ -20,7 +21,6 @@ from lessons.lesson_04_flamingo.experiment.data import (
     tokenize_episodes,
 )
 from lessons.lesson_04_flamingo.experiment.evaluate import (
-    TEST_SEED,
     gate_sizes,
     image_accuracies,
     text_accuracies,

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from data.datasets.digits import digits
+from data.datasets.tensors import to_pixels
 
 DIGIT = 8
 CANVAS = 16
@@ -21,8 +20,6 @@ EVERYWHERE = (0, POSITIONS)
 LEFT, RIGHT = (0, POSITIONS // 2), (POSITIONS - POSITIONS // 2, POSITIONS)
 COPIES = 4
 """Number of positions at which each held-out digit is shown."""
-CROP_PADDING = 4
-"""Pixels of zeros around a photograph before a random crop."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,6 @@ def load_digits() -> Digits:
     dataset = digits()
     labels = [torch.from_numpy(labels) for labels in (dataset.train_labels, dataset.test_labels)]
     return Digits(to_pixels(dataset.train_images), labels[0], to_pixels(dataset.test_images), labels[1])
-
-
-def to_pixels(images: np.ndarray) -> Float[Tensor, "batch channels height width"]:
-    """Convert bytes [batch, height, width, channels] to channels-first floats from 0 to 1."""
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 def place_on_canvas(
@@ -98,22 +90,3 @@ def shifted_test_digits(data: Digits, columns: tuple[int, int]) -> tuple[Tensor,
     """Return every held-out digit at several fixed positions of these columns: (canvases, labels)."""
     generator = torch.Generator().manual_seed(0)
     return shift_randomly(data.test.repeat(COPIES, 1, 1, 1), columns, generator), data.test_labels.repeat(COPIES)
-
-
-def crop_and_flip(batch: tuple[Tensor, Tensor], generator: Generator) -> tuple[Tensor, Tensor]:
-    """Pad each image by four zeros, crop it at a random position to its size, and mirror half of the images.
-
-    This is the paper's augmentation for CIFAR-10 (arXiv:1512.03385, section 4.2).
-    """
-    images, labels = batch
-    count, _, height, width = images.shape
-
-    def draw(high: int) -> Tensor:
-        return torch.randint(high, (count, 1), generator=generator, device=images.device)
-
-    columns = torch.arange(width, device=images.device)
-    columns = torch.where(draw(2).bool(), columns.flip(0), columns) + draw(2 * CROP_PADDING + 1)
-    rows = torch.arange(height, device=images.device) + draw(2 * CROP_PADDING + 1)
-    sample = torch.arange(count, device=images.device)[:, None, None]
-    padded = F.pad(images, (CROP_PADDING,) * 4).permute(0, 2, 3, 1)
-    return padded[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2), labels

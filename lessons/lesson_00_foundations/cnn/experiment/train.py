@@ -3,20 +3,19 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from data.datasets.load import load
+from data.datasets.tensors import crop_and_flip, to_pixels
 from lessons.lesson_00_foundations.cnn.experiment.data import (
     CANVAS,
     EVERYWHERE,
     LEFT,
     RIGHT,
-    crop_and_flip,
     load_digits,
     shift_augmentation,
     shifted_test_digits,
-    to_pixels,
 )
 from lessons.lesson_00_foundations.cnn.experiment.evaluate import accuracy
 from lessons.lesson_00_foundations.cnn.model import MLP, ResNet, count_parameters, mlp_of_equal_size
@@ -119,12 +118,17 @@ def train_on_photographs(context: RunContext, *, steps: int, depth: int, batch_s
     mean = train_pixels.mean(dim=0)  # the paper subtracts the mean image
     torch.manual_seed(context.seed)
     network = ResNet(train_pixels.shape[1], len(dataset.class_names), (16, 32, 64), (depth - 2) // 6)
+
+    def augment(batch: tuple[Tensor, Tensor], generator: Generator) -> tuple[Tensor, Tensor]:
+        images, labels = batch
+        return crop_and_flip(images, generator), labels
+
     batches = Batches(
         (train_pixels - mean).to(context.device),
         torch.from_numpy(dataset.train_labels).to(context.device),
         batch_size=batch_size,
         seed=context.seed,
-        augment=crop_and_flip,
+        augment=augment,
     )
     config = TrainingConfig(
         steps=steps,

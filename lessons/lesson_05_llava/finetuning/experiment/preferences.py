@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from data.toybox.dialogues import Dialogue, dialogue_at, score_replies
+from data.toybox.heldout import TEST_SEED
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from shared.course.context import RunContext
@@ -21,8 +22,6 @@ from shared.finetuning import (
 )
 from shared.tokenizers import ChatTemplate
 from shared.training import RunOptions, curve_from_history
-
-TEST_SEED = 1_000
 
 
 @dataclass(frozen=True)
