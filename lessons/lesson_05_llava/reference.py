@@ -1,8 +1,9 @@
 """LLaVA in pure Python, beside its paper (Liu et al., arXiv:2304.08485).
 
-A small Llama, in shared/stdlib/decoder.py, is pretrained on text about digits: which is even, which is large, which comes
-next. A projector then maps images of handwritten digits to its embeddings. Stage 1 trains the projector alone, on digits
-and their names. Stage 2 trains everything on questions and answers; only the assistant's tokens are in the loss:
+A small Llama, in shared/stdlib/decoder.py, is pretrained on text about digits: which is even, which is large, which
+comes next. A projector then maps images of handwritten digits to its embeddings. Stage 1 trains the projector alone,
+on digits and their names. Stage 2 trains everything on questions and answers; only the assistant's tokens are in the
+loss:
 
     python -S -m lessons.lesson_05_llava.reference [--quick] [--seed N]
 """
@@ -24,7 +25,7 @@ from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train
 
-# ── Conversations about digits ─────────────────────────────────────────────────────────────────────────────────────────
+# ── Conversations about digits ────────────────────────────────────────────────────────────────────────────────────────
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 QUESTIONS = ("which", "even", "large", "next")
@@ -35,7 +36,7 @@ PATCHES = (digits.SIDE // TILE) ** 2
 
 
 def answer_to(question: str, digit: int) -> str:
-    """Return the right answer: the digit's name, whether it is even, whether it is above four, or the next digit's name."""
+    """Return the right answer: the digit's name, whether it is even or above four, or the next digit's name."""
     if question == "even":
         return "yes" if digit % 2 == 0 else "no"
     if question == "large":
@@ -63,7 +64,7 @@ def expand_images(row: list[int], patches: int) -> list[int]:
 
 
 def loss_mask(row: list[int]) -> list[bool]:
-    """Return whether each token is in the loss: the tokens after `<assistant>`, up to and including `<end>` (table 2)."""
+    """Return whether each token is in the loss: those after `<assistant>`, up to and including `<end>` (table 2)."""
     # exercise 5.1: the loss mask
     mask, in_answer = [], False
     for token in row:
@@ -89,7 +90,7 @@ def frozen_features(images: list[list[int]]) -> Tensor:
     return Tensor(values, (len(images), PATCHES, TILE * TILE + PATCHES))
 
 
-# ── What LLaVA adds (section 4.1; the second linear layer is from arXiv:2310.03744) ─────────────────────────────────────────────
+# ── What LLaVA adds (section 4.1; the second linear layer is from arXiv:2310.03744) ───────────────────────────────────
 
 
 class Projector(Module):
@@ -125,7 +126,7 @@ class Llava(Module):
         self.projector, self.language_model = projector, language_model
 
     def forward(self, rows: list[list[int]], features: Tensor | None = None) -> Tensor:
-        """Return logits [rows, tokens, words] for rows of equal length; `features` belong to their images in reading order."""
+        """Return logits [rows, tokens, words] for rows of equal length; `features` belong to their images in order."""
         tokens = [token for row in rows for token in row]
         x = self.language_model.embedding(tokens)
         if features is not None:
@@ -142,7 +143,7 @@ def sft_loss(logits: Tensor, rows: list[list[int]]) -> Tensor:
     return cross_entropy(embedding([k * width + t - 1 for k, t in targets], flat), [rows[k][t] for k, t in targets])
 
 
-# ── Training ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Training ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 WIDTH, DEPTH, HEADS, MLP_DIM = 24, 2, 2, 48
 ROWS = 10

@@ -66,7 +66,10 @@ LEARNS = (
     Claim(
         "answers",
         "learns",
-        "LLaVA answers questions about held-out combinations, averaged over question types, better than a blind baseline.",
+        (
+            "LLaVA answers questions about held-out combinations, averaged over question types, better "
+            "than a blind baseline."
+        ),
         "arXiv:2304.08485, section 5.1",
         ("llava", "blind"),
         number("llava", "answers"),
@@ -124,7 +127,10 @@ LEARNS = (
     Claim(
         "answers-several",
         "learns",
-        "LLaVA answers all twelve question types about scenes of one to three objects better than the most common answers.",
+        (
+            "LLaVA answers all twelve question types about scenes of one to three objects better than the "
+            "most common answers."
+        ),
         "",
         ("several objects",),
         number("several objects", "answers"),
@@ -194,7 +200,10 @@ PAPER = (
     Claim(
         "place-needs-scale",
         "paper",
-        "Scaling both feature layers to one size raises the accuracy of place questions (difference to unscaled features).",
+        (
+            "Scaling both feature layers to one size raises the accuracy of place questions (difference "
+            "to unscaled features)."
+        ),
         "",
         ("llava", "unscaled features"),
         difference("llava", "unscaled features", "answers_place"),

@@ -1,7 +1,7 @@
 """Training and evaluation data: toy-world images, each with a description or with questions and answers.
 
-Lesson 0's language model was pretrained on interviews: a caption of a scene, then questions with answers, one per line. Here
-the image takes the place of the caption.
+Lesson 0's language model was pretrained on interviews: a caption of a scene, then questions with answers, one per
+line. Here the image takes the place of the caption.
 """
 
 from collections.abc import Sequence

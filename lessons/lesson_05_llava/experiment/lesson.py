@@ -1,8 +1,8 @@
 """Lesson 5: LLaVA, and fine-tuning for less.
 
-Every arm starts from lesson 2's vision encoder and lesson 0's language model. Claims are measured on scenes with a color–shape
-combination that no model of the chain was trained on. `cpu` trains LLaVA and its blind baseline; `full` adds the
-ablations and the second part (LoRA, DoRA, QLoRA, DPO, distillation).
+Every arm starts from lesson 2's vision encoder and lesson 0's language model. Claims are measured on scenes with a
+color–shape combination that no model of the chain was trained on. `cpu` trains LLaVA and its blind baseline; `full`
+adds the ablations and the second part (LoRA, DoRA, QLoRA, DPO, distillation).
 """
 
 from collections.abc import Mapping

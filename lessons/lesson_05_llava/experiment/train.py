@@ -42,11 +42,11 @@ Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
 ADAPTED_LAYERS = ("language_model.blocks.*",)
 FEATURE_LAYERS = (0, -2)
-"""Hidden states of the vision encoder that are the features. Before its last block, this small encoder represents what an
-object is but has lost much of its location, which the input of its first block still holds."""
+"""Hidden states of the vision encoder that are the features. Before its last block, this small encoder represents what
+an object is but has lost much of its location, which the input of its first block still holds."""
 SCALES = (4.0, 1.0)
-"""The input of the first block is about four times smaller than the later state (root mean square 1.1 against 4.3), and small
-features are learned late. One arm leaves the scales out."""
+"""The input of the first block is about four times smaller than the later state (root mean square 1.1 against 4.3),
+and small features are learned late. One arm leaves the scales out."""
 
 
 @dataclass(frozen=True)

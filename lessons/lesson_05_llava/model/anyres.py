@@ -1,11 +1,11 @@
-"""AnyRes: images of any resolution for an encoder of one resolution, as a grid of tiles and the whole image at low resolution.
+"""AnyRes: images of any resolution for an encoder of one resolution, as tiles and the whole image at low resolution.
 
 (LLaVA-NeXT; AnyRes is described in arXiv:2408.03326, section 3.2, and began in arXiv:2310.03744, section 3.4.)
 
-An image is resized to fit into one of a few sizes that are multiples of the tile; its aspect ratio is kept, and the rest is
-padded with black. The encoder encodes each tile, and the whole image resized to one tile. The patches of the tiles are then
-joined into one grid, patches of the padding are removed, and each row ends with a learned embedding, which tells the
-language model how wide the image is.
+An image is resized to fit into one of a few sizes that are multiples of the tile; its aspect ratio is kept, and the
+rest is padded with black. The encoder encodes each tile, and the whole image resized to one tile. The patches of the
+tiles are then joined into one grid, patches of the padding are removed, and each row ends with a learned embedding,
+which tells the language model how wide the image is.
 
 Sizes are (height, width) throughout.
 """
@@ -57,8 +57,8 @@ def cut_into_tiles(
 ) -> Float[Tensor, "tiles channels {side} {side}"]:
     """Return the whole image as one tile, then the tiles of its selected size in reading order.
 
-    The published models resize with Pillow's bicubic filter; PyTorch's antialiased bicubic filter is a close approximation.
-    Raises ValueError when a size is not a multiple of the tile.
+    The published models resize with Pillow's bicubic filter; PyTorch's antialiased bicubic filter is a close
+    approximation. Raises ValueError when a size is not a multiple of the tile.
     """
     original = (image.shape[1], image.shape[2])
     size = select_resolution(original, pinpoints)

@@ -1,7 +1,7 @@
 """Published LLaVA checkpoints: configs and weight names in both directions.
 
-Read and written: `LlavaForConditionalGeneration` and `LlavaNextForConditionalGeneration` with `CLIPVisionModel` as the vision
-encoder and `LlamaForCausalLM` or `Qwen2ForCausalLM` as the language model.
+Read and written: `LlavaForConditionalGeneration` and `LlavaNextForConditionalGeneration` with `CLIPVisionModel` as the
+vision encoder and `LlamaForCausalLM` or `Qwen2ForCausalLM` as the language model.
 """
 
 from collections.abc import Callable, Mapping
@@ -98,7 +98,7 @@ def _vision_config(config: Mapping[str, Any], folder: Path | str) -> VisionTrans
 
 def _language_config(config: Mapping[str, Any], model_type: str, folder: Path | str) -> DecoderConfig:
     language = llama.parse_config({"model_type": "llama"} | (config.get("text_config") or {}), folder)
-    # Two keys state whether the output layer is tied: LLaVA ties it if either is true, LLaVA-NeXT follows the outer key.
+    # Two keys state whether the output layer is tied: LLaVA ties it if either is true, LLaVA-NeXT follows the outer.
     outer = config.get("tie_word_embeddings")
     tied = bool(outer) or language.tied if model_type == "llava" or outer is None else outer
     return replace(language, tied=tied)
@@ -195,5 +195,5 @@ def weight_names(vision_config: VisionTransformerConfig, language_config: Decode
 
 
 def _later_name(name: str) -> str:
-    """Return the later spelling of a language model's weight: `lm_head` alone, the rest under `model.language_model`."""
+    """Return the later spelling of a language model's weight: `lm_head`, or a name under `model.language_model`."""
     return f"model.language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name

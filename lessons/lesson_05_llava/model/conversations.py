@@ -2,8 +2,8 @@
 
     <|begin|><|turn|>user⏎<image>…<image>⏎what colour is the star?<|end|>⏎<|turn|>assistant⏎red<|end|>⏎
                                                                                          ▔▔▔▔▔▔▔▔
-`<image>` is written once in the text and expanded to one token id per image token. The underlined token ids are in the loss
-(arXiv:2304.08485, table 2).
+`<image>` is written once in the text and expanded to one token id per image token. The underlined token ids are in the
+loss (arXiv:2304.08485, table 2).
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from shared.tokenizers.special_tokens import BEGIN_TOKEN, IMAGE_TOKEN
 
 
 def instruction_turns(question: str, answer: str | None = None, *, images: int = 1) -> list[Turn]:
-    """Return the user's turn, which starts with one `<image>` per image, and the assistant's when there is an answer."""
+    """Return the user's turn, which starts with one `<image>` per image, and the assistant's if there is an answer."""
     user = Turn("user", f"{IMAGE_TOKEN}\n" * images + question)
     return [user] if answer is None else [user, Turn("assistant", answer)]
 
@@ -43,7 +43,8 @@ def encode_interview(
 
         <|begin|><image>…<image>what colour is the star? red⏎where is it? top⏎
                                                          ▔▔▔▔              ▔▔▔▔
-    turns  (question, answer) pairs; an answer "" leaves the line open for generation, a question "" gives the answer alone
+    turns  (question, answer) pairs; an answer "" leaves the line open for generation, a question "" gives the answer
+           alone
     begin  the special token that starts a document
     """
     image_token_id = tokenizer.special_tokens[IMAGE_TOKEN]

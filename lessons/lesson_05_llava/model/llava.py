@@ -125,7 +125,7 @@ class Llava(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the folder that `LlavaForConditionalGeneration` reads; the projector's scales are folded into its weight.
+        """Write the folder that `LlavaForConditionalGeneration` reads; the projector's scales go into its weight.
 
         Raises CourseError when the vision encoder or the projector has no published layout.
         """

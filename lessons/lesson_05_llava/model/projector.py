@@ -1,4 +1,4 @@
-"""The projector: a two-layer MLP from vision features to embeddings of the language model (arXiv:2310.03744, section 3.3)."""
+"""The projector: a two-layer MLP from vision features to language-model embeddings (arXiv:2310.03744, section 3.3)."""
 
 from collections.abc import Sequence
 
@@ -14,9 +14,9 @@ class Projector(nn.Module):
     [images, patches, vision_width] → [images, patches, language_width]. The first LLaVA had one linear layer
     (arXiv:2304.08485, equation 1); the two-layer MLP of LLaVA-1.5 answered better at little cost.
 
-    scales  a factor for each hidden state that is concatenated in `vision_width`. The input of the first block is several
-            times smaller than the later states, and small features are learned late. Published projectors have no
-            scales: `fold_scales` multiplies them into the first layer.
+    scales  a factor for each hidden state that is concatenated in `vision_width`. The input of the first block is
+            several times smaller than the later states, and small features are learned late. Published projectors have
+            no scales: `fold_scales` multiplies them into the first layer.
 
     Raises ValueError when `vision_width` is not divisible by the number of scales.
     """

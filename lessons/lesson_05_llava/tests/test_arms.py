@@ -1,4 +1,4 @@
-"""The arms do what their names say: blind arms get no image, losses are masked, frozen weights stay, test scenes are new."""
+"""Arms match their names: blind arms get no image, losses are masked, frozen weights stay, test scenes are new."""
 
 from collections import Counter, defaultdict
 
@@ -27,7 +27,10 @@ SETTING = conversations.scene_setting((1, 3))
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    text = "what is there? a red circle and two blue stars\nhow many red things are there? zero\nwhere is the moon? top left\n"
+    text = (
+        "what is there? a red circle and two blue stars\nhow many red things are there? zero\n"
+        "where is the moon? top left\n"
+    )
     return Tokenizer.train([text] * 4, 320, special_tokens=SPECIAL_TOKENS)
 
 

@@ -43,7 +43,7 @@ def test_questions_images_and_headers_are_read_and_not_learned(student):
     close(gradients["logits"], expected)
 
 
-# ── 5.2 and 5.4: image embeddings at the image positions ────────────────────────────────────────────────────────────────────────
+# ── 5.2 and 5.4: image embeddings at the image positions ──────────────────────────────────────────────────────────────
 
 TOKENS = [[USER, IMAGE, IMAGE, 4], [IMAGE, 7, IMAGE, IMAGE]]
 

@@ -1,4 +1,4 @@
-"""Every figure is drawn from what the arms measure, for one seed and for several, with every arm and with the fewest."""
+"""Every figure is drawn from the arms' measurements, for one seed and several, with all arms and the fewest."""
 
 from pathlib import Path
 

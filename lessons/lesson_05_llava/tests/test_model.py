@@ -1,4 +1,4 @@
-"""LLaVA's mechanism: where an image's vectors go, what may look at them, what is loss_mask, and what does not move by one bit."""
+"""LLaVA's mechanism: positions of image embeddings, attention to them, the loss mask, and weights that stay frozen."""
 
 import pytest
 import torch

@@ -83,7 +83,7 @@ def llava(language="llama"):
 
 
 def rows_with_images(images, patches):
-    """A row with one image, one with two, one without any, and one of text that begins with an image; padded at their ends."""
+    """Rows with one image, two, none, and one of text that begins with an image; padded at their ends."""
     row = [
         [3, *[IMAGE] * patches, 7, 8],
         [*[IMAGE] * patches, 5, 6, *[IMAGE] * patches, 9],
@@ -189,7 +189,7 @@ def test_the_names_of_2023_are_written(tmp_path):
 
 
 def test_a_config_of_2023_is_read(tmp_path):
-    """As llava-1.5 has it: defaults left out, `rope_theta` by itself, the vocabulary said twice, old numbers of places."""
+    """llava-1.5's config: defaults left out, `rope_theta` alone, the vocabulary given twice, old position counts."""
     published = llava()
     published.save_pretrained(tmp_path)
     rename(tmp_path, first_files)

@@ -1,4 +1,4 @@
-"""The pure-Python LLaVA and the PyTorch one are the same mathematics: same weights, same logits, same loss, same gradients."""
+"""With the same weights, the pure-Python LLaVA and the PyTorch one give the same logits, loss and gradients."""
 
 from random import Random
 

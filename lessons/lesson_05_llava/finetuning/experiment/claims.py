@@ -6,9 +6,10 @@ from shared.course.claims import difference, number, ratio
 from shared.course.lesson import Claim, Measurements
 
 WITHOUT_THE_SKILL = (
-    "five of the six question types reach the accuracy of full fine-tuning; existence questions are learned later by low-rank "
-    "adapters, and not within as many steps (the figure shows the types). A learning rate three times as high, tried with one "
-    "seed, did not change it. In the papers the model has the skill before it is adapted; here it must be learned."
+    "five of the six question types reach the accuracy of full fine-tuning; existence questions are learned later "
+    "by low-rank adapters, and not within as many steps (the figure shows the types). A learning rate three times "
+    "as high, tried with one seed, did not change it. In the papers the model has the skill before it is adapted; "
+    "here it must be learned."
 )
 
 
@@ -120,7 +121,10 @@ CLAIMS = (
     Claim(
         "teacher-helps-student",
         "paper",
-        "A small decoder distilled from a large one has lower cross-entropy than one trained on text only (bits per byte).",
+        (
+            "A small decoder distilled from a large one has lower cross-entropy than one trained on text "
+            "only (bits per byte)."
+        ),
         "arXiv:1503.02531, section 2",
         ("student, distilled", "student, text only"),
         difference("student, text only", "student, distilled", "bits_per_byte"),

@@ -1,4 +1,4 @@
-"""The distillation arm: a small decoder is trained on the token probabilities of lesson 0's decoder (arXiv:1503.02531)."""
+"""The distillation arm: a small decoder learns the token probabilities of lesson 0's decoder (arXiv:1503.02531)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +24,10 @@ def student_loss(
     weight: float,
     temperature: float,
 ) -> Tensor:
-    """Return (1 − weight) · cross-entropy of the text + weight · distillation loss; without a teacher the first term alone."""
+    """Return (1 − weight) · cross-entropy of the text + weight · distillation loss.
+
+    Without a teacher it is the first term alone.
+    """
     token_ids, segments = batch
     inside = torch.nn.functional.pad(has_previous_token(segments), (1, 0))
     logits = student(token_ids, segments=segments)
