@@ -13,15 +13,6 @@ from shared.course.context import RunContext
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the fraction of images whose largest logit is that of the true class."""
-    model.eval()
-    device = next(model.parameters()).device
-    predictions = torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in images.split(500)])
-    return fraction_equal(predictions, labels)
-
-
-@torch.no_grad()
 def outlier_fraction(model: VisionTransformer, images: Tensor, factor: float = 3.0) -> float:
     """Return the fraction of patch tokens whose norm after the last block exceeds `factor` times the median norm.
 

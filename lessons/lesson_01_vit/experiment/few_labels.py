@@ -9,7 +9,6 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from lessons.lesson_01_vit.experiment.data import ImageData, jitter, jitter_batches, load_images, small_config
-from lessons.lesson_01_vit.experiment.evaluate import accuracy
 from lessons.lesson_01_vit.experiment.train import ClassifierRecipe, classification_loss, fit
 from lessons.lesson_01_vit.model import (
     ConvolutionalTeacher,
@@ -20,6 +19,7 @@ from lessons.lesson_01_vit.model import (
     hard_distillation_loss,
 )
 from shared.course.context import RunContext
+from shared.evaluation import accuracy
 from shared.training import Batches, TrainingConfig, curve_from_history, train
 
 LEARNING_RATE = 1e-3

@@ -18,13 +18,13 @@ from lessons.lesson_01_vit.experiment.data import (
     small_config,
 )
 from lessons.lesson_01_vit.experiment.evaluate import (
-    accuracy,
     neighbor_similarity,
     outlier_fraction,
     position_similarity,
 )
 from lessons.lesson_01_vit.model import VisionTransformer
 from shared.course.context import RunContext
+from shared.evaluation import accuracy
 from shared.training import Batches, Evaluation, TrainingConfig, curve_from_history, train
 
 EVALUATIONS = 12

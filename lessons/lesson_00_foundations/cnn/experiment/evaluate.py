@@ -3,21 +3,13 @@
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from lessons.lesson_00_foundations.cnn.experiment.data import POSITIONS, load_digits, place_on_canvas
+from shared.evaluation import accuracy
 
 DIGITS_PER_POSITION = 90
 """Number of held-out digits that are placed at every position."""
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the fraction of images whose largest logit is the label's."""
-    model.eval()
-    device = next(model.parameters()).device
-    predictions = [model(batch.to(device)).argmax(dim=1).cpu() for batch in images.split(500)]
-    return (torch.cat(predictions) == labels.cpu()).float().mean().item()
 
 
 def accuracy_by_position(model: nn.Module) -> Float[np.ndarray, "rows columns"]:

@@ -17,9 +17,9 @@ from lessons.lesson_00_foundations.cnn.experiment.data import (
     shift_augmentation,
     shifted_test_digits,
 )
-from lessons.lesson_00_foundations.cnn.experiment.evaluate import accuracy
 from lessons.lesson_00_foundations.cnn.model import MLP, ResNet, count_parameters, mlp_of_equal_size
 from shared.course.context import RunContext
+from shared.evaluation import accuracy
 from shared.training import (
     Batches,
     Evaluation,
