@@ -68,8 +68,7 @@ class EmbeddingLlava(Llava):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write a folder in LLaVA's layout, with CLIP's projection under CLIP's name. No published class reads it."""
-        vision_config = config_mapping.require_clip_vision(self.vision_encoder)
-        config = config_mapping.write_llava_config("llava", vision_config, self) | {
+        config = config_mapping.write_llava_config("llava", self.published_config()) | {
             "model_type": MODEL_TYPE,
             "architectures": [type(self).__name__],
             "projection_dim": self.image_projection.out_features,

@@ -7,7 +7,7 @@ vision encoder and `LlamaForCausalLM` or `Qwen2ForCausalLM` as the language mode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -22,9 +22,6 @@ from shared import pretrained
 from shared.errors import CourseError
 from shared.pretrained import Fixed, Rename, Setting, Tie, WeightNames, read_settings, with_prefix, write_settings
 from shared.transformer import DecoderConfig
-
-if TYPE_CHECKING:
-    from lessons.lesson_05_llava.model.llava import Llava
 
 SETTINGS: list[Setting | Fixed] = [
     Setting("image_token_index", "image_token_id", 32_000, also=("image_token_id",)),
@@ -110,29 +107,24 @@ def read_pinpoints(folder: Path | str) -> tuple[Size, ...]:
     return tuple((height, width) for height, width in pinpoints)
 
 
-def write_llava_config(model_type: str, vision_config: VisionTransformerConfig, model: "Llava") -> dict[str, Any]:
-    """Return the published config of a model. Raises CourseError when its projector has no published layout."""
-    if type(model.projector) is not Projector:
-        raise CourseError(
-            "a published LLaVA has a two-layer MLP with GELU as its projector; "
-            f"this model's projector is a {type(model.projector).__name__}"
-        )
-    language_config = model.language_model.config
+def write_llava_config(model_type: str, config: LlavaConfig) -> dict[str, Any]:
+    """Return the contents of a published config.json."""
+    layers, keep_class_token = config.choices["feature_layers"], config.choices["keep_class_token"]
     settings = {
-        "image_token_id": model.image_token_id,
-        "projector_bias": model.projector.first.bias is not None,
-        "feature_layers": model.feature_layers[0] if len(model.feature_layers) == 1 else list(model.feature_layers),
-        "strategy": next(name for name, keeps in STRATEGIES.items() if keeps == model.keep_class_token),
+        "image_token_id": config.choices["image_token_id"],
+        "projector_bias": config.projector_bias,
+        "feature_layers": layers[0] if len(layers) == 1 else list(layers),
+        "strategy": next(name for name, keeps in STRATEGIES.items() if keeps == keep_class_token),
     }
-    vision = write_vision_config(vision_config)
+    vision = write_vision_config(config.vision_encoder)
     vision.pop("architectures")
     return {
         "model_type": model_type,
         "architectures": [ARCHITECTURES[model_type]],
         "vision_config": vision,
-        "text_config": llama.write_config(language_config),
-        "image_seq_length": vision_config.grid[0] * vision_config.grid[1] + int(model.keep_class_token),
-        "tie_word_embeddings": language_config.tied,
+        "text_config": llama.write_config(config.language_model),
+        "image_seq_length": config.vision_encoder.grid[0] * config.vision_encoder.grid[1] + int(keep_class_token),
+        "tie_word_embeddings": config.language_model.tied,
         **write_settings(SETTINGS, settings),
     }
 
@@ -147,6 +139,16 @@ def require_clip_vision(vision_encoder: nn.Module) -> VisionTransformerConfig:
     raise CourseError(
         "a published LLaVA has CLIP's vision encoder; "
         f"this model has {getattr(vision_encoder, 'config', type(vision_encoder).__name__)}"
+    )
+
+
+def require_published_projector(projector: nn.Module) -> Projector:
+    """Return the projector if it has the published layout. Raises CourseError otherwise."""
+    if type(projector) is Projector:
+        return projector
+    raise CourseError(
+        "a published LLaVA has a two-layer MLP with GELU as its projector; "
+        f"this model's projector is a {type(projector).__name__}"
     )
 
 

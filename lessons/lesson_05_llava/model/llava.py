@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_05_llava.model import config_mapping
+from lessons.lesson_05_llava.model.config_mapping import LlavaConfig
 from lessons.lesson_05_llava.model.projector import Projector
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Decoder, Sampling, generate
@@ -129,11 +130,23 @@ class Llava(nn.Module):
 
         Raises CourseError when the vision encoder or the projector has no published layout.
         """
-        vision_config = config_mapping.require_clip_vision(self.vision_encoder)
-        config = config_mapping.write_llava_config("llava", vision_config, self)
+        config = self.published_config()
         cast(Projector, self.projector).fold_scales()
-        names = config_mapping.weight_names(vision_config, self.language_model.config)
-        save_pretrained(folder, self, names, config)
+        names = config_mapping.weight_names(config.vision_encoder, config.language_model)
+        save_pretrained(folder, self, names, config_mapping.write_llava_config("llava", config))
+
+    def published_config(self) -> LlavaConfig:
+        """Return the model's config. Raises CourseError when the vision encoder or the projector is not LLaVA's."""
+        return LlavaConfig(
+            config_mapping.require_clip_vision(self.vision_encoder),
+            self.language_model.config,
+            config_mapping.require_published_projector(self.projector).first.bias is not None,
+            {
+                "image_token_id": self.image_token_id,
+                "feature_layers": self.feature_layers,
+                "keep_class_token": self.keep_class_token,
+            },
+        )
 
 
 def select_features(
@@ -168,7 +181,7 @@ def splice_images(
     # end exercise
 
 
-def untrained_parts(config: config_mapping.LlavaConfig) -> tuple[VisionTransformer, Projector, LanguageModel]:
+def untrained_parts(config: LlavaConfig) -> tuple[VisionTransformer, Projector, LanguageModel]:
     """Build a vision encoder, a projector and a language model of the config's sizes."""
     width = config.vision_encoder.width * len(config.choices["feature_layers"])
     projector = Projector(width, config.language_model.width, bias=config.projector_bias)

@@ -86,9 +86,8 @@ class LlavaNext(Llava):
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder that `LlavaNextForConditionalGeneration` reads. Raises CourseError as `Llava` does."""
-        vision_config = config_mapping.require_clip_vision(self.vision_encoder)
-        config = config_mapping.write_llava_config("llava_next", vision_config, self)
+        config = self.published_config()
         cast(Projector, self.projector).fold_scales()
-        config["image_grid_pinpoints"] = [list(size) for size in self.pinpoints]
-        names = config_mapping.weight_names(vision_config, self.language_model.config)
-        save_pretrained(folder, self, names, config)
+        pinpoints = {"image_grid_pinpoints": [list(size) for size in self.pinpoints]}
+        names = config_mapping.weight_names(config.vision_encoder, config.language_model)
+        save_pretrained(folder, self, names, config_mapping.write_llava_config("llava_next", config) | pinpoints)
