@@ -33,7 +33,7 @@ from shared.stdlib.creation import normal
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.optim import Adam
 from shared.stdlib.training import train as train_in_python
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 from shared.torch_conversion import to_stdlib, to_torch
 
 ROOT = Path(__file__).parents[3]

@@ -7,7 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.errors import CourseError
-from shared.tests.models import redraw_weights, rewrite_config
+from shared.testing import redraw_weights, rewrite_config
 from shared.transformer import Decoder, DecoderConfig, Llama3Scaling
 
 SMALL = {

@@ -25,7 +25,7 @@ from lessons.lesson_01_vit.model import (
     sine_cosine_positions,
     unpatchify,
 )
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 
 SMALL = VisionTransformerConfig(
     image_size=12, patch_size=3, channels=2, width=40, depth=2, heads=5, mlp_dim=48, classes=7

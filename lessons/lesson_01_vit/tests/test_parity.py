@@ -33,7 +33,7 @@ from lessons.lesson_01_vit.model import (
     patchify,
 )
 from shared.errors import CourseError
-from shared.tests.models import redraw_weights, rewrite_config
+from shared.testing import redraw_weights, rewrite_config
 
 SMALL = {"hidden_size": 20, "num_hidden_layers": 3, "num_attention_heads": 5, "patch_size": 3, "num_channels": 2}
 CASES = {

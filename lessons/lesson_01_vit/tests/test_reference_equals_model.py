@@ -10,7 +10,7 @@ from lessons.lesson_01_vit import reference
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.tensor import Tensor
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 
 GEOMETRIES = {
     "digits": reference.DIGITS,

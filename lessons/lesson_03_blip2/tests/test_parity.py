@@ -21,7 +21,7 @@ from lessons.lesson_03_blip2.tests.published_models import (
     close,
     load_published,
 )
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 
 # ── The Q-Former ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

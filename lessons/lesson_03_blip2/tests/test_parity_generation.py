@@ -25,7 +25,7 @@ from lessons.lesson_03_blip2.tests.published_models import (
     load_published,
 )
 from shared.errors import CourseError
-from shared.tests.models import redraw_weights, rewrite_config
+from shared.testing import redraw_weights, rewrite_config
 from shared.transformer import Sampling, generate
 
 # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────────────

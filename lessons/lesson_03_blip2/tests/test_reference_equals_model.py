@@ -8,7 +8,7 @@ import torch
 from lessons.lesson_03_blip2 import reference
 from lessons.lesson_03_blip2.model import TASKS, FirstStage, QFormerConfig, Retriever, RetrieverConfig, task_mask_matrix
 from lessons.lesson_03_blip2.model.losses import hard_negative_probabilities
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 from shared.torch_conversion import to_stdlib, to_torch
 
 TEXTS = [reference.tokenize(name) for name in ("six", "seven", "one", "three")]

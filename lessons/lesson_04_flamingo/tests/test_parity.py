@@ -12,7 +12,7 @@ from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
 from lessons.lesson_04_flamingo.model import Flamingo, PerceiverResampler, config_mapping, latest_image_index
 from shared.errors import CourseError
-from shared.tests.models import redraw_weights, rewrite_config
+from shared.testing import redraw_weights, rewrite_config
 from shared.transformer import Sampling
 
 VISION = {

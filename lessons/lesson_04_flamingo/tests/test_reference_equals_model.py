@@ -13,7 +13,7 @@ from lessons.lesson_04_flamingo.model import (
     text_loss,
     text_token_mask,
 )
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 from shared.torch_conversion import to_stdlib, to_torch
 
 ROWS, LENGTHS = reference.pad([reference.document(labels) for labels in ([3, 1], [7, 8], [0, 6])])

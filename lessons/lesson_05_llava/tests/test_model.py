@@ -20,7 +20,7 @@ from lessons.lesson_05_llava.model import (
 from lessons.lesson_05_llava.model.anyres import cut_into_tiles, fit_inside, select_resolution, tile_grid, token_count
 from shared.finetuning import AdapterConfig, add_adapters, collate, sft_loss
 from shared.pretrained.digest import weights_digest
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 from shared.tokenizers import ChatTemplate, Tokenizer, Turn
 from shared.tokenizers.special_tokens import IMAGE_TOKEN as IMAGE
 from shared.training import Batches, TrainingConfig, train

@@ -21,7 +21,7 @@ from transformers import (
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_05_llava.model import Llava, LlavaNext, Projector, config_mapping
 from shared.errors import CourseError
-from shared.tests.models import redraw_weights, rewrite_config
+from shared.testing import redraw_weights, rewrite_config
 from shared.transformer import Sampling
 
 VISION = {

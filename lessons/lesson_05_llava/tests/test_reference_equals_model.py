@@ -10,7 +10,7 @@ from lessons.lesson_05_llava import reference
 from lessons.lesson_05_llava.model import Llava, Projector, loss_mask
 from shared.finetuning import sft_loss
 from shared.stdlib.decoder import Decoder
-from shared.tests.models import redraw_weights
+from shared.testing import redraw_weights
 from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
