@@ -38,12 +38,10 @@ def lesson_results(lesson: Lesson, folder: Path) -> str:
     """
     own_part = next((part for part in lesson.parts if not (folder / part).is_dir()), None)
     blocks = part_blocks(lesson, folder, own_part)
-    others = "".join(
-        (folder / part / "README.md").read_text(encoding="utf-8") for part in lesson.parts if part != own_part
-    )
+    other_pages = [folder / part / "README.md" for part in lesson.parts if own_part not in (None, part)]
+    others = "".join(page.read_text(encoding="utf-8") for page in other_pages)
     for name, caption in lesson.captions.items():
-        on_this_page = own_part is None or f"figures/{name}.png" not in others
-        if on_this_page and (folder / "figures" / f"{name}.png").exists():
+        if f"figures/{name}.png" not in others and (folder / "figures" / f"{name}.png").exists():
             blocks.append(f"![{caption}](figures/{name}.png)\n\n*{caption}*")
     return "\n\n".join(blocks) or NOT_MEASURED
 
@@ -57,7 +55,9 @@ def part_blocks(lesson: Lesson, folder: Path, part: str | None) -> list[str]:
     """Return the block of every preset that has measured claims of a part; of every preset for None."""
     results = read_results(folder)
     return [
-        preset_results(lesson, key, result, part) for key, result in results.items() if claims_of(lesson, result, part)
+        preset_results(lesson, key, result, part)
+        for key, result in results.items()
+        if part is None or claims_of(lesson, result, part)
     ]
 
 

@@ -162,6 +162,8 @@ def test_each_part_has_its_own_table(tmp_path):
         "arms": costs,
     }
     (tmp_path / "results.json").write_text(json.dumps({"cpu/cpu": record}))
+    for part in lesson.parts:
+        (tmp_path / part).mkdir()
     first, second = (part_results(lesson, tmp_path, part) for part in lesson.parts)
     assert "`make lesson-1 PART=first`**: about 15 s per seed and at most 100 MB" in first
     assert "`make lesson-1 PART=second`**: about 5 s per seed and at most 400 MB" in second
