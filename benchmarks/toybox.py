@@ -75,7 +75,7 @@ def _paste(scene: Scene, size: int) -> Image.Image:
         _PILLOW_IMAGES[key] = Image.frombytes("RGB", (size, size), background(*key))
     image = _PILLOW_IMAGES[key].copy()
     for scene_object in scene.objects:
-        look = (scene_object.shape, scene_object.colour, scene_object.texture, size_in_pixels(scene_object.size, size))
+        look = (scene_object.shape, scene_object.color, scene_object.texture, size_in_pixels(scene_object.size, size))
         if look not in _PILLOW_SPRITES:
             _PILLOW_SPRITES[look] = _pillow_sprite(*look)
         pixels, mask = _PILLOW_SPRITES[look]

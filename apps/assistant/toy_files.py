@@ -21,12 +21,12 @@ from shared.atomic import disk_errors, write_atomically
 
 OBJECTS = (1, 2)
 """Smallest and largest number of objects per scene."""
-QUESTION_TYPES = ("colour", "shape", "size", "texture", "place", "existence")
+QUESTION_TYPES = ("color", "shape", "size", "texture", "place", "existence")
 """The types of questions that one or two objects are enough for."""
 SETTING = SceneSetting(OBJECTS, QUESTION_TYPES)
 TURNS = 3
 LEVEL = "places"
-CAPTION_PROMPT = "what is in the picture?"
+CAPTION_PROMPT = "what is in the image?"
 TRAINING_FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
 TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
 MIN_TEST_RECORDS = 64

@@ -17,7 +17,7 @@ from data.toybox.tensors import IMAGE_SIZE, render_tensors
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from shared.atomic import disk_errors
 
-LEVEL = "colours"
+LEVEL = "colors"
 """The level of detail of the captions: “a red circle and a blue star”."""
 OBJECTS = (1, 2)
 """Smallest and largest number of objects per scene."""

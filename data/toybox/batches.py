@@ -6,10 +6,10 @@ import numpy as np
 
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_images
-from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene
+from data.toybox.scene import COLORS, PLACES, SHAPES, SIZES, TEXTURES, Scene
 
-# The value of each label index: labels["colour"] == 2 is LABELS["colour"][2], yellow.
-LABELS = {"shape": SHAPES, "colour": COLOURS, "size": SIZES, "texture": TEXTURES, "place": PLACES}
+# The value of each label index: labels["color"] == 2 is LABELS["color"][2], yellow.
+LABELS = {"shape": SHAPES, "color": COLORS, "size": SIZES, "texture": TEXTURES, "place": PLACES}
 _NUMBER = {name: {value: number for number, value in enumerate(values)} for name, values in LABELS.items()}
 
 

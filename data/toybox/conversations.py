@@ -9,7 +9,7 @@ from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, QUESTION_TYPES, make_question
 from data.toybox.scene import Scene
 
-FULL_CAPTION, SHORT_CAPTION = "places", "colours"
+FULL_CAPTION, SHORT_CAPTION = "places", "colors"
 PURPOSE = 220  # of conversations' random numbers in `stream`
 EXTRA_EXISTENCE = ("existence",) * 4
 MINIMUM_OBJECTS = {"nearest": 2, "relation": 2, "same": 2, "larger": 2, "count": 3, "more": 3}

@@ -1,7 +1,7 @@
 """Questions about the toy world in text, each with two answers: one in a patient teacher's manner, one blunt.
 
-    a small plain red circle and a large dotted blue star. what colour is the star?
-    patient   find the star. here we see a large dotted blue star. the colour is blue.
+    a small plain red circle and a large dotted blue star. what color is the star?
+    patient   find the star. here we see a large dotted blue star. the color is blue.
     blunt     blue.
 
 The patient answer first names what to find, then describes it, and gives the answer last. Every word of both is in the
@@ -16,7 +16,7 @@ from data.toybox.language import ATTRIBUTES, caption, describe, parse_phrase, ph
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene, SceneObject
 
-QUESTION_TYPES = ("colour", "shape", "size", "texture")
+QUESTION_TYPES = ("color", "shape", "size", "texture")
 """Types of questions about one object."""
 PATIENT = re.compile(r"find the [a-z ]+\. here we see [a-z ]+\. the (?P<attribute>[a-z]+) is (?P<answer>[a-z]+)\.")
 PATIENT_EVERY = 3

@@ -3,7 +3,7 @@
 Every document is a pure function of (split, seed, number), so a corpus needs no file. There are six types:
 
     caption      a small striped red circle and two blue stars
-    question     two blue stars and a red moon. what colour is the moon? red
+    question     two blue stars and a red moon. what color is the moon? red
     instruction  a red moon and a blue star. point to the star
     naming       an episode of `data.toybox.episodes`
     choosing     an episode of `data.toybox.episodes`
@@ -67,7 +67,7 @@ def document_at(split: str, seed: int, number: int, *, mixed: bool = False, mixt
 def interview(split: str, seed: int, number: int, rng: Random) -> str:
     """Return a full caption of a scene, a short one, then questions with their answers, one per line."""
     scene, other = (scene_at(split, seed, index, INTERVIEW_OBJECTS) for index in (number, number + 2**39))
-    lines = [f"{caption(scene, 'places')}.", f"{DESCRIBE_PROMPT} {caption(scene, 'colours')}"]
+    lines = [f"{caption(scene, 'places')}.", f"{DESCRIBE_PROMPT} {caption(scene, 'colors')}"]
     for _ in range(INTERVIEW_QUESTIONS):
         question = _any_question(scene, other.objects, rng)
         lines.append(f"{question.text} {question.answer}")

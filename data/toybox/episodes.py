@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from data.toybox.heldout import SEEN_PAIRS, SPLITS, check_split
 from data.toybox.language import ATTRIBUTES
-from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, pick, stream
+from data.toybox.scene import COLORS, SHAPES, SIZES, TEXTURES, pick, stream
 
 LINES = {"naming": 8, "choosing": 12}
 """Number of lines in an episode of each type."""
@@ -29,7 +29,7 @@ _PURPOSE_OF = {"naming": 6, "choosing": 0}
 NAMING_RULES: tuple[tuple[str, ...], ...] = tuple(
     rule for length in (1, 2, 3) for rule in permutations(ATTRIBUTES, length)
 )
-_CYCLE = ("size", "texture", "colour", "shape")
+_CYCLE = ("size", "texture", "color", "shape")
 """The attribute types, in the order in which a description lists them."""
 # Each attribute stands once at each position of a held-out pair, and twice at each position of a held-out triple.
 HELD_OUT_NAMING = frozenset(
@@ -87,7 +87,7 @@ _SHOWN_ATTRIBUTES = [*combinations(_CYCLE, 2)] * 2 + [*combinations(_CYCLE, 3)] 
 def _object(rng: Random) -> dict[str, str]:
     """Draw an object with a seen color–shape combination, as attribute type → value."""
     color, shape = pick(rng, SEEN_PAIRS)
-    return {"size": pick(rng, SIZES), "texture": pick(rng, TEXTURES), "colour": color, "shape": shape}
+    return {"size": pick(rng, SIZES), "texture": pick(rng, TEXTURES), "color": color, "shape": shape}
 
 
 def best_guess(before: Sequence[Line], line: Line) -> float:
@@ -104,7 +104,7 @@ def best_guess(before: Sequence[Line], line: Line) -> float:
 
 def first_in_order(rule: Sequence[str], prompt: str) -> str:
     """Return the word of a choosing prompt whose attribute type comes first in `rule`."""
-    values = {"size": SIZES, "texture": TEXTURES, "colour": COLOURS, "shape": SHAPES}
+    values = {"size": SIZES, "texture": TEXTURES, "color": COLORS, "shape": SHAPES}
     words = prompt.rstrip("?").split()
     return next(word for attribute in rule for word in words if word in values[attribute])
 

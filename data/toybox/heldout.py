@@ -8,9 +8,9 @@ a change to the list or to the world needs a new version.
 
 import re
 
-from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Pair, Scene, make_scene
+from data.toybox.scene import COLORS, SHAPES, SIZES, TEXTURES, Pair, Scene, make_scene
 
-VERSION = "toybox-1"
+VERSION = "toybox-2"
 
 # Each color once and each shape once.
 HELD_OUT: frozenset[Pair] = frozenset(
@@ -25,7 +25,7 @@ HELD_OUT: frozenset[Pair] = frozenset(
         ("black", "circle"),
     }
 )
-ALL_PAIRS: tuple[Pair, ...] = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
+ALL_PAIRS: tuple[Pair, ...] = tuple((color, shape) for color in COLORS for shape in SHAPES)
 SEEN_PAIRS: tuple[Pair, ...] = tuple(pair for pair in ALL_PAIRS if pair not in HELD_OUT)
 _REQUIRED = tuple(sorted(HELD_OUT))
 
@@ -60,13 +60,13 @@ def check_split(split: str) -> None:
 
 def is_held_out(scene: Scene) -> bool:
     """Return whether any object of the scene has a held-out combination."""
-    return any((scene_object.colour, scene_object.shape) in HELD_OUT for scene_object in scene.objects)
+    return any((scene_object.color, scene_object.shape) in HELD_OUT for scene_object in scene.objects)
 
 
 # A color belongs to a shape when it stands before it ("purple striped triangle", "purple, large triangle"),
 # or is predicated of it ("the triangle is purple", "triangles that are small and purple").
-_ADJECTIVE = "|".join(COLOURS + SIZES + TEXTURES)
-_COLOUR, _SHAPE = "|".join(COLOURS), "|".join(SHAPES)
+_ADJECTIVE = "|".join(COLORS + SIZES + TEXTURES)
+_COLOR, _SHAPE = "|".join(COLORS), "|".join(SHAPES)
 _BEFORE = re.compile(rf"\b((?:(?:{_ADJECTIVE})(?:,? and |, ?| ))+)({_SHAPE})(?:e?s)?\b")
 _AFTER = re.compile(
     rf"\b({_SHAPE})(?:e?s)?(?:,? (?:(?:that|which) )?(?:is|are|was|were|in))?"
@@ -81,4 +81,4 @@ def mentions_held_out(text: str) -> bool:
     """
     text = " ".join(text.lower().split())
     bound = _BEFORE.findall(text) + [(adjectives, shape) for shape, adjectives in _AFTER.findall(text)]
-    return any((colour, shape) in HELD_OUT for adjectives, shape in bound for colour in re.findall(_COLOUR, adjectives))
+    return any((color, shape) in HELD_OUT for adjectives, shape in bound for color in re.findall(_COLOR, adjectives))

@@ -10,9 +10,9 @@ from data.toybox.scene import WIDTH, Scene
 
 
 @cache
-def _sprite(shape: str, colour: str, texture: str, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _sprite(shape: str, color: str, texture: str, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the sprite's keep and ink arrays [width, 3 · width]; pixels and channels share an axis for speed."""
-    sprite = raster.sprite(shape, colour, texture, width)
+    sprite = raster.sprite(shape, color, texture, width)
     keep = np.array(sprite.keep, np.uint16).repeat(3).reshape(width, 3 * width)
     return keep, np.array(sprite.ink, np.uint16).reshape(width, 3 * width)
 
@@ -43,7 +43,7 @@ def render_images(scenes: Sequence[Scene], size: int = 64) -> np.ndarray:
         for scene_object in scene.objects:
             left, top = raster.corner(scene_object, size)
             width = width_of[scene_object.size]
-            keep, ink = _sprite(scene_object.shape, scene_object.colour, scene_object.texture, width)
+            keep, ink = _sprite(scene_object.shape, scene_object.color, scene_object.texture, width)
             region = canvas[top : top + width, 3 * left : 3 * (left + width)]
             pixels = keep * region
             pixels += ink

@@ -4,8 +4,8 @@ Every sentence follows one small grammar and can be read back by `parse`. A gene
 exactly against its scene:
 
     caption   = [opening] phrase {", " phrase} [" and " phrase] | [opening] phrase relation phrase
-    phrase    = number [size] [texture] [colour] noun [place]
-    number    = "a" | "an" | "two" | … ;  noun = a shape or "thing", with "s" after a number above one
+    phrase    = number [size] [texture] [color] noun [place]
+    number    = "a" | "an" | "two" | … ;  noun = a shape or "object", with "s" after a number above one
     place     = "at the top left" | "on the left" | "in the middle" | …
     relation  = "left of" | "right of" | "above" | "below"
 
@@ -19,7 +19,7 @@ from random import Random
 from typing import NamedTuple
 
 from data.toybox.scene import (
-    COLOURS,
+    COLORS,
     PLACES,
     RELATIONS,
     SHAPES,
@@ -33,14 +33,14 @@ from data.toybox.scene import (
 )
 
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six")
-LEVELS = ("shapes", "colours", "attributes", "places", "relation")
-OPENINGS = ("", "a picture of ", "here we see ")
+LEVELS = ("shapes", "colors", "attributes", "places", "relation")
+OPENINGS = ("", "an image of ", "here we see ")
 WHERE = {
     place: f"{'in the' if place == 'middle' else 'on the' if place in ('left', 'right') else 'at the'} {place}"
     for place in PLACES
 }
 VERBS = ("point to", "touch", "find", "click on")
-ATTRIBUTES = ("size", "texture", "colour", "shape")
+ATTRIBUTES = ("size", "texture", "color", "shape")
 
 
 class Description(NamedTuple):
@@ -48,7 +48,7 @@ class Description(NamedTuple):
 
     size: str | None = None
     texture: str | None = None
-    colour: str | None = None
+    color: str | None = None
     shape: str | None = None
     place: str | None = None
     count: int = 1  # type: ignore[assignment]  # hides tuple.count, which nothing calls
@@ -58,7 +58,7 @@ class Description(NamedTuple):
         return (
             self.size in (None, scene_object.size)
             and self.texture in (None, scene_object.texture)
-            and self.colour in (None, scene_object.colour)
+            and self.color in (None, scene_object.color)
             and self.shape in (None, scene_object.shape)
             and (self.place is None or self.place == scene_object.place)
         )
@@ -79,19 +79,19 @@ class Instruction(NamedTuple):
 
 
 def describe(scene_object: SceneObject, attributes: tuple[str, ...]) -> Description:
-    """Return the description of an object by some of size, texture, colour, shape and place."""
+    """Return the description of an object by some of size, texture, color, shape and place."""
     return Description(**{attribute: getattr(scene_object, attribute) for attribute in attributes})
 
 
 def words(description: Description) -> str:
-    """Return a description's words without its number: "small red circle at the top left", "red things"."""
-    noun = (description.shape or "thing") + ("es" if description.shape == "cross" else "s") * (description.count > 1)
-    parts = [description.size, description.texture, description.colour, noun, WHERE.get(description.place or "")]
+    """Return a description's words without its number: "small red circle at the top left", "red objects"."""
+    noun = (description.shape or "object") + ("es" if description.shape == "cross" else "s") * (description.count > 1)
+    parts = [description.size, description.texture, description.color, noun, WHERE.get(description.place or "")]
     return " ".join(word for word in parts if word)
 
 
 def phrase(description: Description) -> str:
-    """Return a description with its number: "a small red circle at the top left", "two red things"."""
+    """Return a description with its number: "a small red circle at the top left", "two red objects"."""
     text = words(description)
     if description.count > 1:
         return f"{NUMBERS[description.count]} {text}"
@@ -105,16 +105,16 @@ def join(phrases: list[str]) -> str:
 
 _ATTRIBUTES_OF_LEVEL = {
     "shapes": ("shape",),
-    "colours": ("colour", "shape"),
-    "attributes": ("size", "texture", "colour", "shape"),
-    "places": ("size", "texture", "colour", "shape", "place"),
+    "colors": ("color", "shape"),
+    "attributes": ("size", "texture", "color", "shape"),
+    "places": ("size", "texture", "color", "shape", "place"),
 }
 
 
 def caption(scene: Scene, level: str = "attributes", rng: Random | None = None) -> str:
     """Return a caption of the scene at a level of detail.
 
-    "shapes": "two circles and a star"; "colours": "a red circle, a blue circle and a red star";
+    "shapes": "two circles and a star"; "colors": "a red circle, a blue circle and a red star";
     "attributes": with size and texture; "places": with places too. These name every object, in reading order.
     "relation": "a small plain red circle left of a large dotted blue star", about two objects that `rng` picks
     (a scene of one object gets "attributes" instead). With `rng`, the opening words vary too.
@@ -142,8 +142,8 @@ _PHRASE = re.compile(
     rf"(?P<number>an?|{'|'.join(NUMBERS[2:])})"
     rf"(?: (?P<size>{'|'.join(SIZES)}))?"
     rf"(?: (?P<texture>{'|'.join(TEXTURES)}))?"
-    rf"(?: (?P<colour>{'|'.join(COLOURS)}))?"
-    rf" (?P<shape>{'|'.join(SHAPES)}|thing)(?P<plural>e?s)?"
+    rf"(?: (?P<color>{'|'.join(COLORS)}))?"
+    rf" (?P<shape>{'|'.join(SHAPES)}|object)(?P<plural>e?s)?"
     # The longest place first: "at the top left" begins with "at the top".
     rf"(?: (?P<place>{'|'.join(sorted(WHERE.values(), key=len, reverse=True))}))?"
 )
@@ -156,9 +156,9 @@ def parse_phrase(text: str) -> Description:
     if match:
         groups = match.groupdict()
         count = NUMBERS.index(groups["number"]) if groups["number"] in NUMBERS else 1
-        shape = None if groups["shape"] == "thing" else groups["shape"]
+        shape = None if groups["shape"] == "object" else groups["shape"]
         description = Description(
-            groups["size"], groups["texture"], groups["colour"], shape, _PLACE_OF.get(groups["place"]), count
+            groups["size"], groups["texture"], groups["color"], shape, _PLACE_OF.get(groups["place"]), count
         )
         if phrase(description) == text:
             return description
@@ -204,7 +204,7 @@ def refer(scene: Scene, scene_object: SceneObject, rng: Random, excluded: tuple[
     `excluded` are not mentioned: a question about the color must not reveal it. The place is mentioned only when the
     other attributes do not suffice.
     """
-    allowed = [attribute for attribute in ("shape", "colour", "size", "texture") if attribute not in excluded]
+    allowed = [attribute for attribute in ("shape", "color", "size", "texture") if attribute not in excluded]
     generous = rng.random() < 0.5
     for length in range(1, len(allowed) + 1):
         descriptions = [describe(scene_object, attributes) for attributes in combinations(allowed, length)]

@@ -28,7 +28,7 @@ from data.toybox.language import (
     words,
 )
 from data.toybox.scene import (
-    COLOURS,
+    COLORS,
     PLACES,
     RELATIONS,
     SHAPES,
@@ -44,7 +44,7 @@ from data.toybox.scene import (
 )
 
 TEMPLATES = {
-    "colour": "what colour is the {scene_object}?",
+    "color": "what color is the {scene_object}?",
     "shape": "what shape is the {scene_object}?",
     "size": "what size is the {scene_object}?",
     "texture": "what texture is the {scene_object}?",
@@ -52,7 +52,7 @@ TEMPLATES = {
     "count": "how many {objects} are there?",
     "existence": "is there {scene_object}?",
     "relation": "is the {scene_object} {relation} the {other}?",
-    "nearest": "what {attribute} is the thing nearest to the {scene_object}?",
+    "nearest": "what {attribute} is the object nearest to the {scene_object}?",
     "same": "are the {scene_object} and the {other} of the same {attribute}?",
     "larger": "is the {scene_object} larger than the {other}?",
     "more": "are there more {objects} than {others}?",
@@ -60,7 +60,7 @@ TEMPLATES = {
 QUESTION_TYPES = tuple(TEMPLATES)
 _YES_NO = ("yes", "no")
 ANSWERS = {
-    "colour": COLOURS,
+    "color": COLORS,
     "shape": SHAPES,
     "size": SIZES,
     "texture": TEXTURES,
@@ -68,7 +68,7 @@ ANSWERS = {
     "count": NUMBERS[:4],
     "existence": _YES_NO,
     "relation": _YES_NO,
-    "nearest": COLOURS + SHAPES,
+    "nearest": COLORS + SHAPES,
     "same": _YES_NO,
     "larger": _YES_NO,
     "more": _YES_NO,
@@ -98,7 +98,7 @@ def make_question(
         raise ValueError(
             f"a question of type {question_type!r} never has the answer {answer!r}: {', '.join(ANSWERS[question_type])}"
         )
-    if question_type in ("colour", "shape", "size", "texture", "place"):
+    if question_type in ("color", "shape", "size", "texture", "place"):
         text = _ask_attribute(scene, question_type, answer, rng)
     elif question_type in ("count", "more"):
         text = _ask_numbers(scene, question_type, answer, rng)
@@ -161,9 +161,9 @@ def _ask_attribute(scene: Scene, question_type: str, answer: str, rng: Random) -
 def _ask_numbers(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
     """Count the objects of one color or shape, or compare two such numbers.
 
-    Only colors and shapes, which are equally frequent: "how many small things" would suggest "many".
+    Only colors and shapes, which are equally frequent: "how many small objects" would suggest "many".
     """
-    attribute, values = pick(rng, (("colour", COLOURS), ("shape", SHAPES)))
+    attribute, values = pick(rng, (("color", COLORS), ("shape", SHAPES)))
     numbers = {
         value: sum(getattr(scene_object, attribute) == value for scene_object in scene.objects) for value in values
     }
@@ -196,19 +196,19 @@ def _ask_existence(scene: Scene, answer: str, rng: Random, elsewhere: Sequence[S
 
 
 _SUBSETS: tuple[tuple[str, ...], ...] = (
-    ("colour",),
+    ("color",),
     ("shape",),
-    ("colour", "shape"),
-    ("colour", "shape"),
+    ("color", "shape"),
+    ("color", "shape"),
     ("texture", "shape"),
-    ("size", "colour"),
+    ("size", "color"),
 )
-_SUBSETS += (("size", "colour", "shape"), ("texture", "colour", "shape"), ATTRIBUTES)
+_SUBSETS += (("size", "color", "shape"), ("texture", "color", "shape"), ATTRIBUTES)
 
 
 def _ask_nearest(scene: Scene, answer: str, rng: Random) -> str | None:
     """Ask for a neighbor's color (or shape) without mentioning one: neighbors are often alike."""
-    attribute = "colour" if answer in COLOURS else "shape"
+    attribute = "color" if answer in COLORS else "shape"
     fitting = []
     for scene_object in scene.objects:
         neighbor = nearest(scene.objects, scene_object)
@@ -248,7 +248,7 @@ def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random) -> str 
 def vocabulary() -> tuple[str, ...]:
     """Return every word that captions, questions, answers and instructions use, sorted."""
     plurals = [words(Description(shape=shape, count=2)) for shape in (*SHAPES, None)]
-    texts = [*SHAPES, *plurals, *COLOURS, *SIZES, *TEXTURES, *WHERE.values(), *NUMBERS, "a an and thing the"]
+    texts = [*SHAPES, *plurals, *COLORS, *SIZES, *TEXTURES, *WHERE.values(), *NUMBERS, "a an and object the"]
     texts += [*OPENINGS, *RELATIONS, *VERBS, *(answer for answers in ANSWERS.values() for answer in answers)]
     texts += [*ATTRIBUTES, *(re.sub(r"\{\w+\}", "", template) for template in TEMPLATES.values())]
     return tuple(sorted({word for text in texts for word in re.findall(r"\w+", text)}))

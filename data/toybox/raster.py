@@ -189,9 +189,9 @@ def _coverage(shape: str, texture: str, width: int) -> tuple[tuple[int, int, int
 
 
 @cache
-def sprite(shape: str, colour: str, texture: str, width: int) -> Sprite:
+def sprite(shape: str, color: str, texture: str, width: int) -> Sprite:
     """Return the sprite of an object that is `width` pixels wide."""
-    plain = INK[colour]
+    plain = INK[color]
     # A hollow object consists of its edge, which therefore has the ink itself.
     dark = plain if texture == "hollow" else tuple(channel * 5 // 8 for channel in plain)
     light = tuple((channel + 6 * 255) // 7 for channel in plain)
@@ -227,7 +227,7 @@ def rasterize(scene: Scene, size: int = 64) -> bytes:
     for scene_object in scene.objects:
         left, top = corner(scene_object, size)
         width, keep, ink = sprite(
-            scene_object.shape, scene_object.colour, scene_object.texture, size_in_pixels(scene_object.size, size)
+            scene_object.shape, scene_object.color, scene_object.texture, size_in_pixels(scene_object.size, size)
         )
         for row in range(width):
             start = 3 * ((top + row) * size + left)

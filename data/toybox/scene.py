@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 WORLD = 128
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "star", "heart", "moon")
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
 SIZES = ("small", "large")
 TEXTURES = ("plain", "striped", "dotted", "hollow")
 PLACES = ("top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right")
@@ -40,7 +40,7 @@ class SceneObject(NamedTuple):
     """One object: its appearance, and its center in world units."""
 
     shape: str
-    colour: str
+    color: str
     size: str
     texture: str
     x: int
@@ -109,8 +109,8 @@ def make_scene(
     placed = _layout(rng.random, count)
     return Scene(
         tuple(
-            SceneObject(shape, colour, size, TEXTURES[int(rng.random() * 4)], x, y)
-            for (colour, shape), (_, size, x, y) in zip(pairs, placed, strict=True)
+            SceneObject(shape, color, size, TEXTURES[int(rng.random() * 4)], x, y)
+            for (color, shape), (_, size, x, y) in zip(pairs, placed, strict=True)
         ),
         int(rng.random() * BACKGROUNDS),
     )
@@ -127,15 +127,15 @@ def _color_shape_pairs(random, count: int, forbidden: Collection[Pair], required
             pairs.append(required[int(random() * len(required))])
             continue
         while True:
-            colour, shape = COLOURS[int(random() * 8)], SHAPES[int(random() * 8)]
+            color, shape = COLORS[int(random() * 8)], SHAPES[int(random() * 8)]
             echo = int(random() * 5) if index else 4
             if echo < 2:
-                colour = pairs[int(random() * index)][0]
+                color = pairs[int(random() * index)][0]
             elif echo < 4:
                 shape = pairs[int(random() * index)][1]
-            if (colour, shape) not in forbidden:
+            if (color, shape) not in forbidden:
                 break
-        pairs.append((colour, shape))
+        pairs.append((color, shape))
     # The required object is still first; shuffle, because any object may come first in the image.
     for index in range(count - 1, 0, -1):
         other = int(random() * (index + 1))
@@ -206,5 +206,5 @@ def nearest(objects: Sequence[SceneObject], scene_object: SceneObject) -> SceneO
 
 
 def same(a: SceneObject, b: SceneObject, attribute: str) -> bool:
-    """Return whether a and b have the same "shape", "colour", "size", "texture" or "place"."""
+    """Return whether a and b have the same "shape", "color", "size", "texture" or "place"."""
     return getattr(a, attribute) == getattr(b, attribute)

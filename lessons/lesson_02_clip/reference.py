@@ -18,7 +18,7 @@ from random import Random
 from data.toybox.heldout import scene_at
 from data.toybox.language import Description, describe, phrase
 from data.toybox.raster import rasterize
-from data.toybox.scene import COLOURS, PLACES, Scene
+from data.toybox.scene import COLORS, PLACES, Scene
 from shared.stdlib.ascii_image import ascii_image
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.creation import normal
@@ -180,12 +180,12 @@ class CLIP(Module):
 # ── Images and captions of the toy world ──────────────────────────────────────────────────────────────────────────────
 
 SIZE, PATCH = 24, 8
-CLASSES = [(color, place) for color in COLOURS for place in PLACES]
+CLASSES = [(color, place) for color in COLORS for place in PLACES]
 
 
 def class_caption(color: str, place: str) -> str:
     """Return the caption of a class: a color and a place."""
-    return phrase(Description(colour=color, place=place))
+    return phrase(Description(color=color, place=place))
 
 
 WORDS = sorted({word for label in CLASSES for word in class_caption(*label).split()})
@@ -212,11 +212,11 @@ def scene_pixels(scene: Scene) -> list[float]:
 
 
 def scene_caption(scene: Scene) -> str:
-    return phrase(describe(scene.objects[0], ("colour", "place")))
+    return phrase(describe(scene.objects[0], ("color", "place")))
 
 
 def scene_class(scene: Scene) -> tuple[str, str]:
-    return scene.objects[0].colour, scene.objects[0].place
+    return scene.objects[0].color, scene.objects[0].place
 
 
 # ── Training and zero-shot classification ─────────────────────────────────────────────────────────────────────────────
@@ -308,7 +308,7 @@ def print_scores(result: dict) -> None:
     print(
         f"\nzero-shot: 200 held-out images, classified by the most similar of {len(CLASSES)} captions (color × place)"
     )
-    print(f"  color correct      {result['color']:6.1%}   (chance {1 / len(COLOURS):.1%})")
+    print(f"  color correct      {result['color']:6.1%}   (chance {1 / len(COLORS):.1%})")
     print(f"  place correct      {result['place']:6.1%}   (chance {1 / len(PLACES):.1%})")
     print(f"  both correct       {result['both']:6.1%}   (chance {1 / len(CLASSES):.1%})")
     print(f"  retrieval: the image most similar to a caption matches it {result['retrieval']:6.1%}")
@@ -317,7 +317,7 @@ def print_scores(result: dict) -> None:
 
 def print_example(scene: Scene, prediction: tuple[str, str], scores: list[float]) -> None:
     """Print an image and, beside it, its similarity to the captions of the predicted color in each place."""
-    color = phrase(Description(colour=prediction[0]))
+    color = phrase(Description(color=prediction[0]))
     print(f"\n{scene_caption(scene)!r}, classified as {class_caption(*prediction)!r}")
     print(f"right: similarity to “{color} …” in each place")
     green = rasterize(scene, SIZE)[1::3]

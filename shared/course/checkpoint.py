@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from shared.errors import CourseError
 
 CHECKPOINTS_FOLDER = ROOT / "data" / "checkpoints"
 PROVENANCE = "provenance.json"
+STALE_LIST = CHECKPOINTS_FOLDER / "stale.toml"
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,16 @@ def checkpoint_folder(name: str, lesson: int) -> Path:
     if not (folder / PROVENANCE).exists():
         raise CourseError(f"{folder} does not exist; make it with `make checkpoint-{lesson}`")
     return folder
+
+
+def stale_list() -> dict:
+    """Return the checkpoints and results that were made with an earlier version of the toy world."""
+    return tomllib.loads(STALE_LIST.read_text(encoding="utf-8"))
+
+
+def is_stale(name: str) -> bool:
+    """Return whether a checkpoint is listed as made with an earlier version of the toy world."""
+    return name in stale_list()["checkpoints"]
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

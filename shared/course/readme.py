@@ -7,6 +7,7 @@ would be generated now, so that pages and measurements cannot differ.
 import json
 from pathlib import Path
 
+from shared.course.checkpoint import stale_list
 from shared.course.lesson import PRESETS, ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
 from shared.course.report import markdown_table
 from shared.errors import CourseError
@@ -114,7 +115,16 @@ def run_summary(lesson: Lesson, key: str, result: dict, part: str | None) -> str
         f"**`{command}`**: about {duration} per seed and at most {memory:,} MB per arm on {hardware} "
         f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "
         f"{result['date']}). Mean over seeds {', '.join(map(str, seeds))} ± half of the 95 % confidence interval."
+        f"{'' if data else stale_note(lesson.number, part)}"
     )
+
+
+def stale_note(number: int, part: str | None) -> str:
+    """Return a sentence for results that were measured with an earlier version of the toy world, else nothing."""
+    stale = stale_list()
+    if not {str(number), f"{number}/{part}"} & set(stale["results"]):
+        return ""
+    return f" Measured with version {stale['toybox_version']} of the toy world, to be measured again."
 
 
 def headline(lesson: Lesson, folder: Path) -> str:

@@ -24,14 +24,14 @@ def test_both_manners_have_the_same_answer():
         )
         assert description.removeprefix(" here we see a").strip("n .") in each.question
         # The description is of the object that the hint names, and contains the answer.
-        hint_words = set(hint.removeprefix("find the ").rstrip(".").split()) - {"thing"}
+        hint_words = set(hint.removeprefix("find the ").rstrip(".").split()) - {"object"}
         assert hint_words | {each.answer} <= set(description.rstrip(".").split())
         assert set(re.findall(r"\w+", each.patient)) <= words
 
 
 def test_question_types_alternate():
     starts = {
-        "colour": "what colour",
+        "color": "what color",
         "shape": "what shape",
         "size": "what size",
         "texture": "what texture",
@@ -55,10 +55,10 @@ def test_only_the_test_split_has_held_out_combinations():
     "text",
     [
         "blue.",
-        "find the star. the colour is blue.",
-        "here we see a star. the colour is blue. find the star.",
-        "the colour is blue. find the star. here we see a star.",
-        "find the star. here we see a star. the colour is blue. blue.",
+        "find the star. the color is blue.",
+        "here we see a star. the color is blue. find the star.",
+        "the color is blue. find the star. here we see a star.",
+        "find the star. here we see a star. the color is blue. blue.",
         "",
     ],
 )

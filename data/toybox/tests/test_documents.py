@@ -17,7 +17,7 @@ def rule_of(lines):
     fitting = []
     for rule in episodes.NAMING_RULES:
         names = [
-            dict(zip(("size", "texture", "colour", "shape"), line.prompt.rstrip(":").split(), strict=True))
+            dict(zip(("size", "texture", "color", "shape"), line.prompt.rstrip(":").split(), strict=True))
             for line in lines
         ]
         if all(
@@ -87,17 +87,17 @@ def test_held_out_orders_have_everything_everywhere_twice():
 
 
 def test_the_first_in_the_order_is_chosen():
-    assert episodes.first_in_order(("shape", "size", "colour", "texture"), "small striped red?") == "small"
-    assert episodes.first_in_order(("texture", "colour", "shape", "size"), "red circle?") == "red"
+    assert episodes.first_in_order(("shape", "size", "color", "texture"), "small striped red?") == "small"
+    assert episodes.first_in_order(("texture", "color", "shape", "size"), "red circle?") == "red"
 
 
 def test_the_best_guess_of_examples_one_can_count_by_hand():
     line = toy_episodes.Line("small red?", "red")
     assert episodes.best_guess([], line) == 1 / 2
     assert episodes.best_guess([toy_episodes.Line("large blue?", "blue")], line) == 1
-    # Of three things, the first is as likely any.
+    # Of three objects, the first is as likely any.
     assert episodes.best_guess([], toy_episodes.Line("small plain star?", "star")) == 1 / 3
-    # Once colour has come before size, it comes before texture too in two orders of three.
+    # Once color has come before size, it comes before texture too in two orders of three.
     assert episodes.best_guess(
         [toy_episodes.Line("large blue?", "blue")], toy_episodes.Line("plain red?", "red")
     ) == pytest.approx(2 / 3)

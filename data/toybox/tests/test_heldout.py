@@ -16,12 +16,12 @@ from data.toybox.heldout import (
 )
 from data.toybox.language import LEVELS, Description, caption, instruction, phrase, words
 from data.toybox.questions import question_at
-from data.toybox.scene import COLOURS, SHAPES, make_scene, stream
+from data.toybox.scene import COLORS, SHAPES, make_scene, stream
 
 
-def test_each_colour_and_each_shape_is_held_out_once():
+def test_each_color_and_each_shape_is_held_out_once():
     assert len(HELD_OUT) == 8 and ("purple", "triangle") in HELD_OUT
-    assert {colour for colour, _ in HELD_OUT} == set(COLOURS) and {shape for _, shape in HELD_OUT} == set(SHAPES)
+    assert {color for color, _ in HELD_OUT} == set(COLORS) and {shape for _, shape in HELD_OUT} == set(SHAPES)
     assert set(SEEN_PAIRS) | HELD_OUT == set(ALL_PAIRS) and len(SEEN_PAIRS) == 56
     assert VERSION
 
@@ -47,17 +47,17 @@ def test_every_test_scene_holds_one_and_its_caption_says_so():
     for number in range(2000):
         scene = scene_at("test", 0, number, (1, 6))
         assert is_held_out(scene)
-        assert mentions_held_out(caption(scene, "colours")) and mentions_held_out(caption(scene, "places"))
+        assert mentions_held_out(caption(scene, "colors")) and mentions_held_out(caption(scene, "places"))
         counts.update(
-            pair for scene_object in scene.objects if (pair := (scene_object.colour, scene_object.shape)) in HELD_OUT
+            pair for scene_object in scene.objects if (pair := (scene_object.color, scene_object.shape)) in HELD_OUT
         )
     assert set(counts) == HELD_OUT and min(counts.values()) > 150
     assert sum(mentions_held_out(text) for number in range(200) for text in sentences("test", number)) > 600
 
 
-def test_each_colour_and_shape_is_frequent_in_training():
+def test_each_color_and_shape_is_frequent_in_training():
     objects = [scene_object for number in range(2000) for scene_object in scene_at("train", 0, number).objects]
-    pairs = Counter((scene_object.colour, scene_object.shape) for scene_object in objects)
+    pairs = Counter((scene_object.color, scene_object.shape) for scene_object in objects)
     assert set(pairs) == set(SEEN_PAIRS) and min(pairs.values()) > len(objects) / 56 / 2
 
 
@@ -102,12 +102,12 @@ def test_texts_that_mention_one(text):
         "a purple circle and a triangle",
         "a purple circle left of a red triangle",
         "a triangle, a purple circle and a star",
-        "is the triangle above the purple thing?",
-        "the purple thing nearest to the triangle",
-        "what colour is the triangle?",
+        "is the triangle above the purple object?",
+        "the purple object nearest to the triangle",
+        "what color is the triangle?",
         "a yellow star and an orange cross",
         "purple triangular dreams",
-        "there are more purple things than triangles",
+        "there are more purple objects than triangles",
         "",
     ],
 )
@@ -116,11 +116,11 @@ def test_texts_that_mention_none(text):
 
 
 def test_every_combination_is_recognized_in_every_form():
-    for colour, shape in ALL_PAIRS:
+    for color, shape in ALL_PAIRS:
         for count in (1, 2):
-            description = Description("small", "dotted", colour, shape, "top left", count)
-            assert mentions_held_out(phrase(description)) == ((colour, shape) in HELD_OUT)
-            assert mentions_held_out("the " + words(description)) == ((colour, shape) in HELD_OUT)
+            description = Description("small", "dotted", color, shape, "top left", count)
+            assert mentions_held_out(phrase(description)) == ((color, shape) in HELD_OUT)
+            assert mentions_held_out("the " + words(description)) == ((color, shape) in HELD_OUT)
 
 
 def test_an_unknown_split_is_named():

@@ -9,7 +9,7 @@ from data.toybox.batches import LABELS, batch
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image, render_images
 from data.toybox.raster import FULL, INK, PAPER, background, corner, rasterize, size_in_pixels, sprite
-from data.toybox.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, WORLD, Scene, SceneObject, make_scene
+from data.toybox.scene import BACKGROUNDS, COLORS, SHAPES, SIZES, TEXTURES, WORLD, Scene, SceneObject, make_scene
 
 
 @pytest.mark.parametrize("size", [16, 32, 45, 96])
@@ -23,7 +23,7 @@ def test_numpy_equals_the_stdlib_pixel_for_pixel(size):
 
 
 @pytest.mark.parametrize("size", [32, 64, 50])
-def test_each_thing_lies_in_its_box_and_nothing_else_anywhere(size):
+def test_each_object_lies_in_its_box_and_nothing_else_anywhere(size):
     for number in range(60):
         scene = make_scene(1, number, objects=(1, 6))
         image = render_image(scene, size)
@@ -39,14 +39,14 @@ def test_each_thing_lies_in_its_box_and_nothing_else_anywhere(size):
         assert not changed.any()
 
 
-def one(shape: str, colour: str, size: str, texture: str) -> Scene:
-    return Scene((SceneObject(shape, colour, size, texture, 64, 64),), 0)
+def one(shape: str, color: str, size: str, texture: str) -> Scene:
+    return Scene((SceneObject(shape, color, size, texture, 64, 64),), 0)
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_no_two_kinds_of_thing_look_alike(size):
+def test_no_two_kinds_of_object_look_alike(size):
     """The 512 appearances of an object at one place: any two images differ visibly."""
-    kinds = list(product(SHAPES, COLOURS, SIZES, TEXTURES))
+    kinds = list(product(SHAPES, COLORS, SIZES, TEXTURES))
     images = render_images([one(*kind) for kind in kinds], size).reshape(len(kinds), -1).astype(np.float32)
     squares = (images**2).sum(1)
     apart = squares[:, None] + squares[None] - 2 * images @ images.T
@@ -71,12 +71,12 @@ def test_sprites_touch_their_box_and_the_symmetric_ones_are(width):
             np.testing.assert_array_equal(keep, keep.T)
 
 
-def test_a_large_plain_thing_shows_its_ink_and_a_hollow_one_its_paper():
-    for colour in COLOURS:
-        assert tuple(render_image(one("circle", colour, "large", "plain"), 64)[32, 32]) == INK[colour]
-        hollow = render_image(one("circle", colour, "large", "hollow"), 64)
+def test_a_large_plain_object_shows_its_ink_and_a_hollow_one_its_paper():
+    for color in COLORS:
+        assert tuple(render_image(one("circle", color, "large", "plain"), 64)[32, 32]) == INK[color]
+        hollow = render_image(one("circle", color, "large", "hollow"), 64)
         assert tuple(hollow[32, 32]) == tuple(render_image(Scene((), 0), 64)[32, 32])
-        assert (hollow == np.array(INK[colour])).all(-1).any()
+        assert (hollow == np.array(INK[color])).all(-1).any()
 
 
 def test_stripes_are_horizontal_and_dots_are_not():
@@ -110,17 +110,17 @@ COLOR_VISION = {
 
 
 @pytest.mark.parametrize("vision", COLOR_VISION)
-def test_the_colours_are_distinguishable_with_every_color_vision(vision):
+def test_the_colors_are_distinguishable_with_every_color_vision(vision):
     def perceived(srgb):
         return lab(np.clip(linear(np.array(srgb) / 255) @ np.array(COLOR_VISION[vision]).T, 0, 1))
 
     # A difference of 2.3 is just noticeable.
-    for a, b in combinations(COLOURS, 2):
+    for a, b in combinations(COLORS, 2):
         assert np.linalg.norm(perceived(INK[a]) - perceived(INK[b])) > 24, (vision, a, b)
-    for colour in COLOURS:
-        assert np.linalg.norm(perceived(INK[colour]) - perceived(PAPER), axis=-1).min() > 24, (
+    for color in COLORS:
+        assert np.linalg.norm(perceived(INK[color]) - perceived(PAPER), axis=-1).min() > 24, (
             vision,
-            colour,
+            color,
             "on paper",
         )
 

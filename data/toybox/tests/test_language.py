@@ -23,7 +23,7 @@ from data.toybox.language import (
 )
 from data.toybox.questions import ANSWERS, QUESTION_TYPES, question_at, vocabulary
 from data.toybox.scene import (
-    COLOURS,
+    COLORS,
     PLACES,
     RELATIONS,
     SHAPES,
@@ -70,7 +70,7 @@ def test_captions_are_true_of_their_scene_and_rarely_of_another():
                 assert not is_true(text, other), text
 
 
-def test_a_caption_that_says_one_thing_wrong_is_false():
+def test_a_caption_that_says_one_object_wrong_is_false():
     text = caption(SCENE, "places")
     for wrong in ("blue cross", "small plain orange", "striped orange", "at the bottom and", "orange star"):
         right = {"blue cross": "orange cross", "small plain orange": "large plain orange"}
@@ -81,12 +81,12 @@ def test_a_caption_that_says_one_thing_wrong_is_false():
         }
         assert right[wrong] in text
         assert not is_true(text.replace(right[wrong], wrong), SCENE)
-    assert is_true("two circles and a cross", SCENE) and is_true("three things", SCENE)
+    assert is_true("two circles and a cross", SCENE) and is_true("three objects", SCENE)
     assert not is_true("a circle and a cross", SCENE), "one circle is left out"
     assert not is_true("three circles and a cross", SCENE)
-    assert not is_true("two circles and a red thing", SCENE), "the cross is left out"
-    assert not is_true("two circles and two things", SCENE)
-    assert not is_true("two circles and two red things", SCENE), (
+    assert not is_true("two circles and a red object", SCENE), "the cross is left out"
+    assert not is_true("two circles and two objects", SCENE)
+    assert not is_true("two circles and two red objects", SCENE), (
         "two phrases mention the same object, the cross is missing"
     )
     assert not is_true("a cross left of a circle", SCENE) and is_true("a circle left of a cross", SCENE)
@@ -107,7 +107,7 @@ def test_captions_are_read_back_as_they_were_meant():
 
 
 def test_every_phrase_there_can_be_is_unambiguous():
-    parts = product((None, *SIZES), (None, *TEXTURES), (None, *COLOURS), (None, *SHAPES), (None, *PLACES), (1, 2, 6))
+    parts = product((None, *SIZES), (None, *TEXTURES), (None, *COLORS), (None, *SHAPES), (None, *PLACES), (1, 2, 6))
     descriptions = [Description(*part) for part in parts]
     texts = {phrase(description): description for description in descriptions}
     assert len(texts) == len(descriptions) > 36_000
@@ -140,10 +140,10 @@ def test_what_is_not_in_the_grammar_is_refused(text):
 
 
 def test_there_are_a_hundred_thousand_captions_and_more():
-    """Pairs of things as the "relation" level puts them: counted, each read back, each from a scene that can be."""
+    """Pairs of objects as the "relation" level puts them: counted, each read back, each from a scene that can be."""
     kinds = [
-        describe(SceneObject(shape, colour, size, texture, 0, 0), ATTRIBUTES)
-        for shape, colour, size, texture in product(SHAPES, COLOURS, SIZES, TEXTURES)
+        describe(SceneObject(shape, color, size, texture, 0, 0), ATTRIBUTES)
+        for shape, color, size, texture in product(SHAPES, COLORS, SIZES, TEXTURES)
     ]
     phrases = {phrase(kind) for kind in kinds}
     assert len(phrases) == 512 and 512 * 512 * len(RELATIONS) > 100_000
@@ -156,7 +156,7 @@ def test_there_are_a_hundred_thousand_captions_and_more():
     assert equal_pairs < 5000**2 / (2 * 100_000)
 
 
-def test_a_reference_fits_its_thing_and_no_other():
+def test_a_reference_fits_its_object_and_no_other():
     lengths = set()
     for number in range(300):
         scene, rng = make_scene(2, number, objects=(1, 6)), stream(2, number, 9)
@@ -166,8 +166,8 @@ def test_a_reference_fits_its_thing_and_no_other():
                 scene_object
             )
             lengths.add(sum(value is not None for value in description[:5]))
-            hidden = refer(scene, scene_object, rng, excluded=("colour", "place"))
-            assert hidden is None or (hidden.colour is None and hidden.place is None and hidden.fits(scene_object))
+            hidden = refer(scene, scene_object, rng, excluded=("color", "place"))
+            assert hidden is None or (hidden.color is None and hidden.place is None and hidden.fits(scene_object))
     assert lengths == {1, 2, 3, 4, 5}
     assert refer(SCENE, SCENE.objects[0], stream(0, 0), excluded=("place",)) is None, "its twin fits too"
     assert refer(SCENE, SCENE.objects[0], stream(0, 0)).place == "top left"

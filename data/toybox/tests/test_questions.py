@@ -10,17 +10,17 @@ import pytest
 from data.toybox.heldout import SPLITS, scene_at
 from data.toybox.language import Description
 from data.toybox.questions import ANSWERS, QUESTION_TYPES, Question, make_question, question_at
-from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, make_scene, stream
+from data.toybox.scene import COLORS, PLACES, SHAPES, SIZES, TEXTURES, make_scene, stream
 
 NUMBER_WORDS = ("zero", "one", "two", "three", "four", "five", "six")
 
 
 def fitting(text: str, scene) -> list:
-    """Return the things that "small red circle", "circles", "red things" speak of, word by word."""
+    """Return the objects that "small red circle", "circles", "red objects" speak of, word by word."""
     attributes = {}
     for word in text.split():
         noun = word.removesuffix("es") if word == "crosses" else word
-        for attribute, values in (("shape", SHAPES), ("colour", COLOURS), ("size", SIZES), ("texture", TEXTURES)):
+        for attribute, values in (("shape", SHAPES), ("color", COLORS), ("size", SIZES), ("texture", TEXTURES)):
             for value in values:
                 if noun in (value, value + "s"):
                     attributes[attribute] = value
@@ -38,12 +38,12 @@ def the(text: str, scene):
 
 def answer(scene, text: str) -> str:
     """Answer a question by another road than the one that made it."""
-    if match := re.fullmatch(r"what (colour|shape) is the thing nearest to the (.*)\?", text):
+    if match := re.fullmatch(r"what (color|shape) is the object nearest to the (.*)\?", text):
         scene_object = the(match[2], scene)
         others = [other for other in scene.objects if other != scene_object]
         near = min(others, key=lambda other: (other.x - scene_object.x) ** 2 + (other.y - scene_object.y) ** 2)
         return getattr(near, match[1])
-    if match := re.fullmatch(r"what (colour|shape|size|texture) is the (.*)\?", text):
+    if match := re.fullmatch(r"what (color|shape|size|texture) is the (.*)\?", text):
         return getattr(the(match[2], scene), match[1])
     if match := re.fullmatch(r"where is the (.*)\?", text):
         scene_object = the(match[1], scene)
@@ -102,8 +102,8 @@ def blind(train: list[Question], test: list[Question]) -> float:
     return sum(max(answers, key=lambda answer: score(q.text, answer)) == q.answer for q in test) / len(test)
 
 
-# The most that a blind guesser may score. "colour" and "shape" never have the held-out partner of what they name;
-# "nearest" tells by its words whether a colour or a shape is asked for.
+# The most that a blind guesser may score. "color" and "shape" never have the held-out partner of what they name;
+# "nearest" tells by its words whether a color or a shape is asked for.
 CHANCE = {kind: 1 / len(ANSWERS[kind]) for kind in QUESTION_TYPES} | {"nearest": 1 / 8}
 
 
@@ -143,11 +143,11 @@ def test_questions_are_pure_and_about_their_own_scene_where_it_has_one():
 
 
 def test_questions_never_say_what_they_ask_for():
-    for kind, values in (("colour", COLOURS), ("shape", SHAPES), ("size", SIZES), ("texture", TEXTURES)):
+    for kind, values in (("color", COLORS), ("shape", SHAPES), ("size", SIZES), ("texture", TEXTURES)):
         for number in range(200):
             text = question_at("train", 6, number, kind)[1].text
             assert not set(text.rstrip("?").split()) & set(values), text
-    values_of = {"colour": COLOURS, "shape": SHAPES, "size": SIZES, "texture": TEXTURES}
+    values_of = {"color": COLORS, "shape": SHAPES, "size": SIZES, "texture": TEXTURES}
     for number in range(200):
         text = question_at("train", 6, number, "same")[1].text
         attribute = text.rstrip("?").split()[-1]
@@ -166,14 +166,14 @@ def test_a_question_without_an_answer_in_the_scene_is_not_made():
     for kind in ("relation", "same", "larger", "nearest", "more"):
         assert all(make_question(scene, kind, answer, rng) is None for answer in ANSWERS[kind])
     assert make_question(scene, "existence", "no", rng) is None, "no object of another scene was passed"
-    absent = next(c for c in COLOURS if c != scene.objects[0].colour)
-    assert make_question(scene, "colour", absent, rng) is None
-    assert not any(Description(colour=absent).fits(scene_object) for scene_object in scene.objects)
+    absent = next(c for c in COLORS if c != scene.objects[0].color)
+    assert make_question(scene, "color", absent, rng) is None
+    assert not any(Description(color=absent).fits(scene_object) for scene_object in scene.objects)
 
 
 def test_wrong_calls_are_named():
     scene, rng = make_scene(0, 0), stream(0, 0, 9)
-    with pytest.raises(ValueError, match="no question type 'weight': choose one of colour"):
+    with pytest.raises(ValueError, match="no question type 'weight': choose one of color"):
         make_question(scene, "weight", "yes", rng)
     with pytest.raises(ValueError, match="no question type 'weight'"):
         question_at("train", 0, 0, "weight")

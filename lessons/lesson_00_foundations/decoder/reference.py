@@ -160,7 +160,7 @@ def encode_captions(split: str, seed: int, captions: int) -> list[int]:
 
     Scenes have at most two objects, so no caption has a comma.
     """
-    lines = [caption(scene_at(split, seed, number, (1, 2)), "colours") for number in range(captions)]
+    lines = [caption(scene_at(split, seed, number, (1, 2)), "colors") for number in range(captions)]
     return [ALPHABET.index(letter) for letter in "".join(f"{line}\n" for line in lines)]
 
 

@@ -56,7 +56,7 @@ def test_it_continues_an_episode(model, tokenizer):
 
 
 def test_it_completes_a_caption(model, tokenizer):
-    written = continue_text(model, tokenizer, "a picture of a large plain green")
+    written = continue_text(model, tokenizer, "an image of a large plain green")
     assert written.split()[0].rstrip(",.s") in SHAPES
     new = [caption(scene_at("validation", 5, number), "attributes") + "\n" for number in range(20)]
     bits_per_byte = cross_entropy_bits(model, encode_documents(tokenizer, new)) / sum(map(len, new))

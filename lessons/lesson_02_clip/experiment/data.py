@@ -12,13 +12,13 @@ from torch import Tensor
 
 from data.toybox.heldout import TEST_SEED, sample_scenes
 from data.toybox.language import Description, caption, phrase
-from data.toybox.scene import COLOURS, PLACES, SHAPES, SIZES, TEXTURES, Scene, stream
+from data.toybox.scene import COLORS, PLACES, SHAPES, SIZES, TEXTURES, Scene, stream
 from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 
 # Captions contain colors and shapes only, or sizes, textures and places too.
-LEVELS = ("colours", "places")
-CLASSES = tuple((color, shape) for color in COLOURS for shape in SHAPES)
+LEVELS = ("colors", "places")
+CLASSES = tuple((color, shape) for color in COLORS for shape in SHAPES)
 # One detailed description of a class, such as "a purple triangle", for each size, texture and place.
 DETAILS = tuple((size, texture, place) for size in SIZES for texture in TEXTURES for place in PLACES)
 CAPTION_STREAM = 200  # number of this lesson's stream of random numbers
@@ -35,7 +35,7 @@ def generate_captions(scenes: Sequence[Scene], level: str) -> list[str]:
 
 def class_prompt(color: str, shape: str) -> str:
     """Return the short prompt of a class, such as "a purple triangle"."""
-    return phrase(Description(colour=color, shape=shape))
+    return phrase(Description(color=color, shape=shape))
 
 
 @lru_cache(1)
@@ -144,10 +144,10 @@ def evaluation_set(split: str, objects: tuple[int, int] = (1, 1), count: int = E
     classes = torch.full((count, objects[1]), -1)
     for row, scene in enumerate(scenes):
         for column, scene_object in enumerate(scene.objects):
-            classes[row, column] = CLASSES.index((scene_object.colour, scene_object.shape))
+            classes[row, column] = CLASSES.index((scene_object.color, scene_object.shape))
     # Without openings, which carry no information but would make two captions of one.
     captions = [
-        text.removeprefix("a picture of ").removeprefix("here we see ") for text in generate_captions(scenes, "places")
+        text.removeprefix("an image of ").removeprefix("here we see ") for text in generate_captions(scenes, "places")
     ]
     rows = {text: row for row, text in enumerate(dict.fromkeys(captions))}
     caption_index = torch.tensor([rows[text] for text in captions])

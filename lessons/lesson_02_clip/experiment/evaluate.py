@@ -128,7 +128,7 @@ def measure_baselines(context: RunContext, *, scenes: int, epochs: int) -> dict:
     training = sample_scenes("train", context.seed, scenes, (1, 1))
     pixels = normalize_pixels(render_tensors(training)).flatten(1).to(context.device)
     labels = torch.tensor(
-        [CLASSES.index((scene.objects[0].colour, scene.objects[0].shape)) for scene in training],
+        [CLASSES.index((scene.objects[0].color, scene.objects[0].shape)) for scene in training],
         device=context.device,
     )
     test = evaluation_set("test")

@@ -108,9 +108,9 @@ def test_the_nine_patches_are_the_nine_places():
 
 
 def test_captions_are_padded_with_the_empty_word():
-    words = {"a", "an", "thing", "on", "the", "at", "in", "top", "bottom", "left", "right", "middle"}
+    words = {"a", "an", "object", "on", "the", "at", "in", "top", "bottom", "left", "right", "middle"}
     assert reference.LONGEST == 7 and len(reference.VOCABULARY) == 1 + len(words) + 8
-    row = reference.tokenize("a red thing on the left")
+    row = reference.tokenize("a red object on the left")
     assert len(row) == 7 and row[-1] == 0 and 0 not in row[:-1]
 
 

@@ -18,7 +18,7 @@ from lessons.lesson_02_clip.model.pretrained import vision_features
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
-QUESTION_TYPES = ("colour", "shape", "size", "texture", "place")
+QUESTION_TYPES = ("color", "shape", "size", "texture", "place")
 """Types of questions about one object, which the language model answers well when the scene is given as text."""
 STOP = "\n"
 
@@ -76,7 +76,7 @@ def full_captions(encoded: EncodedScenes, tokenizer: Tokenizer) -> ImageTextPair
 
 def short_captions(encoded: EncodedScenes, tokenizer: Tokenizer) -> ImageTextPairs:
     """Pair scenes with captions of colors and shapes, after a prompt that asks for a description."""
-    texts = [caption(scene, "colours") for scene in encoded.scenes]
+    texts = [caption(scene, "colors") for scene in encoded.scenes]
     return _tokenize(encoded, tokenizer, [DESCRIBE_PROMPT] * len(texts), texts, ["caption"] * len(texts))
 
 

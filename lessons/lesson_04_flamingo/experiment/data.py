@@ -1,6 +1,6 @@
 """Few-shot episodes of images, in which only the examples determine the answer to the last question.
 
-    <image> colour shape? circle.⏎ <image> size colour? small.⏎ <image> size texture shape? …
+    <image> color shape? circle.⏎ <image> size color? small.⏎ <image> size texture shape? …
 
 An unstated rule, drawn per episode, is an order of the four attributes: the answer is the requested attribute that
 comes first in it. Lesson 0's decoder was trained on this task in text ("red circle? circle."), without the held-out
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data.toybox.episodes import HELD_OUT_CHOOSING, SEEN_CHOOSING
 from data.toybox.heldout import HELD_OUT
-from data.toybox.scene import COLOURS, SHAPES, SIZES, TEXTURES, Scene, make_scene, pick, stream
+from data.toybox.scene import COLORS, SHAPES, SIZES, TEXTURES, Scene, make_scene, pick, stream
 from data.toybox.tensors import render_tensors
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.pretrained import vision_features
@@ -29,7 +29,7 @@ from shared.tokenizers.special_tokens import BEGIN_TOKEN
 
 IMAGE_TOKEN = "<image>"
 PURPOSE = 210  # of the random numbers of this lesson
-ATTRIBUTE_VALUES = {"size": SIZES, "texture": TEXTURES, "colour": COLOURS, "shape": SHAPES}
+ATTRIBUTE_VALUES = {"size": SIZES, "texture": TEXTURES, "color": COLORS, "shape": SHAPES}
 ATTRIBUTES = tuple(ATTRIBUTE_VALUES)
 # Sets of two and of three attributes are equally frequent.
 QUESTIONS = [*combinations(ATTRIBUTES, 2)] * 2 + [*combinations(ATTRIBUTES, 3)] * 3

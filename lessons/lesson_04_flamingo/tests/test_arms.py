@@ -28,7 +28,7 @@ def vision_encoder():
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train([" colour shape? circle.\n size texture? small.\n"] * 4, 300, special_tokens=SPECIAL_TOKENS)
+    return Tokenizer.train([" color shape? circle.\n size texture? small.\n"] * 4, 300, special_tokens=SPECIAL_TOKENS)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """A conversation about an image as one row of token ids, and which of them are in the loss.
 
-    <|begin|><|turn|>user⏎<image>…<image>⏎what colour is the star?<|end|>⏎<|turn|>assistant⏎red<|end|>⏎
+    <|begin|><|turn|>user⏎<image>…<image>⏎what color is the star?<|end|>⏎<|turn|>assistant⏎red<|end|>⏎
                                                                                          ▔▔▔▔▔▔▔▔
 `<image>` is written once in the text and expanded to one token id per image token. The underlined token ids are in the
 loss (arXiv:2304.08485, table 2).
@@ -41,7 +41,7 @@ def encode_interview(
 ) -> EncodedConversation:
     """Encode questions and answers, one pair per line, for a language model that was pretrained on interviews.
 
-        <|begin|><image>…<image>what colour is the star? red⏎where is it? top⏎
+        <|begin|><image>…<image>what color is the star? red⏎where is it? top⏎
                                                          ▔▔▔▔              ▔▔▔▔
     turns  (question, answer) pairs; an answer "" leaves the line open for generation, a question "" gives the answer
            alone

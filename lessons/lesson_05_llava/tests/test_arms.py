@@ -28,7 +28,7 @@ SETTING = conversations.scene_setting((1, 3))
 @pytest.fixture(scope="module")
 def tokenizer():
     text = (
-        "what is there? a red circle and two blue stars\nhow many red things are there? zero\n"
+        "what is there? a red circle and two blue stars\nhow many red objects are there? zero\n"
         "where is the moon? top left\n"
     )
     return Tokenizer.train([text] * 4, 320, special_tokens=SPECIAL_TOKENS)
@@ -85,7 +85,7 @@ def test_evaluation_questions_are_of_all_types_about_held_out_combinations(small
     fewer = conversations.scene_setting((1, 2))
     assert set(fewer.question_types) == set(QUESTION_TYPES) - {"count", "more"}
     with pytest.raises(ValueError, match="question types larger need more objects than 1"):
-        conversations.SceneSetting((1, 1), ("colour", "larger"))
+        conversations.SceneSetting((1, 1), ("color", "larger"))
 
 
 def test_all_question_types_alternate():
@@ -93,7 +93,7 @@ def test_all_question_types_alternate():
     starts = dict(
         zip(
             setting.question_types,
-            ("what colour", "what shape", "what size", "what texture", "where", "is there"),
+            ("what color", "what shape", "what size", "what texture", "where", "is there"),
             strict=True,
         )
     )
@@ -216,7 +216,7 @@ def test_accuracy_is_measured_by_type(small_models, monkeypatch):
     answers = [answer if question_type != "shape" else "nothing" for question_type, answer in pairs]
     monkeypatch.setattr(evaluate, "generate_answers", lambda *_: answers)
     measured = evaluate.answer_accuracy(inputs.model, inputs.tokenizer, questions, "cpu", "answers")
-    assert measured["answers_shape"] == 0 and measured["answers_colour"] == 1 and measured["answers"] == 22 / 24
+    assert measured["answers_shape"] == 0 and measured["answers_color"] == 1 and measured["answers"] == 22 / 24
 
 
 def test_an_unknown_tuning_is_an_error(small_models):

@@ -12,7 +12,7 @@ from shared.course.lesson import Run
 
 def measurements(offset):
     curve = [[10, 20], [2.0 - offset, 1.0]]
-    wrong = [[number, "what colour is the striped thing?", "red", "blue"] for number in (1, 2, 5)]
+    wrong = [[number, "what color is the striped object?", "red", "blue"] for number in (1, 2, 5)]
     numbers = {f"answers_{question_type}": 0.5 + offset for question_type in QUESTION_TYPES}
     numbers |= {
         "objects": [1, 3],
@@ -51,7 +51,7 @@ def test_without_a_wrong_answer_correct_ones_are_drawn():
 
 
 def test_questions_are_wrapped():
-    lines = figures.wrapped("are the yellow thing and the small plain thing of the same shape?").split("\n")
+    lines = figures.wrapped("are the yellow object and the small plain object of the same shape?").split("\n")
     assert len(lines) == 3 and max(map(len, lines)) <= 26
 
 

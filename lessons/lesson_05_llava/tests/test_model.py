@@ -203,7 +203,7 @@ def test_any_module_may_project():
 @pytest.fixture(scope="module")
 def template():
     tokenizer = Tokenizer.train(
-        ["user assistant what colour is the star? red\n"] * 4,
+        ["user assistant what color is the star? red\n"] * 4,
         300,
         special_tokens=["<|begin|>", "<|turn|>", "<|end|>", IMAGE],
     )
@@ -211,18 +211,18 @@ def template():
 
 
 def test_an_image_stands_as_often_as_it_has_tokens(template):
-    row = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
+    row = encode_conversation(template, "what color is the star?", "red", image_token_counts=[5])
     image = template.tokenizer.special_tokens[IMAGE]
     assert row.token_ids.count(image) == 5
     assert template.tokenizer.decode([n for n in row.token_ids if n != image]).startswith(
         "<|begin|><|turn|>user\n\nwhat"
     )
-    prompt_row = encode_conversation(template, "what colour is the star?", image_token_counts=[5])
+    prompt_row = encode_conversation(template, "what color is the star?", image_token_counts=[5])
     assert row.token_ids[: len(prompt_row.token_ids)] == prompt_row.token_ids and not any(prompt_row.loss_mask)
 
 
 def test_what_is_learned_is_the_answer_and_its_end(template):
-    row = encode_conversation(template, "what colour is the star?", "red", image_token_counts=[5])
+    row = encode_conversation(template, "what color is the star?", "red", image_token_counts=[5])
     tokens, answers, segments = collate(
         [row, encode_conversation(template, "what?", "red red red", image_token_counts=[2])]
     )

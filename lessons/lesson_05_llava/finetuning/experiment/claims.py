@@ -15,7 +15,7 @@ WITHOUT_THE_SKILL = (
 
 def accuracy_without_existence(measured: Measurements) -> float:
     """Return the mean accuracy of all question types except existence."""
-    return fmean(measured[f"answers_{name}"] for name in ("colour", "shape", "size", "texture", "place"))
+    return fmean(measured[f"answers_{name}"] for name in ("color", "shape", "size", "texture", "place"))
 
 
 def change(name: str):
