@@ -1,4 +1,4 @@
-# Multimodal from Scratch. `make` alone lists the targets; every target sets up what it needs.
+# Multimodal from Scratch. `make` alone lists the targets; every target sets up what it needs, if anything.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help

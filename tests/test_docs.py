@@ -12,7 +12,7 @@ from shared.course.readme import BEGIN, END, generated_pages, read_results, repl
 from shared.errors import CourseError
 
 # Folders that are not pages of the course: environments, runs, bundles, pages with gaps, caches.
-EXCLUDED = {".venv", ".venv-site", "runs", "dist", "build", "handout", ".pytest_cache", "cache", ".scratch", "template"}
+EXCLUDED = {".venv", ".venv-site", "runs", "dist", "build", "handout", ".pytest_cache", "cache", "template"}
 PAGES = sorted(path for path in ROOT.rglob("*.md") if not EXCLUDED & set(path.parts))
 MEASURED = [entry.number for entry in lesson_entries() if lesson_folder(entry.number) and entry.measured]
 

@@ -121,10 +121,14 @@ def run_summary(lesson: Lesson, key: str, result: dict, part: str | None) -> str
 
 def stale_note(number: int, part: str | None) -> str:
     """Return a sentence for results that were measured with an earlier version of the toy world, else nothing."""
+    version = stale_version(number, part)
+    return f" Measured with version {version} of the toy world, to be measured again." if version else ""
+
+
+def stale_version(number: int, part: str | None) -> str | None:
+    """Return the earlier version of the toy world that results were measured with; None for current results."""
     stale = stale_list()
-    if not {str(number), f"{number}/{part}"} & set(stale["results"]):
-        return ""
-    return f" Measured with version {stale['toybox_version']} of the toy world, to be measured again."
+    return stale["toybox_version"] if {str(number), f"{number}/{part}"} & set(stale["results"]) else None
 
 
 def headline(lesson: Lesson, folder: Path) -> str:
@@ -132,7 +136,9 @@ def headline(lesson: Lesson, folder: Path) -> str:
     for key, result in reversed(read_results(folder).items()):
         for claim in result["claims"]:
             if claim["name"] == lesson.headline:
-                return f"{lesson.headline_caption}: {claim['measured']} (`{key.split('/')[0]}`)"
+                version = stale_version(lesson.number, lesson.part_of(claim["name"]))
+                preset = f"`{key.split('/')[0]}`" + (f", {version}" if version else "")
+                return f"{lesson.headline_caption}: {claim['measured']} ({preset})"
     return "not measured yet"
 
 
