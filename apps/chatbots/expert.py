@@ -33,15 +33,15 @@ Pairs = list[tuple[str, str]]
 class ExpertRecipe(SupervisedRecipe):
     """Set how the expert is trained.
 
-    learn_sentences  train on the sentences as plain text
-    learn_questions  train on questions with their answers
+    train_on_sentences  train on the sentences as plain text
+    train_on_questions  train on questions with their answers
     """
 
     steps: int = 500
     batch_size: int = 32
     learning_rate: float = 8e-3
-    learn_sentences: bool = True
-    learn_questions: bool = True
+    train_on_sentences: bool = True
+    train_on_questions: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,10 @@ def train_expert(
     model: LanguageModel, template: ChatTemplate, data: ExpertData, recipe: ExpertRecipe, *, seed: int, run: RunOptions
 ) -> TrainingResult:
     """Train on sentences and questions, shuffled. Raise as `shared.training.train` does."""
-    conversations = [question_and_answer(template, *pair) for pair in data.questions] if recipe.learn_questions else []
-    if recipe.learn_sentences:
+    conversations = (
+        [question_and_answer(template, *pair) for pair in data.questions] if recipe.train_on_questions else []
+    )
+    if recipe.train_on_sentences:
         plain = [plain_text(template.tokenizer, sentence) for sentence in data.sentences]
         conversations += plain * SENTENCE_REPEATS
     return train_on_conversations(model, conversations, recipe, seed=seed, run=run)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.datasets.download import RemoteFile, accepts_unverified, find, obtain
+from data.datasets.download import RemoteFile, accepts_unverified, find, find_or_download
 from data.datasets.image_dataset import ImageDataset
 from shared.errors import CourseError
 
@@ -46,11 +46,11 @@ def cifar10() -> ImageDataset:
         if accepts_unverified():
             return _from_folder(other) if other.name == EXTRACTED else _from_jpeg(other)
         try:
-            archive = obtain(ARCHIVE, FOLDERS)
+            archive = find_or_download(ARCHIVE, FOLDERS)
         except CourseError as error:
             raise CourseError(f"{error}\nOr set UNVERIFIED=1 to use {other}; the results will state it.") from error
     else:
-        archive = obtain(ARCHIVE, FOLDERS)
+        archive = find_or_download(ARCHIVE, FOLDERS)
     note = "" if archive.verified else "an unofficial archive (checksum differs)"
     return _dataset(_from_archive(archive.path), archive.verified, note)
 

@@ -1,8 +1,8 @@
 """Download files of public data sets from their official home, verify them and cache them.
 
-`obtain` is the entry point. A file is cached as `data/cache/FOLDER/NAME`, or as `$MULTIMODAL_DATA/FOLDER/NAME` when
-that variable is set. A download is written to `NAME.part` first and resumed from there. It is renamed to `NAME` only
-after its checksum has been verified.
+`find_or_download` is the entry point. A file is cached as `data/cache/FOLDER/NAME`, or as
+`$MULTIMODAL_DATA/FOLDER/NAME` when that variable is set. A download is written to `NAME.part` first and resumed from
+there. It is renamed to `NAME` only after its checksum has been verified.
 """
 
 import errno
@@ -78,7 +78,7 @@ def find(folders: tuple[str, ...], name: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def obtain(file: RemoteFile, folders: tuple[str, ...]) -> LocalFile:
+def find_or_download(file: RemoteFile, folders: tuple[str, ...]) -> LocalFile:
     """Return the file from the cache, else download it into the first of `folders`.
 
     Raises CourseError when the file cannot be downloaded, when its checksum is wrong and `UNVERIFIED=1` is not set,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.datasets.download import RemoteFile, obtain
+from data.datasets.download import RemoteFile, find_or_download
 from data.datasets.image_dataset import ImageDataset
 from shared.errors import CourseError
 
@@ -46,7 +46,7 @@ def fashion_mnist() -> ImageDataset:
     """
     arrays, verified = [], True
     for name, sha256 in SHA256.items():
-        file = obtain(RemoteFile(name, tuple(home + name for home in HOMES), {"sha256": sha256}), FOLDERS)
+        file = find_or_download(RemoteFile(name, tuple(home + name for home in HOMES), {"sha256": sha256}), FOLDERS)
         arrays.append(read_idx(file.path, axes=3 if "images" in name else 1))
         verified &= file.verified
     train_images, train_labels, test_images, test_labels = arrays

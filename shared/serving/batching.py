@@ -144,7 +144,7 @@ class Batcher:
         except Exception:
             # The exception's text stays in the log, because it may name files of this machine.
             LOG.exception("the model failed at a batch of %d", len(rows))
-            self.metrics.model_faults.inc()
+            self.metrics.model_errors.inc()
             open_rows = [row for row in rows if not row.ended and not row.abandoned]
             untouched = [row for row in open_rows if not row.text_count] if len(rows) > 1 else []
             error = ServiceError("model_failed", "the model could not answer this; other requests are not affected")

@@ -62,7 +62,7 @@ class RequestLimits:
         try:
             await self._admit(scope, upload, response)
         except _Disconnected:
-            self.metrics.hung_up.inc()
+            self.metrics.disconnected_clients.inc()
         except ServiceError as error:
             await self._refuse(error, scope, upload, response)
         except Exception:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# The quintic a·s + b·s³ + c·s⁵ drives every singular value s in (0, 1] towards 1. Its derivative at zero, a, is as
+# The quintic a·s + b·s³ + c·s⁵ drives every singular value s in (0, 1] toward 1. Its derivative at zero, a, is as
 # large as possible; in return the values end between about 0.7 and 1.2 instead of at 1, which does no harm.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 

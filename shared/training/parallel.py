@@ -88,7 +88,7 @@ class Parallel:
         self.device, self.work = device, Stopwatch()
         self.bfloat16 = config.precision == "bfloat16"
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=self.bfloat16)
-        self.given_model, self.average = model, average
+        self.original_model, self.average = model, average
         if not self.alone:
             for module in filter(None, (model, average)):
                 _broadcast_from_main(module)
@@ -137,7 +137,7 @@ class Parallel:
         """Return the trained model and its average, both complete, on `device` and in evaluation mode."""
         if not self.sharded:
             return self.model.eval(), self.average
-        model = _gather_parameters(self.model, self.given_model)
+        model = _gather_parameters(self.model, self.original_model)
         average = None if self.average is None else _gather_parameters(self.average, copy.deepcopy(model))
         return model.to(self.device).eval(), average and average.to(self.device).eval().requires_grad_(False)
 

@@ -57,7 +57,7 @@ def save_evidence(folder: Path, state: TrainingState, batch: Any) -> None:
 # above a multiple of that for many steps. Gradient norms are not judged: in a healthy run they span orders of
 # magnitude, and clipping bounds their effect.
 
-LAG = 100  # steps after which a loss counts towards the highest: growth must not raise its own limit
+LAG = 100  # steps after which a loss counts toward the highest: growth must not raise its own limit
 PATIENCE = 20  # consecutive steps: longer than a bad batch and most spikes
 
 
@@ -66,7 +66,7 @@ class DivergenceWatch:
 
     While all is well, record each parameter's norm, to name the one that has grown when the run diverges.
     A loss is too high when it exceeds `factor` × the highest, or `factor` when the highest is below 1, because a loss
-    near zero has no scale. A loss that was too high never counts towards the highest. A run that continues rebuilds
+    near zero has no scale. A loss that was too high never counts toward the highest. A run that continues rebuilds
     the record from the log, `history`. `factor=None` turns the guard off.
     """
 
@@ -236,8 +236,8 @@ class SlowProcessWatch:
     """Compare the processes' own work from time to time. The main process names a slow one, once."""
 
     def __init__(self, seconds: float):
-        self.compared_at = seconds
-        self.worked = [0.0] * world_size()
+        self.last_comparison = seconds
+        self.work_seconds = [0.0] * world_size()
         self.reported: set[int] = set()
 
     def compare(self, work: float, seconds: float) -> dict[str, float]:
@@ -248,16 +248,16 @@ class SlowProcessWatch:
         """
         if world_size() == 1:
             return {}
-        worked, hosts = zip(*gather_values((work, socket.gethostname())), strict=True)
-        self.worked = [before + now for before, now in zip(self.worked, worked, strict=True)]
-        if seconds - self.compared_at >= COMPARED_SECONDS:
-            process, _ = slowest_process(self.worked)
-            message = slow_process_warning(self.worked, hosts, seconds - self.compared_at)
+        work_seconds, hosts = zip(*gather_values((work, socket.gethostname())), strict=True)
+        self.work_seconds = [before + now for before, now in zip(self.work_seconds, work_seconds, strict=True)]
+        if seconds - self.last_comparison >= COMPARED_SECONDS:
+            process, _ = slowest_process(self.work_seconds)
+            message = slow_process_warning(self.work_seconds, hosts, seconds - self.last_comparison)
             if message and is_main() and process not in self.reported:
                 print(f"warning: {message}", file=sys.stderr, flush=True)
                 self.reported.add(process)
-            self.worked, self.compared_at = [0.0] * world_size(), seconds
-        process, slowdown = slowest_process(worked)
+            self.work_seconds, self.last_comparison = [0.0] * world_size(), seconds
+        process, slowdown = slowest_process(work_seconds)
         return {"slowest_process": process, "slowdown": slowdown}
 
 

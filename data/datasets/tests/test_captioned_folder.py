@@ -41,13 +41,13 @@ def test_the_table_of_the_original(tmp_path, monkeypatch):
         (["0.png,a dog", "77.png,a cat"], "caption for 77.png, but the image is in none of"),
     ],
 )
-def test_what_is_missing_is_named(lines, message, tmp_path):
+def test_missing_captions_and_images_are_named(lines, message, tmp_path):
     write(tmp_path, "Images", "captions.txt", lines)
     with pytest.raises(CourseError, match=message):
         captioned_folder(tmp_path, 16)
 
 
-def test_without_anything_it_says_what_to_do(tmp_path, monkeypatch):
+def test_missing_data_is_answered_with_its_source(tmp_path, monkeypatch):
     monkeypatch.setenv("MULTIMODAL_DATA", str(tmp_path))
     with pytest.raises(CourseError, match="distributed on request only"):
         flickr8k(16)

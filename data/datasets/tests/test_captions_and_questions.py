@@ -149,7 +149,7 @@ def test_the_test_split_has_questions_only(folder):
     assert data[0].file == folder / "coco/test2015/COCO_test2015_000000000139.jpg"
 
 
-def test_what_is_not_there_is_said_with_where_to_get_it(folder):
+def test_missing_files_are_named_with_their_source(folder):
     with pytest.raises(CourseError) as caught:
         coco_captions("train2017")
     for part in (

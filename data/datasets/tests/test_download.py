@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.datasets import download
-from data.datasets.download import LocalFile, RemoteFile, data_folder, obtain
+from data.datasets.download import LocalFile, RemoteFile, data_folder, find_or_download
 from shared.errors import CourseError
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
@@ -70,8 +70,8 @@ def remote(*urls: str, content: bytes = CONTENT) -> RemoteFile:
 
 def test_a_download_is_cached_and_then_needs_no_network(server, tmp_path):
     file = remote(server.url)
-    assert obtain(file, FOLDERS) == LocalFile(tmp_path / "toy_set" / "file.bin", verified=True)
-    assert obtain(file, FOLDERS).path.read_bytes() == CONTENT
+    assert find_or_download(file, FOLDERS) == LocalFile(tmp_path / "toy_set" / "file.bin", verified=True)
+    assert find_or_download(file, FOLDERS).path.read_bytes() == CONTENT
     assert server.ranges == [None]
     assert [path.name for path in (tmp_path / "toy_set").iterdir()] == ["file.bin"]
 
@@ -80,42 +80,42 @@ def test_a_download_is_cached_and_then_needs_no_network(server, tmp_path):
 def test_a_file_that_lies_there_is_used_wherever_it_may_lie(server, tmp_path, place):
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_bytes(CONTENT)
-    assert obtain(remote(server.url), FOLDERS) == LocalFile(tmp_path / place, verified=True)
+    assert find_or_download(remote(server.url), FOLDERS) == LocalFile(tmp_path / place, verified=True)
     assert server.ranges == []
 
 
 def test_a_broken_connection_is_taken_up_where_it_broke(server):
     server.cuts = [300_000, 200_000]
-    assert obtain(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
+    assert find_or_download(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=300000-", "bytes=500000-"]
 
 
 def test_a_connection_may_break_often_as_long_as_something_comes(server):
     server.cuts = [100_000] * 8
-    assert obtain(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
+    assert find_or_download(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
     assert len(server.ranges) == 9 > download.ATTEMPTS
 
 
 def test_a_connection_that_always_breaks_keeps_what_came_for_the_next_run(server, tmp_path):
     server.cuts = [400_000, 0, 0, 0]
     with pytest.raises(CourseError, match=r"cannot download file\.bin"):
-        obtain(remote(server.url), FOLDERS)
+        find_or_download(remote(server.url), FOLDERS)
     part = tmp_path / "toy_set" / "file.bin.part"
     assert part.read_bytes() == CONTENT[:400_000]
-    assert obtain(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
+    assert find_or_download(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
     assert server.ranges[-1] == "bytes=400000-" and not part.exists()
 
 
 def test_a_server_without_ranges_sends_it_all_again(server):
     server.cuts, server.serves_ranges = [300_000], False
-    assert obtain(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
+    assert find_or_download(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
 
 
 def test_a_part_of_another_version_is_fetched_anew(server, tmp_path):
     part = tmp_path / "toy_set" / "file.bin.part"
     part.parent.mkdir()
     part.write_bytes(b"old" * 1000)
-    assert obtain(remote(server.url), FOLDERS) == LocalFile(part.with_suffix(""), verified=True)
+    assert find_or_download(remote(server.url), FOLDERS) == LocalFile(part.with_suffix(""), verified=True)
     assert server.ranges == ["bytes=3000-", None]
 
 
@@ -123,43 +123,43 @@ def test_a_whole_part_only_gets_its_name(server, tmp_path):
     part = tmp_path / "toy_set" / "file.bin.part"
     part.parent.mkdir()
     part.write_bytes(CONTENT)
-    assert obtain(remote(server.url), FOLDERS).verified
+    assert find_or_download(remote(server.url), FOLDERS).verified
     assert server.ranges == [f"bytes={len(CONTENT)}-"]
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_wrong_is_kept(server, tmp_path):
     server.content = CONTENT[:-1] + b"?"
     with pytest.raises(CourseError, match=r"sha256 is \w+, the official one is"):
-        obtain(remote(server.url), FOLDERS)
+        find_or_download(remote(server.url), FOLDERS)
     assert list((tmp_path / "toy_set").iterdir()) == []
 
 
 def test_a_wrong_checksum_is_taken_with_unverified_and_said(server, monkeypatch):
     server.content = b"something else"
     monkeypatch.setenv("UNVERIFIED", "1")
-    assert not obtain(remote(server.url), FOLDERS).verified
-    assert not obtain(remote(server.url), FOLDERS).verified, "the second time from the cache"
+    assert not find_or_download(remote(server.url), FOLDERS).verified
+    assert not find_or_download(remote(server.url), FOLDERS).verified, "the second time from the cache"
     monkeypatch.setenv("UNVERIFIED", "0")
     with pytest.raises(CourseError, match="UNVERIFIED=1"):
-        obtain(remote(server.url), FOLDERS)
+        find_or_download(remote(server.url), FOLDERS)
 
 
 def test_every_checksum_must_hold(server):
     md5 = hashlib.md5(CONTENT).hexdigest()
     file = RemoteFile("file.bin", (server.url,), {"md5": md5, "sha256": "0" * 64})
     with pytest.raises(CourseError, match="sha256"):
-        obtain(file, FOLDERS)
+        find_or_download(file, FOLDERS)
 
 
 def test_the_second_address_serves_when_the_first_does_not(server):
     unreachable = "http://127.0.0.1:9/file.bin"  # the discard port: refused at once
-    assert obtain(remote(unreachable, server.url), FOLDERS).verified
+    assert find_or_download(remote(unreachable, server.url), FOLDERS).verified
 
 
 def test_a_missing_file_names_each_address(server, tmp_path):
     server.missing = True
     with pytest.raises(CourseError) as caught:
-        obtain(remote(server.url), FOLDERS)
+        find_or_download(remote(server.url), FOLDERS)
     assert server.url in str(caught.value) and "404" in str(caught.value)
     assert list((tmp_path / "toy_set").iterdir()) == []
 
@@ -167,7 +167,7 @@ def test_a_missing_file_names_each_address(server, tmp_path):
 def test_no_network_says_which_file_to_put_where(monkeypatch, tmp_path):
     monkeypatch.setenv("MULTIMODAL_DATA", str(tmp_path))
     with pytest.raises(CourseError) as caught:
-        obtain(remote("http://127.0.0.1:9/file.bin"), FOLDERS)
+        find_or_download(remote("http://127.0.0.1:9/file.bin"), FOLDERS)
     assert f"put it at {tmp_path / 'toy_set' / 'file.bin'}" in str(caught.value)
 
 
@@ -185,28 +185,28 @@ def test_a_full_disk_says_so_and_keeps_the_part(server, tmp_path):
     part.parent.mkdir()
     part.symlink_to("/dev/full")
     with pytest.raises(CourseError, match="disk is full"):
-        obtain(remote(server.url), FOLDERS)
+        find_or_download(remote(server.url), FOLDERS)
 
 
 def test_a_place_that_cannot_be_written_to_is_named(server, tmp_path):
     (tmp_path / "toy_set").write_text("a file where the folder should be")
     with pytest.raises(CourseError, match="cannot write"):
-        obtain(remote(server.url), FOLDERS)
+        find_or_download(remote(server.url), FOLDERS)
 
 
 def test_two_that_want_the_same_file_share_one_download(server):
     server.cuts = [500_000]
     with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(obtain, [remote(server.url)] * 2, [FOLDERS] * 2))
+        results = list(pool.map(find_or_download, [remote(server.url)] * 2, [FOLDERS] * 2))
     assert all(result.verified for result in results)
     assert server.ranges == [None, "bytes=500000-"]
 
 
 def test_a_slow_download_shows_a_bar_a_quick_one_does_not(server, monkeypatch, capsys):
-    obtain(remote(server.url), FOLDERS)
+    find_or_download(remote(server.url), FOLDERS)
     assert "file.bin" not in capsys.readouterr().out
     monkeypatch.setattr(download, "DISPLAY_DELAY", 0.0)
     started = []
     monkeypatch.setattr(download.Progress, "start", lambda self: started.append(self.tasks[0].total))
-    obtain(RemoteFile("other.bin", (server.url,), {}), FOLDERS)
+    find_or_download(RemoteFile("other.bin", (server.url,), {}), FOLDERS)
     assert started and started[0] == len(CONTENT)

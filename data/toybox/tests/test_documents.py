@@ -103,7 +103,7 @@ def test_the_best_guess_of_examples_one_can_count_by_hand():
     ) == pytest.approx(2 / 3)
 
 
-def test_kinds_stand_in_their_shares():
+def test_document_types_have_the_configured_fractions():
     documents = text.documents("train", 0, 1200)
     for kind, mark in (("naming", ":"), ("choosing", "?")):
         fraction = sum(document.count("\n") > 1 and mark in document for document in documents) / 1200
@@ -121,7 +121,7 @@ def test_mixed_episodes_have_the_same_lines_and_no_rule():
                 assert (rule_of(lines) is not None) is one_rule
 
 
-def test_what_is_not_there_is_refused():
+def test_an_unknown_split_or_type_is_refused():
     with pytest.raises(ValueError, match="no split 'exam'"):
         text.document_at("exam", 0, 0)
     with pytest.raises(ValueError, match="no episodes of type 'caption'"):

@@ -44,7 +44,7 @@ def one(shape: str, color: str, size: str, texture: str) -> Scene:
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_no_two_kinds_of_object_look_alike(size):
+def test_any_two_rendered_objects_differ(size):
     """The 512 appearances of an object at one place: any two images differ visibly."""
     kinds = list(product(SHAPES, COLORS, SIZES, TEXTURES))
     images = render_images([one(*kind) for kind in kinds], size).reshape(len(kinds), -1).astype(np.float32)

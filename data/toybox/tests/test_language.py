@@ -134,7 +134,7 @@ def test_every_phrase_there_can_be_is_unambiguous():
         "a red circle ",
     ],
 )
-def test_what_is_not_in_the_grammar_is_refused(text):
+def test_text_outside_the_grammar_is_refused(text):
     with pytest.raises(ValueError, match="is no phrase such as"):
         parse_phrase(text)
 

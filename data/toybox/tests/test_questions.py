@@ -108,7 +108,7 @@ CHANCE = {kind: 1 / len(ANSWERS[kind]) for kind in QUESTION_TYPES} | {"nearest":
 
 
 @pytest.mark.parametrize("kind", QUESTION_TYPES)
-def test_a_blind_guesser_gains_little(kind):
+def test_the_blind_baseline_is_at_chance(kind):
     questions = [question_at("train", 1, number, kind)[1] for number in range(1500)]
     accuracy = blind(questions[:1000], questions[1000:])
     # Three standard deviations of 500 guesses, and three points.
@@ -116,13 +116,13 @@ def test_a_blind_guesser_gains_little(kind):
     assert accuracy < CHANCE[kind] + margin, (kind, accuracy)
 
 
-def test_the_blind_guesser_does_find_a_bias():
+def test_the_blind_baseline_finds_a_bias():
     """The check above can fail: where an answer comes from the words, naive Bayes finds it."""
     biased = [Question("existence", f"is there a {shape}?", "yes" if shape < "m" else "no") for shape in SHAPES * 20]
     assert blind(biased[:80], biased[80:]) == 1.0
 
 
-def test_each_answer_of_a_kind_is_equally_frequent():
+def test_each_answer_of_a_question_type_is_equally_frequent():
     for kind in ("size", "count", "place", "relation"):
         counts = Counter(question_at("train", 2, number, kind)[1].answer for number in range(900))
         assert set(counts) == set(ANSWERS[kind])
@@ -142,7 +142,7 @@ def test_questions_are_pure_and_about_their_own_scene_where_it_has_one():
     assert own > 60
 
 
-def test_questions_never_say_what_they_ask_for():
+def test_questions_do_not_contain_their_answer():
     for kind, values in (("color", COLORS), ("shape", SHAPES), ("size", SIZES), ("texture", TEXTURES)):
         for number in range(200):
             text = question_at("train", 6, number, kind)[1].text

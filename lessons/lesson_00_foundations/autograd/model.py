@@ -51,7 +51,7 @@ def adam_step(
     # exercise 0.4: a step of Adam
     mean = betas[0] * mean + (1 - betas[0]) * gradient
     square = betas[1] * square + (1 - betas[1]) * gradient**2
-    # Both moments start at 0, so they are biased towards 0 at first; this division corrects the bias.
+    # Both moments start at 0, so they are biased toward 0 at first; this division corrects the bias.
     corrected_mean, corrected_square = mean / (1 - betas[0] ** step), square / (1 - betas[1] ** step)
     return weight - learning_rate * corrected_mean / (corrected_square.sqrt() + eps), mean, square
     # end exercise

@@ -31,9 +31,13 @@ class QFormerConnector(nn.Module):
         Raises ValueError when the sizes differ.
         """
         source, target = retriever.qformer.state_dict(), self.qformer.state_dict()
-        misfits = [name for name, tensor in target.items() if name not in source or source[name].shape != tensor.shape]
-        if misfits or self.queries.shape != retriever.queries.shape:
-            raise ValueError(f"the first stage's Q-Former has other sizes: {', '.join(misfits) or 'queries'} differ")
+        mismatched_names = [
+            name for name, tensor in target.items() if name not in source or source[name].shape != tensor.shape
+        ]
+        if mismatched_names or self.queries.shape != retriever.queries.shape:
+            raise ValueError(
+                f"the first stage's Q-Former has other sizes: {', '.join(mismatched_names) or 'queries'} differ"
+            )
         self.queries.copy_(retriever.queries)
         self.qformer.load_state_dict({name: source[name] for name in target})
 

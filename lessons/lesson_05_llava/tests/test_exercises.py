@@ -211,7 +211,7 @@ def numbered(rows, columns):
         ((16, 30), (1, 5), (0, 6)),  # 3.2 of 6 rows: a bar of one row and a half is one row
     ],
 )
-def test_what_shows_the_image_stays(student, image, rows, columns):
+def test_patches_of_the_image_stay(student, image, rows, columns):
     patches = numbered(6, 6)
     result = student(BARS, patches=patches, image=image)
     close(result, patches[rows[0] : rows[1], columns[0] : columns[1]])
@@ -238,7 +238,7 @@ def test_seven_patches_that_come_out_as_a_little_less_are_seven(student):
 
 @pytest.mark.exercise("5.7")
 @pytest.mark.parametrize(("image", "rows", "columns"), [((10, 30), (2, 4), (0, 6)), ((30, 20), (0, 6), (1, 5))])
-def test_what_stays_learns_and_what_is_cut_away_does_not(student, image, rows, columns):
+def test_kept_patches_have_gradients_and_removed_ones_do_not(student, image, rows, columns):
     """The projector stands before this: without a gradient it would learn from the small whole image alone."""
     patches, upstream = torch.randn(6, 6, 3), torch.randn(rows[1] - rows[0], columns[1] - columns[0], 3)
     _, gradients = student(BARS, upstream=upstream, patches=patches, image=image)

@@ -171,7 +171,7 @@ def test_scales_multiply_each_state_and_fold_into_the_matrix_to_the_bit():
         Projector(40, 16, scales=(1.0, 2.0, 3.0))
 
 
-def test_what_is_written_needs_no_scales(tmp_path):
+def test_written_weights_need_no_scales(tmp_path):
     model, tokens = llava(feature_layers=(0, -2)), torch.tensor([[3, *[IMAGE_TOKEN] * PATCHES, 4]])
     model.projector = redraw_weights(Projector(40, 16, scales=(4.0, 1.0)))
     pixels = torch.randn(1, 3, 12, 12)
@@ -221,7 +221,7 @@ def test_an_image_stands_as_often_as_it_has_tokens(template):
     assert row.token_ids[: len(prompt_row.token_ids)] == prompt_row.token_ids and not any(prompt_row.loss_mask)
 
 
-def test_what_is_learned_is_the_answer_and_its_end(template):
+def test_the_loss_covers_the_answer_and_its_end(template):
     row = encode_conversation(template, "what color is the star?", "red", image_token_counts=[5])
     tokens, answers, segments = collate(
         [row, encode_conversation(template, "what?", "red red red", image_token_counts=[2])]

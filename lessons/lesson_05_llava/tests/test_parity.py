@@ -211,7 +211,7 @@ def test_a_config_of_2023_is_read(tmp_path):
     assert_same(published, Llava.from_pretrained(tmp_path))
 
 
-def test_what_a_short_file_leaves_out_is_as_the_class_assumes(tmp_path):
+def test_settings_missing_in_a_file_have_the_class_defaults(tmp_path):
     tmp_path.joinpath("config.json").write_text(json.dumps({"model_type": "llava"}))
     model, published = config_mapping.read_llava_config(tmp_path, "llava"), LlavaConfig()
     vision_encoder, text_config = published.vision_config, published.text_config

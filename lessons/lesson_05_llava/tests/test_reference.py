@@ -20,7 +20,7 @@ def words(row):
     return " ".join(reference.WORDS[token] for token in row)
 
 
-def test_what_is_right():
+def test_right_answers_to_each_question():
     assert [reference.answer_to("next", digit) for digit in (0, 4, 9)] == ["one", "five", "zero"]
     assert [reference.answer_to("even", digit) for digit in (0, 3, 8)] == ["yes", "no", "yes"]
     assert [reference.answer_to("large", digit) for digit in (4, 5)] == ["no", "yes"]

@@ -126,7 +126,7 @@ def test_images_in_every_layout_become_the_same_floats():
     np.testing.assert_array_equal(as_rgb(np.identity(4))[..., 2], np.identity(4))
 
 
-def test_heat_lies_on_its_patch():
+def test_the_overlay_covers_its_patch():
     heat = np.zeros((2, 4))
     heat[1, 3] = 1.0
     overlay = _overlay(np.zeros((8, 8, 3)), heat)

@@ -91,7 +91,7 @@ def test_a_client_that_disconnects_while_sending(running_app):
                 assert not reply.status
             metrics = client.service.metrics.registry
             assert metrics.get_sample_value("service_requests_in_progress") == 0 and not client.model.steps
-            assert metrics.get_sample_value("service_hung_up_total") == 3
+            assert metrics.get_sample_value("service_disconnected_clients_total") == 3
 
     asyncio.run(main())
 
@@ -111,7 +111,7 @@ def test_a_client_that_disconnects_before_the_answer_changes_no_conversation(run
             await wait_until(lambda: client.model.closed == 1)
             assert not answer.status and len(client.service.answers.conversations) == 0
             metrics = client.service.metrics.registry
-            assert metrics.get_sample_value("service_hung_up_total") == 1
+            assert metrics.get_sample_value("service_disconnected_clients_total") == 1
             assert metrics.get_sample_value("service_requests_in_progress") == 0
             assert metrics.get_sample_value("service_requests_total", {"path": "/chat", "status": "left"}) == 1
 

@@ -147,7 +147,7 @@ def test_a_client_disconnects(served, echo_model, stream):
             assert connection.recv(10).startswith(b"HTTP/1.1")
         wait_until(lambda: not echo_model.go.is_set())
     count = service.metrics.registry.get_sample_value
-    wait_until(lambda: count("service_hung_up_total") == 1 and count("service_requests_in_progress") == 0)
+    wait_until(lambda: count("service_disconnected_clients_total") == 1 and count("service_requests_in_progress") == 0)
     echo_model.hold_at = None
     echo_model.go.set()
     wait_until(lambda: echo_model.closed == 1)  # the model stopped long before its fifty tokens
