@@ -169,7 +169,7 @@ def weight_names(vision_config: VisionTransformerConfig, language_config: Decode
     `vision_model`. The first is written, all are read.
     """
     vision, language = vision_weight_names(vision_config), llama.weight_names(language_config)
-    spellings: tuple[Callable[[str], str], ...] = (lambda name: f"language_model.{name}", _later_name)
+    renamings: tuple[Callable[[str], str], ...] = (lambda name: f"language_model.{name}", _later_name)
     rules = [
         *with_prefix("vision_tower.", "vision_encoder.", vision.rules),
         *PROJECTOR,
@@ -188,14 +188,14 @@ def weight_names(vision_config: VisionTransformerConfig, language_config: Decode
     return WeightNames(
         rules,
         also_read=also_read,
-        ties=[Tie(spelled(tie.published), spelled(tie.to)) for tie in language.ties for spelled in spellings],
+        ties=[Tie(rename(tie.published), rename(tie.to)) for tie in language.ties for rename in renamings],
         ignore=[
             *(f"{prefix}vision_tower.{name}" for prefix in ("", "model.") for name in vision.ignore),
-            *(spelled(name) for name in language.ignore for spelled in spellings),
+            *(rename(name) for name in language.ignore for rename in renamings),
         ],
     )
 
 
 def _later_name(name: str) -> str:
-    """Return the later spelling of a language model's weight: `lm_head`, or a name under `model.language_model`."""
+    """Return the later name of a language model's weight: `lm_head`, or a name under `model.language_model`."""
     return f"model.language_model.{name.removeprefix('model.')}" if name.startswith("model.") else name
