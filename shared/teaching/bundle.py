@@ -62,7 +62,7 @@ def _is_included(place: Path, number: int, own: bool, apps: Collection[str]) -> 
     if place.parts[:2] == ("shared", "teaching"):
         return len(place.parts) == 3 and place.name in TEACHING_FILES
     if place.parts[:2] == ("data", "checkpoints"):
-        return int(place.parts[2].split("_")[1]) <= number
+        return len(place.parts) == 3 or int(place.parts[2].split("_")[1]) <= number
     if place.parts[0] == "apps" and not (place.parts[1] in apps or (apps and place.name == "__init__.py")):
         return False
     if lesson := re.match(r"lesson_(\d+)_", place.parts[1]):

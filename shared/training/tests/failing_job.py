@@ -70,6 +70,8 @@ def detect_divergence_early() -> None:
 
 def main(folder: Path, failures: Sequence[str]) -> None:
     torch.set_num_threads(1)
+    # The launcher ends the others when one has died; its signal may arrive between the error and its message.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     join(timeout=timedelta(seconds=12 if "hangs/ddp" in failures else 60))
     detect_divergence_early()
     for failure in failures:  # such as dies/ddp
