@@ -1,7 +1,6 @@
 """Displays the progress of jobs: a bar per job on a terminal, plain lines elsewhere."""
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -12,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from shared.course.job_spec import Job
+from shared.course.records import DamagedRecord, read_progress
 from shared.training.progress import bar_columns, format_duration
 
 LINE_INTERVAL = 15.0  # seconds between two lines about the running jobs
@@ -25,6 +25,8 @@ class JobDisplay(Protocol):
     def finished(self, job: Job, seconds: float) -> None: ...
 
     def refresh(self) -> None: ...
+
+    def warn(self, job: Job, text: str) -> None: ...
 
     def stopping(self) -> None: ...
 
@@ -41,10 +43,10 @@ def open_job_display(jobs: Sequence[Job], finished: Collection[str]) -> Iterator
 
 
 def read_report(job: Job) -> dict | None:
-    """Return what the training in a job's process last reported, or None if it has not reported yet."""
+    """Return what the training in a job's process last reported, or None if there is no readable report."""
     try:
-        return json.loads((Path(job.folder) / "progress.json").read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        return read_progress(Path(job.folder))
+    except DamagedRecord:
         return None
 
 
@@ -83,6 +85,9 @@ class JobLines:
             for job, start in self.start_times.items():
                 self._print(job, format_report(read_report(job), time.monotonic() - start))
 
+    def warn(self, job: Job, text: str) -> None:
+        self._print(job, text)
+
     def stopping(self) -> None:
         print("waiting for the running jobs to save", file=sys.stderr, flush=True)
 
@@ -117,6 +122,9 @@ class JobBars:
             step, steps = (report["step"], report["steps"]) if report else (0, None)
             text = format_report(report, time.monotonic() - start)
             self.progress.update(self.tasks[job.name], total=steps, completed=step, state=text)
+
+    def warn(self, job: Job, text: str) -> None:
+        self.progress.console.print(f"{job.name}: {text}", markup=False, highlight=False)
 
     def stopping(self) -> None:
         self.progress.console.print("waiting for the running jobs to save")

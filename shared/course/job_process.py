@@ -1,16 +1,12 @@
-"""Runs one job in its own process: `python -m shared.course.job_process FOLDER` (started by jobs.py).
+"""Run one job in its own process, which job_start.py has started.
 
-FOLDER/job.json names the function and its arguments. The function's measurements are written to FOLDER/result.json,
-or the reason of its failure to FOLDER/error.txt.
+The folder's job.json names the function and its arguments. The function's measurements are written to result.json, or
+the reason of its failure to error.txt.
 """
 
 import contextlib
 import importlib
 import json
-import os
-import signal
-import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -21,18 +17,21 @@ import torch
 
 from shared.atomic import write_atomically
 from shared.course.context import RunContext
-from shared.course.jobs import INTERRUPTED, SECONDS_TO_SAVE
+from shared.course.job_start import INTERRUPTED
+from shared.course.jobs import SECONDS_TO_SAVE
+from shared.course.records import JOB, RESULT, read_job
 from shared.errors import CourseError
 from shared.training.interruption import TrainingInterrupted
 from shared.training.lock import exclusive_lock
 from shared.training.memory import peak_process_memory
 
 
-def main(folder: Path) -> int:
+def run_job(folder: Path) -> int:
     """Run the job that `folder` describes and return the exit status."""
     torch.set_num_threads(1)
-    threading.Thread(target=_stop_with_parent, args=(os.getppid(),), daemon=True).start()
-    spec = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    spec = read_job(folder)
+    if spec is None:
+        raise CourseError(f"{folder / JOB} does not exist, so there is no job to run")
     started = time.perf_counter()
     try:
         function = import_function(spec["function"])
@@ -40,12 +39,12 @@ def main(folder: Path) -> int:
         with exclusive_lock(folder, patience=SECONDS_TO_SAVE):
             result = _call(function, spec, folder)
         record = _check_result(spec["function"], result) | _costs(spec, started)
-        write_atomically(folder / "result.json", json.dumps(record, indent=1).encode())
+        write_atomically(folder / RESULT, json.dumps(record, indent=1).encode())
         return 0
     except (TrainingInterrupted, KeyboardInterrupt):
         # The next session adds its own time to this.
         spec["seconds"] += time.perf_counter() - started
-        write_atomically(folder / "job.json", json.dumps(spec, indent=1).encode())
+        write_atomically(folder / JOB, json.dumps(spec, indent=1).encode())
         return INTERRUPTED
     except Exception as error:
         traceback.print_exc()
@@ -92,14 +91,3 @@ def _costs(spec: dict, started: float) -> dict:
         costs["_device"] = torch.cuda.get_device_name()
         costs["_peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return costs
-
-
-def _stop_with_parent(parent: int) -> None:
-    """Ask this process to stop when its parent has ended, so that two runs never write to one folder."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))

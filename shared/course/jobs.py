@@ -11,18 +11,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shared.atomic import disk_errors, write_atomically
 from shared.course.job_display import open_job_display
+from shared.course.job_log import LOG, JobLog
 from shared.course.job_spec import ROOT, Job
+from shared.course.job_start import INTERRUPTED
+from shared.course.records import JOB, PROGRESS, RESULT, DamagedRecord, read_job, read_result
 from shared.errors import CourseError
 from shared.training.interruption import Interruption, TrainingInterrupted
 from shared.training.lock import exclusive_lock
 from shared.training.progress import REPORT_VARIABLE
 
-INTERRUPTED = 130  # exit status of a job that was asked to stop and has saved
 SECONDS_TO_SAVE = 60.0  # the time a job has to reach its next step and save before it is killed
 
 
@@ -32,6 +34,8 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
     "_seconds" (over all sessions), "_peak_memory_mb" and "_device" are added to a job's own measurements.
     With `resume`, the result of a finished job with an equal fingerprint is read from its folder, and an interrupted
     one continues from its checkpoint. Otherwise, or when the fingerprint differs, the job's old folder is replaced.
+    A job whose record is damaged is named on the terminal and runs again; the others keep their results. What a job
+    prints as a warning is shown on the terminal, too.
 
     Raises ValueError for invalid jobs, CourseError when a job fails (the others are asked to stop and save first), and
     TrainingInterrupted after Ctrl-C or SIGTERM, when all have saved.
@@ -46,6 +50,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
         else:
             results[job.name] = cached
     running: dict[Job, subprocess.Popen] = {}
+    logs = {job: JobLog(job.folder) for job in waiting}
     with Interruption() as interruption, open_job_display(jobs, finished=set(results)) as display:
         try:
             while (waiting or running) and not interruption.signal_name:
@@ -54,7 +59,10 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
                     running[job] = _start(job)
                     display.started(job)
                 for job, process in list(running.items()):
-                    if process.poll() is not None:
+                    ended = process.poll() is not None  # before its log is read to the end
+                    for warning in logs[job].new_warnings():
+                        display.warn(job, warning)
+                    if ended:
                         del running[job]
                         results[job.name] = _read_result(job, process.returncode)
                         display.finished(job, results[job.name]["_seconds"])
@@ -88,21 +96,22 @@ def _check(jobs: Sequence[Job], workers: int) -> None:
 
 def _prepare(job: Job, resume: bool) -> dict | None:
     """Return the cached result, or prepare the folder to start or continue the job and return None."""
-    folder, spec_path = Path(job.folder), Path(job.folder) / "job.json"
+    folder = Path(job.folder)
     with disk_errors(folder):
-        if folder.exists() and any(folder.iterdir()) and not spec_path.exists():
-            raise CourseError(f"{folder} has files but no job.json, so it is not replaced; use another folder")
-        previous = json.loads(spec_path.read_text(encoding="utf-8")) if spec_path.exists() else {}
+        if folder.exists() and any(folder.iterdir()) and not (folder / JOB).exists():
+            raise CourseError(f"{folder} has files but no {JOB}, so it is not replaced; use another folder")
+    previous = _readable(read_job, job, resume) or {}
     fingerprint = job.fingerprint
     continues = resume and previous.get("fingerprint") == fingerprint
-    if continues and (folder / "result.json").exists():
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    if continues and (result := _readable(read_result, job, resume)):
+        return result
     with disk_errors(folder):
         if not continues and folder.exists():
             with exclusive_lock(folder, patience=SECONDS_TO_SAVE):
                 shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "error.txt").unlink(missing_ok=True)
+        for name in ("error.txt", RESULT):
+            (folder / name).unlink(missing_ok=True)
     spec = {
         "name": job.name,
         "function": job.function,
@@ -111,17 +120,27 @@ def _prepare(job: Job, resume: bool) -> dict | None:
         "resume": continues,
         "seconds": previous.get("seconds", 0.0) if continues else 0.0,
     }
-    write_atomically(spec_path, json.dumps(spec, indent=1).encode())
+    write_atomically(folder / JOB, json.dumps(spec, indent=1).encode())
     return None
+
+
+def _readable(read: Callable[[Path], dict | None], job: Job, resume: bool) -> dict | None:
+    """Return a record of the job, or None when it is missing or damaged; a resumed run says which one is damaged."""
+    try:
+        return read(Path(job.folder))
+    except DamagedRecord as error:
+        if resume:
+            print(f"{job.name}: {error}; this job runs again", file=sys.stderr, flush=True)
+        return None
 
 
 def _start(job: Job) -> subprocess.Popen:
     one_thread = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     folder = Path(job.folder).resolve()
-    report = {REPORT_VARIABLE: str(folder / "progress.json")}
-    with disk_errors(job.folder), open(folder / "log.txt", "ab") as log:
+    report = {REPORT_VARIABLE: str(folder / PROGRESS)}
+    with disk_errors(job.folder), open(folder / LOG, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "shared.course.job_process", str(folder)],
+            [sys.executable, "-m", "shared.course.job_start", str(folder), str(os.getpid())],
             cwd=ROOT,
             env=os.environ | dict.fromkeys(one_thread, "1") | report,
             stdin=subprocess.DEVNULL,
@@ -135,8 +154,8 @@ def _start(job: Job) -> subprocess.Popen:
 def _read_result(job: Job, status: int) -> dict:
     """Return the measurements of a finished job. Raises CourseError with the reason when it failed."""
     folder = Path(job.folder)
-    if status == 0:
-        return json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    if status == 0 and (result := read_result(folder)) is not None:
+        return result
     error = folder / "error.txt"
     if error.exists() and error.stat().st_size:
         reason = error.read_text(encoding="utf-8").strip()
@@ -149,7 +168,7 @@ def _read_result(job: Job, status: int) -> dict:
     else:
         reason = f"its process ended with status {status}"
     last_lines = "\n".join(reason.splitlines()[-8:])
-    raise CourseError(f"job {job.name} failed: {last_lines}\n(its complete output is in {folder / 'log.txt'})")
+    raise CourseError(f"job {job.name} failed: {last_lines}\n(its complete output is in {folder / LOG})")
 
 
 def _stop(processes: list[subprocess.Popen]) -> None:

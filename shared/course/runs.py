@@ -5,6 +5,7 @@ python -m shared.course.runs [FOLDER]
 
 import argparse
 import json
+import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.cli import command_line
+from shared.course.job_log import LOG
 from shared.course.job_spec import Job
 from shared.course.lesson import ROOT
+from shared.course.records import JOB, DamagedRecord, read_job, read_json, read_progress, read_result
 from shared.training.checkpoint import FILE_NAME
 from shared.training.lock import is_locked
 from shared.training.sharded_checkpoint import HEADER
@@ -59,11 +62,11 @@ class RunStatus:
 
 def find_runs(runs: Path) -> list[RunStatus]:
     """Return the status of every run under `runs`, sorted by path: first the arms of lessons, then other runs."""
-    job_files = [path for path in sorted(runs.rglob("job.json")) if "fingerprint" in _read_json(path)]
-    job_folders = {path.parent for path in job_files}
+    jobs = [status for path in sorted(runs.rglob(JOB)) if (status := _job_status(runs, path.parent))]
+    job_folders = {status.folder for status in jobs}
     folders = {path.parent for path in runs.rglob(FILE_NAME)} | {path.parents[1] for path in runs.rglob(HEADER)}
     others = [folder for folder in sorted(folders) if not job_folders.intersection((folder, *folder.parents))]
-    return [*(_job_status(runs, path) for path in job_files), *(_training_status(runs, folder) for folder in others)]
+    return [*jobs, *(_training_status(runs, folder) for folder in others)]
 
 
 def resume_commands(statuses: list[RunStatus]) -> Iterator[str]:
@@ -79,9 +82,12 @@ def resume_commands(statuses: list[RunStatus]) -> Iterator[str]:
         preset = name.split("-")[0]
         seeds = sorted({arm.seed for arm in arms}, key=int)
         parts = ["make", f"lesson-{lesson}", f"PRESET={preset}", f"SEED={shlex.quote(' '.join(seeds))}"]
+        arguments: dict = next((arm.arguments for arm in arms if arm.arguments), {})  # a damaged job has none
+        if name != preset and "data" not in arguments:
+            continue
         if name != preset:
-            parts.append(f"DATA={shlex.quote(arms[0].arguments['data'])}")
-        device = arms[0].arguments.get("device", "cpu")
+            parts.append(f"DATA={shlex.quote(arguments['data'])}")
+        device = arguments.get("device", "cuda" if preset == "gpu" else "cpu")
         if device != ("cuda" if preset == "gpu" else "cpu"):
             parts.append(f"DEVICE={device}")
         yield " ".join([*parts, "RESUME=1"])
@@ -90,30 +96,42 @@ def resume_commands(statuses: list[RunStatus]) -> Iterator[str]:
 # ── The state of a run, read from its files ───────────────────────────────────────────────────────────────────────────
 
 
-def _job_status(runs: Path, path: Path) -> RunStatus:
-    """Return the status of a job of the runner, whose job.json is `path`."""
-    job, folder = _read_json(path), path.parent
-    arguments = job.get("arguments", {})
+def _job_status(runs: Path, folder: Path) -> RunStatus | None:
+    """Return the status of a job of the runner; None for a job.json that belongs to another program."""
     parts = folder.relative_to(runs).parts
     # lesson_05_llava/cpu/seed-0/name of the arm
-    if len(parts) == 4 and parts[0].startswith("lesson_") and parts[2].startswith("seed-"):
+    is_arm = len(parts) == 4 and bool(re.fullmatch(r"lesson_\d+\w*", parts[0]) and re.fullmatch(r"seed-\d+", parts[2]))
+    try:
+        job = read_job(folder)
+        if job is None:  # removed meanwhile
+            return None
+        arguments, state = job["arguments"], _job_state(folder, job)
+    except DamagedRecord as error:
+        if not is_arm:
+            return None
+        arguments, state = {}, f"failed: {error.fault}; RESUME=1 runs this arm again"
+    if is_arm:
         lesson, preset = str(int(parts[0].split("_")[1])), parts[1]
-        seed, arm = parts[2].removeprefix("seed-"), parts[3]
-    else:
-        lesson, preset, seed, arm = "", "", str(arguments.get("seed", "")), "/".join(parts)
-    return RunStatus(folder, lesson, preset, seed, arm, _job_state(folder, job), arguments)
+        return RunStatus(folder, lesson, preset, parts[2].removeprefix("seed-"), parts[3], state, arguments)
+    return RunStatus(folder, "", "", str(arguments.get("seed", "")), "/".join(parts), state, arguments)
 
 
 def _job_state(folder: Path, job: dict) -> str:
-    progress = _read_json(folder / "progress.json")
+    try:
+        progress = read_progress(folder) or {}
+    except DamagedRecord:
+        progress = {}
     if is_locked(folder):
         return f"running, step {progress['step']} of {progress['steps']}" if progress else "running"
-    if (folder / "result.json").exists():
-        return "finished" + _outdated_note(folder, job)
-    if error := _error_line(folder / "error.txt"):
-        return f"failed: {error}"
+    try:
+        if read_result(folder) is not None:
+            return "finished" + _outdated_note(folder, job)
+    except DamagedRecord as error:
+        return f"failed: {error.fault}; RESUME=1 runs this arm again"
+    if error_line := _error_line(folder / "error.txt"):
+        return f"failed: {error_line}"
     if not progress:
-        started = (folder / "log.txt").exists()
+        started = (folder / LOG).exists()
         return "interrupted before its first step" if started else "waiting"
     label = f" of {progress['label']}" if progress["label"] else ""
     step = f"interrupted at step {progress['step']} of {progress['steps']}"
@@ -153,20 +171,16 @@ def _training_status(runs: Path, folder: Path) -> RunStatus:
 
 def _checkpoint_header(path: Path) -> dict:
     """Return the header of a checkpoint or a sharded checkpoint; {} when it cannot be read."""
-    if path.name == HEADER:
-        return _read_json(path)
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            return json.loads((file.metadata() or {})["training"])
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError):
+        if path.name == HEADER:
+            header = read_json(path)
+        else:
+            with safetensors.safe_open(path, framework="np") as file:
+                header = json.loads((file.metadata() or {})["training"])
+        complete = {"steps", "seed"} <= header["settings"].keys() and isinstance(header["step"], int)
+    except (OSError, safetensors.SafetensorError, DamagedRecord, LookupError, TypeError, AttributeError, ValueError):
         return {}
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return header if complete else {}
 
 
 def _error_line(path: Path) -> str:

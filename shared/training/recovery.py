@@ -93,7 +93,10 @@ def load_newest(folder: Path, state: TrainingState) -> None:
             print(f"warning: {messages}; continuing from {path.name}, step {state.step}", file=sys.stderr, flush=True)
         return
     if damaged:
-        raise CourseError(f"{'; '.join(damaged.values())}; no intact checkpoint is left, so start without RESUME=1")
+        raise CourseError(
+            f"{'; '.join(damaged.values())}; no intact checkpoint is left: remove the folder {folder}, and the same "
+            "command with RESUME=1 trains only what was in it again"
+        )
 
 
 def load_weights(model: nn.Module, path: Path, *, average: bool = False) -> nn.Module:

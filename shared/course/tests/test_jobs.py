@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from shared.course import job_process, job_spec, jobs
 from shared.course.context import RunContext
 from shared.course.job_display import format_report, read_report
+from shared.course.job_log import JobLog
 from shared.course.job_spec import Job
 from shared.course.jobs import run_jobs
 from shared.course.tests import job_functions
@@ -35,7 +37,7 @@ class EndedProcess:
 @pytest.fixture
 def in_process(monkeypatch):
     """Run each job in this process instead of its own, whose start takes seconds."""
-    monkeypatch.setattr(jobs, "_start", lambda job: EndedProcess(job_process.main(job.folder)))
+    monkeypatch.setattr(jobs, "_start", lambda job: EndedProcess(job_process.run_job(job.folder)))
 
 
 def make_job(name: str, function: str, folder: Path, **settings) -> Job:
@@ -205,6 +207,96 @@ def test_a_job_stops_when_its_parent_has_ended(tmp_path):
     step = read_report(small)["step"]
     wait_for(lambda: json.loads((small.folder / "job.json").read_text())["seconds"] > 0)
     assert read_report(small)["step"] < 100_000 and step > 0
+
+
+def stat_of(process: int) -> str:
+    """Return the state of a process as `ps` prints it; empty when it has ended."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout.strip()
+
+
+def test_a_job_does_not_outlive_a_run_that_is_killed_in_its_first_moments(tmp_path):
+    """The job's process is still loading PyTorch then, and has not begun to train."""
+    small = make_job("small", "train_small", tmp_path / "small", steps=100_000, pause=0.01)
+    program = (
+        "import os, signal; from pathlib import Path; from shared.course import jobs\n"
+        "from shared.course.job_spec import Job\n"
+        f"job = Job('small', {small.function!r}, {small.arguments!r}, Path({str(small.folder)!r}))\n"
+        "jobs._prepare(job, False)\nprint(jobs._start(job).pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=jobs.ROOT, capture_output=True, text=True)
+    job_process_id = int(done.stdout)
+    try:
+        wait_for(lambda: not stat_of(job_process_id) or stat_of(job_process_id).startswith("Z"), seconds=60)
+    except AssertionError:
+        os.kill(job_process_id, signal.SIGKILL)
+        raise
+    assert not (small.folder / "progress.json").exists()
+
+
+def test_a_job_of_a_run_that_has_ended_does_not_start(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "shared.course.job_start", str(tmp_path), "999999999"]
+    done = subprocess.run(command, cwd=jobs.ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and "torch" not in done.stderr
+
+
+DAMAGED = ["", '{"sum": ', "[]", "{}", '{"_seconds": "1", "_peak_memory_mb": 1, "_device": "cpu"}', "\x80\x00", "null"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("name", ["result.json", "job.json"])
+def test_only_the_job_of_a_damaged_record_runs_again(tmp_path, capsys, in_process, name, content):
+    jobs_of_a_run = [add_job(tmp_path), add_job(tmp_path, "more", second=5)]
+    results = run_jobs(jobs_of_a_run)
+    (tmp_path / "more" / name).write_bytes(content.encode("latin-1"))
+    again = run_jobs(jobs_of_a_run, resume=True)
+    assert again["add"] == results["add"] and again["more"]["sum"] == 6
+    assert (tmp_path / "add" / "calls").read_text() == "x"
+    lines = capsys.readouterr().err
+    assert f"more: {tmp_path / 'more' / name} is damaged: " in lines and "; this job runs again" in lines
+    assert "add: taken from the cache" in lines and "more: taken from the cache" not in lines
+    assert json.loads((tmp_path / "more" / "result.json").read_text()) == again["more"]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_report_shows_no_progress(tmp_path, content):
+    job = add_job(tmp_path)
+    job.folder.mkdir()
+    (job.folder / "progress.json").write_bytes(content.encode("latin-1"))
+    assert read_report(job) is None
+
+
+def test_the_terminal_shows_that_an_older_checkpoint_is_used(tmp_path, capsys, in_process, monkeypatch):
+    small = make_job("small", "train_small", tmp_path / "small", steps=6, pause=0.0)
+    run_jobs([small])
+    folder = small.folder
+    (folder / "result.json").unlink()
+    (folder / "checkpoint.safetensors").replace(folder / "previous-checkpoint.safetensors")
+    (folder / "checkpoint.safetensors").write_bytes(b"half")
+
+    def start(job):
+        with (folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+            return EndedProcess(job_process.run_job(job.folder))
+
+    monkeypatch.setattr(jobs, "_start", start)
+    capsys.readouterr()
+    run_jobs([small], resume=True)
+    lines = capsys.readouterr().err
+    assert "small: warning: " in lines and "continuing from previous-checkpoint.safetensors" in lines
+
+
+def test_warnings_of_a_job_are_read_once_and_whole(tmp_path):
+    path = tmp_path / "log.txt"
+    path.write_text("warning: of an earlier session\n")
+    log = JobLog(tmp_path)
+    assert log.new_warnings() == []
+    with path.open("a") as file:
+        file.write("a line\nwarning: first\nwarning: sec")
+        file.flush()
+        assert log.new_warnings() == ["warning: first"]
+        file.write("ond\n")
+        file.flush()
+    assert log.new_warnings() == ["warning: second"] and log.new_warnings() == []
+    assert JobLog(tmp_path / "nowhere").new_warnings() == []
 
 
 def test_a_folder_with_other_files_is_not_changed(tmp_path):

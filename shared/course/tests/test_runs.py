@@ -16,6 +16,7 @@ from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.training.checkpoint import FILE_NAME
 from shared.training.lock import exclusive_lock
 
+RESULT = json.dumps({"accuracy": 0.5, "_seconds": 1.0, "_peak_memory_mb": 200.0, "_device": "cpu"})
 FUNCTION = "shared.course.tests.job_functions:train_small"
 
 
@@ -37,7 +38,9 @@ def arm(tmp_path):
 
 def write_progress(folder, step: int, label: str = "") -> None:
     (folder / "log.txt").touch()
-    (folder / "progress.json").write_text(json.dumps({"label": label, "step": step, "steps": 6, "loss": 1.0}))
+    (folder / "progress.json").write_text(
+        json.dumps({"label": label, "step": step, "steps": 6, "loss": 1.0, "pace": ""})
+    )
 
 
 def train_small(folder, steps: int = 6, stop_after: int = 6) -> None:
@@ -65,7 +68,7 @@ def states(tmp_path) -> dict[str, str]:
 
 
 def test_every_state_is_listed(tmp_path, arm):
-    (arm("done") / "result.json").write_text("{}")
+    (arm("done") / "result.json").write_text(RESULT)
     failed = arm("failed kindly")
     (failed / "error.txt").write_text("no such flavor: vanilla; choose chocolate\nor nothing\n")
     (arm("failed badly") / "error.txt").write_text("Traceback (most recent call last):\n  File …\nIndexError: 7\n")
@@ -98,9 +101,43 @@ def test_a_damaged_checkpoint_is_listed(tmp_path, arm):
     assert states(tmp_path)["vit"] == "interrupted at step 5 of 6, checkpoint.safetensors damaged"
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("result.json", "", "result.json is damaged: it is empty"),
+        ("result.json", RESULT[:30], "result.json is damaged: it is not JSON"),
+        ("result.json", "{}", "result.json is damaged: it has no '_seconds'"),
+        ("result.json", "[1]", "result.json is damaged: it holds a list where an object is expected"),
+        ("job.json", "", "job.json is damaged: it is empty"),
+        ("job.json", '{"fingerprint": 5}', "job.json is damaged: it has no 'name'"),
+    ],
+)
+def test_a_damaged_record_is_named_and_does_not_count_as_finished(tmp_path, arm, name, content, fault):
+    (arm("other") / "result.json").write_text(RESULT)
+    (arm() / "result.json").write_text(RESULT)
+    (tmp_path / "lesson_01_vit" / "smoke" / "seed-0" / "vit" / name).write_text(content)
+    assert states(tmp_path) == {"other": "finished", "vit": f"failed: {fault}; RESUME=1 runs this arm again"}
+    assert list(resume_commands(find_runs(tmp_path))) == ["make lesson-1 PRESET=smoke SEED=0 RESUME=1"]
+
+
+@pytest.mark.parametrize("content", ["", '{"step"', "[]", "{}", '{"step": "2", "steps": 6, "label": "", "loss": 1}'])
+def test_damaged_progress_is_left_out(tmp_path, arm, content):
+    folder = arm()
+    write_progress(folder, 5)
+    (folder / "progress.json").write_text(content)
+    assert states(tmp_path) == {"vit": "interrupted before its first step"}
+
+
+@pytest.mark.parametrize("header", ["", "[]", "{}", '{"step": 4}', '{"step": 4, "settings": []}'])
+def test_a_sharded_checkpoint_without_its_settings_is_damaged(tmp_path, header):
+    (tmp_path / "mine" / "checkpoint-00000004").mkdir(parents=True)
+    (tmp_path / "mine" / "checkpoint-00000004" / "training.json").write_text(header)
+    assert states(tmp_path)["mine"].startswith("failed: ")
+
+
 def test_a_result_of_older_code_is_marked(tmp_path, arm):
     folder = arm()
-    (folder / "result.json").write_text("{}")
+    (folder / "result.json").write_text(RESULT)
     job = json.loads((folder / "job.json").read_text())
     (folder / "job.json").write_text(json.dumps(job | {"fingerprint": "of yesterday"}))
     assert states(tmp_path)["vit"] == "finished" + OUTDATED
@@ -138,7 +175,7 @@ def test_make_accepts_the_command(arm, tmp_path):
 
 
 def test_only_unfinished_runs_have_a_command(tmp_path, arm):
-    (arm() / "result.json").write_text("{}")
+    (arm() / "result.json").write_text(RESULT)
     assert list(resume_commands(find_runs(tmp_path))) == []
     other = arm("registers")
     assert len(list(resume_commands(find_runs(tmp_path)))) == 1
@@ -190,7 +227,7 @@ def test_output_to_a_terminal_is_a_table(tmp_path, arm, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     (arm("the [bold] one") / "error.txt").write_text("no [such] file\n")
     job = arm("old")
-    (job / "result.json").write_text("{}")
+    (job / "result.json").write_text(RESULT)
     record = json.loads((job / "job.json").read_text())
     (job / "job.json").write_text(json.dumps(record | {"fingerprint": ""}))
     print_runs(tmp_path, terminal=True)

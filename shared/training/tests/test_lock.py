@@ -56,7 +56,7 @@ def test_a_second_process_is_refused(tmp_path, other):
 
 
 def test_a_job_waits_for_a_process_that_is_still_saving(tmp_path, other, monkeypatch, capsys):
-    monkeypatch.setattr("shared.course.jobs._start", lambda job: EndedProcess(job_process.main(job.folder)))
+    monkeypatch.setattr("shared.course.jobs._start", lambda job: EndedProcess(job_process.run_job(job.folder)))
     (tmp_path / "job.json").write_text("{}")
 
     def kill_holder(_):

@@ -142,15 +142,17 @@ def test_when_both_are_damaged_both_are_named_and_neither_is_changed(tmp_path):
         run(tmp_path, resume=True)
     message = str(caught.value)
     assert f"{tmp_path / FILE_NAME} is damaged" in message and f"{tmp_path / PREVIOUS_NAME} is damaged" in message
-    assert message.endswith("start without RESUME=1") and "\n" not in message
+    advice = f"remove the folder {tmp_path}, and the same command with RESUME=1 trains only what was in it again"
+    assert message.endswith(advice) and "\n" not in message
     assert (tmp_path / FILE_NAME).exists() and (tmp_path / PREVIOUS_NAME).exists()
-    assert run(tmp_path).steps == 6  # which works
+    shutil.rmtree(tmp_path)
+    assert run(tmp_path, resume=True).steps == 6  # which works
 
 
 def test_a_single_damaged_checkpoint_suggests_to_start_again(tmp_path):
     run(tmp_path, steps=2)
     cut_short(tmp_path / FILE_NAME)
-    with pytest.raises(CourseError, match=r"damaged.*no intact checkpoint is left.*start without RESUME=1"):
+    with pytest.raises(CourseError, match=r"damaged.*no intact checkpoint is left: remove the folder .*with RESUME=1"):
         run(tmp_path, steps=2, resume=True)
 
 

@@ -221,7 +221,7 @@ def test_without_an_intact_checkpoint_all_are_named_and_none_is_changed(tmp_path
     message = str(caught.value)
     for name in ("checkpoint-00000015", "checkpoint-00000010", "checkpoint.safetensors"):
         assert f"{run / name} is damaged" in message and (run / name).exists()
-    assert message.endswith("no intact checkpoint is left, so start without RESUME=1")
+    assert "no intact checkpoint is left: remove the folder" in message
 
 
 def test_a_run_continues_from_the_newest_intact_checkpoint_of_either_format(tmp_path, cuts, capsys):
