@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.course.environment import ENVIRONMENT, fingerprint, has_nvidia_gpu
+from shared.cli import command_line
+from shared.course.environment import CPU_GIB, CUDA_GIB, ENVIRONMENT, fingerprint, has_nvidia_gpu, uses_cuda_build
 from shared.course.lesson import ROOT
 from shared.course.machine import memory_gib, package_version, processor_name
 
@@ -42,8 +43,9 @@ def check_hardware() -> Iterator[Check]:
     advice = "" if mark == OK else "8 GiB are recommended; close other programs or use WORKERS=1"
     yield mark, f"{memory:.0f} GiB of memory", advice
     free = shutil.disk_usage(ROOT).free / 2**30
-    mark = OK if free >= 5 else WARN if free >= 3 else FAIL
-    advice = "" if mark == OK else "free some space: the environment and runs need about 5 GiB"
+    least = CUDA_GIB if uses_cuda_build() else CPU_GIB
+    mark = OK if free >= least + 2 else WARN if free >= least or ENVIRONMENT.exists() else FAIL
+    advice = "" if mark == OK else f"free some space: the environment and runs need about {least + 2} GiB"
     yield mark, f"{free:.0f} GiB of disk space free", advice
     cores = os.cpu_count() or 1
     mark, advice = (OK, "") if cores >= 2 else (WARN, "runs take about twice as long on one core")
@@ -93,6 +95,7 @@ def check_data() -> Iterator[Check]:
         yield FAIL, f"MULTIMODAL_DATA={folder} is not a folder", "create it, or unset the variable"
 
 
+@command_line()
 def main() -> int:
     failed = 0
     for checks in (check_python, check_hardware, check_packages, check_data):

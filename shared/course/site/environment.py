@@ -2,23 +2,29 @@
 
 Standard library only, because nothing is installed yet. A second call does nothing unless the pins have changed.
 
-    python -S shared/course/site/environment.py              # to build the site
-    python -S shared/course/site/environment.py --browser    # to test it in Chromium, too
+    python -S -m shared.course.site.environment              # to build the site
+    python -S -m shared.course.site.environment --browser    # to test it in Chromium, too
 """
 
 import hashlib
 import os
-import shutil
-import subprocess
 import sys
-import time
-import venv
 from pathlib import Path
+
+from shared.course.virtual_environment import (
+    VirtualEnvironment,
+    require_python,
+    require_space,
+    setup_errors,
+    setup_lock,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = ROOT / ".venv-site"
 INTERPRETER = ENVIRONMENT / "bin" / "python"
 BUILD, BROWSER = "site.txt", "site-browser.txt"
+GIB = 1
+"""Free disk space that the environment needs while it is installed."""
 
 
 def fingerprint(pins: str) -> str:
@@ -36,43 +42,29 @@ def is_ready(pins: str) -> bool:
     return stamp(pins).exists() and stamp(pins).read_text() == fingerprint(pins)
 
 
-def install(pins: str) -> None:
-    """Install a file of pins. pip's output is shown only when it fails, which ends the program."""
-    started = time.monotonic()
-    command = [
-        str(INTERPRETER),
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-        "-r",
-        f"requirements/{pins}",
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        sys.exit(f"set-up failed while installing requirements/{pins}. The last lines of pip:\n{tail}")
+def install(environment: VirtualEnvironment, pins: str) -> None:
+    """Install a file of pins."""
+    path = ROOT / "requirements" / pins
+    environment.pip_install(f"requirements/{pins}", "-q", "-r", str(path))
     part = stamp(pins).with_suffix(".part")
     part.write_text(fingerprint(pins))
     os.replace(part, stamp(pins))
-    print(f"  requirements/{pins}: done in {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 def main() -> None:
-    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        sys.exit(
-            f"this is Python {sys.version.split()[0]}; the site is built with 3.11, 3.12 or 3.13: "
-            "make site PYTHON=/path/to/python3.12"
-        )
-    if not is_ready(BUILD):
-        print("setting up the site's environment (once; half a minute) …", file=sys.stderr)
-        # An environment of another Python, or an incomplete one, is not repaired.
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        venv.create(ENVIRONMENT, with_pip=True)
-        install(BUILD)
-    if "--browser" in sys.argv[1:] and not is_ready(BROWSER):
-        install(BROWSER)
+    wanted = [BUILD, BROWSER] if "--browser" in sys.argv[1:] else [BUILD]
+    if all(is_ready(pins) for pins in wanted):
+        return
+    require_python("make site")
+    with setup_errors(ROOT), setup_lock(ROOT) as lock:
+        environment = VirtualEnvironment(ENVIRONMENT, lock)
+        if not is_ready(BUILD):
+            require_space(ENVIRONMENT, GIB, "the site's environment needs")
+            print("setting up the site's environment (once; half a minute) …", file=sys.stderr)
+            environment.create()
+        for pins in wanted:
+            if not is_ready(pins):
+                install(environment, pins)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ python -m shared.course.site.serve [--port 8000] [--folder site]
 
 import argparse
 import contextlib
+import functools
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from shared.cli import command_line
+from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 
@@ -41,7 +42,7 @@ def server(folder: Path, port: int) -> ThreadingHTTPServer:
 @command_line()
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the course's site on this machine.")
-    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--port", type=functools.partial(parse_whole_number, "port", least=0, most=65535), default=8000)
     parser.add_argument("--folder", type=Path, default=ROOT / "site")
     options = parser.parse_args()
     with server(options.folder, options.port) as serving:
