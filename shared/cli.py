@@ -11,14 +11,19 @@ Standard library only, so that commands which run before set-up can use it.
 """
 
 import functools
+import os
+import re
+import select
 import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
 from shared.errors import CourseError
+from shared.stdlib.output import print_to_any_terminal
 
-ERROR, INTERRUPTED = 2, 130
-"""Exit statuses: something outside the code is wrong; the user pressed Ctrl-C (128 + SIGINT)."""
+ERROR, INTERRUPTED, NO_READER = 2, 130, 141
+"""Exit statuses: something outside the code is wrong; the user pressed Ctrl-C (128 + SIGINT); the program that reads
+the output has ended, as `head` does (128 + SIGPIPE)."""
 
 P = ParamSpec("P")
 
@@ -27,29 +32,79 @@ def command_line(interrupted: str = "interrupted") -> Callable[[Callable[P, int 
     """Decorate the main function of a command so that it returns an exit status and prints no traceback to users.
 
     The command returns its own status, 0 for None. A CourseError is printed on stderr as `error: …` and gives 2.
-    Ctrl-C prints the message `interrupted` and gives 130. Every other exception is a bug and passes through.
+    Ctrl-C prints the message `interrupted` and gives 130. When nobody reads the output any more, the command ends with
+    141. Every other exception is a bug and passes through. A character that the terminal lacks is replaced.
     """
 
     def decorate(main: Callable[P, int | None]) -> Callable[P, int]:
         @functools.wraps(main)
         def run(*args: P.args, **kwargs: P.kwargs) -> int:
+            print_to_any_terminal()
             try:
-                return main(*args, **kwargs) or 0
+                status = main(*args, **kwargs) or 0
+                _flush()
+                return status
             except CourseError as error:
                 print(f"error: {error}", file=sys.stderr, flush=True)
                 return ERROR
             except KeyboardInterrupt:
                 print(interrupted, file=sys.stderr, flush=True)
                 return INTERRUPTED
+            except BrokenPipeError:
+                if _output_is_read():
+                    raise  # another pipe broke
+                return NO_READER
 
         return run
 
     return decorate
 
 
-def parse_whole_number(name: str, text: str) -> int:
-    """Return the integer that `text` spells. Raises CourseError, which names the argument, when it spells none."""
+def _flush() -> None:
+    """Write what is still buffered now, where an error can be caught. Raises CourseError when the disk is full."""
     try:
-        return int(text)
-    except ValueError:
-        raise CourseError(f"{name} {text!r} is not a whole number") from None
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _discard_output()
+        raise CourseError(f"cannot write the output: {error.strerror or error}") from error
+
+
+def _output_is_read() -> bool:
+    """Return whether somebody reads standard output; else discard the rest, which Python would write at its exit."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)  # errors are reported unasked
+    except (AttributeError, OSError, ValueError):  # standard output is not a file
+        return True
+    if not poll.poll(0):
+        return True
+    _discard_output()
+    return False
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def parse_whole_number(name: str, text: str, *, least: int | None = None, most: int | None = None) -> int:
+    """Return the integer that `text` spells. Raises CourseError, which names the argument, when it spells none.
+
+    least, most  the limits of accepted values, if any
+    """
+    text = text.strip()
+    if not text:
+        raise CourseError(f"{name} is empty; give a whole number")
+    shown = repr(text) if len(text) <= 30 else f"{text[:20]!r}… ({len(text)} characters)"
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise CourseError(f"{name} {shown} is not a whole number")
+    if len(text) > 1000:  # more digits than Python converts
+        raise CourseError(f"{name} {shown} is too large")
+    value = int(text)
+    if least is not None and value < least:
+        raise CourseError(f"{name} {shown} is too small; the least is {least}")
+    if most is not None and value > most:
+        raise CourseError(f"{name} {shown} is too large; the greatest is {most}")
+    return value

@@ -9,6 +9,7 @@ form a chain: each provenance names the hashes of its parents, so that a checkpo
 """
 
 import argparse
+import functools
 import hashlib
 import importlib
 import json
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shared.cli import command_line
+from shared.cli import command_line, parse_whole_number
 from shared.course.lesson import ROOT
 from shared.course.machine import describe_machine
 from shared.errors import CourseError
@@ -148,7 +149,9 @@ def checkpoint_errors(expected: Iterable[Checkpoint], folder: Path = CHECKPOINTS
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the checkpoints that later lessons start from.")
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("lesson", type=int, nargs="?", help="the lesson's number")
+    group.add_argument(
+        "lesson", type=functools.partial(parse_whole_number, "lesson"), nargs="?", help="the lesson's number"
+    )
     group.add_argument("--all", action="store_true", help="every checkpoint, parents first")
     options = parser.parse_args()
     for number in checkpoints() if options.all else [options.lesson]:

@@ -1,12 +1,17 @@
-"""Define what a lesson exports (arms, claims, figures) and find lessons by number."""
+"""Define what a lesson exports (arms, claims, figures) and find lessons by number.
+
+python -S -m shared.course.lesson 1        # print the lesson's folder; needs no installation
+"""
 
 import importlib
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from shared.cli import command_line, parse_whole_number
 from shared.errors import CourseError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,12 +175,28 @@ def lesson_folder(number: int) -> Path | None:
     return paths[0].parent.parent if paths else None
 
 
+def find_lesson(number: int) -> Path:
+    """Return the folder of lesson `number`. Raises CourseError when the lesson is not built."""
+    if folder := lesson_folder(number):
+        return folder
+    built = [str(entry.number) for entry in lesson_entries() if lesson_folder(entry.number)]
+    planned = any(entry.number == number for entry in lesson_entries())
+    state = "planned, not built yet" if planned else "not in this course"
+    raise CourseError(f"lesson {number} is {state}; built so far: {', '.join(built)}")
+
+
 def load_lesson(number: int) -> tuple[Lesson, Path]:
     """Return a lesson and its folder. Raises CourseError when lesson `number` is not built."""
-    folder = lesson_folder(number)
-    if folder is None:
-        built = [str(entry.number) for entry in lesson_entries() if lesson_folder(entry.number)]
-        planned = any(entry.number == number for entry in lesson_entries())
-        state = "planned, not built yet" if planned else "not in this course"
-        raise CourseError(f"lesson {number} is {state}; built so far: {', '.join(built)}")
+    folder = find_lesson(number)
     return importlib.import_module(f"lessons.{folder.name}.experiment.lesson").LESSON, folder
+
+
+@command_line()
+def main() -> None:
+    """Print the folder of the lesson whose number is given, for a make target."""
+    number = sys.argv[1] if len(sys.argv) > 1 else ""
+    print(find_lesson(parse_whole_number("lesson", number)).relative_to(ROOT).as_posix())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

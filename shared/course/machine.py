@@ -10,6 +10,15 @@ from pathlib import Path
 from shared.course.lesson import ROOT
 
 
+def command_output(*command: str) -> str | None:
+    """Return what a command prints, without surrounding spaces; None when it fails or is not installed."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace", check=False)
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout.strip()
+
+
 def processor_name() -> str:
     """Return the processor's name, as its manufacturer spells it."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -17,12 +26,8 @@ def processor_name() -> str:
         for line in cpuinfo.read_text(errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return done.stdout.strip()
-    return platform.processor() or platform.machine()
+    name = command_output("sysctl", "-n", "machdep.cpu.brand_string") if sys.platform == "darwin" else None
+    return name or platform.processor() or platform.machine()
 
 
 def memory_gib() -> float:
@@ -31,13 +36,15 @@ def memory_gib() -> float:
 
 
 def git_commit() -> str:
-    """Return the commit of the code, with "+" when Python files differ from it; "unknown" outside a repository."""
-    command = ["git", "rev-parse", "--short=10", "HEAD"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
+    """Return the commit of the code, with "+" when Python files differ from it.
+
+    "unknown" without git, outside a repository, and in another project's repository: its commit is not the course's.
+    """
+    root, commit = command_output("git", "rev-parse", "--show-toplevel"), command_output("git", "rev-parse", "HEAD")
+    if not root or not commit or Path(root).resolve() != ROOT.resolve():
         return "unknown"
-    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "*.py"], cwd=ROOT, check=False).returncode
-    return done.stdout.strip() + ("+" if changed else "")
+    unchanged = command_output("git", "diff", "--quiet", "HEAD", "--", "*.py") is not None
+    return commit[:10] + ("" if unchanged else "+")
 
 
 def package_version(package: str) -> str | None:

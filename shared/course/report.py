@@ -1,24 +1,29 @@
 """Show a run: the claims table in the terminal, and a report with figures in the run's folder."""
 
 import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
+from shared.atomic import disk_errors, write_atomically
 from shared.course.claims import Verdict, claim_row
 from shared.course.lesson import Lesson, Run
 from shared.course.machine import describe_machine
 
 COLUMNS = ("claim", "baseline", "measured", "threshold", "verdict")
+RATIOS = (5, 2, 2, 2, 2)
+"""The widths of the columns relative to each other."""
 VERDICT_STYLE = {"reproduced": "green", "not at this scale": "yellow", "FAILED": "bold red", "measured": "dim"}
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
     """Return the table that every run prints at its end."""
     table = Table(title="Claims measured by this run", title_justify="left", show_lines=True, expand=True)
-    for column, ratio in zip(COLUMNS, (5, 2, 2, 2, 2), strict=True):
+    for column, ratio in zip(COLUMNS, RATIOS, strict=True):
         table.add_column(column, ratio=ratio)
     for verdict in verdicts:
         cells = claim_row(verdict)
@@ -27,6 +32,20 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
         cells["verdict"] = f"[{style}]{cells['verdict']}[/{style}]"
         table.add_row(*(cells[column] for column in COLUMNS))
     return table
+
+
+def claims_console(verdicts: Sequence[Verdict], console: Console | None = None) -> Console:
+    """Return the console for the claims table. A file or a pipe, which has no width, gets one that breaks no word."""
+    console = console or Console()
+    if console.is_terminal:
+        return console
+    rows = [claim_row(verdict) for verdict in verdicts]
+    needed = 0
+    for column, ratio in zip(COLUMNS, RATIOS, strict=True):
+        words = [column, *(word for row in rows for word in f"{row['kind']} {row[column]}".split())]
+        # A column has a space on both sides and a line; its share of the width may be rounded down.
+        needed = max(needed, math.ceil((max(map(len, words)) + 4) * sum(RATIOS) / ratio))
+    return Console(file=console.file, width=max(console.width, needed))
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:
@@ -43,8 +62,9 @@ def draw_figures(lesson: Lesson, run: Run) -> list[Path]:
     paths = []
     for name, figure in lesson.figures(run).items():
         path = run.folder / "figures" / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plots.save(figure, path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plots.save(figure, path)
         paths.append(path)
     return paths
 
@@ -67,7 +87,7 @@ def write_report(
         "; ".join(f"{key} {value}" for key, value in describe_machine(run.device).items()),
     ]
     path = run.folder / "report.md"
-    path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8")
+    write_atomically(path, ("\n\n".join(blocks) + "\n").encode())
     claims = [{"name": verdict.claim.name, **claim_row(verdict), "values": verdict.values} for verdict in verdicts]
-    (run.folder / "claims.json").write_text(json.dumps(claims, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_atomically(run.folder / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False).encode())
     return path

@@ -4,7 +4,7 @@ Writes the lesson's `results.json` and figures and, from them, the generated par
 front page. Nothing else writes these. Results are keyed by preset and device, and by the data set if it is not the
 preset's own.
 
-    python -m shared.course.results 1 --preset cpu --seeds 0 1 2
+    python -m shared.course.results 1 --preset cpu --seeds "0 1 2"
     python -m shared.course.results --readme        # write the generated parts again from the recorded results
 """
 

@@ -1,6 +1,6 @@
 """Train a lesson's arms, measure its claims, print the claims table, and write a report and figures (`make lesson-N`).
 
-python -m shared.course.run 1 --preset cpu --seeds 0 [--part NAME] [--data NAME] [--device cuda] [--resume]
+python -m shared.course.run 1 --preset cpu --seeds "0 1 2" [--part NAME] [--data NAME] [--device cuda] [--resume]
 """
 
 import argparse
@@ -10,16 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from shared.cli import command_line, parse_whole_number
 from shared.course.claims import Verdict, claim_row, judge
 from shared.course.lesson import PRESETS, ROOT, Lesson, Run, load_lesson
-from shared.course.report import claims_table, draw_figures, write_report
+from shared.course.report import claims_console, claims_table, draw_figures, write_report
 from shared.errors import CourseError
 
 # A GPU is used best by one arm at a time; two cores by two arms.
 WORKERS = {"cpu": 2, "cuda": 1}
+GREATEST_SEED = 2**32 - 1  # of NumPy; PyTorch's is larger
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,16 @@ def choose_part(part: str | None, lesson: Lesson) -> str | None:
     raise CourseError(f"lesson {lesson.number} has no part {part!r}; {advice}")
 
 
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that `text` lists. Raises CourseError for none, one that is given twice, or an unusable one."""
+    seeds = [parse_whole_number("seed", word, least=0, most=GREATEST_SEED) for word in text.split()]
+    if not seeds:
+        raise CourseError('no seed is given; give one, as SEED=0, or several, as SEED="0 1 2"')
+    if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise CourseError(f"seed {repeated[0]} is given twice; every seed is one run, so give different ones")
+    return seeds
+
+
 def train_arms(request: RunRequest) -> Run:
     """Train every arm of the requested preset for every seed, each in its own process, and return the measurements.
 
@@ -126,13 +135,12 @@ def judge_claims(lesson: Lesson, run: Run) -> list[Verdict]:
 
 
 def run_lesson(request: RunRequest) -> tuple[Lesson, Run, list[Verdict]]:
-    """Train, judge, draw and report: the steps of `make lesson-N`. Raises the errors of `train_arms`."""
-    console = Console()
+    """Train, judge, print, draw and report: the steps of `make lesson-N`. Raises the errors of `train_arms`."""
     started = time.monotonic()
     run = train_arms(request)
     lesson, _ = load_lesson(request.lesson)
     verdicts = judge_claims(lesson, run)
-    report = write_report(lesson, run, verdicts, draw_figures(lesson, run), time.monotonic() - started)
+    console = claims_console(verdicts)
     console.print(claims_table(verdicts))
     for verdict in verdicts:
         if verdict.claim.reason and verdict.judged:
@@ -140,6 +148,8 @@ def run_lesson(request: RunRequest) -> tuple[Lesson, Run, list[Verdict]]:
         if not verdict.as_expected:
             expected, measured = verdict.claim.expected, claim_row(verdict)["measured"]
             console.print(f"[bold red]{verdict.claim.name}[/bold red]: expected “{expected}”, measured {measured}")
+    # What has been measured is printed by now, whatever happens to the figures and the report.
+    report = write_report(lesson, run, verdicts, draw_figures(lesson, run), time.monotonic() - started)
     console.print(f"{time.monotonic() - started:.0f} s; report and figures: {report.relative_to(ROOT)}")
     return lesson, run, verdicts
 
@@ -150,7 +160,7 @@ def from_command_line(description: str, command: Callable[[RunRequest], bool]) -
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("lesson", help="the lesson's number")
     parser.add_argument("--preset", default="cpu", help=" | ".join(PRESETS))
-    parser.add_argument("--seeds", nargs="+", default=["0"])
+    parser.add_argument("--seeds", nargs="*", default=["0"], help="one or several")
     parser.add_argument("--part", help="one part of a lesson with several parts")
     parser.add_argument("--data", help="another data set of the lesson")
     parser.add_argument("--device", help="cpu or cuda")
@@ -159,7 +169,7 @@ def from_command_line(description: str, command: Callable[[RunRequest], bool]) -
     request = RunRequest(
         lesson=parse_whole_number("lesson", options.lesson),
         preset=options.preset,
-        seeds=[parse_whole_number("seed", seed) for seed in options.seeds],
+        seeds=parse_seeds(" ".join(options.seeds)),
         part=options.part,
         data=options.data,
         device=options.device,

@@ -5,20 +5,23 @@ python -m shared.teaching.check 1 [--exercise 1.3]
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.markup import escape
 
 from shared.atomic import write_atomically
-from shared.cli import command_line
+from shared.cli import command_line, parse_whole_number
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
+from shared.course.records import DamagedRecord, read_json
 from shared.errors import CourseError
 from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.markers import (
@@ -80,10 +83,19 @@ def check(lesson: int, only: str | None = None) -> dict[str, ExerciseResult]:
     return plugin.results
 
 
+def read_hashes(path: Path) -> dict[str, str]:
+    """Return the hashes of the record of checked exercises; {} when it is missing or damaged, until the next check."""
+    try:
+        content = read_json(path)
+    except (FileNotFoundError, DamagedRecord):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def save_record(lesson: int, results: Mapping[str, ExerciseResult]) -> None:
     """Write which exercises pass, each with a hash of its code, to runs/LESSON/exercises.json."""
     path = ROOT / "runs" / exercise_folder(lesson).name / RECORD
-    hashes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    hashes = read_hashes(path)
     for number, code in solutions(exercises_of(lesson)).items():
         if number in results:
             hashes[number] = hashlib.sha256(code.encode()).hexdigest() if results[number].solved else ""
@@ -119,7 +131,7 @@ def show(
 @command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description="Check which exercises of a lesson are solved, with hints.")
-    parser.add_argument("lesson", type=int, help="the lesson's number")
+    parser.add_argument("lesson", type=functools.partial(parse_whole_number, "lesson"), help="the lesson's number")
     parser.add_argument("--exercise", help="only this exercise, such as 1.3")
     options = parser.parse_args()
     results = check(options.lesson, options.exercise)

@@ -4,6 +4,7 @@ python -m shared.teaching.grade 1 SUBMISSION [--workers 2] [--out grades/lesson_
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -154,7 +155,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Grade one submission of a lesson, or a folder of many.")
     parser.add_argument("lesson", help="the lesson's number")
     parser.add_argument("submission", nargs="?", default="", help="a folder, a zip, or a folder of many")
-    parser.add_argument("--workers", type=int, default=2, help="submissions that are graded in parallel")
+    parser.add_argument(
+        "--workers",
+        type=functools.partial(parse_whole_number, "workers"),
+        default=2,
+        help="submissions that are graded in parallel",
+    )
     parser.add_argument("--out", type=Path, help="where to write (default: grades/LESSON)")
     parser.add_argument("--settings", type=Path, default=PATH, help="another course.toml")
     options = parser.parse_args()

@@ -5,7 +5,6 @@ A lesson is complete when a run on this machine found its claims as expected, an
 """
 
 import hashlib
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from shared.cli import command_line
 from shared.course.lesson import ROOT, LessonEntry, lesson_entries
-from shared.teaching.check import RECORD
+from shared.course.records import DamagedRecord, read_json
+from shared.teaching.check import RECORD, read_hashes
 from shared.teaching.markers import exercise_code, exercise_tests, exercises_of
 from shared.teaching.self_study import saved_solutions
 
@@ -57,7 +58,7 @@ def lesson_progress(entry: LessonEntry, root: Path = ROOT) -> LessonProgress:
         return LessonProgress(entry, True, claims, judged, 0, 0, False)
     saved = saved_solutions(entry.number, root / ".solutions")
     record, solved = runs / RECORD, 0
-    hashes = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    hashes = read_hashes(record)
     exercises = exercises_of(entry.number)
     for exercise in exercises:
         code = exercise_code(exercise.path.read_text(encoding="utf-8"), exercise.number)
@@ -67,8 +68,11 @@ def lesson_progress(entry: LessonEntry, root: Path = ROOT) -> LessonProgress:
 
 
 def _count_claims(path: Path) -> tuple[int, int]:
-    """Return how many claims of a run came out as expected, and how many were judged."""
-    verdicts = [claim["verdict"] for claim in json.loads(path.read_text(encoding="utf-8"))]
+    """Return how many claims of a run came out as expected, and how many were judged; none for a damaged record."""
+    try:
+        verdicts = [claim["verdict"] for claim in read_json(path)]
+    except (DamagedRecord, TypeError, KeyError):
+        return 0, 0
     judged = [verdict for verdict in verdicts if verdict != "measured"]
     # A run of the smoke preset judges the exact claims alone, and does not count as a run of the lesson.
     if len(judged) < len(verdicts) / 2:
@@ -87,6 +91,7 @@ def summary(lessons: list[LessonProgress]) -> str:
     return f"{line}; next: {following.next_command}" if following else line
 
 
+@command_line()
 def main() -> int:
     lessons = [lesson_progress(entry) for entry in lesson_entries()]
     table = Table(box=None)

@@ -7,6 +7,7 @@ python -m shared.teaching.self_study solution 1.3
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from shared.atomic import write_atomically
 from shared.cli import command_line, parse_whole_number
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
+from shared.course.records import read_json
 from shared.errors import CourseError
 from shared.teaching.markers import (
     exercise_code,
@@ -30,7 +32,7 @@ SOLUTIONS_FOLDER = ROOT / ".solutions"
 def saved_solutions(lesson: int, folder: Path = SOLUTIONS_FOLDER) -> dict[str, str]:
     """Return the solutions that `start` saved, by exercise; {} for a lesson that was never opened."""
     path = folder / f"{exercise_folder(lesson).name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 def start(lesson: int, folder: Path = SOLUTIONS_FOLDER) -> tuple[list[Exercise], list[Exercise]]:
@@ -57,7 +59,9 @@ def start(lesson: int, folder: Path = SOLUTIONS_FOLDER) -> tuple[list[Exercise],
 
 def find_exercise(number: str) -> Exercise:
     """Return the exercise of a number such as 1.3. Raises CourseError when there is none."""
-    lesson = parse_whole_number("exercise", number.split(".")[0])
+    if not re.fullmatch(r"[0-9]{1,3}\.[0-9]{1,3}", number):
+        raise CourseError(f"{number!r} is not an exercise's number; write lesson and exercise, as 1.3")
+    lesson = int(number.split(".")[0])
     exercises = {exercise.number: exercise for exercise in exercises_of(lesson)}
     if number not in exercises:
         raise CourseError(f"lesson {lesson} has no exercise {number}; choose one of {', '.join(exercises)}")

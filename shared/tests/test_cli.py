@@ -1,8 +1,12 @@
 """Command lines: one line per error, and an exit status for every outcome."""
 
+import subprocess
+import sys
+
 import pytest
 
-from shared.cli import ERROR, INTERRUPTED, command_line, parse_whole_number
+from shared.cli import ERROR, INTERRUPTED, NO_READER, command_line, parse_whole_number
+from shared.course.lesson import ROOT
 from shared.errors import CourseError
 
 
@@ -47,3 +51,50 @@ def test_whole_numbers_are_parsed():
     assert parse_whole_number("lesson", "12") == 12
     with pytest.raises(CourseError, match="lesson 'one' is not a whole number"):
         parse_whole_number("lesson", "one")
+
+
+@pytest.mark.parametrize("text", ["", " ", "1.5", "²", "1_000", "0x10", "--1", "9" * 5000])
+def test_what_is_not_a_whole_number_is_named(text):
+    with pytest.raises(
+        CourseError, match=r"^seed (is empty; give a whole number|.* is not a whole number|.*too large)$"
+    ):
+        parse_whole_number("seed", text)
+
+
+def test_a_number_beyond_its_limits_is_named():
+    assert parse_whole_number("port", "65535", least=0, most=65535) == 65535
+    with pytest.raises(CourseError, match=r"port '65536' is too large; the greatest is 65535"):
+        parse_whole_number("port", "65536", least=0, most=65535)
+    with pytest.raises(CourseError, match=r"port '-1' is too small; the least is 0"):
+        parse_whole_number("port", "-1", least=0, most=65535)
+
+
+LINES = """
+from shared.cli import command_line
+@command_line()
+def main():
+    for number in range(100_000):
+        print(number, {flush})
+import sys
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("flush", ["flush=False", "flush=True"])
+def test_output_that_nobody_reads_any_more_ends_the_command_silently(flush):
+    """As in `make runs | head`."""
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", LINES.format(flush=flush)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.readline() == b"0\n"
+        process.stdout.close()
+        error = process.stderr.read()
+    assert (process.returncode, error) == (NO_READER, b"")
+
+
+def test_another_broken_pipe_is_a_bug():
+    with pytest.raises(BrokenPipeError):
+        run(BrokenPipeError())

@@ -22,6 +22,7 @@ from shared.stdlib.creation import full, normal
 from shared.stdlib.functional import concatenate, cross_entropy, layer_norm, linear
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
+from shared.stdlib.output import print_to_any_terminal
 from shared.stdlib.shapes import scatter_add
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor, record_operation
@@ -336,6 +337,7 @@ def show_stem(model: ResNet, canvas: list[float]) -> str:
 
 
 def main() -> None:
+    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Train a small residual network on shifted digits in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
     parser.add_argument("--seed", type=int, default=0, help="seed of the held-out fifth and of every random draw")

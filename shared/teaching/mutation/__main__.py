@@ -4,6 +4,7 @@ python -m shared.teaching.mutation [LESSON …] [--sample 30] [--json FILE]
 """
 
 import argparse
+import functools
 import json
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shared.cli import command_line
+from shared.cli import command_line, parse_whole_number
 from shared.teaching.markers import lessons_with_exercises
 from shared.teaching.mutation.run_mutants import lesson_mutants, run_mutants
 
@@ -23,8 +24,10 @@ MIN_CAUGHT = 0.9
 @command_line()
 def main() -> int:
     parser = argparse.ArgumentParser(description="Plant small bugs in exercises and list those that no test catches.")
-    parser.add_argument("lesson", type=int, nargs="*", help="lessons' numbers (default: all that have exercises)")
-    parser.add_argument("--sample", type=int, help="number of bugs per lesson (default: all)")
+    number = functools.partial(parse_whole_number, "lesson")
+    parser.add_argument("lesson", type=number, nargs="*", help="lessons' numbers (default: all that have exercises)")
+    sample = functools.partial(parse_whole_number, "sample", least=1)
+    parser.add_argument("--sample", type=sample, help="number of bugs per lesson (default: all)")
     parser.add_argument("--json", type=Path, help="also write the summary to this file")
     options = parser.parse_args()
     lessons = options.lesson or lessons_with_exercises()
