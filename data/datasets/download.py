@@ -12,6 +12,7 @@ import http.client
 import os
 import shutil
 import ssl
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from shared.errors import CourseError
@@ -29,6 +31,9 @@ CHUNK = 1 << 18
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 3  # consecutive failed connections without new bytes before the next address is tried
 PAUSE = 0.5  # seconds before a reconnection
+BUSY = {429, 500, 502, 503, 504}  # statuses of a server that may answer later
+BUSY_PAUSE = 2.0  # seconds before a busy server is asked again, doubled each time
+LONGEST_PAUSE = 60.0  # the longest pause that a server may ask for
 DISPLAY_DELAY = 2.0  # seconds before a progress bar appears
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -82,9 +87,11 @@ def find_or_download(file: RemoteFile, folders: tuple[str, ...]) -> LocalFile:
     """Return the file from the cache, else download it into the first of `folders`.
 
     Raises CourseError when the file cannot be downloaded, when its checksum is wrong and `UNVERIFIED=1` is not set,
-    or when the disk is full. An unfinished download is kept, and the next call resumes it.
+    when a folder has its name, or when the disk is full. An unfinished download is kept, and the next call resumes it.
     """
     path = find(folders, file.name)
+    if path and path.is_dir():
+        raise CourseError(f"{path} is a folder where the file {file.name} is expected; rename the folder or remove it")
     if path is None:
         path = data_folder() / folders[0] / file.name
         try:
@@ -103,10 +110,16 @@ def find_or_download(file: RemoteFile, folders: tuple[str, ...]) -> LocalFile:
 
 
 def wrong_checksum(path: Path, checksums: dict[str, str]) -> str | None:
-    """Return a description of the first wrong checksum, or None when all are right."""
+    """Return a description of the first wrong checksum, or None when all are right.
+
+    Raises CourseError when the file cannot be read.
+    """
     for hash_name, official in checksums.items():
-        with path.open("rb") as stream:
-            measured = hashlib.file_digest(stream, hash_name).hexdigest()
+        try:
+            with path.open("rb") as stream:
+                measured = hashlib.file_digest(stream, hash_name).hexdigest()
+        except OSError as error:
+            raise CourseError(f"cannot read {path}: {error.strerror or error}") from error
         if measured != official:
             return f"its {hash_name} is {measured}, the official one is {official}"
     return None
@@ -172,14 +185,19 @@ def _download(file: RemoteFile, part: Path, path: Path) -> LocalFile:
 
 
 def _fetch(url: str, part: Path) -> None:
-    """Download `part` completely, reconnecting after a broken connection."""
+    """Download `part` completely, reconnecting after a broken connection and asking a busy server again."""
     failures = 0
     while True:
         before = part.stat().st_size
+        pause = PAUSE
         try:
             if _append(url, part):
                 return
             reason: Exception = ConnectionError("the connection ended before the file was complete")
+        except urllib.error.HTTPError as error:
+            if error.code not in BUSY:
+                raise
+            reason, pause = error, _busy_pause(error, failures)
         except urllib.error.URLError:  # no such address or no network: an immediate retry would fail too
             raise
         except _BROKEN as error:
@@ -187,7 +205,14 @@ def _fetch(url: str, part: Path) -> None:
         failures = failures + 1 if part.stat().st_size <= before else 0
         if failures == ATTEMPTS:
             raise reason
-        time.sleep(PAUSE)
+        time.sleep(pause)
+
+
+def _busy_pause(error: urllib.error.HTTPError, failures: int) -> float:
+    """Return how many seconds to wait for a busy server: as many as it asks for, else longer after each failure."""
+    requested = error.headers.get("Retry-After") or ""
+    seconds = float(requested) if requested.isascii() and requested.isdecimal() else BUSY_PAUSE * 2**failures
+    return min(seconds, LONGEST_PAUSE)
 
 
 def _append(url: str, part: Path) -> bool:
@@ -200,11 +225,14 @@ def _append(url: str, part: Path) -> bool:
         if error.code == 416 and have:  # no bytes remain: the file is complete, or another version
             return True
         raise
+    except ValueError as error:  # the server redirects to what is no address
+        raise urllib.error.URLError(f"the server's answer leads to an invalid address ({error})") from error
     with response:
         if response.status != 206:  # the server ignored the range and sends the whole file
             have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
+        length = response.headers.get("Content-Length") or ""
+        # A length that is no number counts as unknown; the checksum tells whether the file is complete.
+        total = have + int(length) if length.isascii() and length.isdecimal() else None
         with part.open("r+b" if have else "wb") as out, _bar(part.stem, total) as advance:
             out.seek(have)
             while chunk := response.read(CHUNK):
@@ -216,15 +244,24 @@ def _append(url: str, part: Path) -> bool:
 
 @contextmanager
 def _bar(name: str, total: int | None):
-    """Yield a function that reports the number of downloaded bytes; a slow download shows a progress bar."""
+    """Yield a function that reports the number of downloaded bytes; a slow download shows a progress bar.
+
+    Without a terminal, a slow download prints one line instead.
+    """
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, transient=True)
+    console = Console(stderr=True)
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = progress.add_task(name, total=total)
-    started = time.monotonic()
+    started, shown = time.monotonic(), False
 
     def advance(have: int) -> None:
-        if not progress.live.is_started and time.monotonic() - started > DISPLAY_DELAY:
+        nonlocal shown
+        if not shown and time.monotonic() - started > DISPLAY_DELAY:
+            shown = True
             progress.start()
+            if not console.is_terminal:
+                size = f" ({total / 1e6:.1f} MB)" if total else ""
+                print(f"downloading {name}{size} …", file=sys.stderr, flush=True)
         progress.update(task, completed=have)
 
     try:

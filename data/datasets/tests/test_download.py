@@ -23,6 +23,8 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.ranges, self.cuts, self.serves_ranges, self.missing = CONTENT, [], [], True, False
+        self.busy: list[tuple[int, str | None]] = []  # statuses to answer with first, and their Retry-After
+        self.redirect = self.length = None  # the address to redirect to; a Content-Length instead of the true one
         self.url = f"http://127.0.0.1:{self.server_port}/file.bin"
 
     def handle_error(self, request, client_address):
@@ -36,11 +38,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.ranges.append(requested)
         if server.missing:
             return self.send_error(404)
+        if server.busy:
+            status, seconds = server.busy.pop(0)
+            self.send_response(status)
+            if seconds:
+                self.send_header("Retry-After", seconds)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            return self.end_headers()
         start = int(requested.removeprefix("bytes=").removesuffix("-")) if requested and server.serves_ranges else 0
         if start >= len(server.content):
             return self.send_error(416)
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(server.content) - start))
+        self.send_header("Content-Length", server.length or str(len(server.content) - start))
         self.end_headers()
         end = start + server.cuts.pop(0) if server.cuts else None
         with contextlib.suppress(ConnectionError):
@@ -56,6 +69,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("MULTIMODAL_DATA", str(tmp_path))
     monkeypatch.delenv("UNVERIFIED", raising=False)
     monkeypatch.setattr(download, "PAUSE", 0.0)
+    monkeypatch.setattr(download, "BUSY_PAUSE", 0.0)
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
         thread.start()
@@ -204,9 +218,66 @@ def test_two_that_want_the_same_file_share_one_download(server):
 
 def test_a_slow_download_shows_a_bar_a_quick_one_does_not(server, monkeypatch, capsys):
     find_or_download(remote(server.url), FOLDERS)
-    assert "file.bin" not in capsys.readouterr().out
+    assert capsys.readouterr() == ("", "")
     monkeypatch.setattr(download, "DISPLAY_DELAY", 0.0)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     started = []
     monkeypatch.setattr(download.Progress, "start", lambda self: started.append(self.tasks[0].total))
     find_or_download(RemoteFile("other.bin", (server.url,), {}), FOLDERS)
     assert started and started[0] == len(CONTENT)
+
+
+def test_without_a_terminal_a_slow_download_is_one_line(server, monkeypatch, capsys):
+    monkeypatch.setattr(download, "DISPLAY_DELAY", 0.0)
+    server.cuts = [300_000]
+    find_or_download(remote(server.url), FOLDERS)
+    output = capsys.readouterr()
+    assert output.out == "" and set(output.err.splitlines()) == {"downloading file.bin (1.0 MB) …"}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again_later(server, monkeypatch, status):
+    pauses = []
+    monkeypatch.setattr(download, "BUSY_PAUSE", 2.0)
+    monkeypatch.setattr(download.time, "sleep", pauses.append)
+    server.busy = [(status, None), (status, "7")]
+    assert find_or_download(remote(server.url), FOLDERS).verified
+    assert pauses == [2.0, 7.0]
+    server.busy = [(status, None), (status, "Fri, 01 Jan 2100 00:00:00 GMT"), (status, "100000")]
+    with pytest.raises(CourseError, match=str(status)):
+        find_or_download(RemoteFile("other.bin", (server.url,), {}), FOLDERS)
+    assert pauses == [2.0, 7.0, 2.0, 4.0] and len(server.ranges) == 6
+
+
+@pytest.mark.parametrize("length", ["many", "-5", "²", "1e3"])
+def test_a_length_that_is_no_number_counts_as_unknown(server, length):
+    server.length = length.encode().decode("latin-1")
+    assert find_or_download(remote(server.url), FOLDERS).path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", ["5", "99999999"])
+def test_a_wrong_length_is_an_error_unless_the_file_is_complete(server, length):
+    server.length = length
+    if length == "5":
+        with pytest.raises(CourseError, match="sha256"):
+            find_or_download(remote(server.url), FOLDERS)
+    else:
+        assert find_or_download(remote(server.url), FOLDERS).verified
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://host:port/", f"http://{'a' * 70}.example/", "file:///etc/hosts"]
+)
+def test_a_redirection_to_no_address_is_one_error(server, tmp_path, address):
+    server.redirect = address
+    with pytest.raises(CourseError, match=r"cannot download file\.bin"):
+        find_or_download(remote(server.url), FOLDERS)
+    assert list((tmp_path / "toy_set").iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["toy_set/file.bin", "file.bin", "toy_set/file.bin.part"])
+def test_a_folder_in_the_files_place_is_named(server, tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(CourseError, match=r"file\.bin"):
+        find_or_download(remote(server.url), FOLDERS)
+    assert (tmp_path / place).is_dir()
