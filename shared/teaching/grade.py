@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from shared.atomic import write_atomically
 from shared.cli import command_line, parse_whole_number
+from shared.course.job_start import stop_with_parent
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching import gradebook
@@ -79,7 +80,7 @@ def grade(
             results[submission.name] = saved
     if remaining:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as progress:
+        with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task("grading", total=len(submissions), completed=len(results))
             required = find_required_exercises(lesson, limits)
             for submission, result in _run_in_parallel(lesson, remaining, limits, required, workers):
@@ -115,13 +116,21 @@ def _run_in_parallel(
             yield submission, run_tests(lesson, submission, limits, required)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(submissions)), mp_context=context, initializer=_use_one_thread)
+    pool = ProcessPoolExecutor(
+        min(workers, len(submissions)), mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
+    )
     try:
         futures = {pool.submit(run_tests, lesson, each, limits, required): each for each in submissions}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker(grader: int) -> None:
+    """Prepare a process of the pool: one thread, and no life after the grader's."""
+    stop_with_parent(grader)
+    _use_one_thread()
 
 
 def grade_all(

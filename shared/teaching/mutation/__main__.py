@@ -32,7 +32,8 @@ def main() -> int:
     options = parser.parse_args()
     lessons = options.lesson or lessons_with_exercises()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
         total = sum(len(lesson_mutants(lesson, options.sample)) for lesson in lessons)
         bar = progress.add_task("bugs planted", total=total)
         outcomes = run_mutants(lessons, options.sample, lambda outcome: progress.advance(bar))
