@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.course import claims
 from shared.course.exercises import FILE_LIST, exercises_in_file, find_exercises, outside_files
 from shared.course.lesson import ROOT, lesson_entries, lesson_folder, load_lesson
+from shared.course.recorded_results import recorded_verdicts
 
 BUILT = [entry for entry in lesson_entries() if lesson_folder(entry.number)]
 NUMBERS = [entry.number for entry in BUILT]
@@ -109,7 +111,18 @@ def test_claims_of_all_three_kinds_are_recorded(number):
         preset, _, *data = key.split("/")
         names = [claim.name for claim in lesson.claims_of(preset, data[0] if data else lesson.data_sets[preset])]
         assert [claim["name"] for claim in result["claims"]] == names, f"{key}: run make results-{number} again"
-        assert all(claim["verdict"] in ("reproduced", "not at this scale", "measured") for claim in result["claims"])
+        for verdict in recorded_verdicts(lesson, key, result):
+            assert verdict.label in (verdict.claim.expected, claims.MEASURED), (key, verdict.claim.name, verdict.label)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_claims_stand_alone(number):
+    lesson, _ = load_lesson(number)
+    for claim in lesson.claims:
+        assert not claim.sentence.startswith(("…", "...", "and ", "It ")), claim.name
+        assert "with less without" not in claim.sentence, claim.name
+        assert len(claim.sentence.split()) <= 25, f"{claim.name}: {len(claim.sentence.split())} words"
+        assert claim.kind != "paper" or "arXiv:" in claim.source or claim.source, f"{claim.name} cites no publication"
 
 
 def notebook_outputs(number: int) -> list[dict]:

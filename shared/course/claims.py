@@ -1,21 +1,29 @@
-"""Judge claims: what a claim measures, the verdict over several seeds, and the row that every table shows.
+"""Judge claims: what a claim measures, its verdict over several seeds, and how one run compares with the record.
 
 `number`, `difference` and `ratio` make the functions that most claims measure with. `judge` applies a claim to the
-arms of each seed. `claim_row` formats a verdict for the terminal, the report, `results.json` and the lesson's page.
+arms of each seed. A verdict uses 95 % intervals over seeds. A single run has no interval: it is compared with the
+recorded values of the same preset.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Literal
 
 from shared.course.lesson import Arms, Claim
 
 # Two-sided 95 % quantiles of Student's t for 1, 2, … degrees of freedom: few seeds make wide intervals.
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+NORMAL_QUANTILE = 1.960
+"""The same quantile for many degrees of freedom."""
+MEASURED = "measured"
+"""The label of a claim that is measured and not judged."""
 
 Measure = Callable[[Arms], float]
 """Reads one value from the measurements of one seed's arms."""
+Side = Literal["right", "wrong", "both"]
+"""Where an interval lies: on the right side of a threshold, on the wrong side, or on both sides."""
 
 
 # ── Measures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -36,20 +44,77 @@ def ratio(arm: str, baseline: str, name: str) -> Measure:
     return lambda arms: arms[arm][name] / arms[baseline][name]
 
 
+# ── Intervals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A closed interval of values."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def side(self, threshold: float, *, at_least: bool) -> Side:
+        """Return on which side of the threshold the interval lies. NaN lies on the wrong side."""
+        low, high, limit = (self.low, self.high, threshold) if at_least else (-self.high, -self.low, -threshold)
+        if low >= limit:
+            return "right"
+        return "both" if high >= limit else "wrong"
+
+
+def half_width(values: Sequence[float]) -> float | None:
+    """Return half of the 95 % confidence interval (Student's t) of the mean of `values`; None for a single value."""
+    if len(values) < 2:
+        return None
+    return _quantile(values) * _spread(values) / math.sqrt(len(values))
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """Return the 95 % confidence interval of the mean of two or more values; of one value, that value alone."""
+    mean, half = fmean(values), half_width(values) or 0.0
+    return Interval(mean - half, mean + half)
+
+
+def run_interval(values: Sequence[float]) -> Interval:
+    """Return the interval that holds the value of one further run with a probability of 95 %.
+
+    It is wider than the interval of the mean: mean ± t · s · √(1 + 1/n), for n values of standard deviation s.
+    """
+    mean = fmean(values)
+    half = _quantile(values) * _spread(values) * math.sqrt(1 + 1 / len(values)) if len(values) > 1 else 0.0
+    return Interval(mean - half, mean + half)
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Return the standard deviation; NaN when a value is NaN, which `stdev` does not take."""
+    return math.nan if any(map(math.isnan, values)) else stdev(values)
+
+
+def _quantile(values: Sequence[float]) -> float:
+    return STUDENT_T[min(len(values) - 1, len(STUDENT_T)) - 1]
+
+
 # ── Verdicts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of one claim in one run over one or more seeds."""
+    """The outcome of one claim in one run over one or more seeds.
+
+    values     the measured value per seed
+    baselines  the baseline's value per seed; empty when the claim has no baseline
+    judged     False when the threshold was not calibrated for this preset or data set: measured, but not judged
+    recorded   the recorded values of this preset, one per recorded seed; empty without a record
+    """
 
     claim: Claim
     values: tuple[float, ...]
-    """The measured value per seed."""
     baselines: tuple[float, ...]
-    """The baseline's value per seed; empty when the claim has no baseline."""
     judged: bool
-    """False when the threshold was not calibrated for this preset or data set: measured, but not judged."""
+    recorded: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -61,43 +126,68 @@ class Verdict:
         return half_width(self.values)
 
     @property
-    def holds(self) -> bool:
-        """Whether the mean lies on the right side of the threshold and of the mean baseline. NaN never holds."""
-        sign = 1 if self.claim.at_least else -1
-        right_side = sign * self.mean >= sign * self.claim.threshold
-        ahead = not self.baselines or sign * self.mean > sign * fmean(self.baselines)
-        return right_side and ahead
+    def side(self) -> Side:
+        """The side of the threshold, and of zero for the difference to the baseline paired by seed.
+
+        "right" when both intervals lie on the right side, "wrong" when either lies on the wrong side, else "both".
+        For one seed the intervals are single values.
+        """
+        claim = self.claim
+        sides = [mean_interval(self.values).side(claim.threshold, at_least=claim.at_least)]
+        if self.baselines:
+            gains = [value - baseline for value, baseline in zip(self.values, self.baselines, strict=True)]
+            side = mean_interval(gains).side(0.0, at_least=claim.at_least)
+            # Equal to the baseline in every seed is no gain.
+            sides.append("wrong" if side == "right" and fmean(gains) == 0.0 else side)
+        if "wrong" in sides:
+            return "wrong"
+        return "both" if "both" in sides else "right"
 
     @property
     def label(self) -> str:
-        """The verdict as tables print it."""
+        """The verdict as tables print it.
+
+        Over several seeds, and for exact claims: "reproduced", "not reproduced" or "inconclusive". For one seed:
+        "within" or "outside" the interval of recorded runs, or how it lies to the threshold when there is no record.
+        """
         if not self.judged:
-            return "measured"
-        if self.holds:
-            return "reproduced"
-        return "not at this scale" if self.claim.expected == "not at this scale" else "FAILED"
+            return MEASURED
+        if self._has_interval:
+            return {"right": "reproduced", "wrong": "not reproduced", "both": "inconclusive"}[self.side]
+        if self.recorded:
+            return "within" if self.mean in run_interval(self.recorded) else "outside"
+        return "meets the threshold" if self.side == "right" else "misses the threshold"
 
     @property
     def as_expected(self) -> bool:
-        return not self.judged or self.holds == (self.claim.expected == "reproduced")
+        """Whether the run agrees with the claim's expected verdict.
+
+        Over several seeds, an inconclusive verdict contradicts nothing. One seed contradicts the record when its value
+        is outside the interval of recorded runs and on the other side of the threshold.
+        """
+        if not self.judged:
+            return True
+        expected_side = {"reproduced": "right", "not reproduced": "wrong"}.get(self.claim.expected)
+        if expected_side is None or self.side in (expected_side, "both"):
+            return True
+        return not self._has_interval and bool(self.recorded) and self.label == "within"
+
+    @property
+    def _has_interval(self) -> bool:
+        """Whether the values decide: over several seeds, or in a claim whose value has no spread."""
+        return len(self.values) > 1 or self.claim.kind == "exact"
 
 
-def half_width(values: Sequence[float]) -> float | None:
-    """Return half of the 95 % confidence interval (Student's t) of the mean of `values`; None for a single value."""
-    if len(values) < 2:
-        return None
-    quantile = STUDENT_T[min(len(values) - 1, len(STUDENT_T)) - 1]
-    return quantile * stdev(values) / math.sqrt(len(values))
-
-
-def judge(claim: Claim, arms_by_seed: Mapping[int, Arms], *, judged: bool) -> Verdict:
+def judge(
+    claim: Claim, arms_by_seed: Mapping[int, Arms], *, judged: bool, recorded: Sequence[float] = ()
+) -> Verdict:
     """Measure one claim on every seed."""
     values = tuple(float(claim.measure(arms)) for arms in arms_by_seed.values())
     baselines = tuple(float(claim.baseline(arms)) for arms in arms_by_seed.values()) if claim.baseline else ()
-    return Verdict(claim, values, baselines, judged)
+    return Verdict(claim, values, baselines, judged, tuple(recorded))
 
 
-# ── Tables ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── Formats ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def format_value(value: float, show: str) -> str:
@@ -111,29 +201,37 @@ def format_value(value: float, show: str) -> str:
     return f"{value:.3g}"
 
 
+def format_threshold(claim: Claim) -> str:
+    """Format the threshold with its direction: "≥ 85.0 %"."""
+    return f"{'≥' if claim.at_least else '≤'} {format_value(claim.threshold, claim.show)}"
+
+
+def format_interval(interval: Interval, show: str) -> str:
+    """Format an interval: "92.4 % to 97.0 %"."""
+    return f"{format_value(interval.low, show)} to {format_value(interval.high, show)}"
+
+
+def format_baseline(verdict: Verdict) -> str:
+    """Format the mean of the baseline with its name; a dash without a baseline."""
+    if not verdict.baselines:
+        return "–"
+    return f"{format_value(fmean(verdict.baselines), verdict.claim.show)} ({verdict.claim.baseline_name})"
+
+
 def format_mean(verdict: Verdict) -> str:
-    """Format the mean over seeds, with ± half of its interval when there are several seeds."""
-    show = verdict.claim.show
-    text = format_value(verdict.mean, show)
-    half = verdict.half_width
-    if half is None or show == "error":
+    """Format the mean over seeds, with ± half of its interval when there are several seeds.
+
+    For a fraction of `test_items`, the sampling error of the test set follows in parentheses.
+    """
+    claim, half = verdict.claim, verdict.half_width
+    text = format_value(verdict.mean, claim.show)
+    if half is None or claim.show == "error":
         return text
-    return f"{text} ± {100 * half:.1f}" if show in ("percent", "points") else f"{text} ± {half:.2g}"
+    text += f" ± {100 * half:.1f}" if claim.show in ("percent", "points") else f" ± {half:.2g}"
+    sampling = sampling_error(verdict.mean, claim.test_items) if claim.show == "percent" and claim.test_items else 0.0
+    return f"{text} (test set ± {100 * sampling:.1f})" if sampling else text
 
 
-def claim_row(verdict: Verdict) -> dict[str, str]:
-    """Return one row of the claims table, the same for the terminal, the report and the README."""
-    claim = verdict.claim
-    baseline, threshold = "–", "–"
-    if verdict.baselines:
-        baseline = f"{format_value(fmean(verdict.baselines), claim.show)} ({claim.baseline_name})"
-    if verdict.judged:
-        threshold = f"{'≥' if claim.at_least else '≤'} {format_value(claim.threshold, claim.show)}"
-    return {
-        "kind": claim.kind,
-        "claim": claim.sentence,
-        "baseline": baseline,
-        "measured": format_mean(verdict),
-        "threshold": threshold,
-        "verdict": verdict.label,
-    }
+def sampling_error(fraction: float, items: int) -> float:
+    """Return half of the 95 % interval of a fraction of `items` independent test items (normal approximation)."""
+    return NORMAL_QUANTILE * math.sqrt(max(0.0, fraction * (1 - fraction)) / items)

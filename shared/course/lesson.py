@@ -7,7 +7,7 @@ import importlib
 import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,9 +45,22 @@ class Arm:
 class Claim:
     """A sentence that a run can prove wrong.
 
-    `measure` and `baseline` read the arms of one seed. The verdict over all seeds is *reproduced* when the mean
-    lies on the right side of `threshold` and, if there is a baseline, of the mean baseline.
-    `expected` is the recorded verdict; a run fails when its verdict differs.
+    name           identifies the claim in records
+    kind           "exact": an identity; "learns": a trained model beats a baseline; "paper": a claim of a publication
+    sentence       subject, metric, comparison and unit, in a sentence that stands alone
+    source         where the claim stands: arXiv id and section, or a file
+    arms           names of the arms that `measure` and `baseline` read
+    measure        reads the value from the arms of one seed
+    threshold      the verdict is *reproduced* when the whole 95 % interval over seeds lies on its right side and, with a
+                   baseline, the interval of the differences paired by seed lies beyond zero
+    baseline_name  what the baseline is, in a few words
+    presets        presets for which the threshold was calibrated; in others only exact claims are judged
+    expected       the recorded verdict; recording fails when the verdict differs
+    hypothesis     why a claim is not reproduced, and which experiment tests that; empty when it is reproduced
+    paper_value    the publication's own number, with its setting; empty when it reports none
+    test_items     number of test items that a fraction was measured on, for the sampling error of the test set
+
+    Raises ValueError for a hypothesis without the verdict "not reproduced", or that verdict without one.
     """
 
     name: str
@@ -62,14 +75,21 @@ class Claim:
     baseline: Callable[[Arms], float] | None = None
     baseline_name: str = ""
     presets: Sequence[str] = ("cpu", "full")
-    """The presets for which the threshold was calibrated. In others the claim is measured, and judged only if exact."""
-    expected: Literal["reproduced", "not at this scale"] = "reproduced"
-    reason: str = ""
-    """Why the claim does not hold at this scale; empty when it holds."""
+    expected: Literal["reproduced", "not reproduced", "inconclusive"] = "reproduced"
+    hypothesis: str = ""
+    paper_value: str = ""
+    test_items: int | None = None
+    question: str = ""
+    """The question that the claim helps to answer; `question` below sets it. Exact claims need none."""
 
     def __post_init__(self) -> None:
-        if (self.expected == "not at this scale") != bool(self.reason):
-            raise ValueError(f"claim {self.name}: give a reason if and only if expected is 'not at this scale'")
+        if (self.expected == "not reproduced") != bool(self.hypothesis):
+            raise ValueError(f"claim {self.name}: give a hypothesis if and only if expected is 'not reproduced'")
+
+
+def question(text: str, *claims: Claim) -> tuple[Claim, ...]:
+    """Return the claims that answer one question; pages and reports show them in one table under it."""
+    return tuple(replace(claim, question=text) for claim in claims)
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,18 @@ A generated part stands between `<!-- results:begin -->` and `<!-- results:end -
 would be generated now, so that pages and measurements cannot differ.
 """
 
-import json
 from pathlib import Path
 
 from shared.course.checkpoint import stale_list
-from shared.course.lesson import PRESETS, ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
-from shared.course.report import markdown_table
+from shared.course.claims import Verdict, format_mean
+from shared.course.course_report import PAGE, course_report
+from shared.course.lesson import ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
+from shared.course.recorded_results import RecordKey, read_results, recorded_verdicts
+from shared.course.tables import is_identity, markdown_results, rows_of
 from shared.errors import CourseError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOT_MEASURED = "*Not measured yet.*"
-
-
-def read_results(folder: Path) -> dict:
-    """Return a lesson's recorded results, the smallest preset first; empty when nothing is recorded."""
-    path = folder / "results.json"
-    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return dict(sorted(results.items(), key=lambda item: PRESETS.index(item[0].split("/")[0])))
 
 
 def replace_generated(text: str, generated: str, page: str) -> str:
@@ -32,13 +27,16 @@ def replace_generated(text: str, generated: str, page: str) -> str:
 
 
 def lesson_results(lesson: Lesson, folder: Path) -> str:
-    """Return the generated part of a lesson's README: a table per preset, then the figures.
+    """Return the generated part of a lesson's README: tables under questions, how they were measured, then figures.
 
-    In a lesson whose parts all have folders, the table counts their claims, and the claims stand on the pages of the
+    In a lesson whose parts all have folders, one table counts their claims, and the claims stand on the pages of the
     parts. A part without a folder has the lesson's own page, without the figures that other pages show.
     """
     own_part = next((part for part in lesson.parts if not (folder / part).is_dir()), None)
-    blocks = part_blocks(lesson, folder, own_part)
+    if lesson.parts and own_part is None:
+        blocks = [parts_table(lesson, read_results(folder))] if read_results(folder) else []
+    else:
+        blocks = part_blocks(lesson, folder, own_part)
     other_pages = [folder / part / "README.md" for part in lesson.parts if own_part not in (None, part)]
     others = "".join(page.read_text(encoding="utf-8") for page in other_pages)
     for name, caption in lesson.captions.items():
@@ -53,31 +51,48 @@ def part_results(lesson: Lesson, folder: Path, part: str) -> str:
 
 
 def part_blocks(lesson: Lesson, folder: Path, part: str | None) -> list[str]:
-    """Return the block of every preset that has measured claims of a part; of every preset for None."""
+    """Return the tables of a part's claims and one line per preset that measured them; of all claims for None."""
+    verdicts = {
+        key: verdicts
+        for key, result in read_results(folder).items()
+        if (verdicts := verdicts_of(lesson, key, result, part))
+    }
+    if not verdicts:
+        return []
     results = read_results(folder)
-    return [
-        preset_results(lesson, key, result, part)
-        for key, result in results.items()
-        if part is None or claims_of(lesson, result, part)
+    names = {key: _preset_name(key) for key in verdicts}
+    rows = rows_of({names[key]: each for key, each in verdicts.items()})
+    lines = [run_summary(lesson, key, results[key], part) for key in verdicts]
+    return [markdown_results(rows, _command(lesson, next(iter(verdicts)), part)), *lines]
+
+
+def verdicts_of(lesson: Lesson, key: str, result: dict, part: str | None) -> list[Verdict]:
+    """Return the recorded verdicts of one part; all of them for None."""
+    verdicts = recorded_verdicts(lesson, key, result)
+    return [verdict for verdict in verdicts if part in (None, lesson.part_of(verdict.claim.name))]
+
+
+def _preset_name(key: str) -> str:
+    record = RecordKey.parse(key)
+    return f"{record.preset}, {record.data}" if record.data else record.preset
+
+
+def parts_table(lesson: Lesson, results: dict) -> str:
+    """Return a table with, per part, how its claims came out, how many identities hold, and the time per seed."""
+    lines = [
+        "| part | reproduced | not reproduced | inconclusive | identities that hold | seconds per seed |",
+        "|---|---|---|---|---|---|",
     ]
-
-
-def claims_of(lesson: Lesson, result: dict, part: str | None) -> list[dict]:
-    """Return the recorded claims of one part; all of them for None."""
-    return [claim for claim in result["claims"] if part in (None, lesson.part_of(claim["name"]))]
-
-
-def parts_table(lesson: Lesson, result: dict) -> str:
-    """Return a table with, per part, the number of claims of each kind, how many were reproduced, and the time."""
-    lines = ["| part | exact | learns | paper | reproduced | seconds per seed |", "|---|---|---|---|---|---|"]
+    (key, result), *_ = results.items()
     for part in lesson.parts:
-        claims = claims_of(lesson, result, part)
-        kinds = [str(sum(claim["kind"] == kind for claim in claims)) for kind in ("exact", "learns", "paper")]
-        judged = [claim["verdict"] for claim in claims if claim["verdict"] != "measured"]
-        reproduced = f"{judged.count('reproduced')} of {len(judged)}"
+        verdicts = verdicts_of(lesson, key, result, part)
+        identities = [verdict.label == "reproduced" for verdict in verdicts if is_identity(verdict)]
+        labels = [verdict.label for verdict in verdicts if not is_identity(verdict)]
+        counts = [str(labels.count(label)) for label in ("reproduced", "not reproduced", "inconclusive")]
+        hold = f"{sum(identities)} of {len(identities)}"
         seconds = f"{seconds_per_seed(lesson, result, part):.0f}"
-        lines.append(f"| {' | '.join([f'[{part}]({part}/README.md)', *kinds, reproduced, seconds])} |")
-    return "\n".join(lines)
+        lines.append(f"| {' | '.join([f'[{part}]({part}/README.md)', *counts, hold, seconds])} |")
+    return "\n".join([*lines, "", run_summary(lesson, key, result, None)])
 
 
 def seconds_per_seed(lesson: Lesson, result: dict, part: str | None) -> float:
@@ -90,32 +105,27 @@ def seconds_per_seed(lesson: Lesson, result: dict, part: str | None) -> float:
     return total * part_cost / sum(costs.values())
 
 
-def preset_results(lesson: Lesson, key: str, result: dict, part: str | None = None) -> str:
-    """Return one preset's table under the command that measures it and the machine that it was measured on."""
-    claims = claims_of(lesson, result, part)
-    summary = run_summary(lesson, key, result, part)
-    if lesson.parts and part is None:
-        return f"{summary}\n\n{parts_table(lesson, result)}"
-    reasons = [f"*Not at this scale:* {claim['reason']}" for claim in claims if claim["reason"]]
-    return "\n\n".join([summary, markdown_table(claims), *reasons])
+def _command(lesson: Lesson, key: str, part: str | None) -> str:
+    """Return the command that measures a record again."""
+    record = RecordKey.parse(key)
+    command = f"make lesson-{lesson.number}" + (f" PART={part}" if part else "")
+    command += "" if record.preset == "cpu" else f" PRESET={record.preset}"
+    return command + (f" DATA={record.data}" if record.data else "")
 
 
 def run_summary(lesson: Lesson, key: str, result: dict, part: str | None) -> str:
-    """Return one paragraph: command, time per seed, peak memory per arm, machine, versions, seeds."""
-    (preset, _, *data), machine, seeds = key.split("/"), result["machine"], result["seeds"]
+    """Return one line: command, time per seed, peak memory per run, seeds, machine, versions, what ± covers."""
+    machine, seeds = result["machine"], result["seeds"]
     seconds = seconds_per_seed(lesson, result, part)
     duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     arm_names = {arm.name for arm in lesson.arms if part in (None, arm.part)}
     memory = max(arm["peak_memory_mb"] for name, arm in result["arms"].items() if name in arm_names)
     hardware = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores"
-    command = f"make lesson-{lesson.number}" + (f" PART={part}" if part else "")
-    command += "" if preset == "cpu" else f" PRESET={preset}"
-    command += f" DATA={data[0]}" if data else ""
     return (
-        f"**`{command}`**: about {duration} per seed and at most {memory:,} MB per arm on {hardware} "
-        f"(data: {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, commit {machine['commit']}, "
-        f"{result['date']}). Mean over seeds {', '.join(map(str, seeds))} ± half of the 95 % confidence interval."
-        f"{'' if data else stale_note(lesson.number, part)}"
+        f"*`{_command(lesson, key, part)}`*: about {duration} per seed, at most {memory:,} MB per run, "
+        f"on {hardware} (data {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, "
+        f"commit {machine['commit']}, {result['date']}). Means over {len(seeds)} seeds; ± is half of their 95 % "
+        f"interval.{'' if RecordKey.parse(key).data else stale_note(lesson.number, part)}"
     )
 
 
@@ -134,11 +144,11 @@ def stale_version(number: int, part: str | None) -> str | None:
 def headline(lesson: Lesson, folder: Path) -> str:
     """Return a lesson's number for the front page: its headline claim, as measured by the largest preset."""
     for key, result in reversed(read_results(folder).items()):
-        for claim in result["claims"]:
-            if claim["name"] == lesson.headline:
-                version = stale_version(lesson.number, lesson.part_of(claim["name"]))
-                preset = f"`{key.split('/')[0]}`" + (f", {version}" if version else "")
-                return f"{lesson.headline_caption}: {claim['measured']} ({preset})"
+        for verdict in recorded_verdicts(lesson, key, result):
+            if verdict.claim.name == lesson.headline:
+                version = stale_version(lesson.number, lesson.part_of(verdict.claim.name))
+                preset = f"`{RecordKey.parse(key).preset}`" + (f", {version}" if version else "")
+                return f"{lesson.headline_caption}: {format_mean(verdict)} ({preset})"
     return "not measured yet"
 
 
@@ -157,7 +167,7 @@ def lesson_table() -> str:
 
 def generated_pages() -> dict[Path, str]:
     """Return the current text of every README with a generated part."""
-    parts = {ROOT / "README.md": lesson_table()}
+    parts = {ROOT / "README.md": lesson_table(), PAGE: course_report()}
     for entry in lesson_entries():
         if folder := lesson_folder(entry.number):
             lesson, _ = load_lesson(entry.number)

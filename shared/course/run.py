@@ -10,10 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
+
 from shared.cli import command_line, parse_whole_number
-from shared.course.claims import Verdict, claim_row, judge
+from shared.course.claims import Verdict, format_mean, judge
 from shared.course.lesson import PRESETS, ROOT, Lesson, Run, load_lesson
-from shared.course.report import claims_console, claims_table, draw_figures, write_report
+from shared.course.recorded_results import RecordKey, recorded_values
+from shared.course.report import draw_figures, write_report
+from shared.course.tables import terminal_results
 from shared.errors import CourseError
 
 # A GPU is used best by one arm at a time; two cores by two arms.
@@ -128,8 +132,15 @@ def train_arms(request: RunRequest) -> Run:
 def judge_claims(lesson: Lesson, run: Run) -> list[Verdict]:
     """Measure every claim that the run's arms can measure; judge it if its threshold was calibrated for such a run."""
     default_data = run.data == lesson.data_sets[run.preset]
+    _, folder = load_lesson(lesson.number)
+    recorded = recorded_values(folder, RecordKey.of_run(run, lesson))
     return [
-        judge(claim, run.arms, judged=claim.kind == "exact" or (default_data and run.preset in claim.presets))
+        judge(
+            claim,
+            run.arms,
+            judged=claim.kind == "exact" or (default_data and run.preset in claim.presets),
+            recorded=recorded.get(claim.name, ()),
+        )
         for claim in lesson.claims_of(run.preset, run.data, run.part)
     ]
 
@@ -140,14 +151,16 @@ def run_lesson(request: RunRequest) -> tuple[Lesson, Run, list[Verdict]]:
     run = train_arms(request)
     lesson, _ = load_lesson(request.lesson)
     verdicts = judge_claims(lesson, run)
-    console = claims_console(verdicts)
-    console.print(claims_table(verdicts))
+    console = Console()
+    console.print(terminal_results(verdicts))
     for verdict in verdicts:
-        if verdict.claim.reason and verdict.judged:
-            console.print(f"[yellow]{verdict.claim.name}[/yellow]: {verdict.claim.reason}")
+        if verdict.claim.hypothesis and verdict.judged:
+            console.print(f"[yellow]{verdict.claim.name}[/yellow] (not reproduced): {verdict.claim.hypothesis}")
         if not verdict.as_expected:
-            expected, measured = verdict.claim.expected, claim_row(verdict)["measured"]
-            console.print(f"[bold red]{verdict.claim.name}[/bold red]: expected “{expected}”, measured {measured}")
+            console.print(
+                f"[bold red]{verdict.claim.name}[/bold red]: recorded as {verdict.claim.expected}, "
+                f"measured {format_mean(verdict)}"
+            )
     # What has been measured is printed by now, whatever happens to the figures and the report.
     report = write_report(lesson, run, verdicts, draw_figures(lesson, run), time.monotonic() - started)
     console.print(f"{time.monotonic() - started:.0f} s; report and figures: {report.relative_to(ROOT)}")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.cli import command_line
+from shared.course.claims import MEASURED
 from shared.course.lesson import ROOT, LessonEntry, lesson_entries
 from shared.course.records import DamagedRecord, read_json
 from shared.teaching.check import RECORD, read_hashes
@@ -70,14 +71,14 @@ def lesson_progress(entry: LessonEntry, root: Path = ROOT) -> LessonProgress:
 def _count_claims(path: Path) -> tuple[int, int]:
     """Return how many claims of a run came out as expected, and how many were judged; none for a damaged record."""
     try:
-        verdicts = [claim["verdict"] for claim in read_json(path)]
+        claims = read_json(path)
+        judged = [claim["as_expected"] for claim in claims if claim["verdict"] != MEASURED]
     except (DamagedRecord, TypeError, KeyError):
         return 0, 0
-    judged = [verdict for verdict in verdicts if verdict != "measured"]
     # A run of the smoke preset judges the exact claims alone, and does not count as a run of the lesson.
-    if len(judged) < len(verdicts) / 2:
+    if len(judged) < len(claims) / 2:
         return 0, 0
-    return sum(verdict in ("reproduced", "not at this scale") for verdict in judged), len(judged)
+    return sum(judged), len(judged)
 
 
 def summary(lessons: list[LessonProgress]) -> str:

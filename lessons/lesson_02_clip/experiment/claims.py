@@ -252,8 +252,8 @@ GAP_AND_TEMPERATURE = (
         number("clip", "gap"),
         0.5,
         "number",
-        expected="not at this scale",
-        reason="the gap exists before training (the line below) and nearly closes. Toy captions describe everything in "
+        expected="not reproduced",
+        hypothesis="the gap exists before training (the line below) and nearly closes. Toy captions describe everything in "
         "an image, so the vectors of an image and its caption can become equal, and they nearly do; a photograph's "
         "caption describes little of it.",
     ),

@@ -35,8 +35,8 @@ def against_full(name: str, method: str, source: str, sentence: str, reason: str
         -0.02,
         "points",
         presets=("full",),
-        expected="not at this scale",
-        reason=reason,
+        expected="not reproduced",
+        hypothesis=reason,
     )
 
 

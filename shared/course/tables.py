@@ -1,0 +1,167 @@
+"""Show verdicts: Markdown tables for pages, and a layout for terminals from 60 columns up.
+
+Claims are grouped by the question that they answer. Identities (exact claims) take one line together.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from shared.course.claims import (
+    MEASURED,
+    Verdict,
+    format_baseline,
+    format_interval,
+    format_mean,
+    format_threshold,
+    format_value,
+    run_interval,
+)
+
+MAX_ROWS = 6
+"""Rows of one question's table."""
+QUESTION_OF_KIND = {"learns": "Does it learn?", "paper": "Do the paper's claims hold?"}
+"""The question of claims that name none."""
+COLUMNS = ("what is compared", "baseline", "measured", "paper reports", "verdict")
+STYLES = {
+    "reproduced": "green",
+    "within": "green",
+    "meets the threshold": "green",
+    "not reproduced": "yellow",
+    "inconclusive": "yellow",
+    "outside": "yellow",
+    "misses the threshold": "yellow",
+    MEASURED: "dim",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A verdict, and the preset that it was measured with where that is not the page's first one."""
+
+    verdict: Verdict
+    preset: str = ""
+
+
+def is_identity(verdict: Verdict) -> bool:
+    """Return whether a verdict belongs to an exact claim, which has no table row."""
+    return verdict.claim.kind == "exact"
+
+
+def rows_of(verdicts_by_preset: Mapping[str, Sequence[Verdict]]) -> list[Row]:
+    """Return one row per claim: a claim that several presets measured stands once, with the first preset's values."""
+    first = next(iter(verdicts_by_preset), "")
+    rows: dict[str, Row] = {}
+    for preset, verdicts in verdicts_by_preset.items():
+        for verdict in verdicts:
+            earlier = rows.get(verdict.claim.name)
+            # A preset whose threshold was calibrated takes the place of one that only measured.
+            if earlier is None or (verdict.judged and not earlier.verdict.judged):
+                rows[verdict.claim.name] = Row(verdict, "" if preset == first else preset)
+    return list(rows.values())
+
+
+def by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return the rows under their questions, in order; identities are left out."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        claim = row.verdict.claim
+        if claim.kind != "exact":
+            grouped.setdefault(claim.question or QUESTION_OF_KIND[claim.kind], []).append(row)
+    return grouped
+
+
+# ── Markdown ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def markdown_results(rows: Sequence[Row], command: str) -> str:
+    """Return a table per question, then one line for all identities, which `command` lists."""
+    blocks = []
+    for question, group in by_question(rows).items():
+        blocks.append(f"**{question}**")
+        blocks.append(markdown_table(group))
+        for row in group:
+            if row.verdict.claim.hypothesis:
+                claim = row.verdict.claim
+                blocks.append(f"*Not reproduced:* {claim.sentence} *Hypothesis:* {claim.hypothesis}")
+    identities = [row.verdict for row in rows if is_identity(row.verdict)]
+    if identities:
+        blocks.append(markdown_identities(identities, command))
+    return "\n\n".join(blocks)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return one question's table in Markdown."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for row in rows:
+        verdict, claim = row.verdict, row.verdict.claim
+        preset = f" (`{row.preset}`)" if row.preset else ""
+        label = f"{verdict.label} ({format_threshold(claim)})" if verdict.judged else "–"
+        cells = (claim.sentence, format_baseline(verdict), format_mean(verdict) + preset, claim.paper_value or "–", label)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def identities_line(verdicts: Sequence[Verdict], command: str) -> str:
+    """Return one sentence: how many identities hold, and the largest difference between their two sides."""
+    failed = [verdict.claim.name for verdict in verdicts if verdict.label != "reproduced"]
+    errors = [verdict.mean for verdict in verdicts if verdict.claim.show == "error"]
+    largest = f"; largest difference {format_value(max(errors), 'error')}" if errors else ""
+    if failed:
+        return f"{len(failed)} of {len(verdicts)} identities do not hold: {', '.join(failed)}."
+    noun = "identity holds" if len(verdicts) == 1 else "identities hold"
+    return f"{len(verdicts)} {noun}{largest}; `{command}` lists them."
+
+
+def markdown_identities(verdicts: Sequence[Verdict], command: str) -> str:
+    """Return the line of identities, with a list that opens on request."""
+    items = "\n".join(
+        f"- {verdict.claim.sentence} {format_mean(verdict)} ({format_threshold(verdict.claim)})" for verdict in verdicts
+    )
+    line = identities_line(verdicts, command)
+    return f"{line}\n\n<details><summary>The identities</summary>\n\n{items}\n\n</details>"
+
+
+# ── Terminal ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def terminal_results(verdicts: Sequence[Verdict]) -> Group:
+    """Return the verdicts of a run for the terminal: a label beside each sentence, with the values under it."""
+    blocks: list = []
+    for question, group in by_question([Row(verdict) for verdict in verdicts]).items():
+        blocks += [Text(question, style="bold"), Padding(_terminal_table([row.verdict for row in group]), (0, 0, 1, 0))]
+    identities = [verdict for verdict in verdicts if is_identity(verdict)]
+    if identities:
+        blocks += [Text("Do the identities hold?", style="bold"), _terminal_table(identities)]
+    return Group(*blocks)
+
+
+def _terminal_table(verdicts: Sequence[Verdict]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(min_width=14, max_width=14)
+    table.add_column(ratio=1)
+    for verdict in verdicts:
+        text = Text(verdict.claim.sentence + "\n")
+        text.append("; ".join(value_phrases(verdict)), style="dim")
+        table.add_row(Text(verdict.label, style=STYLES[verdict.label]), text)
+    return table
+
+
+def value_phrases(verdict: Verdict) -> list[str]:
+    """Return what the terminal shows of a verdict: value, threshold, recorded runs, baseline and the paper's number."""
+    claim = verdict.claim
+    phrases = [f"measured {format_mean(verdict)}"]
+    if verdict.judged:
+        phrases.append(f"threshold {format_threshold(claim)}")
+    if verdict.recorded and claim.kind != "exact":
+        phrases.append(f"recorded runs {format_interval(run_interval(verdict.recorded), claim.show)}")
+    if verdict.baselines:
+        phrases.append(f"baseline {format_value(fmean(verdict.baselines), claim.show)}, {claim.baseline_name}")
+    if claim.paper_value:
+        phrases.append(f"paper {claim.paper_value}")
+    return phrases
