@@ -2,7 +2,7 @@
 
 from lessons.lesson_01_vit.experiment.arms import LABELS_PER_CLASS, LABELS_PER_CLASS_DISTILLED
 from shared.course.claims import difference, number
-from shared.course.lesson import Arms, Claim
+from shared.course.lesson import Arms, Claim, question
 
 
 def _ahead_of_nearest_neighbor(arms: Arms) -> float:
@@ -59,7 +59,8 @@ EXACT = (
     ),
 )
 
-LEARNS = (
+LEARNS = question(
+    "Does the ViT classify held-out digits?",
     Claim(
         "held-out-digits",
         "learns",
@@ -95,7 +96,8 @@ LEARNS = (
     ),
 )
 
-POSITIONS = (
+POSITIONS = question(
+    "Do positions matter?",
     Claim(
         "positions-encode-order",
         "paper",
@@ -129,7 +131,8 @@ POSITIONS = (
     ),
 )
 
-FEW_LABELS = (
+FEW_LABELS = question(
+    "What helps when labels are few?",
     Claim(
         "masked-pretraining-helps",
         "paper",
@@ -186,7 +189,8 @@ FEW_LABELS = (
     ),
 )
 
-REGISTERS = (
+REGISTERS = question(
+    "What do registers do?",
     Claim(
         "registers-cost-nothing",
         "learns",
@@ -213,7 +217,8 @@ REGISTERS = (
     ),
 )
 
-LARGE = (
+LARGE = question(
+    "How far does it scale?",
     Claim(
         "cifar10-from-scratch",
         "learns",

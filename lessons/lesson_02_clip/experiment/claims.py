@@ -2,7 +2,7 @@
 
 from lessons.lesson_02_clip.experiment.arms import LARGEST, SMALLEST
 from shared.course.claims import Measure, difference, number
-from shared.course.lesson import Arms, Claim
+from shared.course.lesson import Arms, Claim, question
 
 # The losses are compared by zero-shot accuracy on unseen combinations.
 SCORE = "zero_shot"
@@ -70,7 +70,8 @@ EXACT = (
     ),
 )
 
-ZERO_SHOT = (
+ZERO_SHOT = question(
+    "Does CLIP classify unseen combinations?",
     Claim(
         "zero-shot",
         "learns",
@@ -116,7 +117,8 @@ ZERO_SHOT = (
     ),
 )
 
-RETRIEVAL = (
+RETRIEVAL = question(
+    "Does it retrieve images and captions?",
     Claim(
         "image-to-text",
         "learns",
@@ -141,7 +143,8 @@ RETRIEVAL = (
     ),
 )
 
-REAL_IMAGES = (
+REAL_IMAGES = question(
+    "Does it work on real images?",
     Claim(
         "fashion-mnist-held-out",
         "learns",
@@ -182,7 +185,8 @@ REAL_IMAGES = (
     ),
 )
 
-LOSSES = (
+LOSSES = question(
+    "How many pairs must be contrasted?",
     Claim(
         "more-negatives-help",
         "paper",
@@ -216,7 +220,8 @@ LOSSES = (
     ),
 )
 
-PROMPTS = (
+PROMPTS = question(
+    "Do several prompts help?",
     Claim(
         "ensembles-help",
         "paper",
@@ -226,6 +231,7 @@ PROMPTS = (
         ensemble_gain("one_detailed_prompt"),
         0.02,
         "points",
+        expected="inconclusive",
     ),
     Claim(
         "ensemble-and-short-prompt",
@@ -241,18 +247,19 @@ PROMPTS = (
     ),
 )
 
-GAP_AND_TEMPERATURE = (
+GAP_AND_TEMPERATURE = question(
+    "Are image and text vectors aligned, and does the temperature matter?",
     Claim(
         "modality-gap",
         "paper",
-        "Modality gap after training: distance between the mean image and the mean text vector (0.82 for CLIP in the "
-        "paper).",
+        "Modality gap after training: distance between the mean image vector and the mean text vector.",
         "arXiv:2203.02053, figure 1, section 4.2",
         ("clip",),
         number("clip", "gap"),
         0.5,
         "number",
         expected="not reproduced",
+        paper_value="0.82 (CLIP ViT-B/32 on MSCOCO)",
         hypothesis="the gap exists before training (the line below) and nearly closes. Toy captions describe everything in "
         "an image, so the vectors of an image and its caption can become equal, and they nearly do; a photograph's "
         "caption describes little of it.",

@@ -9,8 +9,9 @@ from rich.console import Console
 from shared.course import run as run_module
 from shared.course.claims import judge, number
 from shared.course.lesson import Arm, Claim, Lesson, Run
-from shared.course.report import claims_console, claims_table, write_report
+from shared.course.report import write_report
 from shared.course.run import RunRequest, run_lesson
+from shared.course.tables import terminal_results
 from shared.errors import CourseError
 
 CLAIM = Claim(
@@ -30,19 +31,14 @@ LESSON = Lesson(
 )
 
 
-def test_a_table_without_a_terminal_breaks_no_word(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
+def test_verdicts_without_a_terminal_keep_whole_words(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
     verdicts = [judge(claim, {0: MEASURED}, judged=True) for claim in (CLAIM, replace(CLAIM, show="points"))]
-    console = claims_console(verdicts, Console(file=io.StringIO()))
-    console.print(claims_table(verdicts))
+    console = Console(file=io.StringIO())
+    console.print(terminal_results(verdicts))
     words = console.file.getvalue().split()
-    for word in f"{CLAIM.sentence} reproduced (most common answers) threshold".split():
+    for word in f"{CLAIM.sentence} meets answers threshold".split():
         assert word in words, word
-
-
-def test_a_terminal_keeps_its_width():
-    terminal = Console(file=io.StringIO(), force_terminal=True, width=50)
-    assert claims_console([judge(CLAIM, {0: MEASURED}, judged=True)], terminal).width == 50
 
 
 @pytest.fixture
