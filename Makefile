@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor checkpoints runs serve progress mutants new-lesson format lint test bench bench-serving \
+.PHONY: help setup doctor checkpoints report runs serve progress mutants new-lesson format lint test bench bench-serving \
 	site site-setup site-serve test-site clean
 
 # The first Python on this machine that the course supports; name another with PYTHON=…
@@ -119,6 +119,9 @@ format: setup ## format the code and fix what ruff can fix
 
 new-lesson: setup ## write the skeleton of a lesson, with passing tests: N=6 NAME=any_resolution
 	@$(RUN) -m shared.course.new_lesson.generate $(call quoted,$(value N)) $(call quoted,$(value NAME))
+
+report: setup ## write docs/RESULTS.md: every claim of the course with its verdict
+	@$(RUN) -m shared.course.results --readme
 
 results-%: setup ## measure lesson N over several seeds and write its results.json, figures and tables
 	@$(RUN) -m shared.course.results $(NUMBER) --seeds=$(call quoted,$(value SEEDS)) $(OPTIONS)
