@@ -24,13 +24,21 @@ from lessons.lesson_05_llava.model import Llava, first_stage, second_stage
 from shared.course.lesson import ROOT
 from shared.distributed import gather_values, is_main, join
 from shared.errors import CourseError
-from shared.finetuning import load_adapters, merge_and_remove_adapters, save_adapters, trainable_fraction
+from shared.finetuning import (
+    load_adapters,
+    merge_and_remove_adapters,
+    published_adapter_names,
+    save_adapters,
+    trainable_fraction,
+)
 from shared.training import Batches, RunOptions, Stage, TrainingResult, train
 from shared.training.lock import exclusive_lock
 from shared.training.stages import enter_stage
 
 TOY_WORLD = "toy-world"
 """Folder of the generated toy-world files in the output folder."""
+ADAPTERS = "adapters"
+"""Folder of the adapters in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,8 @@ def train_assistant(configuration: Configuration, output: Path, *, resume: bool 
     """
     device = join(_device_name(configuration.device))
     parts = build_model(configuration.model, configuration.seed)
+    if configuration.model.adapters is not None:  # adapters that cannot be saved are refused before training
+        published_adapter_names(parts.model.language_model, llama.weight_names(parts.model.language_model.config))
     run = AssistantRun(configuration, output, resume, device, parts)
     with exclusive_lock(output) if is_main() else contextlib.nullcontext():
         if is_main():
@@ -86,7 +96,8 @@ def _prepare_output(run: AssistantRun) -> None:
     if not run.resume:
         for stage in configuration.stages:
             shutil.rmtree(output / stage.name, ignore_errors=True)
-        shutil.rmtree(output / "model", ignore_errors=True)
+        for name in ("model", ADAPTERS):
+            shutil.rmtree(output / name, ignore_errors=True)
     configurations.save(configuration, output / FILE_NAME)
     if configuration.uses_toy_world:
         write_toy_world(output / TOY_WORLD, configuration.toy_examples, size=run.parts.preprocessing.size)
@@ -137,10 +148,13 @@ def stage_of(stage: StageConfig, model: Llava) -> Stage:
 
 
 def _save_model(run: AssistantRun) -> None:
-    """Write the finished model with merged adapters, and the adapters alone in PEFT's layout."""
+    """Write the adapters alone in PEFT's layout, then the finished model with merged adapters.
+
+    The last checkpoint of each stage holds the same weights: after a failure here, `--resume` trains nothing again.
+    """
     model, config = run.parts.model.cpu(), run.configuration.model
     if config.adapters is not None:
-        adapters, names = run.output / "adapters", llama.weight_names(model.language_model.config)
+        adapters, names = run.output / ADAPTERS, llama.weight_names(model.language_model.config)
         save_adapters(adapters, model.language_model, names, base_model=config.language)
         if config.weights != "float32":
             # Quantization would round the small corrections away, so they are merged into the original weights.

@@ -24,7 +24,7 @@ from shared.finetuning.int8 import Int8Linear, quantize_int8
 from shared.finetuning.lora import DoRALinear, LoRALinear
 from shared.finetuning.memory import TrainingBytes, trainable_fraction, training_bytes
 from shared.finetuning.nf4 import NF4Linear, dequantize_nf4, normal_float_levels, quantize_nf4
-from shared.finetuning.peft_layout import load_adapters, save_adapters
+from shared.finetuning.peft_layout import load_adapters, published_adapter_names, save_adapters
 from shared.finetuning.preference import dpo_loss, response_log_probability
 from shared.finetuning.preference_training import (
     PreferenceBatches,
@@ -69,6 +69,7 @@ __all__ = [
     "preference_lead",
     "preference_loss",
     "preference_pairs",
+    "published_adapter_names",
     "quantize_int8",
     "quantize_linears",
     "quantize_nf4",

@@ -73,8 +73,8 @@ def match_linears(model: nn.Module, targets: tuple[str, ...]) -> tuple[str, ...]
                 f"no linear layer matches {target!r}; the model has {examples}{', …' if len(linears) > 8 else ''}"
             )
     names = tuple(name for name in linears if any(fnmatch.fnmatch(name, target) for target in targets))
-    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    shared = [name for name in names if any(owners[id(p)] > 1 for p in linears[name].parameters())]
+    tied = find_tied_linears(model)
+    shared = [name for name in names if name in tied]
     if shared:
         raise ValueError(
             f"{', '.join(shared)} shares its weight with another part of the model; choose targets without it"
@@ -96,6 +96,12 @@ def find_linears(model: nn.Module) -> dict[str, nn.Linear | QuantizedLinear]:
         elif is_linear and name and not name.startswith(prefixes):
             linears[name] = module
     return linears
+
+
+def find_tied_linears(model: nn.Module) -> set[str]:
+    """Return the names of the linear layers that share a weight with another part, such as a tied output layer."""
+    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+    return {name for name, linear in find_linears(model).items() if any(owners[id(p)] > 1 for p in linear.parameters())}
 
 
 def find_adapters(model: nn.Module) -> dict[str, LoRALinear]:

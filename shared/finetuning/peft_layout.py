@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from shared.atomic import write_atomically
 from shared.errors import CourseError
-from shared.finetuning.adapters import find_adapters, find_linears, replace_submodule
+from shared.finetuning.adapters import find_adapters, find_linears, find_tied_linears, replace_submodule
 from shared.finetuning.lora import DoRALinear, LoRALinear
 from shared.finetuning.quantized_linear import QuantizedLinear
 from shared.pretrained import Rename, WeightNames
@@ -56,18 +56,10 @@ def save_adapters(
     names       the names of the published model; without it the layers keep the model's own names
     base_model  name or folder of the published model, which is stored in the config
 
-    Raises ValueError when there are no adapters. Raises CourseError when a layer is only a part of a published one (a
-    query inside a fused qkv) or a file can't be written.
+    Raises ValueError when there are no adapters. Raises CourseError when a file can't be written, and as
+    `published_adapter_names` does.
     """
-    adapters = find_adapters(model)
-    if not adapters:
-        raise ValueError("the model has no adapters to save; add_adapters first")
-    published = _published_names(model, names)
-    fused = [name for name in adapters if name not in published]
-    if fused:
-        raise CourseError(
-            f"{', '.join(fused[:8])}: only parts of a published layer, which can only be adapted as a whole"
-        )
+    adapters, published = find_adapters(model), published_adapter_names(model, names)
     tensors = {}
     for name, adapter in adapters.items():
         for key, tensor in _tensors(adapter).items():
@@ -76,6 +68,25 @@ def save_adapters(
     folder = Path(folder)
     write_atomically(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     write_atomically(folder / CONFIG, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
+
+
+def published_adapter_names(model: nn.Module, names: WeightNames | None = None) -> dict[str, str]:
+    """Return the published name of each adapted layer. Call it before training to learn whether saving will succeed.
+
+    Raises ValueError when there are no adapters. Raises CourseError when an adapted layer has no published name of its
+    own: it is only a part of a published layer (a query inside a fused qkv), or the published model lacks it.
+    """
+    adapters = find_adapters(model)
+    if not adapters:
+        raise ValueError("the model has no adapters to save; add_adapters first")
+    published = _published_names(model, names)
+    unnamed = [name for name in adapters if name not in published]
+    if unnamed:
+        raise CourseError(
+            f"{', '.join(unnamed[:8])}: not in the published model, or only parts of a published layer, "
+            "which can only be adapted as a whole; choose other targets"
+        )
+    return {name: published[name] for name in adapters}
 
 
 def load_adapters(folder: Path | str, model: nn.Module, names: WeightNames | None = None) -> tuple[str, ...]:
@@ -111,8 +122,12 @@ def _tensors(adapter: LoRALinear) -> dict[str, Tensor]:
 
 
 def _published_names(model: nn.Module, names: WeightNames | None) -> dict[str, str]:
-    """Return the published name of each linear layer; layers that are parts of a published one are left out."""
-    linears = find_linears(model)
+    """Return the published name of each linear layer that can be adapted.
+
+    Left out are layers that are parts of a published one, that the published model lacks, or whose weight is tied.
+    """
+    tied = find_tied_linears(model)
+    linears = {name: linear for name, linear in find_linears(model).items() if name not in tied}
     if names is None:
         return {name: name for name in linears}
     # Meta tensors suffice: the rules use names and shapes only.
@@ -120,7 +135,7 @@ def _published_names(model: nn.Module, names: WeightNames | None) -> dict[str, s
         f"{name}.weight": torch.empty(l.out_features, l.in_features, device="meta") for name, l in linears.items()
     }
     published = {}
-    for match in names.matches(weights):
+    for match in names.matches(weights, skip_uncovered=True):
         if isinstance(match.rule, Rename) and match.rule.shape is None:
             published[match.model[0].removesuffix(".weight")] = match.published[0].removesuffix(".weight")
     return published

@@ -246,10 +246,12 @@ class WeightNames:
         """Return whether files may contain this published name although the model does not use it."""
         return any(_pattern(name).fullmatch(published) for name in self.ignore)
 
-    def matches(self, weights: Mapping[str, Tensor], present: Collection[str] = ()) -> list[Match]:
+    def matches(
+        self, weights: Mapping[str, Tensor], present: Collection[str] = (), *, skip_uncovered: bool = False
+    ) -> list[Match]:
         """Cover every weight of the model by a rule, in the spelling that the names `present` in a file follow.
 
-        Raises ValueError for a weight that no rule covers.
+        Raises ValueError for a weight that no rule covers; with `skip_uncovered` it is left out.
         """
         matches: list[Match] = []
         covered: set[str] = set()
@@ -261,6 +263,8 @@ class WeightNames:
                 for rule in [*self.rules, *self.also_read]
                 if (match := self._match(rule, name, weights)) is not None
             ]
+            if not candidates and skip_uncovered:
+                continue
             if not candidates:
                 raise ValueError(f"no rule covers the model's weight {name!r}; add one to its weight names")
             # `max` keeps the first of equals: the spelling that is written, unless another has more names in the file.

@@ -1,5 +1,8 @@
 """Two tiny models, and an assistant built from them whose answers depend on all of its input."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from apps.assistant.build import build_model
 from apps.assistant.config import ModelConfig
 from apps.assistant.model_folder import GenerationSettings, toy_preprocessing, write_preprocessing
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.model.language_model import read_config as language_config
 from lessons.lesson_02_clip.model import CLIP, CLIPConfig, TextEncoderConfig, clip_vision_config
 from shared.course.checkpoint import CHECKPOINTS_FOLDER
 from shared.tokenizers import load_tokenizer, save_tokenizer
@@ -44,6 +48,16 @@ def model_folders(tmp_path_factory):
     LanguageModel(sizes).save_pretrained(language_folder)
     save_tokenizer(tokenizer, language_folder / "tokenizer.json")
     return clip_folder, language_folder
+
+
+@pytest.fixture(scope="session")
+def tied_language_folder(model_folders, tmp_path_factory):
+    """The folder of a Qwen2 whose output layer shares the weights of its embedding, as Qwen2.5-0.5B's does."""
+    folder = tmp_path_factory.mktemp("tied-language")
+    torch.manual_seed(3)
+    LanguageModel(replace(language_config(model_folders[1]), tied=True)).save_pretrained(folder)
+    shutil.copy(model_folders[1] / "tokenizer.json", folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

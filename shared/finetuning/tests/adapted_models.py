@@ -1,10 +1,12 @@
 """A small decoder and its names in `transformers`, for the tests of adapters."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from shared.finetuning import find_adapters
-from shared.pretrained import Rename, WeightNames, with_prefix
+from shared.pretrained import Rename, Tie, WeightNames, with_prefix
 from shared.transformer import Decoder, DecoderConfig
 
 CONFIG = DecoderConfig(vocab_size=31, width=24, depth=2, heads=4, kv_heads=2, mlp_dim=40)
@@ -19,20 +21,37 @@ BLOCK = [
     Rename("mlp.up_proj.weight", "mlp.up.weight"),
     Rename("mlp.down_proj.weight", "mlp.down.weight"),
 ]
-NAMES = WeightNames(
-    [
-        Rename("model.embed_tokens.weight", "embedding.weight"),
-        *with_prefix("model.layers.{n}.", "blocks.{n}.", BLOCK),
-        Rename("model.norm.weight", "norm.weight"),
-        Rename("lm_head.weight", "output.weight"),
-    ]
-)
+SHARED_RULES = [
+    Rename("model.embed_tokens.weight", "embedding.weight"),
+    *with_prefix("model.layers.{n}.", "blocks.{n}.", BLOCK),
+    Rename("model.norm.weight", "norm.weight"),
+]
+NAMES = WeightNames([*SHARED_RULES, Rename("lm_head.weight", "output.weight")])
+TIED_NAMES = WeightNames(SHARED_RULES, ties=[Tie("lm_head.weight", "model.embed_tokens.weight")])
 
 
-def decoder(seed: int = 0) -> Decoder:
+def decoder(seed: int = 0, *, tied: bool = False) -> Decoder:
     """Return a decoder with all weights drawn at random, including the norms' gains."""
     torch.manual_seed(seed)
-    return randomize(Decoder(CONFIG))
+    return randomize(Decoder(replace(CONFIG, tied=tied)))
+
+
+def published_llama(*, tied: bool = False) -> nn.Module:
+    """Return the published class of the decoder's sizes."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=CONFIG.vocab_size,
+        hidden_size=CONFIG.width,
+        num_hidden_layers=CONFIG.depth,
+        num_attention_heads=CONFIG.heads,
+        num_key_value_heads=CONFIG.kv_heads,
+        intermediate_size=CONFIG.mlp_dim,
+        rms_norm_eps=CONFIG.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": CONFIG.rotary_base},
+        tie_word_embeddings=tied,
+    )
+    return LlamaForCausalLM(config)
 
 
 def randomize(model: nn.Module) -> nn.Module:

@@ -11,27 +11,16 @@ import bitsandbytes.functional
 import peft
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import nn
 
-from shared.finetuning.tests.adapted_models import CONFIG, randomize, tokens
+from shared.finetuning.tests.adapted_models import published_llama, randomize, tokens
 
 FOLDER = Path(__file__).parent / "expected"
 
 
-def llama() -> LlamaForCausalLM:
+def llama() -> nn.Module:
     torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=CONFIG.vocab_size,
-        hidden_size=CONFIG.width,
-        num_hidden_layers=CONFIG.depth,
-        num_attention_heads=CONFIG.heads,
-        num_key_value_heads=CONFIG.kv_heads,
-        intermediate_size=CONFIG.mlp_dim,
-        rms_norm_eps=CONFIG.norm_eps,
-        rope_parameters={"rope_type": "default", "rope_theta": CONFIG.rotary_base},
-        tie_word_embeddings=False,
-    )
-    return randomize(LlamaForCausalLM(config)).eval()
+    return randomize(published_llama()).eval()
 
 
 def write_adapters(name: str, **settings) -> None:
