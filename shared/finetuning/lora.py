@@ -149,7 +149,11 @@ class DoRALinear(LoRALinear):
         """
         with torch.no_grad():
             merged = super().merged_weight()
-        return dora_row_scale(merged, self.magnitude)
+            # A row of zeros has no direction. The factor 1 leaves it at zero and lets its update train.
+            is_zero = torch.linalg.vector_norm(merged, dim=1) == 0
+            merged = merged.masked_fill(is_zero[:, None], 1.0)
+            length = merged.shape[1] ** 0.5
+        return dora_row_scale(merged, torch.where(is_zero, length, self.magnitude))
 
     def _adapted(self, x: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         y, bias = self.base(x), self.base.bias

@@ -224,3 +224,27 @@ def test_targets_that_match_nothing_or_tied_weights_raise():
         AdapterConfig(("*",), alpha=0)
     with pytest.raises(ValueError, match="a rank of 9 for a layer of 7 → 5"):
         LoRALinear(nn.Linear(7, 5), rank=9, scale=1.0)
+
+
+@pytest.mark.parametrize("layer_class", [None, Int8Linear, NF4Linear], ids=["float32", "int8", "nf4"])
+def test_a_row_of_zeros_stays_finite_in_dora_and_learns(layer_class):
+    """A pruned output has no direction to keep: it starts at zero and is trained like any other."""
+    torch.manual_seed(0)
+    base = nn.Linear(6, 5, bias=False)
+    with torch.no_grad():
+        base.weight[1] = 0.0
+    adapter = DoRALinear(base if layer_class is None else layer_class(base), rank=2, scale=1.0)
+    x, target = torch.randn(8, 6), torch.randn(8, 5)
+    assert torch.equal(adapter(x)[:, 1], torch.zeros(8))
+    optimizer = torch.optim.SGD([p for p in adapter.parameters() if p.requires_grad], lr=0.1)
+    losses = []
+    for _ in range(60):
+        loss = (adapter(x) - target)[:, 1].square().mean()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad.isfinite().all() for p in adapter.parameters() if p.requires_grad)
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+    assert adapter.merged_weight().isfinite().all()
+    torch.testing.assert_close(x @ adapter.merged_weight().T, adapter(x), rtol=1e-4, atol=1e-4)
