@@ -9,6 +9,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from shared.distributed import world_size
+from shared.errors import CourseError
+
 
 class Batches:
     """Return shuffled batches of one or more arrays whose rows are samples.
@@ -18,7 +21,11 @@ class Batches:
     several give a tuple. `augment(batch, generator)` may change a batch; its generator is seeded with (seed, index), so
     that augmentation is as repeatable as the order.
 
-    Raises ValueError when the arrays differ in length or do not fill a single batch.
+    Fewer samples than `batch_size` make smaller batches: all samples in each; with several processes, as many as divide
+    evenly among them.
+
+    Raises ValueError when the arrays differ in length or `batch_size` is below 1, and CourseError when there are no
+    samples, or fewer than processes.
     """
 
     def __init__(
@@ -31,11 +38,11 @@ class Batches:
         lengths = [len(array) for array in arrays]
         if not arrays or len(set(lengths)) > 1:
             raise ValueError(f"arrays must have equally many rows, one per sample; these have {lengths} rows")
-        if not 1 <= batch_size <= lengths[0]:
-            raise ValueError(f"cannot fill batches of {batch_size} from {lengths[0]} samples; choose 1 to {lengths[0]}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected 1 or more")
         self.arrays = [torch.as_tensor(array) for array in arrays]
-        self.batch_size, self.seed, self.augment = batch_size, seed, augment
-        self.per_epoch = lengths[0] // batch_size
+        self.batch_size, self.seed, self.augment = fit_batch_size(batch_size, lengths[0]), seed, augment
+        self.per_epoch = lengths[0] // self.batch_size
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, index: int) -> Any:
@@ -56,6 +63,22 @@ class Batches:
             order = np.random.default_rng([self.seed, epoch]).permutation(len(self.arrays[0]))
             self._epoch, self._order = epoch, torch.from_numpy(order)
         return self._order
+
+
+def fit_batch_size(batch_size: int, samples: int) -> int:
+    """Return `batch_size`, or where there are fewer samples, their number rounded down to a multiple of the processes.
+
+    Raises CourseError when that is no sample at all.
+    """
+    if samples >= batch_size:
+        return batch_size
+    size = samples - samples % world_size()
+    if not size:
+        raise CourseError(
+            f"the training data has {samples:,} samples; at least {world_size():,} are needed, one per process, "
+            f"and {batch_size:,} fill a batch: add data"
+        )
+    return size
 
 
 def split_batch(batch: Any, process: int, processes: int) -> Any:

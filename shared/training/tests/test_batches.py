@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from shared.errors import CourseError
 from shared.training import Batches
 from shared.training.batches import split_batch, to_device
 
@@ -60,14 +61,30 @@ def test_the_order_is_the_same_on_every_machine():
     ("arrays", "batch_size", "message"),
     [
         ((torch.zeros(3), torch.zeros(4)), 2, r"\[3, 4\]"),
-        ((torch.zeros(3),), 4, "batches of 4 from 3"),
-        ((torch.zeros(3),), 0, "batches of 0"),
+        ((torch.zeros(3),), 0, "batch_size is 0"),
         ((), 1, r"\[\]"),
     ],
 )
 def test_arrays_that_cannot_be_batched_are_refused(arrays, batch_size, message):
     with pytest.raises(ValueError, match=message):
         Batches(*arrays, batch_size=batch_size, seed=0)
+
+
+def test_fewer_samples_than_a_batch_make_smaller_batches(monkeypatch):
+    batches = Batches(torch.arange(3), batch_size=4, seed=0)
+    assert batches.batch_size == 3 and batches.per_epoch == 1
+    assert sorted(batches(0).tolist()) == sorted(batches(7).tolist()) == [0, 1, 2]
+    monkeypatch.setattr("shared.training.batches.world_size", lambda: 2)
+    assert Batches(torch.arange(3), batch_size=4, seed=0)(0).shape == (2,)
+    assert Batches(torch.arange(9), batch_size=4, seed=0)(0).shape == (4,)
+
+
+def test_no_samples_are_one_line_that_says_how_many_are_needed(monkeypatch):
+    with pytest.raises(CourseError, match=r"has 0 samples; at least 1 are needed, .* 4 fill a batch"):
+        Batches(torch.zeros(0, 2), batch_size=4, seed=0)
+    monkeypatch.setattr("shared.training.batches.world_size", lambda: 8)
+    with pytest.raises(CourseError, match="has 5 samples; at least 8 are needed, one per process"):
+        Batches(torch.zeros(5), batch_size=16, seed=0)
 
 
 def test_a_nested_batch_is_moved_completely():
