@@ -11,8 +11,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from apps.captioner.config import CaptionerConfig
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previous_token, next_token_loss
 from lessons.lesson_01_vit.model import VisionTransformer
+from shared.training import LossSum
 from shared.transformer import Sampling, generate
 
 GREEDY = Sampling(max_new_tokens=64)
@@ -78,13 +79,14 @@ class Captioner(nn.Module):
 def caption_loss(
     model: Captioner,
     batch: tuple[UInt8[Tensor, "batch channels height width_px"], Int[Tensor, "batch text"], Int[Tensor, "batch text"]],
-) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy, in nats, of each caption token and of the end token; image tokens do not count.
+) -> LossSum:
+    """Return the cross-entropy, in nats, of the caption tokens and the end tokens; image tokens do not count.
 
     The batch is (pixels, token ids, segments): a segment is 0 for a caption token and −1 for padding.
     """
     pixels, token_ids, segments = batch
-    return next_token_loss(model(pixels, token_ids), token_ids, segments)
+    mean = next_token_loss(model(pixels, token_ids), token_ids, segments)
+    return LossSum.of_mean(mean, has_previous_token(segments).sum())
 
 
 def parameter_counts(model: Captioner) -> dict[str, int]:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from shared.finetuning.supervised import collate, sft_loss
 from shared.tokenizers import ChatTemplate, EncodedConversation, Turn
-from shared.training import Batches, RunOptions, TrainingConfig, TrainingResult, muon_config, train
+from shared.training import Batches, LossSum, RunOptions, TrainingConfig, TrainingResult, muon_config, train
 from shared.transformer import Decoder, Sampling, generate
 
 MAX_ANSWER_TOKENS = 64
@@ -46,7 +46,7 @@ class ConversationBatches:
     def __init__(self, conversations: Sequence[EncodedConversation], *, batch_size: int, seed: int):
         self.tensors = collate(conversations)
         rows = torch.arange(len(conversations))
-        self.rows = Batches(rows, batch_size=min(batch_size, len(conversations)), seed=seed)
+        self.rows = Batches(rows, batch_size=batch_size, seed=seed)
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         token_ids, loss_mask, segments = (tensor[self.rows(number)] for tensor in self.tensors)
@@ -63,8 +63,8 @@ def trim_padding(
     return token_ids[..., :longest], loss_mask[..., :longest], segments[..., :longest]
 
 
-def supervised_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of the answers' tokens, in nats.
+def supervised_loss(model: nn.Module, batch: tuple[Tensor, Tensor, Tensor]) -> LossSum:
+    """Return the cross-entropy of the answers' tokens, in nats, as their sum and their number.
 
     Padding is at the end of each row, where a causal model's earlier tokens do not attend: no mask is needed.
     """

@@ -105,7 +105,7 @@ class PreferenceBatches:
 
     def __init__(self, pairs: PreferencePairs, reference: Float[Tensor, "pairs 2"], *, batch_size: int, seed: int):
         self.pairs, self.reference = pairs, reference
-        self.rows = Batches(torch.arange(len(reference)), batch_size=min(batch_size, len(reference)), seed=seed)
+        self.rows = Batches(torch.arange(len(reference)), batch_size=batch_size, seed=seed)
 
     def __call__(self, number: int) -> tuple[PreferencePairs, Tensor]:
         rows = self.rows(number)
@@ -115,7 +115,9 @@ class PreferenceBatches:
 def preference_loss(
     model: Decoder, batch: tuple[PreferencePairs, Tensor], beta: float, anchor: float
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-    """Return the DPO loss of a batch plus `anchor` times the cross-entropy of the preferred answers, per token.
+    """Return the DPO loss of a batch plus `anchor` times the cross-entropy of the preferred answers.
+
+    Both are means over pairs, the cross-entropy per token of its answer, so that a batch is the mean of its parts.
 
     DPO alone requires only that the preferred answer loses less probability than the rejected one. Both can fall, and
     then the model generates a third text. The second term prevents that (arXiv:2404.19733, eq. 1).
@@ -123,8 +125,8 @@ def preference_loss(
     pairs, reference = batch
     learned = log_probabilities(model, pairs)
     loss, metrics = dpo_loss(learned[:, 0], learned[:, 1], reference[:, 0], reference[:, 1], beta)
-    cross_entropy = -learned[:, 0].sum() / pairs.loss_mask[:, 0, 1:].sum()
-    return loss + anchor * cross_entropy, metrics | {"preference_loss": loss.detach()}
+    cross_entropy = -learned[:, 0] / pairs.loss_mask[:, 0, 1:].sum(dim=1)
+    return loss + anchor * cross_entropy.mean(), metrics | {"preference_loss": loss.detach()}
 
 
 def train_on_preferences(

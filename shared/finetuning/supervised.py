@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from shared.distributed import all_reduce_mean
 from shared.tokenizers.chat_template import EncodedConversation
+from shared.training import LossSum
 
 
 def collate(
@@ -42,19 +42,12 @@ def sft_loss(
     logits: Float[Tensor, "batch tokens vocab"],
     token_ids: Int[Tensor, "batch tokens"],
     loss_mask: Bool[Tensor, "batch tokens"],
-) -> Float[Tensor, ""]:
-    """Return the mean cross-entropy of the tokens in the mask, each predicted from the tokens before it, in nats.
+) -> LossSum:
+    """Return the cross-entropy of the tokens in the mask, each predicted from the tokens before it, in nats.
 
-    The mean is over tokens, so a long answer counts more than a short one; with several processes it is over the tokens
-    of all.
-
-    Raises ValueError when no token is in the mask.
+    It is their sum and their number. The mean is over tokens, so a long answer counts more than a short one; the
+    training loop takes it over the tokens of all batches and processes of a step.
     """
     predicted = loss_mask[:, 1:]
-    count = all_reduce_mean(predicted.sum().to(torch.float32))
-    if count == 0:
-        raise ValueError(
-            "the loss mask selects no token of the batch, so the mean is undefined; check the conversations"
-        )
     total = F.cross_entropy(logits[:, :-1][predicted].float(), token_ids[:, 1:][predicted], reduction="sum")
-    return total / count
+    return LossSum.of(total, predicted.sum())

@@ -2,13 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grads_with_norm_
 
 from shared.distributed import gather_values, is_main, join, rank, world_size
@@ -18,10 +18,11 @@ from shared.training.config import Evaluation, RunOptions, TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
 from shared.training.interruption import Interruption, TrainingInterrupted
 from shared.training.lock import exclusive_lock
+from shared.training.loss_sum import LossSum, LossValue, add_losses, split_metrics
 from shared.training.memory import peak_memory
 from shared.training.metrics import MetricMeans, MetricsLog
 from shared.training.optimizers import build_optimizers, set_learning_rate
-from shared.training.parallel import Parallel, any_process, mean_over_processes, prepare_blocks, total_norm
+from shared.training.parallel import Parallel, any_process, mean_loss_over_processes, prepare_blocks, total_norm
 from shared.training.progress import Pace, open_display
 from shared.training.random_state import preserve_random_states, seed_everything
 from shared.training.recovery import load_newest, prepare_folder
@@ -38,7 +39,7 @@ from shared.training.training_state import TrainingState
 from shared.training.watchdog import DivergenceWatch, SlowProcessWatch, not_finite_error, report_lost_process
 
 BatchAt = Callable[[int], Any]
-Loss = Callable[[nn.Module, Any], Tensor | tuple[Tensor, Mapping[str, Tensor | float]]]
+Loss = Callable[[nn.Module, Any], LossValue]
 
 # Settings that change no weight, so that they may differ when a run continues.
 FREE_SETTINGS = ("log_every", "checkpoint_every", "parallel", "recompute", "divergence_factor")
@@ -80,7 +81,8 @@ def train(
     """Train `model` for `config.steps` steps and return the result.
 
     batch_at    `batch_at(index)` is a pure function of the batch's index
-    loss        `loss(model, batch)` returns a scalar mean, or it and a dictionary of metrics to log
+    loss        `loss(model, batch)` returns a `LossSum`, or a scalar mean if each batch has equally many terms; either
+                may be followed by a dictionary of metrics to log
     run         with a folder there are a log and checkpoints, and a resumed run reaches the weights of an uncut one
     evaluation  is applied to the averaged model if there is one; it changes neither weights nor random states
     stages      which parameters train when; () trains all
@@ -189,8 +191,8 @@ class _Session:
             set_training_mode(self.state.model)
             self.parallel.begin_stage()
 
-    def _accumulate_gradients(self) -> list[Tensor]:
-        """Sum up the gradients of the step's batches to that of one large batch, and return each batch's loss."""
+    def _accumulate_gradients(self) -> list[LossSum]:
+        """Sum up the gradients of the step's batches, not yet divided by the number of terms; return each loss."""
         losses = []
         accumulate = self.config.accumulate
         for number in range(accumulate):
@@ -198,23 +200,30 @@ class _Session:
                 batch = self.task.batch_at(self.state.step * accumulate + number)
                 batch = to_device(split_batch(batch, rank(), world_size()), self.state.device)
             value = self.parallel.loss(self.task.loss, batch, last=number == accumulate - 1)
-            loss, metrics = value if isinstance(value, tuple) else (value, {})
-            (loss / accumulate).backward()
-            losses.append(loss.detach())
-            self.means.add({"loss": losses[-1]} | metrics)
+            loss, metrics = split_metrics(value)
+            loss.total.backward()
+            losses.append(LossSum(loss.total.detach(), loss.terms))
+            self.means.add(metrics)
         return losses
 
-    def _update_weights(self, losses: list[Tensor]) -> float:
-        """Check and clip the gradients, step the optimizers and the average; return the step's mean loss."""
+    def _update_weights(self, losses: list[LossSum]) -> float:
+        """Divide, check and clip the gradients, step the optimizers and the average; return the step's mean loss."""
         state, config = self.state, self.config
         parameters = [parameter for parameter in state.model.parameters() if parameter.grad is not None]
-        norm = total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        losses = mean_over_processes(losses)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        losses = mean_loss_over_processes(losses)
+        step = add_losses(losses)
+        mean = step.mean()
+        if gradients and step.terms != 1:
+            # DDP and FSDP have averaged the gradients over the processes, as the count is averaged.
+            torch._foreach_div_(gradients, float(step.terms))
+        norm = total_norm(gradients)
         # One check of one number: if anything in the step is not finite, neither is this sum.
-        if not torch.isfinite(norm + sum(losses)):
+        if not torch.isfinite(norm + mean):
             first_batch = state.step * config.accumulate
-            raise not_finite_error(state, [float(x) for x in losses], self.task.batch_at, first_batch, self.folder)
-        loss = float(sum(losses)) / config.accumulate
+            means = [float(each.total) / max(float(each.terms), 1e-12) for each in losses]
+            raise not_finite_error(state, means, self.task.batch_at, first_batch, self.folder)
+        loss = float(mean)
         if self.divergence_watch.has_diverged(loss):
             raise self.divergence_watch.error(state, loss, self.task.batch_at, config.accumulate, self.folder)
         if config.clip_norm is not None:
@@ -224,7 +233,7 @@ class _Session:
             optimizer.zero_grad(set_to_none=True)
         if state.ema is not None:
             state.ema.update(state.model, state.step)
-        self.means.add({"gradient_norm": norm})
+        self.means.add({"loss": loss, "gradient_norm": norm})
         return loss
 
     def _log(self, learning_rate: float) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from shared.atomic import disk_errors, write_atomically
 from shared.distributed import gather_values
+from shared.training.loss_sum import LossSum, Metrics
 
 FILE_NAME = "metrics.jsonl"
 
@@ -104,17 +105,19 @@ class MetricMeans:
     def __init__(self, sums: dict[str, float]):
         self.sums = sums
 
-    def add(self, values: Mapping[str, float | Tensor]) -> None:
-        """Add one value for each metric."""
+    def add(self, values: Metrics) -> None:
+        """Add one value for each metric, or a sum and the number of its terms."""
         for key, value in values.items():
-            number = value.item() if isinstance(value, Tensor) else value
-            self.sums[key] = self.sums.get(key, 0.0) + number
-            self.sums[f"{key}/count"] = self.sums.get(f"{key}/count", 0) + 1
+            total, count = value if isinstance(value, LossSum) else (value, 1)
+            self.sums[key] = self.sums.get(key, 0.0) + _number(total)
+            self.sums[f"{key}/count"] = self.sums.get(f"{key}/count", 0) + _number(count)
 
     def pop(self) -> dict[str, float]:
         """Return the means, over all processes if there are several, and start again from nothing."""
         sums = average_sums(self.sums)
-        means = {key: sums[key] / sums[f"{key}/count"] for key in sums if not key.endswith("/count")}
+        means = {
+            key: sums[key] / sums[f"{key}/count"] for key in sums if not key.endswith("/count") and sums[f"{key}/count"]
+        }
         self.sums.clear()
         return means
 
@@ -127,6 +130,10 @@ def average_sums(sums: Mapping[str, float]) -> dict[str, float]:
     parts = gather_values(dict(sums))
     names = dict.fromkeys(key for part in parts for key in part)
     return {key: sum(part.get(key, 0) for part in parts) / len(parts) for key in names} if parts[1:] else parts[0]
+
+
+def _number(value: float | Tensor) -> float:
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _to_line(values: dict) -> str:

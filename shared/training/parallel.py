@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from shared.distributed import world_size
 from shared.training.config import TrainingConfig
 from shared.training.dtensor import full_tensor
+from shared.training.loss_sum import LossSum
 
 if TYPE_CHECKING:
     from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -211,13 +212,16 @@ def total_norm(gradients: list[Tensor]) -> Tensor:
     return full_tensor(get_total_norm(gradients))
 
 
-def mean_over_processes(values: list[Tensor]) -> list[Tensor]:
-    """Return each value's mean over all processes, the same numbers in each, so that all take the same decisions."""
+def mean_loss_over_processes(losses: list[LossSum]) -> list[LossSum]:
+    """Return each loss with its sum and its count averaged over all processes: in each the same, for equal decisions.
+
+    Their ratio is the mean over the terms of all processes.
+    """
     if world_size() == 1:
-        return values
-    stacked = torch.stack([value.detach().double().cpu() for value in values])
+        return losses
+    stacked = torch.tensor([[float(each.total), float(each.terms)] for each in losses], dtype=torch.float64)
     distributed.all_reduce(stacked)
-    return list(stacked / world_size())
+    return [LossSum(total, count) for total, count in stacked / world_size()]
 
 
 def any_process(request: str | None) -> str | None:

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from apps.captioner.config import FULL, CaptionerConfig
 from apps.captioner.model import Captioner, caption_loss, parameter_counts
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
+from shared.testing import assert_loss_adds_up
 from shared.transformer import DecoderConfig, Sampling
 
 TINY = CaptionerConfig(
@@ -65,14 +66,14 @@ def test_the_preset_learns_from_one_step():
     model = Captioner(FULL).train()
     batch = (random_images(1, 96), random_tokens(1, 5, 32_000), torch.zeros(1, 5, dtype=torch.long))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    before = caption_loss(model, batch)
+    before = caption_loss(model, batch).mean()
     before.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().max() > 0 or "key.bias" in name, name  # a bias on all keys changes no attention
     optimizer.step()
     with torch.no_grad():
-        assert caption_loss(model.eval(), batch) < before
+        assert caption_loss(model.eval(), batch).mean() < before
 
 
 # ── The vision encoder ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -149,7 +150,13 @@ def test_the_loss_is_the_cross_entropy_of_each_token_given_those_before(model):
             # The next token, predicted from the tokens before it only.
             logits = model(pixels[row : row + 1], tokens[row : row + 1, :position])[0, -1]
             losses.append(-logits.log_softmax(-1)[tokens[row, position]])
-    torch.testing.assert_close(caption_loss(model, (pixels, tokens, segments)), torch.stack(losses).mean())
+    torch.testing.assert_close(caption_loss(model, (pixels, tokens, segments)).mean(), torch.stack(losses).mean())
+
+
+def test_losses_of_unequal_captions_add_up(model):
+    pixels, tokens = random_images(3), random_tokens(3, 9)
+    segments = torch.where(torch.arange(9) < torch.tensor([[3], [9], [5]]), 0, -1)
+    assert_loss_adds_up(lambda rows: caption_loss(model, (pixels[rows], tokens[rows], segments[rows])), 3)
 
 
 def test_padding_changes_nothing(model):

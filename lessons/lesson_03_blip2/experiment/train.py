@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from data.toybox.heldout import TEST_SEED, sample_scenes
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
@@ -33,9 +32,10 @@ from lessons.lesson_03_blip2.model import (
     second_stage,
 )
 from shared.course.context import RunContext
+from shared.finetuning import sft_loss
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, curve_from_history, muon_config, train
+from shared.training import Batches, LossSum, curve_from_history, muon_config, train
 
 DECODE_TOKEN = "<|turn|>"
 """A special token that lesson 0's decoder was not trained on; in the first stage it marks a text to generate."""
@@ -136,10 +136,9 @@ def train_first_stage(
 def train_second_stage(context: RunContext, recipe: ConnectorRecipe, model: Blip2, pairs: ImageTextPairs) -> list[Any]:
     """Train the connector on the language model's cross-entropy of captions and answers; return the loss curve."""
 
-    def loss(model: Blip2, batch: tuple[Tensor, ...]) -> Tensor:
+    def loss(model: Blip2, batch: tuple[Tensor, ...]) -> LossSum:
         image_features, token_ids, segments, loss_mask = batch
-        logits = model.logits(image_features, token_ids, segments)
-        return F.cross_entropy(logits[:, :-1][loss_mask[:, 1:]], token_ids[:, 1:][loss_mask[:, 1:]])
+        return sft_loss(model.logits(image_features, token_ids, segments), token_ids, loss_mask)
 
     batches = Batches(
         pairs.image_features,

@@ -27,7 +27,7 @@ def check_mechanism(context: RunContext) -> dict[str, float]:
     answer_mask = torch.tensor([reference.loss_mask(row) for row in rows])
     mask = loss_mask(token_ids, answer_mask, torch.zeros_like(token_ids), image_token_id=reference.IMAGE)
     reference_logits, logits = reference_model(rows, to_stdlib(features)), model.logits(token_ids, features)
-    losses = reference.sft_loss(reference_logits, rows).item(), sft_loss(logits, token_ids, mask).item()
+    losses = reference.sft_loss(reference_logits, rows).item(), sft_loss(logits, token_ids, mask).mean().item()
     return {
         "logit_difference": max_abs_difference(to_torch(reference_logits), logits),
         "loss_difference": abs(losses[0] - losses[1]),
@@ -63,6 +63,6 @@ def example_conversations() -> list[list[int]]:
 
 def prompt_gradient(logits: Tensor, token_ids: Tensor, mask: Tensor) -> float:
     """Return the largest gradient of the loss at a logit that predicts a token outside the loss mask."""
-    (gradient,) = torch.autograd.grad(sft_loss(logits, token_ids, mask), logits)
+    (gradient,) = torch.autograd.grad(sft_loss(logits, token_ids, mask).mean(), logits)
     predicts_loss_token = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], dim=1)
     return gradient[~predicts_loss_token].abs().max().item()

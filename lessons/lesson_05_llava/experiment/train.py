@@ -36,7 +36,7 @@ from shared.finetuning import (
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import IMAGE_TOKEN
-from shared.training import Batches, RunOptions, Stage, curve_from_history, muon_config, train
+from shared.training import Batches, LossSum, RunOptions, Stage, curve_from_history, muon_config, train
 
 Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
@@ -208,7 +208,7 @@ def training_batches(model: Llava, conversations: TrainingConversations, recipe:
     )
 
 
-def llava_loss(model: Llava, batch: tuple[Tensor, ...]) -> Tensor:
+def llava_loss(model: Llava, batch: tuple[Tensor, ...]) -> LossSum:
     """Return the cross-entropy of the token ids in the loss mask; columns of padding only are cut off."""
     features, token_ids, mask, segments = batch
     longest = int((segments >= 0).any(dim=0).sum())

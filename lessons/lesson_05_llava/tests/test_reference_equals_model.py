@@ -52,7 +52,7 @@ def test_same_weights_same_logits_loss_and_gradients(name):
 
     answer_mask = torch.tensor([reference.loss_mask(row) for row in rows()])
     mask = loss_mask(tokens, answer_mask, segments, image_token_id=reference.IMAGE)
-    losses = reference.sft_loss(reference_logits, rows()), sft_loss(logits, tokens, mask)
+    losses = reference.sft_loss(reference_logits, rows()), sft_loss(logits, tokens, mask).mean()
     # (The PyTorch loss is taken in float32, whatever the logits are.)
     torch.testing.assert_close(to_torch(losses[0]).float(), losses[1].float(), atol=1e-5, rtol=0)
     losses[0].backward()

@@ -53,7 +53,7 @@ def test_the_loss_is_the_cross_entropy_of_the_answers_given_earlier_tokens():
     logits = torch.randn(2, 5, 11)
     predictions = [(0, 1, 6), (0, 2, 7), (1, 1, 8)]  # row, position of the prediction, token id
     expected = -sum(F.log_softmax(logits[row, position], -1)[token] for row, position, token in predictions) / 3
-    torch.testing.assert_close(sft_loss(logits, token_ids, loss_mask), expected)
+    torch.testing.assert_close(sft_loss(logits, token_ids, loss_mask).mean(), expected)
     sums = torch.stack(
         [F.log_softmax(logits[0, 1], -1)[6] + F.log_softmax(logits[0, 2], -1)[7], F.log_softmax(logits[1, 1], -1)[8]]
     )
@@ -63,7 +63,7 @@ def test_the_loss_is_the_cross_entropy_of_the_answers_given_earlier_tokens():
 def test_prompts_and_padding_get_no_gradient():
     token_ids, loss_mask, _ = batch()
     for loss in (
-        lambda logits: sft_loss(logits, token_ids, loss_mask),
+        lambda logits: sft_loss(logits, token_ids, loss_mask).total,
         lambda logits: response_log_probability(logits, token_ids, loss_mask).sum(),
         lambda logits: distillation_loss(logits, torch.zeros(2, 5, 11), loss_mask),
     ):
@@ -87,8 +87,8 @@ def test_padding_does_not_change_the_log_probability():
 
 def test_an_empty_loss_mask_raises():
     empty = torch.zeros(1, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match="selects no token of the batch"):
-        sft_loss(torch.randn(1, 4, 5), torch.zeros(1, 4, dtype=torch.long), empty)
+    with pytest.raises(ValueError, match="the loss has no terms"):
+        sft_loss(torch.randn(1, 4, 5), torch.zeros(1, 4, dtype=torch.long), empty).mean()
     with pytest.raises(ValueError, match="selects no token of the batch"):
         distillation_loss(torch.randn(1, 4, 5), torch.randn(1, 4, 5), empty)
 

@@ -17,16 +17,20 @@ from shared.finetuning.conversations import (
 )
 from shared.finetuning.preference_training import (
     PreferenceBatches,
+    PreferencePairs,
     PreferenceRecipe,
     log_probabilities,
     preference_lead,
+    preference_loss,
     preference_pairs,
     reference_log_probabilities,
     train_on_preferences,
 )
+from shared.finetuning.supervised import collate
+from shared.testing import assert_loss_adds_up
 from shared.tokenizers import ChatTemplate, Tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS
-from shared.training import RunOptions
+from shared.training import RunOptions, TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
 
@@ -79,7 +83,42 @@ def test_the_supervised_loss_by_hand(model, template):
     ]
     batches = ConversationBatches(both, batch_size=2, seed=0)
     by_hand = [each for one in both for each in cross_entropy_by_hand(model, one)]
-    assert supervised_loss(model, batches(0)).item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-4)
+    assert supervised_loss(model, batches(0)).mean().item() == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-4)
+
+
+RAGGED = [("red?", "red."), ("a star?", "there is a small red star and a large blue circle."), ("blue?", "no, red.")]
+
+
+def test_supervised_losses_of_unequal_answers_add_up(model, template):
+    tensors = collate([question_and_answer(template, *each) for each in RAGGED])
+    assert_loss_adds_up(lambda rows: supervised_loss(model, tuple(tensor[rows] for tensor in tensors)), 3)
+
+
+@pytest.mark.parametrize("anchor", [0.0, 1.0])
+def test_preference_losses_of_unequal_answers_add_up(model, template, anchor):
+    pairs = preference_pairs(template, [(question, answer, "red.") for question, answer in RAGGED])
+    reference = reference_log_probabilities(model, pairs) + torch.randn(3, 2)
+
+    def loss(rows):
+        batch = PreferencePairs(*(tensor[rows] for tensor in pairs)), reference[rows]
+        return preference_loss(model, batch, beta=0.5, anchor=anchor)
+
+    assert_loss_adds_up(loss, 3)
+
+
+def test_accumulated_conversations_are_one_large_batch(model, template):
+    """Answers of 2 and of 11 tokens: the step on two batches of one equals the step on a batch of both."""
+    conversations = [question_and_answer(template, *each) for each in RAGGED[:2]]
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def step(batch_size):
+        model.load_state_dict(start)
+        batches = ConversationBatches(conversations, batch_size=batch_size, seed=0)
+        settings = TrainingConfig(1, 0.1, "sgd", 0.0, (0.0, 0.0), "constant", accumulate=2 // batch_size)
+        return train(model, batches, supervised_loss, settings).model.state_dict()
+
+    large = {name: tensor.clone() for name, tensor in step(2).items()}
+    torch.testing.assert_close(step(1), large, rtol=1e-4, atol=1e-6)
 
 
 def test_batches_are_as_short_as_possible(template):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shared.training import Batches, Stage
+from shared.training import Batches, LossSum, Stage
 from shared.transformer import MLP, Attention, Block, Decoder, DecoderConfig
 
 WIDTH, STEPS = 16, 50
@@ -62,6 +62,14 @@ def next_token_loss(model: nn.Module, token_ids: Tensor) -> Tensor:
     return F.cross_entropy(model(token_ids[:, :-1]).flatten(0, 1), token_ids[:, 1:].flatten())
 
 
+def ragged_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> LossSum:
+    """A loss over unequally many tokens per row: most terms are in the rows of one process."""
+    token_ids, lengths = batch
+    inside = torch.arange(1, token_ids.shape[1]) < lengths[:, None]
+    logits, labels = model(token_ids[:, :-1])[inside], token_ids[:, 1:][inside]
+    return LossSum.of(F.cross_entropy(logits, labels, reduction="sum"), inside.sum())
+
+
 def add_noise(batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
     return batch[0] + 0.1 * torch.randn(batch[0].shape, generator=generator), *batch[1:]
 
@@ -73,10 +81,16 @@ IMAGES = Batches(PIXELS, LABELS, torch.arange(64), batch_size=8, seed=1, augment
 # Counting in steps of 1 to 4, modulo the vocabulary size: something that can be learned.
 STARTS, STRIDES = torch.randint(13, (64, 1), generator=GENERATOR), torch.randint(1, 5, (64, 1), generator=GENERATOR)
 TOKENS = Batches((STARTS + STRIDES * torch.arange(10)) % 13, batch_size=8, seed=1)
+# The first half of a batch has long rows and the second half short ones.
+LENGTHS = torch.tensor([10, 10, 9, 10, 2, 3, 2, 2])
 
 
 def images(index: int) -> dict[str, Tensor]:
     return dict(zip(("images", "labels", "rows"), IMAGES(index), strict=True))
+
+
+def ragged_tokens(index: int) -> tuple[Tensor, Tensor]:
+    return TOKENS(index), LENGTHS
 
 
 def decoder() -> Decoder:
@@ -101,6 +115,7 @@ BY_PART = (Stage(5, ("blocks.*", "head.*")), Stage(7, ("patches.*", "head.*", "b
 CASES = {
     "vit": Case(SmallVisionTransformer, images, classify, FULL),
     "decoder": Case(decoder, TOKENS, next_token_loss, CLIPPED),
+    "ragged": Case(decoder, ragged_tokens, ragged_loss, SHORT | {"accumulate": 2}),
     "stages": Case(SmallVisionTransformer, images, classify, SHORT | {"optimizer": "sgd"}, BY_PART),
     "muon": Case(
         SmallVisionTransformer, images, classify, SHORT | {"steps": 6, "recompute": True, "optimizer": "muon"}

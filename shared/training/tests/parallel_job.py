@@ -26,13 +26,14 @@ from shared.training import (
     train,
 )
 from shared.training.dtensor import full_tensor
+from shared.training.loss_sum import split_metrics
 from shared.training.sharded_checkpoint import HEADER
 from shared.training.tests.parallel_cases import CASES, RANDOM_CASE, STEPS, Case, classify
 
 
 def evaluation_loss(case: Case, model: nn.Module) -> dict[str, float]:
     value = case.loss(model, case.batch_at(0))
-    return {"loss": float(value[0] if isinstance(value, tuple) else value)}
+    return {"loss": float(split_metrics(value)[0].mean())}
 
 
 def run(

@@ -13,7 +13,12 @@ from lessons.lesson_00_foundations.decoder.experiment.evaluate import (
     evaluate_int8,
     evaluate_ngrams,
 )
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
+from lessons.lesson_00_foundations.decoder.model import (
+    LanguageModel,
+    has_previous_token,
+    next_token_loss,
+    pack_documents,
+)
 from lessons.lesson_00_foundations.decoder.model.evaluation import (
     cross_entropy_bits,
     encode_documents,
@@ -22,7 +27,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import (
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, toy_decoder
 from shared.course.context import RunContext
 from shared.tokenizers import save_tokenizer
-from shared.training import Batches, Evaluation, TrainingConfig, curve_from_history, train
+from shared.training import Batches, Evaluation, LossSum, TrainingConfig, curve_from_history, train
 
 LEARNING_RATE = 8e-3
 EVALUATED_EPISODES = 50
@@ -96,7 +101,8 @@ def train_decoder(
     }
 
 
-def language_model_loss(model: LanguageModel, batch: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the mean cross-entropy per token of a batch of packed documents."""
+def language_model_loss(model: LanguageModel, batch: tuple[Tensor, Tensor]) -> LossSum:
+    """Return the cross-entropy of the predicted tokens of a batch of packed documents."""
     token_ids, segments = batch
-    return next_token_loss(model(token_ids, segments=segments), token_ids, segments)
+    mean = next_token_loss(model(token_ids, segments=segments), token_ids, segments)
+    return LossSum.of_mean(mean, has_previous_token(segments).sum())

@@ -12,7 +12,7 @@ from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
 from shared.course.context import RunContext
 from shared.finetuning import distillation_loss, sft_loss
-from shared.training import Batches, Evaluation, RunOptions, curve_from_history, muon_config, train
+from shared.training import Batches, Evaluation, LossSum, RunOptions, curve_from_history, muon_config, train
 
 HELD_OUT_DOCUMENTS = 200
 
@@ -23,7 +23,7 @@ def student_loss(
     teacher: LanguageModel | None,
     weight: float,
     temperature: float,
-) -> Tensor:
+) -> LossSum:
     """Return (1 − weight) · cross-entropy of the text + weight · distillation loss.
 
     Without a teacher it is the first term alone.
@@ -36,7 +36,8 @@ def student_loss(
         return text_loss
     with torch.no_grad():
         teacher_logits = teacher(token_ids, segments=segments)
-    return (1 - weight) * text_loss + weight * distillation_loss(logits, teacher_logits, inside, temperature)
+    distilled = LossSum.of_mean(distillation_loss(logits, teacher_logits, inside, temperature), text_loss.terms)
+    return LossSum((1 - weight) * text_loss.total + weight * distilled.total, text_loss.terms)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import torch
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss
 from lessons.lesson_05_llava.finetuning.experiment import distillation, preferences
 from shared.course.context import RunContext
+from shared.testing import assert_loss_adds_up
 from shared.transformer import DecoderConfig
 
 
@@ -20,17 +21,28 @@ def test_the_student_loss_is_a_weighted_sum(model):
     segments = torch.tensor([[0, 0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0, -1, -1, -1]])
     text_loss = distillation.student_loss(model, (token_ids, segments), None, 0.7, 2.0)
     expected = next_token_loss(model(token_ids, segments=segments), token_ids, segments)
-    torch.testing.assert_close(text_loss, expected)
+    torch.testing.assert_close(text_loss.mean(), expected)
     itself = distillation.student_loss(model, (token_ids, segments), model, 1.0, 2.0)
-    assert itself.item() == pytest.approx(0.0, abs=1e-5)
+    assert itself.total.item() == pytest.approx(0.0, abs=1e-5)
     torch.manual_seed(1)
     teacher = LanguageModel(model.config)
     mixed = distillation.student_loss(model, (token_ids, segments), teacher, 0.25, 2.0)
     distilled = distillation.student_loss(model, (token_ids, segments), teacher, 1.0, 2.0)
-    torch.testing.assert_close(mixed, 0.75 * text_loss + 0.25 * distilled)
-    distilled.backward()
+    torch.testing.assert_close(mixed.mean(), 0.75 * text_loss.mean() + 0.25 * distilled.mean())
+    distilled.total.backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert model.embedding.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7, 1.0])
+def test_student_losses_of_unequal_documents_add_up(model, weight):
+    token_ids = torch.randint(0, model.config.vocab_size, (3, 9))
+    segments = torch.where(torch.arange(9) < torch.tensor([[3], [9], [5]]), 0, -1)
+    torch.manual_seed(1)
+    teacher = LanguageModel(model.config)
+    assert_loss_adds_up(
+        lambda rows: distillation.student_loss(model, (token_ids[rows], segments[rows]), teacher, weight, 2.0), 3
+    )
 
 
 def test_the_dpo_arm_measures_before_and_after(tmp_path):
