@@ -8,7 +8,7 @@
     python -m apps.assistant evaluate FOLDER [--captions FILE|coco:SPLIT] [--questions FILE|vqa:SPLIT]
     python -m apps.assistant serve [FOLDER] [--port 8000]
     python -m apps.assistant chat [FOLDER] [--image FILE]
-    python -m apps.assistant check-data FILE            # list the bad records of a training file
+    python -m apps.assistant check-data FILE [--config CONFIG]    # list the bad records of a training file
     python -m apps.assistant write-toy FOLDER           # write the toy world as training files
 
 FOLDER is a folder that `train` wrote. Without one, `serve` and `chat` use the model in data/checkpoints.
@@ -27,12 +27,14 @@ import torch
 
 from apps.assistant import config as configurations
 from apps.assistant.assistant import Assistant
+from apps.assistant.build import build_model
 from apps.assistant.config import CONFIGURATIONS, FILE_NAME, Configuration
 from apps.assistant.evaluate import caption_items, evaluate, question_items
 from apps.assistant.model_folder import read_generation_settings
 from apps.assistant.records import read_records, report
 from apps.assistant.toy_files import TEST_FILES, TRAINING_FILES, write_toy_world
-from apps.assistant.train import TOY_WORLD, train_assistant
+from apps.assistant.train import TOY_WORLD, empty_training_data, train_assistant
+from apps.assistant.training_data import check_records
 from shared.atomic import write_atomically
 from shared.cli import command_line
 from shared.course.checkpoint import CHECKPOINTS_FOLDER
@@ -101,10 +103,11 @@ def evaluate_command(options: argparse.Namespace) -> None:
             raise CourseError("nothing to evaluate on; use --captions FILE, --questions FILE or both")
         captions, questions = (str(toy_world / TEST_FILES[name]) for name in ("captions", "questions"))
     folder = model_folder_in(options.folder)
+    prompt = read_generation_settings(folder).caption_prompt
     results = evaluate(
         Assistant.from_folder(folder, device=options.device),
-        caption_items(captions)[: options.limit] if captions else [],
-        question_items(questions)[: options.limit] if questions else [],
+        caption_items(captions, prompt)[: options.limit] if captions else [],
+        question_items(questions, prompt)[: options.limit] if questions else [],
         max_new_tokens=options.max_new_tokens,
     )
     record = {"model": str(folder), "captions of": captions, "questions of": questions}
@@ -174,8 +177,15 @@ def chat(assistant: Assistant, images: Sequence[Path], read: Callable[[], str], 
 
 
 def check_command(options: argparse.Namespace) -> int:
-    """List the bad records of a training file; the exit status is 1 if there are some."""
-    good, bad = read_records(options.file, options.images)
+    """List the bad records of a training file; the exit status is 1 if there are some.
+
+    With a configuration these are the records that its training would refuse, those too long for its context included.
+    """
+    if options.config is None:
+        good, bad = read_records(options.file, options.images)
+    else:
+        config = configurations.load(options.config).model
+        good, bad = check_records(options.file, options.images, empty_training_data(config, build_model(config)))
     print(report(options.file, len(good), bad))
     return 1 if bad else 0
 
@@ -222,6 +232,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     command = add("check-data", check_command)
     command.add_argument("file", type=Path)
     command.add_argument("--images", type=Path, help="folder of the images; default: the folder of the file")
+    command.add_argument("--config", type=Path, metavar="CONFIG", help="also check the lengths, for this configuration")
     command = add("write-toy", write_toy_command)
     command.add_argument("folder", type=Path)
     command.add_argument("--examples", type=int, default=1000)

@@ -32,10 +32,11 @@ def make(folder: Path, configuration: Configuration) -> dict[str, float]:
         output = Path(temporary)
         shutil.copytree(train_assistant(configuration, output), folder, dirs_exist_ok=True)
         toy_world = output / TOY_WORLD
+        prompt = configuration.model.caption_prompt
         results = evaluate(
             Assistant.from_folder(folder),
-            caption_items(str(toy_world / TEST_FILES["captions"])),
-            question_items(str(toy_world / TEST_FILES["questions"])),
+            caption_items(str(toy_world / TEST_FILES["captions"]), prompt),
+            question_items(str(toy_world / TEST_FILES["questions"]), prompt),
         )
     return {
         f"{task} {name}": round(score, 4)

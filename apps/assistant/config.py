@@ -55,8 +55,10 @@ class ModelConfig:
     keep_class_token  whether the class token precedes the patches
     weights           storage of the language model's frozen linear layers
     adapters          adapters that are trained instead of the language model; null: it is trained in full
-    context           tokens of a conversation, images included; training cuts longer ones, the service refuses them
-    caption_prompt    the user turn of a request for a caption
+    context           tokens of a conversation, images included; training cuts longer ones, but never inside an image;
+                      the service refuses them
+    caption_prompt    the request for a caption: in training where a flat record has no prompt, in evaluation, and in
+                      the service
 
     A folder is searched in the working directory, the repository's root, and the data folder (`data/cache`).
     """

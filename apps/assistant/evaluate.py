@@ -14,7 +14,7 @@ from rich.progress import track
 
 from apps.assistant.assistant import Assistant, make_request
 from apps.assistant.images import open_image
-from apps.assistant.records import DESCRIBE, IMAGE, Record, load_records
+from apps.assistant.records import IMAGE, Record, load_records
 from data.datasets.coco_captions import coco_captions
 from data.datasets.vqa_v2 import vqa_v2
 from shared.evaluation import score_answers, score_captions
@@ -61,18 +61,24 @@ def items_of_records(records: Sequence[Record]) -> list[TestItem]:
     return [TestItem(image, turns, tuple(texts), kind) for (image, turns, kind), texts in references.items()]
 
 
-def caption_items(source: str) -> list[TestItem]:
-    """Read images with captions from a file of records or "coco:SPLIT". Raises CourseError when it is missing."""
+def caption_items(source: str, caption_prompt: str) -> list[TestItem]:
+    """Read images with captions from a file of records or "coco:SPLIT". Raises CourseError when it is missing.
+
+    caption_prompt  the request for a caption where the source has none: the one that the assistant was trained with
+    """
     if not source.startswith("coco:"):
-        return items_of_records(load_records(source))
+        return items_of_records(load_records(source, caption_prompt=caption_prompt))
     images = coco_captions(source.removeprefix("coco:"), skip_missing=True)
-    return [TestItem(each.file, (Turn("user", f"{IMAGE}\n{DESCRIBE}"),), each.captions) for each in images]
+    return [TestItem(each.file, (Turn("user", f"{IMAGE}\n{caption_prompt}"),), each.captions) for each in images]
 
 
-def question_items(source: str) -> list[TestItem]:
-    """Read questions with answers from a file of records or "vqa:SPLIT". Raises CourseError when it is missing."""
+def question_items(source: str, caption_prompt: str) -> list[TestItem]:
+    """Read questions with answers from a file of records or "vqa:SPLIT". Raises CourseError when it is missing.
+
+    caption_prompt  the prompt of flat records without one
+    """
     if not source.startswith("vqa:"):
-        return items_of_records(load_records(source))
+        return items_of_records(load_records(source, caption_prompt=caption_prompt))
     questions = vqa_v2(source.removeprefix("vqa:"), skip_missing=True)
     return [
         TestItem(

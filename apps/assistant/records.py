@@ -9,11 +9,13 @@ Two formats, which may be mixed. Conversations, as in LLaVA's own data (arXiv:23
 
     {"image": "cat.jpg", "text": "A cat.", "prompt": "What is this?"}
 
-where the prompt is optional. Other keys are ignored, except "question_type", which evaluation reports separately.
+where the prompt is optional; without one it is the configuration's `caption_prompt`. Other keys are ignored, except
+"question_type", which evaluation reports separately.
 """
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,19 +44,28 @@ class Record:
 
 @dataclass(frozen=True)
 class BadRecord:
-    """Name a record that cannot be used: its index in the file's list, counted from 0, and the reason."""
+    """Name a record that cannot be used: its index in the file's list, counted from 0, and the reason.
+
+    kind  the reason without the name of the record's image, equal for records with the same fault
+    """
 
     index: int
     reason: str
+    kind: str
 
 
 def read_records(
-    file: Path | str, images: Path | str | None = None, *, check_images: bool = True
+    file: Path | str,
+    images: Path | str | None = None,
+    *,
+    check_images: bool = True,
+    caption_prompt: str = DESCRIBE,
 ) -> tuple[dict[int, Record], list[BadRecord]]:
     """Return the good records of a file by their indices, and all bad ones.
 
-    images        folder of the images; None: the folder of the file
-    check_images  decode every image; without it only missing ones are found
+    images          folder of the images; None: the folder of the file
+    check_images    decode every image; without it only missing ones are found
+    caption_prompt  prompt of flat records without one
 
     Raises CourseError when the file cannot be read as a list.
     """
@@ -63,26 +74,39 @@ def read_records(
     good: dict[int, Record] = {}
     bad: list[BadRecord] = []
     for index, content in enumerate(_read_list(file)):
-        record, errors = _parse_record(content, folder, check_images)
+        record, errors = _parse_record(content, folder, check_images, caption_prompt)
         if record is None or errors:
-            bad.append(BadRecord(index, "; ".join(errors)))
+            image = content.get("image") if isinstance(content, Mapping) else None
+            reason = "; ".join(errors)
+            kind = reason.replace(str(folder / image), "the image") if isinstance(image, str) and image else reason
+            bad.append(BadRecord(index, reason, kind))
         else:
             good[index] = record
     return good, bad
 
 
-def load_records(file: Path | str, images: Path | str | None = None, *, skip_bad: bool = False) -> list[Record]:
+def load_records(
+    file: Path | str, images: Path | str | None = None, *, skip_bad: bool = False, caption_prompt: str = DESCRIBE
+) -> list[Record]:
     """Return the records of a file. Raises CourseError as `refuse_or_skip` does."""
-    good, bad = read_records(file, images)
+    good, bad = read_records(file, images, caption_prompt=caption_prompt)
     refuse_or_skip(file, len(good), bad, skip_bad)
     return list(good.values())
 
 
 def refuse_or_skip(file: Path | str, good: int, bad: Sequence[BadRecord], skip_bad: bool) -> None:
-    """Print a warning about skipped records. Raises CourseError for bad records without `skip_bad`, or no good one."""
+    """Print a warning about skipped records: every reason once, with how many records it concerns, and the first one.
+
+    Raises CourseError for bad records without `skip_bad`, or no good one.
+    """
     if good and bad and skip_bad:
-        message = f"{len(bad):,} of {len(bad) + good:,} records are skipped, the first is {bad[0].index}"
-        print(f"warning: {file}: {message}: {bad[0].reason}", file=sys.stderr, flush=True)
+        first = {each.kind: each.index for each in reversed(bad)}
+        lines = [f"warning: {file}: {len(bad):,} of {len(bad) + good:,} records are skipped:"]
+        lines += [
+            f"  {count:,} × {kind} (first: {first[kind]})"
+            for kind, count in Counter(each.kind for each in bad).most_common()
+        ]
+        print("\n".join(lines), file=sys.stderr, flush=True)
     elif bad or not good:
         advice = "correct them, or set skip_bad to leave them out" if good else "there is nothing to train on"
         raise CourseError(f"{report(file, good, bad, limit=20)}\n  {advice}")
@@ -109,7 +133,9 @@ def _read_list(file: Path) -> list[Any]:
     return content
 
 
-def _parse_record(content: Any, folder: Path, check_images: bool) -> tuple[Record | None, list[str]]:
+def _parse_record(
+    content: Any, folder: Path, check_images: bool, caption_prompt: str
+) -> tuple[Record | None, list[str]]:
     """Return the record, and its errors."""
     if not isinstance(content, Mapping):
         return None, [f"a {type(content).__name__}; expected an object"]
@@ -123,7 +149,7 @@ def _parse_record(content: Any, folder: Path, check_images: bool) -> tuple[Recor
     if "conversations" in content:
         turns = _parse_conversation(content["conversations"], errors)
     elif "text" in content:
-        turns = _parse_flat(content, errors)
+        turns = _parse_flat(content, caption_prompt, errors)
         if "image" not in content:
             errors.append("no image")
     else:
@@ -167,8 +193,8 @@ def _parse_conversation(content: Any, errors: list[str]) -> list[Turn]:
     return turns
 
 
-def _parse_flat(content: Mapping[str, Any], errors: list[str]) -> list[Turn]:
-    text, prompt = content["text"], content.get("prompt", DESCRIBE)
+def _parse_flat(content: Mapping[str, Any], caption_prompt: str, errors: list[str]) -> list[Turn]:
+    text, prompt = content["text"], content.get("prompt", caption_prompt)
     wrong = [
         f"{name} is {_shorten(value)}; expected a text"
         for name, value in (("text", text), ("prompt", prompt))

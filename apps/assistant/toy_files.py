@@ -1,6 +1,6 @@
 """The toy world as files of records with images, in both formats.
 
-images/…             images              train_captions.json       flat: image, text, prompt
+images/…             images              train_captions.json       flat: image, text
 test_captions.json   flat                train_instructions.json   conversations: three questions about an image
 test_questions.json  flat                (every test scene has a held-out combination of color and shape)
 """
@@ -26,7 +26,6 @@ QUESTION_TYPES = ("color", "shape", "size", "texture", "place", "existence")
 SETTING = SceneSetting(OBJECTS, QUESTION_TYPES)
 TURNS = 3
 LEVEL = "places"
-CAPTION_PROMPT = "what is in the image?"
 TRAINING_FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
 TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
 MIN_TEST_RECORDS = 64
@@ -73,7 +72,8 @@ def _write_image(folder: Path, name: str, scene: Scene, size: int) -> None:
 
 
 def _caption_record(split: str, number: int, scene: Scene) -> dict[str, str]:
-    return {"image": _image_name(split, number), "prompt": CAPTION_PROMPT, "text": caption(scene, LEVEL)}
+    """Return a record without a prompt: training, evaluation and service use the configuration's `caption_prompt`."""
+    return {"image": _image_name(split, number), "text": caption(scene, LEVEL)}
 
 
 def _conversation(number: int, scene: Scene, seed: int) -> dict[str, object]:

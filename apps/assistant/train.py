@@ -14,7 +14,7 @@ import torch
 from apps.assistant import config as configurations
 from apps.assistant.assistant import Assistant
 from apps.assistant.build import ModelParts, build_model
-from apps.assistant.config import FILE_NAME, TOY_PREFIX, Configuration, StageConfig
+from apps.assistant.config import FILE_NAME, TOY_PREFIX, Configuration, ModelConfig, StageConfig
 from apps.assistant.model_folder import GenerationSettings
 from apps.assistant.toy_files import TRAINING_FILES, write_toy_world
 from apps.assistant.training_data import TrainingData, read_training_data
@@ -53,9 +53,21 @@ class AssistantRun:
 
     def assistant(self, model: Llava) -> Assistant:
         """Return an assistant with this model."""
-        config = self.configuration.model
-        settings = GenerationSettings(config.context, config.caption_prompt)
-        return Assistant(model, self.parts.tokenizer, self.parts.preprocessing, settings)
+        return make_assistant(self.configuration.model, replace(self.parts, model=model))
+
+
+def make_assistant(config: ModelConfig, parts: ModelParts) -> Assistant:
+    """Return an assistant of the parts."""
+    settings = GenerationSettings(config.context, config.caption_prompt)
+    return Assistant(parts.model, parts.tokenizer, parts.preprocessing, settings)
+
+
+def empty_training_data(config: ModelConfig, parts: ModelParts) -> TrainingData:
+    """Return what turns records into tensors, without records."""
+    assistant = make_assistant(config, parts)
+    return TrainingData(
+        [], assistant.template, parts.preprocessing, assistant.image_tokens, config.context, config.caption_prompt
+    )
 
 
 def train_assistant(configuration: Configuration, output: Path, *, resume: bool = False) -> Path:
@@ -73,9 +85,7 @@ def train_assistant(configuration: Configuration, output: Path, *, resume: bool 
         if is_main():
             _prepare_output(run)
         gather_values(None)  # the other processes wait for the files
-        assistant = run.assistant(parts.model)
-        context = configuration.model.context
-        empty = TrainingData([], assistant.template, parts.preprocessing, assistant.image_tokens, context)
+        empty = empty_training_data(configuration.model, parts)
         for stage in configuration.stages:
             _train_stage(run, stage, empty)
         if is_main():
@@ -107,19 +117,17 @@ def _train_stage(run: AssistantRun, stage: StageConfig, empty: TrainingData) -> 
     model, configuration = run.parts.model, run.configuration
     files = [(data_file(name, run.output), _find_data(stage.images) if stage.images else None) for name in stage.data]
     data = read_training_data(files, empty, skip_bad=configuration.skip_bad)
-    if len(data.records) < stage.batch_size:
-        raise CourseError(
-            f"stage {stage.name}: {len(data.records)} records do not fill a batch of {stage.batch_size}; "
-            "add records, or use a smaller batch_size"
-        )
+    batches = Batches(torch.arange(len(data.records)), batch_size=stage.batch_size, seed=configuration.seed)
     training_stage = stage_of(stage, model)
     if is_main():
         enter_stage(model, training_stage)
         fraction = f"{trainable_fraction(model):.2%} of the weights are trained"
         print(f"{stage.name}: {len(data.records):,} records, {stage.steps:,} steps; {fraction}", flush=True)
+        if batches.batch_size < stage.batch_size:
+            print(f"  the batches have {batches.batch_size} records instead of {stage.batch_size}", flush=True)
     result = train(
         model,
-        Batches(torch.arange(len(data.records)), batch_size=stage.batch_size, seed=configuration.seed),
+        batches,
         data.loss,
         configuration.training_config(stage),
         run=RunOptions(folder=run.output / stage.name, resume=run.resume, device=run.device, label=stage.name),

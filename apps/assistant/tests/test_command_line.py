@@ -269,14 +269,23 @@ def test_own_data_replace_those_of_the_configuration(short, trained, tmp_path, c
     assert call(["train", *command]) == 2
     assert "1 bad records of 2\n  1: no image" in capsys.readouterr().err
     save(replace(short, skip_bad=True), tmp_path / "mine.json")
-    assert call(["train", *command]) == 2
-    assert "1 records do not fill a batch of 4" in capsys.readouterr().err
     (tmp_path / "own.json").write_text(
         json.dumps(own[:1] * 4 + [{"image": "a.png", "text": "x", "prompt": "star " * 100}])
     )
     save(replace(short, stages=(replace(short.stages[0], steps=1),), skip_bad=True), tmp_path / "mine.json")
     assert call(["train", *command]) == 0
-    assert "4: no answer within the first 80 tokens" in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert "1 of 5 records are skipped:\n  1 × no answer within the first 80 tokens (first: 4)" in output.err
+    assert "the batches have" not in output.out
+
+
+def test_fewer_records_than_a_batch_train_with_smaller_batches(short, tmp_path, capsys):
+    save(replace(short, stages=(replace(short.stages[0], steps=1),)), tmp_path / "mine.json")
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (tmp_path / "own.json").write_text(json.dumps([{"image": "a.png", "text": "a star"}] * 3))
+    command = ["--config", str(tmp_path / "mine.json"), "--data", str(tmp_path / "own.json")]
+    assert call(["train", *command, "--output", str(tmp_path / "run")]) == 0
+    assert "the batches have 3 records instead of 4" in capsys.readouterr().out
 
 
 class FixedAnswers:
@@ -302,7 +311,7 @@ def test_scores_are_those_of_the_answers(tmp_path):
         for number in range(4)
     ]
     (tmp_path / "q.json").write_text(json.dumps(questions))
-    items = evaluate.question_items(str(tmp_path / "q.json"))
+    items = evaluate.question_items(str(tmp_path / "q.json"), "what is it?")
     assistant = FixedAnswers(["a star", "a star", "a star", "a moon"])
     results = evaluate.evaluate(assistant, items[:1], items[1:])
     assert results["captions"]["scores"]["BLEU-2"] == pytest.approx(1.0)
@@ -331,11 +340,11 @@ def test_answers_to_equal_questions_become_references_of_one_item(tmp_path):
         {"image": "a.png", "conversations": [{"from": role, "value": text} for role, text in conversation]},
     ]
     (tmp_path / "records.json").write_text(json.dumps(records))
-    items = evaluate.caption_items(str(tmp_path / "records.json"))
+    items = evaluate.caption_items(str(tmp_path / "records.json"), "what is it?")
     assert [each.references for each in items] == [("a star", "one star", "a star"), ("left",)]
     assert len(items[1].turns) == 3
     with pytest.raises(CourseError, match="does not exist"):
-        evaluate.question_items(str(tmp_path / "none.json"))
+        evaluate.question_items(str(tmp_path / "none.json"), "what is it?")
 
 
 def test_bad_records_are_listed(tmp_path, capsys):
