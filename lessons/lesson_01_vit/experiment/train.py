@@ -136,7 +136,7 @@ def train_large(context: RunContext, *, architecture: dict[str, Any], **recipe: 
         batches,
         soft_label_loss,
         config,
-        run=context.run_options(tokens_per_step=settings.batch_size * tokens),
+        run=context.run_options(tokens_per_step=batches.batch_size * tokens),
         evaluation=Evaluation(
             lambda trained: {"accuracy": accuracy(trained, test, images.test_labels)}, every=max(1, steps // 20)
         ),

@@ -15,6 +15,7 @@ from data.toybox.language import Description, caption, phrase
 from data.toybox.scene import COLORS, PLACES, SHAPES, SIZES, TEXTURES, Scene, stream
 from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
+from shared.training.batches import fit_batch_size
 
 # Captions contain colors and shapes only, or sizes, textures and places too.
 LEVELS = ("colors", "places")
@@ -93,6 +94,13 @@ class CaptionedScenes:
     batch_size: int
     seed: int
     detail_fraction: float
+
+    def __post_init__(self) -> None:
+        """Make the batches smaller when there are fewer different captions."""
+        levels = [
+            level for level, is_used in enumerate((self.detail_fraction < 1, self.detail_fraction > 0)) if is_used
+        ]
+        self.batch_size = fit_batch_size(self.batch_size, len(self.caption_index[:, levels].unique()))
 
     @classmethod
     def from_scenes(

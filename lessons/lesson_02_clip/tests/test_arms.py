@@ -77,6 +77,13 @@ def test_a_batch_is_a_function_of_its_step(batches):
     assert not torch.equal(batches(0)[0], batches(1)[0])
 
 
+@pytest.mark.parametrize(("detail_fraction", "levels"), [(0.0, [0]), (0.5, [0, 1]), (1.0, [1])])
+def test_fewer_captions_than_a_batch_make_smaller_batches(detail_fraction, levels):
+    scenes = sample_scenes("train", 0, 6, (1, 1))
+    few = CaptionedScenes.from_scenes(scenes, batch_size=32, seed=3, detail_fraction=detail_fraction)
+    assert len(few(0)[0]) == len(few.caption_index[:, levels].unique()) < 32
+
+
 def test_captions_are_of_both_levels(batches):
     token_ids = torch.cat([batches(step)[1][:, :8] for step in range(6)])
     texts = [toy_tokenizer().decode(row.tolist()) for row in token_ids]

@@ -17,6 +17,7 @@ from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.pretrained import vision_features
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
+from shared.training.batches import fit_batch_size
 
 QUESTION_TYPES = ("color", "shape", "size", "texture", "place")
 """Types of questions about one object, which the language model answers well when the scene is given as text."""
@@ -148,12 +149,15 @@ def concatenate(first: ImageTextPairs, second: ImageTextPairs) -> ImageTextPairs
 class UniqueCaptionBatches:
     """Batches without equal captions: two images with the same caption are each other's false negatives.
 
-    `batches(number)` is a pure function of the number.
+    `batches(number)` is a pure function of the number. Fewer different captions than `batch_size` make smaller batches.
     """
 
     pairs: ImageTextPairs
     batch_size: int
     seed: int
+
+    def __post_init__(self) -> None:
+        self.batch_size = fit_batch_size(self.batch_size, len(set(self.pairs.texts)))
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         generator = np.random.default_rng([self.seed, number])

@@ -88,6 +88,13 @@ def test_captions_are_unique_within_a_batch_and_batches_are_deterministic(vision
     assert not torch.equal(batches(0)[1], batches(1)[1])
 
 
+def test_fewer_captions_than_a_batch_make_smaller_batches(vision_encoder, tokenizer):
+    encoded = data.encode_scenes(vision_encoder, sample_scenes("train", 0, 5, (1, 1)), "cpu")
+    captions = data.full_captions(encoded, tokenizer)
+    batch, *_ = data.UniqueCaptionBatches(captions, 16, seed=3)(0)
+    assert len(batch) == len(set(captions.texts)) <= 5
+
+
 @pytest.mark.parametrize("arm", ["both stages", "mean pooling"])
 def test_an_arm_trains_and_measures(arm, small_models, tmp_path):
     settings = next(each for each in arms.ARMS if each.name == arm).presets["smoke"]
