@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apps.assistant.images import ImageSource, open_image
 from apps.assistant.model_folder import (
     GenerationSettings,
     chat_template,
@@ -29,6 +28,7 @@ from apps.assistant.model_folder import (
 from apps.assistant.records import IMAGE
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
+from shared.images import ImageSource, open_image
 from shared.serving import ROLES, GenerationRequest, Message, UnsupportedRequest
 from shared.tokenizers import TextStream, Tokenizer, Turn, load_tokenizer, save_tokenizer
 from shared.transformer import Sampling, seeded_generator, stream

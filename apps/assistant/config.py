@@ -13,6 +13,7 @@ from apps.assistant.records import DESCRIBE
 from shared.atomic import write_atomically
 from shared.errors import CourseError
 from shared.finetuning import AdapterConfig
+from shared.text_files import read_text
 from shared.training import TrainingConfig
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
@@ -181,12 +182,9 @@ class Configuration:
 def load(file: Path | str) -> Configuration:
     """Read a configuration. Raises CourseError, which names every wrong key and what was expected."""
     file = Path(file)
+    text = read_text(file, advice=f"Expected a configuration such as those in {CONFIGURATIONS}")
     try:
-        return typed_json.parse(Configuration, file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CourseError(
-            f"{file} cannot be read ({error.strerror}); expected a configuration such as those in {CONFIGURATIONS}"
-        ) from error
+        return typed_json.parse(Configuration, text)
     except typed_json.JsonErrors as error:
         raise CourseError(
             f"{file} is no configuration of an assistant:\n  " + str(error).replace("\n", "\n  ")

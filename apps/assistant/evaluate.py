@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.progress import track
 
 from apps.assistant.assistant import Assistant, make_request
-from apps.assistant.images import open_image
 from apps.assistant.records import IMAGE, Record, load_records
 from data.datasets.coco_captions import coco_captions
 from data.datasets.vqa_v2 import vqa_v2
 from shared.evaluation import score_answers, score_captions
+from shared.images import open_image
 from shared.serving import Message
 from shared.tokenizers import Turn
 

@@ -13,7 +13,6 @@ where the prompt is optional; without one it is the configuration's `caption_pro
 "question_type", which evaluation reports separately.
 """
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,15 +21,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from apps.assistant.images import open_image
 from shared.errors import CourseError
+from shared.images import open_image
+from shared.text_files import read_json
 from shared.tokenizers import Turn
 
 IMAGE = "<image>"
 DESCRIBE = "describe the image."
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-
-MAX_ASPECT_RATIO = 100
 
 
 @dataclass(frozen=True)
@@ -121,12 +119,7 @@ def report(file: Path | str, good: int, bad: Sequence[BadRecord], *, limit: int 
 
 
 def _read_list(file: Path) -> list[Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CourseError(f"{file} does not exist; expected a JSON file with a list of records") from None
-    except (OSError, ValueError) as error:
-        raise CourseError(f"{file} cannot be read as JSON ({error}); expected a list of records") from error
+    content = read_json(file, advice="Expected a JSON file with a list of records")
     if not isinstance(content, list) or not content:
         description = "an empty list" if content == [] else f"a JSON {type(content).__name__}"
         raise CourseError(f"{file} holds {description}; expected a list of records")
@@ -219,11 +212,9 @@ def _image_error(image: Path, decode: bool) -> str | None:
     if not decode:
         return None
     try:
-        width, height = open_image(image).size
+        open_image(image)
     except CourseError as error:
         return str(error)
-    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
-        return f"{image} has {width} × {height} pixels; the longer may be at most {MAX_ASPECT_RATIO} times the shorter"
     return None
 
 

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from apps.assistant.images import open_image
 from apps.assistant.records import IMAGE, BadRecord, Record, read_records, refuse_or_skip
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
 from shared.distributed import gather_values, is_main
 from shared.finetuning import collate, sft_loss
+from shared.images import open_image
 from shared.tokenizers import ChatTemplate, EncodedConversation
 from shared.training import LossSum
 

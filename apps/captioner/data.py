@@ -5,13 +5,14 @@ my_images/captions.txt or captions.csv       dog.jpg,a dog on the sand          
 my_images/captions.json                      {"dog.jpg": "a dog on the sand"}   (or a list of several captions)
                                              [{"image": "dog.jpg", "caption": "a dog on the sand"}]
                                              {"images": […], "annotations": […]}  in COCO's format
+
+`data.datasets.caption_tables` reads the table.
 """
 
-import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +20,8 @@ from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from data.datasets.captioned_folder import captioned_folder
-from data.datasets.coco_captions import read_captions
-from data.datasets.image_folder import read_image
-from shared.errors import CourseError
+from shared.distributed import is_main
+from shared.text_files import printable
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 from shared.training import Batches
@@ -49,76 +49,24 @@ class CaptionedImages:
 
 
 def read_folder(folder: Path | str, size: int, *, held_out: float = 0.1) -> tuple[CaptionedImages, CaptionedImages]:
-    """Read the training images of a folder and the held-out ones (the last by name), cropped to size × size.
+    """Read the training images of a folder and the held-out ones, cropped to size × size.
 
-    held_out   fraction of held-out images, at least one image; with 0 both results are the complete folder
+    held_out   fraction of held-out images, at least one image, drawn from a fixed seed so that all runs on the folder
+               hold out the same ones; with 0 both results are the complete folder
+
+    What the folder has besides captioned images is named on stderr.
 
     Raises CourseError when there is no valid table of captions, or an image is missing or damaged.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CourseError(f"{folder} is no folder; expected one with images and captions.txt, captions.csv or {JSON}")
-    if not 0.0 <= held_out < 1.0:
-        raise CourseError(f"the held-out fraction is {held_out}; expected 0 or more and less than 1")
-    if (folder / JSON).is_file():
-        captions_of = _read_json_captions(folder / JSON)
-        names = sorted(captions_of)
-        images = np.stack([read_image(_find_image(folder, name), size) for name in names])
-        captions = [captions_of[name] for name in names]
-        training_count = len(names) - max(1, round(len(names) * held_out))
-        if not training_count:
-            raise CourseError(
-                f"{folder / JSON} has captions for one image; at least two are needed, one of them held out"
-            )
-    else:
-        splits = captioned_folder(folder, size, held_out=held_out)
-        images = np.concatenate([splits.train_images, splits.test_images])
-        captions = [list(each) for each in (*splits.train_captions, *splits.test_captions)]
-        training_count = len(splits.train_images)
-    everything = CaptionedImages(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), captions)
-    return (everything, everything) if held_out == 0 else everything.split(training_count)
+    splits = captioned_folder(folder, size, held_out=held_out)
+    if splits.note and is_main():
+        print(f"note: {printable(folder)}: {splits.note}", file=sys.stderr, flush=True)
+    training = _to_tensors(splits.train_images, splits.train_captions)
+    return (training, training) if held_out == 0 else (training, _to_tensors(splits.test_images, splits.test_captions))
 
 
-def _read_json_captions(table: Path) -> dict[str, list[str]]:
-    """Return the captions of each image by its name, from any of the three formats. Raises CourseError for others."""
-    try:
-        content = json.loads(table.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CourseError(f"{table} cannot be read as JSON ({error})") from error
-    if isinstance(content, dict) and {"images", "annotations"} <= content.keys():
-        return {each.file.name: list(each.captions) for each in read_captions(table, table.parent)}
-    if isinstance(content, list):
-        pairs = [_image_and_caption(table, number, record) for number, record in enumerate(content)]
-    elif isinstance(content, dict):
-        pairs = [
-            (name, caption)
-            for name, captions in content.items()
-            for caption in (captions if isinstance(captions, list) else [captions])
-        ]
-    else:
-        pairs = []
-    captions_of: dict[str, list[str]] = {}
-    for name, caption in pairs:
-        if not isinstance(caption, str) or not caption.strip():
-            raise CourseError(f"{table}: the caption of {name!r} is {caption!r}; expected a text")
-        captions_of.setdefault(name, []).append(caption.strip())
-    if not captions_of:
-        raise CourseError(f'{table} holds no captions; expected {{"dog.jpg": "a dog on the sand", …}}')
-    return captions_of
-
-
-def _image_and_caption(table: Path, number: int, record: Any) -> tuple[str, Any]:
-    if not isinstance(record, dict) or not isinstance(record.get("image"), str) or "caption" not in record:
-        raise CourseError(f'{table}, record {number}: expected {{"image": …, "caption": …}}, not {record!r}')
-    return record["image"], record["caption"]
-
-
-def _find_image(folder: Path, name: str) -> Path:
-    candidates = [folder / name, folder / "images" / name, folder / "Images" / name]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        raise CourseError(f"{folder} has a caption for {name}, but no such image there or in {folder / 'images'}")
-    return file
+def _to_tensors(images: np.ndarray, captions: Sequence[Sequence[str]]) -> CaptionedImages:
+    return CaptionedImages(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), [list(each) for each in captions])
 
 
 # ── Tokens and batches ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from apps.captioner.captions import generate_captions, score_captions_of
 from apps.captioner.data import gray_images, read_folder
-from apps.captioner.run_folder import load_captioner, read_record
+from apps.captioner.run_folder import check_same_images, load_captioner, read_record
 from apps.captioner.toy_world import OBJECTS, fraction_true, toy_images
 from data.toybox.heldout import TEST_SEED
 from shared.errors import CourseError
@@ -32,11 +32,14 @@ class FolderScores:
 def evaluate_on_folder(run: Path, images: Path, *, device: str = "cpu") -> FolderScores:
     """Caption the held-out images of a folder and score the captions.
 
-    Raises CourseError when the run or the folder cannot be read, or fewer than two images are held out.
+    Raises CourseError when the run or the folder cannot be read, the folder has changed since the training, or fewer
+    than two images are held out.
     """
     model, tokenizer = load_captioner(run)
     size = model.config.vision.image_sides[0]
-    _, test = read_folder(images, size, held_out=read_record(run).held_out)
+    record = read_record(run)
+    training, test = read_folder(images, size, held_out=record.held_out)
+    check_same_images(images, record, training)
     if len(test.captions) < 2:
         raise CourseError(f"{images} has {len(test.captions)} held-out images; the scores need two or more")
     captions = generate_captions(model.to(device), tokenizer, test.pixels)

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jaxtyping import UInt8
+from torch import Tensor
+
 from apps.captioner.config import PRESETS, CaptionerConfig
+from apps.captioner.data import CaptionedImages
 from apps.captioner.model import Captioner
 from apps.captioner.toy_world import clip_config
 from shared.atomic import write_atomically
@@ -31,6 +35,7 @@ class RunRecord:
     preset    a name in PRESETS, or CLIP
     held_out  fraction of held-out images
     captions  digest of all training captions, in order
+    pixels    digest of all training images, in order
     blind     whether the images were replaced by gray ones
     """
 
@@ -39,6 +44,7 @@ class RunRecord:
     seed: int
     captions: str
     blind: bool = False
+    pixels: str = ""
 
     @property
     def config(self) -> CaptionerConfig:
@@ -49,6 +55,11 @@ class RunRecord:
 def captions_digest(captions: Sequence[Sequence[str]]) -> str:
     """Return a hash that is equal for equal captions in equal order."""
     return hashlib.sha256(json.dumps([list(each) for each in captions]).encode()).hexdigest()
+
+
+def pixels_digest(pixels: UInt8[Tensor, "images 3 size size"]) -> str:
+    """Return a hash that is equal for equal images in equal order."""
+    return hashlib.sha256(pixels.numpy()).hexdigest()
 
 
 def begin_run(folder: Path, record: RunRecord, tokenizer: Tokenizer) -> None:
@@ -78,6 +89,16 @@ def check_same_run(folder: Path, record: RunRecord) -> None:
     if differences := [f"{name} was {before[name]} and is {now[name]}" for name in now if before[name] != now[name]]:
         raise CourseError(
             f"the run in {folder} is another one: {'; '.join(differences)}. Use equal settings, or leave out --resume"
+        )
+
+
+def check_same_images(images: Path, record: RunRecord, training: CaptionedImages) -> None:
+    """Raise CourseError when a folder's training images are not those of the run, so that some may be held out now."""
+    digests = captions_digest(training.captions), pixels_digest(training.pixels)
+    if record.held_out and digests != (record.captions, record.pixels):
+        raise CourseError(
+            f"{images} is not the folder of the training, or has changed since: images of the training may be among "
+            "the held-out ones. Train again, or restore the folder"
         )
 
 

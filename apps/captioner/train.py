@@ -10,7 +10,7 @@ from apps.captioner.captions import generate_captions, score_captions_of
 from apps.captioner.config import PRESETS
 from apps.captioner.data import CaptionBatches, CaptionedImages, gray_images, read_folder, train_tokenizer
 from apps.captioner.model import Captioner, caption_loss
-from apps.captioner.run_folder import CLIP, RunRecord, begin_run, captions_digest, check_same_run
+from apps.captioner.run_folder import CLIP, RunRecord, begin_run, captions_digest, check_same_run, pixels_digest
 from apps.captioner.toy_world import OBJECTS, fraction_true, load_clip_weights, toy_images
 from data.toybox.heldout import TEST_SEED
 from shared.distributed import is_main
@@ -91,7 +91,8 @@ def train_on_folder(
     run = replace(run or RunOptions(), folder=folder, label=folder.name)
     config = PRESETS[recipe.preset]
     training, test = read_folder(images, config.vision.image_sides[0], held_out=recipe.held_out)
-    record = RunRecord(recipe.preset, recipe.held_out, seed, captions_digest(training.captions))
+    digest = pixels_digest(training.pixels)
+    record = RunRecord(recipe.preset, recipe.held_out, seed, captions_digest(training.captions), pixels=digest)
     tokenizer = _open_run(folder, record, training, resume=run.resume)
     torch.manual_seed(seed)
     model = Captioner(config)
@@ -118,7 +119,8 @@ def train_on_toy_world(
     training, _ = toy_images("train", seed, recipe.scenes, objects=recipe.objects)
     test, scenes = toy_images("test", TEST_SEED, EVALUATED_SCENES, objects=recipe.objects)
     pixels = gray_images(test.pixels) if recipe.blind else test.pixels
-    record = RunRecord(recipe.preset, 0.0, seed, captions_digest(training.captions), recipe.blind)
+    digest = pixels_digest(training.pixels)
+    record = RunRecord(recipe.preset, 0.0, seed, captions_digest(training.captions), recipe.blind, digest)
     tokenizer = _open_run(folder, record, training, resume=run.resume)
     torch.manual_seed(seed)
     model, stages = Captioner(record.config), ()

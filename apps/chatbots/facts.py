@@ -15,6 +15,8 @@ from random import Random
 
 from data.toybox.scene import pick
 from shared.errors import CourseError
+from shared.folders import TEXT_SUFFIXES, walk_folder
+from shared.text_files import read_text
 
 FOLDER = Path(__file__).parent
 TEXTS, EXAM = FOLDER / "texts", FOLDER / "exam.txt"
@@ -107,12 +109,7 @@ def split_sentences(text: str) -> list[str]:
 def read_texts(folder: Path | str) -> list[str]:
     """Read every .txt file below a folder. Raise CourseError when none has text, or one is not UTF-8."""
     folder = Path(folder)
-    texts = []
-    for file in sorted(folder.glob("**/*.txt")):
-        try:
-            texts.append(file.read_text(encoding="utf-8"))
-        except UnicodeDecodeError as error:
-            raise CourseError(f"{file} is not UTF-8 text ({error}); save it as UTF-8 or move it away") from error
+    texts = [read_text(folder / path) for path in walk_folder(folder, TEXT_SUFFIXES).files] if folder.is_dir() else []
     if not any(text.strip() for text in texts):
         raise CourseError(f"{folder} holds no .txt file with text; put the expert's texts there")
     return texts

@@ -1,11 +1,14 @@
 """Annotation files in COCO's format: one JSON object with lists of records, validated while reading."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from shared.errors import CourseError
+from shared.folders import FileIndex, walk_folder
+from shared.text_files import read_json
+
+Key = TypeVar("Key")
 
 
 def read_annotations(file: Path, how_to_get: str) -> dict[str, Any]:
@@ -13,17 +16,8 @@ def read_annotations(file: Path, how_to_get: str) -> dict[str, Any]:
 
     Raises CourseError when the file is missing, truncated or not an object; the message ends with `how_to_get`.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CourseError(f"{file} does not exist. {how_to_get}") from None
-    except json.JSONDecodeError as error:
-        raise CourseError(
-            f"{file} is not valid JSON ({error.msg} at character {error.pos:,} of {len(error.doc):,}); "
-            f"the download may be incomplete. {how_to_get}"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CourseError(f"{file} cannot be read ({error}). {how_to_get}") from error
+    incomplete = f"The download may be incomplete. {how_to_get}" if file.exists() else how_to_get
+    content = read_json(file, advice=incomplete)
     if not isinstance(content, dict):
         raise CourseError(f"{file} holds a JSON {type(content).__name__}; expected an object. {how_to_get}")
     return content
@@ -63,20 +57,18 @@ def require_ids(ids: Iterable[Any], defined: Mapping[Any, Any], file: Path, prob
         raise CourseError(f"{file}: {len(missing):,} {problem} (the first is {missing[0]})")
 
 
-def existing_files(files: Mapping[Any, Path], how_to_get: str, *, skip_missing: bool) -> set[Any]:
-    """Return the keys of the images whose files exist; each folder is listed only once.
+def existing_files(names: Mapping[Key, str], folder: Path, how_to_get: str, *, skip_missing: bool) -> dict[Key, Path]:
+    """Return the images that exist; `names` has their paths from the folder, as a table of another machine has them.
 
     Raises CourseError when some are missing, unless `skip_missing` is set, and always when all are missing.
     """
-    listed: dict[Path, set[str]] = {folder: set() for folder in {file.parent for file in files.values()}}
-    for folder, names in listed.items():
-        if folder.is_dir():
-            names.update(path.name for path in folder.iterdir())
-    existing = {key for key, file in files.items() if file.name in listed[file.parent]}
-    missing = [file for key, file in files.items() if key not in existing]
+    index = FileIndex(walk_folder(folder)) if folder.is_dir() else None
+    found = {key: None if index is None else index.find(name) for key, name in names.items()}
+    existing = {key: folder / path for key, path in found.items() if path is not None}
+    missing = [folder / name for key, name in names.items() if key not in existing]
     if missing and not (skip_missing and existing):
         raise CourseError(
-            f"{len(missing):,} of {len(files):,} images are missing, the first is {missing[0]}. {how_to_get}"
+            f"{len(missing):,} of {len(names):,} images are missing, the first is {missing[0]}. {how_to_get}"
             + (" Or use the existing ones with skip_missing=True." if existing else "")
         )
     return existing

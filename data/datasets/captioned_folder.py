@@ -3,35 +3,44 @@
     flickr8k/Images/1000268201_693b08cb0e.jpg   and   flickr8k/captions.txt         (image,caption: one per line)
     flickr8k/Flicker8k_Dataset/…                and   flickr8k/Flickr8k.token.txt   (image#0 ⇥ caption)
 
+`data.datasets.caption_tables` lists the other formats of the table. The images may be in any subfolder.
+
 Flickr8k (Hodosh, Young, Hockenmaier 2013) is distributed on request by the University of Illinois
 for non-commercial research and education, so it is not downloaded here. Put the folder into `data/cache` or
 `$MULTIMODAL_DATA`.
 """
 
-import csv
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from data.datasets.caption_tables import CaptionRow, find_table, read_caption_table
 from data.datasets.download import data_folder
 from data.datasets.image_folder import read_image
+from data.datasets.splits import check_fraction, hold_out
 from shared.errors import CourseError
-
-IMAGE_FOLDERS = ("Images", "images", "Flicker8k_Dataset", ".")
-TABLES = ("captions.txt", "captions.csv", "Flickr8k.token.txt")
+from shared.folders import FileIndex, describe_left_out, walk_folder
+from shared.images import SUFFIXES
+from shared.text_files import printable
 
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """Images, each with one or more captions, split into training and held-out images."""
+    """Images, each with one or more captions, split into training and held-out images.
+
+    `note` names what the folder has beside them: images without a caption, dead links, hidden files.
+    """
 
     name: str
     train_images: UInt8[np.ndarray, "train size size 3"]
     train_captions: tuple[tuple[str, ...], ...]
     test_images: UInt8[np.ndarray, "test size size 3"]
     test_captions: tuple[tuple[str, ...], ...]
+    note: str = ""
 
 
 def flickr8k(size: int) -> CaptionedImages:
@@ -45,42 +54,60 @@ def flickr8k(size: int) -> CaptionedImages:
     return captioned_folder(folder, size)
 
 
-def captioned_folder(folder: Path | str, size: int, *, held_out: float = 0.1) -> CaptionedImages:
-    """Read the captioned images of a folder, resized to size × size; the last by name are held out.
+def captioned_folder(folder: Path | str, size: int, *, held_out: float = 0.1, seed: int = 0) -> CaptionedImages:
+    """Read the captioned images of a folder, resized to size × size; some are held out, drawn from the seed.
 
-    Raises CourseError when there is no caption file, an image is missing or damaged, or there are fewer than two.
+    Images are in the order of their paths. With `held_out` 0 no image is held out.
+
+    Raises CourseError when there is no caption file, the file is invalid, an image is missing, damaged or not named
+    uniquely, or there are fewer than two.
     """
     folder = Path(folder)
-    captions = _captions(folder)
-    names = sorted(captions)
-    count = max(1, round(len(names) * held_out))
-    if len(names) < 2:
-        raise CourseError(f"{folder} has captions for {len(names)} images; expected at least two, one of them held out")
-    images = np.stack([read_image(_image_path(folder, name), size) for name in names])
-    texts = tuple(tuple(captions[name]) for name in names)
-    return CaptionedImages(folder.name, images[:-count], texts[:-count], images[-count:], texts[-count:])
+    check_fraction(held_out)
+    if not folder.is_dir():
+        raise CourseError(f"{printable(folder)} is no folder; expected one with images and a caption file")
+    table = find_table(folder)
+    found = walk_folder(folder)
+    index = FileIndex(found)
+    captions: dict[Path, list[str]] = {}
+    for row in read_caption_table(table):
+        captions.setdefault(_find_image(index, row), []).append(row.caption)
+    if len(captions) < 2 and held_out:
+        raise CourseError(
+            f"{printable(folder)} has captions for {len(captions)} images; at least two are needed, one to hold out"
+        )
+    paths = [path for path in found.files if path in captions]
+    images = np.stack([read_image(folder / path, size) for path in paths])
+    without_caption = {
+        path: "without a caption" for path in found.files if path not in captions and path.suffix.lower() in SUFFIXES
+    }
+    rows = hold_out(len(paths), held_out, seed, printable(folder))
+
+    def captions_of(chosen: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(captions[paths[row]]) for row in chosen)
+
+    return CaptionedImages(
+        folder.name,
+        images[rows[0]],
+        captions_of(rows[0]),
+        images[rows[1]],
+        captions_of(rows[1]),
+        describe_left_out(without_caption | dict(found.left_out)),
+    )
 
 
-def _captions(folder: Path) -> dict[str, list[str]]:
-    """Return the captions of each image by file name."""
-    table = next((folder / name for name in TABLES if (folder / name).is_file()), None)
-    if table is None:
-        raise CourseError(f"{folder} holds no caption file; expected one of {', '.join(TABLES)}")
-    captions: dict[str, list[str]] = {}
-    with table.open(encoding="utf-8", newline="") as file:
-        if table.suffix == ".txt" and ".token" in table.name:
-            rows = (line.rstrip("\r\n").split("\t", 1) for line in file if line.strip())
-        else:
-            rows = (row for row in csv.reader(file) if row and row != ["image", "caption"])
-        for number, row in enumerate(rows, 1):
-            if len(row) != 2:
-                raise CourseError(f"{table}, row {number}: expected an image name and a caption, not {row}")
-            captions.setdefault(row[0].split("#")[0], []).append(row[1].strip())
-    return captions
-
-
-def _image_path(folder: Path, name: str) -> Path:
-    for place in IMAGE_FOLDERS:
-        if (folder / place / name).is_file():
-            return folder / place / name
-    raise CourseError(f"{folder} has a caption for {name}, but the image is in none of {', '.join(IMAGE_FOLDERS)}")
+def _find_image(index: FileIndex, row: CaptionRow) -> Path:
+    """Return the image that a row names. Flickr8k's original table numbers the captions of an image: dog.jpg#0."""
+    try:
+        path = index.find(row.image)
+        numbered = re.fullmatch(r"(.*)#\d+", row.image, re.DOTALL)
+        if path is None and numbered:
+            path = index.find(numbered[1])
+    except CourseError as error:
+        raise CourseError(f"{row.where}: {error}") from None
+    if path is None:
+        advice = "; a header names its columns image and caption" if row.where.endswith("line 1") else ""
+        raise CourseError(
+            f"{row.where} has a caption for {row.image}, but {printable(index.root)} has no such image{advice}"
+        )
+    return path

@@ -8,8 +8,10 @@ Read from the official files, unpacked in `coco/` or `mscoco/` of the data folde
 They are not downloaded automatically: the images alone are 19 GB. COCO publishes no checksums.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data.datasets.annotations import existing_files, read_annotations, records, require_ids
 from data.datasets.download import data_folder, find
@@ -24,6 +26,15 @@ class CaptionedImage:
 
     image_id: int
     file: Path
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CaptionRecord:
+    """What an annotation file states about a photograph."""
+
+    image_id: int
+    file_name: str
     captions: tuple[str, ...]
 
 
@@ -49,16 +60,25 @@ def read_captions(
 ) -> list[CaptionedImage]:
     """Return the images of any annotation file in COCO's format, with their captions in the file's order.
 
-    Raises CourseError as `coco_captions` does: also for captions of an unknown image, and images without a caption.
+    `file_name` may be a path with folders. Raises CourseError as `coco_captions` does: also for captions of an unknown
+    image, and images without a caption.
     """
-    content = read_annotations(annotations, how_to_get)
+    listed = read_caption_records(read_annotations(annotations, how_to_get), annotations)
+    names = {each.image_id: each.file_name for each in listed}
+    files = existing_files(names, images, how_to_get, skip_missing=skip_missing)
+    return [
+        CaptionedImage(each.image_id, files[each.image_id], each.captions) for each in listed if each.image_id in files
+    ]
+
+
+def read_caption_records(content: Mapping[str, Any], annotations: Path) -> list[CaptionRecord]:
+    """Return the images that an annotation file lists, with their captions. Raises CourseError as `read_captions`."""
     photographs = records(content, annotations, "images", {"id": int, "file_name": str}, unique="id")
     annotated = records(content, annotations, "annotations", {"image_id": int, "caption": str})
     captions: dict[int, list[str]] = {}
     for each in annotated:
         captions.setdefault(each["image_id"], []).append(each["caption"].strip())
-    files = {each["id"]: images / each["file_name"] for each in photographs}
-    require_ids(captions, files, annotations, "images have captions and are not listed among the images")
-    require_ids(files, captions, annotations, "images have no caption")
-    existing = existing_files(files, how_to_get, skip_missing=skip_missing)
-    return [CaptionedImage(key, file, tuple(captions[key])) for key, file in files.items() if key in existing]
+    names = {each["id"]: each["file_name"] for each in photographs}
+    require_ids(captions, names, annotations, "images have captions and are not listed among the images")
+    require_ids(names, captions, annotations, "images have no caption")
+    return [CaptionRecord(key, name, tuple(captions[key])) for key, name in names.items()]

@@ -1,24 +1,43 @@
 """Your own images: a folder with one subfolder per class.
 
     my_images/cat/anything.jpg          or          my_images/train/cat/anything.jpg
-    my_images/dog/something.png                     my_images/test/cat/something.png
+    my_images/dog/something.png                     my_images/test/cat/something.png      (or val, valid, validation)
 
-Without `train` and `test` folders, a random fifth of each class is held out, drawn from a seed.
+Without such folders, a random fifth of each class is held out, drawn from a seed.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 from PIL import Image, ImageOps
 
 from data.datasets.image_dataset import ImageDataset
+from data.datasets.splits import check_fraction, find_split_folders, hold_out
 from shared.errors import CourseError
-from shared.images import to_upright_rgb
+from shared.folders import FolderFiles, describe_left_out, walk_folder
+from shared.images import SUFFIXES, open_image
+from shared.text_files import normalize, printable
 
-# Pillow reports a damaged file with different exceptions, depending on the format and the damage.
-UNREADABLE = (OSError, SyntaxError, ValueError, IndexError, TypeError, Image.DecompressionBombError)
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+Classes = Mapping[str, list[Path]]
+"""The image files of each class, by the class name in NFC."""
+
+
+@dataclass
+class _LeftOut:
+    """Collect what a reader leaves out, for the data set's note."""
+
+    files: dict[Path, str] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+    def note(self) -> str:
+        """Return the note of the data set."""
+        unreadable = ""
+        if self.unreadable:
+            unreadable = f"{len(self.unreadable)} unreadable, left out: " + "; ".join(self.unreadable)
+        return "; ".join(filter(None, ("own images", unreadable, describe_left_out(self.files))))
 
 
 def image_folder(
@@ -27,59 +46,90 @@ def image_folder(
     """Return the images of a folder, resized to size × size: [n, size, size, 3].
 
     Images are rotated by their EXIF orientation, scaled so that the shorter side fits, and center-cropped; transparent
-    pixels become white. Classes are numbered alphabetically.
+    pixels become white. Classes are numbered alphabetically. With `held_out` 0 there are no test images, unless the
+    folder has a folder of its own for them. Files and folders that are left out are counted and named in the data
+    set's `note`: hidden ones, other file types, dead and circular links, images outside every class.
 
     Raises CourseError when there are fewer than two classes, when a class is too small to hold images out, or when an
-    image cannot be read; with `skip_unreadable` such images are left out and named in the data set's `note`.
+    image cannot be read; with `skip_unreadable` such images are left out and named in the note.
     """
     folder = Path(folder)
+    check_fraction(held_out)
     if not folder.is_dir():
-        raise CourseError(f"{folder} is not a folder; expected one with a subfolder of images per class")
-    splits = (folder / "train", folder / "test")
-    if all(split.is_dir() for split in splits):
-        train, test = (_files(split) for split in splits)
-        if train.keys() != test.keys():
-            raise CourseError(f"{folder}: train has the classes {', '.join(train)}, test has {', '.join(test)}")
-    else:
-        train, test = _hold_out(_files(folder), held_out, seed)
-    unreadable: list[str] = []
+        raise CourseError(f"{printable(folder)} is not a folder; expected one with a subfolder of images per class")
+    left_out = _LeftOut()
+    train, test = _split(walk_folder(folder, SUFFIXES), held_out, seed, left_out)
     names = tuple(train)
-    arrays = [_read(classes, names, size, skip_unreadable, unreadable) for classes in (train, test)]
-    note = "own images"
-    if unreadable:
-        note += f"; {len(unreadable)} unreadable, left out: " + "; ".join(unreadable)
-    return ImageDataset(folder.name, *arrays[0], *arrays[1], names, verified=False, note=note)
+    arrays = [_read(classes, names, size, skip_unreadable, left_out.unreadable) for classes in (train, test)]
+    if not len(arrays[0][1]):
+        raise CourseError("no image could be read: " + "; ".join(left_out.unreadable))
+    return ImageDataset(folder.name, *arrays[0], *arrays[1], names, verified=False, note=left_out.note())
 
 
-def _files(folder: Path) -> dict[str, list[Path]]:
+def _split(found: FolderFiles, held_out: float, seed: int, left_out: _LeftOut) -> tuple[Classes, Classes]:
+    """Return the training and the held-out images of each class."""
+    try:
+        parts = find_split_folders([path.name for path in found.folders if len(path.parts) == 1])
+    except CourseError as error:
+        raise CourseError(f"{printable(found.root)}: {error}") from None
+    if parts is None:
+        return _hold_out(_classes(found, left_out), held_out, seed)
+    training, test = parts
+    used = (training,) if test is None else (training, test)
+    for path in found.files:
+        if path.parts[0] not in used:
+            left_out.files[path] = f"outside {' and '.join(used)}"
+    left_out.files |= {path: why for path, why in found.left_out.items() if path.parts[0] not in used}
+    classes = _classes(found.inside(training), left_out, training)
+    if test is None:
+        return _hold_out(classes, held_out, seed)
+    held_out_classes = _classes(found.inside(test), left_out, test)
+    if classes.keys() != held_out_classes.keys():
+        raise CourseError(
+            f"{printable(found.root)}: {training} has the classes {', '.join(classes)}, "
+            f"{test} has {', '.join(held_out_classes)}"
+        )
+    return classes, held_out_classes
+
+
+def _classes(found: FolderFiles, left_out: _LeftOut, part: str = "") -> Classes:
     """Return the image files of each class in alphabetical order, independent of the file system."""
-    classes = {}
-    for inner in sorted(folder.iterdir()):
-        if inner.is_dir() and not inner.name.startswith("."):
-            files = sorted(file for file in inner.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-            if not files:
-                raise CourseError(f"{inner} contains no images ({', '.join(SUFFIXES)}); add images or remove it")
-            classes[inner.name] = files
+    left_out.files |= {part / path: why for path, why in found.left_out.items()}
+    files_of: dict[str, list[Path]] = {path.name: [] for path in found.folders if len(path.parts) == 1}
+    for path in found.files:
+        if len(path.parts) == 1:
+            left_out.files[part / path] = "outside every class"
+        else:
+            files_of[path.parts[0]].append(found.root / path)
+    classes: dict[str, list[Path]] = {}
+    for folder, files in files_of.items():
+        if not files:
+            reasons = describe_left_out(found.inside(folder).left_out)
+            raise CourseError(
+                f"{printable(found.root / folder)} contains no images ({', '.join(SUFFIXES)}); add images or remove it"
+                + (f" ({reasons})" if reasons else "")
+            )
+        if normalize(folder) in classes:
+            raise CourseError(f"{printable(found.root)} has two folders called {folder!r}; rename one")
+        classes[normalize(folder)] = files
     if len(classes) < 2:
-        raise CourseError(f"{folder} holds {len(classes)} classes; expected at least two subfolders, one per class")
+        raise CourseError(
+            f"{printable(found.root)} holds {len(classes)} classes; expected at least two subfolders, one per class"
+        )
     return classes
 
 
-def _hold_out(classes: dict[str, list[Path]], held_out: float, seed: int) -> tuple[dict, dict]:
+def _hold_out(classes: Classes, held_out: float, seed: int) -> tuple[Classes, Classes]:
     train, test = {}, {}
     for name, files in classes.items():
-        count = max(1, round(len(files) * held_out))
-        if count >= len(files):
-            raise CourseError(f"class {name!r} has {len(files)} images: too few to hold out {held_out:.0%}")
-        chosen = set(Random(seed).sample(range(len(files)), count))
-        train[name] = [file for index, file in enumerate(files) if index not in chosen]
-        test[name] = [file for index, file in enumerate(files) if index in chosen]
+        rows = hold_out(len(files), held_out, seed, f"class {name!r}")
+        train[name], test[name] = ([files[row] for row in part] for part in rows)
     return train, test
 
 
 def _read(
-    classes: dict[str, list[Path]], names: tuple[str, ...], size: int, skip_unreadable: bool, unreadable: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
+    classes: Classes, names: tuple[str, ...], size: int, skip_unreadable: bool, unreadable: list[str]
+) -> tuple[UInt8[np.ndarray, "images size size 3"], Int64[np.ndarray, " images"]]:
     images, labels = [], []
     for name, files in classes.items():
         for file in files:
@@ -90,15 +140,9 @@ def _read(
                 if not skip_unreadable:
                     raise
                 unreadable.append(str(error))
-    if not images:
-        raise CourseError("no image could be read: " + "; ".join(unreadable))
-    return np.stack(images), np.array(labels, np.int64)
+    return np.array(images, np.uint8).reshape(-1, size, size, 3), np.array(labels, np.int64)
 
 
 def read_image(file: Path, size: int) -> np.ndarray:
-    """Read one image as uint8 RGB [size, size, 3]. Raises CourseError that names the file when it is damaged."""
-    try:
-        with Image.open(file) as opened:
-            return np.asarray(ImageOps.fit(to_upright_rgb(opened), (size, size), Image.Resampling.LANCZOS))
-    except UNREADABLE as error:
-        raise CourseError(f"{file}: unreadable image ({error}); replace or remove it") from error
+    """Read one image as uint8 RGB [size, size, 3], center-cropped. Raises CourseError as `open_image` does."""
+    return np.asarray(ImageOps.fit(open_image(file), (size, size), Image.Resampling.LANCZOS))

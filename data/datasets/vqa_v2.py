@@ -96,11 +96,9 @@ def read_questions(
             annotations,
             "answers have no question",
         )
-    files = {each["image_id"]: images / f"COCO_{images.name}_{each['image_id']:012d}.jpg" for each in asked_records}
-    existing = existing_files(files, how_to_get, skip_missing=skip_missing)
-    return [
-        _question(each, files, annotation_of, annotations) for each in asked_records if each["image_id"] in existing
-    ]
+    names = {each["image_id"]: f"COCO_{images.name}_{each['image_id']:012d}.jpg" for each in asked_records}
+    files = existing_files(names, images, how_to_get, skip_missing=skip_missing)
+    return [_question(each, files, annotation_of, annotations) for each in asked_records if each["image_id"] in files]
 
 
 def _answers(annotations: Path, how_to_get: str) -> dict[int, dict]:

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
 
 from lessons.lesson_02_clip.model import CLIP
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
 from lessons.lesson_02_clip.model.zero_shot import TEMPLATES, class_vectors
 from shared.cli import command_line
-from shared.errors import CourseError
+from shared.images import open_image
 
 
 @torch.no_grad()
@@ -31,12 +30,7 @@ def classify_photo(
     Raises CourseError when the folder holds no CLIP, or the photograph cannot be read.
     """
     model, tokenizer = CLIP.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
-    try:
-        with Image.open(photo) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")  # upright, as the camera recorded
-    except OSError as error:
-        raise CourseError(f"{photo}: unreadable image ({error})") from error
-    vector = model.encode_images(ImagePreprocessing.from_pretrained(folder)([image]))
+    vector = model.encode_images(ImagePreprocessing.from_pretrained(folder)([open_image(photo)]))
     classes = class_vectors(model.encode_texts, tokenizer, names, templates)
     probabilities = model.logits(vector, classes)[0].softmax(dim=-1).tolist()
     return dict(sorted(zip(names, probabilities, strict=True), key=lambda entry: -entry[1]))

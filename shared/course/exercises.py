@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from shared.errors import CourseError
+from shared.text_files import read_text
 
 BEGIN = re.compile(r"^(\s*)# exercise (\d+\.\d+): (.+?)\s*$")
 END = re.compile(r"^\s*# end exercise\s*$")
@@ -115,7 +116,7 @@ def exercises_in_file(path: Path) -> list[Exercise]:
     """Return the exercises of one file, in its order. Raises CourseError for markers that do not pair up."""
     exercises: list[Exercise] = []
     begin: tuple[re.Match[str], int] | None = None
-    for index, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for index, line in enumerate(read_text(path).splitlines()):
         if match := BEGIN.match(line):
             if begin is not None:
                 raise CourseError(f"{path}:{index + 1}: an exercise begins before that of line {begin[1]} has ended")

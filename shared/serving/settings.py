@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, fields
 
+from shared.images import MAX_ASPECT_RATIO
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -30,7 +32,7 @@ class Settings:
     max_body_bytes: int = 10 * 2**20
     upload_timeout: float = 20.0
     max_pixels: int = 25_000_000
-    max_aspect_ratio: int = 100
+    max_aspect_ratio: int = MAX_ASPECT_RATIO
     image_side: int = 1024
     max_images: int = 16
     max_new_tokens: int = 512

@@ -11,6 +11,7 @@ from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.markers import exercise_table
+from shared.text_files import read_text
 
 PATH = ROOT / "course.toml"
 DEFAULT_TITLE = "Multimodal from Scratch"
@@ -32,7 +33,7 @@ class Assignment:
 def load_assignment(number: int, folder: Path, path: Path = PATH) -> Assignment:
     """Return what `course.toml` sets for a lesson. Raises CourseError for unknown names and invalid values."""
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        settings = tomllib.loads(read_text(path)) if path.exists() else {}
     except tomllib.TOMLDecodeError as error:
         raise CourseError(f"{path}: {error}") from None
     _check_names(path, settings, {"title", "limits", "lesson"}, "the file")

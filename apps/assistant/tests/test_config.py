@@ -115,5 +115,5 @@ def test_other_files_are_refused(text, message, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CourseError, match=r"none.json cannot be read .*configurations"):
+    with pytest.raises(CourseError, match=r"none.json does not exist.*configurations"):
         load(tmp_path / "none.json")

@@ -6,11 +6,11 @@ import re
 import pytest
 from PIL import Image
 
-from apps.assistant.images import open_image
 from apps.assistant.records import DESCRIBE, load_records, read_records
 from apps.assistant.toy_files import QUESTION_TYPES, write_toy_world
 from data.toybox.heldout import mentions_held_out
 from shared.errors import CourseError
+from shared.images import open_image
 from shared.tokenizers import Turn
 
 
@@ -29,8 +29,8 @@ GOOD = [
 ]
 BAD = [
     (conversation("<image>\nWhat?", "A cat.", image="none.png"), "none.png does not exist"),
-    (conversation("<image>\nWhat?", "A cat.", image="broken.png"), "broken.png is not a complete image"),
-    (conversation("<image>\nWhat?", "A cat.", image="text.png"), "text.png is not a complete image"),
+    (conversation("<image>\nWhat?", "A cat.", image="broken.png"), "broken.png: unreadable image"),
+    (conversation("<image>\nWhat?", "A cat.", image="text.png"), "text.png: unreadable image"),
     (conversation("<image>\nWhat?", "A cat.", image="slim.png"), "300 × 1 pixels"),
     (conversation("What is this?", "A cat."), "an image, and 0 <image>"),
     (conversation("<image><image>\nWhat?", "A cat."), "an image, and 2 <image>"),

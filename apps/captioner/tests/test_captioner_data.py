@@ -48,10 +48,25 @@ def test_every_format_gives_the_same_captions(folder, captions_format):
     name, content = FORMATS[captions_format]
     (folder / name).write_text(content)
     training, test = read_folder(folder, 16, held_out=0.1)
-    assert [list(each) for each in training.captions] == [CAPTIONS["a.png"], CAPTIONS["b.png"]]
-    assert [list(each) for each in test.captions] == [CAPTIONS["c.png"]]
     assert training.pixels.shape == (2, 3, 16, 16) and training.pixels.dtype == torch.uint8
-    assert test.pixels.float().mean().item() == pytest.approx(80, abs=1)
+    assert len(test.captions) == 1
+    levels = {40 * number: CAPTIONS[name] for number, name in enumerate(NAMES)}
+    for images in (training, test):
+        captions = [levels.pop(int(pixels[0, 0, 0])) for pixels in images.pixels]
+        assert [list(each) for each in images.captions] == captions
+    assert not levels
+
+
+def test_what_is_left_out_is_named(folder, capsys):
+    (folder / "captions.csv").write_text("a.png,a cat\nb.png,a dog\n")
+    read_folder(folder, 16)
+    assert "1 left out: 1 without a caption (c.png)" in capsys.readouterr().err
+
+
+def test_a_latin_1_table_is_named_with_its_line(folder):
+    (folder / "captions.csv").write_bytes("a.png,a cat\nb.png,un chien mouill\u00e9\n".encode("latin-1"))
+    with pytest.raises(CourseError, match=r"captions\.csv, line 2: the byte 0xe9 is not UTF-8"):
+        read_folder(folder, 16)
 
 
 def test_with_nothing_held_out_both_splits_are_complete(folder):

@@ -184,7 +184,9 @@ def test_a_file_that_is_cut_off_is_named(folder, keep):
     for name in ("coco/annotations/captions_val2017.json", "vqa/v2_mscoco_val2014_annotations.json"):
         file = folder / name
         file.write_text(file.read_text()[:keep])
-        with pytest.raises(CourseError, match=rf"{file.name} is not valid JSON .* of [\d,]+\); the download may be"):
+        with pytest.raises(
+            CourseError, match=rf"{file.name} cannot be read as JSON .* of [\d,]+\)\. The download may be"
+        ):
             coco_captions() if "captions" in name else vqa_v2()
 
 
@@ -229,6 +231,24 @@ def test_captions_that_do_not_fit_are_named(folder, content, message):
     with pytest.raises(CourseError, match=message) as caught:
         read_captions(file, folder / "coco/val2017")
     assert str(file) in str(caught.value)
+
+
+def test_file_names_with_folders_find_their_images(tmp_path):
+    """Equal base names stay apart, and a name may begin with the folder of the images or have another form."""
+    content = caption_file()
+    names = ("a/1.jpg", "b/1.jpg", "val2017/caf\u00e9.jpg")
+    for record, name in zip(content["images"], names, strict=True):
+        record["file_name"] = name
+    for place in ("a/1.jpg", "b/1.jpg", "cafe\u0301.jpg"):
+        (tmp_path / "val2017" / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "val2017" / place)
+    write(tmp_path / "captions.json", content)
+    files = [each.file for each in read_captions(tmp_path / "captions.json", tmp_path / "val2017")]
+    assert [str(file.relative_to(tmp_path / "val2017")) for file in files] == ["a/1.jpg", "b/1.jpg", "cafe\u0301.jpg"]
+    content["images"][0]["file_name"] = "../captions.json"
+    write(tmp_path / "captions.json", content)
+    with pytest.raises(CourseError, match="1 of 3 images are missing"):
+        read_captions(tmp_path / "captions.json", tmp_path / "val2017")
 
 
 def drop_answers(questions, annotations):

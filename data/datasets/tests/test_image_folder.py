@@ -1,5 +1,7 @@
 """One's own images: classes, splits, orientation, transparency, and files that are damaged."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,6 +123,105 @@ def test_damaged_images_are_refused_or_left_out_and_listed(images):
     data = image_folder(images, 16, skip_unreadable=True)
     assert len(data.train_labels) + len(data.test_labels) == 14
     assert "1 unreadable" in data.note and "4.png" in data.note
+
+
+def one_image(file, color=RED):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), color).save(file, "PNG")
+
+
+@pytest.mark.parametrize("other", ["test", "Test", "TESTING", "val", "Valid", "validation"])
+@pytest.mark.parametrize("training", ["train", "Train", "training"])
+def test_split_folders_are_no_classes(tmp_path, training, other):
+    for number, name in enumerate(("cat", "dog")):
+        one_image(tmp_path / training / name / "a.png", (RED, BLUE)[number])
+        one_image(tmp_path / other / name / "b.png", (RED, BLUE)[number])
+    data = image_folder(tmp_path, 8)
+    assert data.class_names == ("cat", "dog") and len(data.train_labels) == len(data.test_labels) == 2
+    assert data.note == "own images"
+
+
+def test_a_third_split_and_other_folders_beside_a_split_are_named(tmp_path):
+    for part in ("train", "val", "test", "more"):
+        for name in ("cat", "dog"):
+            one_image(tmp_path / part / name / f"{part}.png")
+    data = image_folder(tmp_path, 8)
+    assert len(data.train_labels) == len(data.test_labels) == 2
+    assert "4 left out: 4 outside train and test (more/cat/more.png" in data.note and "val/dog/val.png" in data.note
+
+
+def test_a_training_folder_alone_is_split(tmp_path):
+    for number in range(5):
+        for name in ("cat", "dog"):
+            one_image(tmp_path / "train" / name / f"{number}.png")
+    data = image_folder(tmp_path, 8)
+    assert data.class_names == ("cat", "dog") and len(data.train_labels) == 8 and len(data.test_labels) == 2
+
+
+@pytest.mark.parametrize("names", [("train", "bus"), ("train", "bus", "car")])
+def test_a_class_may_be_called_train(tmp_path, names):
+    for name in names:
+        for number in range(2):
+            one_image(tmp_path / name / f"{number}.png")
+    assert image_folder(tmp_path, 8).class_names == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "Train", "test"), "Train and train have the same role"),
+        (("train", "val", "valid"), "val and valid have the same role"),
+        (("val", "test"), "the folders are test, val; expected one called train"),
+    ],
+)
+def test_folders_that_are_no_clear_split_are_refused(tmp_path, folders, message):
+    for part in folders:
+        for name in ("cat", "dog"):
+            one_image(tmp_path / part / name / "a.png")
+    with pytest.raises(CourseError, match=message):
+        image_folder(tmp_path, 8)
+
+
+def test_copies_and_links_that_are_no_images_are_left_out_and_named(images):
+    clean = image_folder(images, 16)
+    for junk in ("cat/.ipynb_checkpoints/0.png", "__MACOSX/cat/1.png", "cat/._0.png", "loose.png"):
+        one_image(images / junk)
+    (images / "cat" / "dead.png").symlink_to(images / "nowhere.png")
+    (images / "cat" / "circle").symlink_to(images)
+    data = image_folder(images, 16)
+    assert data.class_names == clean.class_names
+    np.testing.assert_array_equal(data.train_images, clean.train_images)
+    np.testing.assert_array_equal(data.test_images, clean.test_images)
+    assert "7 left out" in data.note
+    for name in (".ipynb_checkpoints", "__MACOSX", "cat/._0.png", "loose.png", "dead.png", "circle", "notes.txt"):
+        assert name in data.note
+
+
+def test_every_usual_ending_is_an_image(tmp_path):
+    endings = ("jpg", "JPG", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif", "tif", "tiff", "avif")
+    for name in ("cat", "dog"):
+        for ending in endings:
+            one_image(tmp_path / name / f"{ending}.{ending}")
+    assert len(image_folder(tmp_path, 8, held_out=0.0).train_labels) == 2 * len(endings)
+    (tmp_path / "cat" / "phone.HEIC").write_bytes(b"no image")
+    with pytest.raises(CourseError, match=r"phone\.HEIC: unreadable image .*; convert it to JPEG"):
+        image_folder(tmp_path, 8)
+    assert "phone.HEIC" in image_folder(tmp_path, 8, skip_unreadable=True).note
+
+
+def test_nothing_is_held_out_with_a_fraction_of_0(images):
+    data = image_folder(images, 16, held_out=0.0)
+    assert data.train_images.shape == (15, 16, 16, 3) and data.test_images.shape == (0, 16, 16, 3)
+    for wrong in (1.0, -0.1, float("nan")):
+        with pytest.raises(CourseError, match="the held-out fraction is"):
+            image_folder(images, 16, held_out=wrong)
+
+
+def test_class_names_are_equal_in_every_unicode_form(tmp_path):
+    for part, form in (("train", "NFD"), ("test", "NFC")):
+        for name in ("caf\u00e9", "tea"):
+            one_image(tmp_path / part / unicodedata.normalize(form, name) / "a.png")
+    assert image_folder(tmp_path, 8).class_names == ("caf\u00e9", "tea")
 
 
 def test_folders_that_hold_no_data_set_say_why(tmp_path):
