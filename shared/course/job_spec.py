@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shared.folders import folder_fingerprint
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Sources that only read results, so that editing them makes no result stale.
@@ -32,8 +34,12 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Return a hash of function, arguments and source code: jobs with equal fingerprints have equal results."""
-        content = json.dumps([self.function, self.arguments, source_hash(self.function)], sort_keys=True)
+        """Return a hash of function, arguments, source code and the user's data: jobs with equal ones are equal."""
+        values = [self.function, self.arguments, source_hash(self.function)]
+        data = self.arguments.get("data")
+        if isinstance(data, str) and data.startswith("folder:"):
+            values.append(folder_fingerprint(ROOT / data.removeprefix("folder:")))  # jobs run in the root
+        content = json.dumps(values, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
 

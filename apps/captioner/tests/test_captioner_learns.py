@@ -97,6 +97,18 @@ def test_another_run_cannot_be_resumed(quick, images, tmp_path):
         load_captioner(tmp_path)
 
 
+def test_changed_images_are_no_longer_the_run_that_was_trained(quick, images, tmp_path):
+    recipe = FolderRecipe(steps=2, batch_size=4, held_out=0.3)
+    train_on_folder(images, tmp_path / "run", recipe)
+    evaluate_on_folder(tmp_path / "run", images)
+    for file in images.glob("*.png"):
+        Image.new("RGB", (16, 16), "red").save(file)
+    with pytest.raises(CourseError, match="pixels was"):
+        train_on_folder(images, tmp_path / "run", recipe, run=RESUME)
+    with pytest.raises(CourseError, match="is not the folder of the training, or has changed since"):
+        evaluate_on_folder(tmp_path / "run", images)
+
+
 def call(*arguments) -> int:
     return command_line.main([*map(str, arguments)])
 

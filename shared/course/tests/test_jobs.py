@@ -76,6 +76,28 @@ def test_without_resume_a_finished_job_runs_again(tmp_path, in_process):
     assert not (tmp_path / "add" / "stale").exists()
 
 
+def test_a_changed_folder_of_images_makes_a_finished_job_stale(tmp_path, monkeypatch, in_process):
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "a.png").write_bytes(b"one")
+    monkeypatch.setattr(job_spec, "ROOT", tmp_path)
+    for data in (f"folder:{images}", "folder:images"):  # jobs run in the root of the repository
+        job = add_job(tmp_path / "runs", data=data)
+        first = job.fingerprint
+        assert job.fingerprint == first
+        (images / "b.png").write_bytes(b"two")
+        assert job.fingerprint != first
+        (images / "b.png").unlink()
+        assert job.fingerprint == first
+        assert add_job(tmp_path / "runs", data="digits").fingerprint != first
+    run_jobs([job])
+    run_jobs([job], resume=True)
+    assert (tmp_path / "runs" / "add" / "calls").read_text() == "x", "taken from the cache"
+    os.utime(images / "a.png", ns=(0, 0))
+    assert run_jobs([job], resume=True)["add"]["resumed"] is False
+    assert (tmp_path / "runs" / "add" / "calls").read_text() == "x", "another folder, another run"
+
+
 def test_the_fingerprint_covers_arguments_and_the_sources_that_a_job_may_import(tmp_path, monkeypatch):
     files = ("shared/a.py", "data/b.py", "lessons/lesson_01_vit/model.py", "lessons/lesson_02_clip/model.py")
     for file in (*files, "apps/captioner/train.py"):
