@@ -77,7 +77,7 @@ def test_folders_without_texts_are_named(tmp_path):
     with pytest.raises(CourseError, match=r"no \.txt file"):
         read_texts(tmp_path)
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(CourseError, match=r"a\.txt is not UTF-8"):
+    with pytest.raises(CourseError, match=r"a\.txt, line 1: the byte .* is not UTF-8"):
         read_texts(tmp_path)
     with pytest.raises(CourseError, match="two or more"):
         expert_data(["Hello there."])

@@ -219,9 +219,9 @@ def test_nothing_is_held_out_with_a_fraction_of_0(images):
 
 def test_class_names_are_equal_in_every_unicode_form(tmp_path):
     for part, form in (("train", "NFD"), ("test", "NFC")):
-        for name in ("caf\u00e9", "tea"):
+        for name in ("pat\u00e9", "tea"):
             one_image(tmp_path / part / unicodedata.normalize(form, name) / "a.png")
-    assert image_folder(tmp_path, 8).class_names == ("caf\u00e9", "tea")
+    assert image_folder(tmp_path, 8).class_names == ("pat\u00e9", "tea")
 
 
 def test_folders_that_hold_no_data_set_say_why(tmp_path):

@@ -1,6 +1,7 @@
 """The lesson's images as tensors, their augmentation, and the config of the model that fits them."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,8 @@ def load_images(name: str, *, other_writers: bool = False) -> ImageData:
     else:
         dataset = load(name)
 
+    if dataset.note:
+        print(f"note: {dataset.name}: {dataset.note}", file=sys.stderr, flush=True)
     train = to_pixels(dataset.train_images)
     return ImageData(
         train=train,

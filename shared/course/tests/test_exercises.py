@@ -65,6 +65,12 @@ def test_invalid_list_of_files_is_explained(lesson, content, message):
         find_exercises(lesson)
 
 
+def test_file_in_another_encoding_is_named_with_its_line(lesson):
+    (lesson / "solution.py").write_bytes("# one\n# café\n".encode("latin-1"))
+    with pytest.raises(CourseError, match=r"solution\.py, line 2: the byte 0xe9 is not UTF-8"):
+        find_exercises(lesson)
+
+
 def test_number_that_occurs_twice_is_rejected(lesson):
     (lesson / "again.py").write_text(code(again="5.2"))
     with pytest.raises(CourseError, match=r"exercise 5\.2 is in .* and in .*lora\.py"):
