@@ -3,7 +3,6 @@
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -124,7 +123,8 @@ def _scale_to_bytes(values: np.ndarray, file_format: str | None) -> UInt8[np.nda
 
 def _bits_per_sample(image: Image.Image) -> int | None:
     """Return the bits of one sample in a PNG file that is not decoded yet, None for other images."""
-    arguments: Any = image.tile[0].args if image.format == "PNG" and getattr(image, "tile", None) else None
+    tiles = getattr(image, "tile", None) if image.format == "PNG" else None
+    arguments = tiles[0].args if tiles else None
     if not isinstance(arguments, str) or arguments.split(";")[0] not in ("1", "L", "RGB"):
         return None
     return {"1": 1, "L;2": 2, "L;4": 4, "RGB;16B": 16}.get(arguments, 8)

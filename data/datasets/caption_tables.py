@@ -66,7 +66,8 @@ def read_caption_table(table: Path) -> list[CaptionRow]:
                     )
                 rows.append(CaptionRow(image, caption, f"{name}, line {number}"))
     else:
-        rows = [CaptionRow(*values, f"{name}, line {line}") for line, values in read_table(table, COLUMNS)]
+        cells = read_table(table, COLUMNS)
+        rows = [CaptionRow(image, caption, f"{name}, line {line}") for line, (image, caption) in cells]
     if not rows:
         raise CourseError(f'{name} holds no captions; expected {{"dog.jpg": "a dog on the sand", …}} or dog.jpg,a dog')
     return [_checked(row) for row in rows]
