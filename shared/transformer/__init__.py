@@ -3,10 +3,11 @@
 from shared.transformer.attention import Attention
 from shared.transformer.block import MLP, Block, SwiGLU
 from shared.transformer.decoder import Decoder, DecoderConfig, positions_within_segments
-from shared.transformer.generation import Sampling, generate, sample, seeded_generator, stream, token_probabilities
+from shared.transformer.generation import generate, stream
 from shared.transformer.kv_cache import KVCache, LayerCache
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
+from shared.transformer.sampling import Sampling, sample, seeded_generator, token_probabilities
 
 __all__ = [
     "MLP",

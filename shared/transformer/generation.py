@@ -1,7 +1,6 @@
 """Text generation with a decoder: prefill the prompts, choose a token per prompt, decode it, repeat."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from shared.attention import padded_segments
 from shared.transformer.kv_cache import KVCache
+from shared.transformer.sampling import Generators, Sampling, per_prompt, sample
 
 
 @runtime_checkable
@@ -30,45 +30,6 @@ class CausalModel(Protocol):
     def new_cache(self, batch: int, capacity: int) -> KVCache: ...
 
     def train(self, mode: bool = True) -> Any: ...
-
-
-Generators = torch.Generator | Sequence[torch.Generator]
-"""One random generator for the whole batch, or one per prompt."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the next token is chosen, and when a text ends.
-
-    max_new_tokens  largest number of tokens to generate
-    temperature     0 takes the most likely token; 1 samples from the model's own distribution
-    top_k           sample among the k most likely tokens only
-    top_p           sample among the smallest set of most likely tokens whose probabilities add up to p
-                    (nucleus sampling, arXiv:1904.09751, section 3.1)
-    stop_token_ids  a text ends with the first of these tokens
-
-    `max_new_tokens`, `temperature` and `top_p` are one value for all prompts, or a sequence with one per prompt.
-    Raises ValueError when a value is out of range.
-    """
-
-    max_new_tokens: int | Sequence[int]
-    temperature: float | Sequence[float] = 0.0
-    top_k: int | None = None
-    top_p: float | Sequence[float | None] | None = None
-    stop_token_ids: Collection[int] = ()
-
-    def __post_init__(self):
-        for length in _per_prompt(self.max_new_tokens, 1):
-            if length < 1:
-                raise ValueError(f"max_new_tokens is {length}; expected at least 1")
-        for temperature in _per_prompt(self.temperature, 1):
-            if temperature < 0:
-                raise ValueError(f"temperature is {temperature}; expected 0 (the most likely token) or above")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}; expected at least 1, or None for no limit")
-        for limit in _per_prompt(self.top_p, 1):
-            if limit is not None and not 0 < limit <= 1:
-                raise ValueError(f"top_p is {limit}; expected a probability in (0, 1], or None for no limit")
 
 
 def generate(
@@ -118,16 +79,6 @@ def stream(
     return _steps(decoder, prompts, sampling, choose, use_cache, model_inputs or {})
 
 
-def seeded_generator(seed: int | None) -> torch.Generator:
-    """Return a generator for one prompt; without a seed, its numbers differ at every call. Any integer is a seed."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed % 2**63)
-    return generator
-
-
 def _steps(
     decoder: CausalModel,
     prompts: Sequence[Tensor],
@@ -136,7 +87,7 @@ def _steps(
     use_cache: bool,
     model_inputs: Mapping[str, Any],
 ) -> Iterator[list[int | None]]:
-    limits, stop_token_ids = _per_prompt(sampling.max_new_tokens, len(prompts)), frozenset(sampling.stop_token_ids)
+    limits, stop_token_ids = per_prompt(sampling.max_new_tokens, len(prompts)), frozenset(sampling.stop_token_ids)
     was_training = decoder.training
     decoder.train(False)
     try:
@@ -156,68 +107,6 @@ def _steps(
             logits = batch.decode(chosen)
     finally:
         decoder.train(was_training)
-
-
-def sample(
-    logits: Float[Tensor, "batch vocab"],
-    *,
-    temperature: float | Sequence[float] = 1.0,
-    top_k: int | None = None,
-    top_p: float | Sequence[float | None] | None = None,
-    generator: Generators | None = None,
-) -> Int[Tensor, "batch"]:
-    """Choose one token id per row: a uniform random number selects a place in the cumulative probabilities.
-
-    The number is drawn on the CPU, so that the same seed gives the same text on every device.
-    Settings are those of `Sampling`.
-    """
-    batch, most_likely = logits.shape[0], logits.argmax(-1)
-    temperatures = _per_prompt(temperature, batch)
-    if not any(temperatures):
-        return most_likely
-    # Rows of temperature 0 take the most likely token below; here they only need a divisor that is not 0.
-    divisors = [row_temperature or 1.0 for row_temperature in temperatures]
-    ranked, order = token_probabilities(logits, temperature=divisors, top_k=top_k, top_p=top_p).sort(
-        dim=-1, descending=True, stable=True
-    )
-    if generator is None or isinstance(generator, torch.Generator):
-        uniform = torch.rand(batch, 1, generator=generator, dtype=torch.float64)
-    else:
-        uniform = torch.stack([torch.rand(1, generator=each, dtype=torch.float64) for each in generator])
-    cumulative = ranked.double().cumsum(-1)
-    place = torch.searchsorted(cumulative, uniform.to(logits.device) * cumulative[:, -1:])
-    sampled = order.gather(-1, place).squeeze(-1)
-    return torch.where(torch.tensor(temperatures, device=logits.device) == 0, most_likely, sampled)
-
-
-def token_probabilities(
-    logits: Float[Tensor, "batch vocab"],
-    *,
-    temperature: float | Sequence[float] = 1.0,
-    top_k: int | None = None,
-    top_p: float | Sequence[float | None] | None = None,
-) -> Float[Tensor, "batch vocab"]:
-    """Return the probabilities that tokens are sampled from: scaled by temperature, truncated, renormalized to 1."""
-    batch, device = logits.shape[0], logits.device
-    logits = logits.float() / torch.tensor(_per_prompt(temperature, batch), device=device)[:, None]
-    if top_k is not None:
-        kth = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, -torch.inf)
-    probabilities = logits.softmax(-1)
-    limits = _per_prompt(top_p, batch)
-    if any(limit is not None for limit in limits):
-        enough = torch.tensor([torch.inf if limit is None else limit for limit in limits], device=device)[:, None]
-        ranked, order = probabilities.sort(dim=-1, descending=True, stable=True)
-        # A token stays if those ranked before it add up to less than p; the most likely token always stays.
-        before = ranked.cumsum(-1) - ranked
-        probabilities = torch.zeros_like(ranked).scatter(-1, order, ranked.masked_fill(before >= enough, 0.0))
-        probabilities = probabilities / probabilities.sum(-1, keepdim=True)
-    return probabilities
-
-
-def _per_prompt(value: Any, prompts: int) -> Sequence[Any]:
-    """Return one value per prompt, repeating a value that was given for all."""
-    return list(value) if isinstance(value, Sequence) else [value] * prompts
 
 
 class _Batch:
@@ -273,12 +162,12 @@ def _check(prompts: Sequence[Tensor], sampling: Sampling, generator: Generators 
             f"prompts have lengths {[len(p) for p in prompts]}; expected at least one, each of at least one token "
             "(begin with the begin-of-text token)"
         )
-    per_prompt = {
+    values_per_prompt = {
         "generators": generator,
         "values of max_new_tokens": sampling.max_new_tokens,
         "temperatures": sampling.temperature,
         "values of top_p": sampling.top_p,
     }
-    for name, values in per_prompt.items():
+    for name, values in values_per_prompt.items():
         if isinstance(values, Sequence) and len(values) != len(prompts):
             raise ValueError(f"{len(values)} {name} for {len(prompts)} prompts; give one per prompt, or one for all")

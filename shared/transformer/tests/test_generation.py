@@ -1,5 +1,7 @@
 """Generated text does not depend on the cache or on the batch, and the samplers follow their definitions."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -138,6 +140,30 @@ def test_a_low_temperature_is_greedy():
     assert (sample(logits, temperature=1.0, top_p=1e-6) == logits.argmax(-1)).all()
 
 
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-320, 1e-45, 1e-38, 1e-30, 1e-9])
+def test_a_temperature_too_small_for_32_bits_is_greedy(decoder, temperature):
+    logits = torch.randn(200, 12) * 50
+    one_hot = nn.functional.one_hot(logits.argmax(-1), 12).float()
+    assert token_probabilities(logits, temperature=temperature).equal(one_hot)
+    assert sample(logits, temperature=temperature).equal(logits.argmax(-1))
+    # Beside rows with other temperatures too.
+    mixed = [temperature, 1.0] * 100
+    assert token_probabilities(logits, temperature=mixed, top_p=0.9)[::2].equal(one_hot[::2])
+    assert sample(logits, temperature=mixed)[::2].equal(logits.argmax(-1)[::2])
+    sampled = generate(decoder, PROMPTS, Sampling(6, temperature=temperature), generator=_generators())
+    assert [row.tolist() for row in sampled] == [row.tolist() for row in generate(decoder, PROMPTS, Sampling(6))]
+
+
+@pytest.mark.parametrize("top_p", [5e-324, 1e-320, 1e-46, 1e-38, 1e-12])
+def test_the_most_likely_token_stays_however_small_top_p_is(decoder, top_p):
+    logits = torch.randn(200, 12)
+    one_hot = nn.functional.one_hot(logits.argmax(-1), 12).float()
+    assert token_probabilities(logits, top_p=top_p).equal(one_hot)
+    assert sample(logits, top_p=top_p).equal(logits.argmax(-1))
+    sampled = generate(decoder, PROMPTS, Sampling(6, temperature=1.0, top_p=top_p), generator=_generators())
+    assert [row.tolist() for row in sampled] == [row.tolist() for row in generate(decoder, PROMPTS, Sampling(6))]
+
+
 def test_sample_frequencies_match_the_probabilities():
     logits = torch.tensor([2.0, 0.0, 1.0, -1.0])
     drawn = sample(logits.expand(40_000, 4), temperature=2.0, generator=torch.Generator().manual_seed(0))
@@ -150,8 +176,12 @@ def test_sample_frequencies_match_the_probabilities():
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"temperature": -1.0}, r"temperature is -1\.0"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"temperature": math.inf}, "temperature is inf"),
+        ({"temperature": [0.0, math.nan]}, "temperature is nan"),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_p": 0.0}, r"top_p is 0\.0"),
+        ({"top_p": math.nan}, "top_p is nan"),
         ({"max_new_tokens": [3, 0, 3, 3]}, "max_new_tokens is 0"),
         ({"top_p": [None, 1.5, None, None]}, r"top_p is 1\.5"),
     ],
@@ -159,6 +189,10 @@ def test_sample_frequencies_match_the_probabilities():
 def test_sampling_rejects_values_out_of_range(settings, message):
     with pytest.raises(ValueError, match=message):
         Sampling(**({"max_new_tokens": 3} | settings))
+    if "max_new_tokens" not in settings:
+        for function in (sample, token_probabilities):
+            with pytest.raises(ValueError, match=message):
+                function(torch.zeros(4, 17), **settings)
 
 
 @pytest.mark.parametrize("function", [generate, stream])
