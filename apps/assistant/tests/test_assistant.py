@@ -1,5 +1,7 @@
 """An answer is the same alone and in a batch, at once and token by token, and depends on the history."""
 
+import math
+
 import pytest
 from PIL import Image
 
@@ -78,6 +80,21 @@ def test_a_seed_makes_an_answer_repeatable_in_any_batch(assistant, images):
     assert alone == assistant.complete([request(2), request(1), request(3)])[1]
     assert alone != assistant.complete([request(2)])[0]
     assert assistant.complete([request(None)]) != assistant.complete([request(None)])
+
+
+@pytest.mark.parametrize(
+    "tiny", [{"temperature": 1e-39}, {"temperature": 5e-324}, {"temperature": 1.0, "top_p": 1e-320}], ids=str
+)
+def test_tiny_sampling_values_give_the_most_likely_answer(assistant, images, tiny):
+    assert assistant.answer_question(images[0], "what?", **FEW, **tiny) == assistant.answer_question(
+        images[0], "what?", **FEW
+    )
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_nan_is_refused_by_name(assistant, images, name):
+    with pytest.raises(ValueError, match=f"{name} is nan"):
+        assistant.answer_question(images[0], "what?", **FEW, **{name: math.nan})
 
 
 def test_a_typed_image_token_is_plain_text(assistant, images):
