@@ -1,9 +1,17 @@
-"""One web service over any trained model: see README.md."""
+"""One web service over any trained model: see README.md.
 
-from shared.serving.app import create_app
-from shared.serving.serve import serve
-from shared.serving.served_model import ROLES, GenerationRequest, Message, ServedModel, UnsupportedRequest
-from shared.serving.settings import Settings
+The names are loaded at their first use: the process that decodes images imports parts of this package, and a web
+framework is none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shared.serving.app import create_app
+    from shared.serving.server import serve
+    from shared.serving.served_model import ROLES, GenerationRequest, Message, ServedModel, UnsupportedRequest
+    from shared.serving.settings import Settings
 
 __all__ = [
     "ROLES",
@@ -15,3 +23,11 @@ __all__ = [
     "create_app",
     "serve",
 ]
+
+_MODULES = {"create_app": "app", "serve": "server", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'served_model')}"), name)

@@ -2,26 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
-
-import anyio
 
 from shared.serving.batching import Batcher
 from shared.serving.conversations import ConversationStore
 from shared.serving.errors import ServiceError
+from shared.serving.image_decoder import ImageDecoder
 from shared.serving.metrics import Metrics
 from shared.serving.schemas import SamplingFields
 from shared.serving.served_model import GenerationRequest, Message, ServedModel, UnsupportedRequest
 from shared.serving.settings import Settings
+from shared.serving.threads import Threads
 
 MAX_CHARACTERS_PER_TOKEN = 16
 """No tokenizer's tokens are longer than this on average in a sensible text: a longer text is refused uncounted."""
-MAX_THREADS = 2
-"""Threads for decoding and counting, so that many large images at once take turns."""
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -44,11 +39,17 @@ class AnswerService:
             max_bytes=settings.max_conversation_bytes,
             lifetime=settings.conversation_lifetime,
         )
-        self._thread_limiter = anyio.CapacityLimiter(MAX_THREADS)
+        self.threads, self.images = Threads(metrics), ImageDecoder(settings, metrics)
 
-    async def run_in_thread(self, function: Callable[[], Result]) -> Result:
-        """Call a function in a worker thread, so that the event loop stays responsive."""
-        return await anyio.to_thread.run_sync(function, limiter=self._thread_limiter, abandon_on_cancel=True)
+    @property
+    def stalled(self) -> bool:
+        """Whether requests wait for a step of the model, or for threads, longer than a whole answer may take."""
+        return self.batcher.stalled or self.threads.all_busy_for(self.settings.answer_timeout)
+
+    def stop(self) -> None:
+        """End the requests in progress."""
+        self.batcher.stop()
+        self.threads.close()
 
     async def prepare(
         self, messages: Sequence[Message], sampling: SamplingFields, new_tokens: int | None
@@ -73,7 +74,7 @@ class AnswerService:
             seed=sampling.seed,
         )
         try:
-            prompt_tokens = await self.run_in_thread(lambda: self.model.count_tokens(request))
+            prompt_tokens = await self.threads.run(lambda: self.model.count_tokens(request))
         except UnsupportedRequest as error:
             raise ServiceError("refused", str(error)) from None
         except Exception as error:

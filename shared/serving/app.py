@@ -36,6 +36,7 @@ def create_app(load: Callable[[], ServedModel], settings: Settings | None = None
         service.close()
         await starting  # loading a model cannot be interrupted
         service.stop()
+        await service.end_processes()
 
     # Redirects are off too: their address would contain a host name chosen by the client.
     app = FastAPI(

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.serving.answers import AnswerService, PreparedRequest
 from shared.serving.errors import AsciiJSONResponse, ServiceError
-from shared.serving.images import bytes_from_data_url, decode_image
+from shared.serving.image_texts import bytes_from_data_url
 from shared.serving.schemas import ChatMessage, CompletionBody, ImagePart, TextPart
 from shared.serving.served_model import Message
 
@@ -83,11 +83,8 @@ async def _read_message(turn: ChatMessage, location: str, answers: AnswerService
 
 
 async def _read_image(part: ImagePart, param: str, answers: AnswerService) -> Image.Image:
-    def decode() -> Image.Image:
-        data = bytes_from_data_url(part.image_url.url, param=param)
-        return decode_image(data, answers.settings, param=param)
-
-    return await answers.run_in_thread(decode)
+    data = await answers.threads.run(lambda: bytes_from_data_url(part.image_url.url, param=param))
+    return await answers.images.decode(data, param=param)
 
 
 async def _events(

@@ -25,6 +25,7 @@ STATUS = {
     "wrong_content_type": 415,
     "too_many_pixels": 422,
     "image_too_narrow": 422,
+    "image_too_complex": 422,
     "broken_image": 422,
     "invalid_request": 422,
     "refused": 422,

@@ -117,17 +117,25 @@ class RequestLimits:
         return bytes(body)
 
     async def _run_while_connected(self, work: Awaitable[None], upload: "_Upload", response: "_Response") -> None:
-        """Run the application until it is done or the client disconnects; close the connection of a slow reader."""
+        """Run the application until it is done or the client disconnects.
+
+        A response must begin within `answer_timeout`, and the client must have read it within the same time again.
+        """
         tasks = asyncio.ensure_future(work), asyncio.ensure_future(upload.wait_for_disconnect())
+        limit = self.settings.answer_timeout
         try:
-            limit = 2 * self.settings.answer_timeout
             done, _ = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if not done and response.status:
+                done, _ = await asyncio.wait(tasks, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0] in done:
                 tasks[0].result()
             elif done or response.status:
                 raise _Disconnected
             else:
-                raise ServiceError("too_slow", f"no answer within {limit:g} s; try again later")
+                raise ServiceError(
+                    "too_slow",
+                    f"the answer was not finished within {limit:g} s; request fewer tokens, or try again later",
+                )
         finally:
             for task in tasks:
                 task.cancel()

@@ -24,8 +24,10 @@ class Metrics:
         self.answer_tokens = self._counter("answer_tokens", "Tokens generated")
         self.batch_rows = self._histogram("batch_rows", "Requests answered together", BATCH_SIZES)
         self.model_errors = self._counter("model_errors", "Batches that the model failed at")
+        self.decoders_ended = self._counter("decoders_ended", "Image decoders ended during an image", ["reason"])
         self.in_progress = self._gauge("requests_in_progress", "Requests arriving, waiting or being answered")
         self.waiting = self._gauge("requests_waiting", "Requests in the queue for the model")
+        self.abandoned_calls = self._gauge("abandoned_calls", "Calls that still run after their client has left")
         self.conversations = self._gauge("conversations", "Conversations stored")
         self.conversation_bytes = self._gauge("conversation_bytes", "Bytes of their images and texts")
 

@@ -14,7 +14,7 @@ from shared.serving.answers import Answer
 from shared.serving.chat_completions import complete_chat, list_models
 from shared.serving.errors import AsciiJSONResponse, ServiceError
 from shared.serving.forms import read_image_form
-from shared.serving.images import bytes_from_text, decode_image
+from shared.serving.image_texts import bytes_from_text
 from shared.serving.schemas import (
     CaptionForm,
     ChatBody,
@@ -68,7 +68,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
 async def answer_about_image(service: Service, data: bytes, text: str, fields: GenerationFields) -> Answer:
     """Answer one user turn: an image and a text."""
-    image = await service.answers.run_in_thread(lambda: decode_image(data, service.settings))
+    image = await service.answers.images.decode(data)
     messages = (Message("user", text, (image,)),)
     prepared = await service.answers.prepare(messages, fields, fields.max_new_tokens)
     return await prepared.answer()
@@ -79,9 +79,8 @@ async def chat_turn(service: Service, body: ChatBody) -> Response:
     with service.answers.conversations.turn(body.conversation_id) as turn:
         images: tuple[Image.Image, ...] = ()
         if (text := body.image) is not None:
-            images = (
-                await service.answers.run_in_thread(lambda: decode_image(bytes_from_text(text), service.settings)),
-            )
+            data = await service.answers.threads.run(lambda: bytes_from_text(text))
+            images = (await service.answers.images.decode(data),)
         message = Message("user", body.message, images)
         prepared = await service.answers.prepare((*turn.history, message), body, body.max_new_tokens)
         answer = await prepared.answer()

@@ -54,11 +54,16 @@ class Service:
         """Refuse new requests and end those in progress."""
         self.close()
         if self._answers:
-            self._answers.batcher.stop()
+            self._answers.stop()
+
+    async def end_processes(self) -> None:
+        """End the processes that decode images."""
+        if self._answers:
+            await self._answers.images.close()
 
     def health(self) -> Response:
         """Return status 200 when requests are answered, else 503 and the reason."""
-        stalled = self._answers is not None and self._answers.batcher.stalled
+        stalled = self._answers is not None and self._answers.stalled
         state = "stalled" if stalled else self.state
         return AsciiJSONResponse({"status": state}, 200 if state == "ready" else 503)
 

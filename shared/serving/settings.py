@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 
 from shared.images import MAX_ASPECT_RATIO
 
+API_KEY_VARIABLE = "MULTIMODAL_API_KEY"
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -13,6 +15,8 @@ class Settings:
     upload_timeout          seconds for a request's body to arrive
     max_pixels              width × height of an image according to its header, checked before decoding
     max_aspect_ratio        longer side / shorter side of an image; scaling the shorter side up multiplies memory by it
+    max_scans               of a JPEG, each of which passes over all pixels; encoders write about ten
+    decode_seconds          of processor time to decode an image
     image_side              larger images are reduced to this many pixels on the longer side
     max_images              per request
     max_new_tokens          per answer; also the length of an answer whose request names none
@@ -33,6 +37,8 @@ class Settings:
     upload_timeout: float = 20.0
     max_pixels: int = 25_000_000
     max_aspect_ratio: int = MAX_ASPECT_RATIO
+    max_scans: int = 32
+    decode_seconds: float = 5.0
     image_side: int = 1024
     max_images: int = 16
     max_new_tokens: int = 512

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 MIN_TEMPERATURE = 1e-5
-"""A lower temperature counts as 0: probabilities differ from the greedy choice only for logits that are nearly equal."""
+"""A lower temperature counts as 0: the sampled token would differ only where two logits are nearly equal."""
 
 Generators = torch.Generator | Sequence[torch.Generator]
 """One random generator for the whole batch, or one per prompt."""
@@ -123,7 +123,7 @@ def _is_random(temperature: float) -> bool:
 
 
 def _check(temperature: Any, top_k: int | None, top_p: Any) -> None:
-    """Raise ValueError for a value out of range. NaN compares false with everything, so each test names what is legal."""
+    """Raise ValueError for a value out of range. NaN compares false with everything, so tests name what is legal."""
     for each in per_prompt(temperature, 1):
         if not 0 <= each < math.inf:
             raise ValueError(f"temperature is {each}; expected 0 (the most likely token) or a finite number above")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import threading
 from dataclasses import dataclass, field
@@ -166,6 +167,20 @@ async def run_app(model=None, **settings):
         yield AppClient(app, model)
         model.go.set()
     assert not app.state.service.answers.batcher._thread.is_alive()
+    assert not app.state.service.answers.images.process_ids
+
+
+def make_jpeg_with_scans(side: int, scans: int) -> bytes:
+    """Return a gray progressive JPEG whose last scan is repeated."""
+    file = io.BytesIO()
+    Image.new("L", (side, side), 100).save(file, "JPEG", progressive=True)
+    data, end = file.getvalue()[:-2], b"\xff\xd9"
+    return data + data[data.rindex(b"\xff\xda") :] * (scans - 6) + end
+
+
+@pytest.fixture
+def jpeg_with_scans():
+    return make_jpeg_with_scans
 
 
 @pytest.fixture

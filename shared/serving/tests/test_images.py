@@ -1,4 +1,4 @@
-"""Every file becomes the correct image or a ServiceError, with little memory."""
+"""Every file becomes the correct image or an ImageError, with little memory."""
 
 import base64
 import io
@@ -8,10 +8,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
-from shared.serving.errors import ServiceError
-from shared.serving.images import FORMATS, bytes_from_base64, bytes_from_data_url, decode_image
+from shared.serving.errors import STATUS, ServiceError
+from shared.serving.image_texts import bytes_from_base64, bytes_from_data_url
+from shared.serving.images import FORMATS, ImageError, count_scans, decode_image
 from shared.serving.settings import Settings
 
 SETTINGS = Settings()
@@ -40,19 +41,29 @@ def difference(one: Image.Image, other: Image.Image) -> float:
 
 
 def refusal(data: bytes, settings: Settings = SETTINGS) -> str:
-    with pytest.raises(ServiceError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode_image(data, settings)
+    assert caught.value.code in STATUS
     return caught.value.code
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_every_format_is_decoded(image_format):
-    options = {"quality": 95} if image_format in ("JPEG", "WEBP") else {}
+    options = {"quality": 95} if image_format in ("JPEG", "WEBP", "AVIF") else {}
     assert difference(decode_image(file(photo(), image_format, **options), SETTINGS), photo()) < 6
 
 
+def test_avif_and_tiff_are_read_where_pillow_reads_them():
+    assert ("AVIF" in FORMATS) == features.check("avif")
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"):
+        data = file(photo(), "TIFF", compression=compression)
+        assert difference(decode_image(data, SETTINGS), photo()) == 0
+    clear = file(Image.new("RGBA", (4, 4), (255, 0, 0, 0)), "TIFF")
+    assert decode_image(clear, SETTINGS).getpixel((2, 2)) == (255, 255, 255)
+
+
 def test_other_formats_are_refused():
-    for image_format in ("TIFF", "PPM", "ICO", "PCX", "TGA"):
+    for image_format in ("JPEG2000", "PPM", "ICO", "PCX", "TGA"):
         assert refusal(file(photo(), image_format)) == "not_an_image"
     assert refusal(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n") == "not_an_image"
     for data in (
@@ -157,6 +168,32 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
         assert refusal(bomb, settings) == "too_many_pixels"
 
 
+def test_a_jpeg_with_many_scans_is_refused_before_it_is_decoded(jpeg_with_scans, monkeypatch):
+    """A scan of a few bytes passes over all pixels, so that 70 kB would take minutes."""
+    most = SETTINGS.max_scans
+    assert decode_image(jpeg_with_scans(64, most), SETTINGS).size == (64, 64)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
+    for scans in (most + 1, 500, 5000):
+        assert refusal(jpeg_with_scans(64, scans)) == "image_too_complex"
+
+
+def test_scans_are_counted_as_the_decoder_sees_them(jpeg_with_scans):
+    gray, color = photo().convert("L"), photo()
+    assert count_scans(file(color, "JPEG")) == 1
+    assert count_scans(file(gray, "JPEG", progressive=True)) == 6
+    assert count_scans(file(color, "JPEG", progressive=True)) == 10
+    assert count_scans(file(color, "JPEG", progressive=True, restart_marker_rows=1)) == 10
+    data = jpeg_with_scans(16, 40)
+    # A thumbnail in the metadata and a second image after the end are not decoded.
+    thumbnail = b"\xff\xe1" + (2 + 9 * 99).to_bytes(2, "big") + b"\xff\xda\0\2abcde" * 99
+    assert count_scans(data[:2] + thumbnail + data[2:] + data * 3) == 40
+    # Fill bytes before a marker and bytes between segments hide nothing.
+    assert count_scans(data.replace(b"\xff\xda", b"\0\xff\xff\xff\xda")) == 40
+    assert count_scans(data + b"\xff" * 10**6) == 40
+    for cut in range(0, len(data), 7):
+        assert count_scans(data[:cut]) <= 40
+
+
 def test_a_compressed_text_chunk_is_not_unpacked_without_limit():
     bomb = b"key\0\0" + zlib.compress(bytes(20_000_000), 9)
     chunk = struct.pack(">I", len(bomb)) + b"zTXt" + bomb + struct.pack(">I", zlib.crc32(b"zTXt" + bomb))
@@ -187,7 +224,7 @@ def test_a_file_cut_short_is_refused(image_format):
     for length in range(0, len(data), max(1, len(data) // 150)):
         try:
             cut = decode_image(data[:length], SETTINGS)
-        except ServiceError as error:
+        except ImageError as error:
             assert error.code in ("not_an_image", "broken_image", "too_many_pixels", "image_too_narrow")
         else:
             # A few bytes at the end do not affect the pixels.
@@ -205,7 +242,7 @@ def test_a_damaged_file_is_an_image_or_an_error(image_format):
         damaged[places] = random.integers(0, 256, len(places))
         try:
             read = decode_image(damaged.tobytes(), settings)
-        except ServiceError as error:
+        except ImageError as error:
             assert "0x" not in error.message and "/" not in error.message
         else:
             assert read.mode == "RGB" and read.width * read.height <= settings.max_pixels

@@ -11,7 +11,7 @@ from PIL import Image
 
 from shared.serving import Settings
 from shared.serving.errors import STATUS
-from shared.serving.serve import listen, make_server
+from shared.serving.server import listen, make_server
 
 PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

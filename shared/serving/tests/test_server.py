@@ -19,7 +19,7 @@ from PIL import Image
 
 from shared.errors import CourseError
 from shared.serving import Settings, serve
-from shared.serving.serve import listen, make_server
+from shared.serving.server import listen, make_server
 
 # No certificates to load: everything client stays on this machine, unencrypted.
 HTTP = httpx.Client(verify=False, trust_env=False, timeout=60)
