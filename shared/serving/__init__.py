@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shared.serving.app import create_app
-    from shared.serving.server import serve
     from shared.serving.served_model import ROLES, GenerationRequest, Message, ServedModel, UnsupportedRequest
+    from shared.serving.server import serve
     from shared.serving.settings import Settings
 
 __all__ = [
