@@ -129,7 +129,7 @@ def model_folder_in(folder: Path) -> Path:
 def serve_command(options: argparse.Namespace) -> None:
     """Serve an assistant over HTTP."""
     folder = find_assistant(options.folder)
-    settings = Settings(caption_prompt=read_generation_settings(folder).caption_prompt)
+    settings = Settings(caption_prompt=read_generation_settings(folder).caption_prompt, truncation=options.truncation)
     print(f"{folder}", file=sys.stderr, flush=True)
     serve(
         lambda: Assistant.from_folder(folder, device=options.device),
@@ -227,6 +227,12 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         if name == "serve":
             command.add_argument("--port", type=int, default=8000)
             command.add_argument("--host", default="127.0.0.1", help="0.0.0.0 accepts connections from everywhere")
+            command.add_argument(
+                "--truncation",
+                choices=("disabled", "auto"),
+                default=Settings.truncation,
+                help="auto: leave out the oldest turns of a conversation that is too long",
+            )
         else:
             command.add_argument("--image", type=Path, nargs="+", default=(), help="images of the first message")
     command = add("check-data", check_command)

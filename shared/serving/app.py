@@ -18,6 +18,7 @@ from shared.serving.service import Service
 from shared.serving.settings import Settings
 
 EXEMPT_PATHS = ("/health", "/metrics")
+OPEN_PATHS = ("/", "/health")
 
 
 def create_app(load: Callable[[], ServedModel], settings: Settings | None = None) -> FastAPI:
@@ -47,7 +48,9 @@ def create_app(load: Callable[[], ServedModel], settings: Settings | None = None
     add_routes(app, service)
     app.add_exception_handler(ServiceError, service_error_response)
     app.add_exception_handler(HTTPException, router_error_response)
-    paths = ServicePaths(routes={getattr(route, "path", "") for route in app.routes}, exempt=EXEMPT_PATHS)
+    paths = ServicePaths(
+        routes={getattr(route, "path", "") for route in app.routes}, exempt=EXEMPT_PATHS, open=OPEN_PATHS
+    )
     app.add_middleware(
         RequestLimits, settings=settings, metrics=service.metrics, state=lambda: service.state, paths=paths
     )

@@ -3,28 +3,44 @@
 The responses follow what the official client expects: https://platform.openai.com/docs/api-reference/chat
 """
 
+import asyncio
 import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 from PIL import Image
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from shared.serving.answers import AnswerService, PreparedRequest
+from shared.serving.answers import Answer, AnswerService, PreparedRequest
 from shared.serving.errors import AsciiJSONResponse, ServiceError
 from shared.serving.image_texts import bytes_from_data_url
+from shared.serving.merging import merge
 from shared.serving.schemas import ChatMessage, CompletionBody, ImagePart, TextPart
 from shared.serving.served_model import Message
 
 
 def list_models(answers: AnswerService) -> Response:
     """Answer GET /v1/models: there is one model."""
-    model = {"id": answers.model.name, "object": "model", "created": 0, "owned_by": "here"}
-    return AsciiJSONResponse({"object": "list", "data": [model]})
+    return AsciiJSONResponse({"object": "list", "data": [_model(answers)]})
+
+
+def show_model(name: str, answers: AnswerService) -> Response:
+    """Answer GET /v1/models/{name}. Raises ServiceError model_not_found."""
+    _check_name(name, answers)
+    return AsciiJSONResponse(_model(answers))
+
+
+def _model(answers: AnswerService) -> dict[str, Any]:
+    return {"id": answers.model.name, "object": "model", "created": 0, "owned_by": "here"}
+
+
+def _check_name(name: str, answers: AnswerService) -> None:
+    if name != answers.model.name:
+        raise ServiceError("model_not_found", f"the only model here is {answers.model.name}; use it", param="model")
 
 
 async def complete_chat(body: CompletionBody, answers: AnswerService) -> Response:
@@ -32,21 +48,58 @@ async def complete_chat(body: CompletionBody, answers: AnswerService) -> Respons
 
     Raises ServiceError for every request that cannot be answered, also for a stream that has not begun.
     """
-    if body.model != answers.model.name:
-        raise ServiceError("model_not_found", f"the only model here is {answers.model.name}; use it", param="model")
-    messages = await _read_messages(body.messages, answers)
-    prepared = await answers.prepare(messages, body, body.max_completion_tokens or body.max_tokens)
+    _check_name(body.model, answers)
+    count, limit = body.n or 1, answers.settings.max_choices
+    if count > limit:
+        raise ServiceError("invalid_request", f"n: {count} answers are more than the {limit} allowed", param="n")
+    prepared = await answers.prepare(
+        await _read_messages(body.messages, answers),
+        body,
+        body.max_completion_tokens or body.max_tokens,
+        truncation=body.truncation,
+        stop=body.stop_sequences,
+    )
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": body.model}
+    if prepared.dropped_messages:
+        head["dropped_messages"] = prepared.dropped_messages
+    requests = prepared.choices(count)
     if body.stream:
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        texts = prepared.texts()
+        texts = merge([each.texts() for each in requests])
         # An answer that cannot begin still gets its own status; later errors can only be part of the stream.
-        first = await anext(texts, None)
-        return EventStream(_events(head, first, texts, prepared, with_usage=with_usage), texts)
-    answer = await prepared.answer()
-    message = {"role": "assistant", "content": answer.text, "refusal": None}
-    choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
-    return AsciiJSONResponse({**head, "object": "chat.completion", "choices": [choice], "usage": answer.usage})
+        first = await anext(texts)
+        return EventStream(_events(head, first, texts, requests, with_usage=with_usage), texts)
+    finished = await _gather([each.answer() for each in requests])
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "finish_reason": answer.finish_reason,
+            "logprobs": None,
+        }
+        for index, answer in enumerate(finished)
+    ]
+    return AsciiJSONResponse({**head, "object": "chat.completion", "choices": choices, "usage": _usage(requests)})
+
+
+async def _gather(answers: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
+    """Run all; when one fails or the caller is cancelled, end the others."""
+    tasks = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _usage(requests: Sequence[PreparedRequest]) -> dict[str, int]:
+    """Return the tokens of all answers to one prompt, which counts once."""
+    completion_tokens = sum(each.answer_tokens for each in requests)
+    return requests[0].usage | {
+        "completion_tokens": completion_tokens,
+        "total_tokens": requests[0].prompt_tokens + completion_tokens,
+    }
 
 
 async def _read_messages(turns: Sequence[ChatMessage], answers: AnswerService) -> list[Message]:
@@ -89,35 +142,38 @@ async def _read_image(part: ImagePart, param: str, answers: AnswerService) -> Im
 
 async def _events(
     head: dict[str, Any],
-    first: str | None,
-    texts: AsyncIterator[str],
-    prepared: PreparedRequest,
+    first: tuple[int, str | None],
+    texts: AsyncIterator[tuple[int, str | None]],
+    requests: Sequence[PreparedRequest],
     *,
     with_usage: bool,
 ) -> AsyncGenerator[str, None]:
-    """Yield the answer as server-sent events: role, text token by token, finish reason, usage, [DONE]."""
+    """Yield the answers as server-sent events: role, text token by token, finish reason, usage, [DONE]."""
 
     def event(content: dict[str, Any]) -> str:
         return f"data: {json.dumps({**head, 'object': 'chat.completion.chunk', **content})}\n\n"
 
-    def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
+    def chunk(index: int, delta: dict[str, Any], finish_reason: str | None = None) -> str:
+        choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
         return event({"choices": [choice]} | ({"usage": None} if with_usage else {}))
 
-    yield chunk({"role": "assistant", "content": ""})
+    def chunk_of(index: int, text: str | None) -> str:
+        return chunk(index, {"content": text}) if text else chunk(index, {}, requests[index].finish_reason)
+
+    for index in range(len(requests)):
+        yield chunk(index, {"role": "assistant", "content": ""})
     try:
-        if first:
-            yield chunk({"content": first})
-        async for text in texts:
-            if text:
-                yield chunk({"content": text})
+        if first[1] != "":
+            yield chunk_of(*first)
+        async for index, text in texts:
+            if text != "":
+                yield chunk_of(index, text)
     except ServiceError as error:
         # The status is already sent. OpenAI's clients raise what is under "error"; [DONE] would claim success.
         yield f"data: {json.dumps(error.body())}\n\n"
         return
-    yield chunk({}, prepared.finish_reason)
     if with_usage:
-        yield event({"choices": [], "usage": prepared.usage})
+        yield event({"choices": [], "usage": _usage(requests)})
     yield "data: [DONE]\n\n"
 
 
@@ -126,7 +182,7 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[str, None], source: AsyncGenerator[str, None]):
+    def __init__(self, events: AsyncGenerator[str, None], source: AsyncGenerator[Any, None]):
         super().__init__(None, headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         del self.headers["content-length"]
         self.events, self.source = events, source

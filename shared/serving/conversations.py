@@ -25,15 +25,19 @@ class _Conversation:
 
 @dataclass
 class ConversationTurn:
-    """One turn in progress: the messages before it, and the messages that it adds when it succeeds."""
+    """One turn in progress: the messages before it, and the messages that it adds when it succeeds.
+
+    dropped  number of messages at the beginning that were left out, and are no longer stored
+    """
 
     conversation_id: str
     history: tuple[Message, ...]
     new_messages: tuple[Message, ...] = ()
+    dropped: int = 0
 
-    def add(self, *messages: Message) -> None:
-        """Set the messages to store at the end of the turn."""
-        self.new_messages = messages
+    def add(self, *messages: Message, dropped: int = 0) -> None:
+        """Set the messages to store at the end of the turn, and how many of the oldest to remove."""
+        self.new_messages, self.dropped = messages, dropped
 
 
 class ConversationStore:
@@ -96,14 +100,14 @@ class ConversationStore:
         try:
             yield turn
             if turn.new_messages:
-                self._store(conversation_id, conversation, turn.new_messages)
+                self._store(conversation_id, conversation, turn)
         finally:
             conversation.busy = False
 
-    def _store(self, conversation_id: str, conversation: _Conversation, new_messages: tuple[Message, ...]) -> None:
+    def _store(self, conversation_id: str, conversation: _Conversation, turn: ConversationTurn) -> None:
         self._remove(conversation_id)
-        conversation.history += new_messages
-        conversation.bytes += sum(map(_size, new_messages))
+        conversation.history = turn.history[turn.dropped :] + turn.new_messages
+        conversation.bytes = sum(map(_size, conversation.history))
         conversation.last_used = self.clock()
         self._by_id[conversation_id] = conversation
         self.bytes += conversation.bytes

@@ -14,6 +14,7 @@ STATUS = {
     "broken_form": 400,
     "broken_base64": 400,
     "context_length_exceeded": 400,
+    "invalid_api_key": 401,
     "no_such_path": 404,
     "model_not_found": 404,
     "unknown_conversation": 404,
@@ -63,6 +64,8 @@ class ServiceError(Exception):
     def response(self) -> Response:
         """Return the HTTP response; with status 429 or 503 it tells the client to retry after a second."""
         headers = {"retry-after": "1"} if self.status in (429, 503) else {}
+        if self.status == 401:
+            headers["www-authenticate"] = "Bearer"
         return AsciiJSONResponse(self.body(), self.status, headers)
 
 

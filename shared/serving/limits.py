@@ -1,4 +1,4 @@
-"""Request limits, enforced before any route runs: size and time of the body, requests in progress, absent clients.
+"""Request limits, enforced before any route runs: the API key, the body's size and time, concurrency, disconnects.
 
 `RequestLimits` is an ASGI middleware. It reads a body of limited size in limited time. When a client disconnects, it
 cancels the request's task, and with it all work for this request. The limits of images are in images.py, those of
@@ -8,10 +8,12 @@ tokens in answers.py; their values are in settings.py.
 import asyncio
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.serving.errors import ServiceError
@@ -31,12 +33,20 @@ class _Disconnected(Exception):
 class ServicePaths:
     """Group the application's paths.
 
-    routes  every other path is counted as "other"
+    routes  templates such as /models/{name}; every other path is counted as "other"
     exempt  answered in every state and beyond the limit on concurrent requests; their bodies are not read
+    open    answered without the API key
     """
 
     routes: Collection[str]
     exempt: Collection[str]
+    open: Collection[str]
+
+    def template_of(self, path: str) -> str:
+        """Return the route that a path belongs to, or "other"."""
+        if path in self.routes:
+            return path
+        return next((each for each in self.routes if "{" in each and compile_path(each)[0].match(path)), "other")
 
 
 class RequestLimits:
@@ -57,8 +67,10 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         started = time.monotonic()
-        path = scope["path"] if scope["path"] in self.paths.routes else "other"
-        upload, response = _Upload(receive), _Response(send)
+        path = self.paths.template_of(scope["path"])
+        upload, response = _Upload(receive), _Response(send, with_body=scope["method"] != "HEAD")
+        if scope["method"] == "HEAD":  # the head of what GET answers
+            scope = {**scope, "method": "GET"}
         try:
             await self._admit(scope, upload, response)
         except _Disconnected:
@@ -77,6 +89,8 @@ class RequestLimits:
             self.metrics.seconds.labels(path).observe(time.monotonic() - started)
 
     async def _admit(self, scope: Scope, upload: "_Upload", response: "_Response") -> None:
+        if scope["path"] not in self.paths.open:
+            self._check_key(dict(scope["headers"]).get(b"authorization", b""))
         if scope["path"] in self.paths.exempt:
             await self.app(scope, upload.receive, response)
             return
@@ -94,6 +108,15 @@ class RequestLimits:
         finally:
             self.in_progress -= 1
             self.metrics.in_progress.set(self.in_progress)
+
+    def _check_key(self, authorization: bytes) -> None:
+        key = self.settings.api_key
+        if key is None:
+            return
+        scheme, _, client_key = authorization.partition(b" ")
+        # The comparison takes equally long wherever the keys differ, so that its time reveals nothing of the key.
+        if scheme.lower() != b"bearer" or not secrets.compare_digest(client_key.strip(), key.encode()):
+            raise ServiceError("invalid_api_key", "this service needs its key: send Authorization: Bearer KEY")
 
     async def _read_body(self, scope: Scope, upload: "_Upload") -> bytes:
         """Read the complete body. A declared length is used only to refuse it early."""
@@ -200,10 +223,12 @@ class _BufferedReceive:
 class _Response:
     """`send` that records the status of the response, 0 before there is one."""
 
-    def __init__(self, send: Send):
-        self.send, self.status = send, 0
+    def __init__(self, send: Send, *, with_body: bool = True):
+        self.send, self.with_body, self.status = send, with_body, 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+        elif not self.with_body:
+            message = {**message, "body": b""}
         await self.send(message)

@@ -11,7 +11,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from shared.serving.answers import Answer
-from shared.serving.chat_completions import complete_chat, list_models
+from shared.serving.chat_completions import complete_chat, list_models, show_model
 from shared.serving.errors import AsciiJSONResponse, ServiceError
 from shared.serving.forms import read_image_form
 from shared.serving.image_texts import bytes_from_text
@@ -65,6 +65,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def models() -> Response:
         return list_models(service.answers)
 
+    @app.get("/v1/models/{name:path}", summary="the model of this name")
+    async def model(name: str) -> Response:
+        return show_model(name, service.answers)
+
 
 async def answer_about_image(service: Service, data: bytes, text: str, fields: GenerationFields) -> Answer:
     """Answer one user turn: an image and a text."""
@@ -82,10 +86,15 @@ async def chat_turn(service: Service, body: ChatBody) -> Response:
             data = await service.answers.threads.run(lambda: bytes_from_text(text))
             images = (await service.answers.images.decode(data),)
         message = Message("user", body.message, images)
-        prepared = await service.answers.prepare((*turn.history, message), body, body.max_new_tokens)
+        prepared = await service.answers.prepare(
+            (*turn.history, message), body, body.max_new_tokens, truncation=body.truncation
+        )
         answer = await prepared.answer()
-        turn.add(message, Message("assistant", answer.text))
-    return answer_response({"conversation_id": turn.conversation_id, "answer": answer.text}, answer)
+        turn.add(message, Message("assistant", answer.text), dropped=prepared.dropped_messages)
+    content: dict[str, Any] = {"conversation_id": turn.conversation_id, "answer": answer.text}
+    if prepared.dropped_messages:
+        content["dropped_messages"] = prepared.dropped_messages
+    return answer_response(content, answer)
 
 
 def answer_response(content: dict[str, Any], answer: Answer) -> Response:

@@ -4,9 +4,18 @@ An unknown field is an error that names it: a misspelled `temprature` must not b
 """
 
 from collections.abc import Callable
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from shared.serving.errors import ServiceError
 
@@ -15,13 +24,32 @@ MAX_PARTS = 64
 MAX_ERRORS = 100
 ERRORS_SHOWN = 3
 
+MAX_STOP_SEQUENCES = 4
+
+EmptyList = Annotated[list[Any], Field(max_length=0)]
+EmptyObject = Annotated[dict[str, Any], Field(max_length=0)]
+StopSequence = Annotated[str, Field(min_length=1, max_length=256)]
 NonBlank = Annotated[str, StringConstraints(min_length=1, strip_whitespace=False, pattern=r"\S")]
 
 
 class Body(BaseModel):
-    """Parse strictly: "3" is not a number and true is not 1. In a form all values are text and are parsed."""
+    """Parse strictly: "3" is not a number and true is not 1. In a form all values are text and are parsed.
+
+    A field that is null counts as left out, as in OpenAI's API.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, fields: Any) -> Any:
+        if isinstance(fields, dict):
+            return {name: value for name, value in fields.items() if value is not None}
+        return fields
+
+
+Truncation = Literal["disabled", "auto"]
+TRUNCATION = Field(None, description="auto: leave out the oldest turns of a conversation that is too long")
 
 
 class SamplingFields(Body):
@@ -54,6 +82,7 @@ class ChatBody(GenerationFields):
     message: NonBlank
     image: str | None = Field(None, description="base64, or a data:image/…;base64,… URL")
     conversation_id: str | None = Field(None, max_length=128)
+    truncation: Truncation | None = TRUNCATION
 
 
 class TextPart(Body):
@@ -63,7 +92,7 @@ class TextPart(Body):
 
 class ImageURL(Body):
     url: str
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Literal["auto", "low", "high", "original"] = "auto"
 
 
 class ImagePart(Body):
@@ -83,21 +112,31 @@ Part = Annotated[
 
 
 class ChatMessage(Body):
-    """One turn in OpenAI's form: a text, or parts that are texts or images."""
+    """One turn in OpenAI's form: a text, or parts that are texts or images.
+
+    A reply of the service can be sent back as it is, with the fields of the official client's `model_dump()`.
+    """
 
     role: Literal["system", "user", "assistant", "developer"]  # "developer" is the newer name of "system"
     content: str | Annotated[list[Part], Field(min_length=1, max_length=MAX_PARTS, fail_fast=True)]
     name: str | None = None
+    annotations: EmptyList | None = None
+    tool_calls: EmptyList | None = None
 
 
 class StreamOptions(Body):
     include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class TextFormat(Body):
+    type: Literal["text"]
 
 
 class CompletionBody(SamplingFields):
     """POST /v1/chat/completions: the fields of OpenAI's request that the service supports.
 
-    Some others are accepted at the value that changes nothing.
+    Below them are those that are accepted at values that change nothing, because official clients send them.
     """
 
     model: str
@@ -106,11 +145,35 @@ class CompletionBody(SamplingFields):
     max_tokens: int | None = Field(None, ge=1, lt=2**31, description="the older name of max_completion_tokens")
     stream: bool = False
     stream_options: StreamOptions | None = None
+    stop: StopSequence | Annotated[list[StopSequence], Field(max_length=MAX_STOP_SEQUENCES)] | None = None
+    n: int | None = Field(None, ge=1, le=128, description="number of answers; at most the setting max_choices")
+    truncation: Truncation | None = TRUNCATION
+
     user: str | None = None
-    n: Literal[1] | None = 1
-    logprobs: Literal[False] | None = False
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: Literal["in_memory", "24h"] | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    store: bool | None = Field(None, description="nothing is stored")
+    service_tier: Literal["auto", "default"] | None = None
+    response_format: TextFormat | None = None
+    modalities: list[Literal["text"]] | None = None
+    verbosity: Literal["medium"] | None = None
+    reasoning_effort: Literal["none"] | None = None
+    tools: EmptyList | None = None
+    functions: EmptyList | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    function_call: Literal["none", "auto"] | None = None
+    parallel_tool_calls: bool | None = None
+    logit_bias: EmptyObject | None = None
+    logprobs: Literal[False] | None = None
+    top_logprobs: Literal[0] | None = None
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+
+    @property
+    def stop_sequences(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
 BodyType = TypeVar("BodyType", bound=Body)

@@ -2,9 +2,11 @@
 
 import contextlib
 import math
+import os
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import FrameType
 
 import uvicorn
@@ -14,7 +16,7 @@ from shared.errors import CourseError
 from shared.serving.app import create_app
 from shared.serving.served_model import ServedModel
 from shared.serving.service import Service
-from shared.serving.settings import Settings
+from shared.serving.settings import API_KEY_VARIABLE, Settings
 
 
 class Server(uvicorn.Server):
@@ -64,6 +66,19 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def with_api_key(settings: Settings) -> Settings:
+    """Return the settings with the key of the environment, unless they have one. Raises CourseError for a bad key."""
+    key = os.environ.get(API_KEY_VARIABLE)
+    if key is None or settings.api_key is not None:
+        return settings
+    try:
+        return replace(settings, api_key=key)
+    except ValueError as error:
+        raise CourseError(
+            f"{API_KEY_VARIABLE}: {error}; set it to a long random text, or unset it to serve without a key"
+        ) from None
+
+
 def serve(
     load: Callable[[], ServedModel], *, host: str = "127.0.0.1", port: int = 8000, settings: Settings | None = None
 ) -> None:
@@ -72,11 +87,15 @@ def serve(
     load   returns the model. It is called once, after the port is open: /health reports "starting" meanwhile
     host   the default accepts connections from this machine only; 0.0.0.0 from everywhere
 
-    Raises CourseError when the port cannot be used, and every exception of `load`.
+    Settings without an API key take it from the environment variable MULTIMODAL_API_KEY, if it is set.
+
+    Raises CourseError when the port or the key cannot be used, and every exception of `load`.
     """
+    settings = with_api_key(settings or Settings())
     with listen(host, port) as listening:
-        server = make_server(load, settings or Settings())
-        print(f"http://{host}:{listening.getsockname()[1]}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        server = make_server(load, settings)
+        key = "" if settings.api_key is None else f"  with the key in {API_KEY_VARIABLE}"
+        print(f"http://{host}:{listening.getsockname()[1]}{key}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.run([listening])
         if server.service.failure:

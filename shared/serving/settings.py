@@ -1,9 +1,11 @@
 """The settings of a service: all of its limits."""
 
-from dataclasses import dataclass, fields
+import re
+from dataclasses import dataclass, field, fields
 
 from shared.images import MAX_ASPECT_RATIO
 
+TRUNCATIONS = ("disabled", "auto")
 API_KEY_VARIABLE = "MULTIMODAL_API_KEY"
 
 
@@ -19,6 +21,7 @@ class Settings:
     decode_seconds          of processor time to decode an image
     image_side              larger images are reduced to this many pixels on the longer side
     max_images              per request
+    max_choices             answers to one request, OpenAI's field `n`
     max_new_tokens          per answer; also the length of an answer whose request names none
     max_concurrent          requests in progress: arriving, waiting or being answered
     max_waiting             requests in the queue for the model
@@ -28,9 +31,12 @@ class Settings:
     max_conversations       stored; the least recently used one is removed first
     max_conversation_bytes  of the images and texts of all stored conversations
     conversation_lifetime   seconds without use after which a conversation is removed
+    truncation              "auto" leaves out the oldest turns of a conversation that is too long, "disabled" refuses
+                            it; a request may choose
     caption_prompt          the user turn that stands beside the image in a request for a caption
+    api_key                 every path but / and /health requires it, as `Authorization: Bearer KEY`; None: no path does
 
-    Raises ValueError when a limit allows no request.
+    Raises ValueError when a limit allows no request, or the key cannot stand in a header.
     """
 
     max_body_bytes: int = 10 * 2**20
@@ -41,6 +47,7 @@ class Settings:
     decode_seconds: float = 5.0
     image_side: int = 1024
     max_images: int = 16
+    max_choices: int = 8
     max_new_tokens: int = 512
     max_concurrent: int = 64
     max_waiting: int = 32
@@ -50,12 +57,18 @@ class Settings:
     max_conversations: int = 1000
     max_conversation_bytes: int = 256 * 2**20
     conversation_lifetime: float = 1800.0
+    truncation: str = "disabled"
     caption_prompt: str = "Describe the image."
+    api_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name not in ("batch_wait", "caption_prompt") and not value > 0:
-                raise ValueError(f"{field.name} is {value}, which allows no request; expected a value above 0")
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.type in (int, float) and each.name != "batch_wait" and not value > 0:
+                raise ValueError(f"{each.name} is {value}, which allows no request; expected a value above 0")
         if self.batch_wait < 0:
             raise ValueError(f"batch_wait is {self.batch_wait}; expected 0 or more")
+        if self.truncation not in TRUNCATIONS:
+            raise ValueError(f"truncation is {self.truncation!r}; expected one of {', '.join(TRUNCATIONS)}")
+        if self.api_key is not None and not re.fullmatch(r"[!-~]+", self.api_key):
+            raise ValueError("the API key is empty or has other characters than visible ASCII ones")

@@ -19,6 +19,8 @@ def test_health_and_metrics_report_the_state(running_app):
             client.model.go.set()
             await request
             await client.get("/made/up/path")
+            await client.get("/v1/models/echo")
+            await client.get("/v1/models/made/up")
             page = await client.get("/metrics")
             client.service.close()
             closing = await client.get("/health")
@@ -28,6 +30,8 @@ def test_health_and_metrics_report_the_state(running_app):
         for line in (
             'service_requests_total{path="/chat",status="200"} 1.0',
             'service_requests_total{path="other",status="404"} 1.0',
+            'service_requests_total{path="/v1/models/{name:path}",status="200"} 1.0',
+            'service_requests_total{path="/v1/models/{name:path}",status="404"} 1.0',
             "service_requests_in_progress 0.0",
             "service_prompt_tokens_total 2.0",
             "service_answer_tokens_total 3.0",
@@ -70,7 +74,7 @@ def test_an_internal_error_reveals_nothing(running_app, monkeypatch, caplog):
     async def main():
         async with running_app() as client:
 
-            async def broken(*_):
+            async def broken(*_, **__):
                 raise KeyError("/secret/path")
 
             monkeypatch.setattr(client.service.answers, "prepare", broken)

@@ -28,11 +28,17 @@ def test_every_setting_is_listed_with_its_default():
 
 def test_a_limit_must_be_positive():
     for field in dataclasses.fields(Settings):
-        if field.name not in ("caption_prompt", "batch_wait"):
+        if field.type in (int, float) and field.name != "batch_wait":
             with pytest.raises(ValueError, match=f"{field.name} is 0"):
                 Settings(**{field.name: 0})
     with pytest.raises(ValueError, match="batch_wait"):
         Settings(batch_wait=-1)
+    with pytest.raises(ValueError, match="truncation is 'always'"):
+        Settings(truncation="always")
+    for key in ("", "two words", "schlüssel", "line\n"):
+        with pytest.raises(ValueError, match="API key"):
+            Settings(api_key=key)
+    assert "abc" not in repr(Settings(api_key="abc"))
 
 
 def test_every_file_is_listed():
