@@ -178,9 +178,7 @@ class Verdict:
         return len(self.values) > 1 or self.claim.kind == "exact"
 
 
-def judge(
-    claim: Claim, arms_by_seed: Mapping[int, Arms], *, judged: bool, recorded: Sequence[float] = ()
-) -> Verdict:
+def judge(claim: Claim, arms_by_seed: Mapping[int, Arms], *, judged: bool, recorded: Sequence[float] = ()) -> Verdict:
     """Measure one claim on every seed."""
     values = tuple(float(claim.measure(arms)) for arms in arms_by_seed.values())
     baselines = tuple(float(claim.baseline(arms)) for arms in arms_by_seed.values()) if claim.baseline else ()

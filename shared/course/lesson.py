@@ -51,8 +51,8 @@ class Claim:
     source         where the claim stands: arXiv id and section, or a file
     arms           names of the arms that `measure` and `baseline` read
     measure        reads the value from the arms of one seed
-    threshold      the verdict is *reproduced* when the whole 95 % interval over seeds lies on its right side and, with a
-                   baseline, the interval of the differences paired by seed lies beyond zero
+    threshold      the verdict is *reproduced* when the whole 95 % interval over seeds lies on its right side and, with
+                   a baseline, the interval of the differences paired by seed lies beyond zero
     baseline_name  what the baseline is, in a few words
     presets        presets for which the threshold was calibrated; in others only exact claims are judged
     expected       the recorded verdict; recording fails when the verdict differs

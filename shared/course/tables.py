@@ -102,7 +102,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
         verdict, claim = row.verdict, row.verdict.claim
         preset = f" (`{row.preset}`)" if row.preset else ""
         label = f"{verdict.label} ({format_threshold(claim)})" if verdict.judged else "–"
-        cells = (claim.sentence, format_baseline(verdict), format_mean(verdict) + preset, claim.paper_value or "–", label)
+        measured, paper = format_mean(verdict) + preset, claim.paper_value or "–"
+        cells = (claim.sentence, format_baseline(verdict), measured, paper, label)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

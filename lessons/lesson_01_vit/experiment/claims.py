@@ -211,7 +211,8 @@ REGISTERS = question(
         0.01,
         presets=("full",),
         expected="not reproduced",
-        hypothesis="the paper finds such tokens only in its larger models (ViT-L and up), and only after a third of a long "
+        hypothesis="the paper finds such tokens only in its larger models (ViT-L and up), and only after a third of "
+        "a long "
         "training; ours has three blocks, nothing to store and no background to store it in, so registers have "
         "nothing to repair. Their cost is measured above.",
     ),

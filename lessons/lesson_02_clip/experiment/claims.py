@@ -260,7 +260,8 @@ GAP_AND_TEMPERATURE = question(
         "number",
         expected="not reproduced",
         paper_value="0.82 (CLIP ViT-B/32 on MSCOCO)",
-        hypothesis="the gap exists before training (the line below) and nearly closes. Toy captions describe everything in "
+        hypothesis="the gap exists before training (the line below) and nearly closes. Toy captions describe "
+        "everything in "
         "an image, so the vectors of an image and its caption can become equal, and they nearly do; a photograph's "
         "caption describes little of it.",
     ),

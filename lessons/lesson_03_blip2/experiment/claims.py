@@ -115,7 +115,8 @@ PAPER = (
         0.15,
         "points",
         expected="not reproduced",
-        hypothesis="without the first stage, the second stage reaches the same loss after a hundred steps. The short "
+        hypothesis="without the first stage, the second stage reaches the same loss after a hundred steps. "
+        "The short "
         "captions contain everything that is tested, and the language model is small, so its cross-entropy soon trains "
         "the connector. The paper's captions come from the web, and its language models have billions of weights.",
     ),
