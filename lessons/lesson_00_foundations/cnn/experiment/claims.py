@@ -1,15 +1,14 @@
 """The claims of the part `cnn`."""
 
-from lessons.lesson_00_foundations.cnn.experiment.arms import LONG
 from shared.course.claims import difference, number
-from shared.course.lesson import Claim
+from shared.course.lesson import Claim, question
 
 CLAIMS = (
     Claim(
         "cnn-direct-is-conv2d",
         "exact",
-        "A convolution by its definition, window after window, is PyTorch's conv2d: values and gradients, at several "
-        "strides and paddings (largest difference, float64).",
+        "Direct convolution against PyTorch's conv2d: values and gradients at several strides and paddings "
+        "(largest difference, float64).",
         "cnn/model/convolution.py",
         ("convolution, exact",),
         number("convolution, exact", "direct_difference"),
@@ -20,7 +19,8 @@ CLAIMS = (
     Claim(
         "cnn-im2col-is-conv2d",
         "exact",
-        "… so it is as one matrix product (im2col) …",
+        "Convolution as one matrix product (im2col) against PyTorch's conv2d: values and gradients (largest "
+        "difference, float64).",
         "cnn/model/convolution.py",
         ("convolution, exact",),
         number("convolution, exact", "im2col_difference"),
@@ -31,7 +31,8 @@ CLAIMS = (
     Claim(
         "cnn-reference-is-conv2d",
         "exact",
-        "… and in pure Python, with the gradients written out by hand.",
+        "Convolution in pure Python with manually derived gradients against PyTorch's conv2d (largest "
+        "difference, float64).",
         "cnn/reference.py",
         ("convolution, exact",),
         number("convolution, exact", "reference_difference"),
@@ -42,8 +43,7 @@ CLAIMS = (
     Claim(
         "cnn-reference-network",
         "exact",
-        "The pure-Python residual network and the PyTorch one have the same gradients of every weight (largest "
-        "difference, float64).",
+        "Gradients of every weight of the pure-Python and the PyTorch residual network (largest difference, float64).",
         "cnn/reference.py, cnn/model/resnet.py",
         ("convolution, exact",),
         lambda arms: max(
@@ -56,7 +56,7 @@ CLAIMS = (
     Claim(
         "cnn-equivariance",
         "exact",
-        "Shifting a digit and then convolving is convolving and then shifting (largest difference, float64).",
+        "Convolution of a shifted digit against the shifted convolution (largest difference, float64).",
         "LeCun et al. 1998, section II.A",
         ("convolution, exact",),
         number("convolution, exact", "equivariance_difference"),
@@ -64,101 +64,106 @@ CLAIMS = (
         "error",
         at_least=False,
     ),
-    Claim(
-        "cnn-shifted-digits",
-        "learns",
-        "The CNN reads held-out digits wherever they lie on the canvas.",
-        "LeCun et al. 1998",
-        ("shifted, CNN", "shifted, softmax regression"),
-        number("shifted, CNN", "accuracy"),
-        0.96,
-        baseline=number("shifted, softmax regression", "accuracy"),
-        baseline_name="softmax regression",
+    *question(
+        "Does convolution help when digits are shifted?",
+        Claim(
+            "cnn-shifted-digits",
+            "learns",
+            "Accuracy of the CNN on held-out digits at random positions.",
+            "LeCun et al. 1998",
+            ("shifted, CNN", "shifted, softmax regression"),
+            number("shifted, CNN", "accuracy"),
+            0.96,
+            baseline=number("shifted, softmax regression", "accuracy"),
+            baseline_name="softmax regression",
+        ),
+        Claim(
+            "cnn-beats-mlp",
+            "paper",
+            "Accuracy on shifted held-out digits at equal steps, CNN − MLP of equal size.",
+            "LeCun et al. 1998, section II.A",
+            ("shifted, CNN", "shifted, MLP"),
+            difference("shifted, CNN", "shifted, MLP"),
+            0.08,
+            "points",
+        ),
+        Claim(
+            "cnn-beats-long-mlp",
+            "paper",
+            "Accuracy on shifted held-out digits, CNN − MLP of equal size trained four times as long.",
+            "LeCun et al. 1998, section II.A",
+            ("shifted, CNN", "shifted, MLP, long"),
+            difference("shifted, CNN", "shifted, MLP, long"),
+            0.02,
+            "points",
+        ),
+        Claim(
+            "cnn-unseen-positions",
+            "paper",
+            "Accuracy of the CNN in the right half of the positions after training in the left half only.",
+            "LeCun et al. 1998, section II.A",
+            ("left half, CNN", "left half, MLP"),
+            number("left half, CNN", "accuracy_right"),
+            0.95,
+            baseline=number("left half, MLP", "accuracy_right"),
+            baseline_name="MLP of equal size",
+        ),
     ),
-    Claim(
-        "cnn-beats-mlp",
-        "paper",
-        "It beats an MLP of equal size, trained on the same images for the same steps (with less without convolution).",
-        "LeCun et al. 1998, section II.A",
-        ("shifted, CNN", "shifted, MLP"),
-        difference("shifted, CNN", "shifted, MLP"),
-        0.08,
-        "points",
+    *question(
+        "Do shortcuts make deep networks trainable?",
+        Claim(
+            "cnn-depth-hurts-plain",
+            "paper",
+            "Training loss without shortcuts, 42 layers − 10 layers (nats).",
+            "arXiv:1512.03385, figure 1",
+            ("deep, plain", "shallow, plain"),
+            difference("deep, plain", "shallow, plain", "training_loss"),
+            0.5,
+            "number",
+        ),
+        Claim(
+            "cnn-shortcuts-help",
+            "paper",
+            "Training loss of 42 layers with equal parameters, without shortcuts − with shortcuts (nats).",
+            "arXiv:1512.03385, figure 4",
+            ("deep, plain", "deep, residual"),
+            difference("deep, plain", "deep, residual", "training_loss"),
+            0.8,
+            "number",
+        ),
+        Claim(
+            "cnn-shortcuts-held-out",
+            "paper",
+            "Accuracy of 42 layers on held-out digits, with shortcuts − without shortcuts.",
+            "arXiv:1512.03385, table 2",
+            ("deep, residual", "deep, plain"),
+            difference("deep, residual", "deep, plain"),
+            0.35,
+            "points",
+        ),
+        Claim(
+            "cnn-deep-residual-against-shallow",
+            "paper",
+            "Training loss with shortcuts, 42 layers − 10 layers (nats).",
+            "arXiv:1512.03385, figure 4",
+            ("deep, residual", "shallow, residual"),
+            difference("deep, residual", "shallow, residual", "training_loss"),
+            0.1,
+            "number",
+            at_least=False,
+        ),
     ),
-    Claim(
-        "cnn-beats-long-mlp",
-        "paper",
-        f"… and still when the MLP is trained {LONG} times as long.",
-        "LeCun et al. 1998, section II.A",
-        ("shifted, CNN", "shifted, MLP, long"),
-        difference("shifted, CNN", "shifted, MLP, long"),
-        0.02,
-        "points",
-    ),
-    Claim(
-        "cnn-unseen-positions",
-        "paper",
-        "Trained in the left half of the places only, the CNN reads digits in the right half, where it never saw one; "
-        "the MLP can only guess.",
-        "LeCun et al. 1998, section II.A",
-        ("left half, CNN", "left half, MLP"),
-        number("left half, CNN", "accuracy_right"),
-        0.95,
-        baseline=number("left half, MLP", "accuracy_right"),
-        baseline_name="MLP of equal size",
-    ),
-    Claim(
-        "cnn-depth-hurts-plain",
-        "paper",
-        "Without shortcuts 42 layers end with a higher training loss than 10 after the same steps (difference, in "
-        "nats).",
-        "arXiv:1512.03385, figure 1",
-        ("deep, plain", "shallow, plain"),
-        difference("deep, plain", "shallow, plain", "training_loss"),
-        0.5,
-        "number",
-    ),
-    Claim(
-        "cnn-shortcuts-help",
-        "paper",
-        "With shortcuts, 42 layers of exactly as many parameters end with a lower training loss than without "
-        "(difference, in nats).",
-        "arXiv:1512.03385, figure 4",
-        ("deep, plain", "deep, residual"),
-        difference("deep, plain", "deep, residual", "training_loss"),
-        0.8,
-        "number",
-    ),
-    Claim(
-        "cnn-shortcuts-held-out",
-        "paper",
-        "… and read more held-out digits (with less without).",
-        "arXiv:1512.03385, table 2",
-        ("deep, residual", "deep, plain"),
-        difference("deep, residual", "deep, plain"),
-        0.35,
-        "points",
-    ),
-    Claim(
-        "cnn-deep-residual-against-shallow",
-        "paper",
-        "With shortcuts the same depth does no harm: 42 layers end with no higher training loss than 10 (difference, "
-        "in nats).",
-        "arXiv:1512.03385, figure 4",
-        ("deep, residual", "shallow, residual"),
-        difference("deep, residual", "shallow, residual", "training_loss"),
-        0.1,
-        "number",
-        at_least=False,
-    ),
-    Claim(
-        "cnn-cifar10",
-        "learns",
-        "The paper's ResNet-20 learns CIFAR-10 (the paper: 91.25 %, reported).",
-        "arXiv:1512.03385, table 6",
-        ("photographs, ResNet-20",),
-        number("photographs, ResNet-20", "accuracy"),
-        0.9,
-        presets=(),
+    *question(
+        "Does the paper's network learn CIFAR-10?",
+        Claim(
+            "cnn-cifar10",
+            "learns",
+            "Accuracy of ResNet-20 on CIFAR-10 test images.",
+            "arXiv:1512.03385, table 6",
+            ("photographs, ResNet-20",),
+            number("photographs, ResNet-20", "accuracy"),
+            0.9,
+            presets=(),
+        ),
     ),
 )
