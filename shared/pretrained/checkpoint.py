@@ -1,6 +1,7 @@
 """Read a published folder: its settings, and its weights one by one, without unpickling anything."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,25 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def read_config(folder: Path | str) -> dict[str, Any]:
-    """Return the settings in a folder's `config.json`. Raises CourseError when it is missing or no JSON object."""
+def read_config(folder: Path | str, *model_types: str) -> dict[str, Any]:
+    """Return the settings in a folder's `config.json`, which must be of one of the types of models, if any are given.
+
+    Raises CourseError when it is missing or no JSON object, and for another type of model.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise CourseError(f"{folder} is not a folder; expected one with {CONFIG} and {WEIGHTS}")
-    return _read_json(folder / CONFIG)
+    config = _read_json(folder / CONFIG)
+    if model_types:
+        require_model_type(config, folder, *model_types)
+    return config
+
+
+def require_model_type(config: Mapping[str, Any], folder: Path | str, *model_types: str) -> None:
+    """Raise CourseError unless a config, or a part of one, is of one of the types of models."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in model_types:
+        raise CourseError(f"{folder} holds a model of type {model_type!r}; expected {' or '.join(model_types)}")
 
 
 class Checkpoint:

@@ -16,7 +16,8 @@ CHOICES = {
 class VisionTransformerConfig:
     """Describe one Vision Transformer; each published variant is a set of values.
 
-    image_size    side in pixels, or (height, width), for which the learned positions are made
+    image_size    side in pixels, or (height, width), for which the learned positions are made; what is left of the
+                  height and the width after the last whole patch is not encoded
     patch_size    side of a patch in pixels
     channels      channels of an image
     width         dimension of a token
@@ -84,8 +85,8 @@ class VisionTransformerConfig:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(allowed)}")
         height, width = self.image_sides
-        if height % self.patch_size or width % self.patch_size:
-            raise ValueError(f"image_size {height}×{width} does not divide into patches of {self.patch_size}")
+        if height < self.patch_size or width < self.patch_size:
+            raise ValueError(f"image_size {height}×{width} is smaller than patch_size {self.patch_size}")
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
         if self.positions == "rotary" and self.width // self.heads % 4:
@@ -122,7 +123,7 @@ class VisionTransformerConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches."""
+        """Rows and columns of whole patches."""
         height, width = self.image_sides
         return height // self.patch_size, width // self.patch_size
 
@@ -145,6 +146,8 @@ class MaskedAutoencoderConfig:
     decoder_mlp_dim  inner width of the decoder's MLPs; None: four times the decoder's width
     mask_ratio       fraction of the patches that is masked
     normalize        whether the target is each patch's pixels, normalized over the patch, instead of the pixels
+
+    Raises ValueError for images that do not divide into patches, since each pixel is predicted.
     """
 
     encoder: VisionTransformerConfig
@@ -154,3 +157,10 @@ class MaskedAutoencoderConfig:
     mask_ratio: float = 0.75
     normalize: bool = True
     decoder_mlp_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        height, width = self.encoder.image_sides
+        if height % self.encoder.patch_size or width % self.encoder.patch_size:
+            raise ValueError(f"image_size {height}×{width} is no multiple of patch_size {self.encoder.patch_size}")
+        if self.decoder_width % self.decoder_heads:
+            raise ValueError(f"decoder_width {self.decoder_width} does not divide into {self.decoder_heads} heads")

@@ -4,8 +4,9 @@ Supported are `ViTModel`, `ViTForImageClassification`, `DeiTForImageClassificati
 `Dinov2Model` and `Dinov2WithRegistersModel`, in the folder layout of the Hugging Face hub.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict
+import math
+from collections.abc import Container, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +14,70 @@ from lessons.lesson_01_vit.model.config import MaskedAutoencoderConfig, VisionTr
 from lessons.lesson_01_vit.model.weight_names import dinov2_weight_names, vit_weight_names
 from shared import pretrained
 from shared.errors import CourseError
-from shared.pretrained import Checkpoint, Fixed, Setting, WeightNames, read_settings, write_settings
+from shared.pretrained import (
+    Checkpoint,
+    Derived,
+    Fixed,
+    Row,
+    Setting,
+    WeightNames,
+    build_config,
+    read_part,
+    read_settings,
+    require_same,
+    write_settings,
+)
+from shared.pretrained.setting_values import integer, number, optional, sides, square
 
-SETTINGS: list[Setting | Fixed] = [
-    Setting("image_size", "image_size", 224),
+SETTINGS: list[Row] = [
     Setting("num_channels", "channels", 3),
     Setting("hidden_size", "width", 768),
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
     Setting("qkv_bias", "qkv_bias", True),
     Fixed("hidden_act", "gelu"),
+    # No class has this setting, but all of them read it.
+    Derived("head_dim", lambda fields: fields["width"] // fields["heads"]),
 ]
-VIT_SETTINGS: list[Setting | Fixed] = [
+PLAIN_SETTINGS: list[Row] = [
     *SETTINGS,
-    Setting("patch_size", "patch_size", 16),
+    Setting("image_size", "image_size", 224, accept=sides),
+    Setting("patch_size", "patch_size", 16, accept=square),
     Setting("intermediate_size", "mlp_dim", 3072),
     Setting("layer_norm_eps", "norm_eps", 1e-12),
 ]
-DECODER_SETTINGS: list[Setting | Fixed] = [
+VIT_SETTINGS: list[Row] = [
+    *PLAIN_SETTINGS,
+    Fixed("pooler_act", "tanh"),
+    Derived("pooler_output_size", lambda fields: fields["width"]),
+]
+DECODER_SETTINGS: list[Row] = [
     Setting("decoder_hidden_size", "decoder_width", 512),
     Setting("decoder_num_hidden_layers", "decoder_depth", 8),
     Setting("decoder_num_attention_heads", "decoder_heads", 16),
     Setting("decoder_intermediate_size", "decoder_mlp_dim", 2048),
-    Setting("mask_ratio", "mask_ratio", 0.75),
+    Setting("mask_ratio", "mask_ratio", 0.75, accept=number(above=True, below=1)),
     Setting("norm_pix_loss", "normalize", False),
 ]
-DINOV2_SETTINGS: list[Setting | Fixed] = [
+DINOV2_SETTINGS: list[Row] = [
     *SETTINGS,
+    # The published class takes the square root of the number of positions, so it cannot read others.
+    Setting("image_size", "image_size", 224, accept=square),
     Setting("mlp_ratio", "mlp_ratio", 4),
     Setting("layer_norm_eps", "norm_eps", 1e-6),
-    Setting("layerscale_value", "layer_scale", 1.0),
-    Setting("drop_path_rate", "drop_path", 0.0),
+    Setting("layerscale_value", "layer_scale", 1.0, accept=number(-math.inf)),
+    Setting("drop_path_rate", "drop_path", 0.0, accept=number(below=1)),
     Setting("use_swiglu_ffn", "swiglu", False),
 ]
-PLAIN_DINOV2_SETTINGS: list[Setting | Fixed] = [
+PLAIN_DINOV2_SETTINGS: list[Row] = [
     *DINOV2_SETTINGS,
-    Setting("patch_size", "patch_size", 14),
+    Setting("patch_size", "patch_size", 14, accept=square),
     Setting("use_mask_token", "mask_token", True),
 ]
-REGISTERS_SETTINGS: list[Setting | Fixed] = [
+REGISTERS_SETTINGS: list[Row] = [
     *DINOV2_SETTINGS,
-    Setting("patch_size", "patch_size", 16),
-    Setting("num_register_tokens", "registers", 4),
+    Setting("patch_size", "patch_size", 16, accept=square),
+    Setting("num_register_tokens", "registers", 4, accept=integer(0)),
     # Written in published files; the published class supports no other values.
     Fixed("interpolate_antialias", True),
     Fixed("interpolate_offset", 0.0),
@@ -65,79 +88,71 @@ REGISTERS_SETTINGS: list[Setting | Fixed] = [
 
 def read_config(folder: Path | str) -> VisionTransformerConfig:
     """Return our config of a published ViT, DeiT or DINOv2. Raises CourseError when the folder holds another model."""
-    config = _read(folder)
-    match config.get("model_type"):
+    config = pretrained.read_config(folder, "vit", "deit", "dinov2", "dinov2_with_registers")
+    if config["model_type"].startswith("dinov2"):
+        return _parse_dinov2(config, folder)
+    # Decided by the weights: some published ViTModels (DINO's) have no pooler, and no setting in their configs.
+    with Checkpoint(folder) as checkpoint:
+        return parse_config(config, checkpoint.shapes, folder)
+
+
+def parse_config(config: Mapping[str, Any], tensors: Container[str], folder: Path | str) -> VisionTransformerConfig:
+    """Return our config of published settings, beside which there are the `tensors` of these published names.
+
+    Raises CourseError, naming the folder, for settings that our model does not support.
+    """
+    match config["model_type"]:
         case "vit":
-            return _read_vit(config, folder)
+            classifier = "classifier.weight" in tensors
+            extra = _classes(config) if classifier else {"pooler": "pooler.dense.weight" in tensors}
+            return build_config(VisionTransformerConfig, **read_settings(VIT_SETTINGS, config), **extra)
         case "deit":
-            return _read_deit(config, folder)
-        case "dinov2" | "dinov2_with_registers":
-            return _read_dinov2(config, folder)
-    raise CourseError(
-        f"{folder} holds a model of type {config.get('model_type')!r}; "
-        "expected vit, deit, dinov2 or dinov2_with_registers"
-    )
+            if "distillation_classifier.weight" not in tensors:
+                raise CourseError(
+                    f"{folder} holds a DeiT without its two heads; expected DeiTForImageClassificationWithTeacher"
+                )
+            fields = read_settings(VIT_SETTINGS, config) | _classes(config)
+            return build_config(VisionTransformerConfig, **fields, distillation_token=True)
+    return _parse_dinov2(config, folder)
 
 
 def read_autoencoder_config(folder: Path | str) -> MaskedAutoencoderConfig:
     """Return our config of a published masked autoencoder. Raises CourseError for a folder of another model."""
-    config = _read(folder)
-    if config.get("model_type") != "vit_mae":
-        raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; expected vit_mae")
-    encoder = VisionTransformerConfig(**read_settings(VIT_SETTINGS, config), positions="sine-cosine")
-    return MaskedAutoencoderConfig(encoder, **read_settings(DECODER_SETTINGS, config))
+    return parse_autoencoder_config(pretrained.read_config(folder, "vit_mae"))
 
 
-def _read(folder: Path | str) -> dict[str, Any]:
-    config = pretrained.read_config(folder)
-    patch_size = config.get("patch_size")
-    if isinstance(patch_size, list):
-        if len(set(patch_size)) != 1:
-            raise CourseError(f"patch_size is {patch_size} in {folder}; only square patches are supported")
-        config["patch_size"] = patch_size[0]
-    return config
+def parse_autoencoder_config(config: Mapping[str, Any]) -> MaskedAutoencoderConfig:
+    """Return our config of a masked autoencoder's published settings. Raises CourseError for unsupported ones."""
+    fields = read_settings([*PLAIN_SETTINGS, *DECODER_SETTINGS], config)
+    encoder = {row.field: fields.pop(row.field) for row in PLAIN_SETTINGS if isinstance(row, Setting)}
+    encoder_config = build_config(VisionTransformerConfig, **encoder, positions="sine-cosine")
+    return build_config(MaskedAutoencoderConfig, encoder=encoder_config, **fields)
 
 
-def _read_vit(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
-    fields = read_settings([*VIT_SETTINGS, Fixed("pooler_act", "tanh")], config)
-    width = fields["width"]
-    if config.get("pooler_output_size", width) not in (None, width):
-        raise CourseError(f"pooler_output_size {config['pooler_output_size']} differs from hidden_size {width}")
-    # Decided by the weights: some published ViTModels (DINO's) have no pooler, and no setting in their configs.
-    with Checkpoint(folder) as checkpoint:
-        classifier = "classifier.weight" in checkpoint.shapes
-        pooler = not classifier and "pooler.dense.weight" in checkpoint.shapes
-    return VisionTransformerConfig(**fields, **(_classes(config) if classifier else {}), pooler=pooler)
-
-
-def _read_deit(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
-    with Checkpoint(folder) as checkpoint:
-        if "distillation_classifier.weight" not in checkpoint.shapes:
-            raise CourseError(
-                f"{folder} holds a DeiT without its two heads; expected DeiTForImageClassificationWithTeacher"
-            )
-    fields = read_settings(VIT_SETTINGS, config)
-    return VisionTransformerConfig(**fields, **_classes(config), distillation_token=True)
-
-
-def _read_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
-    architecture = (config.get("architectures") or [""])[0]
-    if "Classification" in architecture:
-        raise CourseError(f"{folder} holds {architecture}; only DINOv2 encoders without a head are supported")
+def _parse_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
+    if "Classification" in str(config.get("architectures")):
+        raise CourseError(f"{folder} holds a classifier; only DINOv2 encoders without a head are supported")
     registers = config["model_type"] == "dinov2_with_registers"
     fields = read_settings(REGISTERS_SETTINGS if registers else PLAIN_DINOV2_SETTINGS, config)
     if registers:
         fields |= {"antialias": True, "mask_token": True}
     mlp_dim = _mlp_dim(fields["width"], fields.pop("mlp_ratio"), fields["swiglu"])
-    return VisionTransformerConfig(**fields, mlp_dim=mlp_dim)
+    return build_config(VisionTransformerConfig, **fields, mlp_dim=mlp_dim)
 
 
 def _classes(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return number and names of classes: published configs list names; without names or a number, the default is 2."""
-    names = config.get("id2label")
+    count = read_settings([Setting("num_labels", "classes", None, accept=optional(integer()))], config)["classes"]
+    names = read_part(config, "id2label")
     if not names:
-        return {"classes": config.get("num_labels") or 2}
-    return {"classes": len(names), "labels": tuple(names[label] for label in sorted(names, key=int))}
+        return {"classes": count or 2}
+    labels = tuple(names.get(str(index)) for index in range(len(names)))
+    if not all(isinstance(label, str) for label in labels) or count not in (None, len(labels)):
+        raise CourseError(
+            f"id2label has {len(labels)} entries (and num_labels is {count}); expected a name for each of the classes "
+            f"0 to {(count or len(labels)) - 1}"
+        )
+    return {"classes": len(labels), "labels": labels}
 
 
 def _mlp_dim(width: int, ratio: float, swiglu: bool) -> int:
@@ -166,19 +181,25 @@ def write_config(config: VisionTransformerConfig) -> dict[str, Any]:
         settings = write_settings(PLAIN_DINOV2_SETTINGS if model_type == "dinov2" else REGISTERS_SETTINGS, fields)
     else:
         model_type = "deit" if architecture.startswith("DeiT") else "vit"
-        settings = write_settings(VIT_SETTINGS, fields) | _labels(config)
-    return {"model_type": model_type, "architectures": [architecture], **settings}
+        settings = write_settings(PLAIN_SETTINGS, fields) | _labels(config)
+    written = {"model_type": model_type, "architectures": [architecture], **settings}
+    heads = {"classifier.weight": config.classes, "pooler.dense.weight": config.pooler}
+    heads["distillation_classifier.weight"] = config.distillation_token
+    read = parse_config(written, [name for name, exists in heads.items() if exists], "the written folder")
+    # Classes without names get the names that the published class gives them.
+    require_same(config, read if config.labels else replace(read, labels=()))
+    return written
 
 
 def write_autoencoder_config(config: MaskedAutoencoderConfig) -> dict[str, Any]:
     """Return the published settings of a masked autoencoder. Raises CourseError when its encoder is no plain ViT."""
-    encoder = config.encoder
-    if encoder.registers or encoder.positions not in ("sine-cosine", "learned") or encoder.classes:
-        raise CourseError(
-            "a published masked autoencoder has a plain encoder: no registers, no rotary positions, no head"
-        )
-    fields = asdict(config) | {"decoder_mlp_dim": config.decoder_mlp_dim or 4 * config.decoder_width}
-    settings = write_settings(VIT_SETTINGS, asdict(encoder)) | write_settings(DECODER_SETTINGS, fields)
+    config = replace(config, decoder_mlp_dim=config.decoder_mlp_dim or 4 * config.decoder_width)
+    settings = write_settings(PLAIN_SETTINGS, asdict(config.encoder)) | write_settings(DECODER_SETTINGS, asdict(config))
+    read = parse_autoencoder_config(settings)
+    # The published class has the positions among its weights, whether they were learned or not.
+    fixed = "sine-cosine" if config.encoder.positions == "learned" else config.encoder.positions
+    require_same(replace(config.encoder, positions=fixed), read.encoder)
+    require_same(replace(config, encoder=read.encoder), read)
     return {"model_type": "vit_mae", "architectures": ["ViTMAEForPreTraining"], **settings}
 
 

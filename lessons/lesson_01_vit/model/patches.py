@@ -13,6 +13,17 @@ def patch_grid(images: Float[Tensor, "batch channels height width_px"], patch_si
     return height // patch_size, width // patch_size
 
 
+def whole_patches(
+    images: Float[Tensor, "batch channels height width_px"], grid: tuple[int, int], patch_size: int
+) -> Float[Tensor, "batch channels grid_height grid_width_px"]:
+    """Cut off what does not fill a row or a column of the grid, as a convolution with this stride does.
+
+    SigLIP SO400M/14 encodes 27 × 27 patches of its images of 384 × 384 pixels.
+    """
+    rows, columns = grid
+    return images[..., : rows * patch_size, : columns * patch_size]
+
+
 def patchify(
     images: Float[Tensor, "batch channels height width_px"], patch_size: int
 ) -> Float[Tensor, "batch patches pixels"]:

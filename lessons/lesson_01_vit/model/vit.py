@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from lessons.lesson_01_vit.model import config_mapping
 from lessons.lesson_01_vit.model.config import VisionTransformerConfig
-from lessons.lesson_01_vit.model.patches import PatchEmbedding, patch_grid
+from lessons.lesson_01_vit.model.patches import PatchEmbedding, patch_grid, whole_patches
 from lessons.lesson_01_vit.model.positions import interpolate_positions, patch_coordinates, sine_cosine_positions
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import MLP, Attention, Block, Rotary, SwiGLU
@@ -27,7 +27,8 @@ class VisionTransformer(nn.Module):
     """Patches → tokens with positions → transformer blocks → LayerNorm → pooled vector → head.
 
     The sequence is [class token, distillation token, registers, patches in row-major order], each where it exists.
-    Images of any size that divides into patches are accepted; learned positions are resized to their grid.
+    Images of `image_size` and of any size that divides into patches are accepted; learned positions are resized to
+    their grid.
     """
 
     positions: Tensor | None
@@ -84,6 +85,11 @@ class VisionTransformer(nn.Module):
 
     # ── From images to a sequence of tokens ───────────────────────────────────────────────────────────────────────
 
+    def _grid(self, images: Float[Tensor, "batch channels height width_px"]) -> tuple[int, int]:
+        """Return rows and columns of patches. Raises ValueError as `embed_patches` does."""
+        own_size = tuple(images.shape[-2:]) == self.config.image_sides
+        return self.config.grid if own_size else patch_grid(images, self.config.patch_size)
+
     def embed_patches(
         self,
         images: Float[Tensor, "batch channels height width_px"],
@@ -91,15 +97,16 @@ class VisionTransformer(nn.Module):
     ) -> Float[Tensor, "batch patches width"]:
         """Project patches and add their positions; where `masked`, the mask token replaces the projected patch.
 
-        Raises ValueError for sides that are no multiples of the patch, and for `masked` in a model without mask token.
+        Raises ValueError for sides that are no multiples of the patch, except those of `image_size`, and for `masked`
+        in a model without mask token.
         """
-        tokens = self.patch_embedding(images)
+        grid = self._grid(images)
+        tokens = self.patch_embedding(whole_patches(images, grid, self.config.patch_size))
         if masked is not None:
             if self.mask_token is None:
                 raise ValueError("this model has no mask token to replace patches; set mask_token=True in its config")
             tokens = torch.where(masked[..., None], self.mask_token, tokens)
         if self.positions is not None:
-            grid = patch_grid(images, self.config.patch_size)
             positions = self.positions[self.config.prefix_positions :]
             tokens = tokens + interpolate_positions(positions, self.config.grid, grid, antialias=self.config.antialias)
         return F.dropout(tokens, self.config.dropout, self.training)
@@ -128,7 +135,7 @@ class VisionTransformer(nn.Module):
     ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "1 tokens half_head_dim"] | None]:
         """Return the whole sequence of tokens and its rotary angles (None without). Raises as `embed_patches` does."""
         tokens = self.add_prefix(self.embed_patches(images, masked))
-        grid = patch_grid(images, self.config.patch_size)
+        grid = self._grid(images)
         return tokens, self.angles(patch_coordinates(grid, images.device)[None])
 
     # ── From tokens to the output ─────────────────────────────────────────────────────────────────────────────────

@@ -301,7 +301,7 @@ for shape in ((1, 8, 8), (2, 3, 8, 8), (2, 1, 8, 9), (2, 1, 0, 8)):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": 13}, "13×13 does not divide into patches of 3"),
+        ({"image_size": 2}, "2×2 is smaller than patch_size 3"),
         ({"heads": 3}, "width 40 does not divide into 3 heads"),
         ({"positions": "rotary", "heads": 20}, "multiple of 4, got 2"),
         ({"positions": "sine"}, "positions is 'sine', expected one of learned, sine-cosine, rotary, none"),

@@ -360,7 +360,7 @@ def test_missing_surplus_and_misshaped_weights_are_listed(tmp_path):
         ({"model_type": "bert"}, "'bert'"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"patch_size": [3, 4]}, "square"),
-        ({"pooler_output_size": 10}, "pooler_output_size 10"),
+        ({"pooler_output_size": 10}, "pooler_output_size is 10"),
     ],
 )
 def test_another_model_is_refused(change, message, tmp_path):

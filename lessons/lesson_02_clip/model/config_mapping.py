@@ -19,10 +19,22 @@ from lessons.lesson_02_clip.model.config import (
 )
 from shared import pretrained
 from shared.errors import CourseError
-from shared.pretrained import Fixed, Setting, read_settings, write_settings
+from shared.pretrained import (
+    Fixed,
+    Row,
+    Setting,
+    Unused,
+    build_config,
+    read_part,
+    read_settings,
+    require_same,
+    write_settings,
+)
+from shared.pretrained.setting_values import integer, one_of, optional
+from shared.transformer.block import ACTIVATIONS
 
-# The settings of both families, with CLIP's defaults for those that a config leaves out.
-CLIP_VISION = [
+# The settings of both families, with CLIP's defaults for those that a config leaves out. Images are square.
+CLIP_VISION: list[Setting] = [
     Setting("image_size", "image_size", 224),
     Setting("patch_size", "patch_size", 32),
     Setting("num_channels", "channels", 3),
@@ -30,19 +42,24 @@ CLIP_VISION = [
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
     Setting("intermediate_size", "mlp_dim", 3072),
-    Setting("hidden_act", "activation", "quick_gelu"),
+    Setting("hidden_act", "activation", "quick_gelu", accept=one_of(ACTIVATIONS)),
     Setting("layer_norm_eps", "norm_eps", 1e-5),
 ]
-CLIP_TEXT = [
+CLIP_TEXT: list[Setting] = [
     Setting("vocab_size", "vocab_size", 49_408),
     Setting("max_position_embeddings", "context_length", 77),
     Setting("hidden_size", "width", 512),
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 8),
     Setting("intermediate_size", "mlp_dim", 2048),
-    Setting("hidden_act", "activation", "quick_gelu"),
+    Setting("hidden_act", "activation", "quick_gelu", accept=one_of(ACTIVATIONS)),
     Setting("layer_norm_eps", "norm_eps", 1e-5),
 ]
+# The encoders of `CLIPModel` have this setting too, but only the one of the whole counts.
+PROJECTION: list[Row] = [Unused("projection_dim")]
+END_TOKEN: list[Row] = [Setting("eos_token_id", "end_token", 49_407, accept=integer(0))]
+CLIP_SETTINGS: list[Row] = [Setting("projection_dim", "embedding", 512)]
+
 SIGLIP_DEFAULTS = {"activation": "gelu_pytorch_tanh", "norm_eps": 1e-6}
 SIGLIP_VISION_DEFAULTS = SIGLIP_DEFAULTS | {"patch_size": 16}
 SIGLIP_TEXT_DEFAULTS = SIGLIP_DEFAULTS | {
@@ -54,75 +71,90 @@ SIGLIP_TEXT_DEFAULTS = SIGLIP_DEFAULTS | {
 }
 
 
-def _with_defaults(settings: list[Setting], defaults: Mapping[str, Any]) -> list[Setting]:
+def _with_defaults(settings: list[Setting], defaults: Mapping[str, Any]) -> list[Row]:
     return [replace(setting, default=defaults.get(setting.field, setting.default)) for setting in settings]
 
 
-SIGLIP_VISION = _with_defaults(CLIP_VISION, SIGLIP_VISION_DEFAULTS)
+SIGLIP_VISION: list[Row] = [*_with_defaults(CLIP_VISION, SIGLIP_VISION_DEFAULTS), Fixed("vision_use_head", True)]
 SIGLIP_TEXT = _with_defaults(CLIP_TEXT, SIGLIP_TEXT_DEFAULTS)
-END_TOKEN = 49_407
+SIGLIP_PROJECTION: list[Row] = [Setting("projection_size", "projection", None, accept=optional(integer()))]
 
 # ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_clip_config(folder: Path | str) -> CLIPConfig:
     """Return our config of a published CLIP. Raises CourseError when the folder holds another model."""
-    config = _read(folder, "clip")
-    image, text = _encoder_settings(config, "vision"), _encoder_settings(config, "text")
-    return CLIPConfig(_clip_vision(image), _clip_text(text), config.get("projection_dim") or 512)
+    return _parse_clip(pretrained.read_config(folder, "clip"))
 
 
 def read_siglip_config(folder: Path | str) -> SigLIPConfig:
     """Return our config of a published SigLIP. Raises CourseError when the folder holds another model."""
-    config = _read(folder, "siglip")
-    image, text = _siglip_vision(_encoder_settings(config, "vision")), _encoder_settings(config, "text")
-    fields = read_settings(SIGLIP_TEXT, text)
-    projection = text.get("projection_size") or fields["width"]
-    if projection != image.width:
-        raise CourseError(
-            f"{folder}: captions are projected to dimension {projection}, but image vectors have dimension "
-            f"{image.width}; expected the same dimension"
-        )
-    return SigLIPConfig(image, TextEncoderConfig(**fields, causal=False, pooling="last"))
+    return _parse_siglip(pretrained.read_config(folder, "siglip"))
 
 
 def read_vision_config(folder: Path | str) -> VisionTransformerConfig:
     """Return our config of a published image encoder. Raises CourseError when the folder holds another model."""
-    config = _read(folder, "clip_vision_model", "siglip_vision_model")
-    return _clip_vision(config) if config["model_type"] == "clip_vision_model" else _siglip_vision(config)
+    config = pretrained.read_config(folder, "clip_vision_model", "siglip_vision_model")
+    return parse_clip_vision(config) if config["model_type"] == "clip_vision_model" else _parse_siglip_vision(config)
 
 
 def read_text_config(folder: Path | str) -> TextEncoderConfig:
     """Return our config of a published CLIP text encoder. Raises CourseError when the folder holds another model."""
-    return _clip_text(_read(folder, "clip_text_model"))
+    return _parse_clip_text(pretrained.read_config(folder, "clip_text_model"))
 
 
-def _read(folder: Path | str, *model_types: str) -> dict[str, Any]:
-    config = pretrained.read_config(folder)
-    if config.get("model_type") not in model_types:
-        raise CourseError(
-            f"{folder} holds a model of type {config.get('model_type')!r}; expected {' or '.join(model_types)}"
-        )
-    return config
+def _parse_clip(config: Mapping[str, Any]) -> CLIPConfig:
+    return build_config(
+        CLIPConfig,
+        image=parse_clip_vision(_encoder_settings(config, "vision")),
+        text=_parse_clip_text(_encoder_settings(config, "text")),
+        **read_settings(CLIP_SETTINGS, config),
+    )
 
 
 def _encoder_settings(config: Mapping[str, Any], encoder: str) -> dict[str, Any]:
-    """Return the settings of one encoder; configs of 2021 hold them twice, and the values in `…_dict` count."""
-    return {**(config.get(f"{encoder}_config") or {}), **(config.get(f"{encoder}_config_dict") or {})}
+    """Return the settings of one encoder.
+
+    Configs of 2021 hold them twice, and `…_config_dict` alone counts: what it leaves out has the class's default.
+    """
+    dictionary = read_part(config, f"{encoder}_config_dict")
+    return (read_part(config, f"{encoder}_config") or {}) if dictionary is None else dictionary
 
 
-def _clip_vision(config: Mapping[str, Any]) -> VisionTransformerConfig:
-    return clip_vision_config(**read_settings(CLIP_VISION, config))
+def parse_clip_vision(config: Mapping[str, Any]) -> VisionTransformerConfig:
+    """Return our config of the published settings of CLIP's image encoder. Raises CourseError for unsupported ones."""
+    return build_config(clip_vision_config, **read_settings([*CLIP_VISION, *PROJECTION], config, "vision_config"))
 
 
-def _siglip_vision(config: Mapping[str, Any]) -> VisionTransformerConfig:
-    return siglip_vision_config(**read_settings([*SIGLIP_VISION, Fixed("vision_use_head", True)], config))
+def _parse_clip_text(config: Mapping[str, Any]) -> TextEncoderConfig:
+    fields = read_settings([*CLIP_TEXT, *PROJECTION, *END_TOKEN], config, "text_config")
+    if fields["end_token"] == 2:
+        # Published configs name 2, which is wrong: it stands for the largest id, as in CLIP's own code.
+        fields["end_token"] = None
+    elif fields["end_token"] >= fields["vocab_size"]:
+        raise CourseError(
+            f"eos_token_id is {fields['end_token']} in text_config, which is no token id of a vocabulary (vocab_size) "
+            f"of {fields['vocab_size']}"
+        )
+    return build_config(TextEncoderConfig, **fields)
 
 
-def _clip_text(config: Mapping[str, Any]) -> TextEncoderConfig:
-    # Published configs name 2 as the end token, which is wrong: it stands for the largest id, as in CLIP's own code.
-    end = config.get("eos_token_id", END_TOKEN)
-    return TextEncoderConfig(**read_settings(CLIP_TEXT, config), end_token=None if end == 2 else end)
+def _parse_siglip(config: Mapping[str, Any]) -> SigLIPConfig:
+    read_settings([], config)
+    image = _parse_siglip_vision(read_part(config, "vision_config") or {})
+    fields = read_settings([*SIGLIP_TEXT, *SIGLIP_PROJECTION], read_part(config, "text_config") or {}, "text_config")
+    projection = fields.pop("projection") or fields["width"]
+    if projection != image.width:
+        raise CourseError(
+            f"captions are projected to dimension {projection} (projection_size, or the text encoder's hidden_size), "
+            f"but image vectors have dimension {image.width} (hidden_size); expected the same dimension"
+        )
+    text = build_config(TextEncoderConfig, **fields, causal=False, pooling="last")
+    return build_config(SigLIPConfig, image=image, text=text)
+
+
+def _parse_siglip_vision(config: Mapping[str, Any]) -> VisionTransformerConfig:
+    return build_config(siglip_vision_config, **read_settings(SIGLIP_VISION, config, "vision_config"))
 
 
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,19 +168,20 @@ def write_clip_config(config: CLIPConfig) -> dict[str, Any]:
     text = write_text_config(config.text) | {"projection_dim": config.embedding}
     if image["model_type"] != "clip_vision_model":
         raise CourseError("a published CLIP has CLIP's image encoder, with a class token; save this model as a SigLIP")
-    return _combine("clip", "CLIPModel", image, text) | {"projection_dim": config.embedding}
+    settings = _combine("clip", "CLIPModel", image, text) | write_settings(CLIP_SETTINGS, asdict(config))
+    require_same(config, _parse_clip(settings))
+    return settings
 
 
 def write_siglip_config(config: SigLIPConfig) -> dict[str, Any]:
     """Return the published settings of our config. Raises CourseError when no published class fits it."""
-    image, text = write_vision_config(config.image), config.text
-    if image["model_type"] != "siglip_vision_model" or text.causal or text.pooling != "last":
-        raise CourseError(
-            "a published SigLIP pools patches by attention, and its text encoder is not causal and pools the last "
-            f"token; given: {config}"
-        )
-    settings = {"model_type": "siglip_text_model", **write_settings(SIGLIP_TEXT, asdict(text))}
-    return _combine("siglip", "SiglipModel", image, settings | {"projection_size": config.image.width})
+    image, text = write_vision_config(config.image), write_settings(SIGLIP_TEXT, asdict(config.text))
+    text |= {"model_type": "siglip_text_model", "projection_size": config.image.width}
+    settings = _combine("siglip", "SiglipModel", image, text)
+    read = _parse_siglip(settings)
+    require_same(config.image, read.image)
+    require_same(config.text, read.text)
+    return settings
 
 
 def published_vision_class(config: VisionTransformerConfig) -> str | None:
@@ -170,7 +203,7 @@ def write_vision_config(config: VisionTransformerConfig) -> dict[str, Any]:
         return {**header, **write_settings(CLIP_VISION, fields)}
     if architecture == "SiglipVisionModel":
         header = {"model_type": "siglip_vision_model", "architectures": [architecture]}
-        return {**header, "vision_use_head": True, **write_settings(SIGLIP_VISION, fields)}
+        return {**header, **write_settings(SIGLIP_VISION, fields)}
     raise CourseError(
         "no published class fits this image encoder, so no other program could read the checkpoint. Published are "
         "CLIP's (square, class token, norm before the first block, no patch bias) and SigLIP's (square, attention "
@@ -180,11 +213,11 @@ def write_vision_config(config: VisionTransformerConfig) -> dict[str, Any]:
 
 def write_text_config(config: TextEncoderConfig) -> dict[str, Any]:
     """Return the published settings of CLIP's text encoder. Raises CourseError when no published class fits it."""
-    if not config.causal or config.pooling != "end":
-        raise CourseError(f"CLIP's text encoder is causal and pools at the end token; given: {config}")
     end = 2 if config.end_token is None else config.end_token
     header = {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"], "eos_token_id": end}
-    return {**header, **write_settings(CLIP_TEXT, asdict(config))}
+    settings = {**header, **write_settings(CLIP_TEXT, asdict(config))}
+    require_same(config, _parse_clip_text(settings))
+    return settings
 
 
 def _combine(model_type: str, architecture: str, image: dict[str, Any], text: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Read and write the `config.json` of published BLIP-2 checkpoints; weight_names.py holds the weight names.
 
 Supported classes: `Blip2QFormerModel`, `Blip2ForImageTextRetrieval`, and `Blip2ForConditionalGeneration` with an
-`OPTForCausalLM`, as in the public weights, or a `LlamaForCausalLM`.
+`OPTForCausalLM`, as in the public weights, a `LlamaForCausalLM` or a `Qwen2ForCausalLM`.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,27 @@ from typing import Any
 
 from torch import nn
 
-from lessons.lesson_00_foundations.decoder.model import language_model as llama
+from lessons.lesson_00_foundations.decoder.model import config_mapping as llama
 from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConfig
 from lessons.lesson_03_blip2.model.config import QFormerConfig, RetrieverConfig
-from lessons.lesson_03_blip2.model.opt import is_opt, opt_config_from, write_opt_config
+from lessons.lesson_03_blip2.model.opt import is_opt, parse_opt_config, write_opt_config
 from shared import pretrained
 from shared.errors import CourseError
-from shared.pretrained import Fixed, Setting, read_settings, write_settings
+from shared.pretrained import (
+    Fixed,
+    Row,
+    Setting,
+    Unused,
+    build_config,
+    read_part,
+    read_settings,
+    require_model_type,
+    require_same,
+    write_settings,
+)
 from shared.transformer import DecoderConfig
 
-VISION_SETTINGS: list[Setting | Fixed] = [
+VISION_SETTINGS: list[Row] = [
     Setting("hidden_size", "width", 1408),
     Setting("intermediate_size", "mlp_dim", 6144),
     Setting("num_hidden_layers", "depth", 39),
@@ -31,7 +42,7 @@ VISION_SETTINGS: list[Setting | Fixed] = [
     Setting("qkv_bias", "qkv_bias", True),
     Fixed("hidden_act", "gelu"),
 ]
-QFORMER_SETTINGS: list[Setting | Fixed] = [
+QFORMER_SETTINGS: list[Row] = [
     Setting("hidden_size", "width", 768),
     Setting("num_hidden_layers", "depth", 12),
     Setting("num_attention_heads", "heads", 12),
@@ -42,110 +53,112 @@ QFORMER_SETTINGS: list[Setting | Fixed] = [
     Setting("layer_norm_eps", "norm_eps", 1e-12),
     Fixed("hidden_act", "gelu"),
 ]
-TEXT_SETTINGS: list[Setting | Fixed] = [
+TEXT_SETTINGS: list[Row] = [
     Setting("vocab_size", "vocab_size", 30_522),
     Setting("max_position_embeddings", "max_text_tokens", 512),
 ]
+# A Q-Former without text has these settings too.
+NO_TEXT: list[Row] = [Unused("vocab_size"), Unused("max_position_embeddings")]
+QUERIES: list[Row] = [
+    Setting("num_query_tokens", "queries", 32),
+    # Tokens that stand for the queries in other programs' prompts; here, the queries precede the text.
+    Unused("image_token_index"),
+]
+PROJECTION = Setting("image_text_hidden_size", "projection_dim", 256)
 
 # ── Reading ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def read_qformer(folder: Path | str) -> QFormerConfig:
     """Return the config of a published Q-Former. Raises CourseError when the folder holds another model."""
-    return _qformer(_read(folder, "blip_2_qformer"))
+    return _parse_qformer(pretrained.read_config(folder, "blip_2_qformer"))
 
 
 def read_retriever(folder: Path | str) -> tuple[RetrieverConfig, VisionTransformerConfig]:
     """Return the configs of a published retriever and its vision encoder. Raises CourseError for another model."""
-    config = _read(folder, "blip-2")
-    vision, qformer = _vision_and_qformer(config)
-    return RetrieverConfig(
-        qformer=qformer,
-        queries=config.get("num_query_tokens", 32),
-        projection_dim=config.get("image_text_hidden_size", 256),
-        **read_settings(TEXT_SETTINGS, config.get("qformer_config") or {}),
-    ), vision
+    return _parse_retriever(pretrained.read_config(folder, "blip-2"))
 
 
 def read_blip2(folder: Path | str) -> tuple[VisionTransformerConfig, QFormerConfig, int, DecoderConfig]:
     """Return the configs of a published BLIP-2: vision encoder, Q-Former, its number of queries, language model.
 
-    Raises CourseError when the folder holds another model, or a language model other than OPT and Llama.
+    Raises CourseError when the folder holds another model, or a language model other than OPT, Llama and Qwen2.
     """
-    config = _read(folder, "blip-2")
+    return _parse_blip2(pretrained.read_config(folder, "blip-2"), folder)
+
+
+def _parse_retriever(config: Mapping[str, Any]) -> tuple[RetrieverConfig, VisionTransformerConfig]:
+    vision, qformer = _vision_and_qformer(config)
+    if not qformer.text_input:
+        raise CourseError("the Q-Former has no text input (use_qformer_text_input), which a retriever needs")
+    fields = read_settings([*QUERIES, PROJECTION], config)
+    fields |= read_settings(TEXT_SETTINGS, read_part(config, "qformer_config") or {}, "qformer_config")
+    return build_config(RetrieverConfig, qformer=qformer, **fields), vision
+
+
+def _parse_blip2(
+    config: Mapping[str, Any], folder: Path | str
+) -> tuple[VisionTransformerConfig, QFormerConfig, int, DecoderConfig]:
     vision, qformer = _vision_and_qformer(config)
     if qformer.text_input:
-        raise CourseError(f"{folder} holds a Q-Former with text input: its weights are those of a retriever")
-    return vision, qformer, config.get("num_query_tokens", 32), _language(config.get("text_config") or {}, folder)
-
-
-def _read(folder: Path | str, model_type: str) -> dict[str, Any]:
-    config = pretrained.read_config(folder)
-    if config.get("model_type") != model_type:
-        raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; expected {model_type}")
-    return config
+        raise CourseError(
+            f"{folder} holds a Q-Former with text input (use_qformer_text_input): its weights are those of a retriever"
+        )
+    queries = read_settings([*QUERIES, Unused("image_text_hidden_size")], config)["queries"]
+    text = {"model_type": "opt"} | (read_part(config, "text_config") or {})
+    require_model_type(text, f"the text_config of {folder}", "opt", "llama", "qwen2")
+    language = parse_opt_config(text) if text["model_type"] == "opt" else llama.parse_config(text, folder)
+    return vision, qformer, queries, language
 
 
 def _vision_and_qformer(config: Mapping[str, Any]) -> tuple[VisionTransformerConfig, QFormerConfig]:
-    vision = VisionTransformerConfig(**read_settings(VISION_SETTINGS, config.get("vision_config") or {}))
+    vision = read_settings(VISION_SETTINGS, read_part(config, "vision_config") or {}, "vision_config")
     # The Q-Former attends to the vision encoder's output, whatever width its own part of the file states.
-    qformer = dict(config.get("qformer_config") or {}) | {"encoder_hidden_size": vision.width}
-    return vision, _qformer(qformer)
+    qformer = (read_part(config, "qformer_config") or {}) | {"encoder_hidden_size": vision["width"]}
+    return build_config(VisionTransformerConfig, **vision), _parse_qformer(qformer)
 
 
-def _qformer(config: Mapping[str, Any]) -> QFormerConfig:
-    return QFormerConfig(**read_settings(QFORMER_SETTINGS, config))
-
-
-def _language(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
-    model_type = config.get("model_type", "opt")
-    if model_type == "opt":
-        return opt_config_from(config)
-    if model_type != "llama":
-        raise CourseError(f"the language model in {folder} is a {model_type!r}; supported are opt and llama")
-    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if rotary.get("rope_type", "default") != "default":
-        raise CourseError(
-            f"rotary positions are scaled by {rotary['rope_type']!r} in {folder}; only unscaled ones are supported"
-        )
-    settings = read_settings(llama.SETTINGS, config)
-    return DecoderConfig(
-        **settings,
-        kv_heads=config.get("num_key_value_heads") or settings["heads"],
-        head_dim=config.get("head_dim"),
-        rotary_base=float(rotary.get("rope_theta") or config.get("rope_theta") or 10_000.0),
-    )
+def _parse_qformer(config: Mapping[str, Any]) -> QFormerConfig:
+    return build_config(QFormerConfig, **read_settings([*QFORMER_SETTINGS, *NO_TEXT], config, "qformer_config"))
 
 
 # ── Writing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def write_qformer(config: QFormerConfig) -> dict[str, Any]:
-    """Return the published settings of a Q-Former."""
+    """Return the published settings of a Q-Former. Raises CourseError for one that could not be read again."""
     settings = write_settings(QFORMER_SETTINGS, asdict(config))
+    require_same(config, _parse_qformer(settings))
     return {"model_type": "blip_2_qformer", "architectures": ["Blip2QFormerModel"], **settings}
 
 
 def write_retriever(config: RetrieverConfig, vision: VisionTransformerConfig) -> dict[str, Any]:
-    """Return the published settings of a retriever."""
+    """Return the published settings of a retriever. Raises CourseError for one that could not be read again."""
     settings = _write_shared(vision, config.qformer, config.queries)
     settings["qformer_config"] |= write_settings(TEXT_SETTINGS, asdict(config))
-    return settings | {
+    settings |= {
         "architectures": ["Blip2ForImageTextRetrieval"],
         "image_text_hidden_size": config.projection_dim,
     }
+    for written, read in zip((config, vision), _parse_retriever(settings), strict=True):
+        require_same(written, read)
+    return settings
 
 
 def write_blip2(
     vision: VisionTransformerConfig, qformer: QFormerConfig, queries: int, language: DecoderConfig
 ) -> dict[str, Any]:
-    """Return the published settings of a BLIP-2."""
+    """Return the published settings of a BLIP-2. Raises CourseError for one that could not be read again."""
     text = write_opt_config(language) if is_opt(language) else llama.write_config(language)
-    return _write_shared(vision, qformer, queries) | {
+    settings = _write_shared(vision, qformer, queries) | {
         "architectures": ["Blip2ForConditionalGeneration"],
         "text_config": text,
         "use_decoder_only_language_model": True,
     }
+    read_vision, read_qformer, *_ = _parse_blip2(settings, "the written folder")
+    require_same(vision, read_vision)
+    require_same(qformer, read_qformer)
+    return settings
 
 
 def _write_shared(vision: VisionTransformerConfig, qformer: QFormerConfig, queries: int) -> dict[str, Any]:
@@ -164,16 +177,10 @@ def _write_shared(vision: VisionTransformerConfig, qformer: QFormerConfig, queri
 
 
 def plain_vision(vision_encoder: nn.Module) -> VisionTransformerConfig:
-    """Return the config of a vision encoder that the published class can hold: lesson 1's ViT without additions.
-
-    Raises CourseError for any other.
-    """
+    """Return the config of a vision encoder. Raises CourseError when it is not lesson 1's ViT."""
     if isinstance(vision_encoder, VisionTransformer):
-        config = vision_encoder.config
-        published = ("image_size", "patch_size", "width", "depth", "heads", "mlp_dim", "qkv_bias", "norm_eps")
-        if config == VisionTransformerConfig(**{name: getattr(config, name) for name in published}):
-            return config
+        return vision_encoder.config
     raise CourseError(
         "the vision encoder of a published BLIP-2 is a plain ViT (three channels, class token, learned positions, "
-        f"nothing added); this one is {getattr(vision_encoder, 'config', type(vision_encoder).__name__)}"
+        f"nothing added); this one is a {type(vision_encoder).__name__}"
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 from shared.errors import CourseError
 from shared.pretrained import (
+    Derived,
     Fixed,
     Rename,
+    Row,
     Rule,
     Setting,
     Tie,
@@ -16,6 +18,7 @@ from shared.pretrained import (
     load_weights,
     read_config,
     read_settings,
+    require_same,
     save_pretrained,
     with_prefix,
     write_settings,
@@ -67,21 +70,18 @@ class OPT(Decoder):
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "OPT":
         """Load a published `OPTForCausalLM` in evaluation mode. Raises CourseError for another model."""
-        config = read_config(folder)
-        if config.get("model_type") != "opt":
-            raise CourseError(f"{folder} holds a model of type {config.get('model_type')!r}; expected opt")
-        model = cls(opt_config_from(config))
+        model = cls(parse_opt_config(read_config(folder, "opt")))
         load_weights(model, folder, opt_weight_names())
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write a folder that `OPTForCausalLM` loads."""
+        """Write a folder that `OPTForCausalLM` loads. Raises CourseError for a decoder that is not an OPT."""
         save_pretrained(folder, self, opt_weight_names(), write_opt_config(self.config))
 
 
 # ── Published settings and weight names ───────────────────────────────────────────────────────────────────────────────
 
-OPT_SETTINGS: list[Setting | Fixed] = [
+OPT_SETTINGS: list[Row] = [
     Setting("vocab_size", "vocab_size", 50_272),
     Setting("hidden_size", "width", 768),
     Setting("num_hidden_layers", "depth", 12),
@@ -95,6 +95,7 @@ OPT_SETTINGS: list[Setting | Fixed] = [
     Fixed("enable_bias", True),
     Fixed("layer_norm_elementwise_affine", True),
     Fixed("tie_word_embeddings", True),
+    Derived("word_embed_proj_dim", lambda fields: fields["width"]),
 ]
 OPT_DECODER: list[Rule] = [
     Rename("embed_tokens.weight", "embedding.weight"),
@@ -117,20 +118,18 @@ OPT_DECODER: list[Rule] = [
 ]
 
 
-def opt_config_from(config: Mapping[str, Any]) -> DecoderConfig:
+def parse_opt_config(config: Mapping[str, Any]) -> DecoderConfig:
     """Return the config of published OPT settings. Raises CourseError for OPT-350M."""
     sizes = read_settings(OPT_SETTINGS, config)
-    if config.get("word_embed_proj_dim") not in (None, sizes["width"]):
-        raise CourseError(
-            f"word_embed_proj_dim {config['word_embed_proj_dim']} differs from hidden_size {sizes['width']}, as in "
-            "OPT-350M; only the other sizes are supported"
-        )
+    if sizes["width"] % sizes["heads"]:
+        raise CourseError(f"hidden_size {sizes['width']} does not divide into {sizes['heads']} num_attention_heads")
     return opt_config(**sizes)
 
 
 def write_opt_config(config: DecoderConfig) -> dict[str, Any]:
-    """Return the published settings of an OPT."""
+    """Return the published settings of an OPT. Raises CourseError for a decoder that is not an OPT."""
     settings = write_settings(OPT_SETTINGS, asdict(config))
+    require_same(config, parse_opt_config(settings))
     return {"model_type": "opt", "architectures": ["OPTForCausalLM"], "word_embed_proj_dim": config.width, **settings}
 
 

@@ -131,9 +131,10 @@ class Llava(nn.Module):
         Raises CourseError when the vision encoder or the projector has no published layout.
         """
         config = self.published_config()
+        settings = config_mapping.write_llava_config("llava", config)
         cast(Projector, self.projector).fold_scales()
         names = config_mapping.weight_names(config.vision_encoder, config.language_model)
-        save_pretrained(folder, self, names, config_mapping.write_llava_config("llava", config))
+        save_pretrained(folder, self, names, settings)
 
     def published_config(self) -> LlavaConfig:
         """Return the model's config. Raises CourseError when the vision encoder or the projector is not LLaVA's."""

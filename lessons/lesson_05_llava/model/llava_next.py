@@ -12,6 +12,7 @@ from lessons.lesson_05_llava.model import config_mapping
 from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size, cut_into_tiles, join_tiles, tile_grid, token_count
 from lessons.lesson_05_llava.model.llava import Llava, untrained_parts
 from lessons.lesson_05_llava.model.projector import Projector
+from shared.errors import CourseError
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Decoder
 
@@ -78,16 +79,22 @@ class LlavaNext(Llava):
         The model is in evaluation mode. Raises CourseError when the folder holds another model.
         """
         config = config_mapping.read_llava_config(folder, "llava_next")
-        pinpoints = config_mapping.read_pinpoints(folder)
-        parts = untrained_parts(config)
-        model = cls(*parts, tile_size=parts[0].config.image_sides[0], pinpoints=pinpoints, **config.choices)
+        side = config.vision_encoder.image_sides[0]
+        pinpoints = config_mapping.read_pinpoints(folder, side)
+        model = cls(*untrained_parts(config), tile_size=side, pinpoints=pinpoints, **config.choices)
         load_weights(model, folder, config_mapping.weight_names(config.vision_encoder, config.language_model))
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder that `LlavaNextForConditionalGeneration` reads. Raises CourseError as `Llava` does."""
         config = self.published_config()
-        cast(Projector, self.projector).fold_scales()
+        if self.tile_size != config.vision_encoder.image_sides[0]:
+            raise CourseError(
+                f"the tiles have {self.tile_size} pixels, and the vision encoder's images "
+                f"{config.vision_encoder.image_size}; a published LLaVA-NeXT has one size for both"
+            )
         pinpoints = {"image_grid_pinpoints": [list(size) for size in self.pinpoints]}
+        settings = config_mapping.write_llava_config("llava_next", config) | pinpoints
+        cast(Projector, self.projector).fold_scales()
         names = config_mapping.weight_names(config.vision_encoder, config.language_model)
-        save_pretrained(folder, self, names, config_mapping.write_llava_config("llava_next", config) | pinpoints)
+        save_pretrained(folder, self, names, settings)

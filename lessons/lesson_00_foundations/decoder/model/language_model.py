@@ -1,7 +1,6 @@
 """The course's language model: `shared.transformer.Decoder`, a loss, and the folder layout of published Llamas."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lessons.lesson_00_foundations.decoder.model.config_mapping import read_config, write_config
 from shared import pretrained
-from shared.errors import CourseError
-from shared.pretrained import Fixed, Rename, Setting, Tie, WeightNames, read_settings, write_settings
-from shared.transformer import Decoder, DecoderConfig, Llama3Scaling
+from shared.pretrained import Rename, Tie, WeightNames
+from shared.transformer import Decoder, DecoderConfig
 
 # ── The model ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -110,34 +109,6 @@ def pack_documents(
 
 # ── The Hugging Face layout ───────────────────────────────────────────────────────────────────────────────────────────
 
-SETTINGS: list[Setting | Fixed] = [
-    Setting("vocab_size", "vocab_size", 32_000),
-    Setting("hidden_size", "width", 4096),
-    Setting("num_hidden_layers", "depth", 32),
-    Setting("num_attention_heads", "heads", 32),
-    Setting("intermediate_size", "mlp_dim", 11_008),
-    Setting("rms_norm_eps", "norm_eps", 1e-6),
-    Setting("tie_word_embeddings", "tied", False),
-    Fixed("hidden_act", "silu"),
-    Fixed("attention_bias", False),
-    Fixed("mlp_bias", False),
-]
-QWEN2_DEFAULTS = {"vocab_size": 151_936, "mlp_dim": 22_016}
-QWEN2_SETTINGS: list[Setting | Fixed] = [
-    *(
-        replace(setting, default=QWEN2_DEFAULTS.get(setting.field, setting.default))
-        for setting in SETTINGS
-        if isinstance(setting, Setting)
-    ),
-    Fixed("hidden_act", "silu"),
-    Fixed("use_sliding_window", False),
-]
-SCALING = [
-    Setting("factor", "factor"),
-    Setting("low_freq_factor", "low_frequency_factor"),
-    Setting("high_freq_factor", "high_frequency_factor"),
-    Setting("original_max_position_embeddings", "original_context"),
-]
 BLOCK_WEIGHT_NAMES = [
     Rename("input_layernorm.weight", "attention_norm.weight"),
     Rename("self_attn.q_proj.{leaf}", "attention.query.{leaf}"),
@@ -164,58 +135,3 @@ def weight_names(config: DecoderConfig) -> WeightNames:
         # Old files store the rotary frequencies, which follow from the config.
         ignore=["model.layers.{n}.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"],
     )
-
-
-def read_config(folder: Path | str) -> DecoderConfig:
-    """Read the config of a published folder. Raises CourseError when the folder holds another kind of model."""
-    return parse_config(pretrained.read_config(folder), folder)
-
-
-def parse_config(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig:
-    """Convert published settings, which may be a part of a larger file (`text_config`), to our config.
-
-    Raises CourseError, naming the folder, when the settings describe another kind of model.
-    """
-    model_type = config.get("model_type")
-    if model_type not in ("llama", "qwen2"):
-        raise CourseError(f"{folder} holds a model of type {model_type!r}; expected llama or qwen2")
-    settings = read_settings(SETTINGS if model_type == "llama" else QWEN2_SETTINGS, config)
-    if settings["width"] % settings["heads"] and config.get("head_dim") is None:
-        raise CourseError(
-            f"hidden_size {settings['width']} does not divide into {settings['heads']} heads; set head_dim"
-        )
-    # Since version 5 of transformers one setting holds both base and scaling; older files store them separately.
-    rotary = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    return DecoderConfig(
-        **settings,
-        kv_heads=config.get("num_key_value_heads") or settings["heads"],
-        head_dim=config.get("head_dim"),
-        rotary_base=float(rotary.get("rope_theta") or config.get("rope_theta") or 10_000.0),
-        rotary_scaling=_read_scaling(rotary),
-        qkv_bias=model_type == "qwen2",
-    )
-
-
-def _read_scaling(rotary: Mapping[str, Any]) -> Llama3Scaling | None:
-    scaling = rotary.get("rope_type") or rotary.get("type") or "default"
-    if scaling == "default":
-        return None
-    if scaling != "llama3":
-        raise CourseError(f"the rotary scaling is {scaling!r}; expected 'llama3' or none")
-    return Llama3Scaling(**read_settings(SCALING, rotary))
-
-
-def write_config(config: DecoderConfig) -> dict[str, Any]:
-    """Convert our config to the published settings of Llama 3, or of Qwen2 if queries, keys and values have biases."""
-    scaling = config.rotary_scaling
-    extra = {
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim or config.width // config.heads,
-        "rope_theta": config.rotary_base,
-        "rope_scaling": None if scaling is None else {"rope_type": "llama3"} | write_settings(SCALING, asdict(scaling)),
-    }
-    if config.qkv_bias:
-        model_type = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
-        return model_type | write_settings(QWEN2_SETTINGS, asdict(config)) | extra
-    model_type = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    return model_type | write_settings(SETTINGS, asdict(config)) | extra

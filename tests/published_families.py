@@ -1,0 +1,298 @@
+"""The published classes that the course reads: a small config of each, our loader, and the outputs that must be equal.
+
+Every family's `config` is the content of a `config.json`, so that the classes' own defaults apply to the rest.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_01_vit.model import MaskedAutoencoder, VisionTransformer
+from lessons.lesson_02_clip import model as lesson_2
+from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever
+from lessons.lesson_04_flamingo.model import Flamingo
+from lessons.lesson_05_llava.model import Llava, LlavaNext
+
+Outputs = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One published class.
+
+    name     of the class without "Config" and, in `model`, of the model's class
+    walked   whose settings a test changes: None for those of the whole, else the key of a part of the config
+    load     our loader of a folder
+    outputs  of the published and of our model, given both, on the same random inputs
+    """
+
+    config_class: str
+    model_class: str
+    config: Mapping[str, Any]
+    load: Callable[[Any], nn.Module]
+    outputs: Callable[[Any, Any], tuple[Outputs, Outputs]]
+    walked: tuple[str | None, ...] = (None,)
+
+    def build_config(self, config: Mapping[str, Any]) -> Any:
+        """Return the published class's own config. Raises what it raises for a value that it does not accept."""
+        settings = {key: value for key, value in config.items() if key != "model_type"}
+        return getattr(transformers, self.config_class)(**settings)
+
+    def build(self, config: Mapping[str, Any]) -> nn.Module:
+        """Return the published model of a config."""
+        return getattr(transformers, self.model_class)(self.build_config(config))
+
+
+# ── Inputs and outputs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def images_for(config: Any, count: int = 2) -> Tensor:
+    size = config.image_size
+    return torch.randn(count, getattr(config, "num_channels", 3), *((size, size) if isinstance(size, int) else size))
+
+
+def tokens_for(config: Any, rows: int = 2, length: int = 8) -> Tensor:
+    return torch.randint(5, config.vocab_size, (rows, length))
+
+
+def language(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    tokens = tokens_for(published.config)
+    return [published(tokens, return_dict=True).logits], [model(tokens)]
+
+
+def vision(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images = images_for(published.config)
+    result = published(images, return_dict=True)
+    return [result.last_hidden_state, result.pooler_output], [model.features(images), model(images)]
+
+
+def encoder(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images = images_for(published.config)
+    return [published(images, return_dict=True).pooler_output], [model(images)]
+
+
+def classifier(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images = images_for(published.config)
+    return [published(images, return_dict=True).logits], [model(images)]
+
+
+def autoencoder(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images = images_for(published.config)
+    noise = torch.rand(2, model.config.encoder.grid[0] * model.config.encoder.grid[1])
+    expected, (loss, predictions, _) = published(images, noise=noise, return_dict=True), model(images, noise)
+    return [expected.logits, expected.loss], [predictions, loss]
+
+
+def text(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    tokens = tokens_for(published.config)
+    tokens[:, 5] = end_token(published.config)
+    return [published(tokens, return_dict=True).pooler_output], [model(tokens)]
+
+
+def end_token(config: Any) -> int:
+    return (
+        config.eos_token_id if isinstance(config.eos_token_id, int) and config.eos_token_id < config.vocab_size else 3
+    )
+
+
+def pair(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images, tokens = images_for(published.config.vision_config), tokens_for(published.config.text_config)
+    tokens[:, 5] = end_token(published.config.text_config)
+    return [published(tokens, images, return_dict=True).logits_per_image], [model(images, tokens)]
+
+
+def qformer(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    queries = torch.randn(2, 4, published.config.hidden_size)
+    context = torch.randn(2, 5, published.config.encoder_hidden_size)
+    expected = published(queries, query_length=4, encoder_hidden_states=context, return_dict=True).last_hidden_state
+    return [expected], [model(queries, queries=4, context=context)]
+
+
+def retriever(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images, tokens = images_for(published.config.vision_config), tokens_for(published.config.qformer_config)
+    # With an image token, the published class drops as many tokens as there are queries.
+    dropped = 0 if published.config.image_token_index is None else published.config.num_query_tokens
+    padded = torch.cat([tokens[:, :1].expand(-1, dropped), tokens], dim=1)
+    mask = torch.ones_like(padded)
+    expected = published(images, padded, attention_mask=mask, return_dict=True).logits_per_image
+    return [expected], [model(images, tokens, torch.zeros_like(tokens))]
+
+
+def blip2(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    config, queries = published.config, published.config.num_query_tokens
+    images, tokens = images_for(config.vision_config), tokens_for(config.text_config)
+    prompt = torch.cat([torch.full((2, queries), config.image_token_index), tokens], dim=1)
+    expected = published(images, prompt, attention_mask=torch.ones_like(prompt), return_dict=True).logits
+    return [expected[:, queries:]], [model(images, tokens)]
+
+
+def idefics(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images, tokens = images_for(published.config.vision_config)[:, None], tokens_for(published.config)
+    image_index = torch.zeros_like(tokens)
+    expected = published(
+        input_ids=tokens,
+        pixel_values=images,
+        image_attention_mask=torch.ones(2, 8, 1, dtype=torch.long),
+        attention_mask=torch.ones_like(tokens),
+        position_ids=torch.arange(8)[None].expand(2, -1),
+        return_dict=True,
+    ).logits
+    return [expected], [model(tokens, model.encode_images(images), image_index)]
+
+
+def llava(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images = images_for(published.config.vision_config)
+    tokens = tokens_for(published.config.text_config)
+    features = model.image_features(images)
+    prompt = torch.cat([torch.full(features.shape[:2], model.image_token_id), tokens], dim=1)
+    prompt[:, features.shape[1] :][tokens == model.image_token_id] = 0
+    expected = published(input_ids=prompt, pixel_values=images, return_dict=True).logits
+    return [expected], [model.logits(prompt, features)]
+
+
+def llava_next(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    tokens, size = tokens_for(published.config.text_config, 1), (10, 21)
+    image = model.encode_image(torch.randn(published.config.vision_config.num_channels, *size))
+    pixels = images_for(published.config.vision_config, len(image.features))
+    image = model.encode_tiles(pixels, size)
+    tokens = torch.where(tokens == model.image_token_id, 0, tokens)
+    prompt = torch.cat([torch.full((1, model.image_tokens(size)), model.image_token_id), tokens], dim=1)
+    sizes = torch.tensor([size])
+    expected = published(input_ids=prompt, pixel_values=pixels[None], image_sizes=sizes, return_dict=True).logits
+    return [expected], [model.logits(prompt, [image])]
+
+
+# ── Small configs, with sizes that all differ ─────────────────────────────────────────────────────────────────────────
+
+BLOCKS = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 10}
+LLAMA = BLOCKS | {"vocab_size": 29, "num_key_value_heads": 1, "max_position_embeddings": 16}
+OPT_SIZES = {"ffn_dim": 10, "vocab_size": 29, "max_position_embeddings": 24, "dropout": 0.0}
+OPT_SIZES |= {key: BLOCKS[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+VISION = BLOCKS | {"image_size": 12, "patch_size": 3}
+DINOV2 = {key: value for key, value in VISION.items() if key != "intermediate_size"} | {"mlp_ratio": 2}
+DECODER = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
+TEXT = BLOCKS | {"vocab_size": 29, "max_position_embeddings": 9, "eos_token_id": 17}
+QFORMER = BLOCKS | {"encoder_hidden_size": 12, "layer_norm_eps": 1e-5}
+WITH_TEXT = {"use_qformer_text_input": True, "vocab_size": 29, "max_position_embeddings": 9}
+BLIP2 = {"vision_config": VISION, "qformer_config": QFORMER, "num_query_tokens": 2, "image_token_index": 3}
+PERCEIVER = {"resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 5}
+IDEFICS = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"} | {"use_resampler": True}
+IDEFICS |= {"additional_vocab_size": 2, "perceiver_config": PERCEIVER | {"use_resampler": True}}
+IDEFICS |= {"vision_config": {("embed_dim" if key == "hidden_size" else key): value for key, value in VISION.items()}}
+LLAVA = {"model_type": "llava", "image_token_index": 28, "vision_config": VISION, "text_config": LLAMA}
+NEXT = LLAVA | {"model_type": "llava_next", "image_grid_pinpoints": [[12, 24], [24, 12]]}
+
+
+def over(language_model: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(config) | {"text_config": {"model_type": language_model} | LLAMA}
+
+
+FAMILIES = {
+    "llama": Family("LlamaConfig", "LlamaForCausalLM", LLAMA, LanguageModel.from_pretrained, language),
+    "qwen2": Family("Qwen2Config", "Qwen2ForCausalLM", LLAMA, LanguageModel.from_pretrained, language),
+    "opt": Family("OPTConfig", "OPTForCausalLM", OPT_SIZES, OPT.from_pretrained, language),
+    "vit": Family("ViTConfig", "ViTModel", VISION, VisionTransformer.from_pretrained, vision),
+    "vit classifier": Family(
+        "ViTConfig", "ViTForImageClassification", VISION, VisionTransformer.from_pretrained, classifier
+    ),
+    "deit": Family(
+        "DeiTConfig", "DeiTForImageClassificationWithTeacher", VISION, VisionTransformer.from_pretrained, classifier
+    ),
+    "mae": Family(
+        "ViTMAEConfig", "ViTMAEForPreTraining", VISION | DECODER, MaskedAutoencoder.from_pretrained, autoencoder
+    ),
+    "dinov2": Family("Dinov2Config", "Dinov2Model", DINOV2, VisionTransformer.from_pretrained, vision),
+    "dinov2 with registers": Family(
+        "Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", DINOV2, VisionTransformer.from_pretrained, vision
+    ),
+    "clip vision": Family("CLIPVisionConfig", "CLIPVisionModel", VISION, lesson_2.read_vision_encoder, encoder),
+    "clip text": Family("CLIPTextConfig", "CLIPTextModel", TEXT, lesson_2.TextEncoder.from_pretrained, text),
+    "clip": Family(
+        "CLIPConfig",
+        "CLIPModel",
+        {"vision_config": VISION, "text_config": TEXT, "projection_dim": 6},
+        lesson_2.CLIP.from_pretrained,
+        pair,
+        (None, "vision_config", "text_config"),
+    ),
+    "siglip vision": Family("SiglipVisionConfig", "SiglipVisionModel", VISION, lesson_2.read_vision_encoder, encoder),
+    "siglip": Family(
+        "SiglipConfig",
+        "SiglipModel",
+        {"vision_config": VISION, "text_config": TEXT},
+        lesson_2.SigLIP.from_pretrained,
+        pair,
+        (None, "vision_config", "text_config"),
+    ),
+    "qformer": Family("Blip2QFormerConfig", "Blip2QFormerModel", QFORMER, QFormer.from_pretrained, qformer),
+    "retriever": Family(
+        "Blip2Config",
+        "Blip2ForImageTextRetrieval",
+        {key: value for key, value in BLIP2.items() if key != "image_token_index"}
+        | {"qformer_config": QFORMER | WITH_TEXT, "text_config": OPT_SIZES | {"model_type": "opt"}},
+        Retriever.from_pretrained,
+        retriever,
+        (None, "vision_config", "qformer_config"),
+    ),
+    "blip2 over opt": Family(
+        "Blip2Config",
+        "Blip2ForConditionalGeneration",
+        BLIP2 | {"text_config": OPT_SIZES | {"model_type": "opt"}},
+        Blip2.from_pretrained,
+        blip2,
+        (None, "vision_config", "qformer_config", "text_config"),
+    ),
+    "blip2 over llama": Family(
+        "Blip2Config",
+        "Blip2ForConditionalGeneration",
+        over("llama", BLIP2),
+        Blip2.from_pretrained,
+        blip2,
+        ("text_config",),
+    ),
+    "blip2 over qwen2": Family(
+        "Blip2Config",
+        "Blip2ForConditionalGeneration",
+        over("qwen2", BLIP2),
+        Blip2.from_pretrained,
+        blip2,
+        ("text_config",),
+    ),
+    "idefics": Family(
+        "IdeficsConfig",
+        "IdeficsForVisionText2Text",
+        IDEFICS,
+        Flamingo.from_pretrained,
+        idefics,
+        (None, "vision_config", "perceiver_config"),
+    ),
+    "llava over llama": Family(
+        "LlavaConfig",
+        "LlavaForConditionalGeneration",
+        over("llama", LLAVA),
+        Llava.from_pretrained,
+        llava,
+        (None, "vision_config", "text_config"),
+    ),
+    "llava over qwen2": Family(
+        "LlavaConfig",
+        "LlavaForConditionalGeneration",
+        over("qwen2", LLAVA),
+        Llava.from_pretrained,
+        llava,
+        ("text_config",),
+    ),
+    "llava-next over llama": Family(
+        "LlavaNextConfig",
+        "LlavaNextForConditionalGeneration",
+        over("llama", NEXT),
+        LlavaNext.from_pretrained,
+        llava_next,
+        (None, "vision_config", "text_config"),
+    ),
+}
