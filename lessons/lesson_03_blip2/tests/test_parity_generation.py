@@ -181,7 +181,7 @@ def test_opt_generates_the_same_with_and_without_a_cache():
         (None, {"model_type": "blip"}, "'blip'"),
         ("text_config", {"model_type": "t5"}, "'t5'"),
         ("text_config", {"do_layer_norm_before": False}, "do_layer_norm_before is False"),
-        ("text_config", {"word_embed_proj_dim": 14}, "word_embed_proj_dim 14"),
+        ("text_config", {"word_embed_proj_dim": 14}, "word_embed_proj_dim is 14"),
         ("qformer_config", {"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ("qformer_config", {"use_qformer_text_input": True}, "those of a retriever"),
     ],

@@ -194,7 +194,7 @@ def test_a_config_without_any_defaults(tmp_path):
     ("change", "message"),
     [
         ({"model_type": "idefics2"}, "'idefics2'"),
-        ({"use_resampler": False}, "without a perceiver resampler"),
+        ({"use_resampler": False}, "no perceiver resampler"),
         ({"alpha_type": "matrix"}, "alpha_type is 'matrix'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
     ],
