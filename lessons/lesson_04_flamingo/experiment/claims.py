@@ -214,7 +214,8 @@ PAPER = (
             expected="not reproduced",
             hypothesis="here the damage that random layers do at the start (the line above) is repaired within the "
             "first tens of steps: there are four small inserted layers in a small model, and gradients reach all of "
-            "them. The paper's models are thousands of times larger, and their training becomes unstable without gates.",
+            "them. The paper's models are thousands of times larger, and their training becomes unstable without "
+            "gates.",
         ),
     ),
     *question(
