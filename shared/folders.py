@@ -135,19 +135,19 @@ class FileIndex:
 
         Raises CourseError when several files fit and none of them exactly.
         """
-        wanted = PurePosixPath(normalize(name))
-        if normalize(wanted.name) not in self._by_name:
-            wanted = PurePosixPath(normalize(name).replace("\\", "/"))
-        if wanted.is_absolute() or ".." in wanted.parts:
+        target = PurePosixPath(normalize(name))
+        if normalize(target.name) not in self._by_name:
+            target = PurePosixPath(normalize(name).replace("\\", "/"))
+        if target.is_absolute() or ".." in target.parts:
             return None
         candidates = [
             path
-            for path in self._by_name.get(wanted.name, ())
+            for path in self._by_name.get(target.name, ())
             # A table may name the folder itself, too: "val2014/1.jpg" for a file of the folder val2014.
-            if normalize(f"/{self._root_name}/{path.as_posix()}").endswith(f"/{wanted}")
+            if normalize(f"/{self._root_name}/{path.as_posix()}").endswith(f"/{target}")
         ]
         exact = [path for path in candidates if path.as_posix() == name]
-        exact = exact or [path for path in candidates if normalize(path.as_posix()) == str(wanted)]
+        exact = exact or [path for path in candidates if normalize(path.as_posix()) == str(target)]
         chosen = exact or candidates
         if len(chosen) > 1:
             names = ", ".join(map(printable, chosen[:3]))

@@ -138,8 +138,8 @@ def read_table(file: Path | str, columns: Mapping[str, Sequence[str]]) -> list[t
 def _find_columns(row: Sequence[str], columns: Mapping[str, Sequence[str]]) -> list[int] | None:
     """Return the place of each column in a header, or None when the row is no header."""
     cells = [re.sub(r"[\s-]+", "_", cell.strip().casefold()) for cell in row]
-    found = [next((cells.index(word) for word in words if word in cells), None) for words in columns.values()]
-    places = [place for place in found if place is not None]
+    matches = [next((cells.index(word) for word in words if word in cells), None) for words in columns.values()]
+    places = [place for place in matches if place is not None]
     return places if len(set(places)) == len(columns) else None
 
 

@@ -63,8 +63,8 @@ def existing_files(names: Mapping[Key, str], folder: Path, how_to_get: str, *, s
     Raises CourseError when some are missing, unless `skip_missing` is set, and always when all are missing.
     """
     index = FileIndex(walk_folder(folder)) if folder.is_dir() else None
-    found = {key: None if index is None else index.find(name) for key, name in names.items()}
-    existing = {key: folder / path for key, path in found.items() if path is not None}
+    matches = {key: None if index is None else index.find(name) for key, name in names.items()}
+    existing = {key: folder / path for key, path in matches.items() if path is not None}
     missing = [folder / name for key, name in names.items() if key not in existing]
     if missing and not (skip_missing and existing):
         raise CourseError(

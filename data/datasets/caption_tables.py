@@ -104,8 +104,8 @@ def _from_json(table: Path) -> list[CaptionRow]:
 def _from_record(record: Any, where: str) -> CaptionRow:
     values = []
     for words in COLUMNS.values():
-        found = [record[word] for word in words if word in record] if isinstance(record, dict) else []
-        values.append(found[0] if found else None)
+        matches = [record[word] for word in words if word in record] if isinstance(record, dict) else []
+        values.append(matches[0] if matches else None)
     image, caption = values
     if not isinstance(image, str) or not isinstance(caption, str):
         raise CourseError(f'{where}: expected {{"image": …, "caption": …}}, not {record!r}')

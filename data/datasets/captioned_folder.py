@@ -67,8 +67,8 @@ def captioned_folder(folder: Path | str, size: int, *, held_out: float = 0.1, se
     if not folder.is_dir():
         raise CourseError(f"{printable(folder)} is no folder; expected one with images and a caption file")
     table = find_table(folder)
-    found = walk_folder(folder)
-    index = FileIndex(found)
+    listing = walk_folder(folder)
+    index = FileIndex(listing)
     captions: dict[Path, list[str]] = {}
     for row in read_caption_table(table):
         captions.setdefault(_find_image(index, row), []).append(row.caption)
@@ -76,10 +76,10 @@ def captioned_folder(folder: Path | str, size: int, *, held_out: float = 0.1, se
         raise CourseError(
             f"{printable(folder)} has captions for {len(captions)} images; at least two are needed, one to hold out"
         )
-    paths = [path for path in found.files if path in captions]
+    paths = [path for path in listing.files if path in captions]
     images = np.stack([read_image(folder / path, size) for path in paths])
     without_caption = {
-        path: "without a caption" for path in found.files if path not in captions and path.suffix.lower() in SUFFIXES
+        path: "without a caption" for path in listing.files if path not in captions and path.suffix.lower() in SUFFIXES
     }
     rows = hold_out(len(paths), held_out, seed, printable(folder))
 
@@ -92,7 +92,7 @@ def captioned_folder(folder: Path | str, size: int, *, held_out: float = 0.1, se
         captions_of(rows[0]),
         images[rows[1]],
         captions_of(rows[1]),
-        describe_left_out(without_caption | dict(found.left_out)),
+        describe_left_out(without_caption | dict(listing.left_out)),
     )
 
 

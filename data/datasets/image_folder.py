@@ -66,55 +66,55 @@ def image_folder(
     return ImageDataset(folder.name, *arrays[0], *arrays[1], names, verified=False, note=left_out.note())
 
 
-def _split(found: FolderFiles, held_out: float, seed: int, left_out: _LeftOut) -> tuple[Classes, Classes]:
+def _split(listing: FolderFiles, held_out: float, seed: int, left_out: _LeftOut) -> tuple[Classes, Classes]:
     """Return the training and the held-out images of each class."""
     try:
-        parts = find_split_folders([path.name for path in found.folders if len(path.parts) == 1])
+        parts = find_split_folders([path.name for path in listing.folders if len(path.parts) == 1])
     except CourseError as error:
-        raise CourseError(f"{printable(found.root)}: {error}") from None
+        raise CourseError(f"{printable(listing.root)}: {error}") from None
     if parts is None:
-        return _hold_out(_classes(found, left_out), held_out, seed)
+        return _hold_out(_classes(listing, left_out), held_out, seed)
     training, test = parts
     used = (training,) if test is None else (training, test)
-    for path in found.files:
+    for path in listing.files:
         if path.parts[0] not in used:
             left_out.files[path] = f"outside {' and '.join(used)}"
-    left_out.files |= {path: why for path, why in found.left_out.items() if path.parts[0] not in used}
-    classes = _classes(found.inside(training), left_out, training)
+    left_out.files |= {path: why for path, why in listing.left_out.items() if path.parts[0] not in used}
+    classes = _classes(listing.inside(training), left_out, training)
     if test is None:
         return _hold_out(classes, held_out, seed)
-    held_out_classes = _classes(found.inside(test), left_out, test)
+    held_out_classes = _classes(listing.inside(test), left_out, test)
     if classes.keys() != held_out_classes.keys():
         raise CourseError(
-            f"{printable(found.root)}: {training} has the classes {', '.join(classes)}, "
+            f"{printable(listing.root)}: {training} has the classes {', '.join(classes)}, "
             f"{test} has {', '.join(held_out_classes)}"
         )
     return classes, held_out_classes
 
 
-def _classes(found: FolderFiles, left_out: _LeftOut, part: str = "") -> Classes:
+def _classes(listing: FolderFiles, left_out: _LeftOut, part: str = "") -> Classes:
     """Return the image files of each class in alphabetical order, independent of the file system."""
-    left_out.files |= {part / path: why for path, why in found.left_out.items()}
-    files_of: dict[str, list[Path]] = {path.name: [] for path in found.folders if len(path.parts) == 1}
-    for path in found.files:
+    left_out.files |= {part / path: why for path, why in listing.left_out.items()}
+    files_of: dict[str, list[Path]] = {path.name: [] for path in listing.folders if len(path.parts) == 1}
+    for path in listing.files:
         if len(path.parts) == 1:
             left_out.files[part / path] = "outside every class"
         else:
-            files_of[path.parts[0]].append(found.root / path)
+            files_of[path.parts[0]].append(listing.root / path)
     classes: dict[str, list[Path]] = {}
     for folder, files in files_of.items():
         if not files:
-            reasons = describe_left_out(found.inside(folder).left_out)
+            reasons = describe_left_out(listing.inside(folder).left_out)
             raise CourseError(
-                f"{printable(found.root / folder)} contains no images ({', '.join(SUFFIXES)}); add images or remove it"
+                f"{printable(listing.root / folder)} has no images ({', '.join(SUFFIXES)}); add images or remove it"
                 + (f" ({reasons})" if reasons else "")
             )
         if normalize(folder) in classes:
-            raise CourseError(f"{printable(found.root)} has two folders called {folder!r}; rename one")
+            raise CourseError(f"{printable(listing.root)} has two folders called {folder!r}; rename one")
         classes[normalize(folder)] = files
     if len(classes) < 2:
         raise CourseError(
-            f"{printable(found.root)} holds {len(classes)} classes; expected at least two subfolders, one per class"
+            f"{printable(listing.root)} holds {len(classes)} classes; expected at least two subfolders, one per class"
         )
     return classes
 

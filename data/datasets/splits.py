@@ -50,7 +50,7 @@ def find_split_folders(names: Sequence[str]) -> tuple[str, str | None] | None:
 
 
 def _only_one(names: Sequence[str], words: Sequence[str]) -> str | None:
-    found = [name for name in names if normalize(name).casefold() in words]
-    if len(found) > 1:
-        raise CourseError(f"the folders {' and '.join(found)} have the same role; rename or remove one")
-    return found[0] if found else None
+    matches = [name for name in names if normalize(name).casefold() in words]
+    if len(matches) > 1:
+        raise CourseError(f"the folders {' and '.join(matches)} have the same role; rename or remove one")
+    return matches[0] if matches else None

@@ -27,9 +27,9 @@ def test_files_are_sorted_by_their_composed_names(tmp_path):
 
 def test_system_files_and_hidden_ones_are_left_out_and_named(tmp_path):
     fill(tmp_path, "a.jpg", ".ipynb_checkpoints/a.jpg", "__MACOSX/b.jpg", "in/._a.jpg", "in/.DS_Store", "in/Thumbs.db")
-    found = walk_folder(tmp_path)
-    assert found.files == (Path("a.jpg"),) and found.folders == (Path("in"),)
-    text = describe_left_out(found.left_out)
+    listing = walk_folder(tmp_path)
+    assert listing.files == (Path("a.jpg"),) and listing.folders == (Path("in"),)
+    text = describe_left_out(listing.left_out)
     assert text.startswith("5 left out: 5 hidden or made by the system (.ipynb_checkpoints, __MACOSX, in/.DS_Store")
 
 
@@ -45,9 +45,9 @@ def test_dead_and_circular_links_are_left_out_and_others_followed_once(tmp_path)
         "one.jpg": outside / "far.jpg",
     }.items():
         (root / name).symlink_to(target)
-    found = walk_folder(root)
-    assert [str(path) for path in found.files] == ["linked/far.jpg", "one.jpg", "real/a.jpg"]
-    assert {str(path): why for path, why in found.left_out.items()} == {
+    listing = walk_folder(root)
+    assert [str(path) for path in listing.files] == ["linked/far.jpg", "one.jpg", "real/a.jpg"]
+    assert {str(path): why for path, why in listing.left_out.items()} == {
         "again": "link to a folder that is read already",
         "dead.jpg": "dead link",
         "real/up": "link to a folder that is read already",
@@ -58,9 +58,9 @@ def test_dead_and_circular_links_are_left_out_and_others_followed_once(tmp_path)
 def test_other_types_and_pipes_are_left_out(tmp_path):
     fill(tmp_path, "a.JPG", "b.txt", "c")
     os.mkfifo(tmp_path / "d.jpg")
-    found = walk_folder(tmp_path, (".jpg",))
-    assert [str(path) for path in found.files] == ["a.JPG"]
-    assert describe_left_out(found.left_out, names=2) == "3 left out: 3 of another type (b.txt, c, and 1 more)"
+    listing = walk_folder(tmp_path, (".jpg",))
+    assert [str(path) for path in listing.files] == ["a.JPG"]
+    assert describe_left_out(listing.left_out, names=2) == "3 left out: 3 of another type (b.txt, c, and 1 more)"
     assert describe_left_out({}) == ""
 
 
@@ -106,8 +106,8 @@ def test_a_name_that_fits_two_files_is_refused(tmp_path):
 
 def test_the_fingerprint_follows_names_sizes_and_times(tmp_path):
     fill(tmp_path, "a.jpg", "b/c.jpg")
-    seen = {folder_fingerprint(tmp_path)}
-    assert folder_fingerprint(tmp_path) in seen
+    fingerprints = {folder_fingerprint(tmp_path)}
+    assert folder_fingerprint(tmp_path) in fingerprints
 
     def changes():
         fill(tmp_path, "new.jpg")
@@ -122,8 +122,8 @@ def test_the_fingerprint_follows_names_sizes_and_times(tmp_path):
         yield
 
     for number, _ in enumerate(changes(), 2):
-        seen.add(folder_fingerprint(tmp_path))
-        assert len(seen) == number
+        fingerprints.add(folder_fingerprint(tmp_path))
+        assert len(fingerprints) == number
     fill(tmp_path, ".hidden")
-    assert folder_fingerprint(tmp_path) in seen
+    assert folder_fingerprint(tmp_path) in fingerprints
     assert folder_fingerprint(tmp_path / "nowhere") == folder_fingerprint(tmp_path / "nothing")
