@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -17,12 +18,16 @@ CONFIG = "config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.bin.index.json")
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_json(file: Path, contents: str = f"a model folder contains {CONFIG} and {WEIGHTS}") -> dict[str, Any]:
+    """Return the JSON object in a file of a published folder; `contents` tells what such a folder contains.
+
+    Raises CourseError when the file is missing, is not JSON, or contains another type than an object.
+    """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CourseError(f"{file} does not exist; a model folder contains {CONFIG} and {WEIGHTS}") from None
-    except (OSError, ValueError) as error:
+        raise CourseError(f"{file} does not exist; {contents}") from None
+    except (OSError, ValueError, RecursionError) as error:
         raise CourseError(f"{file} cannot be read as JSON ({error}); download or save it again") from error
     if not isinstance(content, dict):
         raise CourseError(f"{file} contains a JSON {type(content).__name__}, expected an object of settings")
@@ -37,7 +42,7 @@ def read_config(folder: Path | str, *model_types: str) -> dict[str, Any]:
     folder = Path(folder)
     if not folder.is_dir():
         raise CourseError(f"{folder} is not a folder; expected one with {CONFIG} and {WEIGHTS}")
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     if model_types:
         require_model_type(config, folder, *model_types)
     return config
@@ -50,18 +55,27 @@ def require_model_type(config: Mapping[str, Any], folder: Path | str, *model_typ
         raise CourseError(f"{folder} holds a model of type {model_type!r}; expected {' or '.join(model_types)}")
 
 
+def _equal_bytes(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are stored alike, NaN included."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return torch.equal(one.flatten().view(torch.uint8), other.flatten().view(torch.uint8))
+
+
 class Checkpoint:
     """The weights of a folder under their published names, in one file or in shards with an index.
 
     Opening reads the headers only: `shapes` and `dtypes` describe every tensor, and `checkpoint[name]` reads one.
     Use it as a context manager.
 
-    Raises CourseError for a folder without safetensors, for a missing shard and for a truncated or corrupt file.
+    Raises CourseError for a folder without safetensors, for a missing shard, for a truncated or corrupt file, and for
+    shards that hold different values of one tensor.
     """
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
         self._files: dict[str, Any] = {}  # published name → the open file that contains it
+        self._shard_names: dict[str, str] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, str] = {}  # "F32", "BF16", "I64", …
         for file in self._find_files():
@@ -83,7 +97,7 @@ class Checkpoint:
         raise CourseError(f"{self.folder} contains no weights; expected {WEIGHTS} or {INDEX}")
 
     def _shards(self) -> list[Path]:
-        weight_map = _read_json(self.folder / INDEX).get("weight_map")
+        weight_map = read_json(self.folder / INDEX).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CourseError(f"{self.folder / INDEX} has no weight_map from names to files; download it again")
         shards = sorted(set(map(str, weight_map.values())))
@@ -99,7 +113,11 @@ class Checkpoint:
         try:
             opened = safe_open(file, framework="pt").__enter__()
             for name in opened.keys():  # noqa: SIM118  (not a mapping: it has only this method)
+                if name in self._files:
+                    self._refuse_another_value(name, opened.get_tensor(name), file)
+                    continue
                 tensor = opened.get_slice(name)
+                self._shard_names[name] = file.name
                 self._files[name], self.shapes[name] = opened, tuple(tensor.get_shape())
                 self.dtypes[name] = tensor.get_dtype()
         except (SafetensorError, OSError) as error:
@@ -107,6 +125,13 @@ class Checkpoint:
                 f"{file} is not a complete safetensors file ({error}): {file.stat().st_size:,} bytes, "
                 "truncated or corrupt; download or save it again"
             ) from error
+
+    def _refuse_another_value(self, name: str, tensor: Tensor, file: Path) -> None:
+        if not _equal_bytes(self[name], tensor):
+            raise CourseError(
+                f"{self._shard_names[name]} and {file.name} in {self.folder} hold different values of {name}: they "
+                "belong to different models or versions; download all shards of one model again"
+            )
 
     def __getitem__(self, name: str) -> Tensor:
         return self._files[name].get_tensor(name)

@@ -2,7 +2,8 @@
 
 import errno
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from shared.atomic import atomic_file, write_atomically
 from shared.errors import CourseError
 from shared.pretrained.checkpoint import CONFIG, WEIGHTS, Checkpoint
 from shared.pretrained.weight_names import Match, WeightNames
+
+WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""The names that torch.compile, DistributedDataParallel, FSDP and activation checkpointing put before a model's own."""
 
 
 def named_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -31,18 +35,45 @@ def named_weights(model: nn.Module) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, folder: Path | str, names: WeightNames) -> None:
     """Copy the folder's weights into `model`, each converted to the dtype of the model's own tensor.
 
-    Raises one CourseError that lists every missing, surplus and mis-shaped name, before anything is copied.
+    Raises one CourseError that lists every missing, surplus and mis-shaped name, before anything is copied. Where the
+    names only contain a part too many, as `module.` from DistributedDataParallel, it states that part instead.
     """
     weights = named_weights(model)
     with Checkpoint(folder) as checkpoint, torch.no_grad():
         matches = names.matches(weights, checkpoint.shapes)
         problems = _problems(matches, weights, checkpoint, names)
         if problems:
+            if surplus := _surplus_part(names, weights, checkpoint.shapes):
+                raise CourseError(
+                    f"the weight names in {folder} contain {surplus!r}, and without it they fit this model: save the "
+                    "model inside its wrapper (DistributedDataParallel: model.module, torch.compile: model._orig_mod), "
+                    f"or remove {surplus!r} from the names"
+                )
             raise CourseError(f"the weights in {folder} do not fit this model:\n  " + "\n  ".join(problems))
         for match in matches:
             tensors = match.rule.to_model([checkpoint[name] for name in match.published])
             for name, tensor in zip(match.model, tensors, strict=True):
                 weights[name].copy_(tensor)
+
+
+def _surplus_part(names: WeightNames, weights: Mapping[str, Tensor], present: Collection[str]) -> str | None:
+    """Return the part of the names in a file without which the model's names are found in it, else None.
+
+    It is a prefix of all names, or the name of a wrapper anywhere in them.
+    """
+
+    def found(present: Collection[str]) -> float:
+        published = [name for match in names.matches(weights, present) for name in match.published]
+        return sum(name in present for name in published) / len(published)
+
+    common = os.path.commonprefix([name.split(".")[:-1] for name in present])
+    prefixes = [".".join(common[:count]) + "." for count in range(1, len(common) + 1)]
+    scores = {prefix: found({name.removeprefix(prefix) for name in present}) for prefix in prefixes}
+    for wrapper in WRAPPERS:
+        without = {".".join(part for part in name.split(".") if part != wrapper) for name in present}
+        scores.setdefault(f"{wrapper}.", found(without))
+    best = max(scores, key=lambda part: scores[part])
+    return best if scores[best] > max(0.5, found(present)) else None
 
 
 def _problems(

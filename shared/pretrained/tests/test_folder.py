@@ -161,6 +161,66 @@ def test_shards_with_an_index_are_one_checkpoint(saved):
         load_weights(other, folder, NAMES)
 
 
+def write_shards(folder, shards):
+    """Write one file per dictionary of tensors, with an index in which the last file of each name wins."""
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    files = {f"model-{place}.safetensors": tensors for place, tensors in enumerate(shards)}
+    for file, tensors in files.items():
+        save_file(tensors, folder / file)
+    weight_map = {name: file for file, tensors in files.items() for name in tensors}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize("name", ["embed_tokens.weight", "steps"])
+def test_shards_with_different_values_of_one_tensor_are_refused(saved, name):
+    model, folder = saved
+    tensors = load_file(folder / "model.safetensors")
+    others = [tensors[name] + 1, tensors[name].to(torch.float16), tensors[name][None]]
+    for other in others:
+        write_shards(folder, [tensors, {name: other}])
+        with pytest.raises(CourseError, match=f"model-0.* and model-1.* hold different values of {name}"):
+            load_weights(Small(), folder, NAMES)
+    write_shards(folder, [tensors, {name: tensors[name].clone()}])
+    again = Small()
+    load_weights(again, folder, NAMES)
+    assert_equal(model, again)
+
+
+def test_shards_may_repeat_a_tensor_with_nan(tmp_path):
+    write_shards(tmp_path, [{"w": torch.tensor([float("nan"), 1.0])}] * 2)
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint["w"][1] == 1
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "encoder."])
+def test_a_prefix_of_all_names_is_stated_in_one_line(saved, prefix):
+    _, folder = saved
+    rewrite(folder, lambda tensors: tensors.update({prefix + name: tensors.pop(name) for name in list(tensors)}))
+    with pytest.raises(CourseError, match=f"the weight names in .* contain '{prefix}', and without it") as caught:
+        load_weights(Small(), folder, NAMES)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_compiled_part_of_a_model_is_stated_in_one_line(saved):
+    _, folder = saved
+
+    def compile_parts(tensors):
+        for name in ("qk.weight", "qk.bias"):
+            tensors[name.replace(".", "._orig_mod.")] = tensors.pop(name)
+
+    rewrite(folder, compile_parts)
+    with pytest.raises(CourseError, match=r"contain '_orig_mod\.', and without it"):
+        load_weights(Small(), folder, NAMES)
+
+
+def test_another_model_with_a_common_prefix_is_listed(saved):
+    _, folder = saved
+    (folder / "model.safetensors").unlink()
+    save_file({"module.other": torch.zeros(2)}, folder / "model.safetensors")
+    with pytest.raises(CourseError, match=r"surplus: module\.other"):
+        load_weights(Small(), folder, NAMES)
+
+
 def test_an_index_may_not_point_outside_its_folder(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"w": "../other.safetensors"}}))
     with pytest.raises(CourseError, match="outside its folder"):
@@ -213,6 +273,9 @@ def test_a_folder_without_weights_or_settings(tmp_path):
     with pytest.raises(CourseError, match="is not a folder"):
         read_config(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CourseError, match="cannot be read as JSON"):
+        read_config(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(CourseError, match="cannot be read as JSON"):
         read_config(tmp_path)
     (tmp_path / "config.json").write_text("[]")
