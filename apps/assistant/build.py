@@ -89,17 +89,10 @@ def with_image_token(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> Tok
     """
     if IMAGE in tokenizer.special_tokens:
         return tokenizer
-    token_id = tokenizer.vocab_size
+    token_id = tokenizer.added_tokens.get(IMAGE, tokenizer.vocab_size)
     if token_id >= vocab_size:
         raise CourseError(f"{folder}: all {vocab_size:,} rows of the embedding have a token; none is left for {IMAGE}")
-    return Tokenizer(
-        tokenizer.vocab,
-        tokenizer.merges,
-        special_tokens=tokenizer.special_tokens | {IMAGE: token_id},
-        pattern=tokenizer.pattern,
-        ignore_merges=tokenizer.ignore_merges,
-        nfc=tokenizer.nfc,
-    )
+    return tokenizer.with_special_token(IMAGE, token_id)
 
 
 def find_model_folder(name: str, example: str) -> Path:

@@ -2,8 +2,8 @@
 
 import errno
 import json
-import os
 from collections.abc import Collection, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def _surplus_part(names: WeightNames, weights: Mapping[str, Tensor], present: Co
         published = [name for match in names.matches(weights, present) for name in match.published]
         return sum(name in present for name in published) / len(published)
 
-    common = os.path.commonprefix([name.split(".")[:-1] for name in present])
+    parts_of_names = zip(*(name.split(".")[:-1] for name in present), strict=False)
+    common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, parts_of_names)]
     prefixes = [".".join(common[:count]) + "." for count in range(1, len(common) + 1)]
     scores = {prefix: found({name.removeprefix(prefix) for name in present}) for prefix in prefixes}
     for wrapper in WRAPPERS:

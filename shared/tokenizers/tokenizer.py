@@ -21,6 +21,7 @@ class Tokenizer:
     vocab           the bytes of each token → its id
     merges          pairs of tokens to join, in the order in which they were learned
     special_tokens  texts that are one token each, such as "<|begin|>" and "<image>" → their ids
+    added_tokens    ordinary texts that are always one token, such as Qwen2's "<tool_call>" → their ids
     pattern         how text is split into words: a name in `pretokenize.PATTERNS`
     ignore_merges   a word that is itself a token becomes that token, whatever the merges say (as in Llama 3)
     nfc             normalize text to Unicode NFC first (as in Qwen2); decoding returns the normalized text
@@ -35,16 +36,18 @@ class Tokenizer:
         merges: Sequence[tuple[bytes, bytes]],
         *,
         special_tokens: Mapping[str, int] | None = None,
+        added_tokens: Mapping[str, int] | None = None,
         pattern: str = "llama3",
         ignore_merges: bool = False,
         nfc: bool = False,
     ):
         self.vocab, self.special_tokens = dict(vocab), dict(special_tokens or {})
+        self.added_tokens = dict(added_tokens or {})
         self.merges = [(left, right) for left, right in merges]
         self.pattern, self.ignore_merges, self.nfc = pattern, ignore_merges, nfc
-        _validate(self.vocab, self.merges, self.special_tokens, pattern)
+        _validate(self.vocab, self.merges, [*self.special_tokens.items(), *self.added_tokens.items()], pattern)
         self._bytes = {token_id: token for token, token_id in self.vocab.items()}
-        self._bytes |= {token_id: text.encode() for text, token_id in self.special_tokens.items()}
+        self._bytes |= {token_id: text.encode() for text, token_id in (self.special_tokens | self.added_tokens).items()}
         self._special_ids = frozenset(self.special_tokens.values())
         # Words are strings of token ids here, as in training.
         self._byte_ids = {token[0]: chr(self.vocab[token]) for token in BYTE_TOKENS}
@@ -82,6 +85,21 @@ class Tokenizer:
             pattern=pattern,
         )
 
+    def with_special_token(self, text: str, token_id: int) -> "Tokenizer":
+        """Return the same tokenizer with one more special token; `text` may be an added token that becomes special.
+
+        Raises ValueError when another token has that text or id.
+        """
+        return Tokenizer(
+            self.vocab,
+            self.merges,
+            special_tokens=self.special_tokens | {text: token_id},
+            added_tokens={other: other_id for other, other_id in self.added_tokens.items() if other != text},
+            pattern=self.pattern,
+            ignore_merges=self.ignore_merges,
+            nfc=self.nfc,
+        )
+
     @property
     def vocab_size(self) -> int:
         """The number of rows that an embedding needs: the largest token id plus one."""
@@ -92,6 +110,7 @@ class Tokenizer:
 
         A special token is recognized only if `allowed_special` names it (`allowed_special=tokenizer.special_tokens`
         for all). Otherwise "<image>" is seven ordinary characters, so user input cannot forge a turn or an image.
+        An added token is always recognized: it is ordinary text.
         Bytes need not be valid UTF-8; an incomplete character is encoded byte by byte.
 
         Raises ValueError for an unpaired surrogate, and for an unknown name in `allowed_special`.
@@ -102,13 +121,14 @@ class Tokenizer:
             )
         if isinstance(text, bytes):
             text = text.decode("utf-8", "surrogateescape")
-        if not allowed_special:
+        recognized = {name: self.special_tokens[name] for name in allowed_special} | self.added_tokens
+        if not recognized:
             return self._encode_plain(text)
         # Longest first: <image> must not match before <image><end>.
-        names = sorted(allowed_special, key=len, reverse=True)
+        names = sorted(recognized, key=len, reverse=True)
         token_ids: list[int] = []
         for place, part in enumerate(re.split(f"({'|'.join(map(re.escape, names))})", text)):
-            token_ids += [self.special_tokens[part]] if place % 2 else self._encode_plain(part)
+            token_ids += [recognized[part]] if place % 2 else self._encode_plain(part)
         return token_ids
 
     def _encode_plain(self, text: str) -> list[int]:
@@ -173,21 +193,27 @@ def _pairs_around(token: str, word: str) -> set[str]:
 
 
 def _validate(
-    vocab: Mapping[bytes, int], merges: Sequence[tuple[bytes, bytes]], special_tokens: Mapping[str, int], pattern: str
+    vocab: Mapping[bytes, int],
+    merges: Sequence[tuple[bytes, bytes]],
+    whole_texts: Sequence[tuple[str, int]],
+    pattern: str,
 ) -> None:
-    """Raise ValueError when the parts of a tokenizer are inconsistent."""
+    """Raise ValueError when the parts of a tokenizer are inconsistent; `whole_texts` are special and added tokens."""
     if pattern not in PATTERNS:
         raise ValueError(f"unknown pattern {pattern!r}: choose one of {', '.join(PATTERNS)}")
     if missing := [byte for byte in BYTE_TOKENS if byte not in vocab]:
         raise ValueError(
             f"no token for {len(missing)} of the 256 bytes, among them {missing[0]!r}: texts would lose it"
         )
-    token_ids = [*vocab.values(), *special_tokens.values()]
+    names = [name for name, _ in whole_texts]
+    token_ids = [*vocab.values(), *(token_id for _, token_id in whole_texts)]
     if len(set(token_ids)) != len(token_ids) or min(token_ids) < 0 or max(token_ids) >= MAX_VOCAB_SIZE:
         raise ValueError(f"token ids must be 0 to {MAX_VOCAB_SIZE:,}, and no two tokens may share one")
-    if "" in special_tokens:
+    if "" in names:
         raise ValueError("a special token must not be an empty text")
-    if clashes := sorted(special_tokens.keys() & map(bytes_to_unicode, vocab)):
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise ValueError(f"{twice[0]!r} is a special token and an added token; give it once")
+    if clashes := sorted(set(names) & set(map(bytes_to_unicode, vocab))):
         raise ValueError(f"the special token {clashes[0]!r} is also an ordinary token; call it <|{clashes[0]}|>")
     merged: set[bytes] = set()
     for rank, (left, right) in enumerate(merges):

@@ -5,7 +5,7 @@ Everything that this course's tokenizer would encode differently is rejected wit
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +28,16 @@ SUPPORTED_SETTINGS = {
 def save_tokenizer(tokenizer: Tokenizer, file: Path | str) -> None:
     """Write the tokenizer atomically. Raises CourseError when the file cannot be written."""
     vocab = {bytes_to_unicode(token): token_id for token, token_id in tokenizer.vocab.items()}
-    vocab |= tokenizer.special_tokens
+    whole_texts = tokenizer.special_tokens | tokenizer.added_tokens
+    vocab |= whole_texts
     content = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": token_id, "content": text, "special": True, "normalized": False}
+            {"id": token_id, "content": text, "special": text in tokenizer.special_tokens, "normalized": False}
             | dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
-            for text, token_id in sorted(tokenizer.special_tokens.items(), key=lambda special: special[1])
+            for text, token_id in sorted(whole_texts.items(), key=lambda token: token[1])
         ],
         "normalizer": {"type": "NFC"} if tokenizer.nfc else None,
         "pre_tokenizer": {
@@ -80,7 +81,7 @@ def load_tokenizer(file: Path | str) -> Tokenizer:
         return _parse_tokenizer(content)
     except FileNotFoundError:
         raise CourseError(f"{file} does not exist; a tokenizer is one file, tokenizer.json") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CourseError(f"{file} cannot be read as JSON ({error}); download or save it again") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise CourseError(
@@ -103,15 +104,18 @@ def _parse_tokenizer(content: Mapping[str, Any]) -> Tokenizer:
     added_tokens = content.get("added_tokens") or []
     for added in added_tokens:
         _check_added_token(added, nfc)
-    special_tokens = {added["content"]: added["id"] for added in added_tokens}
-    vocab = {token: token_id for token, token_id in model["vocab"].items() if token not in special_tokens}
-    token_ids = [*vocab.values(), *special_tokens.values()]
+    _check_order([added["content"] for added in added_tokens if not added.get("normalized")], added_tokens)
+    whole_texts = {added["content"]: added["id"] for added in added_tokens}
+    special = {added["content"] for added in added_tokens if added.get("special", True)}
+    vocab = {token: token_id for token, token_id in model["vocab"].items() if token not in whole_texts}
+    token_ids = [*vocab.values(), *whole_texts.values()]
     if invalid := [token_id for token_id in token_ids if type(token_id) is not int]:
         raise ValueError(f"a token has the id {invalid[0]!r}, expected an integer")
     return Tokenizer(
         {unicode_to_bytes(token): token_id for token, token_id in vocab.items()},
         [_parse_merge(merge) for merge in model["merges"]],
-        special_tokens=special_tokens,
+        special_tokens={text: token_id for text, token_id in whole_texts.items() if text in special},
+        added_tokens={text: token_id for text, token_id in whole_texts.items() if text not in special},
         pattern=_parse_pattern(content["pre_tokenizer"]),
         ignore_merges=bool(model.get("ignore_merges")),
         nfc=nfc,
@@ -123,7 +127,22 @@ def _check_added_token(added: Mapping[str, Any], nfc: bool) -> None:
     options = ["single_word", "lstrip", "rstrip"] + (["normalized"] if nfc else [])
     unsupported = [name for name in options if added.get(name)]
     if unsupported:
-        raise ValueError(f"the special token {added['content']!r} is {unsupported[0]}, which is not supported")
+        raise ValueError(f"the added token {added['content']!r} is {unsupported[0]}, which is not supported")
+    if not isinstance(added["content"], str) or not isinstance(added.get("special", True), bool):
+        raise ValueError(f"the added token {added} needs a text as content, and true or false as special")
+
+
+def _check_order(found_first: Sequence[str], added_tokens: Sequence[Mapping[str, Any]]) -> None:
+    """Raise ValueError when the order of search matters: the library searches for normalized tokens after the others.
+
+    This course's tokenizer searches for all at once, from left to right.
+    """
+    for later in (added["content"] for added in added_tokens if added.get("normalized")):
+        for first in found_first:
+            if first in later or any(later.endswith(first[:count]) for count in range(1, len(first))):
+                raise ValueError(
+                    f"the added token {later!r} is normalized and overlaps {first!r}, which is not supported"
+                )
 
 
 def _parse_merge(merge: str | list[str]) -> tuple[bytes, bytes]:

@@ -165,6 +165,10 @@ def test_a_tokenizer_without_an_image_token_gets_one_in_an_unused_row(chatml, tm
     assert with_image.special_tokens["<image>"] == chatml.vocab_size
     assert with_image.encode("what is this") == chatml.encode("what is this")
     assert with_image_token(with_image, 999, tmp_path) is with_image
+    added = Tokenizer(chatml.vocab, chatml.merges, added_tokens={"<image>": 300, "<tool_call>": 301}, nfc=True)
+    with_image = with_image_token(added, 302, tmp_path)
+    assert with_image.special_tokens == {"<image>": 300} and with_image.added_tokens == {"<tool_call>": 301}
+    assert with_image.nfc and (with_image.vocab, with_image.merges) == (added.vocab, added.merges)
     with pytest.raises(CourseError, match="none is left for <image>"):
         with_image_token(chatml, chatml.vocab_size, tmp_path)
 

@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from shared.errors import CourseError
-from shared.tokenizers import PATTERNS, Tokenizer, load_tokenizer, save_tokenizer
+from shared.tokenizers import PATTERNS, TextStream, Tokenizer, load_tokenizer, save_tokenizer
 from shared.tokenizers.byte_alphabet import BYTE_TOKENS, bytes_to_unicode
 from shared.tokenizers.tests.oracle import ADVERSARIAL, SCRIPTS, TEXTS, library
 
@@ -41,7 +41,7 @@ def test_the_library_and_the_course_load_the_saved_file(pattern, nfc, tmp_path):
     same(tokenizer, reference)
     assert reference.get_vocab_size() == tokenizer.vocab_size
     again = load_tokenizer(tmp_path / "tokenizer.json")
-    for part in ("vocab", "merges", "special_tokens", "pattern", "ignore_merges", "nfc"):
+    for part in ("vocab", "merges", "special_tokens", "added_tokens", "pattern", "ignore_merges", "nfc"):
         assert getattr(again, part) == getattr(tokenizer, part)
     # What the library makes of it, in its own spelling, is still the same to us.
     reference.save(str(tmp_path / "reference.json"))
@@ -108,6 +108,48 @@ def test_files_of_the_library_are_loaded(pre_tokenizer, name, tmp_path):
     same(tokenizer, tokenizers.Tokenizer.from_file(str(tmp_path / "again.json")))
 
 
+def text_token(content, **options):
+    """Return an added token that is ordinary text, as `<tool_call>` in Qwen2's file."""
+    return AddedToken(content, special=False, **{"normalized": False} | options)
+
+
+@pytest.mark.parametrize("nfc", [False, True])
+def test_added_tokens_that_are_not_special_are_text(nfc, tmp_path):
+    """They are one token everywhere, decoding keeps them, and saving keeps the flag."""
+    reference = of_the_library(library("qwen2").pre_tokenizer, normalizer=normalizers.NFC() if nfc else None)
+    added = [text_token("<tool_call>"), text_token("<tool_call>>"), text_token("two words")]
+    reference.add_tokens([*added, *([] if nfc else [text_token("normal token", normalized=True)])])
+    reference.add_special_tokens(["<|later|>"])
+    files = [tmp_path / name for name in ("tokenizer.json", "again.json")]
+    reference.save(str(files[0]))
+    save_tokenizer(load_tokenizer(files[0]), files[1])
+    flags = {token["content"]: token["special"] for token in json.loads(files[1].read_text())["added_tokens"]}
+    assert flags["<tool_call>"] is False and flags["<|later|>"] is flags["<|begin|>"] is True
+    assert [token["special"] for token in json.loads(files[0].read_text())["added_tokens"]] == [*flags.values()]
+    text = "<|begin|>a <tool_call>two words</tool_call>, <tool_call>>normal token two  words<|later|>e\u0301"
+    for tokenizer in map(load_tokenizer, files):
+        assert tokenizer.added_tokens.keys() == {token for token, special in flags.items() if not special}
+        same(tokenizer, reference)
+        token_ids = tokenizer.encode(text, allowed_special=tokenizer.special_tokens)
+        assert token_ids == reference.encode(text, add_special_tokens=False).ids
+        assert set(tokenizer.encode(text)) & set(tokenizer.added_tokens.values()), "they need no permission"
+        decoded = tokenizer.decode(token_ids, skip_special_tokens=True)
+        assert decoded == reference.decode(token_ids, skip_special_tokens=True) and "<tool_call>two words" in decoded
+        stream = TextStream(tokenizer)
+        assert "".join(map(stream.write, token_ids)) == decoded
+    assert tokenizers.Tokenizer.from_file(str(files[1])).decode(token_ids) == decoded
+
+
+@pytest.mark.parametrize("tokens", [("<box>", "a <box>"), ("<box>", "two<b"), ("<box>", "<box>2")])
+def test_normalized_tokens_that_overlap_others_are_refused(tokens, tmp_path):
+    """The library searches for them last, so that `a <box>` would never be found."""
+    reference = of_the_library(library("qwen2").pre_tokenizer)
+    reference.add_tokens([text_token(tokens[0]), text_token(tokens[1], normalized=True)])
+    reference.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(CourseError, match=f"the added token '{tokens[1]}' is normalized and overlaps '<b"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+
+
 def test_ignore_merges_equals_the_library(tmp_path):
     """As in Llama 3, whose vocabulary has words that its merges cannot make."""
     tokens = {token: number for number, token in enumerate([*BYTE_TOKENS, b"ab", b"bc", b"abc"])}
@@ -157,6 +199,8 @@ REFUSED = {
         lambda c: (c.update(normalizer={"type": "NFC"}), c["added_tokens"][1].update(normalized=True)),
         "'<image>' is normalized",
     ),
+    "special in words": (lambda c: c["added_tokens"][1].update(special="no"), "true or false as special"),
+    "a content of numbers": (lambda c: c["added_tokens"][1].update(content=7), "needs a text as content"),
     "a missing byte": (lambda c: _without(c, "model", "vocab", "a"), "no token for 1 of the 256 bytes"),
     "foreign letters": (lambda c: c["model"]["vocab"].update({"▁the": 9_000}), "'▁' stands for no byte"),
     "a merge of three": (lambda c: c["model"]["merges"].append("a b c"), "the merge 'a b c' is not two tokens"),
@@ -184,7 +228,7 @@ def test_unsupported_file_is_rejected(name, content, tmp_path):
     assert str(file) in str(error.value) and message in str(error.value)
 
 
-@pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("raw", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"\x89PNG\r\n\x1a\n"])
 def test_invalid_json_is_rejected(raw, tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(raw)
     with pytest.raises(CourseError, match="cannot be read as JSON"):
