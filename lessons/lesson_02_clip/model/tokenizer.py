@@ -141,6 +141,8 @@ class CLIPTokenizer:
         folder = Path(folder)
         try:
             vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+            if wrong := [token for token, token_id in vocab.items() if type(token_id) is not int or token_id < 0]:
+                raise ValueError(f"{wrong[0]!r} has the id {vocab[wrong[0]]!r}, expected a whole number from 0")
             lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
             pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
             merges = [(first, second) for first, second in pairs]
@@ -149,7 +151,7 @@ class CLIPTokenizer:
             raise CourseError(
                 f"{error.filename} does not exist; a CLIP tokenizer is vocab.json and merges.txt"
             ) from None
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             raise CourseError(f"{folder} does not hold a readable CLIP tokenizer: {error}") from error
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -167,8 +169,11 @@ def _read_context_length(folder: Path) -> int:
     """Return the length in `tokenizer_config.json`, or 77 without one."""
     file = folder / "tokenizer_config.json"
     length = json.loads(file.read_text(encoding="utf-8")).get("model_max_length") if file.exists() else None
-    # Some published files have 10³⁰ for "unknown".
-    return length if isinstance(length, int) and length < 10**6 else PUBLISHED_CONTEXT_LENGTH
+    if length is None or (isinstance(length, int | float) and length >= 10**6):
+        return PUBLISHED_CONTEXT_LENGTH  # some published files have 10³⁰ for "unknown"
+    if type(length) is not int or length < 2:
+        raise ValueError(f"model_max_length is {length!r}, expected room for at least the start and the end token")
+    return length
 
 
 def split_words(text: str) -> list[str]:

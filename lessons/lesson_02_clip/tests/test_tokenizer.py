@@ -45,6 +45,7 @@ ADVERSARIAL = [
         "\ufffd\U0010ffff\U000e0001",
         "\U00031350\U000105c0",
     ),
+    *("‚low‘", "Ǆ ǅ ǆ", "ｶﾞﾗｽ ﾊﾟﾝ", "cut \ud83d", "\ud83d\ude00", "\udcff\udcfe"),
     *("purple" * 60, "x" * 300, " " * 50 + "cat" + " " * 50),
 ]
 
@@ -107,6 +108,19 @@ def test_files_are_written_and_read(tokenizer, tmp_path):
     assert (again.vocab, again.merges, again.context_length) == (tokenizer.vocab, tokenizer.merges, 77)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))
     assert CLIPTokenizer.from_pretrained(tmp_path).context_length == 77
+    for length in (0, -1, True, "77", 77.0, [77]):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": length}))
+        with pytest.raises(CourseError, match="model_max_length is .*, expected room"):
+            CLIPTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    for vocab, reason in ((tokenizer.vocab | {"a": "64"}, "'a' has the id '64'"), ([], "readable")):
+        (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+        with pytest.raises(CourseError, match=reason):
+            CLIPTokenizer.from_pretrained(tmp_path)
+    (tmp_path / "vocab.json").write_text("[" * 100_000)
+    with pytest.raises(CourseError, match="readable CLIP tokenizer"):
+        CLIPTokenizer.from_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
     (tmp_path / "merges.txt").write_text("#version: 0.2\nq zzz\n")
     with pytest.raises(CourseError, match="'qzzz'"):
         CLIPTokenizer.from_pretrained(tmp_path)
@@ -167,7 +181,17 @@ def test_a_small_corpus_runs_out_of_pairs():
         ("e\u0301cole", "école"),
         ("\x1b[31mred\x1b[0m", "red"),
         ("  Hello   \t\n World  ", "hello world"),
+        ("‚low‘ ‛quotes’", "'low' 'quotes'"),
+        ("ǅungla, ǈubav, ǋegoš, ǲ", "džungla, ljubav, njegoš, dz"),
+        ("Ǆ Ǉ Ǌ Ǳ, ǆ ǉ ǌ ǳ", "dž lj nj dz, dž lj nj dz"),
+        ("ｶﾞﾗｽ､ ﾊﾟﾝ｡ ￥100 ￡ ﾡ", "ガラス、 パン。 ¥100 £ ᄀ"),
+        ("cut \ud83d here \udcff", "cut \ufffd here \ufffd"),
+        ("both \ud83d\ude00 halves", "both 😀 halves"),
+        ("&EACUTE;TUDE &bogus; &#233; &#x20AC;", "étude &bogus; é €"),
         # Text that only resembles mojibake stays.
+        ("CAFÉ’S ENTRÉE’S", "café's entrée's"),
+        ("CAFÉ… À… „Ö“", 'café… à… "ö"'),
+        ("weiß… groß’", "weiß… groß'"),
         ("SÃO PAULO", "são paulo"),
         ("AÑB 100 ° «A»", "añb 100 ° «a»"),
     ],
@@ -179,5 +203,5 @@ def test_a_text_is_cleaned_as_the_original_code_does(text, cleaned):
 
 
 def test_repair_keeps_correct_texts():
-    for text in ("Größe naïve Œuvre", "日本語、नमस्ते", "a <b> &amp; c", "½ ² Ⅷ", "ABC abc"):
+    for text in ("Größe naïve Œuvre", "日本語、नमस्ते", "a <b> &amp; c", "½ ² Ⅷ", "ABC abc", "CAFÉ… groß…", "ガラス"):
         assert repair(text) == text
