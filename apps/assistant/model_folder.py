@@ -79,7 +79,7 @@ def read_preprocessing(folder: Path, size: int) -> ImagePreprocessing:
     preprocessing = ImagePreprocessing.from_pretrained(folder)
     if preprocessing.size != size:
         raise CourseError(
-            f"{folder / PREPROCESSING_FILE} makes images of {preprocessing.size} pixels, "
+            f"the image preprocessing in {folder} makes images of {preprocessing.size} pixels, "
             f"but the vision encoder takes {size}"
         )
     return preprocessing
@@ -91,15 +91,16 @@ def toy_preprocessing(size: int) -> ImagePreprocessing:
 
 
 def write_preprocessing(folder: Path, preprocessing: ImagePreprocessing) -> None:
-    """Write what `ImagePreprocessing.from_pretrained` and the published `CLIPImageProcessor` read."""
-    side = {"height": preprocessing.size, "width": preprocessing.size}
+    """Write what `ImagePreprocessing.from_pretrained` and the published class that it names read."""
+    resized = preprocessing.resized or preprocessing.size
     config = {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": f"{'Llava' if preprocessing.pad else 'CLIP'}ImageProcessor",
+        "do_pad": preprocessing.pad,
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": preprocessing.size} if preprocessing.crop else side,
-        "do_center_crop": preprocessing.crop,
-        "crop_size": side,
+        "size": {"shortest_edge": resized} if preprocessing.crop else {"height": resized, "width": resized},
+        "do_center_crop": preprocessing.crop or resized != preprocessing.size,
+        "crop_size": {"height": preprocessing.size, "width": preprocessing.size},
         "resample": int(preprocessing.resample),
         "do_rescale": True,
         "rescale_factor": 1 / 255,

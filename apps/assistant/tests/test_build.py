@@ -187,12 +187,26 @@ def test_the_chat_template_follows_the_special_tokens(chatml, tmp_path):
 # ── Folders ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_preprocessing_is_written_and_read(tmp_path):
-    write_preprocessing(tmp_path, toy_preprocessing(32))
-    assert ImagePreprocessing.from_pretrained(tmp_path) == toy_preprocessing(32)
-    stretched = ImagePreprocessing(24, crop=False, resample=Image.Resampling.BILINEAR)
-    write_preprocessing(tmp_path, stretched)
-    assert ImagePreprocessing.from_pretrained(tmp_path) == stretched
+PREPROCESSINGS = [
+    toy_preprocessing(32),
+    ImagePreprocessing(24, crop=False, resample=Image.Resampling.BILINEAR),
+    ImagePreprocessing(24, resized=30),
+    ImagePreprocessing(24, crop=False, resized=30),
+    ImagePreprocessing(24, pad=True),
+    ImagePreprocessing(24, crop=False, resized=20, pad=True, mean=(0.1, 0.2, 0.3)),
+]
+
+
+@pytest.mark.parametrize("preprocessing", PREPROCESSINGS, ids=repr)
+def test_preprocessing_is_written_and_read(preprocessing, tmp_path, noise):
+    """By the course and by the published class that the file names."""
+    from transformers import AutoImageProcessor
+
+    write_preprocessing(tmp_path, preprocessing)
+    assert ImagePreprocessing.from_pretrained(tmp_path) == preprocessing
+    photos = [noise(41, 29), noise(29, 41)]
+    published = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")(photos, return_tensors="pt")
+    torch.testing.assert_close(preprocessing(photos), published["pixel_values"], atol=1e-5, rtol=0)
 
 
 def test_toy_images_are_normalized_as_in_lesson_2(noise):

@@ -9,6 +9,7 @@ zero_shot.py           zero-shot classification and retrieval
 distributed_losses.py  both losses for a batch split over processes
 gradient_cache.py      a batch larger than memory
 text_cleaning.py, tokenizer.py, preprocessing.py   captions → token ids, photographs → tensors, as in OpenAI's CLIP
+preprocessing_config.py  the settings of published image processors
 config_mapping.py, weight_names.py   settings and weight names of published checkpoints
 pretrained.py          the shipped CLIP of the toy world as a frozen vision encoder
 """

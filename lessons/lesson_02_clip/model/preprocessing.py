@@ -4,7 +4,6 @@ CLIP resizes the shorter side to 224 pixels (bicubic), crops the central square 
 step has variants that look alike and give other values; here it is Pillow's variant, as in training.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from shared.errors import CourseError
-
-# Mean and standard deviation of red, green and blue over the images that CLIP was trained on.
-MEAN = (0.48145466, 0.4578275, 0.40821073)
-STD = (0.26862954, 0.26130258, 0.27577711)
+from lessons.lesson_02_clip.model.preprocessing_config import MEAN, STD, read_image_processor
+from shared.images import to_upright_rgb
 
 
 @dataclass(frozen=True)
@@ -26,10 +22,14 @@ class ImagePreprocessing:
     """Describe how photographs become the input of a model.
 
     size      side of the square input in pixels
-    crop      whether to keep the aspect ratio and crop the center (CLIP), or to stretch both sides (SigLIP)
+    crop      whether resizing keeps the aspect ratio, so that the center is cropped (CLIP), or stretches both sides
+              (SigLIP)
     resample  Pillow's filter
     mean      of each channel, for pixels in [0, 1]
     std       of each channel, for pixels in [0, 1]
+    resized   length of the shorter side after resizing with `crop`, of both sides else, if it is not `size`; the center
+              is cropped to `size`, and a smaller image gets black borders
+    pad       whether borders in the mean color make the image square before it is resized (LLaVA)
     """
 
     size: int = 224
@@ -37,40 +37,36 @@ class ImagePreprocessing:
     resample: Image.Resampling = Image.Resampling.BICUBIC
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
+    resized: int | None = None
+    pad: bool = False
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> "ImagePreprocessing":
-        """Read `preprocessor_config.json`. Raises CourseError when it is missing or has unsupported steps."""
-        file = Path(folder) / "preprocessor_config.json"
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CourseError(f"{file} cannot be read ({error}); it belongs to a published CLIP or SigLIP") from error
-        # A number in files of 2021, {"shortest_edge": 224} since.
-        size = config.get("size", 224)
-        sides = {size} if isinstance(size, int) else set(size.values())
-        crop = config.get("do_center_crop", False)
-        crop_size = config.get("crop_size", size) if crop else size
-        sides |= {crop_size} if isinstance(crop_size, int) else set(crop_size.values())
-        disabled = [step for step in ("do_resize", "do_normalize", "do_rescale") if config.get(step) is False]
-        if len(sides) != 1 or disabled or not np.isclose(config.get("rescale_factor", 1 / 255), 1 / 255):
-            raise CourseError(f"{file} has other steps than resizing to one square and standardizing: {config}")
-        resample = Image.Resampling(config.get("resample", 3))
-        return cls(
-            sides.pop(), crop, resample, tuple(config.get("image_mean", MEAN)), tuple(config.get("image_std", STD))
-        )
+        """Read the settings of a published folder (`preprocessor_config.json` or `processor_config.json`).
+
+        Raises CourseError when they are missing, malformed or not supported.
+        """
+        return cls(**read_image_processor(folder))
 
     def square(self, image: Image.Image) -> UInt8[np.ndarray, "size size 3"]:
-        """Return the resized and cropped image as bytes."""
-        image = image.convert("RGB")
-        if not self.crop:
-            return np.asarray(image.resize((self.size, self.size), self.resample))
-        width, height = image.size
-        shorter = min(width, height)
+        """Return the resized and cropped image as bytes; transparent parts are white."""
+        image = to_upright_rgb(image)
+        if self.pad:
+            image = self._padded(image)
+        side = self.resized or self.size
         # Truncated, not rounded, as in the training code: one pixel would shift the whole square.
-        image = image.resize((int(self.size * width / shorter), int(self.size * height / shorter)), self.resample)
-        left, top = (image.width - self.size) // 2, (image.height - self.size) // 2
+        shorter = min(image.size)
+        width, height = (int(side * length / shorter) if self.crop else side for length in image.size)
+        image = image.resize((width, height), self.resample)
+        left, top = (width - self.size) // 2, (height - self.size) // 2
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+    def _padded(self, image: Image.Image) -> Image.Image:
+        side = max(image.size)
+        red, green, blue = (int(255 * mean) for mean in self.mean)
+        square = Image.new("RGB", (side, side), (red, green, blue))
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return square
 
     def __call__(self, images: list[Image.Image]) -> Float[Tensor, "images 3 size size"]:
         """Return the images as the input of a published model."""

@@ -118,7 +118,9 @@ _PLAIN = str.maketrans(
         **dict.fromkeys("ʼ‘’‚‛", "'"),
         **dict.fromkeys("“”„‟", '"'),
         **dict(zip("ﬀﬁﬂﬃﬄﬅﬆĲĳŉ", ("ff", "fi", "fl", "ffi", "ffl", "ſt", "st", "IJ", "ij", "'n"), strict=True)),
-        **dict(zip("ǄǅǆǇǈǉǊǋǌǱǲǳ", "DŽ Dž dž LJ Lj lj NJ Nj nj DZ Dz dz".split(), strict=True)),
+        **{
+            chr(code): unicodedata.normalize("NFKD", chr(code)) for code in (*range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4))
+        },
         # Full-width letters and half-width katakana of East Asian fonts
         **{chr(code): unicodedata.normalize("NFKC", chr(code)) for code in range(0xFF01, 0xFFF0)},
         **dict.fromkeys("\r\u2028\u2029", "\n"),
