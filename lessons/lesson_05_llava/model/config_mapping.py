@@ -55,9 +55,10 @@ def _pinpoints(value: Any) -> tuple[Size, ...]:
     if value is None:
         return PINPOINTS
     sizes = [setting_values.sides(size) for size in value] if isinstance(value, list | tuple) else []
-    if not sizes or not all(isinstance(size, tuple) for size in sizes):
+    pairs = tuple(size for size in sizes if isinstance(size, tuple))
+    if not pairs or len(pairs) < len(sizes):
         raise ValueError("a list of [height, width] in pixels")
-    return tuple(sizes)
+    return pairs
 
 
 SETTINGS: list[Row] = [
