@@ -15,6 +15,7 @@ from shared.finetuning import (
     trainable_fraction,
     training_bytes,
 )
+from shared.finetuning.int8 import packed_product
 from shared.finetuning.tests.adapted_models import CONFIG, decoder, tokens
 from shared.training import TrainingConfig, train
 
@@ -174,3 +175,31 @@ def test_layers_that_cannot_be_quantized_raise():
     add_adapters(model, AdapterConfig(("*.query",)))
     with pytest.raises(ValueError, match="quantize it first"):
         quantize_linears(model, Int8Linear, ("*.key",))
+
+
+@pytest.mark.parametrize("rows", [(1,), (1, 1), (2, 3), (16,)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_product_is_close_to_the_restored_one(rows, bias):
+    torch.manual_seed(0)
+    layer = Int8Linear(nn.Linear(96, 33, bias=bias))
+    x = torch.randn(*rows, 96)
+    expected = F.linear(x, layer.dequantize(), layer.bias)
+    with torch.no_grad():
+        product = layer(x)
+    assert product.shape == expected.shape and product.dtype == expected.dtype
+    # Inputs and sums are rounded to bfloat16: not equal, and close.
+    error = (product - expected).norm() / expected.norm()
+    assert 0 < error < 0.01
+
+
+@pytest.mark.parametrize(("width", "rows"), [(48, 1), (96, 17), (96, 0)])
+def test_other_widths_and_many_rows_restore_the_weight(width, rows):
+    layer, x = Int8Linear(nn.Linear(width, 8)), torch.randn(rows, width)
+    with torch.no_grad():
+        assert torch.equal(layer(x), F.linear(x, layer.dequantize(), layer.bias))
+
+
+def test_packed_product_scales_every_output_in_float32():
+    weight = torch.diag(torch.tensor([1.0, 1000.0, 0.001] + [1.0] * 29))
+    codes, scales = quantize_int8(weight)
+    torch.testing.assert_close(packed_product(torch.ones(1, 32), codes, scales)[0], weight.diagonal())
