@@ -4,6 +4,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from shared.evaluation.texts import require_words
+
 MAX_N = 4
 # pycocoevalcap adds these to avoid division by zero; a caption without a match therefore scores slightly above 0.
 SMALL, TINY = 1e-9, 1e-15
@@ -29,7 +31,10 @@ def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
     the whole set (not a mean over captions). Short captions have high precision, so a set shorter than its references
     is multiplied by exp(1 − reference length / length). The reference length of a candidate is that of the reference
     nearest in length, the shorter of two.
+
+    Raises ValueError when a text stands where a list of words is due.
     """
+    require_words(candidates, references)
     matches, totals = [0] * MAX_N, [0] * MAX_N
     length = reference_length = 0
     for candidate, its_references in zip(candidates, references, strict=True):

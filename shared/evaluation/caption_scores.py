@@ -6,6 +6,7 @@ from shared.evaluation.bleu import bleu
 from shared.evaluation.cider import cider
 from shared.evaluation.ptb_tokenizer import tokenize_caption
 from shared.evaluation.rouge import rouge_l
+from shared.evaluation.texts import require_mapping, require_text, require_texts
 
 
 def score_captions(
@@ -15,8 +16,11 @@ def score_captions(
 
     METEOR and SPICE are not included: they need Java programs and models of their own.
 
-    Raises ValueError when there are no captions, a caption has no references, or references have no caption.
+    Raises ValueError when there are no captions, a caption has no references, or references have no caption;
+    and when a caption is no text, or references are no list of texts.
     """
+    require_mapping(candidates, "candidates")
+    require_mapping(references, "references")
     if not candidates:
         raise ValueError("there are no captions to score")
     without_reference = [key for key in candidates if not references.get(key)]
@@ -30,6 +34,9 @@ def score_captions(
             f"{len(without_caption)} images have references and no caption, the first is {without_caption[0]!r}; leave "
             "them out of both, or pass an empty caption where the model generated nothing"
         )
+    for key, caption in candidates.items():
+        require_text(caption, f"the caption of {key!r}")
+        require_texts(references[key], f"the references of {key!r}")
     candidate_words = [tokenize_caption(caption) for caption in candidates.values()]
     reference_words = [[tokenize_caption(caption) for caption in references[key]] for key in candidates]
     scores = {f"BLEU-{size}": score for size, score in enumerate(bleu(candidate_words, reference_words), start=1)}

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from shared.evaluation.bleu import MAX_N, Ngram, Words, count_ngrams
+from shared.evaluation.texts import require_words
 
 SIGMA = 6.0  # scale of the penalty for a difference in length, in words
 
@@ -18,7 +19,10 @@ def cider(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) ->
     n-gram counts only as often as in the reference, and another length costs exp(−difference² / 2σ²).
 
     With a single image every weight is log(1) = 0, and so is the score: CIDEr needs a set of images.
+
+    Raises ValueError when a text stands where a list of words is due.
     """
+    require_words(candidates, references)
     document_frequency = Counter(
         ngram
         for its_references in references

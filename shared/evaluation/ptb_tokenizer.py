@@ -2,6 +2,8 @@
 
 import re
 
+from shared.evaluation.texts import require_text
+
 # A period at the end of these words belongs to them; after any other word it ends the sentence and is removed.
 ABBREVIATIONS = """
     mr mrs ms dr st sr jr prof gen rep sen gov lt col sgt capt rev hon messrs mt ft ave blvd rd
@@ -51,7 +53,10 @@ def tokenize_caption(caption: str) -> list[str]:
     COCO's captions are split by the Penn Treebank's tokenizer, a Java program; scores from other words are not
     comparable. This regular expression gives the same words for captions: "isn't" is two words ("is", "n't"), so is
     "dog's"; "t-shirt" and "3.5" are one. It does not cover web addresses and emoji.
+
+    Raises ValueError when the caption is no text.
     """
+    require_text(caption, "the caption")
     text = CONTRACTION.sub(" ", caption.lower().translate(TYPOGRAPHY))
     words = []
     for match in WORD.finditer(text):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from shared.evaluation.bleu import Words
+from shared.evaluation.texts import require_words
 
 BETA = 1.2  # weight of recall relative to precision
 
@@ -13,7 +14,10 @@ def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
     The longest common subsequence has the same words in the same order, with other words allowed between them. Its
     length divided by the caption's is the precision, divided by the reference's the recall; the score is their F with
     β = 1.2. The best precision and the best recall may come from different references, as in COCO's own evaluation.
+
+    Raises ValueError when a text stands where a list of words is due.
     """
+    require_words(candidates, references)
     total = 0.0
     for candidate, its_references in zip(candidates, references, strict=True):
         # COCO's evaluation splits an empty caption into one empty word.

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Hashable, Mapping, Sequence
 
+from shared.evaluation.texts import require_mapping, require_text, require_texts
+
 # Answers may have these in full or with one apostrophe missing, which is restored. This is VQAv2's own list: with
 # another one, other answers would count as right.
 CONTRACTIONS = """
@@ -40,7 +42,11 @@ def remove_punctuation(answer: str) -> str:
 
 
 def normalize_answer(answer: str) -> str:
-    """Return an answer in the form that is compared: lower case, numbers as digits, no articles, no punctuation."""
+    """Return an answer in the form that is compared: lower case, numbers as digits, no articles, no punctuation.
+
+    Raises ValueError when the answer is no text.
+    """
+    require_text(answer, "the answer")
     words = [NUMBERS.get(word, word) for word in remove_punctuation(_one_line(answer)).lower().split()]
     return " ".join(RESTORED.get(word, word) for word in words if word not in ARTICLES)
 
@@ -51,8 +57,10 @@ def vqa_accuracy(answer: str, human_answers: Sequence[str]) -> float:
     An answer of 1 person in ten scores 0.3, of 2 people 0.6, of 3 people 0.9, and of 4 or more 1. All answers are
     normalized if people disagree. If all people give the same answer, it is compared as it is, upper case included.
 
-    Raises ValueError when there are no human answers.
+    Raises ValueError when there are no human answers, the answer is no text, or the human ones are no list of texts.
     """
+    require_text(answer, "the answer")
+    require_texts(human_answers, "human_answers")
     if not human_answers:
         raise ValueError("there is no human answer to compare with; VQAv2 has ten per question")
     prediction, answers = _one_line(answer), [_one_line(each) for each in human_answers]
@@ -75,14 +83,20 @@ def score_answers(
 
     question_types  type of each question: VQAv2's `answer_type` ("yes/no", "number", "other") or `question_type`
 
-    Raises ValueError when there are no answers, or the keys of answers and human answers differ.
+    Raises ValueError when there are no answers, the keys of answers and human answers differ, an answer is no text, or
+    human answers are no list of texts.
     """
+    require_mapping(answers, "answers")
+    require_mapping(human_answers, "human_answers")
     if not answers:
         raise ValueError("there are no answers to score")
     for keys, others, name in ((answers, human_answers, "human answers"), (human_answers, answers, "an answer")):
         missing = [key for key in keys if key not in others]
         if missing:
             raise ValueError(f"{len(missing)} questions lack {name}, the first is {missing[0]!r}")
+    for key, answer in answers.items():
+        require_text(answer, f"the answer to {key!r}")
+        require_texts(human_answers[key], f"the human answers to {key!r}")
     scores = {key: vqa_accuracy(answer, human_answers[key]) for key, answer in answers.items()}
     groups: dict[str, list[float]] = {"accuracy": list(scores.values())}
     if question_types:

@@ -133,3 +133,31 @@ def test_captions_and_references_with_different_keys_raise():
         score_captions({3: "a"}, {3: []})
     with pytest.raises(ValueError, match="1 images have references and no caption, the first is 4"):
         score_captions({3: "a"}, {3: ["a"], 4: ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("candidates", "references", "message"),
+    [
+        ({"a": "x"}, {"a": "a cat"}, r"the references of 'a' is 'a cat' \(a str\); expected a list of texts"),
+        ({"a": "x"}, {"a": {"a cat"}}, "the references of 'a' is {'a cat'}"),
+        ({"a": "x"}, {"a": ["a cat", None]}, r"the references of 'a'\[1\] is None"),
+        ({"a": 3}, {"a": ["a cat"]}, r"the caption of 'a' is 3 \(a int\); expected a text"),
+        ({"a": ["a", "cat"]}, {"a": ["a cat"]}, r"the caption of 'a' is \['a', 'cat'\]"),
+        (["a cat"], [["a cat"]], "candidates is .*expected a dictionary"),
+    ],
+)
+def test_a_text_in_place_of_a_list_and_what_is_no_text_are_refused(candidates, references, message):
+    """A text would be compared letter by letter."""
+    with pytest.raises(ValueError, match=message):
+        score_captions(candidates, references)
+
+
+@pytest.mark.parametrize("metric", [bleu, cider, rouge_l])
+def test_each_metric_refuses_texts_in_place_of_words(metric):
+    words = words_of("a cat")
+    with pytest.raises(ValueError, match=r"candidates\[0\] is 'a cat'"):
+        metric(["a cat"], [[words]])
+    with pytest.raises(ValueError, match=r"references\[0\]\[0\] is 'a cat'"):
+        metric([words], [["a cat"]])
+    with pytest.raises(ValueError, match=r"references\[0\] is 'a cat'"):
+        metric([words], ["a cat"])

@@ -74,3 +74,32 @@ def test_answers_with_different_keys_raise():
         score_answers({1: "a"}, {1: ["a"], 2: ["b"]})
     with pytest.raises(ValueError, match="no human answer"):
         vqa_accuracy("a", [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "human_answers", "message"),
+    [
+        ("red", "red", r"human_answers is 'red' \(a str\); expected a list of texts"),
+        ("red", b"red", "human_answers is b'red'"),
+        ("red", 3, r"human_answers is 3 \(a int\)"),
+        ("red", ["red", 3], r"human_answers\[1\] is 3 \(a int\); expected a text"),
+        (3, ["3"] * 10, r"the answer is 3 \(a int\); expected a text"),
+        (None, ["no"] * 10, "the answer is None"),
+        (["red"], ["red"] * 10, "the answer is \\['red'\\]"),
+    ],
+)
+def test_a_text_in_place_of_a_list_and_what_is_no_text_are_refused(answer, human_answers, message):
+    """A text would be compared letter by letter: "e" agrees with one "annotator" of "red"."""
+    with pytest.raises(ValueError, match=message):
+        vqa_accuracy(answer, human_answers)
+
+
+def test_refused_answers_are_named_by_their_question():
+    with pytest.raises(ValueError, match=r"the answer to 'q2' is 2 \(a int\)"):
+        score_answers({"q1": "1", "q2": 2}, {"q1": ["1"], "q2": ["2"]})
+    with pytest.raises(ValueError, match="the human answers to 'q1' is 'one'"):
+        score_answers({"q1": "1"}, {"q1": "one"})
+    with pytest.raises(ValueError, match=r"answers is \['1'\].*expected a dictionary"):
+        score_answers(["1"], [["1"]])
+    with pytest.raises(ValueError, match="the answer is 1"):
+        normalize_answer(1)
