@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared import json_text
 from shared.errors import CourseError
 
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -63,7 +64,8 @@ def read_text(file: Path | str, *, advice: str = "") -> str:
 def read_json(file: Path | str, *, unique_keys: bool = False, advice: str = "") -> Any:
     """Return the content of a JSON file.
 
-    unique_keys  refuse an object in which a key occurs twice; otherwise the last value is used, as JSON parsers do
+    unique_keys  refuse an object in which a key occurs twice; otherwise its last value is used, and the object is a
+                 `RepeatedKeys`
 
     Raises CourseError, which ends with `advice`, as `read_text` does, and when the text is not JSON.
     """
@@ -73,27 +75,17 @@ def read_json(file: Path | str, *, unique_keys: bool = False, advice: str = "") 
 def parse_json(text: str, location: object, *, unique_keys: bool = False, advice: str = "") -> Any:
     """Return what a JSON text describes. Raises CourseError that names the `location`, as `read_json` does."""
     end = f". {advice}" if advice else ""
-    duplicates: list[str] = []
-
-    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            names = [name for name, _ in pairs]
-            duplicates.extend(name for name in content if names.count(name) > 1)
-        return content
-
     try:
-        content = json.loads(text, object_pairs_hook=collect if unique_keys else None)
+        content = json_text.parse_json(text)
     except json.JSONDecodeError as error:
         raise CourseError(
             f"{printable(location)} cannot be read as JSON "
             f"({error.msg} in line {error.lineno}, at character {error.pos:,} of {len(text):,}){end}"
         ) from error
-    except (RecursionError, ValueError) as error:  # nested without end; an integer of thousands of digits
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise CourseError(f"{printable(location)} cannot be read as JSON ({reason}){end}") from error
-    if duplicates:
-        raise CourseError(f"{printable(location)} has the key {duplicates[0]!r} twice; write it once{end}")
+    except ValueError as error:  # nested without end; an integer of thousands of digits
+        raise CourseError(f"{printable(location)} cannot be read as JSON ({error}){end}") from error
+    if unique_keys and (name := next(json_text.repeated_keys(content), None)) is not None:
+        raise CourseError(f"{printable(location)} has the key {name!r} twice; write it once{end}")
     return content
 
 

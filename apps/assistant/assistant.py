@@ -28,6 +28,7 @@ from apps.assistant.model_folder import (
 from apps.assistant.records import IMAGE
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
+from shared.devices import usable_device
 from shared.images import ImageSource, open_image
 from shared.serving import ROLES, GenerationRequest, Message, UnsupportedRequest
 from shared.tokenizers import TextStream, Tokenizer, Turn, load_tokenizer, save_tokenizer
@@ -59,9 +60,9 @@ class Assistant:
     def from_folder(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> "Assistant":
         """Load an assistant from a folder that training wrote, or from data/checkpoints.
 
-        Raises CourseError when the folder holds none.
+        Raises CourseError when the folder holds none, or this machine has no such device.
         """
-        folder = Path(folder)
+        folder, device = Path(folder), usable_device(device)
         model, tokenizer = load_model(folder).to(device), load_tokenizer(folder / "tokenizer.json")
         preprocessing = read_preprocessing(folder, model.vision_encoder.config.image_size)
         return cls(model, tokenizer, preprocessing, read_generation_settings(folder), name=_model_name(folder))

@@ -1,5 +1,6 @@
 """Build an assistant's model from two trained ones: CLIP's vision encoder, a new projector, a language model."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,12 @@ def connect(clip: CLIP, language_model: LanguageModel, config: ModelConfig, imag
             clip.image_encoder, clip.image_projection, projector, language_model, image_token_id=image_token_id
         )
     else:
+        states = clip.config.image.depth + 1
+        if outside := [layer for layer in config.feature_layers if not -states <= layer < states]:
+            raise CourseError(
+                f"model.feature_layers: {outside[0]}; the {states - 1} blocks of the vision encoder have the "
+                f"hidden states 0 to {states - 1}, or {-states} to -1 from the end"
+            )
         width = clip.config.image.width * len(config.feature_layers)
         model = Llava(
             clip.image_encoder,
@@ -101,7 +108,7 @@ def find_model_folder(name: str, example: str) -> Path:
     Raises CourseError with the command that downloads it.
     """
     for folder in (Path(name), ROOT / name, data_folder() / name):
-        if folder.is_dir():
+        if os.path.isdir(folder):  # Path.is_dir raises for names that are too long
             return folder
     raise CourseError(
         f"no folder {name!r} here, in {ROOT} or in {data_folder()}. Download the model once, for example:\n"

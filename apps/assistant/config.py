@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from apps.assistant import typed_json
+from apps.assistant.record_checks import RecordRules
 from apps.assistant.records import DESCRIBE
+from shared import typed_json
 from shared.atomic import write_atomically
 from shared.errors import CourseError
 from shared.finetuning import AdapterConfig
+from shared.json_text import shorten
 from shared.text_files import read_text
 from shared.training import TrainingConfig
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
 FILE_NAME = "configuration.json"
+RESERVED_NAMES, MAX_NAME = ("model", "adapters"), 100
+"""Folders of a run that are no stage's, and the longest name of a stage."""
 TOY_PREFIX = "toy:"
 """Data files with this prefix are generated from the toy world."""
 
@@ -114,9 +118,18 @@ class StageConfig:
             raise ValueError("trainable and data each need at least one entry")
         if self.batch_size < 1 or self.learning_rate <= 0:
             raise ValueError("batch_size and learning_rate must be above 0")
-        if not self.name.isidentifier():
-            raise ValueError(f"name is {self.name!r}, which names a folder; expected letters, digits and _")
-        TrainingConfig(self.steps, self.learning_rate, warmup_steps=self.warmup_steps, accumulate=self.accumulate)
+        if not self.name.isidentifier() or len(self.name) > MAX_NAME or self.name in RESERVED_NAMES:
+            raise ValueError(
+                f"name is {shorten(self.name)}, which names a folder; expected at most {MAX_NAME} letters, digits "
+                f"and _, and not {' or '.join(RESERVED_NAMES)}"
+            )
+        TrainingConfig(
+            self.steps,
+            self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            accumulate=self.accumulate,
+            weight_decay=self.weight_decay,
+        )
 
 
 @dataclass(frozen=True)
@@ -125,6 +138,8 @@ class Configuration:
 
     toy_examples  number of records in each toy-world file
     skip_bad      leave bad records out instead of refusing the file
+    outside_images, several_answers  what a file of records may hold (record_checks.py)
+    tracker       where metrics go besides the run's own files: "wandb", or null for nowhere
     precision     of the computation: bfloat16 is mixed precision, trained weights stay in float32
     recompute     recompute activations in the backward pass: slower, with much less memory
     parallel      under torchrun: "ddp" copies the model to each process, "fsdp" shards it
@@ -134,6 +149,9 @@ class Configuration:
     stages: tuple[StageConfig, ...]
     toy_examples: int = 0
     skip_bad: bool = False
+    outside_images: bool = False
+    several_answers: bool = False
+    tracker: Literal["wandb"] | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     recompute: bool = False
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -150,6 +168,11 @@ class Configuration:
             raise ValueError(f"toy_examples is {self.toy_examples}, but a stage trains on the toy world; expected ≥ 1")
         for stage in self.stages:
             self.training_config(stage)
+
+    @property
+    def rules(self) -> RecordRules:
+        """What a file of records may hold."""
+        return RecordRules(self.outside_images, self.several_answers)
 
     @property
     def uses_toy_world(self) -> bool:

@@ -8,12 +8,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from apps.assistant import typed_json
 from apps.assistant.embedding_llava import MODEL_TYPE, EmbeddingLlava
 from apps.assistant.records import DESCRIBE
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
-from shared import pretrained
+from shared import pretrained, typed_json
 from shared.atomic import write_atomically
 from shared.course.checkpoint import PROVENANCE
 from shared.errors import CourseError
@@ -47,6 +46,10 @@ class GenerationSettings:
 
     context: int
     caption_prompt: str = DESCRIBE
+
+    def __post_init__(self) -> None:
+        if self.context < 2:
+            raise ValueError(f"context is {self.context}; expected at least 2, for a question and an answer")
 
 
 def read_generation_settings(folder: Path | str) -> GenerationSettings:

@@ -5,6 +5,7 @@ The output folder holds the configuration, a folder with checkpoints and metrics
 """
 
 import contextlib
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from data.datasets.download import data_folder
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_05_llava.model import Llava, first_stage, second_stage
 from shared.course.lesson import ROOT
+from shared.devices import usable_device
 from shared.distributed import gather_values, is_main, join
 from shared.errors import CourseError
 from shared.finetuning import (
@@ -34,6 +36,7 @@ from shared.finetuning import (
 from shared.training import Batches, RunOptions, Stage, TrainingResult, train
 from shared.training.lock import exclusive_lock
 from shared.training.stages import enter_stage
+from shared.training.trackers import require_tracker
 
 TOY_WORLD = "toy-world"
 """Folder of the generated toy-world files in the output folder."""
@@ -76,7 +79,8 @@ def train_assistant(configuration: Configuration, output: Path, *, resume: bool 
     With `resume` the run in `output` continues, to bit-identical weights. Raises CourseError for missing, damaged or
     inconsistent input, and as `shared.training.train` does.
     """
-    device = join(_device_name(configuration.device))
+    require_tracker(configuration.tracker)
+    device = usable_device(join(_device_name(configuration.device)))
     parts = build_model(configuration.model, configuration.seed)
     if configuration.model.adapters is not None:  # adapters that cannot be saved are refused before training
         published_adapter_names(parts.model.language_model, llama.weight_names(parts.model.language_model.config))
@@ -116,7 +120,7 @@ def _prepare_output(run: AssistantRun) -> None:
 def _train_stage(run: AssistantRun, stage: StageConfig, empty: TrainingData) -> None:
     model, configuration = run.parts.model, run.configuration
     files = [(data_file(name, run.output), _find_data(stage.images) if stage.images else None) for name in stage.data]
-    data = read_training_data(files, empty, skip_bad=configuration.skip_bad)
+    data = read_training_data(files, empty, rules=configuration.rules, skip_bad=configuration.skip_bad)
     batches = Batches(torch.arange(len(data.records)), batch_size=stage.batch_size, seed=configuration.seed)
     training_stage = stage_of(stage, model)
     if is_main():
@@ -130,7 +134,13 @@ def _train_stage(run: AssistantRun, stage: StageConfig, empty: TrainingData) -> 
         batches,
         data.loss,
         configuration.training_config(stage),
-        run=RunOptions(folder=run.output / stage.name, resume=run.resume, device=run.device, label=stage.name),
+        run=RunOptions(
+            folder=run.output / stage.name,
+            resume=run.resume,
+            device=run.device,
+            label=stage.name,
+            tracker=configuration.tracker,
+        ),
         stages=(training_stage,),
     )
     if is_main():
@@ -187,7 +197,7 @@ def data_file(name: str, output: Path) -> Path:
 
 def _find_data(name: str) -> Path:
     for path in (Path(name), ROOT / name, data_folder() / name):
-        if path.exists():
+        if os.path.exists(path):  # Path.exists raises for names that are too long
             return path
     raise CourseError(
         f"{name} exists neither here, nor in {ROOT}, nor in {data_folder()}; the configuration or --data names it"

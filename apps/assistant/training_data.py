@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from apps.assistant.record_checks import RecordRules
 from apps.assistant.records import IMAGE, BadRecord, Record, read_records, refuse_or_skip
 from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
@@ -117,13 +118,18 @@ class TrainingData:
 
 
 def check_records(
-    file: Path | str, images: Path | str | None, data: TrainingData, *, check_images: bool = True
+    file: Path | str,
+    images: Path | str | None,
+    data: TrainingData,
+    *,
+    rules: RecordRules = RecordRules(),  # noqa: B008 – it is frozen
+    check_images: bool = True,
 ) -> tuple[dict[int, Record], list[BadRecord]]:
     """Return the records of a file that training can use, by their indices, and all others, as `read_records` does.
 
     Besides, a record must leave an answer within the context. Training and the check of a file both call this.
     """
-    good, bad = read_records(file, images, check_images=check_images, caption_prompt=data.caption_prompt)
+    good, bad = read_records(file, images, rules=rules, check_images=check_images, caption_prompt=data.caption_prompt)
     errors = {index: error for index, record in good.items() if (error := data.length_error(record))}
     bad += [BadRecord(index, error, error) for index, error in errors.items()]
     remaining = {index: record for index, record in good.items() if index not in errors}
@@ -131,7 +137,11 @@ def check_records(
 
 
 def read_training_data(
-    files: Sequence[tuple[Path, Path | None]], empty: TrainingData, *, skip_bad: bool
+    files: Sequence[tuple[Path, Path | None]],
+    empty: TrainingData,
+    *,
+    rules: RecordRules = RecordRules(),  # noqa: B008 – it is frozen
+    skip_bad: bool,
 ) -> TrainingData:
     """Return `empty` with the good records of all files; each file comes with its folder of images, or None.
 
@@ -140,7 +150,7 @@ def read_training_data(
     """
     records: list[Record] = []
     for file, images in files:
-        good, bad = check_records(file, images, empty, check_images=is_main())
+        good, bad = check_records(file, images, empty, rules=rules, check_images=is_main())
         bad_indices = set(gather_values([each.index for each in bad])[0])
         remaining = [record for index, record in good.items() if index not in bad_indices]
         if is_main():

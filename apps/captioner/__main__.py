@@ -30,10 +30,13 @@ from apps.captioner.served_captioner import PROMPT, ServedCaptioner
 from apps.captioner.toy_world import write_folder
 from apps.captioner.train import FolderRecipe, ToyWorldRecipe, train_on_folder, train_on_toy_world
 from shared.cli import command_line
+from shared.devices import usable_device
 from shared.distributed import is_main
 from shared.errors import CourseError
+from shared.options import COUNT, FRACTION, PORT, POSITIVE, SEED, path, whole_number
 from shared.serving import Settings, serve
 from shared.training import RunOptions
+from shared.training.trackers import TRACKERS, require_tracker
 from shared.transformer import Sampling
 
 RUNS = Path("runs/captioner")
@@ -47,7 +50,9 @@ def write_toy(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train a captioner and write its run folder."""
-    run = RunOptions(resume=options.resume, device=options.device)
+    run = RunOptions(resume=options.resume, device=options.device, tracker=options.tracker)
+    usable_device(options.device)  # before the images are read
+    require_tracker(options.tracker)
     if options.toy_world:
         name = "toy-world-blind" if options.blind else "toy-world"
         toy_recipe = ToyWorldRecipe(vision_encoder=options.vision_encoder, blind=options.blind)
@@ -112,6 +117,7 @@ def serve_captioner(options: argparse.Namespace) -> None:
     """Serve a captioner over HTTP."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     read_record(options.run_folder)
+    usable_device(options.device)  # before the port is open
     settings = Settings(caption_prompt=PROMPT, max_new_tokens=64)
     serve(
         lambda: ServedCaptioner(options.run_folder, options.device),
@@ -129,9 +135,9 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     toy_parser = commands.add_parser("write-toy", help="write a folder of captioned toy-world images")
     toy_parser.set_defaults(function=write_toy)
-    toy_parser.add_argument("folder", type=Path)
-    toy_parser.add_argument("--count", type=int, default=16)
-    toy_parser.add_argument("--size", type=int, default=96, help="side of an image in pixels")
+    toy_parser.add_argument("folder", type=path)
+    toy_parser.add_argument("--count", type=COUNT, default=16)
+    toy_parser.add_argument("--size", type=COUNT, default=96, help="side of an image in pixels")
     _add_train_options(commands.add_parser("train", help="train a captioner"))
     for name, function, about in (
         ("evaluate", evaluate, "score a captioner on held-out images"),
@@ -140,7 +146,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     ):
         command = commands.add_parser(name, help=about)
         command.set_defaults(function=function)
-        command.add_argument("run_folder", type=Path, metavar="RUN", help="a folder that `train` wrote")
+        command.add_argument("run_folder", type=path, metavar="RUN", help="a folder that `train` wrote")
         command.add_argument("--device", default="cpu")
         _add_command_options(name, command)
     options = parser.parse_args(arguments)
@@ -151,15 +157,16 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_train_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(function=train)
-    parser.add_argument("images", type=Path, nargs="?", help=f"a folder with images and captions.txt, .csv or {JSON}")
-    parser.add_argument("--run", type=Path, help=f"the folder to write; default {RUNS}/NAME")
+    parser.add_argument("images", type=path, nargs="?", help=f"a folder with images and captions.txt, .csv or {JSON}")
+    parser.add_argument("--run", type=path, help=f"the folder to write; default {RUNS}/NAME")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="small")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch-size", type=int, default=FolderRecipe.batch_size)
-    parser.add_argument("--learning-rate", type=float, help="the peak; default: the preset's own")
-    parser.add_argument("--held-out", type=float, default=FolderRecipe.held_out, help="fraction of held-out images")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=COUNT)
+    parser.add_argument("--batch-size", type=COUNT, default=FolderRecipe.batch_size)
+    parser.add_argument("--learning-rate", type=POSITIVE, help="the peak; default: the preset's own")
+    parser.add_argument("--held-out", type=FRACTION, default=FolderRecipe.held_out, help="fraction of held-out images")
+    parser.add_argument("--seed", type=SEED, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tracker", choices=TRACKERS, help="send the metrics there, too (pip install wandb)")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--resume", action="store_true", help="continue an interrupted run")
     parser.add_argument("--toy-world", action="store_true", help="train on the toy world instead of a folder")
@@ -170,16 +177,18 @@ def _add_train_options(parser: argparse.ArgumentParser) -> None:
 def _add_command_options(name: str, command: argparse.ArgumentParser) -> None:
     match name:
         case "evaluate":
-            command.add_argument("images", type=Path, nargs="?", help="the folder of the training; none: the toy world")
-            command.add_argument("--show", type=int, default=5, help="captions to print beside their references")
+            command.add_argument("images", type=path, nargs="?", help="the folder of the training; none: the toy world")
+            command.add_argument(
+                "--show", type=whole_number(), default=5, help="captions to print beside their references"
+            )
         case "caption":
-            command.add_argument("images", type=Path, nargs="+")
-            command.add_argument("--max-new-tokens", type=int, default=64)
+            command.add_argument("images", type=path, nargs="+")
+            command.add_argument("--max-new-tokens", type=COUNT, default=64)
             command.add_argument("--temperature", type=float, default=0.0, help="0 takes the most likely token")
             command.add_argument("--top-p", type=float, help="nucleus sampling, with a temperature above 0")
-            command.add_argument("--seed", type=int, default=0, help="of the sampling")
+            command.add_argument("--seed", type=SEED, default=0, help="of the sampling")
         case "serve":
-            command.add_argument("--port", type=int, default=8000)
+            command.add_argument("--port", type=PORT, default=8000)
             command.add_argument("--host", default="127.0.0.1", help="0.0.0.0 accepts connections from everywhere")
 
 

@@ -50,10 +50,10 @@ def caption_files(
     generator: torch.Generator | None = None,
 ) -> list[str]:
     """Return a caption for each image file. Raises CourseError when the run or an image cannot be read."""
-    model, tokenizer = load_captioner(run)
+    model, tokenizer = load_captioner(run, device)
     size = model.config.vision.image_sides[0]
     pixels = torch.from_numpy(np.stack([read_image(Path(file), size) for file in files])).permute(0, 3, 1, 2)
-    return generate_captions(model.to(device), tokenizer, pixels, sampling=sampling, generator=generator)
+    return generate_captions(model, tokenizer, pixels, sampling=sampling, generator=generator)
 
 
 def score_captions_of(captions: list[str], images: CaptionedImages) -> dict[str, float]:

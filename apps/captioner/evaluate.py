@@ -35,14 +35,14 @@ def evaluate_on_folder(run: Path, images: Path, *, device: str = "cpu") -> Folde
     Raises CourseError when the run or the folder cannot be read, the folder has changed since the training, or fewer
     than two images are held out.
     """
-    model, tokenizer = load_captioner(run)
+    model, tokenizer = load_captioner(run, device)
     size = model.config.vision.image_sides[0]
     record = read_record(run)
     training, test = read_folder(images, size, held_out=record.held_out)
     check_same_images(images, record, training)
     if len(test.captions) < 2:
         raise CourseError(f"{images} has {len(test.captions)} held-out images; the scores need two or more")
-    captions = generate_captions(model.to(device), tokenizer, test.pixels)
+    captions = generate_captions(model, tokenizer, test.pixels)
     shuffled = [*captions[1:], captions[0]]
     examples = [(caption, references[0]) for caption, references in zip(captions, test.captions, strict=True)]
     return FolderScores(score_captions_of(captions, test), score_captions_of(shuffled, test), examples)
@@ -55,12 +55,12 @@ def evaluate_on_toy_world(
 
     A run of the blind baseline gets gray images here too. Raises CourseError when the run cannot be read.
     """
-    model, tokenizer = load_captioner(run)
+    model, tokenizer = load_captioner(run, device)
     blind, results = read_record(run).blind, {}
     for name, split in SPLITS.items():
         images, split_scenes = toy_images(split, TEST_SEED, scenes, objects=objects)
         pixels = gray_images(images.pixels) if blind else images.pixels
-        captions = generate_captions(model.to(device), tokenizer, pixels)
+        captions = generate_captions(model, tokenizer, pixels)
         results[name] = {"true captions": fraction_true(captions, split_scenes)} | score_captions_of(captions, images)
     return results
 

@@ -18,7 +18,9 @@ from apps.captioner.config import PRESETS, CaptionerConfig
 from apps.captioner.data import CaptionedImages
 from apps.captioner.model import Captioner
 from apps.captioner.toy_world import clip_config
+from shared import typed_json
 from shared.atomic import write_atomically
+from shared.devices import usable_device
 from shared.errors import CourseError
 from shared.tokenizers import Tokenizer, load_tokenizer, save_tokenizer
 from shared.training import load_weights
@@ -64,15 +66,15 @@ def pixels_digest(pixels: UInt8[Tensor, "images 3 size size"]) -> str:
 
 def begin_run(folder: Path, record: RunRecord, tokenizer: Tokenizer) -> None:
     """Write the record and the tokenizer of a new run. Raises CourseError when the disk refuses."""
-    write_atomically(folder / RECORD, (json.dumps(asdict(record), indent=1) + "\n").encode())
+    write_atomically(folder / RECORD, typed_json.to_json(record).encode())
     save_tokenizer(tokenizer, folder / TOKENIZER)
 
 
 def read_record(folder: Path) -> RunRecord:
     """Read the record of a run. Raises CourseError when the folder holds no run of a captioner."""
     try:
-        record = RunRecord(**json.loads((folder / RECORD).read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError) as error:
+        record = typed_json.parse(RunRecord, (folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CourseError(
             f"{folder} holds no captioner ({error}); train one: python -m apps.captioner train IMAGES --run {folder}"
         ) from error
@@ -102,9 +104,12 @@ def check_same_images(images: Path, record: RunRecord, training: CaptionedImages
         )
 
 
-def load_captioner(folder: Path | str) -> tuple[Captioner, Tokenizer]:
-    """Load a trained captioner and its tokenizer. Raises CourseError when the folder holds none, or is damaged."""
-    folder = Path(folder)
+def load_captioner(folder: Path | str, device: str = "cpu") -> tuple[Captioner, Tokenizer]:
+    """Load a trained captioner and its tokenizer; the model is on `device`.
+
+    Raises CourseError when the folder holds none, or is damaged, and when this machine has no such device.
+    """
+    folder, target = Path(folder), usable_device(device)
     model = Captioner(read_record(folder).config)
     load_weights(model, folder)
-    return model.eval(), load_tokenizer(folder / TOKENIZER)
+    return model.eval().to(target), load_tokenizer(folder / TOKENIZER)

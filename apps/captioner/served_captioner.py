@@ -25,11 +25,11 @@ class ServedCaptioner:
     name = "captioner"
 
     def __init__(self, run: Path, device: str = "cpu"):
-        model, self.tokenizer = load_captioner(run)
-        self.model, self.device = model.to(device), device
+        self.model, self.tokenizer = load_captioner(run, device)
+        self.device = device
         self.begin, self.end = (self.tokenizer.special_tokens[name] for name in (BEGIN_TOKEN, END_TOKEN))
-        rows, columns = model.config.vision.grid
-        self.prompt_tokens = rows * columns + model.config.vision.prefix_tokens + 1
+        rows, columns = self.model.config.vision.grid
+        self.prompt_tokens = rows * columns + self.model.config.vision.prefix_tokens + 1
         self.context_length = self.prompt_tokens + MAX_CAPTION_TOKENS
 
     def count_tokens(self, request: GenerationRequest) -> int:

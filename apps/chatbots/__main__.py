@@ -24,14 +24,18 @@ from apps.chatbots.facts import TEXTS, read_texts
 from apps.chatbots.teacher import TeacherRecipe, evaluate_teacher
 from shared.cli import command_line
 from shared.errors import CourseError
+from shared.options import COUNT, SEED, path
 from shared.training import RunOptions
+from shared.training.trackers import TRACKERS, require_tracker
 
 RUNS = Path("runs/chatbots")
 
 
 def train(options: argparse.Namespace) -> None:
     """Train a chatbot and write it to its run folder."""
-    folder, run = run_folder(options), RunOptions(resume=options.resume, device=options.device)
+    folder = run_folder(options)
+    run = RunOptions(resume=options.resume, device=options.device, tracker=options.tracker)
+    require_tracker(options.tracker)
     if options.kind == "teacher":
         teacher = TeacherRecipe()
         if options.steps:
@@ -104,13 +108,14 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
         command = commands.add_parser(name, help=function.__doc__)
         command.set_defaults(function=function)
         command.add_argument("kind", choices=KINDS)
-        command.add_argument("--run", type=Path, help=f"folder of the chatbot; default {RUNS}/NAME")
+        command.add_argument("--run", type=path, help=f"folder of the chatbot; default {RUNS}/NAME")
         if name != "chat":
-            command.add_argument("texts", nargs="?", type=Path, help="for an expert: a folder of .txt files")
+            command.add_argument("texts", nargs="?", type=path, help="for an expert: a folder of .txt files")
         if name == "train":
-            command.add_argument("--steps", type=int, help="of supervised fine-tuning")
-            command.add_argument("--seed", type=int, default=0)
+            command.add_argument("--steps", type=COUNT, help="of supervised fine-tuning")
+            command.add_argument("--seed", type=SEED, default=0)
             command.add_argument("--device", default="cpu")
+            command.add_argument("--tracker", choices=TRACKERS, help="send the metrics there, too")
             command.add_argument("--resume", action="store_true", help="continue an interrupted run")
     options = parser.parse_args(arguments)
     if options.kind == "teacher" and getattr(options, "texts", None):

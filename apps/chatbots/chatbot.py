@@ -15,6 +15,7 @@ from apps.chatbots.teacher import TeacherRecipe, train_teacher
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from shared.atomic import write_atomically
 from shared.errors import CourseError
+from shared.json_text import parse_json
 from shared.tokenizers import ChatTemplate, load_tokenizer, save_tokenizer
 from shared.training import RunOptions
 
@@ -65,7 +66,7 @@ def _write_finished(bot: Chatbot, folder: Path) -> Chatbot:
 def load_chatbot(folder: Path) -> Chatbot:
     """Load a chatbot. Raise CourseError when the folder holds none."""
     try:
-        kind = json.loads((folder / RECORD).read_text(encoding="utf-8"))["kind"]
+        kind = parse_json((folder / RECORD).read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CourseError(
             f"{folder} holds no chatbot ({error}); train one first: python -m apps.chatbots train expert TEXTS"

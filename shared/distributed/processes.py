@@ -13,6 +13,7 @@ from datetime import timedelta
 import torch
 from torch import distributed
 
+from shared.devices import parse_device
 from shared.errors import CourseError
 
 TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -25,9 +26,10 @@ def join(device: str | torch.device = "cpu", *, timeout: timedelta = timedelta(m
     sent through NCCL, CPU tensors through gloo. `timeout` is how long a collective waits for a missing process.
     Calling this again, or without torchrun, changes nothing.
 
-    Raises CourseError when torchrun's environment is incomplete, or the machine has too few GPUs.
+    Raises CourseError when torchrun's environment is incomplete, the machine has too few GPUs,
+    or the device's name is unknown.
     """
-    device = torch.device(device)
+    device = parse_device(device)
     if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return device
     if missing := [name for name in TORCHRUN_VARIABLES if name not in os.environ]:

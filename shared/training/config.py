@@ -1,5 +1,6 @@
 """The settings of a training run: what determines the weights, where the run is stored, and how it is evaluated."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from shared.options import MAX_SEED
 from shared.training.schedules import SCHEDULES
 
 
@@ -51,6 +53,11 @@ class TrainingConfig:
         for name in ("steps", "accumulate", "log_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("learning_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a finite number, 0 or more")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed is {self.seed}; it must be between 0 and {MAX_SEED}")
         choices = {
             "optimizer": ("adamw", "muon", "sgd"),
             "schedule": tuple(SCHEDULES),
@@ -109,6 +116,7 @@ class RunOptions:
     device           of model and batches, such as "cpu" or "cuda"
     label            name of the run in the progress display
     tokens_per_step  to display tokens per second instead of samples per second
+    tracker          "wandb" sends the metrics to Weights & Biases, too (see trackers.py); it needs a folder
     """
 
     folder: Path | None = None
@@ -116,6 +124,7 @@ class RunOptions:
     device: str | torch.device = "cpu"
     label: str = ""
     tokens_per_step: int | None = None
+    tracker: Literal["wandb"] | None = None
 
 
 @dataclass(frozen=True)

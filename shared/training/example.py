@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from shared.cli import command_line
 from shared.distributed import is_main, join
+from shared.options import COUNT
 from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.transformer import Decoder, DecoderConfig
 
@@ -43,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parallel", choices=("ddp", "fsdp"), default="ddp", help="replicate or shard the model")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda for one GPU per process")
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=COUNT, default=300)
     parser.add_argument("--folder", type=Path, default=Path("runs/example"))
     options = parser.parse_args()
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.utils import clip_grads_with_norm_
 
+from shared.devices import usable_device
 from shared.distributed import gather_values, is_main, join, rank, world_size
-from shared.errors import CourseError
 from shared.training.batches import Batches, split_batch, to_device
 from shared.training.config import Evaluation, RunOptions, TrainingConfig
 from shared.training.ema import ExponentialMovingAverage
@@ -35,6 +35,7 @@ from shared.training.stages import (
     set_training_mode,
     stage_at,
 )
+from shared.training.trackers import WandbTracker, require_tracker
 from shared.training.training_state import TrainingState
 from shared.training.watchdog import DivergenceWatch, SlowProcessWatch, not_finite_error, report_lost_process
 
@@ -94,6 +95,9 @@ def train(
     when another process died or hangs, and CourseError for problems with disk, device or checkpoint.
     """
     device = usable_device(join(run.device))
+    require_tracker(run.tracker)
+    if run.tracker is not None and run.folder is None:
+        raise ValueError(f"the tracker {run.tracker} needs the run's folder; it keeps its files there")
     check_stages(stages, config.steps, model)
     seed_everything(config.seed, process=rank())
     task = _Task(batch_at, loss, config, run, evaluation, stages)
@@ -110,18 +114,6 @@ def train(
         while state.step < config.steps:
             session.take_step()
     return TrainingResult(session.log.history, state.seconds, state.step, *parallel.gather_models())
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """Return the torch device called `device`. Raises CourseError when this machine has no such device."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        available = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "only cpu"
-        raise CourseError(
-            f"device {str(device)!r} was requested, but this machine has {available}; use that"
-        ) from error
-    return torch.device(device)
 
 
 def _initial_state(model: nn.Module, task: _Task, device: torch.device) -> tuple[Parallel, TrainingState]:
@@ -156,7 +148,9 @@ class _Session:
         self.started = time.perf_counter() - state.seconds
         self.interruption = stack.enter_context(Interruption(listen=folder is not None))
         log_folder = folder if is_main() else None
-        self.log = stack.enter_context(contextlib.closing(MetricsLog(log_folder, state.step)))
+        self.log = stack.enter_context(
+            contextlib.closing(MetricsLog(log_folder, state.step, self._tracker(log_folder)))
+        )
         display = open_display(task.run.label, Pace(state.step, config.steps, *_units(task), state.device))
         self.display = stack.enter_context(contextlib.closing(display))
         # All processes judge by the main one's log.
@@ -178,6 +172,13 @@ class _Session:
         self.display.update(self.state.step, loss, learning_rate)
         self._log(learning_rate)
         self._save()
+
+    def _tracker(self, folder: Path | None) -> WandbTracker | None:
+        """Open the run's tracker, if it names one, this is the main process, and there are steps to take."""
+        run, state = self.task.run, self.state
+        if run.tracker is None or folder is None or self._is_last:
+            return None
+        return WandbTracker(run.tracker, folder, run.label, state.settings, state.step)
 
     @property
     def _is_last(self) -> bool:

@@ -1,4 +1,4 @@
-"""The metrics of a run: one line of JSON every few steps, and the same for TensorBoard."""
+"""The metrics of a run: one line of JSON every few steps, and the same for TensorBoard and a tracker."""
 
 import json
 import math
@@ -13,6 +13,7 @@ from torch import Tensor
 from shared.atomic import disk_errors, write_atomically
 from shared.distributed import gather_values
 from shared.training.loss_sum import LossSum, Metrics
+from shared.training.trackers import WandbTracker
 
 FILE_NAME = "metrics.jsonl"
 
@@ -20,12 +21,14 @@ FILE_NAME = "metrics.jsonl"
 class MetricsLog:
     """Keep a run's lines in `history` and, if there is a folder, in its metrics.jsonl and tensorboard/.
 
+    `tracker` gets every line, too.
+
     A run that continues after `first_step` steps first drops the lines that are newer than its checkpoint, because
     they will be written again.
     """
 
-    def __init__(self, folder: Path | None, first_step: int):
-        self.folder = folder
+    def __init__(self, folder: Path | None, first_step: int, tracker: WandbTracker | None = None):
+        self.folder, self.tracker = folder, tracker
         self.history: list[dict] = []
         if folder is None:
             return
@@ -52,6 +55,8 @@ class MetricsLog:
             self.file.flush()
             for key, value in values.items():
                 self.board.add_scalar(key, value, step)
+        if self.tracker is not None:
+            self.tracker.log(step, values)
 
     def sync(self) -> None:
         """Flush the lines to the disk. Call this before a checkpoint that assumes they are there."""
@@ -60,6 +65,8 @@ class MetricsLog:
                 os.fsync(self.file.fileno())
 
     def close(self) -> None:
+        if self.tracker is not None:
+            self.tracker.close()
         if self.folder is not None:
             with disk_errors(self.path):
                 self.file.close()

@@ -30,6 +30,8 @@ def test_each_configuration_fits_its_purpose():
     assert all(file.startswith("toy:") for stage in debug.stages for file in stage.data)
     assert small.model.weights == "int8" and small.model.adapters is not None
     assert all(stage.accumulate > 1 for stage in small.stages)
+    # 2.1 MB of logits, loss and gradient per token (README.md) and 2 GB of weights have to fit 16 GB.
+    assert all(stage.batch_size * small.model.context * 2.1e6 + 2e9 < 15e9 for stage in small.stages)
     assert full.model.adapters is None and full.model.weights == "float32"
     for one in (small, full):
         assert one.precision == "bfloat16" and one.recompute
@@ -73,6 +75,14 @@ def put(*path_and_value):
         (put("stages", 0, "steps", 0), [r"stages\[0\]: steps is 0; it must be at least 1"]),
         (put("stages", 0, "batch_size", 0), [r"stages\[0\]: batch_size"]),
         (put("stages", 0, "name", "../x"), [r"stages\[0\]: name is '../x'"]),
+        (put("stages", 0, "name", "model"), [r"stages\[0\]: name is 'model'.*not model or adapters"]),
+        (put("stages", 0, "name", "x" * 300), [r"stages\[0\]: name is 'xxx.*at most 100"]),
+        (put("stages", 0, "weight_decay", -1.0), [r"stages\[0\]: weight_decay is -1.0"]),
+        (put("stages", 0, "learning_rate", 10**400), [r"stages\[0\].learning_rate: 1000.*expected a number"]),
+        (put("seed", -1), ["seed is -1; it must be between 0 and"]),
+        (put("seed", 10**23), ["seed is 1000"]),
+        (put("tracker", "neptune"), ['tracker: "neptune"; expected one of "wandb"']),
+        (put("model", "caption_prompt", "\ud800"), [r'model.caption_prompt: "\\ud800"; expected a text']),
         (put("stages", 1, "name", "alignment"), ["unique names"]),
         (put("model", "adapters", None), ["model: weights stored as int8 cannot be trained"]),
         (put("model", "adapters", "rank", 0), ["model.adapters: rank is 0"]),
@@ -104,6 +114,7 @@ def test_all_errors_are_reported_at_once(tmp_path):
     ("text", "message"),
     [
         ("{", "is no JSON"),
+        ('{"model": ' + "[" * 100_000, "is no JSON .*nested too deeply"),
         ("[]", "the file: .*expected an object with model, stages"),
         ('{"seed": 1, "seed": 2}', "seed: given twice"),
     ],

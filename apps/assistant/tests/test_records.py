@@ -6,6 +6,7 @@ import re
 import pytest
 from PIL import Image
 
+from apps.assistant.record_checks import RecordRules
 from apps.assistant.records import DESCRIBE, load_records, read_records
 from apps.assistant.toy_files import QUESTION_TYPES, write_toy_world
 from data.toybox.heldout import mentions_held_out
@@ -25,6 +26,7 @@ GOOD = [
     conversation("Say hello.", "Hello.", image=None, roles=("user", "assistant")),
     {"conversations": [{"from": "system", "value": "Be kind."}, *conversation("Hi.", "Hello.")["conversations"]]},
     {"image": "good.png", "text": "A cat.", "prompt": "What is this?", "question_type": "animal", "id": 7},
+    {"image": "good.png", "text": "A cat.", "image_id": 3, "source": "mine", "context": "", "height": 30, "type": "x"},
     {"image": "good.png", "text": "A cat."},
 ]
 BAD = [
@@ -58,6 +60,44 @@ BAD = [
     ({"image": "good.png", "caption": "A cat."}, "neither conversations nor text; it holds image, caption"),
     ("A cat.", "a str; expected an object"),
     (None, "a NoneType; expected an object"),
+    # names that no file can have, or that lie elsewhere
+    (conversation("<image>\nWhat?", "A cat.", image="x" * 300), "a name of 300 bytes; file systems allow 255"),
+    ({"image": "\ud800.png", "text": "A cat."}, r"image is '\\ud800.png', with characters that no file name can have"),
+    ({"image": "a\0.png", "text": "A cat."}, r"image is 'a\\x00.png', with characters"),
+    ({"image": "folder", "text": "A cat."}, "folder is no file"),
+    ({"image": "good.png/a.png", "text": "A cat."}, "good.png/a.png does not exist"),
+    ({"image": "../good.png", "text": "A cat."}, "outside of the images' folder; allow that with outside_images"),
+    ({"image": "folder/../../good.png", "text": "A cat."}, "outside of the images' folder"),
+    ({"image": "/etc/hostname", "text": "A cat."}, "image is '/etc/hostname', outside of the images' folder"),
+    # texts that cannot be written, and values of other types
+    ({"image": "good.png", "text": "A cat. \ud83d"}, r"text holds half of a character .*: 'A cat. \\ud83d'"),
+    ({"image": "good.png", "text": "A cat.", "prompt": "\udc00?"}, "prompt holds half of a character"),
+    (conversation("<image>\nWhat?", "\ud800"), "turn 1 holds half of a character"),
+    ({"image": "good.png", "text": "A cat.", "question_type": "\ud800"}, "question_type holds half of a character"),
+    ({"image": "good.png", "text": "A cat.", "question_type": 3}, "question_type is 3; expected a text"),
+    (conversation("<image>\nWhat?", "A cat.", roles=("human", "\ud800")), r"turn 1 is from '\\ud800'"),
+    ({"image": "good.png", "\ud800": "A cat."}, r"it holds image, '\\ud800'"),
+    # keys that would be ignored although they are meant
+    ({"image": "good.png", "text": "A cat.", "promt": "What?"}, r"promt: no such key; did you mean prompt\?"),
+    ({"image": "good.png", "text": "A cat.", "Prompt": "What?"}, "Prompt: no such key; did you mean prompt"),
+    ({"image": "good.png", "text": "A cat.", "prompts": "What?"}, "prompts: no such key"),
+    ({"image": "good.png", "text": "A cat.", "question": "What?"}, "question: no such key; did you mean prompt"),
+    (
+        {"image": "good.png", "text": "A cat.", "question_typ": "x"},
+        "question_typ: no such key; did you mean question_ty",
+    ),
+    ({"image": "good.png", "answer": "A cat."}, "answer: no such key; did you mean text"),
+    ({"images": ["good.png"], "text": "A cat."}, "images: no such key; did you mean image"),
+    ({"image": "good.png", "conversation": []}, "conversation: no such key; did you mean conversations"),
+    # both formats
+    (conversation("<image>\nWhat?", "A cat.") | {"text": "A dog."}, "conversations and text; expected one of the two"),
+    (conversation("<image>\nWhat?", "A cat.") | {"prompt": "Who?"}, "conversations and prompt; expected one"),
+    # as written, since a Python dictionary has no key twice
+    ('{"image": "good.png", "text": "A cat.", "text": "A dog."}', "text is given twice"),
+    (
+        '{"image": "good.png", "conversations": [{"from": "human", "value": "<image>", "value": "x"}]}',
+        "turn 0 is .*once each",
+    ),
 ]
 
 
@@ -68,12 +108,14 @@ def folder(tmp_path, noise):
     (tmp_path / "broken.png").write_bytes((tmp_path / "noise.png").read_bytes()[:900])
     (tmp_path / "text.png").write_text("no image")
     Image.new("RGB", (300, 1)).save(tmp_path / "slim.png")
+    (tmp_path / "folder").mkdir()
     return tmp_path
 
 
 def write_file(folder, records):
     file = folder / "records.json"
-    file.write_text(json.dumps(records))
+    texts = (each if isinstance(each, str) and each[:1] == "{" else json.dumps(each) for each in records)
+    file.write_text(f"[{', '.join(texts)}]")
     return file
 
 
@@ -83,20 +125,22 @@ def test_both_formats_give_the_same_records(folder):
     assert good[0].image == folder / "good.png"
     assert good[0].turns == (Turn("user", "<image>\nWhat is this?"), Turn("assistant", "A cat."))
     assert good[4].turns == good[0].turns and good[4].question_type == "animal"
-    assert good[5].turns[0].text == f"<image>\n{DESCRIBE}"
+    assert good[5].turns[0].text == good[6].turns[0].text == f"<image>\n{DESCRIBE}"
     assert [turn.role for turn in good[1].turns] == ["user", "assistant"] * 2
     assert good[2].image is None and good[3].turns[0].role == "system"
 
 
 def test_every_bad_record_is_reported_with_index_and_reason(folder):
     """Good records are in between, so that a wrong index is noticed."""
-    records = [record for pair in zip(GOOD * 5, [bad for bad, _ in BAD], strict=False) for record in pair]
+    records = [record for pair in zip(GOOD * 10, [bad for bad, _ in BAD], strict=False) for record in pair]
     assert len(records) == 2 * len(BAD)
     good, bad = read_records(write_file(folder, records))
     assert sorted(good) == list(range(0, len(records), 2))
     assert [each.index for each in bad] == list(range(1, len(records), 2))
     for each, (_, reason) in zip(bad, BAD, strict=True):
         assert re.search(reason, each.reason), (each, reason)
+        each.reason.encode()
+        assert "\0" not in each.reason and len(each.reason) < 400
 
 
 def test_all_errors_of_a_record_are_reported(folder):
@@ -127,7 +171,13 @@ def test_images_may_be_in_another_folder_and_need_not_be_decoded(folder, tmp_pat
 
 @pytest.mark.parametrize(
     ("content", "error"),
-    [("{}", "a JSON dict; expected a list"), ("[]", "an empty list"), ("[1", "cannot be read as JSON")],
+    [
+        ("{}", "a JSON dict; expected a list"),
+        ("[]", "an empty list"),
+        ("[1", "cannot be read as JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": 1, "a": 2}', "expected a list"),
+    ],
 )
 def test_a_file_without_a_list_is_refused(content, error, tmp_path):
     (tmp_path / "x.json").write_text(content)
@@ -166,3 +216,54 @@ def test_images_of_every_mode_become_upright_rgb(tmp_path):
     gray = Image.new("I;16", (2, 2), 0x8000)
     assert open_image(gray).getpixel((0, 0)) == (128, 128, 128)
     assert open_image(Image.new("CMYK", (2, 2), (0, 0, 0, 255))).getpixel((0, 0)) == (0, 0, 0)
+
+
+def question(answer, prompt="What is this?", image="good.png"):
+    return {"image": image, "prompt": prompt, "text": answer}
+
+
+def test_different_answers_to_one_question_about_one_image_contradict_each_other(folder):
+    records = [
+        question("A cat."),
+        question("A dog."),
+        question("A cat."),  # the same again contradicts nothing
+        question("A dog.", prompt="Which animal?"),
+        question("A dog.", image="noise.png"),
+        conversation("<image>\nWhat is this?", "A cow.", "And its color?", "Gray."),
+        {"image": "good.png", "text": "A cat on a sofa."},  # captions: an image has many
+        {"image": "good.png", "text": "A sofa with a cat."},
+        conversation("Hello.", "Hello.", image=None),
+        conversation("Hello.", "Good morning.", image=None),
+    ]
+    good, bad = read_records(write_file(folder, records))
+    assert [each.index for each in bad] == [1, 5] and len(good) == 8
+    assert "the question of record 0 about the same image, with another answer: 'A dog.'" in bad[0].reason
+    assert "there 'A cat.'" in bad[0].reason and "several_answers" in bad[0].reason
+    good, bad = read_records(write_file(folder, records), rules=RecordRules(several_answers=True))
+    assert bad == [] and len(good) == len(records)
+
+
+def test_images_elsewhere_are_allowed_by_an_option(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    records = [
+        question("A cat.", image=str(folder / "good.png")),
+        question("A cat.", image=f"../{folder.name}/good.png"),
+    ]
+    assert len(read_records(write_file(elsewhere, records))[1]) == 2
+    file = write_file(folder, [records[0], question("A cat.", "Which?", f"../{folder.name}/good.png")])
+    good, bad = read_records(file, rules=RecordRules(outside_images=True))
+    assert bad == [] and good[0].image == folder / "good.png"
+
+
+def test_the_reasons_for_skipped_records_are_listed_up_to_a_limit(folder, capsys):
+    """The reason of each contradiction is another one, because it quotes the answers."""
+    records = [question("A cat.")] + [question(f"Animal {number}.") for number in range(30)]
+    assert len(load_records(write_file(folder, records), skip_bad=True)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 22 and "30 of 31 records are skipped" in lines[0] and lines[-1] == "  … and 10 other reasons"
+
+
+def test_a_file_with_a_byte_order_mark_is_read(folder):
+    file = write_file(folder, [GOOD[0]])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert len(load_records(file)) == 1

@@ -176,6 +176,68 @@ def test_mistakes_are_one_line(quick, images, tmp_path, capsys):
         assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("train", "--batch-size", "0"),
+        ("train", "--steps", "0"),
+        ("train", "--steps", "-3"),
+        ("train", "--seed", "-1"),
+        ("train", "--seed", "9" * 30),
+        ("train", "--held-out", "1"),
+        ("train", "--held-out", "nan"),
+        ("train", "--learning-rate", "0"),
+        ("train", "--learning-rate", "nan"),
+        ("train", "--tracker", "neptune"),
+        ("evaluate", "--show", "-1"),
+        ("caption", "--max-new-tokens", "0"),
+        ("caption", "--seed", "-1"),
+        ("serve", "--port", "70000"),
+        ("write-toy", "--count", "0"),
+        ("write-toy", "--size", "0"),
+        ("train", "--run", "x" * 300),
+    ],
+)
+def test_options_outside_of_their_range_are_named(command, option, value, capsys):
+    arguments = ("run", "image.png") if command == "caption" else ("run",)
+    with pytest.raises(SystemExit) as status:
+        call(command, *arguments, option, value)
+    assert status.value.code == 2 and f"argument {option}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_does_not_exist_is_one_line(quick, images, tmp_path, capsys):
+    train_on_folder(images, tmp_path / "run", FolderRecipe(steps=2, batch_size=4))
+    for arguments in (
+        ("train", images, "--run", tmp_path / "other"),
+        ("caption", tmp_path / "run", images / "scene-00000.png"),
+        ("evaluate", tmp_path / "run", images),
+        ("evaluate", tmp_path / "run"),
+        ("serve", tmp_path / "run"),
+    ):
+        for device, message in (("cuda", "this machine has only cpu"), ("quantum", "'quantum' is no device")):
+            capsys.readouterr()
+            assert call(*arguments, "--device", device) == 2
+            assert message in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "preset: missing"),
+        ("[]", "expected an object with preset"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"preset": "small", "held_out": "x", "seed": 0, "captions": ""}', 'held_out: "x"; expected a number'),
+        ('{"preset": "huge", "held_out": 0.1, "seed": 0, "captions": ""}', "names preset 'huge'"),
+    ],
+)
+def test_a_record_of_another_shape_is_named(content, message, tmp_path):
+    (tmp_path / "captioner.json").write_text(content)
+    with pytest.raises(CourseError, match=message):
+        load_captioner(tmp_path)
+
+
 def test_scores_of_shuffled_captions_are_lower(quick, images, tmp_path, monkeypatch):
     train_on_folder(images, tmp_path / "run", FolderRecipe(steps=2, batch_size=4, held_out=0.5))
     _, test = captioner_data.read_folder(images, 16, held_out=0.5)

@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from shared.devices import usable_device
 from shared.errors import CourseError
 from shared.training import (
     Batches,
+    RunOptions,
     TrainingConfig,
     load_weights,
     train,
 )
-from shared.training.loop import usable_device
 from shared.training.tests.small_run import INPUTS, batches, config, evaluate, loss, network, run
 
 
@@ -144,3 +145,7 @@ def test_a_device_that_does_not_exist_is_named():
             usable_device("cuda")
     with pytest.raises(CourseError, match="'quantum'"):
         usable_device("quantum")
+    with pytest.raises(CourseError, match="'meta' is no device"):
+        usable_device("meta")
+    with pytest.raises(CourseError, match="'quantum' is no device; expected cpu, cuda"):
+        train(network(), batches(), loss, config(), run=RunOptions(device="quantum"))
