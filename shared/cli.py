@@ -32,8 +32,8 @@ def command_line(interrupted: str = "interrupted") -> Callable[[Callable[P, int 
     """Decorate the main function of a command so that it returns an exit status and prints no traceback to users.
 
     The command returns its own status, 0 for None. A CourseError is printed on stderr as `error: …` and gives 2.
-    Ctrl-C prints the message `interrupted` and gives 130. When nobody reads the output any more, the command ends with
-    141. Every other exception is a bug and passes through. A character that the terminal lacks is replaced.
+    Ctrl-C prints the message `interrupted` and gives 130. Output that is no longer read ends the command with 141.
+    Every other exception is a bug and passes through. A character that the terminal lacks is replaced.
     """
 
     def decorate(main: Callable[P, int | None]) -> Callable[P, int]:
@@ -73,7 +73,7 @@ def _flush() -> None:
 
 
 def _output_is_read() -> bool:
-    """Return whether somebody reads standard output; else discard the rest, which Python would write at its exit."""
+    """Return whether standard output has a reader; else discard the rest, which Python would write at its exit."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)  # errors are reported unasked
@@ -97,14 +97,14 @@ def parse_whole_number(name: str, text: str, *, least: int | None = None, most: 
     text = text.strip()
     if not text:
         raise CourseError(f"{name} is empty; give a whole number")
-    shown = repr(text) if len(text) <= 30 else f"{text[:20]!r}… ({len(text)} characters)"
+    quoted = repr(text) if len(text) <= 30 else f"{text[:20]!r}… ({len(text)} characters)"
     if not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise CourseError(f"{name} {shown} is not a whole number")
+        raise CourseError(f"{name} {quoted} is not a whole number")
     if len(text) > 1000:  # more digits than Python converts
-        raise CourseError(f"{name} {shown} is too large")
+        raise CourseError(f"{name} {quoted} is too large")
     value = int(text)
     if least is not None and value < least:
-        raise CourseError(f"{name} {shown} is too small; the least is {least}")
+        raise CourseError(f"{name} {quoted} is too small; the least is {least}")
     if most is not None and value > most:
-        raise CourseError(f"{name} {shown} is too large; the greatest is {most}")
+        raise CourseError(f"{name} {quoted} is too large; the greatest is {most}")
     return value

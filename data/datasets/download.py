@@ -252,12 +252,12 @@ def _bar(name: str, total: int | None):
     console = Console(stderr=True)
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = progress.add_task(name, total=total)
-    started, shown = time.monotonic(), False
+    started, announced = time.monotonic(), False
 
     def advance(have: int) -> None:
-        nonlocal shown
-        if not shown and time.monotonic() - started > DISPLAY_DELAY:
-            shown = True
+        nonlocal announced
+        if not announced and time.monotonic() - started > DISPLAY_DELAY:
+            announced = True
             progress.start()
             if not console.is_terminal:
                 size = f" ({total / 1e6:.1f} MB)" if total else ""

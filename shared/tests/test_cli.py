@@ -81,7 +81,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("flush", ["flush=False", "flush=True"])
-def test_output_that_nobody_reads_any_more_ends_the_command_silently(flush):
+def test_output_without_a_reader_ends_the_command_silently(flush):
     """As in `make runs | head`."""
     with subprocess.Popen(
         [sys.executable, "-S", "-c", LINES.format(flush=flush)],

@@ -52,8 +52,8 @@ def install(environment: VirtualEnvironment, pins: str) -> None:
 
 
 def main() -> None:
-    wanted = [BUILD, BROWSER] if "--browser" in sys.argv[1:] else [BUILD]
-    if all(is_ready(pins) for pins in wanted):
+    required = [BUILD, BROWSER] if "--browser" in sys.argv[1:] else [BUILD]
+    if all(is_ready(pins) for pins in required):
         return
     require_python("make site")
     with setup_errors(ROOT), setup_lock(ROOT) as lock:
@@ -62,7 +62,7 @@ def main() -> None:
             require_space(ENVIRONMENT, GIB, "the site's environment needs")
             print("setting up the site's environment (once; half a minute) …", file=sys.stderr)
             environment.create()
-        for pins in wanted:
+        for pins in required:
             if not is_ready(pins):
                 install(environment, pins)
 

@@ -312,12 +312,12 @@ def test_warnings_of_a_job_are_read_once_and_whole(tmp_path):
     log = JobLog(tmp_path)
     assert log.new_warnings() == []
     with path.open("a") as file:
-        file.write("a line\nwarning: first\nwarning: sec")
+        file.write("a line\nwarning: first\nwarning: last")
         file.flush()
         assert log.new_warnings() == ["warning: first"]
-        file.write("ond\n")
+        file.write(" one\n")
         file.flush()
-    assert log.new_warnings() == ["warning: second"] and log.new_warnings() == []
+    assert log.new_warnings() == ["warning: last one"] and log.new_warnings() == []
     assert JobLog(tmp_path / "nowhere").new_warnings() == []
 
 

@@ -97,8 +97,8 @@ def test_a_target_of_no_lesson_is_one_line(target, number, message):
 def test_the_students_makefile_quotes_its_options(tmp_path, arguments_of):
     text = HANDOUT.read_text().replace("{number}", "1").replace("{lesson}", "lesson_01_vit").replace("{earlier}", "/")
     (tmp_path / "Makefile").write_text(text)
-    found = arguments_of("lesson", "-C", str(tmp_path), SEED="0 $HOME;id", RESUME="0")
-    assert found == [*LESSON, "--preset=cpu", "--seeds=0 $HOME;id"]
+    arguments = arguments_of("lesson", "-C", str(tmp_path), SEED="0 $HOME;id", RESUME="0")
+    assert arguments == [*LESSON, "--preset=cpu", "--seeds=0 $HOME;id"]
     assert arguments_of("lesson", "-C", str(tmp_path), RESUME="1")[-1] == "--resume"
 
 
