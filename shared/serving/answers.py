@@ -83,8 +83,8 @@ class AnswerService:
         try:
             if (truncation or self.settings.truncation) == "auto":
                 # An answer of open length gets at least a quarter of the context.
-                room = context_length - (new_tokens or min(max_new_tokens, context_length // 4))
-                request = await self.threads.run(lambda: self._shorten(request, room))
+                max_prompt_tokens = context_length - (new_tokens or min(max_new_tokens, context_length // 4))
+                request = await self.threads.run(lambda: self._shorten(request, max_prompt_tokens))
             if (characters := _characters(request.messages)) > MAX_CHARACTERS_PER_TOKEN * context_length:
                 raise _too_long(f"{characters:,} characters do not fit into {context_length:,} tokens")
             prompt_tokens = await self.threads.run(lambda: self.model.count_tokens(request))
@@ -103,13 +103,13 @@ class AnswerService:
         dropped = len(messages) - len(request.messages)
         return PreparedRequest(self, replace(request, max_new_tokens=limit), prompt_tokens, tuple(stop), dropped)
 
-    def _shorten(self, request: GenerationRequest, room: int) -> GenerationRequest:
-        """Leave out the oldest turns until the prompt has at most `room` tokens."""
+    def _shorten(self, request: GenerationRequest, max_prompt_tokens: int) -> GenerationRequest:
+        """Leave out the oldest turns until the prompt has at most this many tokens."""
 
         def fits(messages: Sequence[Message]) -> bool:
             if _characters(messages) > MAX_CHARACTERS_PER_TOKEN * self.model.context_length:
                 return False
-            return self.model.count_tokens(replace(request, messages=tuple(messages))) <= room
+            return self.model.count_tokens(replace(request, messages=tuple(messages))) <= max_prompt_tokens
 
         return replace(request, messages=tuple(leave_out_oldest(request.messages, fits)))
 

@@ -83,7 +83,7 @@ async def complete_chat(body: CompletionBody, answers: AnswerService) -> Respons
 
 
 async def _gather(answers: Sequence[Coroutine[Any, Any, Answer]]) -> list[Answer]:
-    """Run all; when one fails or the caller is cancelled, end the others."""
+    """Run all; when one fails or the caller is canceled, end the others."""
     tasks = [asyncio.ensure_future(answer) for answer in answers]
     try:
         return await asyncio.gather(*tasks)

@@ -46,7 +46,7 @@ class ImageDecoder:
         return [process.pid for process in self._processes if process.returncode is None]
 
     async def decode(self, data: bytes, *, param: str = "image") -> Image.Image:
-        """Decode an image file as images.py does. When the caller is cancelled, the process ends at once.
+        """Decode an image file as images.py does. When the caller is canceled, the process ends at once.
 
         Raises ServiceError not_an_image, too_many_pixels, image_too_narrow, image_too_complex, broken_image.
         """

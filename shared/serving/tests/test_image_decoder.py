@@ -281,7 +281,7 @@ def test_a_thread_keeps_its_place_until_its_call_ends():
         running = [asyncio.create_task(threads.run(lambda: call("first"))) for _ in range(MAX_THREADS)]
         await wait_until(lambda: len(calls) == MAX_THREADS)
         dropped = asyncio.create_task(threads.run(lambda: call("dropped")))
-        kept = asyncio.create_task(threads.run(lambda: call("last")))
+        last = asyncio.create_task(threads.run(lambda: call("last")))
         await asyncio.sleep(0)
         for task in (*running, dropped):
             task.cancel()
@@ -290,7 +290,7 @@ def test_a_thread_keeps_its_place_until_its_call_ends():
         assert abandoned() == MAX_THREADS and calls == ["first"] * MAX_THREADS
         assert threads.all_busy_for(0) and not threads.all_busy_for(3600)
         go.set()
-        await kept
+        await last
         await wait_until(lambda: abandoned() == 0)
         assert calls == ["first"] * MAX_THREADS + ["last"] and not threads.all_busy_for(0)
         threads.close()

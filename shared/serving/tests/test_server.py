@@ -244,7 +244,7 @@ def test_the_oldest_turns_are_left_out_on_request(echo_model):
             client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=http)
             reply = client.chat.completions.create(model="echo", messages=messages, extra_body=field)
             text = reply.choices[0].message.content
-            # The system message and the last turn stay; an open answer has room for ten tokens.
+            # The system message and the last turn stay; an open answer gets ten tokens.
             assert text.startswith("system: be brief user: question 5 has") and reply.dropped_messages == 10
             assert reply.usage.prompt_tokens == 2 + 3 * 8 + 3 <= 30
             exact = client.chat.completions.create(model="echo", messages=messages, max_tokens=3, extra_body=field)
@@ -295,7 +295,7 @@ def test_a_key_is_required_where_one_is_set(echo_model, monkeypatch, source):
             return client.chat.completions.create(model="echo", messages=turn({"type": "text", "text": "a"}))
 
         assert ask("right").choices[0].message.content == "user: a "
-        for wrong in ("wrong", "righ", "rights", "Right"):
+        for wrong in ("wrong", "righter", "rights", "Right"):
             with pytest.raises(openai.AuthenticationError) as caught:
                 ask(wrong)
             assert caught.value.code == "invalid_api_key" and "right" not in caught.value.message
