@@ -9,6 +9,7 @@ for text in assistant.stream(history, max_new_tokens=60): print(text, end="")
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from apps.assistant.attention import answer_texts, image_maps, patch_attention, patch_grid, visible_region
+from apps.assistant.card import make_card, training_data_of
 from apps.assistant.model_folder import (
     GenerationSettings,
     chat_template,
@@ -30,7 +33,7 @@ from lessons.lesson_02_clip.model.preprocessing import ImagePreprocessing
 from lessons.lesson_05_llava.model import Llava
 from shared.devices import usable_device
 from shared.images import ImageSource, open_image
-from shared.serving import ROLES, GenerationRequest, Message, UnsupportedRequest
+from shared.serving import ROLES, GenerationRequest, ImageAttention, Message, ModelCard, UnsupportedRequest
 from shared.tokenizers import TextStream, Tokenizer, Turn, load_tokenizer, save_tokenizer
 from shared.transformer import Sampling, seeded_generator, stream
 
@@ -56,6 +59,11 @@ class Assistant:
             blank = torch.zeros(1, 3, preprocessing.size, preprocessing.size, device=self.device)
             self.image_tokens = model.projector(model.image_features(blank)).shape[1]
 
+    @property
+    def card(self) -> ModelCard:
+        """What the service states about this assistant: what it was trained on, and sample scenes."""
+        return make_card(self.settings.training_data, self.preprocessing.size)
+
     @classmethod
     def from_folder(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> "Assistant":
         """Load an assistant from a folder that training wrote, or from data/checkpoints.
@@ -65,7 +73,9 @@ class Assistant:
         folder, device = Path(folder), usable_device(device)
         model, tokenizer = load_model(folder).to(device), load_tokenizer(folder / "tokenizer.json")
         preprocessing = read_preprocessing(folder, model.vision_encoder.config.image_size)
-        return cls(model, tokenizer, preprocessing, read_generation_settings(folder), name=_model_name(folder))
+        settings = read_generation_settings(folder)
+        settings = replace(settings, training_data=training_data_of(folder, settings.training_data))
+        return cls(model, tokenizer, preprocessing, settings, name=_model_name(folder))
 
     def save(self, folder: Path | str) -> None:
         """Write the folder that `from_folder` reads. Raises CourseError when the disk refuses."""
@@ -185,6 +195,29 @@ class Assistant:
                     text = text_stream.write(token_id) if token_id < self.tokenizer.vocab_size else ""
                     new_texts.append(text + (text_stream.close() if number == limit else ""))
             yield new_texts
+
+    def image_attention(self, request: GenerationRequest, answer: str) -> ImageAttention:
+        """Return where the model attends in the images of a conversation while it generates an answer.
+
+        Raises UnsupportedRequest as `count_tokens` does, without an image, when prompt and answer exceed the context,
+        and for a model that receives no patches.
+        """
+        grid, prompt = patch_grid(self.model, self.image_tokens), self._prompt(request)
+        images = [image for message in request.messages for image in message.images]
+        try:
+            answer_ids = self.tokenizer.encode(answer)
+        except ValueError as error:
+            raise UnsupportedRequest("the answer contains half a character; send the answer unchanged") from error
+        token_ids = [*prompt, *answer_ids]
+        if not images or not answer_ids or len(token_ids) > self.context_length:
+            raise UnsupportedRequest(
+                f"a conversation with {len(images)} images has {len(prompt)} tokens, and its answer {len(answer_ids)}; "
+                f"expected an image, an answer, and at most {self.context_length:,} tokens in all"
+            )
+        (embeddings,) = self._embed([request], [token_ids])
+        weights = patch_attention(self.model, token_ids, embeddings, len(prompt))
+        regions = tuple(visible_region(self.preprocessing, *image.size) for image in images)
+        return ImageAttention(answer_texts(self.tokenizer, answer_ids), regions, image_maps(weights, grid))
 
     def _stop_ids(self) -> set[int]:
         """Return the end of a turn, and the end of text, with which Qwen2 may end a conversation."""

@@ -179,6 +179,11 @@ class Configuration:
         """Whether a stage trains on generated toy-world files."""
         return any(file.startswith(TOY_PREFIX) for stage in self.stages for file in stage.data)
 
+    @property
+    def data_names(self) -> tuple[str, ...]:
+        """The names of all training files, without their folders."""
+        return tuple(dict.fromkeys(Path(file).name for stage in self.stages for file in stage.data))
+
     def training_config(self, stage: StageConfig) -> TrainingConfig:
         """Return the training loop's settings of a stage."""
         return TrainingConfig(

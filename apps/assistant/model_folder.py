@@ -42,10 +42,12 @@ class GenerationSettings:
 
     context         most tokens of a prompt and its answer together
     caption_prompt  the user turn that requested captions in training
+    training_data   names of the files that it was trained on, without their folders: clients of the service read them
     """
 
     context: int
     caption_prompt: str = DESCRIBE
+    training_data: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.context < 2:

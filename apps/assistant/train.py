@@ -56,12 +56,14 @@ class AssistantRun:
 
     def assistant(self, model: Llava) -> Assistant:
         """Return an assistant with this model."""
-        return make_assistant(self.configuration.model, replace(self.parts, model=model))
+        return make_assistant(
+            self.configuration.model, replace(self.parts, model=model), self.configuration.data_names
+        )
 
 
-def make_assistant(config: ModelConfig, parts: ModelParts) -> Assistant:
-    """Return an assistant of the parts."""
-    settings = GenerationSettings(config.context, config.caption_prompt)
+def make_assistant(config: ModelConfig, parts: ModelParts, training_data: Sequence[str] = ()) -> Assistant:
+    """Return an assistant of the parts; `training_data` names the data sets that its card mentions."""
+    settings = GenerationSettings(config.context, config.caption_prompt, tuple(training_data))
     return Assistant(parts.model, parts.tokenizer, parts.preprocessing, settings)
 
 

@@ -85,6 +85,12 @@ class Mask:
             for name, default in defaults.items()
         }
 
+    def from_query(self, first: int, q_len: int, k_len: int, device: torch.device | str | None = None) -> "Mask":
+        """Return the rule for the queries from `first` on, of `q_len`, against the same keys."""
+        tensors = self.filled_tensors(q_len, k_len, device)
+        rows = {name: tensor[:, first:] if name.endswith("_q") else tensor for name, tensor in tensors.items()}
+        return Mask(self.causal, self.window, **rows)
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of this mask that are not left out, by name."""

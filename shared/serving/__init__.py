@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shared.serving.app import create_app
+    from shared.serving.model_card import ImageAttention, ModelCard, Sample
     from shared.serving.served_model import ROLES, GenerationRequest, Message, ServedModel, UnsupportedRequest
     from shared.serving.server import serve
     from shared.serving.settings import Settings
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ROLES",
     "GenerationRequest",
+    "ImageAttention",
     "Message",
+    "ModelCard",
+    "Sample",
     "ServedModel",
     "Settings",
     "UnsupportedRequest",
@@ -24,7 +28,12 @@ __all__ = [
     "serve",
 ]
 
-_MODULES = {"create_app": "app", "serve": "server", "Settings": "settings"}
+_MODULES = {
+    "create_app": "app",
+    "serve": "server",
+    "Settings": "settings",
+    **dict.fromkeys(("ImageAttention", "ModelCard", "Sample"), "model_card"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,9 +16,11 @@ from shared.serving.routes import add_routes
 from shared.serving.served_model import ServedModel
 from shared.serving.service import Service
 from shared.serving.settings import Settings
+from shared.serving.web_page import PATHS as PAGE_PATHS
+from shared.serving.web_page import add_page
 
-EXEMPT_PATHS = ("/health", "/metrics")
-OPEN_PATHS = ("/", "/health")
+EXEMPT_PATHS = ("/health", "/metrics", *PAGE_PATHS)
+OPEN_PATHS = ("/health", *PAGE_PATHS)
 
 
 def create_app(load: Callable[[], ServedModel], settings: Settings | None = None) -> FastAPI:
@@ -44,8 +46,9 @@ def create_app(load: Callable[[], ServedModel], settings: Settings | None = None
         title="Multimodal from Scratch", lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False
     )
     app.state.service = service
-    app.openapi = lambda: openapi_description(app)  # type: ignore[method-assign]
+    app.openapi = lambda: openapi_description(app, service.scope)  # type: ignore[method-assign]
     add_routes(app, service)
+    add_page(app, service)
     app.add_exception_handler(ServiceError, service_error_response)
     app.add_exception_handler(HTTPException, router_error_response)
     paths = ServicePaths(

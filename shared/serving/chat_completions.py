@@ -53,7 +53,7 @@ async def complete_chat(body: CompletionBody, answers: AnswerService) -> Respons
     if count > limit:
         raise ServiceError("invalid_request", f"n: {count} answers are more than the {limit} allowed", param="n")
     prepared = await answers.prepare(
-        await _read_messages(body.messages, answers),
+        await read_messages(body.messages, answers),
         body,
         body.max_completion_tokens or body.max_tokens,
         truncation=body.truncation,
@@ -102,7 +102,8 @@ def _usage(requests: Sequence[PreparedRequest]) -> dict[str, int]:
     }
 
 
-async def _read_messages(turns: Sequence[ChatMessage], answers: AnswerService) -> list[Message]:
+async def read_messages(turns: Sequence[ChatMessage], answers: AnswerService) -> list[Message]:
+    """Return the turns as messages with decoded images. Raises ServiceError for what is not a conversation."""
     if turns[-1].role != "user":
         raise ServiceError(
             "invalid_request", "expected a user message at the end of the conversation", param="messages"

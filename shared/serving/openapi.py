@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from shared.serving.attention import AttentionBody
 from shared.serving.schemas import Body, CaptionForm, ChatBody, CompletionBody, QuestionForm
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -13,16 +14,17 @@ BODIES: dict[str, tuple[str, type[Body]]] = {
     "/question": (FORM, QuestionForm),
     "/chat": (JSON, ChatBody),
     "/v1/chat/completions": (JSON, CompletionBody),
+    "/attention": (JSON, AttentionBody),
 }
 FILE = {"type": "string", "format": "binary"}
 
 
-def openapi_description(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI description of the application.
+def openapi_description(app: FastAPI, scope: str = "") -> dict[str, Any]:
+    """Return the OpenAPI description of the application, which states the scope of its model.
 
     FastAPI does not know the bodies, because the routes read them by hand; they are added here.
     """
-    description = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    description = get_openapi(title=app.title, version=app.version, description=scope, routes=app.routes)
     definitions = description.setdefault("components", {}).setdefault("schemas", {})
     for path, (media_type, body_type) in BODIES.items():
         schema = body_type.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -11,6 +11,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 
 from shared.serving.answers import Answer
+from shared.serving.attention import AttentionBody, attend
 from shared.serving.chat_completions import complete_chat, list_models, show_model
 from shared.serving.errors import AsciiJSONResponse, ServiceError
 from shared.serving.forms import read_image_form
@@ -60,6 +61,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions", summary="OpenAI's chat completions")
     async def complete(http: HTTPRequest) -> Response:
         return await complete_chat(parse_json(CompletionBody, await read_json_body(http)), service.answers)
+
+    @app.post("/attention", summary="where the model attends in an image")
+    async def attention(http: HTTPRequest) -> Response:
+        return await attend(parse_json(AttentionBody, await read_json_body(http)), service.answers)
 
     @app.get("/v1/models", summary="the model here")
     async def models() -> Response:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from shared.serving.answers import AnswerService
 from shared.serving.errors import AsciiJSONResponse, ServiceError
 from shared.serving.metrics import Metrics
+from shared.serving.model_card import card_of
 from shared.serving.served_model import ServedModel
 from shared.serving.settings import Settings
 
@@ -46,6 +47,11 @@ class Service:
             raise ServiceError("starting", "the service is starting; try again in a moment")
         return self._answers
 
+    @property
+    def scope(self) -> str:
+        """What the model states about its training data; empty while it loads, and for a model without a card."""
+        return card_of(self._answers.model).scope if self._answers else ""
+
     def close(self) -> None:
         """Refuse new requests; those in progress are answered."""
         self.state = "stopping"
@@ -62,10 +68,11 @@ class Service:
             await self._answers.images.close()
 
     def health(self) -> Response:
-        """Return status 200 when requests are answered, else 503 and the reason."""
+        """Return status 200 when requests are answered, else 503 and the reason; and the scope of the model."""
         stalled = self._answers is not None and self._answers.stalled
         state = "stalled" if stalled else self.state
-        return AsciiJSONResponse({"status": state}, 200 if state == "ready" else 503)
+        scope = {"scope": self.scope} if self.scope else {}
+        return AsciiJSONResponse({"status": state, **scope}, 200 if state == "ready" else 503)
 
     def metrics_page(self) -> Response:
         """Return all measurements for Prometheus."""

@@ -5,6 +5,7 @@ from shared.transformer.block import MLP, Block, SwiGLU
 from shared.transformer.decoder import Decoder, DecoderConfig, positions_within_segments
 from shared.transformer.generation import generate, stream
 from shared.transformer.kv_cache import KVCache, LayerCache
+from shared.transformer.mean_attention import mean_attention
 from shared.transformer.normalization import LayerNorm, RMSNorm
 from shared.transformer.rotary import Llama3Scaling, Rotary, rotate
 from shared.transformer.sampling import Sampling, sample, seeded_generator, token_probabilities
@@ -24,6 +25,7 @@ __all__ = [
     "Sampling",
     "SwiGLU",
     "generate",
+    "mean_attention",
     "positions_within_segments",
     "rotate",
     "sample",

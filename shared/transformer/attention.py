@@ -90,10 +90,16 @@ class Attention(nn.Module):
         *,
         mask: Mask = FULL_ATTENTION,
         angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
-    ) -> Float[Tensor, "batch heads tokens keys"]:
-        """Return the attention weights, for a figure: each query's softmax probabilities over the keys, per head."""
+        first_query: int = 0,
+    ) -> Float[Tensor, "batch heads queries keys"]:
+        """Return the attention weights, for a figure: each query's softmax probabilities over the keys, per head.
+
+        first_query  weights are computed for the tokens from this one on, which takes less memory than for all
+        """
         queries, keys = self._queries_and_keys(x, context, angles)
-        return attention_weights(queries, keys, mask)
+        if first_query:
+            mask = mask.from_query(first_query, queries.shape[2], keys.shape[2], queries.device)
+        return attention_weights(queries[:, :, first_query:], keys, mask)
 
     def _queries_and_keys(
         self,
