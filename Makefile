@@ -104,9 +104,9 @@ test: setup lint ## run every test and every notebook
 test-%: setup ## run lesson N's tests and notebook
 	@$(LESSON_FOLDER) && $(PYTEST) "$$folder"
 
-test-site: setup ## build the pages and check each of them in this machine's Chromium
+test-site: setup ## build the pages and check them, and the service's page, in this machine's Chromium
 	@$(BARE_RUN) -m shared.course.site.environment --browser
-	@SITE=must $(RUN) -m pytest -q shared/course/site
+	@SITE=must $(RUN) -m pytest -q shared/course/site shared/serving/tests/test_browser.py
 
 lint: setup ## check style (ruff), spelling (codespell, American) and types (mypy)
 	@$(RUN) -m ruff check --quiet . && $(RUN) -m ruff format --quiet --check . || \

@@ -64,10 +64,9 @@ def packed_product(
 ) -> Float[Tensor, "rows out"]:
     """Multiply by an eight-bit weight that is never restored: x codesᵀ · scales, in x's dtype.
 
-    PyTorch's kernel for CPUs reads one byte per weight where a float32 product reads four, and reading the weights takes
-    most of the time of a product with one row. Inputs and sums are rounded to bfloat16, with a relative error of about
-    2⁻⁹. The kernel itself gets scales of 1, because it would round them too. `in` must be a multiple of
-    `PACKED_MULTIPLE`.
+    PyTorch's kernel for CPUs reads one byte per weight; a float32 product reads four, and with one row reading the
+    weights takes most of the time. Inputs and sums are rounded to bfloat16, with a relative error of about 2⁻⁹. The
+    kernel itself gets scales of 1, because it would round them too. `in` must be a multiple of `PACKED_MULTIPLE`.
     """
     ones = torch.ones_like(scales, dtype=torch.bfloat16)
     sums = torch._weight_int8pack_mm(x.bfloat16(), codes, ones)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from shared.serving.served_model import GenerationRequest, ServedModel
+from shared.serving.served_model import GenerationRequest
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class AttentiveModel(Protocol):
         ...
 
 
-def card_of(model: ServedModel) -> ModelCard:
-    """Return the model's card; a model without one has the default."""
+def card_of(model: object) -> ModelCard:
+    """Return the card of a served model; one without a card has the default."""
     card = getattr(model, "card", None)
     return card if isinstance(card, ModelCard) else ModelCard()

@@ -80,7 +80,7 @@ export async function* streamAnswer(model, messages, signal) {
   const body = JSON.stringify({ model, messages, stream: true });
   const response = await request("v1/chat/completions", { method: "POST", headers: headers(true), body, signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "";
+  let buffer = "", complete = false;
   while (true) {
     let chunk;
     try {
@@ -89,13 +89,15 @@ export async function* streamAnswer(model, messages, signal) {
       if (error.name === "AbortError") throw error;
       throw new ServiceError(LOST, { retry: true });
     }
+    if (chunk.done && complete) return;
     if (chunk.done) throw new ServiceError(LOST, { retry: true }); // without [DONE] the answer is not complete
     buffer += chunk.value;
     const events = buffer.split("\n\n");
     buffer = events.pop();
     for (const event of events) {
       const data = event.replace(/^data: /, "");
-      if (data === "[DONE]") return;
+      complete = data === "[DONE]";
+      if (complete) break;
       const content = JSON.parse(data);
       if (content.error) throw serviceError(content.error, 503);
       const text = content.choices[0]?.delta.content;

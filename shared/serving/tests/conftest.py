@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from shared.serving import GenerationRequest, Settings, UnsupportedRequest, create_app
+from shared.serving.serve import listen, make_server
 
 
 class EchoModel:
@@ -201,3 +203,32 @@ def client_of():
 @pytest.fixture
 def reply():
     return Reply
+
+
+class ServerInThread:
+    """Run a server on a free port of this machine, in a thread of its own; entering the context returns its URL.
+
+    wait  return only when the model is loaded
+    """
+
+    def __init__(self, load, *, wait: bool = True, **settings):
+        self.server, self.wait = make_server(load, Settings(**{"batch_wait": 0.0, **settings})), wait
+        self.service = self.server.service
+
+    def __enter__(self) -> str:
+        self.socket = listen("127.0.0.1", 0)
+        self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
+        self.thread.start()
+        while self.wait and self.service.state != "ready":
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+
+    def __exit__(self, *_) -> None:
+        self.server.should_exit = True
+        self.thread.join(60)
+        self.socket.close()
+
+
+@pytest.fixture
+def serve_in_thread():
+    return ServerInThread

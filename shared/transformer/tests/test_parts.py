@@ -6,7 +6,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from shared.attention import Mask
-from shared.transformer import MLP, Attention, Block, RMSNorm, Rotary, SwiGLU, rotate
+from shared.transformer import (
+    MLP,
+    Attention,
+    Block,
+    Decoder,
+    DecoderConfig,
+    RMSNorm,
+    Rotary,
+    SwiGLU,
+    mean_attention,
+    rotate,
+)
 
 
 def test_rms_norm_equals_pytorchs():
@@ -127,3 +138,28 @@ def test_packed_images_equal_separate_images():
         block(a, angles=rotary(p)) for a, p in zip(x.split(lengths, 1), positions.split(lengths, 1), strict=True)
     ]
     torch.testing.assert_close(packed, torch.cat(separate, dim=1))
+
+
+def test_attention_weights_of_the_last_queries_are_the_last_rows():
+    torch.manual_seed(0)
+    attention, x = Attention(16, 4, kv_heads=2), torch.randn(2, 7, 16)
+    segments = torch.tensor([[0, 0, 1, 1, 1, 1, -1], [0] * 7])
+    for mask in (Mask(), Mask(causal=True), Mask(causal=True, window=2, segment_q=segments, segment_k=segments)):
+        torch.testing.assert_close(
+            attention.weights(x, mask=mask, first_query=4), attention.weights(x, mask=mask)[:, :, 4:]
+        )
+
+
+def test_mean_attention_averages_layers_and_heads():
+    torch.manual_seed(0)
+    decoder = Decoder(DecoderConfig(vocab_size=20, width=16, depth=3, heads=4, kv_heads=2, mlp_dim=24))
+    embeddings = torch.randn(6, 16)
+    x, angles, mask = decoder.block_inputs(embeddings[None])
+    layers = []
+    for block in decoder.blocks:
+        layers.append(block.attention.weights(block.attention_norm(x), mask=mask, angles=angles))
+        x = block(x, mask=mask, angles=angles)
+    expected = torch.cat(layers).mean(dim=(0, 1))
+    torch.testing.assert_close(mean_attention(decoder, embeddings), expected)
+    torch.testing.assert_close(mean_attention(decoder, embeddings, first_query=4), expected[4:])
+    torch.testing.assert_close(mean_attention(decoder, embeddings).sum(-1), torch.ones(6))

@@ -1,7 +1,6 @@
 """Fixtures: a course of one lesson, and the site's environment if it is installed."""
 
 import json
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from shared.course.lesson import ROOT
-from shared.course.site.chromium import find_chromium
-from shared.course.site.environment import BROWSER, BUILD, INTERPRETER, is_ready
+from shared.course.site.browser_tests import require_browser, require_installed
+from shared.course.site.environment import BUILD, INTERPRETER
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c4890000000d49444154789c6360f8ffbf1e0005fe02fe"
@@ -82,25 +81,6 @@ def course(tmp_path) -> Path:
     return tmp_path / "course"
 
 
-def require(available: object, message: str) -> None:
-    """Skip the test with a message when something is missing; under `make test-site`, fail."""
-    if not available:
-        (pytest.fail if os.environ.get("SITE") == "must" else pytest.skip)(message)
-
-
-def require_installed(pins: str) -> None:
-    require(
-        is_ready(pins),
-        f"requirements/{pins} is not installed for this Python: make test-site installs it and runs this",
-    )
-
-
-def require_chromium() -> None:
-    require(
-        find_chromium(), "this machine has no Chromium or Chrome: install one, or name it with CHROMIUM=/path/to/it"
-    )
-
-
 @pytest.fixture
 def build(tmp_path) -> Callable[[Path], subprocess.CompletedProcess]:
     """Return a function that builds the site of a course into `tmp_path`/site, in the site's environment."""
@@ -120,8 +100,7 @@ def build(tmp_path) -> Callable[[Path], subprocess.CompletedProcess]:
 @pytest.fixture
 def browse(tmp_path) -> Callable[..., dict]:
     """Return a function that inspects every page of a built site in Chromium."""
-    require_installed(BROWSER)
-    require_chromium()
+    require_browser()
 
     def run(site: Path, *words: str) -> dict:
         report = tmp_path / "report.json"
