@@ -10,19 +10,24 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from apps.captioner.run_folder import load_captioner
-from shared.serving import GenerationRequest, Settings, UnsupportedRequest
+from shared.serving import GenerationRequest, ModelCard, Settings, UnsupportedRequest
 from shared.tokenizers import TextStream
 from shared.tokenizers.special_tokens import BEGIN_TOKEN, END_TOKEN
 from shared.transformer import Sampling, seeded_generator, stream
 
 PROMPT = Settings.caption_prompt
 MAX_CAPTION_TOKENS = 128
+SCOPE = (
+    "This captioner describes images such as those that it was trained on, in the words of their captions. It "
+    "describes every other image, too, with the same confidence, and answers no questions."
+)
 
 
 class ServedCaptioner:
     """Caption images for the service. Raises CourseError when the run folder holds no captioner."""
 
     name = "captioner"
+    card = ModelCard(SCOPE, accepts_questions=False, follow_ups=False)
 
     def __init__(self, run: Path, device: str = "cpu"):
         self.model, self.tokenizer = load_captioner(run, device)

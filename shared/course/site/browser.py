@@ -76,7 +76,7 @@ class RecordedPage:
         )
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("request", self.on_request)
-        page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
+        page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}: {request.failure}"))
         page.on(
             "response",
             lambda reply: self.errors.append(f"{reply.status}: {reply.url}") if reply.status >= 400 else None,

@@ -79,7 +79,7 @@ export async function readAttention(messages, answer) {
 export async function* streamAnswer(model, messages, signal) {
   const body = JSON.stringify({ model, messages, stream: true });
   const response = await request("v1/chat/completions", { method: "POST", headers: headers(true), body, signal });
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = response.body.getReader(), decoder = new TextDecoder();
   let buffer = "", complete = false;
   while (true) {
     let chunk;
@@ -91,7 +91,7 @@ export async function* streamAnswer(model, messages, signal) {
     }
     if (chunk.done && complete) return;
     if (chunk.done) throw new ServiceError(LOST, { retry: true }); // without [DONE] the answer is not complete
-    buffer += chunk.value;
+    buffer += decoder.decode(chunk.value, { stream: true });
     const events = buffer.split("\n\n");
     buffer = events.pop();
     for (const event of events) {

@@ -230,6 +230,9 @@ element("ask").addEventListener("submit", event => {
   if (question) ask(question);
 });
 element("stop").addEventListener("click", () => state.running?.abort());
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") state.running?.abort();
+});
 element("retry").addEventListener("click", () => { hideError(); state.retry?.(); });
 element("restart").addEventListener("click", () => { hideError(); newConversation(); });
 element("key-form").addEventListener("submit", event => {

@@ -168,7 +168,8 @@ def trouble_scenario(page: Page, recorded: RecordedPage, folder: Path) -> dict[s
     second.goto(page.url)
     second.get_by_label("Your question").wait_for()
     report["busy"] = error_after(second, lambda: ask(second, "hello", 0))
-    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()
+    page.keyboard.press("Escape")
     expect(page.locator(".note")).to_have_text("This answer is not complete.")
     report["stopped"] = page.get_by_role("alert").is_visible()
     while not second.locator(".answer:not(.running)").count():  # until the service has noticed the first one's leaving
