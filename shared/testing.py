@@ -30,12 +30,14 @@ def redraw_weights(model: nn.Module, *, gain: float = 0.5, buffers: bool = False
 
 def assert_loss_adds_up(loss: Callable[[list[int]], LossValue], rows: int) -> None:
     """Check that single rows, as accumulated batches or processes, add up to the loss of all rows together."""
-    whole, _ = split_metrics(loss(list(range(rows))))
+    together, _ = split_metrics(loss(list(range(rows))))
     parts = [split_metrics(loss([row]))[0] for row in range(rows)]
-    torch.testing.assert_close(add_losses(parts).mean(), whole.mean(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(add_losses(parts).mean(), together.mean(), rtol=1e-4, atol=1e-5)
     mean_of_means = torch.stack([part.mean() for part in parts]).mean()
-    if whole.terms != 1:  # else the terms of a row are the row itself
-        assert (mean_of_means - whole.mean()).abs() > 1e-3 * whole.mean().abs(), "the rows have equally many terms"
+    if together.terms != 1:  # else the terms of a row are the row itself
+        assert (mean_of_means - together.mean()).abs() > 1e-3 * together.mean().abs(), (
+            "the rows have equally many terms"
+        )
 
 
 def rewrite_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -67,15 +67,15 @@ class TrainingData:
         image and all later ones are left out.
         """
         counts = [self.image_tokens] if record.image is not None else []
-        whole = self.template.encode(record.turns, image_token_counts=counts)
+        uncut = self.template.encode(record.turns, image_token_counts=counts)
         special_tokens = self.template.tokenizer.special_tokens
         length, image_id = self.context, special_tokens[IMAGE]
-        kept = whole.token_ids[:length].count(image_id)
-        if kept not in (0, sum(counts)):
-            first = whole.token_ids.index(image_id)
+        image_tokens_left = uncut.token_ids[:length].count(image_id)
+        if image_tokens_left not in (0, sum(counts)):
+            first = uncut.token_ids.index(image_id)
             turn_id = special_tokens[self.template.turn]
-            length = max(position for position in range(first) if whole.token_ids[position] == turn_id)
-        conversation = EncodedConversation(whole.token_ids[:length], whole.loss_mask[:length])
+            length = max(position for position in range(first) if uncut.token_ids[position] == turn_id)
+        conversation = EncodedConversation(uncut.token_ids[:length], uncut.loss_mask[:length])
         image = record.image if image_id in conversation.token_ids else None
         error = None
         if not any(conversation.loss_mask[1:]):

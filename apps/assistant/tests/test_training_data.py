@@ -52,30 +52,30 @@ def test_every_cut_holds_all_tokens_of_an_image_or_none(make, data_at, parts, im
     """Every context in turn: the loss can be computed exactly where the check finds no error."""
     record = make(image)
     image_id = parts.tokenizer.special_tokens[IMAGE]
-    whole = data_at(1000).fit(record)
-    length = len(whole.conversation.token_ids)
-    kept, errors = set(), set()
+    uncut = data_at(1000).fit(record)
+    length = len(uncut.conversation.token_ids)
+    image_counts, errors = set(), set()
     for context in range(2, length + 3):
         data = replace(data_at(context), records=[record])
         conversation, fitted_image, error = data.fit(record)
         count = conversation.token_ids.count(image_id)
         assert count in (0, 4) and (fitted_image is None) == (count == 0)
-        assert conversation.token_ids == whole.conversation.token_ids[: len(conversation.token_ids)]
+        assert conversation.token_ids == uncut.conversation.token_ids[: len(conversation.token_ids)]
         assert len(conversation.token_ids) <= context
         assert data.length_error(record) == error
         if error is None:
             loss, _ = data.loss(parts.model, torch.tensor([0]))
             assert loss.terms >= 1 and loss.total.isfinite()
-        kept.add(count)
+        image_counts.add(count)
         errors.add(error is None)
-    assert kept == {0, 4} and errors == {True, False}
+    assert image_counts == {0, 4} and errors == {True, False}
     assert length == context - 2
 
 
 def test_an_image_cut_away_leaves_whole_turns(data_at, parts, image):
     record = late_image(image)
-    whole = data_at(1000).fit(record).conversation.token_ids
-    first = whole.index(parts.tokenizer.special_tokens[IMAGE])
+    uncut = data_at(1000).fit(record).conversation.token_ids
+    first = uncut.index(parts.tokenizer.special_tokens[IMAGE])
     inside = data_at(first + 2).fit(record)
     assert inside.error is None and inside.image is None
     text = parts.tokenizer.decode(inside.conversation.token_ids)
@@ -116,8 +116,8 @@ def test_the_check_of_a_file_and_training_name_the_same_records(tmp_path, model_
     with pytest.raises(CourseError) as error:
         read_training_data([(tmp_path / "mine.json", None)], data, skip_bad=False)
     assert str(error.value).splitlines()[1 : 1 + len(bad)] == listed.splitlines()[1 : 1 + len(bad)]
-    kept = read_training_data([(tmp_path / "mine.json", None)], data, skip_bad=True)
-    assert list(kept.records) == list(good.values())
+    retained = read_training_data([(tmp_path / "mine.json", None)], data, skip_bad=True)
+    assert list(retained.records) == list(good.values())
 
 
 def test_skipped_records_are_counted_by_reason(tmp_path, model_folders, parts, capsys):
