@@ -62,19 +62,19 @@ def _surplus_part(names: WeightNames, weights: Mapping[str, Tensor], present: Co
     It is a prefix of all names, or the name of a wrapper anywhere in them.
     """
 
-    def found(present: Collection[str]) -> float:
+    def coverage(present: Collection[str]) -> float:
         published = [name for match in names.matches(weights, present) for name in match.published]
-        return sum(name in present for name in published) / len(published)
+        return sum(name in present for name in published) / max(1, len(published))
 
     parts_of_names = zip(*(name.split(".")[:-1] for name in present), strict=False)
     common = [parts[0] for parts in takewhile(lambda parts: len(set(parts)) == 1, parts_of_names)]
     prefixes = [".".join(common[:count]) + "." for count in range(1, len(common) + 1)]
-    scores = {prefix: found({name.removeprefix(prefix) for name in present}) for prefix in prefixes}
+    scores = {prefix: coverage({name.removeprefix(prefix) for name in present}) for prefix in prefixes}
     for wrapper in WRAPPERS:
         without = {".".join(part for part in name.split(".") if part != wrapper) for name in present}
-        scores.setdefault(f"{wrapper}.", found(without))
+        scores.setdefault(f"{wrapper}.", coverage(without))
     best = max(scores, key=lambda part: scores[part])
-    return best if scores[best] > max(0.5, found(present)) else None
+    return best if scores[best] > max(0.5, coverage(present)) else None
 
 
 def _problems(

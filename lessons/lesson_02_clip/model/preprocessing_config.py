@@ -61,7 +61,7 @@ def read_image_processor(folder: Path | str) -> dict[str, Any]:
     if name not in CLASS_DEFAULTS:
         raise CourseError(f"{file} belongs to the class {name}; supported are {', '.join(CLASS_DEFAULTS)}")
     problems = [
-        f"{key} is {_shown(config[key])}, supported is only {value!r}"
+        f"{key} is {_abbreviated(config[key])}, supported is only {value!r}"
         for key, value in REQUIRED.items()
         if key in config and not _is_value(config[key], value) and not (config[key] is None and key in NULL_ALLOWED)
     ]
@@ -70,7 +70,7 @@ def read_image_processor(folder: Path | str) -> dict[str, Any]:
         try:
             values[key] = parse(settings[key])
         except ValueError as error:
-            problems.append(f"{key} is {_shown(settings[key])}, expected {error}")
+            problems.append(f"{key} is {_abbreviated(settings[key])}, expected {error}")
     if not problems:
         try:
             return _fields(name, values)
@@ -87,7 +87,7 @@ def _find_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
         if isinstance(part, dict):
             return file, part
         if part is not None:
-            raise CourseError(f"{file} has {_shown(part)} as {PART}; expected an object of settings")
+            raise CourseError(f"{file} has {_abbreviated(part)} as {PART}; expected an object of settings")
     return folder / FILE, read_json(
         folder / FILE, f"a published model has its image preprocessing there, or in {PROCESSOR_FILE} as {PART}"
     )
@@ -204,5 +204,5 @@ def _is_value(value: Any, supported: bool | float) -> bool:
     return type(value) in (int, float) and supported * (1 - 1e-6) <= value <= supported * (1 + 1e-6)
 
 
-def _shown(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     return text if len(text := repr(value)) <= 80 else text[:80] + "…"

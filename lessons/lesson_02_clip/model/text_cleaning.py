@@ -113,6 +113,7 @@ _C1 = re.compile("[\x80-\x9f]")
 
 # ── Signs with a plain equivalent, and characters to remove ──────────────────────────────────────────────────────────
 
+_DIGRAPHS = (*range(0x1C4, 0x1CD), *range(0x1F1, 0x1F4))  # Ǆ to ǌ and Ǳ to ǳ
 _PLAIN = str.maketrans(
     {
         **dict.fromkeys("ʼ‘’‚‛", "'"),

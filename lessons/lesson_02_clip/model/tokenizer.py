@@ -172,7 +172,7 @@ def _read_context_length(folder: Path) -> int:
     if length is None or (isinstance(length, int | float) and length >= 10**6):
         return PUBLISHED_CONTEXT_LENGTH  # some published files have 10³⁰ for "unknown"
     if type(length) is not int or length < 2:
-        raise ValueError(f"model_max_length is {length!r}, expected room for at least the start and the end token")
+        raise ValueError(f"model_max_length is {length!r}, expected at least 2 tokens, start and end")
     return length
 
 

@@ -110,7 +110,7 @@ def test_files_are_written_and_read(tokenizer, tmp_path):
     assert CLIPTokenizer.from_pretrained(tmp_path).context_length == 77
     for length in (0, -1, True, "77", 77.0, [77]):
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": length}))
-        with pytest.raises(CourseError, match=r"model_max_length is .*, expected room"):
+        with pytest.raises(CourseError, match=r"model_max_length is .*, expected at least 2 tokens"):
             CLIPTokenizer.from_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").unlink()
     for vocab, reason in ((tokenizer.vocab | {"a": "64"}, "'a' has the id '64'"), ([], "readable")):
