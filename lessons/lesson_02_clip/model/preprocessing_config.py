@@ -21,8 +21,11 @@ PROCESSOR_FILE, PART = "processor_config.json", "image_processor"
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-REQUIRED: dict[str, float] = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True}
-REQUIRED |= {"rescale_factor": 1 / 255, "use_square_size": False}
+REQUIRED: dict[str, bool | float] = {
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"), True),
+    "rescale_factor": 1 / 255,
+    "use_square_size": False,
+}
 """Settings that every class has, and the only value of each that is supported."""
 NULL_ALLOWED = ("use_square_size", "do_convert_rgb")
 """Of these, published files have null: it does what the supported value does, for images in RGB."""
