@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -104,12 +104,8 @@ OTHERS = {
     "layer_scale": [None, 0.5],
     "dropout": [0.1],
     "drop_path": [0.1],
-    "positions": ["rotary", "learned", "sine-cosine", "none"],
-    "pooling": ["mean", "attention", "class", "last", "end"],
-    "activation": ["relu", "silu", "gelu", "quick_gelu", "gelu_pytorch_tanh"],
-    "norm": ["rms", "layer"],
+    "activation": ["gelu", "quick_gelu", "gelu_pytorch_tanh"],
     "embedding": [7],
-    "loss": ["sigmoid"],
     "decoder_width": [16],
     "decoder_depth": [2],
     "decoder_heads": [4],
@@ -124,8 +120,11 @@ OTHERS = {
 
 
 def other_values(config: Any, name: str) -> list[Any]:
-    value = getattr(config, name)
-    return [not value] if isinstance(value, bool) else [other for other in OTHERS[name] if other != value]
+    value, hint = getattr(config, name), get_type_hints(type(config))[name]
+    if isinstance(value, bool):
+        return [not value]
+    choices = get_args(hint) if get_origin(hint) is Literal else OTHERS[name]
+    return [other for other in choices if other != value]
 
 
 def changed_configs(config: Any) -> list[tuple[str, Any]]:
@@ -148,6 +147,8 @@ def changed_configs(config: Any) -> list[tuple[str, Any]]:
 def test_what_is_written_is_read_with_equal_outputs_or_nothing_is_written(name, tmp_path):
     tested, written = CASES[name], 0
     for number, (field, config) in enumerate([(None, tested.config), *changed_configs(tested.config)]):
+        if name == "vit" and field == "pooler":
+            continue  # the published class has an argument for that; lesson 1 tests it
         folder = tmp_path / str(number)
         try:
             model = redraw_weights(tested.build(config))

@@ -30,7 +30,7 @@ def number(minimum: float = 0.0, *, above: bool = False, below: float = math.inf
         if not valid or (above and value == minimum):
             limit = "" if below == math.inf else f" and below {below:g}"
             raise ValueError(f"a number {'above' if above else 'of at least'} {minimum:g}{limit}")
-        return value
+        return float(value)
 
     return accept
 

@@ -39,18 +39,22 @@ SETTINGS: list[Row] = [
     # No class has this setting, but all of them read it.
     Derived("head_dim", lambda fields: fields["width"] // fields["heads"]),
 ]
+IMAGE_SIZE = Setting("image_size", "image_size", 224, accept=sides)
+# For classes that take the square root of the number of patches and so cannot read others.
+SQUARE_IMAGE_SIZE = replace(IMAGE_SIZE, accept=square)
 PLAIN_SETTINGS: list[Row] = [
     *SETTINGS,
-    Setting("image_size", "image_size", 224, accept=sides),
     Setting("patch_size", "patch_size", 16, accept=square),
     Setting("intermediate_size", "mlp_dim", 3072),
     Setting("layer_norm_eps", "norm_eps", 1e-12),
 ]
 VIT_SETTINGS: list[Row] = [
     *PLAIN_SETTINGS,
+    IMAGE_SIZE,
     Fixed("pooler_act", "tanh"),
     Derived("pooler_output_size", lambda fields: fields["width"]),
 ]
+AUTOENCODER_SETTINGS: list[Row] = [*PLAIN_SETTINGS, SQUARE_IMAGE_SIZE]
 DECODER_SETTINGS: list[Row] = [
     Setting("decoder_hidden_size", "decoder_width", 512),
     Setting("decoder_num_hidden_layers", "decoder_depth", 8),
@@ -61,8 +65,7 @@ DECODER_SETTINGS: list[Row] = [
 ]
 DINOV2_SETTINGS: list[Row] = [
     *SETTINGS,
-    # The published class takes the square root of the number of positions, so it cannot read others.
-    Setting("image_size", "image_size", 224, accept=square),
+    SQUARE_IMAGE_SIZE,
     Setting("mlp_ratio", "mlp_ratio", 4),
     Setting("layer_norm_eps", "norm_eps", 1e-6),
     Setting("layerscale_value", "layer_scale", 1.0, accept=number(-math.inf)),
@@ -123,10 +126,9 @@ def read_autoencoder_config(folder: Path | str) -> MaskedAutoencoderConfig:
 
 def parse_autoencoder_config(config: Mapping[str, Any]) -> MaskedAutoencoderConfig:
     """Return our config of a masked autoencoder's published settings. Raises CourseError for unsupported ones."""
-    fields = read_settings([*PLAIN_SETTINGS, *DECODER_SETTINGS], config)
-    encoder = {row.field: fields.pop(row.field) for row in PLAIN_SETTINGS if isinstance(row, Setting)}
-    encoder_config = build_config(VisionTransformerConfig, **encoder, positions="sine-cosine")
-    return build_config(MaskedAutoencoderConfig, encoder=encoder_config, **fields)
+    fields = read_settings(AUTOENCODER_SETTINGS, config)
+    encoder = build_config(VisionTransformerConfig, **fields, positions="sine-cosine")
+    return build_config(MaskedAutoencoderConfig, encoder=encoder, **read_settings(DECODER_SETTINGS, config))
 
 
 def _parse_dinov2(config: Mapping[str, Any], folder: Path | str) -> VisionTransformerConfig:
@@ -181,7 +183,7 @@ def write_config(config: VisionTransformerConfig) -> dict[str, Any]:
         settings = write_settings(PLAIN_DINOV2_SETTINGS if model_type == "dinov2" else REGISTERS_SETTINGS, fields)
     else:
         model_type = "deit" if architecture.startswith("DeiT") else "vit"
-        settings = write_settings(PLAIN_SETTINGS, fields) | _labels(config)
+        settings = write_settings([*PLAIN_SETTINGS, IMAGE_SIZE], fields) | _labels(config)
     written = {"model_type": model_type, "architectures": [architecture], **settings}
     heads = {"classifier.weight": config.classes, "pooler.dense.weight": config.pooler}
     heads["distillation_classifier.weight"] = config.distillation_token
@@ -194,7 +196,9 @@ def write_config(config: VisionTransformerConfig) -> dict[str, Any]:
 def write_autoencoder_config(config: MaskedAutoencoderConfig) -> dict[str, Any]:
     """Return the published settings of a masked autoencoder. Raises CourseError when its encoder is no plain ViT."""
     config = replace(config, decoder_mlp_dim=config.decoder_mlp_dim or 4 * config.decoder_width)
-    settings = write_settings(PLAIN_SETTINGS, asdict(config.encoder)) | write_settings(DECODER_SETTINGS, asdict(config))
+    settings = write_settings(AUTOENCODER_SETTINGS, asdict(config.encoder)) | write_settings(
+        DECODER_SETTINGS, asdict(config)
+    )
     read = parse_autoencoder_config(settings)
     # The published class has the positions among its weights, whether they were learned or not.
     fixed = "sine-cosine" if config.encoder.positions == "learned" else config.encoder.positions

@@ -281,7 +281,7 @@ def test_a_siglip_with_two_embedding_dimensions_is_refused(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["text_config"]["projection_size"] = 24
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CourseError, match="dimension 24 .* but image vectors have dimension 20"):
+    with pytest.raises(CourseError, match=r"dimension 24 .* but image vectors have dimension 20"):
         course.SigLIP.from_pretrained(tmp_path)
 
 
