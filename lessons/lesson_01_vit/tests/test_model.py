@@ -316,6 +316,16 @@ def test_invalid_configs_are_refused(changes, message):
         replace(SMALL, **changes)
 
 
+def test_what_fills_no_patch_of_the_models_own_image_size_is_left_out():
+    model = make(image_size=(14, 13)).eval()
+    images = torch.randn(1, 2, 14, 13)
+    assert model.config.grid == (4, 4)
+    with torch.no_grad():
+        assert torch.equal(model.features(images), model.features(images[..., :12, :12]))
+    with pytest.raises(ValueError, match="image 13×14 does not divide into patches of 3"):
+        model.features(torch.randn(1, 2, 13, 14))
+
+
 def test_masking_patches_needs_a_mask_token():
     with pytest.raises(ValueError, match="mask_token=True"):
         make().features(torch.randn(1, 2, 12, 12), torch.ones(1, 16, dtype=torch.bool))

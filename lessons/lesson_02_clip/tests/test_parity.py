@@ -172,6 +172,31 @@ def test_the_published_models_have_their_published_sizes():
     assert sum(parameter.numel() for parameter in published.parameters()) == 203_155_970
 
 
+def test_the_published_siglip_whose_images_do_not_divide_into_patches():
+    """SigLIP SO400M/14 at 384 pixels: 27 × 27 patches, six pixels at the right and at the bottom are left out."""
+    changes = {"image_size": 384, "patch_size": 14, "width": 1152, "depth": 27, "heads": 16, "mlp_dim": 4304}
+    config = course.siglip_vision_config(**changes)
+    assert config.grid == (27, 27)
+    with torch.device("meta"):
+        encoder = VisionTransformer(config)
+        assert encoder.features(torch.zeros(1, 3, 384, 384)).shape == (1, 729, 1152)
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == 428_225_600
+
+
+def test_a_folder_of_2021_whose_dictionaries_leave_settings_out(tmp_path):
+    """What `text_config_dict` leaves out has the class's default, not the value of `text_config`."""
+    parts = {"text_config": TEXT | {"hidden_act": "gelu"}, "text_config_dict": TEXT}
+    parts |= {"vision_config": IMAGE, "vision_config_dict": IMAGE | {"patch_size": 4}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", **parts}))
+    with pytest.raises(CourseError, match="eos_token_id is 49407"):  # the default, which 40 tokens do not have
+        config_mapping.read_clip_config(tmp_path)
+    parts["text_config_dict"] = TEXT | IDS
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip", **parts}))
+    config = config_mapping.read_clip_config(tmp_path)
+    assert config.text.activation == "quick_gelu" == CLIPConfig(**parts).text_config.hidden_act
+    assert config.image.patch_size == 4 == CLIPConfig(**parts).vision_config.patch_size
+
+
 # ── The encoders alone ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -305,6 +330,15 @@ def test_an_encoder_without_a_published_class_cannot_be_saved(change, tmp_path):
     encoder = VisionTransformer(course.clip_vision_config(**SMALL | change))
     with pytest.raises(CourseError, match="no published class"):
         course.write_vision_encoder(encoder, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_an_end_token_that_published_files_use_for_another_meaning_is_not_written(tmp_path):
+    """2 stands for the largest token id there."""
+    sizes = {"vocab_size": 40, "context_length": 9, "width": 24, "depth": 1, "heads": 3, "mlp_dim": 20}
+    model = course.TextEncoder(course.TextEncoderConfig(**sizes, end_token=2))
+    with pytest.raises(CourseError, match="end_token 2"):
+        model.save_pretrained(tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
 
 

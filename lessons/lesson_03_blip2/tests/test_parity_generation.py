@@ -11,6 +11,7 @@ from transformers import (
     LlamaConfig,
     OPTConfig,
     OPTForCausalLM,
+    Qwen2Config,
 )
 
 from lessons.lesson_03_blip2.model import OPT, Blip2, config_mapping, opt_config
@@ -30,18 +31,28 @@ from shared.transformer import Sampling, generate
 
 # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+DECODER_SIZES = {
+    "vocab_size": 43,
+    "hidden_size": 28,
+    "num_hidden_layers": 2,
+    "intermediate_size": 36,
+    "num_attention_heads": 7,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-3,
+}
+SCALED = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 3.0,
+    "original_max_position_embeddings": 6,
+}
 LANGUAGE_MODELS = {
     "opt": OPTConfig(**OPT_SIZES, vocab_size=43, max_position_embeddings=40),
-    "llama": LlamaConfig(
-        vocab_size=43,
-        hidden_size=28,
-        num_hidden_layers=2,
-        intermediate_size=36,
-        num_attention_heads=7,
-        num_key_value_heads=1,
-        rms_norm_eps=1e-3,
-        rope_parameters={"rope_type": "default", "rope_theta": 500.0},
-    ),
+    "llama": LlamaConfig(**DECODER_SIZES, rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
+    "scaled llama": LlamaConfig(**DECODER_SIZES, rope_parameters=SCALED),
+    "tied qwen2": Qwen2Config(**DECODER_SIZES, tie_word_embeddings=True),
 }
 
 

@@ -4,12 +4,14 @@ Every parameter is redrawn first: initially the published gates are zero, and im
 """
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import IdeficsConfig, IdeficsForVisionText2Text
 
+from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_04_flamingo.model import Flamingo, PerceiverResampler, config_mapping, latest_image_index
 from shared.errors import CourseError
 from shared.testing import redraw_weights, rewrite_config
@@ -204,3 +206,25 @@ def test_another_model_is_refused(change, message, tmp_path):
     rewrite_config(tmp_path, lambda config: config.update(change))
     with pytest.raises(CourseError, match=message):
         Flamingo.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "added_tokens", "message"),
+    [
+        ({"qkv_bias": True}, 2, "qkv_bias True"),
+        ({"bias": True}, 2, "bias True"),
+        ({"kv_heads": 1}, 2, "kv_heads 1"),
+        ({"tied": True}, 2, "tied True"),
+        ({}, 65, "added_tokens is 65; expected a part of the vocabulary, 0 to 38 tokens"),
+        ({}, -1, "added_tokens is -1"),
+    ],
+)
+def test_a_language_model_that_the_published_class_does_not_have_is_not_written(
+    changes, added_tokens, message, tmp_path
+):
+    build_published("every block").save_pretrained(tmp_path / "published")
+    model = Flamingo.from_pretrained(tmp_path / "published")
+    model.language_model = LanguageModel(replace(model.language_model.config, **changes))
+    with pytest.raises(CourseError, match=message):
+        model.save_pretrained(tmp_path / "model", added_tokens=added_tokens)
+    assert not (tmp_path / "model").exists()

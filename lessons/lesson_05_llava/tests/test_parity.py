@@ -22,7 +22,7 @@ from lessons.lesson_01_vit.model import VisionTransformer, VisionTransformerConf
 from lessons.lesson_05_llava.model import Llava, LlavaNext, Projector, config_mapping
 from shared.errors import CourseError
 from shared.testing import redraw_weights, rewrite_config
-from shared.transformer import Sampling
+from shared.transformer import Decoder, DecoderConfig, Sampling
 
 VISION = {
     "hidden_size": 20,
@@ -293,6 +293,20 @@ def test_llava_next_both_ways(language, tied, tmp_path):
     assert model.language_model.config.tied == tied
 
 
+@pytest.mark.parametrize("outer", [None, False])
+def test_a_llava_next_that_is_tied_in_its_text_config_only(outer, tmp_path):
+    """Files of version 4 hold one table for both ends, and the outer setting is left out or false."""
+    published = llava_next("tied qwen2", tied=True)
+    published.save_pretrained(tmp_path)
+    assert not any("lm_head" in name for name in load_file(tmp_path / "model.safetensors"))
+    rewrite_config(tmp_path, lambda config: config.pop("tie_word_embeddings"))
+    if outer is not None:
+        rewrite_config(tmp_path, lambda config: config.update(tie_word_embeddings=outer))
+    model = LlavaNext.from_pretrained(tmp_path)
+    assert model.language_model.config.tied
+    assert_same_next(published, model, [SIZES["wide"]])
+
+
 @pytest.mark.parametrize("spelled", SPELLINGS, ids=lambda spelled: spelled.__name__)
 def test_every_spelling_of_the_names_of_llava_next_is_read(spelled, tmp_path):
     published = llava_next("qwen2")
@@ -336,3 +350,32 @@ def test_another_encoder_or_projector_cannot_be_saved_as_a_published_one(tmp_pat
             other.save_pretrained(tmp_path / "other")
     assert not (tmp_path / "other").exists()
     assert isinstance(model.projector, Projector)
+
+
+def test_another_language_model_cannot_be_saved_as_a_published_one(tmp_path):
+    """A LLaVA over an OPT, whose weights would be written under a Llama's config."""
+    llava().save_pretrained(tmp_path / "theirs")
+    model = Llava.from_pretrained(tmp_path / "theirs")
+    opt = Decoder(
+        DecoderConfig(43, 24, 2, 6, 6, 36, positions="learned", norm="layer", activation="relu", bias=True, tied=True)
+    )
+    before = {name: tensor.clone() for name, tensor in model.projector.state_dict().items()}
+    with pytest.raises(CourseError, match="no published class supports bias True"):
+        Llava(model.vision_encoder, model.projector, opt, image_token_id=IMAGE).save_pretrained(tmp_path / "other")
+    with pytest.raises(CourseError, match=r"vision_feature_layer is \[9\]"):
+        other = Llava(
+            model.vision_encoder, model.projector, model.language_model, image_token_id=IMAGE, feature_layers=(9,)
+        )
+        other.save_pretrained(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    after = model.projector.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_llava_next_with_other_tiles_than_its_encoder_cannot_be_saved(tmp_path):
+    llava_next().save_pretrained(tmp_path / "theirs")
+    model = LlavaNext.from_pretrained(tmp_path / "theirs")
+    model.tile_size = 6
+    with pytest.raises(CourseError, match="the tiles have 6 pixels, and the vision encoder's images 12"):
+        model.save_pretrained(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
