@@ -223,8 +223,12 @@ def test_openais_client_stops_at_its_texts(client):
 
 def test_the_model_stops_at_a_stop_text(client, echo_model):
     messages = turn({"type": "text", "text": "halt " + "word " * 200})
-    client.chat.completions.create(model="echo", messages=messages, stop="halt")
+    echo_model.hold_at = 3
+    client.chat.completions.create(model="echo", messages=messages, stop="halt")  # the reply does not wait for step 3
+    echo_model.hold_at = None
+    echo_model.go.set()
     wait_until(lambda: echo_model.closed == 1)
+    assert echo_model.steps < 10
 
 
 def test_the_oldest_turns_are_left_out_on_request(echo_model):
