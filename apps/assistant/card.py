@@ -70,6 +70,6 @@ def toy_sample(number: int, image_size: int) -> Sample:
     rng = stream(0, number, PURPOSE)
     questions = []
     for question_type in QUESTION_TYPES[number % 2 :: 2]:
-        found = (make_question(scene, question_type, answer, rng, other.objects) for answer in ANSWERS[question_type])
-        questions.append(next(question.text for question in found if question))
+        matches = (make_question(scene, question_type, answer, rng, other.objects) for answer in ANSWERS[question_type])
+        questions.append(next(question.text for question in matches if question))
     return Sample(Image.fromarray(render_image(scene, image_size)), caption(scene, LEVEL), tuple(questions))

@@ -193,11 +193,11 @@ def trouble_scenario(page: Page, recorded: RecordedPage, folder: Path) -> dict[s
 
 def key_scenario(page: Page, recorded: RecordedPage, folder: Path) -> dict[str, Any]:
     """Ask a service behind a key, which answers 401 without it."""
-    seen: list[str | None] = []
+    sent_keys: list[str | None] = []
 
     def guard(route: Any) -> None:
-        seen.append(route.request.headers.get("authorization"))
-        if seen[-1] == "Bearer secret":
+        sent_keys.append(route.request.headers.get("authorization"))
+        if sent_keys[-1] == "Bearer secret":
             route.continue_()
         else:
             route.fulfill(status=401, json={"error": {"message": "no key", "code": "no_key"}})
@@ -208,7 +208,7 @@ def key_scenario(page: Page, recorded: RecordedPage, folder: Path) -> dict[str, 
     page.get_by_role("button", name="Use key").click()
     expect(page.locator(".answer:not(.running)")).to_have_count(1)
     recorded.errors = []
-    return report | {"seen": seen, "answers": answers(page), "key": page.get_by_label("API key").is_visible()}
+    return report | {"sent keys": sent_keys, "answers": answers(page), "key": page.get_by_label("API key").is_visible()}
 
 
 def starting_scenario(page: Page, recorded: RecordedPage, folder: Path) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def test_a_service_behind_a_key(play, serve_in_thread, echo_model):
     echo_model.card = ModelCard(accepts_images=False)
     with serve_in_thread(lambda: echo_model) as url:
         report = play("key", url)
-    assert "needs an API key" in report["error"] and report["seen"] == [None, "Bearer secret"]
+    assert "needs an API key" in report["error"] and report["sent keys"] == [None, "Bearer secret"]
     assert [answer.strip() for answer in report["answers"]] == ["user: hello"] and not report["key"]
 
 
