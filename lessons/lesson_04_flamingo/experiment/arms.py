@@ -7,7 +7,15 @@ from shared.course.lesson import Arm
 PACKAGE = "lessons.lesson_04_flamingo.experiment"
 TRAIN = f"{PACKAGE}.train:train_flamingo"
 SIZES: dict[str, dict[str, Any]] = {
-    "smoke": {"steps": 2, "scenes": 30, "documents": 12, "batch_size": 4, "held_out": 6},
+    "smoke": {
+        "steps": 2,
+        "scenes": 30,
+        "documents": 12,
+        "batch_size": 4,
+        "held_out": 6,
+        "test_scenes": 20,
+        "text_documents": 3,
+    },
     "cpu": {"steps": 160},
     "full": {"steps": 800, "scenes": 12000, "documents": 12000},
     "gpu": {

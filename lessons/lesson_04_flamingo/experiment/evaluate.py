@@ -33,7 +33,6 @@ from shared.torch_conversion import max_abs_difference, to_stdlib, to_torch
 from shared.transformer import DecoderConfig
 
 SHOTS = tuple(range(9))
-TEST_SCENES = 1_500
 MIXED_SHOTS = (1, 4, 8)
 
 
@@ -51,9 +50,16 @@ def text_accuracies(language_model: LanguageModel, tokenizer: Tokenizer, seed: i
 
 
 def image_accuracies(
-    model: Flamingo, tokenizer: Tokenizer, training_scenes: EncodedScenes, seed: int, count: int, device: str
+    model: Flamingo,
+    tokenizer: Tokenizer,
+    training_scenes: EncodedScenes,
+    encoded: EncodedScenes,
+    seed: int,
+    count: int,
 ) -> dict[str, float]:
-    """Return accuracies on new images, by the number of examples.
+    """Return accuracies on new images, `encoded`, by the number of examples.
+
+    Each run has test episodes of its own, so that several runs are measured on more episodes.
 
     held_out, seen  with held-out rules, and with rules of the training
     mixed           as held_out, with examples that each follow their own rule
@@ -61,8 +67,6 @@ def image_accuracies(
     single_…        for questions about one attribute: no rule is needed
     probe_…         of a linear classifier of one attribute on the image features, fitted to `training_scenes`
     """
-    # Each run has test episodes of its own, so that several runs are measured on more episodes.
-    encoded = EncodedScenes.sample(model.vision_encoder, TEST_SEED + seed, TEST_SCENES, device)
 
     def sample(lines: int = len(SHOTS), **settings) -> EpisodeBatch:
         episodes = [episode_lines(encoded, TEST_SEED + seed, number, lines, **settings) for number in range(count)]

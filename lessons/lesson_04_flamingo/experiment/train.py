@@ -33,8 +33,6 @@ from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
 from shared.training import Batches, Evaluation, Stage, TrainingConfig, curve_from_history, muon_config, train
 
-TEXT_DOCUMENTS = 300
-"""Number of text documents on which the cross-entropy is measured before and after training."""
 HEAD_DIM = 16
 ALL_TRAINED = ("resampler.*", "cross_attention_layers.*", "language_model.*")
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...] | None]
@@ -51,6 +49,8 @@ class FlamingoRecipe:
     shots                 examples per training episode, before its last line
     text_rows             rows of plain text beside each batch of episodes
     held_out              number of test episodes per accuracy
+    test_scenes           number of images that test episodes and linear probes draw from
+    text_documents        number of documents of plain text whose cross-entropy is measured
     """
 
     steps: int
@@ -65,6 +65,8 @@ class FlamingoRecipe:
     text_rows: int = 2
     learning_rate: float = 2e-2
     held_out: int = 400
+    test_scenes: int = 1_500
+    text_documents: int = 300
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def training_config(self, seed: int) -> TrainingConfig:
@@ -86,7 +88,7 @@ def train_flamingo(context: RunContext, **settings: Any) -> dict[str, Any]:
     vision_encoder = load_vision_encoder()
     language_model, tokenizer = load_language_model()
     frozen = weights_digest(vision_encoder), weights_digest(language_model)
-    texts = documents("validation", TEST_SEED, TEXT_DOCUMENTS, mixture=INTERVIEW_MIXTURE)
+    texts = documents("validation", TEST_SEED, recipe.text_documents, mixture=INTERVIEW_MIXTURE)
     text_ids = encode_documents(tokenizer, texts)
     predicted_tokens = sum(len(document) - 1 for document in text_ids)
     measured: dict[str, Any] = {"text_bits_before": cross_entropy_bits(language_model, text_ids) / predicted_tokens}
@@ -106,7 +108,9 @@ def train_flamingo(context: RunContext, **settings: Any) -> dict[str, Any]:
         evaluation=Evaluation(gate_sizes, every=max(1, recipe.steps // 25)),
         stages=recipe.stages(),
     )
-    measured |= image_accuracies(model.eval(), tokenizer, encoded, seed, recipe.held_out, device)
+    model.eval()
+    test_scenes = EncodedScenes.sample(vision_encoder, TEST_SEED + seed, recipe.test_scenes, device)
+    measured |= image_accuracies(model, tokenizer, encoded, test_scenes, seed, recipe.held_out)
     trained = (*model.resampler.parameters(), *model.cross_attention_layers.parameters())
     curves = {f"{name}_curve": curve_from_history(result.history, f"evaluation/{name}") for name in gate_sizes(model)}
     return (

@@ -118,8 +118,6 @@ def test_one_forward_pass_measures_prompts_of_every_length(vision_encoder, encod
 def test_an_arm_trains_and_measures(arm, vision_encoder, tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr(train, "load_vision_encoder", lambda: vision_encoder)
     monkeypatch.setattr(train, "load_language_model", lambda: (small_language_model(tokenizer), tokenizer))
-    monkeypatch.setattr(train, "TEXT_DOCUMENTS", 3)
-    monkeypatch.setattr(evaluate, "TEST_SCENES", 20)
     presets = next(each for each in arms.ARMS if each.name == arm).presets
     settings = arms.SIZES["smoke"] | {
         name: value for name, value in presets["full"].items() if name in ("gates", "train_language_model", "text_rows")
