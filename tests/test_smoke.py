@@ -29,7 +29,7 @@ def empty_course(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("number", NUMBERS)
 def test_the_smoke_preset_runs_to_its_end(number, empty_course, capsys):
     lesson, result, verdicts = run_lesson(RunRequest(number, preset="smoke"))
