@@ -1,6 +1,6 @@
 """`make bench`: compare the course's speed with other libraries', and write the results to benchmarks/results.md.
 
-python -m benchmarks [vit attention_cpu stdlib_engine toybox tokenizer distributed]
+python -m benchmarks [vit attention_cpu stdlib_engine toybox tokenizer generation distributed]
 
 On a machine with a CUDA GPU, attention_gpu and throughput are measured as well.
 """
@@ -25,6 +25,7 @@ MODULES = (
     "stdlib_engine",
     "toybox",
     "tokenizer",
+    "generation",
     "distributed",
     *(("attention_gpu", "throughput") if torch.cuda.is_available() else ()),
 )
