@@ -33,7 +33,7 @@ from shared.tokenizers import Turn
 
 IMAGE = "<image>"
 DESCRIBE = "describe the image."
-SHOWN = 20
+MAX_REASONS = 20
 """The most reasons that a message lists."""
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
@@ -122,13 +122,13 @@ def refuse_or_skip(file: Path | str, good: int, bad: Sequence[BadRecord], skip_b
         lines = [f"warning: {file}: {len(bad):,} of {len(bad) + good:,} records are skipped:"]
         lines += [
             f"  {count:,} × {kind} (first: {first[kind]})"
-            for kind, count in Counter(each.kind for each in bad).most_common(SHOWN)
+            for kind, count in Counter(each.kind for each in bad).most_common(MAX_REASONS)
         ]
-        lines += [f"  … and {len(first) - SHOWN:,} other reasons"] if len(first) > SHOWN else []
+        lines += [f"  … and {len(first) - MAX_REASONS:,} other reasons"] if len(first) > MAX_REASONS else []
         print("\n".join(lines), file=sys.stderr, flush=True)
     elif bad or not good:
         advice = "correct them, or set skip_bad to leave them out" if good else "there is nothing to train on"
-        raise CourseError(f"{report(file, good, bad, limit=SHOWN)}\n  {advice}")
+        raise CourseError(f"{report(file, good, bad, limit=MAX_REASONS)}\n  {advice}")
 
 
 def report(file: Path | str, good: int, bad: Sequence[BadRecord], *, limit: int | None = None) -> str:

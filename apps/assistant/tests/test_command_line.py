@@ -243,7 +243,7 @@ def test_the_default_folder_is_the_checkpoint_then_the_debug_run(trained, tmp_pa
 def test_contradictory_commands_are_refused(short, trained, tmp_path, capsys):
     for command, message in (
         ([], "nothing to train; use --debug"),
-        (["--config", str(tmp_path / "none.json")], "none.json cannot be read"),
+        (["--config", str(tmp_path / "none.json")], "none.json does not exist"),
         (["--resume", str(tmp_path)], "belongs to no run"),
         (["--resume", str(trained), "--output", str(tmp_path)], "continues in its own folder"),
         (["--resume", str(trained), "--debug"], "has another configuration"),
