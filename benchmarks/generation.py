@@ -1,4 +1,4 @@
-"""Generation with a key-value cache: the course's decoder in float32 and with eight-bit weights, against `transformers`.
+"""Generation with a KV cache: the course's decoder in float32 and with eight-bit weights, against `transformers`.
 
     python -m benchmarks.generation
 

@@ -56,9 +56,7 @@ class AssistantRun:
 
     def assistant(self, model: Llava) -> Assistant:
         """Return an assistant with this model."""
-        return make_assistant(
-            self.configuration.model, replace(self.parts, model=model), self.configuration.data_names
-        )
+        return make_assistant(self.configuration.model, replace(self.parts, model=model), self.configuration.data_names)
 
 
 def make_assistant(config: ModelConfig, parts: ModelParts, training_data: Sequence[str] = ()) -> Assistant:

@@ -109,16 +109,16 @@ def read_settings(settings: Sequence[Row], config: Mapping[str, Any], part: str 
             try:
                 values[setting.field] = setting.convert(config[spelling])
             except ValueError as error:
-                problems.append(f"{spelling} is {_shown(config[spelling])}, expected {error}")
+                problems.append(f"{spelling} is {_abbreviated(config[spelling])}, expected {error}")
     supported = {row.published: row.value for row in settings if isinstance(row, Fixed)}
     if not problems:  # a value can follow from correct ones only, and null stands for it
         derived = [row for row in settings if isinstance(row, Derived) and config.get(row.published) is not None]
         supported |= {row.published: row.value(values) for row in derived}
     for name, value in supported.items():
         if not _equal(config.get(name, value), value):
-            problems.append(f"{name} is {_shown(config[name])}, supported is only {_shown(value)}")
+            problems.append(f"{name} is {_abbreviated(config[name])}, supported is only {_abbreviated(value)}")
     problems += [
-        f"{name} is {_shown(config[name])}, which is not supported" for name in UNSUPPORTED if config.get(name)
+        f"{name} is {_abbreviated(config[name])}, which is not supported" for name in UNSUPPORTED if config.get(name)
     ]
     if problems:
         raise CourseError(f"{part} does not fit this model: " + "; ".join(problems))
@@ -140,7 +140,7 @@ def read_part(config: Mapping[str, Any], name: str) -> dict[str, Any] | None:
     """Return the settings of one part of a larger config, or None if there are none. Raises CourseError for others."""
     part = config.get(name)
     if part is not None and not isinstance(part, dict):
-        raise CourseError(f"{name} is {_shown(part)} in config.json; expected an object of settings, or null")
+        raise CourseError(f"{name} is {_abbreviated(part)} in config.json; expected an object of settings, or null")
     return part
 
 
@@ -181,7 +181,7 @@ def _equal(value: Any, supported: Any) -> bool:
     return value == supported
 
 
-def _shown(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     """Return a setting for an error message, cut where it is long."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 80 else text[:80] + "…"
