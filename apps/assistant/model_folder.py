@@ -29,7 +29,7 @@ CHATML = {"begin": None, "turn": "<|im_start|>", "end": "<|im_end|>"}
 def load_model(folder: Path | str) -> Llava:
     """Load the model of a folder, in evaluation mode. Raises CourseError when it holds another type of model."""
     model_type = pretrained.read_config(folder).get("model_type")
-    if model_type not in MODEL_CLASSES:
+    if not isinstance(model_type, str) or model_type not in MODEL_CLASSES:
         raise CourseError(
             f"{folder} holds a model of type {model_type!r}; an assistant is one of {', '.join(MODEL_CLASSES)}"
         )
