@@ -34,7 +34,8 @@ class Settings:
     truncation              "auto" leaves out the oldest turns of a conversation that is too long, "disabled" refuses
                             it; a request may choose
     caption_prompt          the user turn that stands beside the image in a request for a caption
-    api_key                 every path but / and /health requires it, as `Authorization: Bearer KEY`; None: no path does
+    api_key                 every path but /health and the page's files requires it, as `Authorization: Bearer KEY`;
+                            None: no path does
 
     Raises ValueError when a limit allows no request, or the key cannot stand in a header.
     """

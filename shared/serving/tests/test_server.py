@@ -404,7 +404,7 @@ def test_invalid_http(served):
     url, _ = served
     for invalid in (
         b"hello\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /nothing HTTP/9.9\r\n\r\n",
         b"\x16\x03\x01\x02\x00",
         b"POST /chat HTTP/1.1\r\n\r\n",
     ):
