@@ -30,6 +30,7 @@ function showError(error, retry = null) {
   element("restart").hidden = error.code !== "context_length_exceeded";
   element("key-form").hidden = error.status !== 401 && error.status !== 403;
   element("error").hidden = false;
+  element("error").scrollIntoView({ block: "nearest" }); // on a phone the image and the message are far apart
 }
 
 function hideError() {
