@@ -292,7 +292,10 @@ class FixedAnswers:
     """An assistant with prepared answers that records its requests."""
 
     def __init__(self, answers):
-        self.answers, self.requests = list(answers), []
+        self.answers, self.requests, self.context_length = list(answers), [], 100
+
+    def count_tokens(self, request):
+        return len(request.messages[-1].text)
 
     def complete(self, requests):
         self.requests += requests
