@@ -7,6 +7,7 @@ The output folder holds the configuration, a folder with checkpoints and metrics
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
