@@ -1,6 +1,6 @@
 """Every setting of every published class that the course reads: another value gives equal outputs, or an error.
 
-A setting that is ignored is the error that nobody notices: the model loads, and its outputs are wrong.
+An ignored setting causes no error: the model loads, and its outputs are wrong.
 """
 
 import copy

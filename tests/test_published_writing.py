@@ -137,7 +137,7 @@ def changed_configs(config: Any) -> list[tuple[str, Any]]:
         for value in values:
             try:
                 changed.append((field.name, replace(config, **{field.name: value})))
-            except ValueError:  # no config of ours
+            except ValueError:  # no config of course_model
                 continue
     return changed
 
@@ -152,7 +152,7 @@ def test_what_is_written_is_read_with_equal_outputs_or_nothing_is_written(name, 
         folder = tmp_path / str(number)
         try:
             model = redraw_weights(tested.build(config))
-        except ValueError:  # no model of ours
+        except ValueError:  # no model of course_model
             continue
         try:
             tested.save(model, folder)
@@ -164,8 +164,8 @@ def test_what_is_written_is_read_with_equal_outputs_or_nothing_is_written(name, 
             published_class = getattr(transformers, architecture)
             published, report = published_class.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
             assert not any(report.values()), report
-            for ours in (model, tested.load(folder)):
-                for expected, actual in zip(*tested.outputs(published.eval(), ours), strict=True):
+            for course_model in (model, tested.load(folder)):
+                for expected, actual in zip(*tested.outputs(published.eval(), course_model), strict=True):
                     torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)
         except Exception as error:
             raise AssertionError(f"{field}: {config}") from error

@@ -16,11 +16,11 @@ from shared.serving.routes import add_routes
 from shared.serving.served_model import ServedModel
 from shared.serving.service import Service
 from shared.serving.settings import Settings
+from shared.serving.web_page import FILES, add_page
 from shared.serving.web_page import PATHS as PAGE_PATHS
-from shared.serving.web_page import add_page
 
 EXEMPT_PATHS = ("/health", "/metrics", *PAGE_PATHS)
-OPEN_PATHS = ("/health", *PAGE_PATHS)
+OPEN_PATHS = ("/health", *FILES)
 
 
 def create_app(load: Callable[[], ServedModel], settings: Settings | None = None) -> FastAPI:

@@ -90,8 +90,8 @@ def test_padding_changes_nothing(task):
     features, tokens, segments = pairs()
     alone = model.query_and_text_states(task, features[2:3], tokens[2:3, :2], segments[2:3, :2])
     padded = model.query_and_text_states(task, features, tokens, segments)
-    torch.testing.assert_close(padded[0][2], alone[0][0], atol=1e-6, rtol=0)
-    torch.testing.assert_close(padded[1][2, :2], alone[1][0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(padded[0][2], alone[0][0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(padded[1][2, :2], alone[1][0], atol=1e-5, rtol=0)
 
 
 @torch.no_grad()

@@ -100,8 +100,8 @@ def test_a_judged_value_replaces_one_that_was_only_measured():
 
 
 def test_rows_are_grouped_by_question_and_identities_take_one_line():
-    asked, other = question("Can it read?", CLAIM), question("Does size help?", PAPER)
-    verdicts = [Verdict(claim, (0.9, 0.9), (), True) for claim in (*asked, *other)]
+    first, second = question("Can it read?", CLAIM), question("Does size help?", PAPER)
+    verdicts = [Verdict(claim, (0.9, 0.9), (), True) for claim in (*first, *second)]
     identity = Verdict(EXACT, (1e-12,), (), True)
     rows = [Row(verdict) for verdict in (*verdicts, identity)]
     assert list(by_question(rows)) == ["Can it read?", "Does size help?"]

@@ -25,6 +25,7 @@ from shared.pretrained import (
     read_config,
     read_settings,
     save_pretrained,
+    setting_values,
     write_settings,
 )
 
@@ -326,9 +327,9 @@ def test_a_folder_that_cannot_be_created(tmp_path):
 
 
 SETTINGS = [
-    Setting("hidden_size", "width"),
+    Setting("hidden_size", "width", accept=setting_values.integer()),
     Setting("num_layers", "depth", default=12, also=("n_layer",)),
-    Setting("image_size", "image_size", default=224),
+    Setting("image_size", "image_size", default=224, accept=setting_values.sides),
     Fixed("hidden_act", "gelu"),
 ]
 

@@ -43,7 +43,7 @@ async function errorOf(response) {
 
 function serviceError(error, status) {
   if (status === 401 || status === 403) {
-    return new ServiceError("This service needs an API key. Enter it below, then try again.", { status, retry: true });
+    return new ServiceError("This service needs an API key. Enter it below.", { status, retry: true });
   }
   const code = error.code ?? "";
   const details = error.message ?? `The service answered with status ${status}.`;

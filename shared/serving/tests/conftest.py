@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from shared.serving import GenerationRequest, Settings, UnsupportedRequest, create_app
-from shared.serving.serve import listen, make_server
+from shared.serving.server import listen, make_server
 
 
 class EchoModel:

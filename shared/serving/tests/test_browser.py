@@ -145,9 +145,9 @@ def test_a_busy_service_a_lost_connection_and_a_failed_answer(play, serve_in_thr
 
 def test_a_service_behind_a_key(play, serve_in_thread, echo_model):
     echo_model.card = ModelCard(accepts_images=False)
-    with serve_in_thread(lambda: echo_model) as url:
+    with serve_in_thread(lambda: echo_model, api_key="right") as url:
         report = play("key", url)
-    assert "needs an API key" in report["error"] and report["sent keys"] == [None, "Bearer secret"]
+    assert "needs an API key" in report["error"] and report["wrong"] and not report["right"]
     assert [answer.strip() for answer in report["answers"]] == ["user: hello"] and not report["key"]
 
 

@@ -69,7 +69,7 @@ def test_the_example_answers(tmp_path, monkeypatch):
             server.should_exit = True
             thread.join(60)
 
-    monkeypatch.setattr("shared.serving.serve", serve)
+    monkeypatch.setattr("shared.serving.server.serve", serve)
     exec(compile(program, "README.md", "exec"), {})
     assert replies == {
         "caption": "(30 × 20) Describe the image. ",

@@ -171,3 +171,12 @@ def test_a_model_without_attention_refuses(running_app):
         assert json.loads(reply.body)["error"]["message"] == "echo does not report where it attends"
 
     asyncio.run(main())
+
+
+def test_the_page_needs_no_key_and_the_model_does(running_app):
+    async def main():
+        async with running_app(api_key="right") as client:
+            assert [(await client.get(path)).status for path in (*FILES, "/health")] == [200] * (len(FILES) + 1)
+            assert [(await client.get(path)).code for path in ("/model", "/v1/models")] == ["invalid_api_key"] * 2
+
+    asyncio.run(main())
