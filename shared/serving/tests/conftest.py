@@ -33,6 +33,7 @@ class EchoModel:
         self.go = threading.Event()  # while cleared, the model waits at its next step
         self.go.set()
         self.hold_at: int | None = None  # the step at which the model clears it
+        self.held = threading.Event()  # set when the model has cleared it
 
     def count_tokens(self, request: GenerationRequest) -> int:
         images = sum(len(message.images) for message in request.messages)
@@ -73,6 +74,7 @@ class EchoModel:
                 self.stepped.set()
                 if step == self.hold_at:
                     self.go.clear()
+                    self.held.set()
                 assert self.go.wait(60)
                 if any("choke" in request.messages[-1].text for request in requests) and step == 1:
                     raise RuntimeError("out of memory at /dev/secret")

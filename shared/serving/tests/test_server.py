@@ -358,7 +358,7 @@ def test_tokens_arrive_before_the_answer_is_complete(client, echo_model):
     ) as stream:
         texts = (chunk.choices[0].delta.content for chunk in stream)
         assert [next(texts), next(texts), next(texts)] == ["", "user: ", "one "]
-        assert not echo_model.go.is_set()  # the model is paused, and these tokens have arrived
+        assert echo_model.held.wait(60)  # the model is paused, and these tokens have arrived
         echo_model.go.set()
         assert list(texts) == ["two ", "three ", None]
 
