@@ -120,6 +120,7 @@ PAPER = (
             0.15,
             "points",
             expected="not reproduced",
+            paper_value="a substantial gain, as curves only (figure 5)",
             hypothesis="without the first stage, the second stage reaches the same loss after a hundred steps. "
             "The short "
             "captions contain everything that is tested, and the language model is small, so its cross-entropy "
