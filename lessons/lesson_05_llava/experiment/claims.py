@@ -157,6 +157,7 @@ PAPER = (
             "points",
             presets=("full",),
             expected="inconclusive",
+            paper_value="+5.1 points (ScienceQA, 13B)",
         ),
         Claim(
             "short-stages-need-it",
