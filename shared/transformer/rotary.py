@@ -1,6 +1,6 @@
 """Rotary position embeddings: rotate queries and keys by angles proportional to the token's position.
 
-The dot product of two tokens then depends on the distance between them, not on their absolute positions.
+The dot product of two rotated vectors depends on the offset of their positions, not on the positions themselves.
 """
 
 import math
