@@ -1,6 +1,7 @@
 """Helpers for the tests of models in several lessons."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,8 @@ def rewrite_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
     config = json.loads((folder / "config.json").read_text())
     change(config)
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def environment_without_make() -> dict[str, str]:
+    """Return this process's environment without the variables by which a make tells another one that it started it."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}

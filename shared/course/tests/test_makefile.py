@@ -1,7 +1,6 @@
 """Make passes every option on unchanged, and a target of a lesson that does not exist is one line."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import sys
 import pytest
 
 from shared.course.lesson import ROOT
+from shared.testing import environment_without_make
 
 HANDOUT = ROOT / "shared" / "teaching" / "handout" / "Makefile"
 SIGNS = "a b;echo injected 'x' \"y\" $HOME `id` (c) & d"
@@ -17,7 +17,7 @@ SIGNS = "a b;echo injected 'x' \"y\" $HOME `id` (c) & d"
 def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     """Run make without the set-up, in an environment without the options of the make that runs the tests."""
     options = {"DATA", "PART", "DEVICE", "RESUME", "SEED", "SEEDS", "PRESET", "WORKERS", "LESSON", "OWN", "PORT"}
-    environment = {name: value for name, value in os.environ.items() if name not in options | {"MAKEFLAGS"}}
+    environment = {name: value for name, value in environment_without_make().items() if name not in options}
     command = ["make", "--no-print-directory", "-o", "setup", *arguments]
     command += [f"{name}={value}" for name, value in variables.items()]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

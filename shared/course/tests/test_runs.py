@@ -13,6 +13,7 @@ from torch import nn
 from shared.course import runs
 from shared.course.job_spec import Job
 from shared.course.runs import OUTDATED, find_runs, print_runs, resume_commands, size_text
+from shared.testing import environment_without_make
 from shared.training import Batches, RunOptions, TrainingConfig, train
 from shared.training.checkpoint import FILE_NAME
 from shared.training.lock import exclusive_lock
@@ -170,7 +171,13 @@ def test_make_accepts_the_command(arm, tmp_path):
         arm(seed=seed)
     (command,) = resume_commands(find_runs(tmp_path))
     done = subprocess.run(
-        f"{command} --dry-run RUN=python", shell=True, cwd=runs.ROOT, capture_output=True, text=True, check=True
+        f"{command} --dry-run RUN=python",
+        shell=True,
+        cwd=runs.ROOT,
+        env=environment_without_make(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     words = shlex.split(done.stdout.splitlines()[-1])
     assert words[2:] == ["shared.course.run", "1", "--seeds=0 1", "--preset=smoke", "--resume"]
