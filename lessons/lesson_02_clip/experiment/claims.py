@@ -127,6 +127,7 @@ RETRIEVAL = question(
         ("clip",),
         number("clip", "image_to_text"),
         0.08,
+        paper_value="58.4 % (MSCOCO, CLIP ViT-L/14@336)",
         baseline=number("clip", "chance"),
         baseline_name="chance",
     ),
@@ -138,6 +139,7 @@ RETRIEVAL = question(
         ("clip",),
         number("clip", "text_to_image"),
         0.08,
+        paper_value="37.8 % (MSCOCO, CLIP ViT-L/14@336)",
         baseline=number("clip", "chance"),
         baseline_name="chance",
     ),
@@ -231,6 +233,7 @@ PROMPTS = question(
         ensemble_gain("one_detailed_prompt"),
         0.02,
         "points",
+        paper_value="+3.5 points (ImageNet, 80 prompts)",
         expected="inconclusive",
     ),
     Claim(
