@@ -245,7 +245,7 @@ FAMILIES = {
         BLIP2 | {"text_config": OPT_SIZES | {"model_type": "opt"}},
         Blip2.from_pretrained,
         blip2,
-        (None, "vision_config", "qformer_config", "text_config"),
+        (None, "text_config"),
     ),
     "blip2 over llama": Family(
         "Blip2Config",
@@ -293,6 +293,6 @@ FAMILIES = {
         over("llama", NEXT),
         LlavaNext.from_pretrained,
         llava_next,
-        (None, "vision_config", "text_config"),
+        (None, "text_config"),
     ),
 }
