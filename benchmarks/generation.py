@@ -27,7 +27,10 @@ from shared.finetuning import Int8Linear, quantize_linears
 from shared.finetuning.int8 import PACKED_ROWS
 from shared.transformer import Decoder, DecoderConfig, Sampling, generate
 
-EVERY_LINEAR_LAYER = ("*",)
+
+def linear_layers(config: DecoderConfig) -> tuple[str, ...]:
+    """Return patterns of all linear layers; an output layer that shares the embedding's weight stays in float32."""
+    return ("blocks.*",) if config.tied else ("blocks.*", "output")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def measure(cases: tuple[Case, ...] = CASES, texts: int = 100) -> list[Row]:
 def _speed(case: Case) -> list[Row]:
     torch.manual_seed(0)
     decoder, int8 = Decoder(case.config).eval(), Decoder(case.config).eval()
-    quantize_linears(int8, Int8Linear, EVERY_LINEAR_LAYER)
+    quantize_linears(int8, Int8Linear, linear_layers(case.config))
     baseline = HuggingFaceDecoder(case.config).model.eval()
     prompt = torch.randint(case.config.vocab_size, (16,))
 
@@ -89,7 +92,7 @@ def _perplexity(texts: int) -> Row:
     model, tokenizer = load_language_model()
     encoded = [torch.tensor(each) for each in encode_documents(tokenizer, documents("validation", TEST_SEED, texts))]
     full = perplexity(model, encoded)
-    quantize_linears(model, Int8Linear, EVERY_LINEAR_LAYER)
+    quantize_linears(model, Int8Linear, linear_layers(model.config))
     return Row.of_cost("perplexity of lesson 0's decoder, int8 against float32", perplexity(model, encoded), full, "")
 
 
