@@ -15,7 +15,7 @@ from shared.teaching.solution_leaks import find_leaks
 
 TOP_FILES = ("requirements.txt", "constraints.txt", "pyproject.toml", "conftest.py", "LICENSE", ".gitignore")
 FOLDERS = ("shared", "data", "lessons", "apps")
-SUFFIXES = {".py", ".md", ".toml", ".json", ".gz", ".csv", ".png", ".ipynb", ".txt", ".safetensors", ".npz"}
+SUFFIXES = {".py", ".md", ".toml", ".json", ".gz", ".csv", ".png", ".svg", ".ipynb", ".txt", ".safetensors", ".npz"}
 # A list of planted bugs is a list of solutions with one error each.
 NEVER_INCLUDED = {"__pycache__", "cache", ".ipynb_checkpoints", "equivalent_mutants.toml"}
 # Earlier lessons, apps and shared folders are included as code only; of the tools, what students run.
