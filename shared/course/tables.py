@@ -156,7 +156,8 @@ def _terminal_table(verdicts: Sequence[Verdict]) -> Table:
 def value_phrases(verdict: Verdict) -> list[str]:
     """Return what the terminal shows of a verdict: value, threshold, recorded runs, baseline and the paper's number."""
     claim = verdict.claim
-    phrases = [f"measured {format_mean(verdict)}"]
+    value = format_mean(verdict)
+    phrases = [value if verdict.label == MEASURED else f"measured {value}"]
     if verdict.judged:
         phrases.append(f"threshold {format_threshold(claim)}")
     if verdict.recorded and claim.kind != "exact":
