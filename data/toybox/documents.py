@@ -18,17 +18,19 @@ from random import Random
 from data.toybox.episodes import EPISODES, FIRST_PURPOSE, episode_at
 from data.toybox.heldout import SPLITS, check_split, scene_at
 from data.toybox.language import LEVELS, caption, instruction
-from data.toybox.questions import ANSWERS, Question, make_question, question_at
-from data.toybox.questions import QUESTION_TYPES as QUESTION_TYPES
-from data.toybox.scene import Scene, SceneObject, pick, stream
+from data.toybox.questions import question_at, questions_about
+from data.toybox.scene import pick, stream
+from data.toybox.unanswerable import unanswerable_question
 
 DOCUMENT_TYPES = ("caption", "question", "instruction", "naming", "choosing", "interview")
 MIXTURE = (2, 2, 1, 3, 4, 0)
 """Documents of each type per twelve."""
-INTERVIEW_MIXTURE = (1, 1, 1, 2, 3, 7)
-"""Documents of each type per fifteen, for a model that answers questions: several per scene, also on single objects."""
-INTERVIEW_OBJECTS, INTERVIEW_QUESTIONS = (1, 3), 4
-"""Least and greatest number of objects in an interview's scene, and the number of questions after the first."""
+INTERVIEW_MIXTURE = (1, 1, 1, 3, 3, 18)
+"""Documents of each type per 27, for a model that answers questions: many per scene, also on single objects."""
+INTERVIEW_OBJECTS, INTERVIEW_QUESTIONS = (1, 3), (6, 12)
+"""Least and greatest number of objects in an interview's scene, and of questions; a single object has at most four."""
+DESCRIBED_FRACTION, UNANSWERABLE_FRACTION = 0.3, 0.3
+"""Fraction of interviews with a short caption, and with a question that no image answers."""
 DESCRIBE_PROMPT = "what is there?"
 _MIXED_OFFSET = 1_000_000
 """From this number on, each block of numbers supplies the lines of one episode of mixed rules."""
@@ -65,23 +67,18 @@ def document_at(split: str, seed: int, number: int, *, mixed: bool = False, mixt
 
 
 def interview(split: str, seed: int, number: int, rng: Random) -> str:
-    """Return a full caption of a scene, a short one, then questions with their answers, one per line."""
+    """Return a full caption of a scene, sometimes a short one, then questions with their answers, one per line."""
     scene, other = (scene_at(split, seed, index, INTERVIEW_OBJECTS) for index in (number, number + 2**39))
-    lines = [f"{caption(scene, 'places')}.", f"{DESCRIBE_PROMPT} {caption(scene, 'colors')}"]
-    for _ in range(INTERVIEW_QUESTIONS):
-        question = _any_question(scene, other.objects, rng)
-        lines.append(f"{question.text} {question.answer}")
-    return "\n".join(lines) + "\n"
-
-
-def _any_question(scene: Scene, elsewhere: Sequence[SceneObject], rng: Random) -> Question:
-    """Draw a question type and an answer, among those that the scene allows."""
-    first = int(rng.random() * len(QUESTION_TYPES))
-    for question_type in (*QUESTION_TYPES[first:], *QUESTION_TYPES[:first]):
-        for answer in sorted(ANSWERS[question_type], key=lambda _: rng.random()):
-            if question := make_question(scene, question_type, answer, rng, elsewhere):
-                return question
-    raise AssertionError("every scene has an object whose color can be asked")
+    least, most = INTERVIEW_QUESTIONS
+    count = least + int(rng.random() * (most - least + 1))
+    questions = questions_about(scene, other.objects, min(count, 4 * len(scene.objects)), rng)
+    if rng.random() < UNANSWERABLE_FRACTION:
+        place = int(rng.random() * (len(questions) + 1))
+        questions.insert(place, unanswerable_question(scene, rng, other.objects, split=split))
+    lines = [f"{question.text} {question.answer}" for question in questions]
+    if rng.random() < DESCRIBED_FRACTION:
+        lines.insert(0, f"{DESCRIBE_PROMPT} {caption(scene, 'colors')}")
+    return "\n".join([f"{caption(scene, 'places')}.", *lines]) + "\n"
 
 
 def documents(split: str, seed: int, count: int, *, mixed: bool = False, mixture: Sequence[int] = MIXTURE) -> list[str]:

@@ -152,6 +152,41 @@ def question_at(
     )
 
 
+def questions_about(
+    scene: Scene,
+    elsewhere: Sequence[SceneObject],
+    count: int,
+    rng: Random,
+    *,
+    question_types: Sequence[str] = QUESTION_TYPES,
+) -> list[Question]:
+    """Return up to `count` different questions about one scene, the types in turn.
+
+    An answer is drawn first, among those that some question of the type has in this scene, and then such a question.
+    `elsewhere` holds objects of another scene of the same split, for questions about absent objects. A scene of one
+    object has fewer questions, so fewer may be returned. Raises ValueError for an unknown type.
+    """
+    questions: dict[str, Question] = {}
+    remaining: list[str] = []
+    for _ in range(4 * count):
+        remaining = remaining or sorted(question_types, key=lambda _: rng.random())
+        question = _any_question(scene, remaining.pop(), rng, elsewhere)
+        if question is not None:
+            questions.setdefault(question.text, question)
+        if len(questions) == count:
+            break
+    return list(questions.values())
+
+
+def _any_question(scene: Scene, question_type: str, rng: Random, elsewhere: Sequence[SceneObject]) -> Question | None:
+    """Return a question of a type, each answer that the scene allows equally likely."""
+    check_question_type(question_type)
+    for answer in sorted(ANSWERS[question_type], key=lambda _: rng.random()):
+        if question := make_question(scene, question_type, answer, rng, elsewhere):
+            return question
+    return None
+
+
 def _ask_attribute(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
     objects = [scene_object for scene_object in scene.objects if getattr(scene_object, question_type) == answer]
     description = objects and refer(scene, pick(rng, objects), rng, excluded=(question_type, "place"))
