@@ -1,5 +1,7 @@
 """The device that a command names, checked before anything is computed on it."""
 
+from typing import Literal
+
 import torch
 
 from shared.errors import CourseError
@@ -25,3 +27,13 @@ def usable_device(name: str | torch.device) -> torch.device:
         available = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "only cpu"
         raise CourseError(f"device {str(name)!r} was requested, but this machine has {available}; use that") from error
     return device
+
+
+def fastest_precision(device: str | torch.device = "cpu") -> Literal["float32", "bfloat16"]:
+    """Return the faster precision of matrix products on a device: bfloat16 where its instructions exist, else float32.
+
+    Processors without such instructions (AVX-512 BF16 or AMX) emulate bfloat16 and take several times as long.
+    """
+    if torch.device(device).type == "cuda":
+        return "bfloat16"
+    return "bfloat16" if torch.cpu._is_avx512_bf16_supported() else "float32"

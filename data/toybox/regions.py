@@ -1,7 +1,7 @@
 """Which object each patch of an image shows, and descriptions of single patches in words.
 
-    row 2 column 5: small plain red circle
-    row 8 column 1: background
+row 2 column 5: small plain red circle
+row 8 column 1: background
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def patch_objects(scene: Scene, patches: int) -> list[list[int]]:
     """Return for each patch the index of the object that it shows, `BACKGROUND` or `AMBIGUOUS`; rows from the top.
 
     The image is divided into `patches` × `patches` squares. A patch shows an object when its center lies clearly inside
-    the object's box. It is background when it touches no box. Raises ValueError when the patches don't divide the world.
+    the object's box, and is background when it touches no box. Raises ValueError unless the patches divide the world.
     """
     if patches < 1 or WORLD % patches:
         raise ValueError(f"{patches} patches per side: expected a divisor of {WORLD}")
@@ -58,4 +58,9 @@ def region_text(scene: Scene, grid: list[list[int]], row: int, column: int) -> R
     if index == AMBIGUOUS:
         raise ValueError(f"the patch in row {row}, column {column} is on the border of an object: choose another patch")
     description = BACKGROUND_TEXT if index == BACKGROUND else words(describe(scene.objects[index], ATTRIBUTES))
-    return RegionText(f"row {row + 1} column {column + 1}:", f" {description}")
+    return RegionText(patch_place(row, column), f" {description}")
+
+
+def patch_place(row: int, column: int) -> str:
+    """Return the words for a patch's place, such as "row 2 column 5:"; both arguments count from zero."""
+    return f"row {row + 1} column {column + 1}:"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data.toybox.heldout import TEST_SEED, sample_scenes
 from data.toybox.language import Description, caption, phrase
+from data.toybox.regions import BACKGROUND_TEXT, patch_place
 from data.toybox.scene import COLORS, PLACES, SHAPES, SIZES, TEXTURES, Scene, stream
 from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_02_clip.model.tokenizer import CLIPTokenizer
@@ -24,6 +25,9 @@ CLASSES = tuple((color, shape) for color in COLORS for shape in SHAPES)
 DETAILS = tuple((size, texture, place) for size in SIZES for texture in TEXTURES for place in PLACES)
 CAPTION_STREAM = 200  # number of this lesson's stream of random numbers
 EVALUATION_SCENES = 512
+PATCHES = 8
+"""Patches per side of an image: 8 × 8 patches of 4 × 4 pixels."""
+PATCH_PLACES = tuple(patch_place(row, column) for row in range(PATCHES) for column in range(PATCHES))
 
 
 # ── Captions and token ids ────────────────────────────────────────────────────────────────────────────────────────────
@@ -40,10 +44,11 @@ def class_prompt(color: str, shape: str) -> str:
 
 
 @lru_cache(1)
-def toy_tokenizer(context_length: int = 48) -> CLIPTokenizer:
-    """Train OpenAI's tokenizer on captions of the toy world, so that each of their words is one token."""
-    scenes = sample_scenes("train", 0, 2_000, (1, 3))
+def toy_tokenizer(context_length: int = 64) -> CLIPTokenizer:
+    """Train OpenAI's tokenizer on texts of the toy world, so that each of their words is one token."""
+    scenes = sample_scenes("train", 0, 2_000, (1, 5))
     texts = [text for level in LEVELS for text in generate_captions(scenes, level)]
+    texts += [f"{place} {BACKGROUND_TEXT}" for place in PATCH_PLACES] * 20
     return CLIPTokenizer.train(texts, 400, context_length=context_length)
 
 
@@ -113,6 +118,11 @@ class CaptionedScenes:
         return cls(render_tensors(scenes), tokenize(list(rows)), caption_index, batch_size, seed, detail_fraction)
 
     def __call__(self, step: int) -> tuple[Float[Tensor, "batch 3 size size"], Int[Tensor, "batch tokens"]]:
+        scenes, token_ids = self.draw(step)
+        return normalize_pixels(self.pixels[scenes]), token_ids
+
+    def draw(self, step: int) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch tokens"]]:
+        """Return the scenes of a step's batch and the token ids of their captions."""
         generator = np.random.default_rng([self.seed, step])
         scene_of_caption: dict[int, int] = {}
         while len(scene_of_caption) < self.batch_size:
@@ -124,8 +134,7 @@ class CaptionedScenes:
                     scene_of_caption.setdefault(text, scene)
         token_ids = self.token_ids[torch.tensor(list(scene_of_caption))]
         length = int((token_ids == toy_tokenizer().end).int().argmax(dim=1).max()) + 1
-        pixels = self.pixels[torch.tensor(list(scene_of_caption.values()))]
-        return normalize_pixels(pixels), token_ids[:, :length]
+        return torch.tensor(list(scene_of_caption.values())), token_ids[:, :length]
 
 
 # ── Evaluation ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lessons.lesson_02_clip.model.dual_encoder import CLIP, unit_vectors
 from shared.attention import Mask
 from shared.transformer import MLP, Attention
 
@@ -91,6 +92,33 @@ class CaptionDecoder(nn.Module):
         for block in self.blocks:
             x = block(x, patches, mask)
         return self.norm(x) @ self.embedding.weight.T
+
+
+class CaptioningCLIP(nn.Module):
+    """CLIP with a caption decoder on its patch features; the decoder serves training only.
+
+    The decoder reads the hidden state before the image encoder's last block, the features that LLaVA uses
+    (arXiv:2304.08485, section 4.1). The last block and the class token serve the contrastive loss.
+    """
+
+    def __init__(self, clip: CLIP, decoder: CaptionDecoder, *, feature_layer: int = -2):
+        super().__init__()
+        self.clip = clip
+        self.decoder = decoder
+        self.feature_layer = feature_layer
+
+    def forward(
+        self,
+        images: Float[Tensor, "images channels height width_px"],
+        token_ids: Int[Tensor, "images tokens"],
+        segments: Int[Tensor, "images tokens"],
+    ) -> tuple[Float[Tensor, "images embedding"], Float[Tensor, "images tokens vocab"]]:
+        """Return each image's unit vector, and the decoder's logits for the texts about it; the images run once."""
+        encoder = self.clip.image_encoder
+        states = encoder.hidden_states(images)
+        vectors = unit_vectors(self.clip.image_projection(encoder.pool(encoder.norm(states[-1]))))
+        patches = states[self.feature_layer][:, encoder.config.prefix_tokens :]
+        return vectors, self.decoder(patches, token_ids, segments)
 
 
 def positions_in_segments(segments: Int[Tensor, "rows tokens"]) -> Int[Tensor, "rows tokens"]:
