@@ -18,7 +18,7 @@ from random import Random
 from data.toybox.episodes import EPISODES, FIRST_PURPOSE, episode_at
 from data.toybox.heldout import SPLITS, check_split, scene_at
 from data.toybox.language import LEVELS, caption, instruction
-from data.toybox.questions import question_at, questions_about
+from data.toybox.questions import QUESTION_TYPES, question_at, questions_about
 from data.toybox.scene import pick, stream
 from data.toybox.unanswerable import unanswerable_question
 
@@ -28,7 +28,14 @@ MIXTURE = (2, 2, 1, 3, 4, 0)
 INTERVIEW_MIXTURE = (1, 1, 1, 3, 3, 18)
 """Documents of each type per 27, for a model that answers questions: many per scene, also on single objects."""
 INTERVIEW_OBJECTS, INTERVIEW_QUESTIONS = (1, 3), (6, 12)
-"""Least and greatest number of objects in an interview's scene, and of questions; a single object has at most four."""
+"""Least and greatest number of objects in an interview's scene, and of questions."""
+QUESTIONS_ON_ONE_OBJECT = 4
+INTERVIEW_LEVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "colors": (("color", "shape", "existence", "same", "count", "more"), ("size", "texture")),
+    "attributes": (("color", "shape", "size", "texture", "existence", "same", "count", "more", "larger"), ()),
+    "places": (QUESTION_TYPES, ()),
+}
+"""For each caption level the question types that such a caption answers, and the attributes that it leaves out."""
 DESCRIBED_FRACTION, UNANSWERABLE_FRACTION = 0.3, 0.3
 """Fraction of interviews with a short caption, and with a question that no image answers."""
 DESCRIBE_PROMPT = "what is there?"
@@ -66,19 +73,32 @@ def document_at(split: str, seed: int, number: int, *, mixed: bool = False, mixt
     return f"{caption(scene_at(split, seed, number), pick(rng, LEVELS), rng)}\n"
 
 
-def interview(split: str, seed: int, number: int, rng: Random) -> str:
-    """Return a full caption of a scene, sometimes a short one, then questions with their answers, one per line."""
-    scene, other = (scene_at(split, seed, index, INTERVIEW_OBJECTS) for index in (number, number + 2**39))
+def interview(
+    split: str, seed: int, number: int, rng: Random, *, level: str = "places", objects: tuple[int, int] | None = None
+) -> str:
+    """Return a caption of a scene at a level of detail, then questions that it answers, one per line with its answer.
+
+    Some interviews hold a shorter caption too, or a question that the caption does not answer. Raises ValueError for a
+    level that is not in `INTERVIEW_LEVELS`.
+    """
+    if level not in INTERVIEW_LEVELS:
+        raise ValueError(f"no interviews at caption level {level!r}: choose one of {', '.join(INTERVIEW_LEVELS)}")
+    question_types, unmentioned = INTERVIEW_LEVELS[level]
+    scene, other = (scene_at(split, seed, index, objects or INTERVIEW_OBJECTS) for index in (number, number + 2**39))
     least, most = INTERVIEW_QUESTIONS
     count = least + int(rng.random() * (most - least + 1))
-    questions = questions_about(scene, other.objects, min(count, 4 * len(scene.objects)), rng)
+    if len(scene.objects) == 1:
+        count = QUESTIONS_ON_ONE_OBJECT
+    questions = questions_about(
+        scene, other.objects, count, rng, question_types=question_types, unmentioned=unmentioned
+    )
     if rng.random() < UNANSWERABLE_FRACTION:
         place = int(rng.random() * (len(questions) + 1))
-        questions.insert(place, unanswerable_question(scene, rng, other.objects, split=split))
+        questions.insert(place, unanswerable_question(scene, rng, other.objects, split=split, unmentioned=unmentioned))
     lines = [f"{question.text} {question.answer}" for question in questions]
-    if rng.random() < DESCRIBED_FRACTION:
+    if level != "colors" and rng.random() < DESCRIBED_FRACTION:
         lines.insert(0, f"{DESCRIBE_PROMPT} {caption(scene, 'colors')}")
-    return "\n".join([f"{caption(scene, 'places')}.", *lines]) + "\n"
+    return "\n".join([f"{caption(scene, level)}.", *lines]) + "\n"
 
 
 def documents(split: str, seed: int, count: int, *, mixed: bool = False, mixture: Sequence[int] = MIXTURE) -> list[str]:

@@ -84,12 +84,19 @@ class Question(NamedTuple):
 
 
 def make_question(
-    scene: Scene, question_type: str, answer: str, rng: Random, elsewhere: Sequence[SceneObject] = ()
+    scene: Scene,
+    question_type: str,
+    answer: str,
+    rng: Random,
+    elsewhere: Sequence[SceneObject] = (),
+    *,
+    unmentioned: tuple[str, ...] = (),
 ) -> Question | None:
     """Return a question of a type that has this answer in this scene, or None when there is none.
 
     `elsewhere` holds objects of other scenes of the same split, for questions about absent objects. A scene of the
-    training split and objects from its split give no held-out combination.
+    training split and objects from its split give no held-out combination. The question's own words name no attribute
+    in `unmentioned`.
 
     Raises ValueError for an unknown type, or an answer that the type never has.
     """
@@ -99,15 +106,15 @@ def make_question(
             f"a question of type {question_type!r} never has the answer {answer!r}: {', '.join(ANSWERS[question_type])}"
         )
     if question_type in ("color", "shape", "size", "texture", "place"):
-        text = _ask_attribute(scene, question_type, answer, rng)
+        text = _ask_attribute(scene, question_type, answer, rng, unmentioned)
     elif question_type in ("count", "more"):
         text = _ask_numbers(scene, question_type, answer, rng)
     elif question_type == "existence":
-        text = _ask_existence(scene, answer, rng, elsewhere)
+        text = _ask_existence(scene, answer, rng, elsewhere, unmentioned)
     elif question_type == "nearest":
-        text = _ask_nearest(scene, answer, rng)
+        text = _ask_nearest(scene, answer, rng, unmentioned)
     else:
-        text = _ask_two(scene, question_type, answer, rng)
+        text = _ask_two(scene, question_type, answer, rng, unmentioned)
     return Question(question_type, text, answer) if text else None
 
 
@@ -159,18 +166,19 @@ def questions_about(
     rng: Random,
     *,
     question_types: Sequence[str] = QUESTION_TYPES,
+    unmentioned: tuple[str, ...] = (),
 ) -> list[Question]:
     """Return up to `count` different questions about one scene, the types in turn.
 
     An answer is drawn first, among those that some question of the type has in this scene, and then such a question.
-    `elsewhere` holds objects of another scene of the same split, for questions about absent objects. A scene of one
-    object has fewer questions, so fewer may be returned. Raises ValueError for an unknown type.
+    `elsewhere` and `unmentioned` are those of `make_question`. A scene of one object has fewer questions, so fewer may
+    be returned. Raises ValueError for an unknown type.
     """
     questions: dict[str, Question] = {}
     remaining: list[str] = []
     for _ in range(4 * count):
         remaining = remaining or sorted(question_types, key=lambda _: rng.random())
-        question = _any_question(scene, remaining.pop(), rng, elsewhere)
+        question = _any_question(scene, remaining.pop(), rng, elsewhere, unmentioned)
         if question is not None:
             questions.setdefault(question.text, question)
         if len(questions) == count:
@@ -178,18 +186,26 @@ def questions_about(
     return list(questions.values())
 
 
-def _any_question(scene: Scene, question_type: str, rng: Random, elsewhere: Sequence[SceneObject]) -> Question | None:
+def _any_question(
+    scene: Scene,
+    question_type: str,
+    rng: Random,
+    elsewhere: Sequence[SceneObject],
+    unmentioned: tuple[str, ...],
+) -> Question | None:
     """Return a question of a type, each answer that the scene allows equally likely."""
     check_question_type(question_type)
     for answer in sorted(ANSWERS[question_type], key=lambda _: rng.random()):
-        if question := make_question(scene, question_type, answer, rng, elsewhere):
+        if question := make_question(scene, question_type, answer, rng, elsewhere, unmentioned=unmentioned):
             return question
     return None
 
 
-def _ask_attribute(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
+def _ask_attribute(
+    scene: Scene, question_type: str, answer: str, rng: Random, unmentioned: tuple[str, ...]
+) -> str | None:
     objects = [scene_object for scene_object in scene.objects if getattr(scene_object, question_type) == answer]
-    description = objects and refer(scene, pick(rng, objects), rng, excluded=(question_type, "place"))
+    description = objects and refer(scene, pick(rng, objects), rng, excluded=(question_type, "place", *unmentioned))
     return TEMPLATES[question_type].format(scene_object=words(description)) if description else None
 
 
@@ -219,9 +235,11 @@ def _plural(attribute: str, value: str) -> str:
     return words(Description(count=2, **{attribute: value}))
 
 
-def _ask_existence(scene: Scene, answer: str, rng: Random, elsewhere: Sequence[SceneObject]) -> str | None:
+def _ask_existence(
+    scene: Scene, answer: str, rng: Random, elsewhere: Sequence[SceneObject], unmentioned: tuple[str, ...]
+) -> str | None:
     """Ask for an object of this scene, or for one of another scene that does not occur here."""
-    attributes = pick(rng, _SUBSETS)
+    attributes = pick(rng, [subset for subset in _SUBSETS if not set(subset) & set(unmentioned)])
     candidates = [
         describe(scene_object, attributes) for scene_object in (scene.objects if answer == "yes" else elsewhere)
     ]
@@ -241,22 +259,23 @@ _SUBSETS: tuple[tuple[str, ...], ...] = (
 _SUBSETS += (("size", "color", "shape"), ("texture", "color", "shape"), ATTRIBUTES)
 
 
-def _ask_nearest(scene: Scene, answer: str, rng: Random) -> str | None:
+def _ask_nearest(scene: Scene, answer: str, rng: Random, unmentioned: tuple[str, ...]) -> str | None:
     """Ask for a neighbor's color (or shape) without mentioning one: neighbors are often alike."""
     attribute = "color" if answer in COLORS else "shape"
     fitting = []
     for scene_object in scene.objects:
         neighbor = nearest(scene.objects, scene_object)
         if neighbor and getattr(neighbor, attribute) == answer:
-            description = refer(scene, scene_object, rng, excluded=(attribute, "place"))
+            description = refer(scene, scene_object, rng, excluded=(attribute, "place", *unmentioned))
             if description:
                 fitting.append(description)
     return TEMPLATES["nearest"].format(attribute=attribute, scene_object=words(pick(rng, fitting))) if fitting else None
 
 
-def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random) -> str | None:
+def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random, unmentioned: tuple[str, ...]) -> str | None:
     """Ask for the relation of two objects, whether they share an attribute, or which is larger."""
-    detail = {"relation": pick(rng, RELATIONS), "same": pick(rng, ATTRIBUTES), "larger": "size"}[question_type]
+    attribute = pick(rng, [attribute for attribute in ATTRIBUTES if attribute not in unmentioned])
+    detail = {"relation": pick(rng, RELATIONS), "same": attribute, "larger": "size"}[question_type]
     yes, fitting = answer == "yes", []
     for a, b in permutations(scene.objects, 2):
         if question_type == "relation":
@@ -271,7 +290,7 @@ def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random) -> str 
     if not fitting:
         return None
     # Mentioning a place would reveal the relation.
-    excluded = (detail, "place")
+    excluded = (detail, "place", *unmentioned)
     first, second = (refer(scene, scene_object, rng, excluded) for scene_object in pick(rng, fitting))
     if first is None or second is None:
         return None

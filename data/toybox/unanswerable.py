@@ -41,32 +41,44 @@ _DESCRIBED_BY = (("shape",), ("color",), ("color", "shape"), ("size", "shape"), 
 
 
 def unanswerable_question(
-    scene: Scene, rng: Random, elsewhere: Sequence[SceneObject] = (), *, split: str = "train"
+    scene: Scene,
+    rng: Random,
+    elsewhere: Sequence[SceneObject] = (),
+    *,
+    split: str = "train",
+    unmentioned: tuple[str, ...] = (),
 ) -> Question:
     """Return a question about the scene that its image does not answer.
 
-    elsewhere  objects of another scene of the same split, for questions about absent objects
-    split      "test" draws from `HELD_OUT_TOPICS`, the other splits from `SEEN_TOPICS`
+    elsewhere    objects of another scene of the same split, for questions about absent objects
+    split        "test" draws from `HELD_OUT_TOPICS`, the other splits from `SEEN_TOPICS`
+    unmentioned  attributes that the question's own words do not name
 
     Raises ValueError for an unknown split.
     """
     check_split(split)
     if rng.random() < 0.5:
-        absent = _absent_object(scene, rng, elsewhere)
+        absent = _absent_object(scene, rng, elsewhere, unmentioned)
         if absent is not None:
             attribute, description = absent
             return Question(UNANSWERABLE, TEMPLATES[attribute].format(scene_object=words(description)), CANNOT_TELL)
     topics = HELD_OUT_TOPICS if split == "test" else SEEN_TOPICS
-    description = describe(pick(rng, scene.objects), pick(rng, _DESCRIBED_BY))
+    description = describe(pick(rng, scene.objects), pick(rng, _descriptions(unmentioned)))
     return Question(UNANSWERABLE, pick(rng, topics).format(scene_object=words(description)), CANNOT_TELL)
 
 
-def _absent_object(scene: Scene, rng: Random, elsewhere: Sequence[SceneObject]) -> tuple[str, Description] | None:
+def _descriptions(unmentioned: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [attributes for attributes in _DESCRIBED_BY if not set(attributes) & set(unmentioned)]
+
+
+def _absent_object(
+    scene: Scene, rng: Random, elsewhere: Sequence[SceneObject], unmentioned: tuple[str, ...]
+) -> tuple[str, Description] | None:
     """Return a description of an object of another scene that fits none here, and an attribute to ask for."""
     candidates = [
         (attribute, description)
         for scene_object in elsewhere
-        for attributes in _DESCRIBED_BY
+        for attributes in _descriptions(unmentioned)
         for attribute in (*ATTRIBUTES, "place")
         if attribute not in attributes
         and not any(map((description := describe(scene_object, attributes)).fits, scene.objects))
