@@ -6,12 +6,11 @@ from random import Random
 
 from data.toybox.documents import DESCRIBE_PROMPT
 from data.toybox.language import caption
-from data.toybox.questions import ANSWERS, QUESTION_TYPES, make_question
+from data.toybox.questions import QUESTION_TYPES, questions_about
 from data.toybox.scene import Scene
 
 FULL_CAPTION, SHORT_CAPTION = "places", "colors"
 PURPOSE = 220  # of conversations' random numbers in `stream`
-EXTRA_EXISTENCE = ("existence",) * 4
 MINIMUM_OBJECTS = {"nearest": 2, "relation": 2, "same": 2, "larger": 2, "count": 3, "more": 3}
 """Objects that a question type needs, where it needs more than one, so that each of its answers can be right."""
 Turns = list[tuple[str, str]]
@@ -50,20 +49,12 @@ def description_turns(scene: Scene, number: int) -> Turns:
 
 
 def question_turns(scene: Scene, other: Scene, count: int, setting: SceneSetting, rng: Random) -> Turns:
-    """Return `count` questions with their answers, all types in turn.
+    """Return up to `count` different questions with their answers, all types in turn.
 
-    An answer that some question of the type has in this scene is drawn first, then such a question. Existence is asked
-    five times as often as the other types: a yes or no carries little information, depends on every attribute in the
-    question, and is learned last. `other` is a scene of the same split, for questions about absent objects.
+    `other` is a scene of the same split, for questions about absent objects. Few scenes of one object have more than
+    six different questions. Attributes that all objects share are not asked (`questions_about`).
     """
-    turns: Turns = []
-    remaining: list[str] = []
-    while len(turns) < count:
-        remaining = remaining or [*setting.question_types, *EXTRA_EXISTENCE]
-        question_type = remaining.pop(int(rng.random() * len(remaining)))
-        for answer in sorted(ANSWERS[question_type], key=lambda _: rng.random()):
-            question = make_question(scene, question_type, answer, rng, other.objects)
-            if question:
-                turns.append((question.text, question.answer))
-                break
-    return turns
+    questions = questions_about(
+        scene, other.objects, count, rng, question_types=setting.question_types, informative=True
+    )
+    return [(question.text, question.answer) for question in questions]

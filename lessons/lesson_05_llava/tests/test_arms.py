@@ -1,5 +1,6 @@
 """Arms match their names: blind arms get no image, losses are masked, frozen weights stay, test scenes are new."""
 
+import re
 from collections import Counter, defaultdict
 
 import pytest
@@ -88,31 +89,40 @@ def test_evaluation_questions_are_of_all_types_about_held_out_combinations(small
         conversations.SceneSetting((1, 1), ("color", "larger"))
 
 
-def test_all_question_types_alternate():
-    setting, answers = conversations.scene_setting((1, 1)), Counter()
-    starts = dict(
-        zip(
-            setting.question_types,
-            ("what color", "what shape", "what size", "what texture", "where", "is there"),
-            strict=True,
-        )
-    )
-    scenes = [scene_at("train", 0, number, (1, 1)) for number in range(40)]
+def test_questions_about_a_scene_differ_and_all_types_occur():
+    setting, types, answers = conversations.scene_setting((2, 3)), Counter(), Counter()
+    starts = {
+        "color": "what color is the (?!object nearest)",
+        "shape": "what shape is the (?!object nearest)",
+        "size": "what size",
+        "texture": "what texture",
+        "place": "where",
+        "count": "how many",
+        "existence": "is there",
+        "relation": "is the .* (left of|right of|above|below) ",
+        "nearest": "what .* nearest",
+        "same": "are the .* same",
+        "larger": "is the .* larger",
+        "more": "are there more",
+    }
+    scenes = [scene_at("train", 0, number, (2, 3)) for number in range(60)]
     for number, scene in enumerate(scenes):
         turns = conversations.question_turns(
-            scene, scenes[number - 1], 10, setting, stream(0, number, conversations.PURPOSE)
+            scene, scenes[number - 1], 12, setting, stream(0, number, conversations.PURPOSE)
         )
-        counts = {name: sum(text.startswith(start) for text, _ in turns) for name, start in starts.items()}
-        assert counts == {name: 1 + conversations.EXTRA_EXISTENCE.count(name) for name in setting.question_types}
+        assert len({text for text, _ in turns}) == len(turns) >= 6
+        types.update(name for text, _ in turns for name, start in starts.items() if re.match(start, text))
         answers.update(answer for _, answer in turns)
-    assert min(answers["yes"], answers["no"]) > 70  # of 200
+    assert set(types) == set(setting.question_types) and min(types.values()) > 15
+    assert 0.6 < answers["yes"] / answers["no"] < 1.6
 
 
 def test_questions_about_a_scene_that_allows_few_of_them_terminate():
     twins = Scene(
         (SceneObject("star", "red", "small", "plain", 20, 20), SceneObject("star", "red", "small", "plain", 20, 100)), 0
     )
-    assert len(conversations.question_turns(twins, twins, 9, SETTING, stream(0, 0, conversations.PURPOSE))) == 9
+    turns = conversations.question_turns(twins, twins, 9, SETTING, stream(0, 0, conversations.PURPOSE))
+    assert turns and not any(text.startswith(("what color", "what size")) for text, _ in turns)
 
 
 def test_no_held_out_combination_is_trained_on(small_models, monkeypatch):
