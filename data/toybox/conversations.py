@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from data.toybox.documents import DESCRIBE_PROMPT
+from data.toybox.interviews import DESCRIBE_PROMPT
 from data.toybox.language import caption
 from data.toybox.questions import QUESTION_TYPES, questions_about
 from data.toybox.scene import Scene

@@ -7,38 +7,25 @@ Every document is a pure function of (split, seed, number), so a corpus needs no
     instruction  a red moon and a blue star. point to the star
     naming       an episode of `data.toybox.episodes`
     choosing     an episode of `data.toybox.episodes`
-    interview    a small plain red moon at the top.⏎ what is there? a red moon⏎ where is the moon? top⏎ …
+    interview    a small plain red moon at the top.⏎ what is there? a red moon⏎ … (`data.toybox.interviews`)
 
 Interviews are only in the mixture for the language model that later lessons connect to images (`INTERVIEW_MIXTURE`).
 """
 
 from collections.abc import Sequence
-from random import Random
 
 from data.toybox.episodes import EPISODES, FIRST_PURPOSE, episode_at
 from data.toybox.heldout import SPLITS, check_split, scene_at
+from data.toybox.interviews import interview
 from data.toybox.language import LEVELS, caption, instruction
-from data.toybox.questions import QUESTION_TYPES, question_at, questions_about
+from data.toybox.questions import question_at
 from data.toybox.scene import pick, stream
-from data.toybox.unanswerable import unanswerable_question
 
 DOCUMENT_TYPES = ("caption", "question", "instruction", "naming", "choosing", "interview")
 MIXTURE = (2, 2, 1, 3, 4, 0)
 """Documents of each type per twelve."""
 INTERVIEW_MIXTURE = (1, 1, 1, 3, 3, 18)
 """Documents of each type per 27, for a model that answers questions: many per scene, also on single objects."""
-INTERVIEW_OBJECTS, INTERVIEW_QUESTIONS = (1, 3), (6, 12)
-"""Least and greatest number of objects in an interview's scene, and of questions."""
-QUESTIONS_ON_ONE_OBJECT = 4
-INTERVIEW_LEVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "colors": (("color", "shape", "existence", "same", "count", "more"), ("size", "texture")),
-    "attributes": (("color", "shape", "size", "texture", "existence", "same", "count", "more", "larger"), ()),
-    "places": (QUESTION_TYPES, ()),
-}
-"""For each caption level the question types that such a caption answers, and the attributes that it leaves out."""
-DESCRIBED_FRACTION, UNANSWERABLE_FRACTION = 0.3, 0.3
-"""Fraction of interviews with a short caption, and with a question that no image answers."""
-DESCRIBE_PROMPT = "what is there?"
 _MIXED_OFFSET = 1_000_000
 """From this number on, each block of numbers supplies the lines of one episode of mixed rules."""
 
@@ -71,34 +58,6 @@ def document_at(split: str, seed: int, number: int, *, mixed: bool = False, mixt
         scene = scene_at(split, seed, number, (2, 4))
         return f"{caption(scene, 'attributes')}. {instruction(scene, rng).text}\n"
     return f"{caption(scene_at(split, seed, number), pick(rng, LEVELS), rng)}\n"
-
-
-def interview(
-    split: str, seed: int, number: int, rng: Random, *, level: str = "places", objects: tuple[int, int] | None = None
-) -> str:
-    """Return a caption of a scene at a level of detail, then questions that it answers, one per line with its answer.
-
-    Some interviews hold a shorter caption too, or a question that the caption does not answer. Raises ValueError for a
-    level that is not in `INTERVIEW_LEVELS`.
-    """
-    if level not in INTERVIEW_LEVELS:
-        raise ValueError(f"no interviews at caption level {level!r}: choose one of {', '.join(INTERVIEW_LEVELS)}")
-    question_types, unmentioned = INTERVIEW_LEVELS[level]
-    scene, other = (scene_at(split, seed, index, objects or INTERVIEW_OBJECTS) for index in (number, number + 2**39))
-    least, most = INTERVIEW_QUESTIONS
-    count = least + int(rng.random() * (most - least + 1))
-    if len(scene.objects) == 1:
-        count = QUESTIONS_ON_ONE_OBJECT
-    questions = questions_about(
-        scene, other.objects, count, rng, question_types=question_types, unmentioned=unmentioned
-    )
-    if rng.random() < UNANSWERABLE_FRACTION:
-        place = int(rng.random() * (len(questions) + 1))
-        questions.insert(place, unanswerable_question(scene, rng, other.objects, split=split, unmentioned=unmentioned))
-    lines = [f"{question.text} {question.answer}" for question in questions]
-    if level != "colors" and rng.random() < DESCRIBED_FRACTION:
-        lines.insert(0, f"{DESCRIBE_PROMPT} {caption(scene, 'colors')}")
-    return "\n".join([f"{caption(scene, level)}.", *lines]) + "\n"
 
 
 def documents(split: str, seed: int, count: int, *, mixed: bool = False, mixture: Sequence[int] = MIXTURE) -> list[str]:

@@ -9,6 +9,7 @@ from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, question_at
 from data.toybox.scene import SHAPES
 from lessons.lesson_00_foundations.decoder.experiment.checkpoint import CHECKPOINT, FOLDER, build_checkpoint
+from lessons.lesson_00_foundations.decoder.experiment.curriculum import CurriculumRecipe
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.evaluation import (
     cross_entropy_bits,
@@ -87,7 +88,8 @@ def test_transformers_loads_it(model):
 
 
 def test_a_small_checkpoint_can_be_built(tmp_path):
-    measured = build_checkpoint(tmp_path, steps=2, documents=60, width=16, depth=1, heads=2, kv_heads=1, mlp_dim=16)
+    recipe = CurriculumRecipe(steps=2, rows=2, questions=10)
+    measured = build_checkpoint(tmp_path, recipe, width=16, depth=1, heads=2, kv_heads=1, mlp_dim=16)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
     assert LanguageModel.from_pretrained(tmp_path).config.width == 16
-    assert all(isinstance(value, int | float) for value in measured.values()) and "bits_per_byte" in measured
+    assert all(isinstance(value, int | float) for value in measured.values()) and "count_unseen" in measured

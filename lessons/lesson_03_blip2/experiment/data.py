@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from data.toybox.documents import DESCRIBE_PROMPT
+from data.toybox.interviews import DESCRIBE_PROMPT
 from data.toybox.language import caption
 from data.toybox.questions import question_at
 from data.toybox.scene import Scene
