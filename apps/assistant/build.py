@@ -68,7 +68,7 @@ def connect(clip: CLIP, language_model: LanguageModel, config: ModelConfig, imag
         width = clip.config.image.width * len(config.feature_layers)
         model = Llava(
             clip.image_encoder,
-            Projector(width, language_model.config.width, scales=config.scales or (1.0,)),
+            Projector(width, language_model.config.width),
             language_model,
             image_token_id=image_token_id,
             feature_layers=config.feature_layers,

@@ -55,8 +55,7 @@ class ModelConfig:
     vision            folder of a published CLIP
     language          folder of a published Llama or Qwen2, with its tokenizer.json
     connector         input of the language model: every patch's features, or CLIP's one embedding of the image
-    feature_layers    hidden states that form a patch's features, concatenated: −2 entered the last block, 0 the first
-    scales            factors of these states, where their sizes differ; none: 1
+    feature_layers    hidden states that form a patch's features, concatenated: −2 entered the last block
     keep_class_token  whether the class token precedes the patches
     weights           storage of the language model's frozen linear layers
     adapters          adapters that are trained instead of the language model; null: it is trained in full
@@ -72,7 +71,6 @@ class ModelConfig:
     language: str
     connector: Literal["patches", "embedding"] = "patches"
     feature_layers: tuple[int, ...] = (-2,)
-    scales: tuple[float, ...] = ()
     keep_class_token: bool = False
     weights: Literal["float32", "int8", "nf4"] = "float32"
     adapters: AdapterSettings | None = None
@@ -84,10 +82,6 @@ class ModelConfig:
             raise ValueError(f"weights stored as {self.weights} cannot be trained; add adapters, which can")
         if not self.feature_layers:
             raise ValueError("feature_layers is empty; expected at least one hidden state, such as [-2]")
-        if self.scales and len(self.scales) != len(self.feature_layers):
-            raise ValueError(
-                f"{len(self.scales)} scales for {len(self.feature_layers)} feature layers; expected one each, or none"
-            )
         if self.context < 2:
             raise ValueError(f"context is {self.context}; expected at least 2, for a question and an answer")
 

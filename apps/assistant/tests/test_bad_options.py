@@ -142,7 +142,7 @@ def test_options_outside_of_their_range_are_named(command, option, value, capsys
 @pytest.mark.parametrize("layers", [(9, -2), (-4,), (3,)])
 def test_hidden_states_that_the_encoder_does_not_have_are_named(model_folders, layers):
     """The encoder has two blocks, so three hidden states."""
-    config = ModelConfig(*map(str, model_folders), feature_layers=layers, scales=())
+    config = ModelConfig(*map(str, model_folders), feature_layers=layers)
     with pytest.raises(CourseError, match=rf"feature_layers: {layers[0]}; the 2 blocks .* 0 to 2, or -3 to -1"):
         build_model(config)
     for layer in (-3, 2):

@@ -15,7 +15,6 @@ from data.toybox.regions import patch_objects
 from data.toybox.scene import COLORS, SHAPES, SIZES, TEXTURES
 from data.toybox.tensors import normalize_pixels, render_tensors
 from lessons.lesson_01_vit.model import VisionTransformer
-from lessons.lesson_02_clip.experiment.data import PATCHES
 
 ATTRIBUTES = {"color": COLORS, "shape": SHAPES, "size": SIZES, "texture": TEXTURES}
 OBJECTS = (1, 5)
@@ -37,15 +36,15 @@ class Patches(NamedTuple):
 
 
 @lru_cache(4)
-def object_patches(split: str, seed: int, count: int) -> Patches:
-    """Return all patches of a split's first `count` scenes that show an object."""
+def object_patches(split: str, seed: int, count: int, patches: int) -> Patches:
+    """Return all of the patches × patches squares of a split's first `count` scenes that show an object."""
     scenes = sample_scenes(split, seed, count, OBJECTS)
     places, values = [], []
     for number, scene in enumerate(scenes):
-        for row, shown in enumerate(patch_objects(scene, PATCHES)):
+        for row, shown in enumerate(patch_objects(scene, patches)):
             for column, index in enumerate(shown):
                 if index >= 0:
-                    places.append((number, PATCHES * row + column))
+                    places.append((number, patches * row + column))
                     values.append(scene.objects[index])
     labels = {
         name: torch.tensor([options.index(getattr(value, name)) for value in values])
@@ -61,13 +60,14 @@ def probe_patches(image_encoder: VisionTransformer, *, layer: int = -2) -> dict[
 
     The probes are trained on patches of training scenes, and tested on all patches of new scenes.
     """
-    training = object_patches("train", PROBE_SEED, PROBE_SCENES)
+    side = image_encoder.config.grid[0]
+    training = object_patches("train", PROBE_SEED, PROBE_SCENES, side)
     features = patch_features(image_encoder, training, layer)
     mean, deviation = features.mean(dim=0), features.std(dim=0) + 1e-6
     probes = {name: fit_probe((features - mean) / deviation, labels) for name, labels in training.labels.items()}
     accuracies: dict[str, float] = {}
     for split, prefix in (("validation", "seen"), ("test", "unseen")):
-        patches = object_patches(split, TEST_SEED, TEST_SCENES)
+        patches = object_patches(split, TEST_SEED, TEST_SCENES, side)
         inputs = (patch_features(image_encoder, patches, layer) - mean) / deviation
         with torch.no_grad():
             split_accuracies = {

@@ -19,13 +19,15 @@ def load_vision_encoder() -> VisionTransformer:
 @torch.no_grad()
 def vision_features(
     vision_encoder: VisionTransformer, pixels: UInt8[Tensor, "images 3 size size"], device: str
-) -> Float[Tensor, "images tokens width"]:
-    """Encode images once: the hidden states that enter the last block, each token normalized to one scale.
+) -> Float[Tensor, "images patches width"]:
+    """Encode images once: the hidden states of the patches that enter the last block, each normalized to one scale.
 
-    The last block computes the pooled vector that CLIP compares, and generalizes worse to unseen color–shape
-    combinations, so its output is not used (arXiv:2301.12597, section 3.4). The class token is kept: much information
-    about shapes is stored in it alone.
+    The last block computes the pooled vector that CLIP compares, so its output is not used (arXiv:2301.12597,
+    section 3.4).
     """
     vision_encoder = vision_encoder.to(device)
-    states = [vision_encoder.hidden_states(normalize_pixels(batch.to(device)))[-2] for batch in pixels.split(256)]
+    prefix = vision_encoder.config.prefix_tokens
+    states = [
+        vision_encoder.hidden_states(normalize_pixels(batch.to(device)))[-2][:, prefix:] for batch in pixels.split(256)
+    ]
     return nn.functional.layer_norm(torch.cat(states), (vision_encoder.config.width,))

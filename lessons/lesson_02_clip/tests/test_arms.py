@@ -131,7 +131,7 @@ def test_a_short_training_learns_colors_of_held_out_combinations(loss, batches):
     """Chance is 12.5 %; shapes take longer."""
     torch.manual_seed(0)
     model = small_clip(loss, **SMALL)
-    config = TrainingConfig(steps=80, learning_rate=5e-3, optimizer="muon", warmup_steps=8, betas=(0.9, 0.98))
+    config = TrainingConfig(steps=140, learning_rate=5e-3, optimizer="muon", warmup_steps=14, betas=(0.9, 0.98))
     train(model, batches, lambda model, batch: contrastive_loss(model, batch, 32), config)
     scenes = evaluation_set("test", count=128)
     predictions = (encode_scenes(model, scenes) @ encode_classes(model).T).argmax(dim=1)

@@ -140,7 +140,7 @@ PAPER = (
         Claim(
             "few-queries-suffice",
             "paper",
-            "Caption accuracy on seen combinations, 8 queries − a linear projection of all 65 tokens.",
+            "Caption accuracy on seen combinations, 8 queries − a linear projection of all 64 patches.",
             "arXiv:2301.12597, section 3.1",
             ("both stages", "all patches"),
             difference("both stages", "all patches", "seen_captions"),
@@ -150,7 +150,7 @@ PAPER = (
         Claim(
             "queries-generalize",
             "paper",
-            "Caption accuracy on unseen combinations, 8 queries − a linear projection of all 65 tokens.",
+            "Caption accuracy on unseen combinations, 8 queries − a linear projection of all 64 patches.",
             "arXiv:2301.12597, section 3.1",
             ("both stages", "all patches"),
             difference("both stages", "all patches", "captions"),

@@ -166,14 +166,11 @@ def answer_accuracy(continue_rows: Generate, tokenizer: Tokenizer, pairs: ImageT
 
 
 @torch.no_grad()
-def query_maps(model: Blip2, image_features: Float[Tensor, "images tokens context"]) -> list[list[list[float]]]:
-    """Return the queries' last cross-attention to the patches, mean over heads: [images, queries, patches].
-
-    The class token, which precedes the patches, is left out.
-    """
+def query_maps(model: Blip2, image_features: Float[Tensor, "images patches context"]) -> list[list[list[float]]]:
+    """Return the queries' last cross-attention to the patches, mean over heads: [images, queries, patches]."""
     queries = model.connector.queries.expand(len(image_features), -1, -1)
     maps = model.connector.qformer.cross_attention_maps(queries, image_features)[-1].mean(dim=1)
-    return maps[:, :, model.vision_encoder.config.prefix_tokens :].tolist()
+    return maps.tolist()
 
 
 @torch.no_grad()

@@ -56,7 +56,7 @@ def test_the_loss_is_on_the_answer_and_not_on_the_question(vision_encoder, token
         target = tokenizer.decode(pairs.token_ids[row][loss_mask].tolist())
         assert prompt.endswith("?") and target == f" {pairs.texts[row]}\n"
     assert set(pairs.question_types) == set(data.QUESTION_TYPES)
-    assert pairs.image_features.shape == (8, 17, 16)
+    assert pairs.image_features.shape == (8, 16, 16)
 
 
 def test_the_loss_is_on_the_whole_full_caption(vision_encoder, tokenizer):

@@ -41,7 +41,7 @@ CAPTIONS = {
     "gates": "Gate values during training (mean of |tanh|); all gates are initially zero. Left: cross-attention, "
     "right: MLP.",
     "latents": "Attention of each latent to the image, in the last block of the resampler (mean over heads). Its "
-    "attention to the class token and to other latents is not shown.",
+    "attention to other latents is not shown.",
     "ablations": "Accuracy on held-out rules, mean over all numbers of examples: with gates, without gates, and with a "
     "trained language model.",
     "forgetting": "Cross-entropy of plain text in bits per token, before and after training.",
@@ -220,9 +220,9 @@ def gates(run: Run) -> plots.Figure:
 def latents(model: Flamingo, encoded: EncodedScenes, count: int = 4) -> plots.Figure:
     """Draw the attention of each latent over some images."""
     image_features = encoded.image_features[:count]
-    first, tokens = model.vision_encoder.config.prefix_tokens, image_features.shape[1]
-    maps = model.resampler.attention_maps(image_features)[-1].mean(dim=1)[..., first:tokens]
-    side = math.isqrt(tokens - first)
+    patches = image_features.shape[1]
+    maps = model.resampler.attention_maps(image_features)[-1].mean(dim=1)[..., :patches]
+    side = math.isqrt(patches)
     return plots.attention_overlay(
         list(render_tensors(encoded.scenes[:count])),
         maps.unflatten(2, (side, side)),

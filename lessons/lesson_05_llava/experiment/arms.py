@@ -30,7 +30,7 @@ ARMS = (
     Arm("exact", f"{PACKAGE}.exact:check_mechanism", {preset: {} for preset in PRESETS}, part=PART),
     Arm("stage 2 alone", TRAIN_LLAVA, llava_settings("smoke", "full", first_steps=0), part=PART),
     Arm("loss on prompts", TRAIN_LLAVA, llava_settings("smoke", "full", prompt_loss=True), part=PART),
-    Arm("unscaled features", TRAIN_LLAVA, llava_settings("smoke", "full", scales=[1.0, 1.0]), part=PART),
+    Arm("last layer", TRAIN_LLAVA, llava_settings("smoke", "full", feature_layer=-1), part=PART),
     Arm("several objects", TRAIN_LLAVA, {"full": SEVERAL_OBJECTS}, part=PART),
     Arm("lengths", TRAIN_LENGTHS, SWEEP, part=PART),
     Arm(

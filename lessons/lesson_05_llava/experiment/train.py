@@ -41,12 +41,8 @@ from shared.training import Batches, LossSum, RunOptions, Stage, curve_from_hist
 Tuning = Literal["full", "lora", "dora", "qlora"]
 TUNINGS = ("full", "lora", "dora", "qlora")
 ADAPTED_LAYERS = ("language_model.blocks.*",)
-FEATURE_LAYERS = (0, -2)
-"""Hidden states of the vision encoder that are the features. Before its last block, this small encoder represents what
-an object is but has lost much of its location, which the input of its first block still holds."""
-SCALES = (4.0, 1.0)
-"""The input of the first block is about four times smaller than the later state (root mean square 1.1 against 4.3),
-and small features are learned late. One arm leaves the scales out."""
+FEATURE_LAYER = -2
+"""The hidden state that enters the vision encoder's last block (arXiv:2304.08485, section 4.1)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ class Recipe:
     second_rate   learning rate of stage 2
     use_image     False for the blind baseline
     prompt_loss   True for the ablation whose loss includes the questions
-    scales        factor of each feature layer
+    feature_layer hidden state of the vision encoder that holds the features
     """
 
     scenes: int = 3000
@@ -72,7 +68,7 @@ class Recipe:
     second_rate: float = 2e-3
     use_image: bool = True
     prompt_loss: bool = False
-    scales: Sequence[float] = SCALES
+    feature_layer: int = FEATURE_LAYER
 
 
 def train_llava(
@@ -96,7 +92,7 @@ def train_llava(
     """
     recipe = Recipe(**recipe_values)
     torch.manual_seed(context.seed)
-    model, tokenizer = untrained_llava(context.device, recipe.scales)
+    model, tokenizer = untrained_llava(context.device, recipe.feature_layer)
     digest = weights_digest(model.vision_encoder)
     source = data_source(model, tokenizer, recipe, context)
     measured: dict = {}
@@ -120,7 +116,7 @@ def train_lengths(
     """Train one stage 1, or none, and from its end stage 2 with several numbers of steps."""
     recipe = Recipe(**recipe_values)
     torch.manual_seed(context.seed)
-    start, tokenizer = untrained_llava(context.device, recipe.scales)
+    start, tokenizer = untrained_llava(context.device, recipe.feature_layer)
     source = data_source(start, tokenizer, recipe, context)
     if first_steps:
         train_stage(source, first_stage(first_steps), recipe, context, "stage-1")
@@ -137,19 +133,16 @@ def train_lengths(
     return measured | ends | {"answers_curve": [list(lengths), accuracies]}
 
 
-def untrained_llava(device: str, scales: Sequence[float] = SCALES) -> tuple[Llava, Tokenizer]:
+def untrained_llava(device: str, feature_layer: int = FEATURE_LAYER) -> tuple[Llava, Tokenizer]:
     """Connect lesson 2's vision encoder and lesson 0's language model by a new projector; return the tokenizer too."""
     vision_encoder = load_vision_encoder()
     language_model, tokenizer = load_language_model()
-    width = vision_encoder.config.width * len(FEATURE_LAYERS)
-    # The class token is kept: in an encoder this small it holds information about shapes that no patch holds.
     model = Llava(
         vision_encoder,
-        Projector(width, language_model.config.width, scales=scales),
+        Projector(vision_encoder.config.width, language_model.config.width),
         language_model,
         image_token_id=tokenizer.special_tokens[IMAGE_TOKEN],
-        feature_layers=FEATURE_LAYERS,
-        keep_class_token=True,
+        feature_layers=(feature_layer,),
     )
     return model.to(device), tokenizer
 

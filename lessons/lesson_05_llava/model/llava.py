@@ -126,13 +126,12 @@ class Llava(nn.Module):
         return model.eval()
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Write the folder that `LlavaForConditionalGeneration` reads; the projector's scales go into its weight.
+        """Write the folder that `LlavaForConditionalGeneration` reads.
 
         Raises CourseError when the vision encoder or the projector has no published layout.
         """
         config = self.published_config()
         settings = config_mapping.write_llava_config("llava", config)
-        cast(Projector, self.projector).fold_scales()
         names = config_mapping.weight_names(config.vision_encoder, config.language_model)
         save_pretrained(folder, self, names, settings)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from lessons.lesson_05_llava.model import config_mapping
 from lessons.lesson_05_llava.model.anyres import PINPOINTS, Size, cut_into_tiles, join_tiles, tile_grid, token_count
 from lessons.lesson_05_llava.model.llava import Llava, untrained_parts
-from lessons.lesson_05_llava.model.projector import Projector
 from shared.errors import CourseError
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Decoder
@@ -95,6 +94,5 @@ class LlavaNext(Llava):
             )
         pinpoints = {"image_grid_pinpoints": [list(size) for size in self.pinpoints]}
         settings = config_mapping.write_llava_config("llava_next", config) | pinpoints
-        cast(Projector, self.projector).fold_scales()
         names = config_mapping.weight_names(config.vision_encoder, config.language_model)
         save_pretrained(folder, self, names, settings)

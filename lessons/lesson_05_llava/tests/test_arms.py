@@ -82,7 +82,7 @@ def test_an_interview_equals_the_pretraining_text(tokenizer):
 def test_evaluation_questions_are_of_all_types_about_held_out_combinations(small_models):
     questions = data.evaluation_questions(source(), "test", 0, 24)
     assert set(questions.types) == set(QUESTION_TYPES) and all(map(is_held_out, questions.scenes))
-    assert len(questions.prompts[0]) > 4 and questions.features.shape == (24, 17, 32)
+    assert len(questions.prompts[0]) > 4 and questions.features.shape == (24, 16, 16)
     fewer = conversations.scene_setting((1, 2))
     assert set(fewer.question_types) == set(QUESTION_TYPES) - {"count", "more"}
     with pytest.raises(ValueError, match="question types larger need more objects than 1"):
@@ -153,7 +153,7 @@ def test_the_loss_covers_answers_or_with_prompts_all_text(small_models):
 def test_the_blind_baseline_gets_no_image(small_models):
     inputs = source(use_image=False)
     rows = data.question_data(inputs, 0, 6, 3)
-    assert rows.features.shape == (6, 0, 32)
+    assert rows.features.shape == (6, 0, 16)
     assert not (rows.token_ids == inputs.model.image_token_id).any()
     questions = data.evaluation_questions(inputs, "test", 0, 12)
     assert not any((prompt == inputs.model.image_token_id).any() for prompt in questions.prompts)
@@ -169,7 +169,7 @@ def test_the_blind_baseline_gets_no_image(small_models):
         "blind",
         "stage 2 alone",
         "loss on prompts",
-        "unscaled features",
+        "last layer",
         "full fine-tuning",
         "lora",
         "dora",

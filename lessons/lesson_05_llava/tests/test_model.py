@@ -155,31 +155,6 @@ def test_answers_are_those_of_reading_everything_again():
             text = torch.cat([text, token[None]])
 
 
-def test_scales_multiply_each_state_and_fold_into_the_matrix_to_the_bit():
-    features = torch.randn(2, PATCHES, 40)
-    projector = redraw_weights(Projector(40, 16, scales=(4.0, 1.0)))
-    plain = Projector(40, 16)
-    plain.load_state_dict(projector.state_dict())
-    before = projector(features)
-    larger = torch.cat([features[..., :20] * 4, features[..., 20:]], dim=-1)
-    assert torch.equal(before, plain(larger)) and not torch.allclose(before, plain(features), atol=1e-2)
-    projector.fold_scales()
-    assert torch.equal(projector(features), before)
-    plain.load_state_dict(projector.state_dict())
-    assert torch.equal(plain(features), before)
-    with pytest.raises(ValueError, match="3 scales for a vision width of 40"):
-        Projector(40, 16, scales=(1.0, 2.0, 3.0))
-
-
-def test_written_weights_need_no_scales(tmp_path):
-    model, tokens = llava(feature_layers=(0, -2)), torch.tensor([[3, *[IMAGE_TOKEN] * PATCHES, 4]])
-    model.projector = redraw_weights(Projector(40, 16, scales=(4.0, 1.0)))
-    pixels = torch.randn(1, 3, 12, 12)
-    before = model(pixels, tokens)
-    model.save_pretrained(tmp_path)
-    assert torch.equal(Llava.from_pretrained(tmp_path)(pixels, tokens), before)
-
-
 def test_any_module_may_project():
     """One vector an image: the mean of its patches, through a matrix."""
 
