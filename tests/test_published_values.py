@@ -17,6 +17,7 @@ COUNTS = {"num_hidden_layers", "num_attention_heads", "hidden_size", "image_size
 ANY_CLASS = {"model_type", "id2label", "num_labels", "architectures", "quantization_config"}
 ROTARY = {"rope_scaling", "rope_theta"}
 MORE = {
+    **{name: [10**12] for name in COUNTS},  # no model of such a size may be built
     "rope_parameters": [{"rope_type": kind} for kind in (None, [], 3, "llama3", "xpos")]
     + [{"rope_theta": theta} for theta in ("x", None, 0, -1.0)],
     "rope_scaling": ["x", 3, [], {"type": {}}],

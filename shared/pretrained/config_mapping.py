@@ -6,6 +6,7 @@ setting is ignored that would change the outputs. A key that the published class
 there either, and is ignored here.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -43,6 +44,14 @@ NO_EFFECT = frozenset(
 
 UNSUPPORTED = ("quantization_config", "per_layer_config", "tie_last_hidden_states", "pruned_heads")
 """Settings of every published class that change its weights or outputs and are not implemented; null or empty is."""
+
+LARGEST_SIZES = {
+    r"layers$|depth$": 1_000,
+    r"heads$|head_dim$|channels$|patch_size$|register_tokens$|query_tokens$|latents$": 10_000,
+    r"hidden_size$|intermediate_size$|projection_size$|projection_dim$|embed_dim$|ffn_dim$|image_size$": 1_000_000,
+    r"vocab_size$|position_embeddings$|labels$": 100_000_000,
+}
+"""The greatest value of each kind of size: a multiple of what any published model has."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,7 @@ def read_settings(settings: Sequence[Row], config: Mapping[str, Any], part: str 
                 continue
             try:
                 values[setting.field] = setting.convert(config[spelling])
+                check_size(spelling, config[spelling])
             except ValueError as error:
                 problems.append(f"{spelling} is {_abbreviated(config[spelling])}, expected {error}")
     supported = {row.published: row.value for row in settings if isinstance(row, Fixed)}
@@ -123,6 +133,13 @@ def read_settings(settings: Sequence[Row], config: Mapping[str, Any], part: str 
     if problems:
         raise CourseError(f"{part} does not fit this model: " + "; ".join(problems))
     return values
+
+
+def check_size(name: str, value: Any) -> None:
+    """Raise ValueError for a size beyond all published models, for which the model would not fit into any memory."""
+    limit = next((limit for pattern, limit in LARGEST_SIZES.items() if re.search(pattern, name)), None)
+    if limit is not None and isinstance(value, int | float) and value > limit:
+        raise ValueError(f"at most {limit:,}")
 
 
 def write_settings(settings: Sequence[Row], values: Mapping[str, Any]) -> dict[str, Any]:
