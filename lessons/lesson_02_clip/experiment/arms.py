@@ -12,6 +12,13 @@ SMALLEST, LARGEST = 4, CONTRASTS[-1]
 SMOKE: dict[str, Any] = {"steps": 4, "scenes": 200}
 # A third of the headline's steps: these arms are compared with each other only.
 COMPARISON: dict[str, Any] = {"steps": 400}
+# Scenes of one to five objects; the two arms differ in the loss only.
+LOCATED: dict[str, Any] = {
+    "steps": 600,
+    "objects": [1, 5],
+    "detail_fraction": 0.6,
+    "architecture": {"position_scale": 0.5},
+}
 
 
 def contrast_arm(loss: str, contrast: int) -> Arm:
@@ -31,6 +38,13 @@ ARMS = (
     Arm("temperature 1", TRAIN_CLIP, {"full": COMPARISON | {"temperature": 1.0}}, only_on="toybox"),
     Arm("temperature 0.07", TRAIN_CLIP, {"full": COMPARISON | {"temperature": 0.07}}, only_on="toybox"),
     Arm("several objects", TRAIN_CLIP, {"full": {"steps": 1800, "objects": [1, 3]}}, only_on="toybox"),
+    Arm(
+        "with captions",
+        TRAIN_CLIP,
+        {"smoke": LOCATED | SMOKE | {"regions": 2}, "full": LOCATED | {"regions": 6}},
+        only_on="toybox",
+    ),
+    Arm("without captions", TRAIN_CLIP, {"smoke": LOCATED | SMOKE, "full": LOCATED}, only_on="toybox"),
     Arm(
         "baselines",
         f"{EXPERIMENT}.evaluate:measure_baselines",

@@ -250,6 +250,42 @@ PROMPTS = question(
     ),
 )
 
+LOCATIONS = question(
+    "Does a captioning loss keep locations?",
+    Claim(
+        "captioning-keeps-locations",
+        "paper",
+        "Accuracy of linear probes of patches on unseen combinations (mean of four attributes), with a captioning loss − "
+        "without.",
+        "arXiv:2502.14786, sections 2.2 and 3.4",
+        ("with captions", "without captions"),
+        difference("with captions", "without captions", "patch_unseen"),
+        0.05,
+        "points",
+    ),
+    Claim(
+        "captioning-keeps-shapes",
+        "paper",
+        "Accuracy of a linear probe of patches for the object's shape, seen combinations, with a captioning loss − without.",
+        "arXiv:2502.14786, sections 2.2 and 3.4",
+        ("with captions", "without captions"),
+        difference("with captions", "without captions", "patch_shape_seen"),
+        0.05,
+        "points",
+    ),
+    Claim(
+        "captioning-and-zero-shot",
+        "paper",
+        "Zero-shot accuracy on single objects of unseen combinations, with a captioning loss − without.",
+        "arXiv:2502.14786, section 3.1",
+        ("with captions", "without captions"),
+        difference("with captions", "without captions", SCORE),
+        0.0,
+        "points",
+        presets=(),
+    ),
+)
+
 GAP_AND_TEMPERATURE = question(
     "Are image and text vectors aligned, and does the temperature matter?",
     Claim(
@@ -290,4 +326,4 @@ GAP_AND_TEMPERATURE = question(
     ),
 )
 
-CLAIMS = (*EXACT, *ZERO_SHOT, *RETRIEVAL, *REAL_IMAGES, *LOSSES, *PROMPTS, *GAP_AND_TEMPERATURE)
+CLAIMS = (*EXACT, *ZERO_SHOT, *RETRIEVAL, *REAL_IMAGES, *LOSSES, *PROMPTS, *LOCATIONS, *GAP_AND_TEMPERATURE)

@@ -3,11 +3,12 @@
 To answer "what color is the star?" a decoder must find the star in the caption and read the color beside it. From
 interviews as they are, it learns this late: in most scenes the objects share attributes, so guessing among the few
 colors of the caption is nearly as good. Therefore training starts with two objects that differ in color and in shape,
-and questions name an object by its shape alone. Other references, places, all question types and a third object follow.
+described by these alone. Further attributes, other
+references, places, all question types and a third object follow.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from data.toybox.documents import DOCUMENT_TYPES, INTERVIEW_MIXTURE, document_at, documents
 from data.toybox.interviews import InterviewSetting, interview
+from data.toybox.language import ATTRIBUTES
 from data.toybox.scene import stream
 from lessons.lesson_00_foundations.decoder.experiment.answers import answer_accuracies
 from lessons.lesson_00_foundations.decoder.experiment.data import (
@@ -86,23 +88,22 @@ class CurriculumRecipe:
 
 def curriculum(scale: float = 1.0) -> tuple[CurriculumStage, ...]:
     """Return the stages; `scale` multiplies their numbers of steps."""
-    # References by shape alone first: the shape is the noun, next to which the other attributes stand.
-    shapes = InterviewSetting(
+    # The color stands next to the shape, so it is found first. Then the shape alone names the object, whatever is asked.
+    colors = InterviewSetting(
         (2, 2),
-        (("attributes", 1),),
-        ("color", "size", "texture"),
-        references=("shape",),
+        (("colors", 1),),
+        ("color", "shape"),
+        references=("color", "shape"),
         questions=(1, 3),
         distinct=1,
-        unanswerable=0.1,
+        described=0,
+        unanswerable=0,
     )
-    references = InterviewSetting(
-        (2, 2),
-        (("colors", 1), ("attributes", 4)),
-        ("color", "shape", "size", "texture"),
-        questions=(2, 4),
-        distinct=1,
-        unanswerable=0.1,
+    attributes = replace(
+        colors, levels=(("attributes", 1),), question_types=("color", "size", "texture"), references=("shape",)
+    )
+    references = replace(
+        attributes, question_types=("color", "shape", "size", "texture"), references=ATTRIBUTES, questions=(2, 4)
     )
     places = InterviewSetting(
         (2, 2),
@@ -118,7 +119,13 @@ def curriculum(scale: float = 1.0) -> tuple[CurriculumStage, ...]:
         distinct=0.6,
         unanswerable=0.2,
     )
-    stages = ((600, shapes, 0.0), (600, references, 0.0), (1000, places, 0.1), (1, everything, 0.25))
+    stages = (
+        (500, colors, 0.0),
+        (700, attributes, 0.0),
+        (700, references, 0.0),
+        (1000, places, 0.1),
+        (1, everything, 0.25),
+    )
     return tuple(CurriculumStage(max(1, round(scale * steps)), setting, other) for steps, setting, other in stages)
 
 
