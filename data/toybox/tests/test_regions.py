@@ -15,9 +15,9 @@ def test_patches_of_the_background_have_its_pixels_and_patches_of_objects_do_not
         grid = patch_objects(scene, 8)
         changed = (render_image(scene, 32) != render_image(Scene((), scene.background), 32)).any(-1)
         patches = changed.reshape(8, 4, 8, 4).any((1, 3))
-        shown = np.array(grid)
-        assert not patches[shown == BACKGROUND].any()
-        assert set(shown[shown >= 0]) == set(range(len(scene.objects)))
+        object_indices = np.array(grid)
+        assert not patches[object_indices == BACKGROUND].any()
+        assert set(object_indices[object_indices >= 0]) == set(range(len(scene.objects)))
 
 
 def test_a_patch_is_described_by_its_object():

@@ -61,14 +61,14 @@ def test_an_unknown_split_is_refused():
 
 def test_questions_about_a_scene_differ_and_take_types_in_turn():
     scene, other = scene_at("train", 0, 5, (3, 3)), scene_at("train", 0, 6, (3, 3))
-    found = questions_about(scene, other.objects, 12, Random(0))
-    assert len(found) == 12 == len({question.text for question in found})
-    assert len({question.type for question in found}) >= 10
+    several = questions_about(scene, other.objects, 12, Random(0))
+    assert len(several) == 12 == len({question.text for question in several})
+    assert len({question.type for question in several}) >= 10
     only = questions_about(scene, other.objects, 3, Random(0), question_types=["color"])
     assert {question.type for question in only} == {"color"}
 
 
 def test_a_scene_of_one_object_has_fewer_questions():
     scene = scene_at("train", 0, 1, (1, 1))
-    found = questions_about(scene, (), 40, Random(0), question_types=QUESTION_TYPES[:5])
-    assert 5 <= len(found) < 40
+    several = questions_about(scene, (), 40, Random(0), question_types=QUESTION_TYPES[:5])
+    assert 5 <= len(several) < 40

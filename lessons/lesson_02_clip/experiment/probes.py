@@ -41,8 +41,8 @@ def object_patches(split: str, seed: int, count: int, patches: int) -> Patches:
     scenes = sample_scenes(split, seed, count, OBJECTS)
     places, values = [], []
     for number, scene in enumerate(scenes):
-        for row, shown in enumerate(patch_objects(scene, patches)):
-            for column, index in enumerate(shown):
+        for row, indices in enumerate(patch_objects(scene, patches)):
+            for column, index in enumerate(indices):
                 if index >= 0:
                     places.append((number, patches * row + column))
                     values.append(scene.objects[index])
@@ -63,12 +63,12 @@ def probe_patches(image_encoder: VisionTransformer, *, layer: int = -2) -> dict[
     side = image_encoder.config.grid[0]
     training = object_patches("train", PROBE_SEED, PROBE_SCENES, side)
     features = patch_features(image_encoder, training, layer)
-    mean, deviation = features.mean(dim=0), features.std(dim=0) + 1e-6
-    probes = {name: fit_probe((features - mean) / deviation, labels) for name, labels in training.labels.items()}
+    mean, std = features.mean(dim=0), features.std(dim=0) + 1e-6
+    probes = {name: fit_probe((features - mean) / std, labels) for name, labels in training.labels.items()}
     accuracies: dict[str, float] = {}
     for split, prefix in (("validation", "seen"), ("test", "unseen")):
         patches = object_patches(split, TEST_SEED, TEST_SCENES, side)
-        inputs = (patch_features(image_encoder, patches, layer) - mean) / deviation
+        inputs = (patch_features(image_encoder, patches, layer) - mean) / std
         with torch.no_grad():
             split_accuracies = {
                 name: (probe(inputs).argmax(dim=1) == patches.labels[name]).float().mean().item()

@@ -3,8 +3,7 @@
 To answer "what color is the star?" a decoder must find the star in the caption and read the color beside it. From
 interviews as they are, it learns this late: in most scenes the objects share attributes, so guessing among the few
 colors of the caption is nearly as good. Therefore training starts with two objects that differ in color and in shape,
-described by these alone. Further attributes, other
-references, places, all question types and a third object follow.
+described by these alone. Further attributes, other references, places, all question types and a third object follow.
 """
 
 from collections.abc import Sequence
@@ -88,7 +87,7 @@ class CurriculumRecipe:
 
 def curriculum(scale: float = 1.0) -> tuple[CurriculumStage, ...]:
     """Return the stages; `scale` multiplies their numbers of steps."""
-    # The color stands next to the shape, so it is found first. Then the shape alone names the object, whatever is asked.
+    # The color stands next to the shape, so it is found first. Then the shape alone names an object.
     colors = InterviewSetting(
         (2, 2),
         (("colors", 1),),
