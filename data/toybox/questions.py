@@ -283,8 +283,9 @@ def _ask_nearest(scene: Scene, answer: str, rng: Random, unmentioned: tuple[str,
 
 def _ask_two(scene: Scene, question_type: str, answer: str, rng: Random, unmentioned: tuple[str, ...]) -> str | None:
     """Ask for the relation of two objects, whether they share an attribute, or which is larger."""
+    relation = pick(rng, RELATIONS)
     attribute = pick(rng, [attribute for attribute in ATTRIBUTES if attribute not in unmentioned])
-    detail = {"relation": pick(rng, RELATIONS), "same": attribute, "larger": "size"}[question_type]
+    detail = {"relation": relation, "same": attribute, "larger": "size"}[question_type]
     yes, fitting = answer == "yes", []
     for a, b in permutations(scene.objects, 2):
         if question_type == "relation":
