@@ -25,8 +25,8 @@ from shared.tokenizers import load_tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
-SIZES = {"width": 128, "depth": 4, "heads": 4, "kv_heads": 2, "mlp_dim": 320}
-RECIPE = CurriculumRecipe(steps=6500)
+SIZES = {"width": 96, "depth": 5, "heads": 6, "kv_heads": 6, "mlp_dim": 256}
+RECIPE = CurriculumRecipe(steps=5000)
 FOLDER = CHECKPOINTS_FOLDER / "lesson_00_decoder"
 
 
