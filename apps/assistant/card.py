@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from apps.assistant.config import TOY_PREFIX
-from apps.assistant.toy_files import LEVEL, OTHER_SCENES, QUESTION_TYPES
+from apps.assistant.toy_files import LEVEL, OTHER_SCENES
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
@@ -20,6 +20,8 @@ TOY_DATA = (f"{TOY_PREFIX}world",)
 """Names the training data of a checkpoint in data/checkpoints, whose provenance states the toy world's version."""
 SAMPLES = (0, 1, 3, 4, 5, 8)
 """Numbers of the sample scenes."""
+SAMPLE_TYPES = ("color", "shape", "size", "texture", "place", "existence")
+"""Question types of the samples: those that the shipped assistant was trained on."""
 PURPOSE = 221
 """Of the samples' random numbers in `stream`."""
 TOY_SCOPE = (
@@ -69,7 +71,7 @@ def toy_sample(number: int, image_size: int) -> Sample:
     scene, other = (scene_at("validation", 0, each, objects) for each in (number, number + OTHER_SCENES))
     rng = stream(0, number, PURPOSE)
     questions = []
-    for question_type in QUESTION_TYPES[number % 2 :: 2]:
+    for question_type in SAMPLE_TYPES[number % 2 :: 2]:
         matches = (make_question(scene, question_type, answer, rng, other.objects) for answer in ANSWERS[question_type])
         questions.append(next(question.text for question in matches if question))
     return Sample(Image.fromarray(render_image(scene, image_size)), caption(scene, LEVEL), tuple(questions))

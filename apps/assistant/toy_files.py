@@ -1,7 +1,7 @@
 """The toy world as files of records with images, in both formats.
 
 images/…             images              train_captions.json       flat: image, text
-test_captions.json   flat                train_instructions.json   conversations: three questions about an image
+test_captions.json   flat                train_instructions.json   conversations: up to nine questions about an image
 test_questions.json  flat                (every test scene has a held-out combination of color and shape)
 """
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from PIL import Image
 
 from apps.assistant.records import IMAGE
-from data.toybox.conversations import PURPOSE, SceneSetting, question_turns
+from data.toybox.conversations import PURPOSE, question_turns, scene_setting
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
-from data.toybox.questions import question_at
+from data.toybox.questions import QUESTION_TYPES, Question, question_at
 from data.toybox.scene import Scene, stream
+from data.toybox.unanswerable import UNANSWERABLE, unanswerable_question
 from shared.atomic import disk_errors, write_atomically
 
-OBJECTS = (1, 2)
+OBJECTS = (1, 3)
 """Smallest and largest number of objects per scene."""
-QUESTION_TYPES = ("color", "shape", "size", "texture", "place", "existence")
-"""The types of questions that one or two objects are enough for."""
-SETTING = SceneSetting(OBJECTS, QUESTION_TYPES)
-TURNS = 3
+SETTING = scene_setting(OBJECTS, unanswerable=0.3)
+TEST_TYPES = (*QUESTION_TYPES, UNANSWERABLE)
+TURNS = 8
 LEVEL = "places"
 TRAINING_FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
 TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
@@ -49,8 +49,7 @@ def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 
             _write_image(folder, _image_name("test", number), scene, size)
         questions = []
         for number in range(test_records):
-            question_type = QUESTION_TYPES[number % len(QUESTION_TYPES)]
-            scene, question = question_at("test", seed, number, question_type, OBJECTS)
+            scene, question = _test_question(seed, number)
             _write_image(folder, _image_name("question", number), scene, size)
             record = {"image": _image_name("question", number), "prompt": question.text, "text": question.answer}
             questions.append(record | {"question_type": question.type})
@@ -61,6 +60,15 @@ def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 
         TEST_FILES["questions"]: questions,
     }.items():
         write_atomically(folder / name, (json.dumps(records, indent=1) + "\n").encode())
+
+
+def _test_question(seed: int, number: int) -> tuple[Scene, Question]:
+    """Return test question `number` and its scene; the types alternate."""
+    question_type = TEST_TYPES[number % len(TEST_TYPES)]
+    if question_type != UNANSWERABLE:
+        return question_at("test", seed, number, question_type, OBJECTS)
+    scene, other = (scene_at("test", seed, index, OBJECTS) for index in (number, number + OTHER_SCENES))
+    return scene, unanswerable_question(scene, stream(seed, number, PURPOSE), other.objects, split="test")
 
 
 def _image_name(split: str, number: int) -> str:

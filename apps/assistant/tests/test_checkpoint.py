@@ -9,9 +9,9 @@ from transformers import LlavaForConditionalGeneration
 
 from apps.assistant import config
 from apps.assistant.assistant import Assistant
+from apps.assistant.card import SAMPLE_TYPES
 from apps.assistant.checkpoint import CHECKPOINT, FOLDER, make
 from apps.assistant.config import CONFIGURATIONS
-from apps.assistant.toy_files import QUESTION_TYPES
 from data.toybox.heldout import is_held_out
 from data.toybox.image import render_image
 from data.toybox.questions import question_at
@@ -34,9 +34,7 @@ def test_its_provenance_is_current():
 
 @needs_current_checkpoint
 def test_it_answers_questions_about_single_objects_of_unseen_combinations(assistant):
-    items = [
-        question_at("test", 77, number, QUESTION_TYPES[number % len(QUESTION_TYPES)], (1, 1)) for number in range(72)
-    ]
+    items = [question_at("test", 77, number, SAMPLE_TYPES[number % len(SAMPLE_TYPES)], (1, 1)) for number in range(72)]
     assert all(is_held_out(scene) for scene, _ in items)
     images = [Image.fromarray(render_image(scene, 32)) for scene, _ in items]
     answers = [
@@ -69,5 +67,5 @@ def test_its_command_writes_such_a_folder(tmp_path):
     assert {"config.json", "model.safetensors", "tokenizer.json", "assistant.json"} <= {
         path.name for path in (tmp_path / "made").iterdir()
     }
-    assert Assistant.from_folder(tmp_path / "made").model.feature_layers == (0, -2)
+    assert Assistant.from_folder(tmp_path / "made").model.feature_layers == (-2,)
     assert "questions accuracy" in measured and "captions CIDEr" in measured

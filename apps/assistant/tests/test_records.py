@@ -8,7 +8,7 @@ from PIL import Image
 
 from apps.assistant.record_checks import RecordRules
 from apps.assistant.records import DESCRIBE, load_records, read_records
-from apps.assistant.toy_files import QUESTION_TYPES, write_toy_world
+from apps.assistant.toy_files import TEST_TYPES, write_toy_world
 from data.toybox.heldout import mentions_held_out
 from shared.errors import CourseError
 from shared.images import open_image
@@ -198,7 +198,7 @@ def test_the_toy_world_files_are_complete_and_repeatable_and_hold_nothing_held_o
     captions = load_records(tmp_path / "one" / "test_captions.json")
     assert all(mentions_held_out(record.turns[-1].text) for record in captions)
     assert {record.question_type for record in load_records(tmp_path / "one" / "test_questions.json")} == set(
-        QUESTION_TYPES
+        TEST_TYPES
     )
 
 
