@@ -80,7 +80,8 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
     """
     # Decoding and copying an image removes some of what its header states.
     transparency, sample_bits, file_format = image.info.get("transparency"), _bits_per_sample(image), image.format
-    # Damaged metadata does not matter as long as the image itself can be read; if not, the next step raises again.
+    image.load()  # once a decoder has failed, Pillow takes what it has decoded so far for the image
+    # Damaged metadata does not matter as long as the image itself can be read.
     with suppress(Exception):
         image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):

@@ -44,7 +44,7 @@ def decode_image(data: bytes, settings: Settings) -> Image.Image:
         try:
             # A JPEG can be decoded at a half, a quarter or an eighth of its size, with less memory.
             image.draft(None, (settings.image_side, settings.image_side))
-            image.load()
+            # Do not call image.load() before: decoding removes what the header states about transparency.
             rgb = to_upright_rgb(image)
         except MemoryError as error:
             raise ImageError(

@@ -112,13 +112,18 @@ def test_sixteen_bits_of_color_keep_their_upper_byte():
     assert (np.asarray(read) == (samples >> 8)).all()
 
 
-def png(width: int, height: int, rows: bytes, *, depth: int = 8, color: int = 0) -> bytes:
+def png(
+    width: int, height: int, rows: bytes, *, depth: int = 8, color: int = 0, transparent: bytes | None = None
+) -> bytes:
+    """Return a PNG file; `transparent` is the content of its chunk tRNS, the value of transparent pixels."""
+
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     end = chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + end
+    transparency = b"" if transparent is None else chunk(b"tRNS", transparent)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + transparency + end
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
@@ -144,6 +149,24 @@ def test_transparency_is_white():
     palette = Image.new("P", (4, 4), 0)
     for data in (file(clear, "PNG"), file(clear, "WEBP"), file(gray, "PNG"), file(palette, "PNG", transparency=0)):
         assert decode_image(data, SETTINGS).getpixel((2, 2)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("depth", "color", "row", "transparent", "opaque"),
+    [
+        (1, 0, bytes([0b10000000]), struct.pack(">H", 1), 0),
+        (2, 0, bytes([0b01100000]), struct.pack(">H", 1), 170),
+        (4, 0, bytes([0x5A]), struct.pack(">H", 5), 170),
+        (8, 0, bytes([5, 200]), struct.pack(">H", 5), 200),
+        (16, 0, struct.pack(">2H", 1000, 40000), struct.pack(">H", 1000), 156),
+        (16, 2, struct.pack(">6H", 1000, 2000, 3000, *[40000] * 3), struct.pack(">3H", 1000, 2000, 3000), 156),
+    ],
+    ids=["gray 1", "gray 2", "gray 4", "gray 8", "gray 16", "color 16"],
+)
+def test_the_transparent_value_of_a_png_is_white_at_every_depth(depth, color, row, transparent, opaque):
+    """The file has two pixels: the first has the transparent value."""
+    data = png(2, 1, b"\0" + row, depth=depth, color=color, transparent=transparent)
+    assert np.asarray(decode_image(data, SETTINGS)).tolist() == [[[255] * 3, [opaque] * 3]]
 
 
 def test_the_smallest_image_and_narrow_images():
