@@ -11,7 +11,6 @@ Standard library only, so that commands which run before set-up can use it.
 """
 
 import functools
-import os
 import re
 import select
 import sys
@@ -19,11 +18,10 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from shared.errors import CourseError
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import INTERRUPTED, NO_READER, discard_output, print_to_any_terminal
 
-ERROR, INTERRUPTED, NO_READER = 2, 130, 141
-"""Exit statuses: something outside the code is wrong; the user pressed Ctrl-C (128 + SIGINT); the program that reads
-the output has ended, as `head` does (128 + SIGPIPE)."""
+ERROR = 2
+"""Exit status: something outside the code is wrong."""
 
 P = ParamSpec("P")
 
@@ -68,7 +66,7 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _discard_output()
+        discard_output()
         raise CourseError(f"cannot write the output: {error.strerror or error}") from error
 
 
@@ -81,12 +79,8 @@ def _output_is_read() -> bool:
         return True
     if not poll.poll(0):
         return True
-    _discard_output()
+    discard_output()
     return False
-
-
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parse_whole_number(name: str, text: str, *, least: int | None = None, most: int | None = None) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.course.lesson import ROOT
+from shared.stdlib.output import NO_READER
 
 STDLIB = set(sys.stdlib_module_names)
 ORACLES = {"transformers", "diffusers", "peft", "torchvision", "tokenizers", "sentencepiece", "sklearn"}
@@ -143,3 +144,17 @@ def test_each_reference_runs_with_nothing_installed(reference):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip(), "the reference prints what it measured"
+
+
+@pytest.mark.parametrize("reference", [*REFERENCES, "lessons.lesson_00_foundations.reference"])
+def test_each_reference_ends_silently_when_its_output_is_no_longer_read(reference):
+    """As `make reference-1 | head` does; what --help prints is flushed as the last output of a run is."""
+    command = [sys.executable, "-S", "-m", reference, "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (NO_READER, "")

@@ -6,13 +6,12 @@ python -S -m lessons.lesson_00_foundations.reference [autograd | cnn | recurrent
 import sys
 from importlib import import_module
 
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 
 PARTS = ("autograd", "cnn", "recurrent", "vae", "decoder")
 
 
 def main() -> None:
-    print_to_any_terminal()
     arguments = sys.argv[1:]
     named_parts = [argument for argument in arguments[:1] if not argument.startswith("-")]
     if unknown := [name for name in named_parts if name not in PARTS]:
@@ -25,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -21,7 +21,7 @@ from shared.stdlib.creation import normal
 from shared.stdlib.functional import concatenate, cross_entropy, gelu, softmax
 from shared.stdlib.nn import LayerNorm, Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import shuffled_batches, train
@@ -308,7 +308,6 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Train a Vision Transformer on digits in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
     parser.add_argument(
@@ -320,4 +319,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -25,7 +25,7 @@ from shared.stdlib.creation import normal
 from shared.stdlib.functional import cross_entropy, gelu
 from shared.stdlib.nn import Embedding, LayerNorm, Linear, Module, MultiHeadAttention
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train
@@ -330,7 +330,6 @@ def print_example(scene: Scene, prediction: tuple[str, str], scores: list[float]
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Train a small CLIP on the toy world in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
     parser.add_argument("--loss", choices=("info-nce", "sigmoid"), default="info-nce", help="(default info-nce)")
@@ -340,4 +339,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -23,7 +23,7 @@ from shared.stdlib.digit_windows import FEATURES, draw_attention, window_feature
 from shared.stdlib.functional import concatenate, cross_entropy
 from shared.stdlib.nn import LayerNorm, Linear, Module, MultiHeadAttention, RMSNorm
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train
@@ -336,7 +336,6 @@ def report(result: dict, name: str, drawing: str) -> None:
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Train Flamingo on digits and their names in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
     parser.add_argument("--seed", type=int, default=0, help="held-out digits and every random draw (default 0)")
@@ -346,4 +345,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

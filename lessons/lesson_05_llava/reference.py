@@ -21,7 +21,7 @@ from shared.stdlib.decoder import Decoder
 from shared.stdlib.functional import concatenate, cross_entropy, embedding, gelu
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train
@@ -278,7 +278,6 @@ def report(result: dict, image: list[int], example: dict[str, str]) -> None:
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(
         description="Teach a language model to answer questions about images, in pure Python."
     )
@@ -292,4 +291,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -19,7 +19,7 @@ from shared.stdlib import autograd, digits
 from shared.stdlib.functional import cross_entropy, log_sum_exp
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import SGD
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import shuffled_batches, train
@@ -234,7 +234,6 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Automatic differentiation and a first network in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}")
     parser.add_argument("--seed", type=int, default=0, help="seed of the held-out fifth and of every random draw")
@@ -244,4 +243,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -22,7 +22,7 @@ from shared.stdlib.creation import full, normal
 from shared.stdlib.functional import concatenate, cross_entropy, layer_norm, linear
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.shapes import scatter_add
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor, record_operation
@@ -337,7 +337,6 @@ def show_stem(model: ResNet, canvas: list[float]) -> str:
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Train a small residual network on shifted digits in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
     parser.add_argument("--seed", type=int, default=0, help="seed of the held-out fifth and of every random draw")
@@ -346,4 +345,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -21,7 +21,7 @@ from shared.stdlib.autograd import no_grad
 from shared.stdlib.functional import concatenate, cross_entropy, silu, softmax
 from shared.stdlib.nn import Embedding, Linear, Module, RMSNorm
 from shared.stdlib.optim import AdamW, warmup_cosine
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor
 from shared.stdlib.training import train
@@ -238,7 +238,6 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Train a Llama-style decoder on letters in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}, less accurate")
     parser.add_argument("--seed", type=int, default=0, help="seed of the text and of every random draw")
@@ -247,4 +246,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)

@@ -21,7 +21,7 @@ from shared.stdlib.creation import normal
 from shared.stdlib.functional import sigmoid
 from shared.stdlib.nn import Linear, Module
 from shared.stdlib.optim import Adam, warmup_cosine
-from shared.stdlib.output import print_to_any_terminal
+from shared.stdlib.output import run_program
 from shared.stdlib.shapes import rows_of
 from shared.stdlib.sparkline import sparkline
 from shared.stdlib.tensor import Tensor, record_operation
@@ -202,7 +202,6 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict[str, float | int | list[fl
 
 
 def main() -> None:
-    print_to_any_terminal()
     parser = argparse.ArgumentParser(description="Train a variational autoencoder on digits in pure Python.")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_STEPS} steps instead of {STEPS}: blurred digits")
     parser.add_argument("--seed", type=int, default=0, help="seed of the held-out fifth and of every random draw")
@@ -211,4 +210,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program(main)
