@@ -38,7 +38,8 @@ def ring_sigmoid_loss(
     """Return this process's part of the sigmoid loss, exchanging texts in a ring (arXiv:2303.15343, section 3.3).
 
     Images stay in their process and texts move to the next one. The loss is a sum over pairs, so their order does not
-    matter, and only [rows, rows] logits exist at a time.
+    matter. The forward pass computes [rows, rows] logits at a time. In training, autograd keeps those of every step
+    until the backward pass: [rows, processes · rows] in all, as many as one matrix of logits in `gathered_info_nce`.
     """
     loss = sigmoid_loss(images, texts, logit_scale, logit_bias)
     for _ in range(world_size() - 1):
