@@ -141,27 +141,46 @@ def stale_version(number: int, part: str | None) -> str | None:
     return stale["toybox_version"] if {str(number), f"{number}/{part}"} & set(stale["results"]) else None
 
 
-def headline(lesson: Lesson, folder: Path) -> str:
-    """Return a lesson's number for the front page: its headline claim, as measured by the largest preset."""
+def headline(lesson: Lesson, folder: Path) -> tuple[str, str]:
+    """Return a lesson's result for the front page: what its headline claim measures, and the largest preset's value."""
     for key, result in reversed(read_results(folder).items()):
         for verdict in recorded_verdicts(lesson, key, result):
             if verdict.claim.name == lesson.headline:
                 version = stale_version(lesson.number, lesson.part_of(verdict.claim.name))
-                preset = f"`{RecordKey.parse(key).preset}`" + (f", {version}" if version else "")
-                return f"{lesson.headline_caption}: {format_mean(verdict)} ({preset})"
-    return "not measured yet"
+                return lesson.headline_caption, format_mean(verdict) + (f" ({version})" if version else "")
+    return "not measured yet", ""
 
 
 def lesson_table() -> str:
-    """Return the front page's table of all lessons."""
-    lines = ["| | lesson | type | minutes | status | measured |", "|---|---|---|---|---|---|"]
+    """Return the front page's tables: the finished lessons with their results, then the planned ones, folded."""
+    finished, planned = [], []
     for entry in lesson_entries():
-        title, status, result = entry.title, "planned", ""
-        if folder := lesson_folder(entry.number):
-            title = f"[{title}]({folder.relative_to(ROOT).as_posix()}/README.md)"
-            status = "ready" if entry.measured else "in progress"
-            result = headline(load_lesson(entry.number)[0], folder)
-        lines.append(f"| {entry.number} | {title} | {entry.kind} | ~{entry.minutes} | {status} | {result} |")
+        folder = lesson_folder(entry.number)
+        title = f"[{entry.title}]({folder.relative_to(ROOT).as_posix()}/README.md)" if folder else entry.title
+        if folder and entry.measured:
+            measured = " | ".join(headline(load_lesson(entry.number)[0], folder))
+            finished.append(f"| {entry.number} | {title} | {entry.kind} | {entry.minutes} | {measured} |")
+        else:
+            state = ", in progress" if folder else ""
+            planned.append(f"| {entry.number} | {title}{state} | {entry.kind} | {entry.minutes} |")
+    lines = [
+        f"**{len(finished)} of {len(finished) + len(planned)} lessons are finished:**",
+        "",
+        "| | finished lesson | type | minutes | what is measured on held-out data | result |",
+        "|---|---|---|---|---|---|",
+        *finished,
+    ]
+    if planned:
+        lines += [
+            "",
+            f"<details><summary>{len(planned)} more lessons are planned, not finished</summary>",
+            "",
+            "| | planned lesson | type | minutes |",
+            "|---|---|---|---|",
+            *planned,
+            "",
+            "</details>",
+        ]
     return "\n".join(lines)
 
 

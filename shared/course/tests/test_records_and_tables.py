@@ -1,15 +1,17 @@
 """Records and the tables on pages: numbers come from `results.json`, wording from the claims."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from shared.course import readme
 from shared.course.claims import Verdict, number
 from shared.course.course_report import count_verdicts
-from shared.course.lesson import Arm, Claim, Lesson, Run, question
-from shared.course.readme import lesson_results, part_results
+from shared.course.lesson import Arm, Claim, Lesson, Run, lesson_entries, lesson_folder, question
+from shared.course.readme import lesson_results, lesson_table, part_results
 from shared.course.recorded_results import RecordKey, read_results, recorded_values, recorded_verdicts, write_record
 from shared.course.tables import Row, by_question, identities_line, markdown_results, rows_of, terminal_results
 from shared.errors import CourseError
@@ -128,3 +130,19 @@ def test_the_terminal_cuts_no_word(width):
     assert max(map(len, lines)) <= width
     words = set(capture.get().split())
     assert {"reproduced", "within", "digits.", "threshold"} <= words
+
+
+def test_the_front_page_separates_finished_lessons_from_planned_ones(monkeypatch):
+    """A lesson in progress has a page to link to, but no results; it is among the planned ones."""
+    entries = lesson_entries()
+    built = [entry.number for entry in entries if lesson_folder(entry.number)]
+    in_progress = [replace(entry, measured=entry.measured and entry.number != built[-1]) for entry in entries]
+    monkeypatch.setattr(readme, "lesson_entries", lambda: in_progress)
+    finished, planned = lesson_table().split("<details>")
+    ready = [entry.number for entry in in_progress if entry.number in built and entry.measured]
+    numbers = [
+        [int(number) for number in re.findall(r"^\| (\d+) \|", part, flags=re.M)] for part in (finished, planned)
+    ]
+    assert numbers == [ready, [entry.number for entry in entries if entry.number not in ready]]
+    assert f"**{len(ready)} of {len(entries)} lessons are finished" in finished
+    assert re.search(rf"^\| {built[-1]} \| \[.*\]\(.*\), in progress \|", planned, flags=re.M)
