@@ -142,13 +142,13 @@ def stale_version(number: int, part: str | None) -> str | None:
 
 
 def headline(lesson: Lesson, folder: Path) -> tuple[str, str]:
-    """Return a lesson's result for the front page: what its headline claim measures, and the largest preset's value."""
+    """Return a lesson's result for the front page: what its headline claim measures, and its value."""
     for key, result in reversed(read_results(folder).items()):
         for verdict in recorded_verdicts(lesson, key, result):
             if verdict.claim.name == lesson.headline:
                 version = stale_version(lesson.number, lesson.part_of(verdict.claim.name))
                 return lesson.headline_caption, format_mean(verdict) + (f" ({version})" if version else "")
-    return "not measured yet", ""
+    return lesson.headline_caption, "not measured yet"
 
 
 def lesson_table() -> str:
@@ -158,16 +158,16 @@ def lesson_table() -> str:
         folder = lesson_folder(entry.number)
         title = f"[{entry.title}]({folder.relative_to(ROOT).as_posix()}/README.md)" if folder else entry.title
         if folder and entry.measured:
-            measured = " | ".join(headline(load_lesson(entry.number)[0], folder))
-            finished.append(f"| {entry.number} | {title} | {entry.kind} | {entry.minutes} | {measured} |")
+            caption, value = headline(load_lesson(entry.number)[0], folder)
+            finished.append(f"| {entry.number} | {title} | {entry.kind}, {entry.minutes} | {caption}: {value} |")
         else:
             state = ", in progress" if folder else ""
-            planned.append(f"| {entry.number} | {title}{state} | {entry.kind} | {entry.minutes} |")
+            planned.append(f"| {entry.number} | {title}{state} | {entry.kind}, {entry.minutes} |")
     lines = [
         f"**{len(finished)} of {len(finished) + len(planned)} lessons are finished:**",
         "",
-        "| | finished lesson | type | minutes | what is measured on held-out data | result |",
-        "|---|---|---|---|---|---|",
+        "| | finished lesson | type, minutes | result on held-out data |",
+        "|---|---|---|---|",
         *finished,
     ]
     if planned:
@@ -175,8 +175,8 @@ def lesson_table() -> str:
             "",
             f"<details><summary>{len(planned)} more lessons are planned, not finished</summary>",
             "",
-            "| | planned lesson | type | minutes |",
-            "|---|---|---|---|",
+            "| | planned lesson | type, minutes |",
+            "|---|---|---|",
             *planned,
             "",
             "</details>",
