@@ -59,6 +59,18 @@ def test_links_and_images_exist(page):
             assert anchor in slugs, f"{page.name} links to {target}: no such heading"
 
 
+# Pages whose folder has no test of its README.
+@pytest.mark.parametrize("folder", ["shared/attention", "shared/plots", "shared/pretrained", "shared/transformer"])
+def test_python_examples_run(folder, tmp_path, monkeypatch, capsys):
+    """The blocks of a page run in order, as one program."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (ROOT / folder / "README.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert blocks
+    exec("\n".join(blocks), {"__name__": "example"})
+
+
 def test_every_make_target_on_a_page_exists():
     # The course's targets, and those of the bundle that students get.
     makefiles = [ROOT / "Makefile", ROOT / "shared" / "teaching" / "handout" / "Makefile"]
