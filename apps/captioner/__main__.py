@@ -75,7 +75,8 @@ def train(options: argparse.Namespace) -> None:
         last = result.history[-1]
         print(f"{parameter_counts(result.model)['all']:,} weights, {result.steps} steps, loss {last['loss']:.3f}")
         scores = {name.split("/")[1]: value for name, value in last.items() if name.startswith("evaluation/")}
-        print("held out: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+        scored = "training images" if not options.toy_world and options.held_out == 0 else "held out"
+        print(f"{scored}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
         print(f"caption an image: python -m apps.captioner caption {folder} IMAGE")
 
 

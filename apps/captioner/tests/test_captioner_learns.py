@@ -117,7 +117,10 @@ def test_the_command_line(quick, images, tmp_path, capsys):
     run = tmp_path / "run"
     options = ("--run", run, "--steps", 4, "--batch-size", 4, "--held-out", 0.3)
     assert call("train", images, *options) == 0
-    assert "weights, 4 steps" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "weights, 4 steps" in out and "held out: BLEU-1" in out
+    assert call("train", images, "--run", tmp_path / "all", "--steps", 1, "--held-out", 0) == 0
+    assert "training images: BLEU-1" in capsys.readouterr().out
     assert call("train", images, *options, "--resume") == 0
     capsys.readouterr()
     image = images / "scene-00000.png"
