@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch.distributed.run import get_args_parser
 
-PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+# A backslash at the end of a line continues a command.
+PAGE = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
 SHELL = re.findall(r"```sh\n(.*?)```", PAGE, flags=re.S)
 
 
@@ -14,7 +15,7 @@ def test_every_option_of_torchrun_exists_and_is_explained():
     existing = {option for action in get_args_parser()._actions for option in action.option_strings}
     used = set()
     for block in SHELL:
-        for command in re.findall(r"torchrun (.*?) -m ", block.replace("\\\n", " ")):
+        for command in re.findall(r"torchrun (.*?) -m ", block):
             used |= set(re.findall(r"--[a-z-]+", command))
     explained = set(re.findall(r"^\| `(--[a-z-]+)", PAGE, flags=re.M))
     assert used - existing == set() and used - explained == set()
