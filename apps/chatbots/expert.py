@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import torch
 
@@ -174,7 +175,8 @@ def best_match(question: str, sentences: Sequence[str]) -> str:
     bags = [stems(sentence) for sentence in sentences]
     frequency = Counter(word for bag in bags for word in bag)
     question_words = stems(question)
-    scores = [sum(1 / frequency[word] for word in bag & question_words) for bag in bags]
+    # A set has another order in every process; the rounding of fsum does not depend on it.
+    scores = [fsum(1 / frequency[word] for word in bag & question_words) for bag in bags]
     return sentences[max(range(len(sentences)), key=lambda number: (scores[number], -len(bags[number])))]
 
 
