@@ -19,6 +19,7 @@ from apps.assistant.toy_files import TEST_FILES
 from apps.assistant.train import TOY_WORLD, train_assistant
 from data.toybox.heldout import VERSION
 from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
+from shared.devices import fastest_precision
 
 NAME = "lesson_05_llava"
 FOLDER = CHECKPOINTS_FOLDER / NAME
@@ -47,12 +48,14 @@ def make(folder: Path, configuration: Configuration) -> dict[str, float]:
 
 def make_checkpoint(folder: Path) -> Mapping[str, float]:
     """Train the checkpoint, as `make checkpoint-5` does."""
-    return make(folder, replace(config.load(CONFIGURATIONS / "checkpoint.json"), device="cpu"))
+    configuration = config.load(CONFIGURATIONS / "checkpoint.json")
+    return make(folder, replace(configuration, device="cpu", precision=fastest_precision()))
 
 
 CHECKPOINT = Checkpoint(
     NAME,
-    "An assistant that describes toy-world scenes of one or two objects and answers questions; `make serve` starts it.",
+    "An assistant that describes toy-world scenes of one to three objects and answers questions about them; "
+    "`make serve` starts it.",
     make_checkpoint,
     VERSION,
     PARENTS,
