@@ -122,7 +122,7 @@ def test_the_class_token_may_precede_the_patches(make_assistant, tmp_path):
 
 
 def test_patch_features_may_be_several_hidden_states(make_assistant, tmp_path):
-    before = make_assistant(feature_layers=(0, -2), scales=(4.0, 1.0))
+    before = make_assistant(feature_layers=(0, -2))
     pixels = torch.randn(2, 3, 16, 16)
     vectors = before.model.projector(before.model.image_features(pixels))
     before.save(tmp_path)
@@ -133,11 +133,6 @@ def test_patch_features_may_be_several_hidden_states(make_assistant, tmp_path):
     torch.testing.assert_close(
         after.model.image_features(pixels), torch.cat([states[0][:, 1:], states[-2][:, 1:]], dim=-1)
     )
-
-
-def test_there_is_one_scale_per_layer_or_none(model_folders):
-    with pytest.raises(ValueError, match="1 scales for 2 feature layers"):
-        ModelConfig(*map(str, model_folders), feature_layers=(0, -2), scales=(4.0,))
 
 
 def test_adapters_that_match_no_layer_are_refused(model_folders):
