@@ -6,7 +6,8 @@ from random import Random
 
 from data.toybox.interviews import DESCRIBE_PROMPT
 from data.toybox.language import caption
-from data.toybox.questions import QUESTION_TYPES, questions_about
+from data.toybox.question_sets import questions_about
+from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import Scene
 from data.toybox.unanswerable import unanswerable_question
 

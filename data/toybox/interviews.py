@@ -14,7 +14,8 @@ from random import Random
 
 from data.toybox.heldout import scene_at
 from data.toybox.language import ATTRIBUTES, caption
-from data.toybox.questions import QUESTION_TYPES, questions_about
+from data.toybox.question_sets import questions_about
+from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import Scene, SceneObject
 from data.toybox.unanswerable import unanswerable_question
 
@@ -43,7 +44,7 @@ class InterviewSetting:
     references      attributes by which questions may refer to objects
     questions       least and greatest number of questions
     distinct        fraction of scenes whose objects all differ in color and in shape. Their questions are informative
-                    (`questions_about`), so that each teaches a model to find the object in the caption
+                    (`question_sets.questions_about`), so that each teaches a model to find the object in the caption
     described       fraction of interviews with a second, short caption
     unanswerable    fraction of interviews with a question that no image answers
 

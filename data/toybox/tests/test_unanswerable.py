@@ -7,7 +7,8 @@ import pytest
 
 from data.toybox.heldout import mentions_held_out, scene_at
 from data.toybox.language import parse_phrase
-from data.toybox.questions import QUESTION_TYPES, questions_about
+from data.toybox.question_sets import questions_about
+from data.toybox.questions import QUESTION_TYPES
 from data.toybox.unanswerable import (
     CANNOT_TELL,
     HELD_OUT_TOPICS,

@@ -1,6 +1,7 @@
 """The claims of lesson 2; each reads what the arms measured on unseen color–shape combinations."""
 
 from lessons.lesson_02_clip.experiment.arms import LARGEST, SMALLEST
+from lessons.lesson_02_clip.experiment.captioning_claims import LOCATIONS
 from shared.course.claims import Measure, difference, number
 from shared.course.lesson import Arms, Claim, question
 
@@ -244,42 +245,6 @@ PROMPTS = question(
         "arXiv:2103.00020, section 3.1.4",
         ("clip",),
         ensemble_gain("zero_shot"),
-        0.0,
-        "points",
-        presets=(),
-    ),
-)
-
-LOCATIONS = question(
-    "Does a captioning loss keep locations?",
-    Claim(
-        "captioning-keeps-locations",
-        "paper",
-        "Accuracy of linear probes of patches, unseen combinations (mean of four attributes), with a captioning loss − "
-        "without.",
-        "arXiv:2502.14786, sections 2.2 and 3.4",
-        ("with captions", "without captions"),
-        difference("with captions", "without captions", "patch_unseen"),
-        0.05,
-        "points",
-    ),
-    Claim(
-        "captioning-keeps-shapes",
-        "paper",
-        "Accuracy of a linear probe of patches for shape, seen combinations, with a captioning loss − without.",
-        "arXiv:2502.14786, sections 2.2 and 3.4",
-        ("with captions", "without captions"),
-        difference("with captions", "without captions", "patch_shape_seen"),
-        0.05,
-        "points",
-    ),
-    Claim(
-        "captioning-and-zero-shot",
-        "paper",
-        "Zero-shot accuracy on single objects of unseen combinations, with a captioning loss − without.",
-        "arXiv:2502.14786, section 3.1",
-        ("with captions", "without captions"),
-        difference("with captions", "without captions", SCORE),
         0.0,
         "points",
         presets=(),

@@ -272,7 +272,7 @@ def test_each_limit_has_its_own_status(running_app):
             max_pixels=1000,
             max_new_tokens=20,
             max_concurrent=1,
-            answer_timeout=2.0,
+            answer_timeout=5.0,
             batch_wait=0,
         ) as client:
             body = await client.post("/chat", message="x" * 10_000)
