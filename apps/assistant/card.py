@@ -7,12 +7,13 @@ from pathlib import Path
 from PIL import Image
 
 from apps.assistant.config import TOY_PREFIX
-from apps.assistant.toy_files import LEVEL, OTHER_SCENES
+from apps.assistant.toy_files import LEVEL
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
 from data.toybox.questions import ANSWERS, make_question
 from data.toybox.scene import stream
+from data.toybox.unanswerable import OTHER_SCENES
 from shared.course.checkpoint import PROVENANCE
 from shared.serving import ModelCard, Sample
 

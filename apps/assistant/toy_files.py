@@ -17,7 +17,7 @@ from data.toybox.image import render_image
 from data.toybox.language import caption
 from data.toybox.questions import QUESTION_TYPES, Question, question_at
 from data.toybox.scene import Scene, stream
-from data.toybox.unanswerable import UNANSWERABLE, unanswerable_question
+from data.toybox.unanswerable import OTHER_SCENES, UNANSWERABLE, unanswerable_at
 from shared.atomic import disk_errors, write_atomically
 
 OBJECTS = (1, 3)
@@ -29,8 +29,6 @@ LEVEL = "places"
 TRAINING_FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
 TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
 MIN_TEST_RECORDS = 64
-OTHER_SCENES = 2**39
-"""Offset of the scenes with the objects that questions about absent objects name."""
 
 
 def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 0) -> None:
@@ -65,10 +63,9 @@ def write_toy_world(folder: Path, examples: int, *, size: int = 32, seed: int = 
 def _test_question(seed: int, number: int) -> tuple[Scene, Question]:
     """Return test question `number` and its scene; the types alternate."""
     question_type = TEST_TYPES[number % len(TEST_TYPES)]
-    if question_type != UNANSWERABLE:
-        return question_at("test", seed, number, question_type, OBJECTS)
-    scene, other = (scene_at("test", seed, index, OBJECTS) for index in (number, number + OTHER_SCENES))
-    return scene, unanswerable_question(scene, stream(seed, number, PURPOSE), other.objects, split="test")
+    if question_type == UNANSWERABLE:
+        return unanswerable_at("test", seed, number, OBJECTS)
+    return question_at("test", seed, number, question_type, OBJECTS)
 
 
 def _image_name(split: str, number: int) -> str:

@@ -17,7 +17,7 @@ from data.toybox.language import ATTRIBUTES, caption
 from data.toybox.question_sets import questions_about
 from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import Scene, SceneObject
-from data.toybox.unanswerable import unanswerable_question
+from data.toybox.unanswerable import OTHER_SCENES, unanswerable_question
 
 DESCRIBE_PROMPT = "what is there?"
 LEVELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -30,8 +30,8 @@ QUESTIONS_ON_ONE_OBJECT = 4
 """Greatest number of questions about a scene of one object."""
 CANDIDATES = 20
 """Number of scenes among which one with different objects is searched."""
-OTHER_SCENES, CANDIDATE_OFFSET = 2**39, 2**33
-"""Offsets of the numbers of other scenes."""
+CANDIDATE_OFFSET = 2**33
+"""Offset of the numbers of these scenes."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ mentions.
 from collections.abc import Sequence
 from random import Random
 
-from data.toybox.heldout import check_split
+from data.toybox.heldout import check_split, scene_at
 from data.toybox.language import ATTRIBUTES, Description, describe, words
 from data.toybox.questions import TEMPLATES, Question
-from data.toybox.scene import Scene, SceneObject, pick
+from data.toybox.scene import Scene, SceneObject, pick, stream
 
 UNANSWERABLE = "unanswerable"
 """The type of these questions; it is not among `QUESTION_TYPES`."""
@@ -37,6 +37,10 @@ HELD_OUT_TOPICS = (
     "is the {scene_object} hard or soft?",
     "what time is it?",
 )
+OTHER_SCENES = 2**39
+"""Offset of the number of the scene whose objects serve as absent ones."""
+PURPOSE = 244
+"""Number of the random numbers of `unanswerable_at`."""
 _DESCRIBED_BY = (("shape",), ("color",), ("color", "shape"), ("size", "shape"), ("texture", "shape"), ("size", "color"))
 
 
@@ -65,6 +69,12 @@ def unanswerable_question(
     topics = HELD_OUT_TOPICS if split == "test" else SEEN_TOPICS
     description = describe(pick(rng, scene.objects), pick(rng, _descriptions(unmentioned)))
     return Question(UNANSWERABLE, pick(rng, topics).format(scene_object=words(description)), CANNOT_TELL)
+
+
+def unanswerable_at(split: str, seed: int, number: int, objects: tuple[int, int]) -> tuple[Scene, Question]:
+    """Return unanswerable question `number` of a split, and its scene. Raises ValueError for an unknown split."""
+    scene, other = (scene_at(split, seed, index, objects) for index in (number, number + OTHER_SCENES))
+    return scene, unanswerable_question(scene, stream(seed, number, PURPOSE), other.objects, split=split)
 
 
 def _descriptions(unmentioned: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -46,7 +46,8 @@ def _slow_in_half_precision(inputs: AttentionInputs) -> bool:
     With heads of 32 dimensions and packed rows of 224 tokens it takes four times as long as in float32, conversion
     included.
     """
-    return not inputs.q.is_cuda and inputs.q.dtype.itemsize < 4 and torch.is_grad_enabled() and inputs.q.requires_grad
+    is_half = inputs.q.device.type == "cpu" and inputs.q.dtype.itemsize < 4
+    return is_half and torch.is_grad_enabled() and any(x.requires_grad for x in (inputs.q, inputs.k, inputs.v))
 
 
 def attention_backward_sdpa(inputs: AttentionInputs, output: OutputGradient) -> Gradients:

@@ -157,3 +157,23 @@ def test_packed_segments_never_build_a_matrix(monkeypatch, causal, with_position
     monkeypatch.setattr(Mask, "visible", refuse)
     actual, _ = attention_sdpa(inputs)
     torch.testing.assert_close(actual, expected)
+
+
+def test_training_in_half_precision_on_a_cpu_attends_in_float32(monkeypatch):
+    """The fused backward pass is slow in half precision, and autocast must not convert its arguments back."""
+    dtypes, fused = [], torch.nn.functional.scaled_dot_product_attention
+
+    def record(q, *arguments, **options):
+        dtypes.append(q.dtype)
+        return fused(q, *arguments, **options)
+
+    monkeypatch.setattr("shared.attention.sdpa.F.scaled_dot_product_attention", record)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 2, 5, 8, dtype=torch.bfloat16) for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert attention_sdpa(AttentionInputs(q, k, v, Mask(), 8**-0.5))[0].dtype == torch.bfloat16
+        trained, _ = attention_sdpa(AttentionInputs(q, k, v.requires_grad_(), Mask(), 8**-0.5))
+    assert dtypes == [torch.bfloat16, torch.float32] and trained.dtype == torch.bfloat16
+    (gradient,) = torch.autograd.grad(trained.sum(), v)
+    expected = torch.softmax(q.float() @ k.float().mT / 8**0.5, -1).sum(-2)[..., None].expand(v.shape)
+    torch.testing.assert_close(gradient.float(), expected, atol=2e-2, rtol=2e-2)

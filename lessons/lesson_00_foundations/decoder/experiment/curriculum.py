@@ -174,7 +174,7 @@ def train_on_curriculum(
         config,
         run=context.run_options(tokens_per_step=recipe.rows * recipe.length),
         evaluation=Evaluation(
-            lambda model: answer_accuracies(model, tokenizer, count=recipe.questions // 10),
+            lambda model: answer_accuracies(model, tokenizer, count=recipe.questions // 10, seed=seed),
             every=max(1, recipe.steps // 8),
         ),
     )
