@@ -5,6 +5,7 @@ The output folder holds the configuration, a folder with checkpoints and metrics
 """
 
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from apps.assistant.training_data import TrainingData, read_training_data
 from data.datasets.download import data_folder
 from lessons.lesson_00_foundations.decoder.model import language_model as llama
 from lessons.lesson_05_llava.model import Llava, first_stage, second_stage
+from shared.atomic import write_atomically
 from shared.course.lesson import ROOT
 from shared.devices import usable_device
 from shared.distributed import gather_values, is_main, join
@@ -43,6 +45,8 @@ TOY_WORLD = "toy-world"
 """Folder of the generated toy-world files in the output folder."""
 ADAPTERS = "adapters"
 """Folder of the adapters in the output folder."""
+DATA_FINGERPRINTS = "data.json"
+"""File of the output folder that holds a hash of each stage's records and images."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +117,28 @@ def _prepare_output(run: AssistantRun) -> None:
             shutil.rmtree(output / stage.name, ignore_errors=True)
         for name in ("model", ADAPTERS):
             shutil.rmtree(output / name, ignore_errors=True)
+        (output / DATA_FINGERPRINTS).unlink(missing_ok=True)
     configurations.save(configuration, output / FILE_NAME)
     if configuration.uses_toy_world:
         write_toy_world(output / TOY_WORLD, configuration.toy_examples, size=run.parts.preprocessing.size)
+
+
+def _check_unchanged(output: Path, stage: StageConfig, data: TrainingData) -> None:
+    """Keep the fingerprint of a stage's data, or raise CourseError when a resumed run has kept another one.
+
+    The batches are drawn by the records' numbers, so with other records the run would continue on other batches.
+    """
+    if all(name.startswith(TOY_PREFIX) for name in stage.data):  # the configuration determines these
+        return
+    file = output / DATA_FINGERPRINTS
+    fingerprints = json.loads(file.read_text()) if file.exists() else {}
+    fingerprint = data.fingerprint
+    if fingerprints.setdefault(stage.name, fingerprint) != fingerprint:
+        raise CourseError(
+            f"the data of stage {stage.name!r} ({', '.join(stage.data)}) have changed since the run in {output} began: "
+            "records or images differ in content, size or time. Restore them, or start a new run without --resume"
+        )
+    write_atomically(file, json.dumps(fingerprints, indent=1).encode())
 
 
 def _train_stage(run: AssistantRun, stage: StageConfig, empty: TrainingData) -> None:
@@ -125,6 +148,7 @@ def _train_stage(run: AssistantRun, stage: StageConfig, empty: TrainingData) -> 
     batches = Batches(torch.arange(len(data.records)), batch_size=stage.batch_size, seed=configuration.seed)
     training_stage = stage_of(stage, model)
     if is_main():
+        _check_unchanged(run.output, stage, data)
         enter_stage(model, training_stage)
         fraction = f"{trainable_fraction(model):.2%} of the weights are trained"
         print(f"{stage.name}: {len(data.records):,} records, {stage.steps:,} steps; {fraction}", flush=True)

@@ -1,5 +1,7 @@
 """Records as training batches: images are opened when their batch is computed, conversations become token ids."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,6 +61,18 @@ class TrainingData:
     image_tokens: int
     context: int
     caption_prompt: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a hash of the records' turns in order, and of their images' names, sizes and modification times."""
+        digest = hashlib.sha256()
+        for record in self.records:
+            values: list[object] = [[turn.role, turn.text] for turn in record.turns]
+            if record.image is not None:
+                state = record.image.stat()
+                values += [record.image.name, state.st_size, state.st_mtime_ns]
+            digest.update(json.dumps(values).encode())
+        return digest.hexdigest()
 
     def fit(self, record: Record) -> FittedRecord:
         """Encode a record and cut it to the context, or say why that leaves nothing to train on.

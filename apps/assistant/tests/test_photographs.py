@@ -6,6 +6,7 @@ or several objects. The photographs are generated: JPEG files with noise, of sev
 
 import base64
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,13 @@ def test_a_set_of_photographs_trains_resumes_evaluates_and_serves(daquar, model_
 
     monkeypatch.setattr(TrainingData, "loss", interrupted_loss)
     assert call(*train, tmp_path / "resumed") == 130
+    changed = daquar / "images" / "image1.jpg"
+    times = changed.stat()
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
+    capsys.readouterr()
+    assert call("train", "--resume", tmp_path / "resumed") != 0
+    assert "have changed since the run" in capsys.readouterr().err
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert call("train", "--resume", tmp_path / "resumed") == 0
     complete, resumed = weights(tmp_path / "complete"), weights(tmp_path / "resumed")
     assert all(torch.equal(complete[name], resumed[name]) for name in complete)
