@@ -120,7 +120,12 @@ def _prepare_output(run: AssistantRun) -> None:
         (output / DATA_FINGERPRINTS).unlink(missing_ok=True)
     configurations.save(configuration, output / FILE_NAME)
     if configuration.uses_toy_world:
-        write_toy_world(output / TOY_WORLD, configuration.toy_examples, size=run.parts.preprocessing.size)
+        write_toy_world(
+            output / TOY_WORLD,
+            configuration.toy_examples,
+            size=run.parts.preprocessing.size,
+            caption_prompt=configuration.model.caption_prompt,
+        )
 
 
 def _check_unchanged(output: Path, stage: StageConfig, data: TrainingData) -> None:
