@@ -26,7 +26,7 @@ from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
 SIZES = {"width": 96, "depth": 5, "heads": 6, "kv_heads": 6, "mlp_dim": 256}
-RECIPE = CurriculumRecipe(steps=5000)
+RECIPE = CurriculumRecipe(steps=8000)
 FOLDER = CHECKPOINTS_FOLDER / "lesson_00_decoder"
 
 

@@ -3,7 +3,8 @@
 To answer "what color is the star?" a decoder must find the star in the caption and read the color beside it. From
 interviews as they are, it learns this late: in most scenes the objects share attributes, so guessing among the few
 colors of the caption is nearly as good. Therefore training starts with two objects that differ in color and in shape,
-described by these alone. Further attributes, other references, places, all question types and a third object follow.
+described by these alone. Further attributes, other references, places, comparisons of two objects, all question types
+and a third object follow. The types that are learned last are asked most.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from data.toybox.documents import DOCUMENT_TYPES, INTERVIEW_MIXTURE, document_at, documents
 from data.toybox.interviews import InterviewSetting, interview
 from data.toybox.language import ATTRIBUTES
+from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import stream
 from lessons.lesson_00_foundations.decoder.experiment.answers import answer_accuracies
 from lessons.lesson_00_foundations.decoder.experiment.data import (
@@ -45,6 +47,8 @@ ROTARY_BASE = 300.0
 """The slowest of the eight rotary pairs per head turns by less than one radian in 100 tokens, so that a question finds
 the words of the caption wherever they stand."""
 SHARED_STD = 0.3
+LEARNED_LAST = ("relation", "relation", "same", "same", "nearest", "count", "more")
+"""Question types that are asked more often in the last stage, once more for each time that they stand here."""
 PURPOSE = 242
 """Number of the random numbers that draw interviews."""
 DOCUMENTS_PER_STEP = 4096
@@ -112,18 +116,28 @@ def curriculum(scale: float = 1.0) -> tuple[CurriculumStage, ...]:
         distinct=0.9,
         unanswerable=0.2,
     )
+    # Objects that always differ in color would give "are they of the same color?" one answer.
+    comparisons = replace(
+        places,
+        levels=(("attributes", 1), ("places", 3)),
+        question_types=("color", "size", "place", "larger", "same", "same", "relation", "relation"),
+        distinct=0.1,
+        unanswerable=0,
+    )
     everything = InterviewSetting(
         (1, 3),
         (("colors", 1), ("attributes", 2), ("places", 12)),
+        question_types=QUESTION_TYPES + LEARNED_LAST,
         questions=(6, 12),
-        distinct=0.6,
-        unanswerable=0.2,
+        distinct=0.2,
+        unanswerable=0.3,
     )
     stages = (
         (300, colors, 0.0),
         (500, attributes, 0.0),
         (400, references, 0.0),
-        (800, places, 0.1),
+        (600, places, 0.1),
+        (600, comparisons, 0.1),
         (1, everything, 0.25),
     )
     return tuple(CurriculumStage(max(1, round(scale * steps)), setting, other) for steps, setting, other in stages)
