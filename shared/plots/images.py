@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 
 from shared.plots.style import (
     GREEN,
@@ -84,6 +85,7 @@ def attention_overlay(
         _show(row[0], array)
         for axis, heat in zip(row[1:], image_maps, strict=True):
             _show(axis, _overlay(array, heat / max(image_maps.max(), 1e-12)), array.shape)
+            _draw_patch_borders(axis, *heat.shape)
     for axis, caption in zip(axes[-1], ["the image", *captions] if captions else [], strict=False):
         axis.set_xlabel(caption, fontsize=10, color=INK, labelpad=4)
     return figure
@@ -116,18 +118,27 @@ def _rows_of_images(
 
 
 def _overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Return the image in gray with the colors of `heat` (0 … 1 per patch) added, and thin dark lines between patches.
+    """Return the image in gray with the colors of `heat` (0 … 1 per patch) added.
 
     The two are added, not multiplied, so that a hot patch keeps its hue on a black background.
     """
-    scale = max(1, -(-240 // max(image.shape[:2])))  # enlarge small images, so that the lines are thin
+    scale = max(1, -(-240 // max(image.shape[:2])))  # enlarge small images: patches may be smaller than their pixels
     gray = np.kron(image @ np.array([0.299, 0.587, 0.114]), np.ones((scale, scale)))
     rows = np.arange(gray.shape[0]) * heat.shape[0] // gray.shape[0]
     columns = np.arange(gray.shape[1]) * heat.shape[1] // gray.shape[1]
     glow = matplotlib.colormaps["inferno"](0.1 + 0.75 * heat)[rows][:, columns, :3]
-    blended = 0.72 * glow + 0.28 * gray[..., None]
-    edges = (np.diff(rows, prepend=0) > 0)[:, None] | (np.diff(columns, prepend=0) > 0)[None, :]
-    return np.where(edges[..., None], 0.6 * blended, blended)
+    return 0.72 * glow + 0.28 * gray[..., None]
+
+
+def _draw_patch_borders(axis: Axes, rows: int, columns: int) -> None:
+    """Draw thin dark lines between the patches of an image.
+
+    They are lines of the figure, not pixels of the image: a smaller copy of an image loses some of its lines.
+    """
+    lines = [((0.0, row / rows), (1.0, row / rows)) for row in range(1, rows)]
+    lines += [((column / columns, 0.0), (column / columns, 1.0)) for column in range(1, columns)]
+    borders = LineCollection(lines, colors="black", alpha=0.35, linewidths=0.5, transform=axis.transAxes)
+    axis.add_collection(borders, autolim=False)
 
 
 def _show(axis: Axes, image: np.ndarray, original_shape: tuple[int, ...] | None = None) -> None:

@@ -137,6 +137,13 @@ def test_the_overlay_covers_its_patch():
     assert hot.min() > 1.5 * brightness.max()
 
 
+def test_the_overlay_separates_all_patches():
+    """The lines are drawn, not painted into the image, so that none is lost in a small image."""
+    axis = plots.attention_overlay(np.identity(8), np.ones((2, 4))).axes[1]
+    segments = [segment for lines in axis.collections for segment in lines.get_segments()]
+    assert len(segments) == 1 + 3
+
+
 def test_marks_do_not_rely_on_color():
     figure = plots.image_grid([np.identity(2)] * 2, ["predicted 3", "predicted 4"], correct=[True, False])
     assert [axis.get_xlabel() for axis in figure.axes] == ["✓ predicted 3", "✗ predicted 4"]
