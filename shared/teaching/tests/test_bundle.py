@@ -15,6 +15,7 @@ from shared.teaching import bundle
 from shared.teaching.assign import assign
 from shared.teaching.bundle import bare_notebook, bundle_files
 from shared.teaching.course_settings import load_assignment
+from shared.teaching.logical_lines import contains, logical_lines
 from shared.teaching.markers import exercise_code, exercise_folder, exercises_of, solutions
 from shared.teaching.solution_leaks import find_leaks
 
@@ -129,6 +130,42 @@ COPIES = {
 def test_copy_of_a_solution_is_found(path):
     files = {"right.py": b"rows = values @ weights\n", path: COPIES[path].encode()}
     assert find_leaks(files, {"1.9": SOLUTION}) == [("1.9", path)]
+
+
+NEAR_COPIES = {
+    "comments after each line": "rows = weights @ values  # so\nreturn rows.softmax(dim=-1) * scale  # scalar",
+    "other names": "mixed = p @ v\nresult = mixed.softmax(dim=-1) * factor",
+    "a line between": "rows = weights @ values\nprint(rows.shape)\noutput = rows.softmax(dim=-1) * scale",
+    "other line breaks": "rows = (\n    weights\n    @ values\n)\nreturn rows.softmax(dim=-1) * scale",
+    "one line only": "output = (weights @ values).softmax(dim=-1) * scale",
+}
+OTHER_FORMS = {
+    "one row": "for i in range(n):\n    terms = [exp(x) for x in scores[i]]\n    y[i] = scale * terms / sum(terms)",
+    "no code": "make lesson-1  # a minute\n",
+}
+
+
+@pytest.mark.parametrize("code", NEAR_COPIES.values(), ids=NEAR_COPIES)
+@pytest.mark.parametrize("path", ["page.md", "lesson.ipynb"])
+def test_near_copy_of_a_solution_on_a_page_is_found(path, code):
+    assert find_leaks({path: _page(path, code)}, {"1.9": SOLUTION}) == [("1.9", path)]
+
+
+@pytest.mark.parametrize("code", OTHER_FORMS.values(), ids=OTHER_FORMS)
+def test_the_idea_in_another_form_is_allowed(code):
+    assert find_leaks({"page.md": _page("page.md", code)}, {"1.9": SOLUTION}) == []
+
+
+@pytest.mark.parametrize(("code", "found"), [("y = p @ q", True), ("y = p @ p", False), ("y = p * q", False)])
+def test_each_name_stands_for_one_other(code, found):
+    assert contains(logical_lines(code), logical_lines("rows = weights @ values")) == found
+
+
+def _page(path: str, code: str) -> bytes:
+    """Return a page or a notebook that shows the code."""
+    if path.endswith(".md"):
+        return f"Text.\n\n```python\n{code}\n```\n".encode()
+    return json.dumps({"cells": [{"cell_type": "code", "source": code.splitlines(keepends=True)}]}).encode()
 
 
 def test_bundle_with_a_solution_is_not_written(monkeypatch, tmp_path):
