@@ -31,6 +31,8 @@ _REQUIRED = tuple(sorted(HELD_OUT))
 
 # "train" and "validation" scenes hold only seen combinations; each "test" scene holds at least one held-out one.
 SPLITS = ("train", "validation", "test")
+SPLIT_CONTENTS = {"validation": "new scenes of seen combinations", "test": "scenes with an unseen combination"}
+"""What the splits for choosing settings and for measuring hold, as pages state it."""
 TEST_SEED = 1_000
 """Base seed of test scenes: apart from the training seeds, whatever the seed of a run."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from shared.course.claims import MEASURED
 from shared.course.lesson import ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
 from shared.course.recorded_results import read_results, recorded_verdicts
+from shared.course.splits import splits_line
 from shared.course.tables import Row, by_question, is_identity, markdown_identities, markdown_table, rows_of
 
 PAGE = ROOT / "docs" / "RESULTS.md"
@@ -29,7 +30,7 @@ def course_report() -> str:
         total += counts
         link = f"[{entry.title}](../{folder.relative_to(ROOT).as_posix()}/README.md)"
         lines.append(_counts_line(f"{entry.number} {link}", counts))
-        sections.append(lesson_section(entry.number, entry.title, rows))
+        sections.append(lesson_section(lesson, entry.title, rows))
     header = ["| lesson | reproduced | not reproduced | inconclusive | identities that hold |", "|---|---|---|---|---|"]
     return "\n\n".join(["\n".join([*header, *lines, _counts_line("**all**", total)]), *sections])
 
@@ -54,11 +55,13 @@ def _counts_line(name: str, counts: Counter[str]) -> str:
     return f"| {name} | {' | '.join(str(counts[label]) for label in COUNTED)} | {hold} |"
 
 
-def lesson_section(number: int, title: str, rows: list[Row]) -> str:
-    """Return the section of one lesson: a table per question, then its identities."""
-    blocks = [f"## Lesson {number}: {title}"]
+def lesson_section(lesson: Lesson, title: str, rows: list[Row]) -> str:
+    """Return the section of one lesson: a table per question, then its identities and its splits."""
+    blocks = [f"## Lesson {lesson.number}: {title}"]
     for question, group in by_question(rows).items():
         blocks += [f"**{question}**", markdown_table(group)]
     if identities := [row.verdict for row in rows if is_identity(row.verdict)]:
-        blocks.append(markdown_identities(identities, f"make lesson-{number}"))
+        blocks.append(markdown_identities(identities, f"make lesson-{lesson.number}"))
+    if splits := splits_line([row.verdict.claim for row in rows], lesson.splits):
+        blocks.append(splits)
     return "\n\n".join(blocks)

@@ -59,6 +59,8 @@ class Claim:
     hypothesis     why a claim is not reproduced, and which experiment tests that; empty when it is reproduced
     paper_value    the publication's own number, with its setting; empty when it reports none
     test_items     number of test items that a fraction was measured on, for the sampling error of the test set
+    chosen_on      the split on which the settings of the arms were chosen; "" when none was set aside for that
+    measured_on    the split on which the claim is measured; "" when it reads no data
 
     Raises ValueError for a hypothesis without the verdict "not reproduced", or that verdict without one.
     """
@@ -79,6 +81,8 @@ class Claim:
     hypothesis: str = ""
     paper_value: str = ""
     test_items: int | None = None
+    chosen_on: str = "validation"
+    measured_on: str = "test"
     question: str = ""
     """The question that the claim helps to answer; `question` below sets it. Exact claims need none."""
 
@@ -111,6 +115,8 @@ class Lesson:
     """Further values for DATA; "folder:PATH" accepts a folder of the user's images."""
     captions: Mapping[str, str] = field(default_factory=dict)
     """A caption for each figure in the README, in order."""
+    splits: Mapping[str, str] = field(default_factory=lambda: {"validation": "", "test": ""})
+    """Each split that claims name → what it holds, in a few words."""
 
     def __post_init__(self) -> None:
         arm_names = {arm.name for arm in self.arms}
@@ -118,6 +124,10 @@ class Lesson:
             if unknown := set(claim.arms) - arm_names:
                 raise ValueError(
                     f"claim {claim.name} names arms that lesson {self.number} does not have: {sorted(unknown)}"
+                )
+            if unknown := {claim.chosen_on, claim.measured_on} - {"", *self.splits}:
+                raise ValueError(
+                    f"claim {claim.name} names splits that lesson {self.number} does not describe: {unknown}"
                 )
             parts = {arm.part for arm in self.arms if arm.name in claim.arms}
             if len(parts) != 1:

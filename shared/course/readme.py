@@ -11,6 +11,7 @@ from shared.course.claims import Verdict, format_mean
 from shared.course.course_report import PAGE, course_report
 from shared.course.lesson import ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
 from shared.course.recorded_results import RecordKey, read_results, recorded_verdicts
+from shared.course.splits import splits_line
 from shared.course.tables import is_identity, markdown_results, rows_of
 from shared.errors import CourseError
 
@@ -63,7 +64,9 @@ def part_blocks(lesson: Lesson, folder: Path, part: str | None) -> list[str]:
     names = {key: _preset_name(key) for key in verdicts}
     rows = rows_of({names[key]: each for key, each in verdicts.items()})
     lines = [run_summary(lesson, key, results[key], part) for key in verdicts]
-    return [markdown_results(rows, _command(lesson, next(iter(verdicts)), part)), *lines]
+    splits = splits_line([row.verdict.claim for row in rows], lesson.splits)
+    tables = markdown_results(rows, _command(lesson, next(iter(verdicts)), part))
+    return [tables, *([splits] if splits else []), *lines]
 
 
 def verdicts_of(lesson: Lesson, key: str, result: dict, part: str | None) -> list[Verdict]:

@@ -9,6 +9,7 @@ from shared.atomic import disk_errors, write_atomically
 from shared.course.claims import Verdict, format_mean
 from shared.course.lesson import Lesson, Run
 from shared.course.machine import describe_machine
+from shared.course.splits import splits_line
 from shared.course.tables import Row, markdown_results
 
 
@@ -39,12 +40,13 @@ def write_report(
         f"# Lesson {lesson.number}, preset {run.preset}, data {run.data}",
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {seconds:.0f} s in total, seeds {', '.join(map(str, run.seeds))}.",
         markdown_results([Row(verdict) for verdict in verdicts], f"make lesson-{lesson.number}"),
+        splits_line([verdict.claim for verdict in verdicts], lesson.splits),
         "\n".join(["| arm | seed | time | peak memory |", "|---|---|---|---|", *arms]),
         *(f"![{path.stem}](figures/{path.name})" for path in figures),
         "; ".join(f"{key} {value}" for key, value in describe_machine(run.device).items()),
     ]
     path = run.folder / "report.md"
-    write_atomically(path, ("\n\n".join(blocks) + "\n").encode())
+    write_atomically(path, ("\n\n".join(filter(None, blocks)) + "\n").encode())
     claims = [
         {
             "name": verdict.claim.name,

@@ -13,14 +13,44 @@ from lessons.lesson_00_foundations.vae.experiment import arms as vae_arms
 from lessons.lesson_00_foundations.vae.experiment import claims as vae_claims
 from shared import plots
 from shared.course.lesson import Lesson, Run
+from shared.course.splits import on_splits
 
 ARMS = (*autograd_arms.ARMS, *cnn_arms.ARMS, *recurrent_arms.ARMS, *vae_arms.ARMS, *decoder_arms.ARMS)
 CLAIMS = (
-    *autograd_claims.CLAIMS,
-    *cnn_claims.CLAIMS,
-    *recurrent_claims.CLAIMS,
-    *vae_claims.CLAIMS,
-    *decoder_claims.CLAIMS,
+    *on_splits(
+        autograd_claims.CLAIMS,
+        chosen_on="training",
+        measured_on="training",
+        others={"mlp-classifies-digits": "held-out", "gradient-cost-is-constant": ""},
+    ),
+    *on_splits(
+        cnn_claims.CLAIMS,
+        chosen_on="",
+        measured_on="held-out",
+        others={
+            "cnn-depth-hurts-plain": "training",
+            "cnn-shortcuts-help": "training",
+            "cnn-deep-residual-against-shallow": "training",
+            "cnn-cifar10": "CIFAR-10 test",
+        },
+    ),
+    *on_splits(
+        recurrent_claims.CLAIMS,
+        chosen_on="",
+        measured_on="new sequences",
+        others={"recurrent-gradient-vanishes": "", "recurrent-chrono-keeps-gradient": ""},
+    ),
+    *on_splits(
+        vae_claims.CLAIMS,
+        chosen_on="",
+        measured_on="held-out",
+        others={"vae-kl-raises-training-error": "training"},
+    ),
+    *on_splits(
+        decoder_claims.CLAIMS,
+        measured_on="validation",
+        others={"decoder-int8-memory": "", "decoder-cache-is-faster": "", "decoder-int8-speed": ""},
+    ),
 )
 
 
@@ -40,4 +70,11 @@ LESSON = Lesson(
     captions=CAPTIONS,
     data_sets={"smoke": "digits", "cpu": "digits", "full": "digits", "gpu": "cifar10"},
     other_data_sets=("text_small", "folder:PATH"),
+    splits={
+        "training": "1,438 digits",
+        "held-out": "a random fifth of the digits",
+        "CIFAR-10 test": "10,000 images",
+        "new sequences": "another seed, another start of the series, or unseen negations",
+        "validation": "new documents; episodes with new or held-out rules",
+    },
 )

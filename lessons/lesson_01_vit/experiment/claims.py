@@ -3,6 +3,7 @@
 from lessons.lesson_01_vit.experiment.arms import LABELS_PER_CLASS, LABELS_PER_CLASS_DISTILLED
 from shared.course.claims import difference, number
 from shared.course.lesson import Arms, Claim, question
+from shared.course.splits import on_splits
 
 
 def _ahead_of_nearest_neighbor(arms: Arms) -> float:
@@ -64,13 +65,13 @@ LEARNS = question(
     Claim(
         "held-out-digits",
         "learns",
-        "Accuracy of the ViT on held-out digits (a random fifth), against nearest neighbor in pixel space.",
+        "Accuracy of the ViT on held-out digits (a random fifth).",
         "arXiv:2010.11929",
         ("vit", "baselines"),
         number("vit", "accuracy"),
         0.98,
         baseline=number("baselines", "nearest_neighbor"),
-        baseline_name="nearest neighbor",
+        baseline_name="nearest neighbor in pixel space",
     ),
     Claim(
         "other-writers",
@@ -86,7 +87,7 @@ LEARNS = question(
     Claim(
         "other-writers-nearest-neighbor",
         "learns",
-        "Accuracy on digits of other writers, ViT − nearest neighbor.",
+        "Accuracy on digits of writers who are not in the training set, ViT − nearest neighbor in pixel space.",
         "",
         ("other writers", "baselines, other writers"),
         _ahead_of_nearest_neighbor,
@@ -101,7 +102,7 @@ POSITIONS = question(
     Claim(
         "positions-encode-order",
         "paper",
-        "Accuracy of detecting shuffled patches in held-out images, with positions.",
+        "Accuracy of the ViT in detecting shuffled patches of held-out digits, with positions.",
         "arXiv:2010.11929, appendix D.4",
         ("order", "order without positions"),
         number("order", "accuracy"),
@@ -112,7 +113,7 @@ POSITIONS = question(
     Claim(
         "positions-help",
         "paper",
-        "Accuracy on held-out digits, with positions − without.",
+        "Accuracy of the ViT on held-out digits, with positions − without.",
         "arXiv:2010.11929, table 8",
         ("vit", "without positions"),
         difference("vit", "without positions"),
@@ -123,7 +124,7 @@ POSITIONS = question(
     Claim(
         "positions-encode-neighborhood",
         "paper",
-        "Cosine similarity of learned positions, adjacent patches − all other pairs.",
+        "Cosine similarity of learned positions, mean over adjacent patches − mean over all other pairs.",
         "arXiv:2010.11929, figure 7",
         ("vit",),
         number("vit", "neighbor_similarity"),
@@ -148,8 +149,8 @@ FEW_LABELS = question(
     Claim(
         "high-mask-ratio",
         "paper",
-        "Accuracy after masked pretraining and fine-tuning, 75 % of patches masked − 25 % (a third of the encoder's "
-        "computation).",
+        f"Accuracy with {LABELS_PER_CLASS} labels per class after masked pretraining, 75 % of the patches masked − "
+        "25 %.",
         "arXiv:2111.06377, figure 5",
         ("few labels, masked 75 %", "few labels, masked 25 %"),
         difference("few labels, masked 75 %", "few labels, masked 25 %"),
@@ -171,8 +172,8 @@ FEW_LABELS = question(
     Claim(
         "teacher-on-labeled-images",
         "paper",
-        f"Accuracy with {LABELS_PER_CLASS_DISTILLED} labels per class, teacher on labeled images only (as in the "
-        "paper) − no teacher; see “How to read this”.",
+        f"Accuracy with {LABELS_PER_CLASS_DISTILLED} labels per class and equal steps, convolutional teacher on "
+        "labeled images only − no teacher.",
         "arXiv:2012.12877, table 3",
         ("distilled", "no teacher"),
         difference("distilled", "no teacher"),
@@ -184,7 +185,7 @@ FEW_LABELS = question(
     Claim(
         "teacher-agrees",
         "learns",
-        "Agreement of the teacher's predictions with the labels on jittered training images (fraction).",
+        "Agreement of the teacher's predictions with the labels on randomly distorted training images.",
         "arXiv:2012.12877, section 4",
         ("distilled",),
         number("distilled", "teacher_agreement"),
@@ -198,7 +199,7 @@ REGISTERS = question(
     Claim(
         "registers-cost-nothing",
         "learns",
-        "Accuracy on held-out digits, with four registers − without.",
+        "Accuracy of the ViT on held-out digits, with four registers − without.",
         "arXiv:2309.16588, table 2a",
         ("registers", "vit"),
         difference("registers", "vit"),
@@ -209,7 +210,7 @@ REGISTERS = question(
     Claim(
         "registers-reduce-outliers",
         "paper",
-        "Fraction of patch tokens without registers whose norm exceeds three times the median.",
+        "Fraction of patch tokens with a norm above three times the median, in the ViT without registers.",
         "arXiv:2309.16588, section 2.1",
         ("vit", "registers"),
         number("vit", "outlier_fraction"),
@@ -240,4 +241,15 @@ LARGE = question(
     ),
 )
 
-CLAIMS = (*EXACT, *LEARNS, *POSITIONS, *FEW_LABELS, *REGISTERS, *LARGE)
+CLAIMS = on_splits(
+    (*EXACT, *LEARNS, *POSITIONS, *FEW_LABELS, *REGISTERS, *LARGE),
+    chosen_on="",
+    measured_on="held-out",
+    others={
+        "other-writers": "other writers",
+        "other-writers-nearest-neighbor": "other writers",
+        "positions-encode-neighborhood": "",
+        "teacher-agrees": "training",
+        "cifar10-from-scratch": "CIFAR-10 test",
+    },
+)

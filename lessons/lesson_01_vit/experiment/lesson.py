@@ -15,4 +15,10 @@ LESSON = Lesson(
     captions=CAPTIONS,
     data_sets={"smoke": "digits", "cpu": "digits", "full": "digits", "gpu": "cifar10"},
     other_data_sets=("fashion_mnist", "folder:PATH"),
+    splits={
+        "training": "1,438 digits",
+        "held-out": "a random fifth of the digits",
+        "other writers": "the last fifth of the digits",
+        "CIFAR-10 test": "10,000 images",
+    },
 )

@@ -8,7 +8,8 @@ LOCATIONS = question(
     Claim(
         "captioning-keeps-locations",
         "paper",
-        "Accuracy of linear probes of patches, unseen combinations (mean of four attributes), with a captioning loss − "
+        "Accuracy of linear probes of patches on unseen combinations (mean of four attributes), with a captioning "
+        "loss − "
         "without.",
         "arXiv:2502.14786, sections 2.2 and 3.4",
         ("with captions", "without captions"),
@@ -19,7 +20,7 @@ LOCATIONS = question(
     Claim(
         "captioning-keeps-shapes",
         "paper",
-        "Accuracy of a linear probe of patches for shape, seen combinations, with a captioning loss − without.",
+        "Accuracy of a linear probe of patches for the shape, on seen combinations, with a captioning loss − without.",
         "arXiv:2502.14786, sections 2.2 and 3.4",
         ("with captions", "without captions"),
         difference("with captions", "without captions", "patch_shape_seen"),

@@ -1,5 +1,6 @@
 """Lesson 2's experiment, as `make lesson-2` runs it."""
 
+from data.toybox.heldout import SPLIT_CONTENTS as SPLITS
 from lessons.lesson_02_clip.experiment.arms import ARMS
 from lessons.lesson_02_clip.experiment.claims import CLAIMS
 from lessons.lesson_02_clip.experiment.figures import CAPTIONS, draw_figures
@@ -15,4 +16,5 @@ LESSON = Lesson(
     captions=CAPTIONS,
     data_sets={"smoke": "toybox", "cpu": "toybox", "full": "toybox", "gpu": "flickr8k"},
     other_data_sets=("fashion_mnist",),
+    splits=SPLITS | {"Fashion-MNIST test": "10,000 images", "held-out photographs": "Flickr8k"},
 )

@@ -2,6 +2,7 @@
 
 from shared.course.claims import difference, number
 from shared.course.lesson import Claim, question
+from shared.course.splits import on_splits
 
 EXACT = (
     Claim(
@@ -160,4 +161,6 @@ PAPER = (
     ),
 )
 
-CLAIMS = (*EXACT, *LEARNS, *PAPER)
+CLAIMS = on_splits(
+    (*EXACT, *LEARNS, *PAPER), others={"captions-seen": "validation", "few-queries-suffice": "validation"}
+)

@@ -1,5 +1,6 @@
 """Lesson 3's experiment, as `make lesson-3` runs it."""
 
+from data.toybox.heldout import SPLIT_CONTENTS
 from lessons.lesson_03_blip2.experiment.arms import ARMS, PRESETS
 from lessons.lesson_03_blip2.experiment.claims import CLAIMS
 from lessons.lesson_03_blip2.experiment.figures import CAPTIONS, draw
@@ -14,4 +15,5 @@ LESSON = Lesson(
     figures=draw,
     captions=CAPTIONS,
     data_sets=dict.fromkeys(PRESETS, "toybox"),
+    splits=SPLIT_CONTENTS,
 )

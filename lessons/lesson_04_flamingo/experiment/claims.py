@@ -6,6 +6,7 @@ from statistics import fmean
 from lessons.lesson_04_flamingo.experiment.evaluate import SHOTS
 from shared.course.claims import difference, number
 from shared.course.lesson import Arms, Claim, question
+from shared.course.splits import on_splits
 
 Measure = Callable[[Arms], float]
 
@@ -255,4 +256,7 @@ PAPER = (
     ),
 )
 
-CLAIMS = (*EXACT, *LEARNS, *PAPER)
+CLAIMS = on_splits(
+    (*EXACT, *LEARNS, *PAPER),
+    others=dict.fromkeys(("gates-preserve-text-at-start", "text-cost", "frozen-forgets-less"), "text"),
+)

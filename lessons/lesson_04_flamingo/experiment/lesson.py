@@ -14,4 +14,9 @@ LESSON = Lesson(
     figures=draw,
     captions=CAPTIONS,
     data_sets=dict.fromkeys(SIZES, "toybox"),
+    splits={
+        "validation": "other scenes and episodes",
+        "test": "new episodes and images, with held-out rules unless a claim names others",
+        "text": "new documents of seen combinations",
+    },
 )

@@ -2,6 +2,7 @@
 
 from shared.course.claims import difference, number
 from shared.course.lesson import Arms, Claim, question
+from shared.course.splits import on_splits
 
 
 def gain_from_stage_1(end: str):
@@ -224,4 +225,4 @@ PAPER = (
     ),
 )
 
-CLAIMS = (*EXACT, *LEARNS, *PAPER)
+CLAIMS = on_splits((*EXACT, *LEARNS, *PAPER), others={"answers-seen": "validation"})
