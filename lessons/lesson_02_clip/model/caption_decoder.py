@@ -1,7 +1,7 @@
 """A text decoder that reads the patch features of an image: a captioning loss beside the contrastive one.
 
-CLIP compares one vector per image with one vector per caption, so nothing in its loss requires that a patch feature
-says where an object is. A decoder that describes the image, or the object at a given patch, does require it. LocCa
+CLIP compares one vector per image with one vector per caption. Its loss does not require that a patch feature encodes
+where an object is. A decoder that describes the image, or the object at a given patch, does require it. LocCa
 (arXiv:2403.19596, section 3) and SigLIP 2 (arXiv:2502.14786, section 2.2) train such a decoder with the image encoder
 and drop it afterward.
 """

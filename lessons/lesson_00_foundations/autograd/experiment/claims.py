@@ -43,7 +43,7 @@ CLAIMS = (
         Claim(
             "mlp-classifies-digits",
             "learns",
-            "Accuracy of a two-layer network in pure Python on held-out digits.",
+            "Accuracy of a two-layer network, trained by the pure-Python engine, on held-out digits.",
             "Rumelhart, Hinton & Williams, 1986",
             (REFERENCE_AND_PYTORCH,),
             number(REFERENCE_AND_PYTORCH, "accuracy"),
@@ -57,7 +57,8 @@ CLAIMS = (
         Claim(
             "gradient-cost-is-constant",
             "paper",
-            "Cost of all gradients in forward passes, largest ratio from 310 to 19,210 weights.",
+            "Cost of the gradient with respect to all weights, in forward passes (largest of four networks, 310 to "
+            "19,210 weights).",
             "Baur & Strassen, 1983",
             (COST,),
             number(COST, "largest_cost"),
@@ -68,7 +69,8 @@ CLAIMS = (
         Claim(
             "momentum-lowers-loss",
             "paper",
-            "Training loss after equal steps, momentum / plain gradient descent, each at its best learning rate.",
+            "Ratio of training losses after equal steps, momentum / gradient descent, each at its best of four "
+            "learning rates.",
             "Polyak, 1964",
             (MOMENTUM, DESCENT),
             ratio(MOMENTUM, DESCENT, "training_loss"),
@@ -80,7 +82,8 @@ CLAIMS = (
         Claim(
             "adam-lowers-loss",
             "paper",
-            "Training loss after equal steps, Adam / plain gradient descent, each at its best learning rate.",
+            "Ratio of training losses after equal steps, Adam / gradient descent, each at its best of four learning "
+            "rates.",
             "arXiv:1412.6980, section 6",
             (ADAM, DESCENT),
             ratio(ADAM, DESCENT, "training_loss"),

@@ -100,7 +100,8 @@ CLAIMS = (
         Claim(
             "cnn-unseen-positions",
             "paper",
-            "Accuracy of the CNN in the right half of the positions after training in the left half only.",
+            "Accuracy of the CNN on held-out digits in the right half of the positions, after training in the left "
+            "half only.",
             "LeCun et al. 1998, section II.A",
             ("left half, CNN", "left half, MLP"),
             number("left half, CNN", "accuracy_right"),

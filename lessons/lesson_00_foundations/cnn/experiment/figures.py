@@ -20,8 +20,8 @@ CAPTIONS = {
     "after each block, their means over positions, the logits.",
     "cnn_learning_curves": "Accuracy on held-out digits at any position of the canvas: the CNN and an MLP of equal "
     "size.",
-    "cnn_positions": "Held-out accuracy by the position of the digit's top left corner, for models trained on digits "
-    "in the left half of the positions only, left of the line.",
+    "cnn_positions": "Held-out accuracy by the position of the digit's top left corner. The models were trained on "
+    "digits left of the line only.",
     "cnn_depth": "Training loss after equal steps: a deep network without shortcuts learns more slowly than a shallow "
     "one.",
 }

@@ -60,7 +60,7 @@ CLAIMS = (
         Claim(
             "decoder-beats-n-grams",
             "learns",
-            "Cross-entropy on held-out toy-world text (bits per byte).",
+            "Cross-entropy of the decoder on new toy-world text (bits per byte).",
             "Chen & Goodman, 1998",
             (DECODER,),
             number(DECODER, "bits_per_byte"),
@@ -76,7 +76,7 @@ CLAIMS = (
         Claim(
             "decoder-follows-unseen-rules",
             "learns",
-            "Accuracy on unseen naming rules after four examples.",
+            "Accuracy of the decoder on unseen naming rules after four examples.",
             "arXiv:2005.14165, section 1",
             (DECODER,),
             number(DECODER, "held_out_naming_4"),
@@ -87,7 +87,7 @@ CLAIMS = (
         Claim(
             "decoder-one-example-helps",
             "learns",
-            "Accuracy on unseen naming rules, one example − no example.",
+            "Accuracy of the decoder on unseen naming rules, one example − no example.",
             "arXiv:2005.14165, figure 1.2",
             (DECODER,),
             gain(DECODER, "held_out_naming", 0, 1),
@@ -97,7 +97,7 @@ CLAIMS = (
         Claim(
             "decoder-follows-unseen-orders",
             "learns",
-            "Accuracy on unseen choosing rules after seven examples.",
+            "Accuracy of the decoder on unseen choosing rules after seven examples.",
             "arXiv:2005.14165, section 1",
             (DECODER,),
             number(DECODER, "held_out_choosing_7"),
@@ -108,7 +108,7 @@ CLAIMS = (
         Claim(
             "decoder-examples-add-up",
             "learns",
-            "Accuracy on unseen choosing rules, one example − no example.",
+            "Accuracy of the decoder on unseen choosing rules, one example − no example.",
             "arXiv:2005.14165, figure 1.2",
             (DECODER,),
             gain(DECODER, "held_out_choosing", 0, 1),
@@ -118,7 +118,7 @@ CLAIMS = (
         Claim(
             "decoder-more-examples-add-up",
             "learns",
-            "Accuracy on unseen choosing rules, seven examples − one example.",
+            "Accuracy of the decoder on unseen choosing rules, seven examples − one example.",
             "arXiv:2005.14165, figure 1.2",
             (DECODER,),
             gain(DECODER, "held_out_choosing", 1, 7),
@@ -131,7 +131,7 @@ CLAIMS = (
         Claim(
             "decoder-needs-consistent-rules",
             "paper",
-            "Accuracy on unseen naming rules after four examples, consistent − mixed rules in training.",
+            "Accuracy on unseen naming rules after four examples, trained on one rule per episode − on mixed rules.",
             "arXiv:2205.05055, section 3",
             (DECODER, MIXED),
             difference(DECODER, MIXED, "held_out_naming_4"),
@@ -141,7 +141,7 @@ CLAIMS = (
         Claim(
             "decoder-needs-consistent-orders",
             "paper",
-            "Accuracy on unseen choosing rules after seven examples, consistent − mixed rules in training.",
+            "Accuracy on unseen choosing rules after seven examples, trained on one rule per episode − on mixed rules.",
             "arXiv:2205.05055, section 3",
             (DECODER, MIXED),
             difference(DECODER, MIXED, "held_out_choosing_7"),
@@ -154,7 +154,7 @@ CLAIMS = (
         Claim(
             "decoder-int8-top-tokens",
             "paper",
-            "Positions of held-out text where int8 and full weights predict the same most likely token.",
+            "Fraction of positions of new text where 8-bit and 32-bit weights predict the same most likely token.",
             "arXiv:2208.07339, section 2.1",
             (DECODER,),
             number(DECODER, "int8_same_choices"),
@@ -163,7 +163,7 @@ CLAIMS = (
         Claim(
             "decoder-int8-texts",
             "paper",
-            "Tokens of greedy texts that int8 and full weights share before the texts diverge.",
+            "Fraction of tokens of greedy texts before the texts of 8-bit and 32-bit weights diverge.",
             "arXiv:2208.07339, section 2.1",
             (DECODER,),
             number(DECODER, "int8_agreement"),
@@ -172,7 +172,7 @@ CLAIMS = (
         Claim(
             "decoder-int8-memory",
             "paper",
-            "Bytes of the weights, full / int8.",
+            "Ratio of the bytes of all weights, 32-bit / 8-bit.",
             "arXiv:2208.07339, section 2.1",
             (SPEED,),
             number(SPEED, "memory_saving"),
@@ -182,7 +182,7 @@ CLAIMS = (
         Claim(
             "decoder-cache-is-faster",
             "paper",
-            "Tokens per second, with a key–value cache / without.",
+            "Ratio of generated tokens per second over 160 tokens, with a key–value cache / without.",
             "arXiv:1911.02150, section 2.3",
             (SPEED,),
             number(SPEED, "cache_speedup"),
@@ -192,7 +192,7 @@ CLAIMS = (
         Claim(
             "decoder-int8-speed",
             "paper",
-            "Tokens per second on a CPU, int8 / full weights.",
+            "Ratio of generated tokens per second on a CPU, 8-bit weights / 32-bit weights.",
             "arXiv:2208.07339, section 2.1",
             (SPEED,),
             number(SPEED, "int8_speedup"),

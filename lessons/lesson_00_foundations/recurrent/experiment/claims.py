@@ -78,7 +78,7 @@ CLAIMS = (
         Claim(
             "recurrent-gradient-vanishes",
             "paper",
-            "Fraction of the gradient that reaches the state 50 steps earlier in an untrained recurrent network.",
+            "Fraction of the gradient that reaches the state 50 steps earlier in an untrained RNN.",
             "Bengio et al. 1994, section III",
             (RECALL_RNN,),
             gradient_left(RECALL_RNN),
@@ -97,7 +97,7 @@ CLAIMS = (
             0.1,
             "error",
             baseline=gradient_left(RECALL_RNN),
-            baseline_name="plain network",
+            baseline_name="RNN",
         ),
     ),
     *question(
@@ -111,12 +111,12 @@ CLAIMS = (
             number(RECALL_CHRONO, "accuracy_longest_lag"),
             0.75,
             baseline=number(RECALL_RNN, "accuracy_longest_lag"),
-            baseline_name="plain network",
+            baseline_name="RNN",
         ),
         Claim(
             "recurrent-recall-lstm",
             "paper",
-            "Mean recall accuracy over all delays, LSTM with forget bias 1 − recurrent network of equal size.",
+            "Accuracy on recalling a bit, mean over four delays, LSTM with forget bias 1 − RNN of equal size.",
             "Hochreiter & Schmidhuber 1997, section 5",
             (RECALL_LSTM, RECALL_RNN),
             difference(RECALL_LSTM, RECALL_RNN, "mean_accuracy"),
@@ -127,7 +127,7 @@ CLAIMS = (
         Claim(
             "recurrent-recall-orthogonal",
             "paper",
-            "Accuracy of a recurrent network with orthogonal initialization on recalling a bit after 80 steps.",
+            "Accuracy of the RNN with orthogonal initialization on recalling a bit after 80 steps of noise.",
             "arXiv:1312.6120; arXiv:1504.00941",
             (RECALL_ORTHOGONAL,),
             number(RECALL_ORTHOGONAL, "accuracy_longest_lag"),
@@ -152,7 +152,7 @@ CLAIMS = (
         Claim(
             "recurrent-time-series-last-value",
             "learns",
-            "Prediction error of repeating the last value (in standard deviations).",
+            "Prediction error of repeating the last value of the same series (in standard deviations).",
             "",
             (SERIES_LSTM,),
             number(SERIES_LSTM, "last_value_error"),
@@ -163,7 +163,7 @@ CLAIMS = (
         Claim(
             "recurrent-time-series-rnn",
             "learns",
-            "Prediction error of a recurrent network of equal size (in standard deviations).",
+            "Prediction error of an RNN of equal size on the same series (in standard deviations).",
             "",
             (SERIES_RNN,),
             number(SERIES_RNN, "error"),
@@ -191,7 +191,8 @@ CLAIMS = (
         Claim(
             "recurrent-sentiment-bigrams",
             "learns",
-            "Accuracy on sentences with unseen combinations, LSTM − a classifier on pairs of neighboring words.",
+            "Accuracy on sentences with unseen combinations of negation and opinion, LSTM − bag of words and pairs "
+            "of neighboring words.",
             "",
             (SENTIMENT_LSTM, SENTIMENT_BIGRAMS),
             difference(SENTIMENT_LSTM, SENTIMENT_BIGRAMS),
@@ -201,7 +202,8 @@ CLAIMS = (
         Claim(
             "recurrent-sentiment-gates",
             "paper",
-            "Accuracy on sentences with unseen combinations, LSTM − recurrent network with orthogonal initialization.",
+            "Accuracy on sentences with unseen combinations of negation and opinion, LSTM − RNN with orthogonal "
+            "initialization.",
             "Hochreiter & Schmidhuber 1997",
             (SENTIMENT_LSTM, SENTIMENT_RNN),
             difference(SENTIMENT_LSTM, SENTIMENT_RNN),

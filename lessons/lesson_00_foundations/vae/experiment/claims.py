@@ -43,7 +43,8 @@ CLAIMS = (
         Claim(
             "vae-tighter-bound",
             "paper",
-            "Bound on the log-likelihood of held-out digits, 200 importance-weighted codes − ELBO (nats per image).",
+            "Bound on the log-likelihood of held-out digits by the VAE, 200 importance-weighted codes − ELBO (nats "
+            "per image).",
             "arXiv:1509.00519, theorem 1",
             (VAE,),
             lambda arms: arms[VAE]["log_likelihood"] - arms[VAE]["elbo"],
@@ -53,7 +54,7 @@ CLAIMS = (
         Claim(
             "vae-held-out-digits",
             "learns",
-            "Bound on the log-likelihood of held-out digits (nats per image).",
+            "Bound on the log-likelihood of held-out digits by the VAE with 8 latent dimensions (nats per image).",
             "arXiv:1312.6114, section 5",
             (VAE, BASELINES),
             number(VAE, "log_likelihood"),
@@ -65,7 +66,8 @@ CLAIMS = (
         Claim(
             "vae-beats-linear",
             "paper",
-            "Bound on the log-likelihood of held-out digits, VAE − linear encoder and decoder (nats per image).",
+            "Bound on the log-likelihood of held-out digits, VAE − VAE with linear encoder and decoder (nats per "
+            "image).",
             "arXiv:1312.6114, section 3",
             (VAE, VAE_LINEAR),
             difference(VAE, VAE_LINEAR, "log_likelihood"),
@@ -78,7 +80,7 @@ CLAIMS = (
         Claim(
             "vae-reconstruction",
             "paper",
-            "Squared reconstruction error per pixel of held-out digits from 8 latent dimensions.",
+            "Squared reconstruction error of held-out digits, VAE with 8 latent dimensions (squared counts per pixel).",
             "Hinton & Salakhutdinov, 2006",
             (VAE, PCA),
             number(VAE, "error"),
@@ -91,7 +93,7 @@ CLAIMS = (
         Claim(
             "vae-reconstruction-narrow",
             "paper",
-            "Squared reconstruction error per pixel of held-out digits from 2 latent dimensions.",
+            "Squared reconstruction error of held-out digits, VAE with 2 latent dimensions (squared counts per pixel).",
             "Hinton & Salakhutdinov, 2006",
             (VAE_NARROW, PCA_NARROW),
             number(VAE_NARROW, "error"),
@@ -107,7 +109,7 @@ CLAIMS = (
         Claim(
             "vae-samples-look-like-digits",
             "paper",
-            "Inception score of samples by an independent classifier, VAE − Gaussian in a PCA of equal width.",
+            "Inception score of samples with 8 latent dimensions, VAE − probabilistic PCA of equal width.",
             "arXiv:1312.6114, figure 5; arXiv:1606.03498",
             (VAE, PCA),
             difference(VAE, PCA, "inception_score"),
@@ -117,7 +119,8 @@ CLAIMS = (
         Claim(
             "vae-samples-closer",
             "paper",
-            "Fréchet distance of samples to held-out digits, VAE / Gaussian in a PCA of equal width.",
+            "Ratio of Fréchet distances between samples and held-out digits, 8 latent dimensions, VAE / "
+            "probabilistic PCA of equal width.",
             "arXiv:1706.08500, section 3",
             (VAE, PCA),
             ratio(VAE, PCA, "frechet_distance"),
@@ -128,7 +131,8 @@ CLAIMS = (
         Claim(
             "vae-samples-with-pixel-noise",
             "paper",
-            "Inception score of samples with pixel noise, VAE − Gaussian in a PCA of equal width.",
+            "Inception score of samples with pixel noise and 8 latent dimensions, VAE − probabilistic PCA of equal "
+            "width.",
             "arXiv:1606.03498",
             (VAE, PCA),
             difference(VAE, PCA, "noisy_inception_score"),
@@ -138,7 +142,7 @@ CLAIMS = (
         Claim(
             "vae-samples-narrow",
             "paper",
-            "Inception score of samples with 2 latent dimensions, VAE − Gaussian in a PCA of equal width.",
+            "Inception score of samples with 2 latent dimensions, VAE − probabilistic PCA of equal width.",
             "arXiv:1312.6114, figure 5",
             (VAE_NARROW, PCA_NARROW),
             difference(VAE_NARROW, PCA_NARROW, "inception_score"),
@@ -148,7 +152,7 @@ CLAIMS = (
         Claim(
             "vae-samples-not-copied",
             "learns",
-            "Median distance to the nearest training digit, samples / held-out digits.",
+            "Ratio of median distances to the nearest training digit, samples of the VAE / held-out digits.",
             "arXiv:1511.01844",
             (VAE,),
             number(VAE, "nearest"),
@@ -161,7 +165,8 @@ CLAIMS = (
         Claim(
             "vae-kl-improves-samples",
             "paper",
-            "Fréchet distance of samples to held-out digits, with the KL term / without.",
+            "Ratio of Fréchet distances between samples of the VAE and held-out digits, trained with the KL term / "
+            "without.",
             "arXiv:1312.6114, section 2.3",
             (VAE, VAE_WITHOUT_KL),
             ratio(VAE, VAE_WITHOUT_KL, "frechet_distance"),
@@ -172,7 +177,7 @@ CLAIMS = (
         Claim(
             "vae-kl-raises-training-error",
             "paper",
-            "Squared reconstruction error on training digits, with the KL term / without.",
+            "Ratio of squared reconstruction errors of the VAE on training digits, trained with the KL term / without.",
             "arXiv:1312.6114, section 2.3",
             (VAE, VAE_WITHOUT_KL),
             ratio(VAE, VAE_WITHOUT_KL, "training_error"),
@@ -182,7 +187,7 @@ CLAIMS = (
         Claim(
             "vae-kl-lowers-test-error",
             "paper",
-            "Squared reconstruction error on held-out digits, with the KL term / without.",
+            "Ratio of squared reconstruction errors of the VAE on held-out digits, trained with the KL term / without.",
             "arXiv:1312.6114, section 2.3",
             (VAE, VAE_WITHOUT_KL),
             ratio(VAE, VAE_WITHOUT_KL, "error"),
@@ -193,7 +198,8 @@ CLAIMS = (
         Claim(
             "vae-midpoints",
             "paper",
-            "Classifier's mean confidence halfway between two digits, mean of the codes − mean of the pixels.",
+            "Mean confidence of the classifier halfway between two digits, decoded mean of their codes − mean of "
+            "their reconstructions.",
             "arXiv:1312.6114, figure 4",
             (VAE,),
             lambda arms: arms[VAE]["code_midpoint_confidence"] - arms[VAE]["pixel_midpoint_confidence"],
@@ -206,7 +212,8 @@ CLAIMS = (
         Claim(
             "vae-likelihood-below-baseline",
             "paper",
-            "Bound on the log-likelihood with 2 latent dimensions, VAE − independent pixels (nats per image).",
+            "Bound on the log-likelihood of held-out digits, VAE with 2 latent dimensions − independent pixels "
+            "(nats per image).",
             "arXiv:1511.01844",
             (VAE_NARROW, BASELINES),
             lambda arms: arms[VAE_NARROW]["log_likelihood"] - arms[BASELINES]["independent_log_likelihood"],
@@ -217,7 +224,7 @@ CLAIMS = (
         Claim(
             "vae-samples-above-baseline",
             "paper",
-            "Inception score of samples with 2 latent dimensions, VAE − independent pixels.",
+            "Inception score of samples with pixel noise, VAE with 2 latent dimensions − independent pixels.",
             "arXiv:1511.01844",
             (VAE_NARROW, BASELINES),
             lambda arms: arms[VAE_NARROW]["noisy_inception_score"] - arms[BASELINES]["independent_inception_score"],

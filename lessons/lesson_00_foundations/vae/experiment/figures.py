@@ -24,7 +24,7 @@ from shared.course.lesson import Run
 from shared.training import load_weights
 
 CAPTIONS = {
-    "vae_samples": "Held-out digits, samples of the VAE, and samples of a Gaussian in a PCA of equal width: the first "
+    "vae_samples": "Held-out digits, samples of the VAE, and samples of probabilistic PCA of equal width: the first "
     "twelve of each, not selected.",
     "vae_interpolation": "From one held-out digit to another: decoded from codes on the line between theirs (above "
     "each pair), and as a cross-fade of their reconstructions (below).",
@@ -129,7 +129,7 @@ def draw_learning_curve(run: Run) -> plots.Figure:
     }
     baselines = {
         "independent pixels": float(np.mean(run.measurements(BASELINES, "independent_log_likelihood"))),
-        "Gaussian in PCA": float(np.mean(run.measurements(PCA, "log_likelihood"))),
+        "probabilistic PCA": float(np.mean(run.measurements(PCA, "log_likelihood"))),
     }
     return plots.learning_curves(curves, y_label="bound on log p of a held-out digit (nats)", baselines=baselines)
 
@@ -142,8 +142,8 @@ def draw_scores(run: Run) -> plots.Figure:
         f"VAE, width {NARROW}": (VAE_NARROW, "inception_score"),
         "VAE, linear": (VAE_LINEAR, "inception_score"),
         "VAE without the KL": (VAE_WITHOUT_KL, "inception_score"),
-        f"Gaussian in PCA, width {WIDTH}": (PCA, "inception_score"),
-        f"Gaussian in PCA, width {NARROW}": (PCA_NARROW, "inception_score"),
+        f"probabilistic PCA, width {WIDTH}": (PCA, "inception_score"),
+        f"probabilistic PCA, width {NARROW}": (PCA_NARROW, "inception_score"),
         "independent pixels": (BASELINES, "independent_inception_score"),
     }
     return plots.bars_with_intervals(
