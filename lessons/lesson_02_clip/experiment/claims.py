@@ -4,7 +4,6 @@ from lessons.lesson_02_clip.experiment.arms import LARGEST, SMALLEST
 from lessons.lesson_02_clip.experiment.captioning_claims import LOCATIONS
 from shared.course.claims import Measure, difference, number
 from shared.course.lesson import Arms, Claim, question
-from shared.course.splits import on_splits
 
 # The losses are compared by zero-shot accuracy on unseen combinations.
 SCORE = "zero_shot"
@@ -293,13 +292,4 @@ GAP_AND_TEMPERATURE = question(
     ),
 )
 
-CLAIMS = (
-    *EXACT,
-    *on_splits(
-        (*ZERO_SHOT, *RETRIEVAL, *LOSSES, *PROMPTS, *LOCATIONS, *GAP_AND_TEMPERATURE),
-        others={"chance": "", "zero-shot-seen": "validation", "captioning-keeps-shapes": "validation"},
-    ),
-    *on_splits(
-        REAL_IMAGES, chosen_on="", measured_on="Fashion-MNIST test", others={"photographs": "held-out photographs"}
-    ),
-)
+CLAIMS = (*EXACT, *ZERO_SHOT, *RETRIEVAL, *LOSSES, *PROMPTS, *LOCATIONS, *GAP_AND_TEMPERATURE)

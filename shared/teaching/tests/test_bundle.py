@@ -156,9 +156,9 @@ def test_the_idea_in_another_form_is_allowed(code):
     assert find_leaks({"page.md": _page("page.md", code)}, {"1.9": SOLUTION}) == []
 
 
-@pytest.mark.parametrize(("code", "found"), [("y = p @ q", True), ("y = p @ p", False), ("y = p * q", False)])
-def test_each_name_stands_for_one_other(code, found):
-    assert contains(logical_lines(code), logical_lines("rows = weights @ values")) == found
+@pytest.mark.parametrize(("code", "matches"), [("y = p @ q", True), ("y = p @ p", False), ("y = p * q", False)])
+def test_each_name_stands_for_one_other(code, matches):
+    assert contains(logical_lines(code), logical_lines("rows = weights @ values")) == matches
 
 
 def _page(path: str, code: str) -> bytes:
