@@ -60,6 +60,18 @@ class ImageTextPairs:
         """Return the token ids of the prompts of some rows."""
         return [self.token_ids[row, : self.prompt_lengths[row]] for row in rows]
 
+    def first(self, count: int) -> "ImageTextPairs":
+        """Return the first `count` pairs."""
+        return ImageTextPairs(
+            self.image_features[:count],
+            self.token_ids[:count],
+            self.segments[:count],
+            self.prompt_lengths[:count],
+            self.texts[:count],
+            self.scenes[:count],
+            self.question_types[:count],
+        )
+
     def loss_mask(self) -> Bool[Tensor, "images text"]:
         """Return the tokens that the second stage is trained to predict: text and end of line, but not the prompt."""
         positions = torch.arange(self.segments.shape[1], device=self.segments.device)

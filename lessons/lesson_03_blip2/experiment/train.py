@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from data.toybox.heldout import TEST_SEED, sample_scenes
+from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
 from lessons.lesson_03_blip2.experiment.data import (
+    EncodedScenes,
     ImageTextPairs,
     UniqueCaptionBatches,
     concatenate,
@@ -31,6 +33,7 @@ from lessons.lesson_03_blip2.model import (
     first_stage,
     second_stage,
 )
+from lessons.lesson_03_blip2.model.connectors import Connector
 from shared.course.context import RunContext
 from shared.finetuning import sft_loss
 from shared.pretrained.digest import weights_digest
@@ -68,59 +71,90 @@ class ConnectorRecipe:
     held_out: int = HELD_OUT
 
 
+@dataclass(frozen=True)
+class FrozenModels:
+    """Hold both frozen models, the tokenizer and the sizes of a Q-Former that fits them."""
+
+    vision_encoder: VisionTransformer
+    language_model: LanguageModel
+    tokenizer: Tokenizer
+    config: QFormerConfig
+
+    def new_connector(self, recipe: ConnectorRecipe) -> Connector:
+        """Return a connector with random weights."""
+        return build_connector(recipe.connector, self.config, recipe.queries, self.language_model.config.width)
+
+
+def load_frozen_models(recipe: ConnectorRecipe) -> FrozenModels:
+    """Load lesson 2's vision encoder and lesson 0's language model."""
+    vision_encoder = load_vision_encoder()
+    language_model, tokenizer = load_language_model()
+    width = recipe.width
+    config = QFormerConfig(width, recipe.depth, max(1, width // 16), 2 * width, vision_encoder.config.width)
+    return FrozenModels(vision_encoder, language_model, tokenizer, config)
+
+
+def training_scenes(recipe: ConnectorRecipe, frozen: FrozenModels, context: RunContext) -> EncodedScenes:
+    """Return the captioned training scenes with their image features."""
+    scenes = sample_scenes("train", context.seed, recipe.scenes, tuple(recipe.objects))
+    return encode_scenes(frozen.vision_encoder, scenes, context.device)
+
+
+def training_questions(recipe: ConnectorRecipe, frozen: FrozenModels, context: RunContext) -> ImageTextPairs:
+    """Return as many training questions, each about a scene of its own."""
+    objects = tuple(recipe.question_objects)  # a list when it was read from JSON
+    return questions_and_answers(
+        frozen.vision_encoder, frozen.tokenizer, "train", context.seed, recipe.scenes, objects, context.device
+    )
+
+
 def train_connector(context: RunContext, **settings: Any) -> dict[str, Any]:
     """Train a connector between the frozen models and measure it; `settings` are those of `ConnectorRecipe`.
 
     The data set of the context is not used: both frozen models were trained on the toy world.
     """
-    recipe, seed, device = ConnectorRecipe(**settings), context.seed, context.device
-    objects = tuple(recipe.objects)  # a list when it was read from JSON
-    torch.manual_seed(seed)
-    vision_encoder = load_vision_encoder()
-    language_model, tokenizer = load_language_model()
-    frozen = weights_digest(vision_encoder), weights_digest(language_model)
-    encoded = encode_scenes(vision_encoder, sample_scenes("train", seed, recipe.scenes, objects), device)
-    questions = questions_and_answers(
-        vision_encoder, tokenizer, "train", seed, recipe.scenes, tuple(recipe.question_objects), device
-    )
-    config = QFormerConfig(
-        recipe.width, recipe.depth, max(1, recipe.width // 16), 2 * recipe.width, encoded.image_features.shape[2]
-    )
-    connector = build_connector(recipe.connector, config, recipe.queries, language_model.config.width)
+    recipe, device = ConnectorRecipe(**settings), context.device
+    torch.manual_seed(context.seed)
+    frozen = load_frozen_models(recipe)
+    digests = weights_digest(frozen.vision_encoder), weights_digest(frozen.language_model)
+    encoded, questions = training_scenes(recipe, frozen, context), training_questions(recipe, frozen, context)
+    connector = frozen.new_connector(recipe)
     measured: dict[str, Any] = {}
     if recipe.first_stage_steps and isinstance(connector, QFormerConnector):
-        captions = full_captions(encoded, tokenizer)
-        retriever, measured["first_loss_curve"] = train_first_stage(
-            context, recipe, config, vision_encoder, tokenizer, captions
-        )
+        captions = full_captions(encoded, frozen.tokenizer)
+        retriever, measured["first_loss_curve"] = train_first_stage(context, recipe, frozen, captions)
         connector.load_first_stage(retriever)
-        test_scenes = sample_scenes("test", TEST_SEED, recipe.held_out, objects)
-        test_captions = full_captions(encode_scenes(vision_encoder, test_scenes, device), tokenizer)
+        test_scenes = sample_scenes("test", TEST_SEED, recipe.held_out, tuple(recipe.objects))
+        test_captions = full_captions(encode_scenes(frozen.vision_encoder, test_scenes, device), frozen.tokenizer)
         measured |= retrieval_recall(retriever, test_captions, device)
-    model = Blip2(vision_encoder, connector, language_model).to(device)
-    pairs = concatenate(short_captions(encoded, tokenizer), questions)
+    model = Blip2(frozen.vision_encoder, connector, frozen.language_model).to(device)
+    pairs = concatenate(short_captions(encoded, frozen.tokenizer), questions)
     measured["loss_curve"] = train_second_stage(context, recipe, model, pairs)
     return measured | {
-        **evaluate(model.eval(), tokenizer, recipe.held_out, objects, tuple(recipe.question_objects), device),
-        "frozen_changed": float((weights_digest(vision_encoder), weights_digest(language_model)) != frozen),
+        **evaluate_recipe(model, recipe, frozen, device),
+        "frozen_changed": float(
+            (weights_digest(frozen.vision_encoder), weights_digest(frozen.language_model)) != digests
+        ),
         "image_tokens": connector(encoded.image_features[:1].to(device)).shape[1],
         "parameters": sum(parameter.numel() for parameter in connector.parameters()),
     }
 
 
+def evaluate_recipe(model: Blip2, recipe: ConnectorRecipe, frozen: FrozenModels, device: str) -> dict[str, Any]:
+    """Return the accuracies of captions and answers on both splits, with the recipe's scenes."""
+    objects, question_objects = tuple(recipe.objects), tuple(recipe.question_objects)
+    return evaluate(model.eval(), frozen.tokenizer, recipe.held_out, objects, question_objects, device)
+
+
 def train_first_stage(
-    context: RunContext,
-    recipe: ConnectorRecipe,
-    config: QFormerConfig,
-    vision_encoder: VisionTransformer,
-    tokenizer: Tokenizer,
-    captions: ImageTextPairs,
+    context: RunContext, recipe: ConnectorRecipe, frozen: FrozenModels, captions: ImageTextPairs
 ) -> tuple[Retriever, list[Any]]:
     """Train contrast, matching and generation on captions; return the retrieval model and its loss curve."""
+    tokenizer = frozen.tokenizer
     retriever_config = RetrieverConfig(
-        replace(config, text_input=True), recipe.queries, tokenizer.vocab_size, 64, projection_dim=32
+        replace(frozen.config, text_input=True), recipe.queries, tokenizer.vocab_size, 64, projection_dim=32
     )
-    model = FirstStage(Retriever(retriever_config, vision_encoder), tokenizer.special_tokens[DECODE_TOKEN])
+    model = FirstStage(Retriever(retriever_config, frozen.vision_encoder), tokenizer.special_tokens[DECODE_TOKEN])
     steps = recipe.first_stage_steps
     result = train(
         model,
