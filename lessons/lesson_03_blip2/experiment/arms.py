@@ -24,6 +24,8 @@ SIZES: dict[str, dict[str, Any]] = {
     },
 }
 STEPS = {"smoke": 3, "cpu": 600, "full": 2000, "gpu": 8000}
+PAIR_COUNTS = (50, 200, 1000, 10_000)
+"""Numbers of image–text pairs in the second stage, half captions and half questions."""
 FIRST_STAGE_STEPS = {"smoke": 3, "cpu": 250, "full": 500, "gpu": 3000}
 
 
@@ -39,11 +41,25 @@ def presets_with_first_stage() -> dict[str, dict[str, Any]]:
     }
 
 
+def presets_with_pair_counts(*, first_stage: bool) -> dict[str, dict[str, Any]]:
+    """Return the settings of the arms that train stage 2 on several numbers of pairs, for equally many steps each."""
+    smoke, full = SIZES["smoke"] | {"steps": 2, "pair_counts": [4, 8]}, {"scenes": 10_000, "steps": 600}
+    settings = {"smoke": smoke, "full": full | {"pair_counts": list(PAIR_COUNTS)}}
+    steps = {"smoke": 2, "full": 250} if first_stage else {"smoke": 0, "full": 0}
+    return {preset: values | {"first_stage_steps": steps[preset]} for preset, values in settings.items()}
+
+
 ARMS = (
     Arm("both stages", f"{PACKAGE}.train:train_connector", presets_with_first_stage()),
     Arm("stage 2 alone", f"{PACKAGE}.train:train_connector", presets()),
     Arm("mean pooling", f"{PACKAGE}.train:train_connector", presets(connector="mean")),
     Arm("all patches", f"{PACKAGE}.train:train_connector", presets(connector="linear")),
+    Arm("pairs", f"{PACKAGE}.pair_counts:train_pair_counts", presets_with_pair_counts(first_stage=True)),
+    Arm(
+        "pairs, stage 2 alone",
+        f"{PACKAGE}.pair_counts:train_pair_counts",
+        presets_with_pair_counts(first_stage=False),
+    ),
     Arm(
         "text-only upper bound",
         f"{PACKAGE}.evaluate:measure_text_upper_bound",

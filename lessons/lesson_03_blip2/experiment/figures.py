@@ -14,14 +14,17 @@ from shared import plots
 from shared.course.lesson import Run
 
 CAPTIONS = {
-    "queries": "Attention of the queries in the last block with cross-attention, on scenes with unseen combinations: "
-    "the scene, then one map per query.",
-    "answers": "Accuracy on questions about unseen combinations, by connector, at equal steps of the second stage "
+    "queries": "Attention of the queries to the image after both stages, in the last block with cross-attention, on "
+    "scenes with unseen combinations: the scene, then one map per query.",
+    "answers": "Accuracy on questions about unseen combinations, by connector, at equal steps of stage 2 (one dot per "
+    "seed).",
+    "composition": "Fraction of correct captions of new scenes with seen and with unseen combinations, by connector "
     "(one dot per seed).",
-    "composition": "Correct captions of new scenes with seen and with unseen combinations, by connector.",
     "captions": "Captions generated after both stages: first row, new scenes with seen combinations; second row, "
     "unseen combinations.",
-    "second_stage": "Loss of the second stage: the frozen language model's cross-entropy on captions and answers.",
+    "second_stage": "Loss of stage 2: the frozen language model's cross-entropy on captions and answers.",
+    "pairs": "Accuracy on questions about unseen combinations by the number of pairs in stage 2, with and without "
+    "stage 1, at equal steps (horizontal axis: logarithmic).",
     "masks": "The three masks of the Q-Former, with four queries and four text tokens: token i (row) attends to "
     "token j (column).",
 }
@@ -37,14 +40,16 @@ UPPER_BOUND = "text-only upper bound"
 
 def draw(run: Run) -> dict[str, plots.Figure]:
     """Return every figure; the first one represents the lesson."""
-    return {
+    drawn = {
         "queries": queries(run),
         "answers": answers(run),
         "composition": composition(run),
         "captions": captions(run),
         "second_stage": second_stage(run),
-        "masks": masks(),
     }
+    if "pairs" in run.arms[run.seeds[0]]:
+        drawn["pairs"] = pairs(run)
+    return drawn | {"masks": masks()}
 
 
 def trained_connectors(run: Run) -> dict[str, str]:
@@ -113,9 +118,26 @@ def second_stage(run: Run) -> plots.Figure:
     """Draw the loss of every connector over the steps of the second stage."""
     return plots.learning_curves(
         {label: run.measurements(arm, "loss_curve") for label, arm in trained_connectors(run).items()},
-        x_label="step of the second stage",
+        x_label="step of stage 2",
         y_label="cross-entropy (nats per token)",
     )
+
+
+def pairs(run: Run) -> plots.Figure:
+    """Draw the answer accuracy over the number of pairs in stage 2, with and without stage 1."""
+    figure = plots.learning_curves(
+        {
+            "both stages": run.measurements("pairs", "answers_curve"),
+            "stage 2 alone": run.measurements("pairs, stage 2 alone", "answers_curve"),
+        },
+        x_label="image–text pairs in stage 2",
+        y_label="accuracy on questions",
+        percent=True,
+    )
+    counts, _ = run.measurements("pairs", "answers_curve")[0]
+    figure.axes[0].set(xscale="log", xticks=counts, xticklabels=[f"{count:,}" for count in counts])
+    figure.axes[0].minorticks_off()
+    return figure
 
 
 def masks() -> plots.Figure:

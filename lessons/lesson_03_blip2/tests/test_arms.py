@@ -12,10 +12,11 @@ from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import clip_vision_config
 from lessons.lesson_02_clip.model.pretrained import load_vision_encoder
-from lessons.lesson_03_blip2.experiment import arms, data, evaluate, train
+from lessons.lesson_03_blip2.experiment import arms, data, evaluate, pair_counts, train
 from shared.course import checkpoint
 from shared.course.context import RunContext
 from shared.errors import CourseError
+from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS
 from shared.transformer import DecoderConfig
@@ -109,6 +110,32 @@ def test_an_arm_trains_and_measures(arm, small_models, tmp_path):
         assert 0 <= measured["retrieval"] <= 1 and len(measured["query_maps"][0]) == 3
 
 
+@pytest.mark.parametrize("arm", ["pairs", "pairs, stage 2 alone"])
+def test_every_number_of_pairs_starts_at_the_end_of_the_same_first_stage(arm, small_models, tmp_path, monkeypatch):
+    starts, counts = [], []
+    original = pair_counts.train_second_stage
+
+    def recorded(context, recipe, model, pairs):
+        starts.append(weights_digest(model.connector))
+        counts.append((len(pairs.texts), pairs.question_types.count("caption")))
+        return original(context, recipe, model, pairs)
+
+    monkeypatch.setattr(pair_counts, "train_second_stage", recorded)
+    settings = next(each for each in arms.ARMS if each.name == arm).presets["smoke"]
+    small = {"width": 16, "depth": 2, "queries": 3, "scenes": 24, "held_out": 6}
+    context = RunContext(seed=0, data="toybox", device="cpu", folder=tmp_path)
+    measured = pair_counts.train_pair_counts(context, **settings | small)
+    assert len(starts) == 2 and len(set(starts)) == 1
+    assert counts == [(4, 2), (8, 4)]
+    assert measured["answers_curve"] == [[4, 8], [measured["answers_4"], measured["answers_8"]]]
+
+
+def test_more_pairs_than_there_are_is_an_error(small_models, tmp_path):
+    context = RunContext(seed=0, data="toybox", device="cpu", folder=tmp_path)
+    with pytest.raises(ValueError, match="50 pairs of 24 captions and 24 questions"):
+        pair_counts.train_pair_counts(context, pair_counts=[50], steps=1, scenes=24)
+
+
 def test_the_text_only_upper_bound_is_measured(small_models, tmp_path):
     context = RunContext(seed=0, data="toybox", device="cpu", folder=tmp_path)
     measured = evaluate.measure_text_upper_bound(context, held_out=6)
@@ -134,5 +161,8 @@ def test_every_preset_has_settings_that_its_arm_accepts(arm):
     for settings in arm.presets.values():
         if name == "train_connector":
             train.ConnectorRecipe(**settings)
+        elif name == "train_pair_counts":
+            recipe = train.ConnectorRecipe(**{key: settings[key] for key in settings if key != "pair_counts"})
+            assert max(settings["pair_counts"]) <= 2 * recipe.scenes
         else:
             assert settings.keys() <= {"held_out"}

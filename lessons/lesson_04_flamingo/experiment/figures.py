@@ -36,15 +36,15 @@ CAPTIONS = {
     "likely next tokens.",
     "episode": "Three prompts with held-out rules, from left to right. Below each image: the requested attributes, and "
     "the trained model's answer given the lines before.",
-    "reading": "Accuracy on questions about a single attribute, which need no rule. Gray: a linear classifier on the "
-    "features of the same images.",
+    "reading": "Accuracy on questions about a single attribute, which need no rule. Blue: Flamingo. Gray: a linear "
+    "classifier on the features of the same images.",
     "gates": "Gate values during training (mean of |tanh|); all gates are initially zero. Left: cross-attention, "
     "right: MLP.",
-    "latents": "Attention of each latent to the image, in the last block of the resampler (mean over heads). Its "
-    "attention to other latents is not shown.",
-    "ablations": "Accuracy on held-out rules, mean over all numbers of examples: with gates, without gates, and with a "
-    "trained language model.",
-    "forgetting": "Cross-entropy of plain text in bits per token, before and after training.",
+    "latents": "Attention of each latent to the image (one row per test image), in the last block of the resampler, "
+    "mean over heads. Its attention to other latents is not shown.",
+    "ablations": "Accuracy on held-out rules, mean over 0 to 8 examples: with gates, without gates, and with a trained "
+    "language model (one dot per seed).",
+    "forgetting": "Cross-entropy of plain text after training, by arm, in bits per token. Dashed: before training.",
     "latest_image": "The latents that each token attends to, in a row of two documents with two images each (two "
     "latents per image).",
 }

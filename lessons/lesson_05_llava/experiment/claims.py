@@ -41,7 +41,7 @@ EXACT = (
     Claim(
         "prompts-are-masked",
         "exact",
-        "Logits that predict question, header or image tokens have no gradient (the largest).",
+        "Largest gradient of logits that predict question, header or image tokens (0: they are not in the loss).",
         "arXiv:2304.08485, table 2",
         ("exact",),
         number("exact", "prompt_gradient"),
@@ -52,7 +52,7 @@ EXACT = (
     Claim(
         "encoder-is-frozen",
         "exact",
-        "Training leaves the vision encoder unchanged to the bit (1 if its hash has changed).",
+        "Training leaves the vision encoder unchanged (1 if its hash differs).",
         "arXiv:2304.08485, section 4.2",
         ("llava",),
         number("llava", "frozen_changed"),
@@ -68,7 +68,7 @@ LEARNS = (
         Claim(
             "answers",
             "learns",
-            ("Accuracy of LLaVA on questions about unseen combinations, mean over question types."),
+            "Accuracy of LLaVA on questions about unseen combinations, mean over question types.",
             "arXiv:2304.08485, section 5.1",
             ("llava", "blind"),
             number("llava", "answers"),
@@ -93,7 +93,7 @@ LEARNS = (
         Claim(
             "bleu",
             "learns",
-            "BLEU-4 of descriptions of scenes with unseen combinations.",
+            "BLEU-4 of LLaVA's descriptions of scenes with unseen combinations.",
             "shared/evaluation",
             ("llava", "blind"),
             number("llava", "bleu_4"),
@@ -105,7 +105,7 @@ LEARNS = (
         Claim(
             "cider",
             "learns",
-            "CIDEr of descriptions of scenes with unseen combinations.",
+            "CIDEr of LLaVA's descriptions of scenes with unseen combinations.",
             "shared/evaluation",
             ("llava", "blind"),
             number("llava", "cider"),
@@ -117,7 +117,7 @@ LEARNS = (
         Claim(
             "rouge",
             "learns",
-            "ROUGE-L of descriptions of scenes with unseen combinations.",
+            "ROUGE-L of LLaVA's descriptions of scenes with unseen combinations.",
             "shared/evaluation",
             ("llava", "blind"),
             number("llava", "rouge_l"),
@@ -132,7 +132,7 @@ LEARNS = (
         Claim(
             "answers-several",
             "learns",
-            ("Accuracy of LLaVA on all twelve question types about scenes of one to three objects."),
+            "Accuracy of LLaVA on all twelve question types about scenes of one to three objects, unseen combinations.",
             "",
             ("several objects",),
             number("several objects", "answers"),
@@ -150,7 +150,7 @@ PAPER = (
         Claim(
             "first-stage-helps",
             "paper",
-            "Accuracy on questions, both stages − stage 2 alone.",
+            "Accuracy on questions about unseen combinations at equal steps of stage 2, both stages − stage 2 alone.",
             "arXiv:2304.08485, section 5.2",
             ("llava", "stage 2 alone"),
             difference("llava", "stage 2 alone", "answers"),
@@ -162,8 +162,8 @@ PAPER = (
         ),
         Claim(
             "short-stages-need-it",
-            "paper",
-            "Accuracy on questions after 50 steps of stage 2, with stage 1 − without.",
+            "learns",
+            "Accuracy on questions about unseen combinations after 50 steps of stage 2, with stage 1 − without.",
             "arXiv:2304.08485, section 5.2",
             ("lengths", "lengths, stage 2 alone"),
             gain_from_stage_1("shortest"),
@@ -174,21 +174,22 @@ PAPER = (
         Claim(
             "the-gap-closes",
             "paper",
-            "Gain from stage 1 at 50 steps of stage 2, minus the gain at 800 steps.",
+            "Gain in accuracy from stage 1 at 50 steps of stage 2, minus the gain at 800 steps.",
             "arXiv:2402.07865, section 4.1",
             ("lengths", "lengths, stage 2 alone"),
             gain_lost,
             0.03,
             "points",
             presets=("full",),
+            paper_value="stage 2 alone suffices (Prismatic VLMs, curves only)",
         ),
     ),
     *question(
         "What does the loss mask change?",
         Claim(
             "mask-matters",
-            "paper",
-            "CIDEr of descriptions, loss on answers only − loss on all text.",
+            "learns",
+            "CIDEr of descriptions of unseen combinations, loss on answers only − loss on all text.",
             "arXiv:2304.08485, table 2",
             ("llava", "loss on prompts"),
             difference("llava", "loss on prompts", "cider"),
@@ -198,8 +199,8 @@ PAPER = (
         ),
         Claim(
             "mask-and-answers",
-            "paper",
-            "Accuracy on questions, loss on answers only − loss on all text.",
+            "learns",
+            "Accuracy on questions about unseen combinations, loss on answers only − loss on all text.",
             "arXiv:2304.08485, table 2",
             ("llava", "loss on prompts"),
             difference("llava", "loss on prompts", "answers"),
@@ -209,7 +210,7 @@ PAPER = (
         ),
     ),
     *question(
-        "Which features does it need?",
+        "Which features does LLaVA need?",
         Claim(
             "penultimate-layer",
             "paper",
@@ -220,7 +221,7 @@ PAPER = (
             0.0,
             "points",
             presets=(),
-            paper_value="+1.0 points (ScienceQA)",
+            paper_value="+1.0 points (ScienceQA, 13B)",
         ),
     ),
 )

@@ -4,8 +4,9 @@ Lesson 0's language model was pretrained on interviews: a caption of a scene, th
 line. Here the image takes the place of the caption.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -79,7 +80,7 @@ class EvaluationQuestions:
 def description_data(source: DataSource, seed: int, count: int) -> TrainingConversations:
     """Return stage 1's data: a full caption without a question, or a short one after `DESCRIBE_PROMPT`."""
     scenes = [scene_at("train", seed, number, source.setting.objects) for number in range(count)]
-    return _encode(source, scenes, list(map(description_turns, scenes, range(count))))
+    return encode_scenes(source, scenes, list(map(description_turns, scenes, range(count))))
 
 
 def question_data(source: DataSource, seed: int, count: int, turns: int) -> TrainingConversations:
@@ -96,10 +97,11 @@ def question_data(source: DataSource, seed: int, count: int, turns: int) -> Trai
         else question_turns(scene, scenes[number - 1], turns, setting, stream(seed, number, PURPOSE))
         for number, scene in enumerate(scenes)
     ]
-    return _encode(source, scenes, conversations)
+    return encode_scenes(source, scenes, conversations)
 
 
-def _encode(source: DataSource, scenes: Sequence[Scene], conversations: Sequence[Turns]) -> TrainingConversations:
+def encode_scenes(source: DataSource, scenes: Sequence[Scene], conversations: Sequence[Turns]) -> TrainingConversations:
+    """Encode one conversation about each scene."""
     features = source.features(scenes)
     counts = [features.shape[1]]
     rows = [encode_interview(source.tokenizer, turns, image_token_counts=counts) for turns in conversations]
@@ -109,8 +111,17 @@ def _encode(source: DataSource, scenes: Sequence[Scene], conversations: Sequence
 # ── Evaluation ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def evaluation_questions(source: DataSource, split: str, seed: int, count: int) -> EvaluationQuestions:
-    """Return questions about new scenes of a split: all types equally often, all answers of a type equally often."""
+def evaluation_questions(
+    source: DataSource,
+    split: str,
+    seed: int,
+    count: int,
+    answer_text: Callable[[Question], str] = attrgetter("answer"),
+) -> EvaluationQuestions:
+    """Return questions about new scenes of a split: all types equally often, all answers of a type equally often.
+
+    `answer_text` writes the expected answer to a question; unless given, it is one word or a place.
+    """
     pairs = [question_of_number(split, seed, number, source.setting) for number in range(count)]
     scenes, questions = [scene for scene, _ in pairs], [question for _, question in pairs]
     features = source.features(scenes)
@@ -120,7 +131,7 @@ def evaluation_questions(source: DataSource, split: str, seed: int, count: int) 
         _prompts(source.tokenizer, texts, features),
         texts,
         [question.type for question in questions],
-        [question.answer for question in questions],
+        [answer_text(question) for question in questions],
         scenes,
     )
 

@@ -31,12 +31,20 @@ def generate_answers(
     return answers
 
 
-def answer_accuracy(model: Llava, tokenizer: Tokenizer, questions: EvaluationQuestions, device: str, name: str) -> dict:
+def answer_accuracy(
+    model: Llava,
+    tokenizer: Tokenizer,
+    questions: EvaluationQuestions,
+    device: str,
+    name: str,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS["answer"],
+) -> dict:
     """Return exact-match accuracy over all questions and by type, some wrong answers, and a baseline.
 
     The baseline `<name>_commonest` gives every question the most common answer of its type.
     """
-    answers = generate_answers(model, tokenizer, questions, device, MAX_NEW_TOKENS["answer"])
+    answers = generate_answers(model, tokenizer, questions, device, max_new_tokens)
     correct = [answer == expected for answer, expected in zip(answers, questions.answers, strict=True)]
     measured: dict = {name: sum(correct) / len(correct)}
     commonest = 0

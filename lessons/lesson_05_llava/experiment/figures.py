@@ -12,10 +12,10 @@ from shared import plots
 from shared.course.lesson import Run
 
 CAPTIONS = {
-    "kinds": "Accuracy on held-out combinations by question type, beside a blind baseline.",
-    "wrong": "Wrong answers about held-out scenes, with the correct answer in brackets.",
-    "stages": "Answer accuracy by steps of stage 2, with and without stage 1.",
-    "loss": "Loss of stage 2: the cross-entropy of the answers.",
+    "kinds": "Accuracy of LLaVA on unseen combinations by question type (one dot per seed). Dashed: blind baseline.",
+    "wrong": "Wrong answers of LLaVA about scenes with unseen combinations, with the correct answer in brackets.",
+    "stages": "Accuracy on questions about unseen combinations by steps of stage 2, with and without stage 1.",
+    "loss": "Loss of stage 2 by arm: the cross-entropy of the answers.",
 }
 LOSS_ARMS = {"both stages": "llava", "stage 2 alone": "stage 2 alone", "blind": "blind"}
 
@@ -46,7 +46,7 @@ def accuracy_by_type(run: Run) -> plots.Figure:
     return plots.bars_with_intervals(
         {name: run.measurements("llava", f"answers_{name}") for name in setting_of(run).question_types}
         | {"all types": run.measurements("llava", "answers")},
-        x_label="accuracy on held-out combinations",
+        x_label="accuracy on unseen combinations",
         baselines={"blind, all types": fmean(run.measurements("blind", "answers"))},
         highlight="all types",
         percent=True,

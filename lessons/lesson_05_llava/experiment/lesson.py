@@ -33,7 +33,7 @@ LESSON = Lesson(
         ),
     ),
     headline="answers",
-    headline_caption="questions about held-out combinations answered",
+    headline_caption="accuracy on questions about unseen color–shape combinations",
     figures=draw,
     captions=figures.CAPTIONS | finetuning_figures.CAPTIONS,
     data_sets=dict.fromkeys(arms.PRESETS, "toybox"),

@@ -23,6 +23,8 @@ def measurements(offset):
         "bits_per_byte_curve": curve,
     }
     numbers |= {f"{name}_{time}": 0.5 for name in ("patient", "right") for time in ("before", "after")}
+    numbers |= {f"{method}_sentences": 0.5 + offset for method in ("full", "lora", "dora", "qlora")}
+    numbers["words_before"] = 0.6
     return numbers | dict.fromkeys(("weight_bytes", "gradient_bytes", "moment_bytes"), 1000.0)
 
 

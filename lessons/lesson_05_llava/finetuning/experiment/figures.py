@@ -8,11 +8,16 @@ from shared import plots
 from shared.course.lesson import Run
 
 CAPTIONS = {
-    "tuning": "Accuracy by question type and tuning method after equal steps (mean over seeds).",
+    "tuning": "Accuracy on unseen combinations by question type and tuning method, after equal steps of stage 2 (mean "
+    "over seeds).",
+    "answer_style": "Accuracy of full-sentence answers about unseen combinations, by tuning method, for a model that "
+    "answered in words before (one dot per seed). Dashed: its accuracy in words.",
     "bytes": "Megabytes of the language model's weights, gradients and optimizer moments, by tuning method.",
-    "teacher": "Answers on held-out scenes before and after preference training.",
+    "teacher": "Answers about unseen combinations before and after DPO: fraction in the patient style, and fraction "
+    "correct (one dot per seed).",
     "student": "Cross-entropy of a small decoder on new text, distilled from a large one and trained on text only.",
 }
+STYLE_METHODS = {"full fine-tuning": "full", "LoRA": "lora", "DoRA": "dora", "QLoRA": "qlora"}
 METHODS = {
     "full fine-tuning": "full fine-tuning",
     "LoRA": "lora",
@@ -26,6 +31,8 @@ def draw(run: Run) -> dict[str, plots.Figure]:
     drawn = {}
     if "lora" in arm_names(run):
         drawn |= {"tuning": accuracy_by_method(run), "bytes": memory_by_method(run)}
+    if "new answer style" in arm_names(run):
+        drawn["answer_style"] = style_by_method(run)
     if "dpo" in arm_names(run):
         drawn |= {"teacher": preference_change(run), "student": distillation_curves(run)}
     return {name: drawn[name] for name in CAPTIONS if name in drawn}
@@ -39,6 +46,18 @@ def accuracy_by_method(run: Run) -> plots.Figure:
         [[fmean(run.measurements(arm, name)) for name in columns.values()] for arm in METHODS.values()],
         row_labels=list(METHODS),
         column_labels=list(columns),
+        percent=True,
+    )
+
+
+def style_by_method(run: Run) -> plots.Figure:
+    """Draw the accuracy of sentences under each tuning method, beside that of words before the adaptation."""
+    arm = "new answer style"
+    return plots.bars_with_intervals(
+        {name: run.measurements(arm, f"{method}_sentences") for name, method in STYLE_METHODS.items()},
+        x_label="accuracy of full sentences",
+        baselines={"words, before": fmean(run.measurements(arm, "words_before"))},
+        highlight="full fine-tuning",
         percent=True,
     )
 
@@ -60,8 +79,8 @@ def preference_change(run: Run) -> plots.Figure:
     """Draw the style and the accuracy of answers before and after preference training."""
     return plots.bars_with_intervals(
         {
-            f"{name}, {time} DPO": run.measurements("dpo", f"{name}_{time}")
-            for name in ("patient", "right")
+            f"{label}, {time} DPO": run.measurements("dpo", f"{name}_{time}")
+            for label, name in (("patient style", "patient"), ("correct", "right"))
             for time in ("before", "after")
         },
         x_label="fraction of the answers",
