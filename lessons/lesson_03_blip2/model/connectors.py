@@ -10,7 +10,7 @@ from lessons.lesson_03_blip2.model.retriever import Retriever
 
 
 class QFormerConnector(nn.Module):
-    """Queries attend to the image and are projected to the language model's width (arXiv:2301.12597, figure 3)."""
+    """Let queries attend to the image, and project them to the language model's width (arXiv:2301.12597, figure 3)."""
 
     def __init__(self, config: QFormerConfig, queries: int, language_width: int):
         super().__init__()

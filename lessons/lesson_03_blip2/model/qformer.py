@@ -20,7 +20,10 @@ from shared.transformer import MLP, Attention
 
 
 class QFormerBlock(nn.Module):
-    """Self-attention, cross-attention of the queries, MLP: each is added, then normalized (BERT: arXiv:1810.04805)."""
+    """Apply self-attention, cross-attention of the queries and an MLP; each is added, then normalized, as in BERT.
+
+    [batch, queries + text, width] → the same; arXiv:1810.04805.
+    """
 
     def __init__(self, config: QFormerConfig, layer: int):
         super().__init__()

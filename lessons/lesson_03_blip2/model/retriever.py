@@ -27,7 +27,7 @@ from shared.pretrained import load_weights, save_pretrained
 
 
 class Retriever(nn.Module):
-    """A frozen vision encoder and a Q-Former with text input, which compare and match images and texts.
+    """Compare and match images and texts with a frozen vision encoder and a Q-Former with text input.
 
     vision_encoder  any module whose `features(images)` returns tokens [batch, patches, context_width]
 

@@ -26,7 +26,7 @@ def gated_residual(
 
 
 class GatedCrossAttention(nn.Module):
-    """Cross-attention of text to images, then an MLP, each added through a gate that is initially 0 (figure 4).
+    """Add cross-attention of text to images, then an MLP, each through a gate that is initially 0 (figure 4).
 
     language  config of the language model, whose norm, number of heads and MLP the layer has too
     """

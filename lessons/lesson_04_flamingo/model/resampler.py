@@ -10,7 +10,7 @@ from shared.transformer import MLP, Attention
 
 
 class ResamplerBlock(nn.Module):
-    """Attention of the latents to the patches and to each other, then an MLP (figure 5); no biases, as in IDEFICS."""
+    """Let latents attend to patches and to each other, then apply an MLP (figure 5); no biases, as in IDEFICS."""
 
     def __init__(self, config: ResamplerConfig):
         super().__init__()
