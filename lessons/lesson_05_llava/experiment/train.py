@@ -39,7 +39,7 @@ from shared.tokenizers.special_tokens import IMAGE_TOKEN
 from shared.training import Batches, LossSum, RunOptions, Stage, curve_from_history, muon_config, train
 
 Tuning = Literal["full", "lora", "dora", "qlora"]
-TUNINGS = ("full", "lora", "dora", "qlora")
+TUNINGS: tuple[Tuning, ...] = ("full", "lora", "dora", "qlora")
 ADAPTED_LAYERS = ("language_model.blocks.*",)
 FEATURE_LAYER = -2
 """The hidden state that enters the vision encoder's last block (arXiv:2304.08485, section 4.1)."""

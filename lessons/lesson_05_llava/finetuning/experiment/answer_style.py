@@ -76,13 +76,13 @@ def sentence(question: Question) -> str:
     Raises ValueError for a question type about several objects.
     """
     if existence := re.fullmatch(r"is there an? (.+)\?", question.text):
-        answer = question.answer
-        return f"yes, there is {question.text[9:-1]}." if answer == "yes" else f"no, there is no {existence[1]}."
+        is_there = question.answer == "yes"
+        return f"yes, there is {question.text[9:-1]}." if is_there else f"no, there is no {existence[1]}."
     match = re.fullmatch(r"(?:what \w+|where) is the (.+)\?", question.text)
     if question.type not in ("color", "shape", "size", "texture", "place") or not match:
         raise ValueError(f"no sentence for the {question.type} question {question.text!r}")
-    answer = {"place": WHERE.get(question.answer), "shape": f"a {question.answer}"}.get(question.type, question.answer)
-    return f"the {match[1]} is {answer}."
+    answers = {"place": WHERE.get(question.answer), "shape": f"a {question.answer}"}
+    return f"the {match[1]} is {answers.get(question.type, question.answer)}."
 
 
 def adapt_answer_style(
