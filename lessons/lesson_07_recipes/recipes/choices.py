@@ -33,6 +33,7 @@ CHOICES = {
         Choice("spatial-connector", "connector", "Cross-attention within image regions (Spatial Vision Aggregator)?"),
         Choice("convolutional-connector", "connector", "A convolutional connector (C-Abstractor, LDPv2)?"),
         Choice("deeper-connector", "connector", "More layers in the connector?"),
+        Choice("mlp-before-pooling", "connector", "An MLP before the pooling by attention?"),
         Choice("cross-attention", "connector", "Cross-attention layers instead of image tokens in the sequence?"),
         Choice("more-visual-tokens", "connector", "More than 64 visual tokens per image from the same connector?"),
         Choice("higher-resolution", "resolution", "A higher input resolution?"),

@@ -23,7 +23,7 @@ STRONG = 2.0
 
 
 class Vote(StrEnum):
-    """What one paper says of a choice: setting a, setting b, no difference beyond noise, or both, depending on the rest."""
+    """What one paper favors: setting a, setting b, none beyond noise, or one or the other depending on the rest."""
 
     A = "a"
     B = "b"
@@ -106,7 +106,7 @@ class PaperEvidence:
         """The smallest ratio among the comparisons that decide the vote; 0 without one."""
         return min((each.ratio for each in self.comparisons if each.vote == self.vote), default=0.0)
 
-    def supports(self, phase: str, lm_billions: float, factor: float) -> bool:
+    def covers(self, phase: str, lm_billions: float, factor: float) -> bool:
         """Return whether a comparison has this phase and a language model within `factor` times this size."""
         return any(
             row.phase == phase and lm_billions / factor <= row.lm_billions <= lm_billions * factor
@@ -121,12 +121,14 @@ class Verdict:
 
     favors      setting a or b, or none when as many papers say one as the other
     papers      the evidence of every paper, disagreement included
+    caution     why the confidence is lower than the votes alone would make it
     """
 
     choice: Choice
     favors: Vote
     confidence: Confidence
     papers: tuple[PaperEvidence, ...]
+    caution: str = ""
 
     def voting(self, *votes: Vote) -> tuple[PaperEvidence, ...]:
         """Return the papers with one of these votes."""
@@ -135,7 +137,7 @@ class Verdict:
     @property
     def disagreement(self) -> bool:
         """Whether some papers favor setting a and others setting b, or one paper finds both."""
-        return bool(self.voting(Vote.MIXED)) or bool(self.voting(Vote.A)) and bool(self.voting(Vote.B))
+        return bool(self.voting(Vote.MIXED)) or bool(self.voting(Vote.A) and self.voting(Vote.B))
 
     @property
     def setting(self) -> str:
@@ -150,14 +152,14 @@ def confidence_level(supporting: int, opposing: int, undecided: int, ratio: floa
     undecided             papers that find no difference, or find both
     ratio                 effect relative to uncertainty of the only supporting paper
 
-    high    at least two papers support it, none opposes it, and no more are undecided than support it
-    medium  more than one paper supports it, and fewer oppose it or are undecided; or a single paper with an effect of
-            at least twice its uncertainty, and no other paper says otherwise
+    high    at least two papers support it, none opposes it, and fewer are undecided
+    medium  at least two papers support it, fewer oppose it, and no more are undecided; or a single paper supports it
+            with an effect of at least twice its uncertainty, and no other paper has compared the settings
     low     everything else
     """
-    if supporting >= 2 and opposing == 0 and undecided <= supporting:
+    if supporting >= 2 and opposing == 0 and undecided < supporting:
         return Confidence.HIGH
-    if supporting >= 2 and opposing + undecided < supporting:
+    if supporting >= 2 and opposing < supporting and undecided <= supporting:
         return Confidence.MEDIUM
     if supporting == 1 and opposing == undecided == 0 and ratio >= STRONG:
         return Confidence.MEDIUM

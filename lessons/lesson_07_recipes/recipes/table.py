@@ -67,7 +67,7 @@ class AblationRow:
 
 @dataclass(frozen=True)
 class Statement:
-    """A conclusion that a paper states: which setting it favors ("a", "b" or "none"), and its p-value if it gives one."""
+    """A conclusion that a paper states: the setting it favors ("a", "b" or "none"), and its p-value if it has one."""
 
     paper: str
     arxiv: str
@@ -157,9 +157,7 @@ def _read(file: Path, record: type[Record], convert: Callable[[dict[str, _Cell]]
             line = reader.line_num
             if len(values) != len(columns):
                 raise CourseError(f"{file.name}, line {line}: {len(values)} cells; expected {len(columns)}: {columns}")
-            cells = {
-                name: _Cell(file, line, name, value.strip()) for name, value in zip(columns, values, strict=True)
-            }
+            cells = {name: _Cell(file, line, name, value.strip()) for name, value in zip(columns, values, strict=True)}
             records.append((line, convert(cells)))
     except csv.Error as error:
         raise CourseError(f"{file.name}, line {reader.line_num}: {error}; check the quotes") from error
@@ -265,7 +263,8 @@ def load_tables(folder: Path = FOLDER) -> Tables:
     rows = tuple(row for file in files for row in read_rows(file))
     papers = {row.paper: row.arxiv for row in rows}
     statements, noise = read_statements(Path(folder) / STATEMENT_FILE), read_noise(Path(folder) / NOISE_FILE)
-    for record in (*statements, *noise):
+    records: list[Statement | Noise] = [*statements, *noise]
+    for record in records:
         if papers.get(record.paper) != record.arxiv:
             raise CourseError(
                 f"{folder}: a statement of {record.paper} (arXiv:{record.arxiv}), which no table has; "
