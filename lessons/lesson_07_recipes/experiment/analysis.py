@@ -69,7 +69,7 @@ def student_t_quantile(probability: float, degrees: float) -> float:
     """
     if not 0.5 <= probability < 1 or degrees < 1:
         raise ValueError(f"the probability {probability} and {degrees} degrees; expected [0.5, 1) and at least 1")
-    total = math.sqrt(math.pi) * math.gamma(degrees / 2) / (2 * math.gamma((degrees + 1) / 2))
+    total = math.sqrt(math.pi) / 2 * math.exp(math.lgamma(degrees / 2) - math.lgamma((degrees + 1) / 2))
 
     def inside(angle: float) -> float:
         width = angle / STEPS

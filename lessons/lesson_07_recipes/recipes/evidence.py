@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from statistics import fmean, stdev
 
 from lessons.lesson_07_recipes.recipes.choices import CHOICES, Choice
@@ -58,12 +59,12 @@ class Comparison:
     rows: tuple[AblationRow, ...]
     noise: float
 
-    @property
+    @cached_property
     def effect(self) -> float:
         """Mean over benchmarks of setting b minus setting a, in points."""
         return fmean(row.difference for row in self.rows)
 
-    @property
+    @cached_property
     def standard_error(self) -> float | None:
         """Standard error of the effect over benchmarks, in points; None for a single benchmark."""
         if len(self.rows) < 2:
@@ -75,7 +76,7 @@ class Comparison:
         """Size of the effect relative to its uncertainty: the larger of noise and standard error."""
         return abs(self.effect) / max(self.noise, self.standard_error or 0.0)
 
-    @property
+    @cached_property
     def vote(self) -> Vote:
         """The better setting, or none when the effect is within its uncertainty."""
         if self.ratio <= 1.0:
@@ -91,7 +92,7 @@ class PaperEvidence:
     comparisons: tuple[Comparison, ...]
     statement: Statement | None
 
-    @property
+    @cached_property
     def vote(self) -> Vote:
         """The vote of the paper: its significance test, else its comparisons, else its statement."""
         if self.statement and (self.statement.p_value is not None or not self.comparisons):

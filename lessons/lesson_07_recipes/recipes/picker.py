@@ -11,6 +11,7 @@ are properties of the published encoders, and MAX_ENCODER_FRACTION is this modul
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from lessons.lesson_07_recipes.recipes.choices import AXES
 from lessons.lesson_07_recipes.recipes.evidence import Verdict, Vote, verdict
@@ -112,6 +113,7 @@ def pick_recipe(budget: Budget, tables: Tables | None = None) -> Recipe:
     """Return a recipe within the budget, with its evidence. Raises CourseError for malformed tables."""
     tables = tables or load_tables()
 
+    @cache
     def judged(choice: str) -> Verdict:
         return within_budget(verdict(tables, choice), budget)
 

@@ -202,7 +202,7 @@ def read_rows(file: Path) -> list[AblationRow]:
     for the same comparison and benchmark, and a file with rows of several papers.
     """
     lines: dict[tuple[str, ...], int] = {}
-    rows = []
+    rows: list[AblationRow] = []
     for line, row in _read(file, AblationRow, _ablation_row):
         key = (row.choice, row.setting_a, row.setting_b, row.fixed, row.benchmark)
         if key in lines:
