@@ -199,15 +199,15 @@ def pick_tokens(budget: Budget, encoder: Encoder, judged: Judge) -> TokenPlan:
             *resolution,
             (crops + 1) * pooled,
         )
-    whole = f"one image at {encoder.resolution} px, resized without cropping"
+    uncropped = f"one image at {encoder.resolution} px, resized without cropping"
     if most >= patches:
         reason = f"{MIN_CROPS} crops would need {(MIN_CROPS + 1) * pooled} tokens per image"
-        return TokenPlan("two-layer MLP on every patch", "papers do not decide on pooling", whole, reason, patches)
+        return TokenPlan("two-layer MLP on every patch", "papers do not decide on pooling", uncropped, reason, patches)
     connector = (f"Perceiver resampler ({PERCEIVER_TOKENS} tokens per crop)", f"{patches} patches exceed {most} tokens")
     if with_crops and most >= (MIN_CROPS + 1) * PERCEIVER_TOKENS:
         tokens = (MIN_CROPS + 1) * PERCEIVER_TOKENS
         return TokenPlan(*connector, f"{MIN_CROPS} {cropped}", "papers agree that crops help", tokens)
-    return TokenPlan(*connector, whole, f"crops would exceed {most} tokens per image", PERCEIVER_TOKENS)
+    return TokenPlan(*connector, uncropped, f"crops would exceed {most} tokens per image", PERCEIVER_TOKENS)
 
 
 def pick_language_model(parameters: float, judged: Judge) -> tuple[str, str]:

@@ -111,8 +111,8 @@ class _Cell:
     text: str
 
     def refuse(self, expected: str) -> CourseError:
-        given = repr(self.text) if self.text else "nothing"
-        return CourseError(f"{self.file.name}, line {self.line}, column {self.column}: {given}; expected {expected}")
+        text = repr(self.text) if self.text else "nothing"
+        return CourseError(f"{self.file.name}, line {self.line}, column {self.column}: {text}; expected {expected}")
 
     def filled(self) -> str:
         if not self.text:
