@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +69,8 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: arXiv:2002.04745, figure 1b).
 
+    attention          `Attention`, or a module with the same `forward` for self-attention, `weights` and `width`
+    mlp                any module [batch, tokens, width] → [batch, tokens, width], such as `MLP`, `SwiGLU` or experts
     norm               constructor of a norm, called twice: `lambda: RMSNorm(width)`
     layer_scale        initial value of a learned vector that multiplies each part's output (arXiv:2103.17239, eq. 4);
                        None for no such vectors
@@ -82,7 +85,7 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        attention: Attention,
+        attention: nn.Module,
         mlp: nn.Module,
         norm: Callable[[], nn.Module],
         *,
@@ -94,13 +97,13 @@ class Block(nn.Module):
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is {drop_path}; expected a probability in [0, 1)")
         self.attention_norm = norm()
-        self.attention = attention
+        self.attention = cast(Attention, attention)
         self.mlp_norm = norm()
         self.mlp = mlp
         self.attention_dropout = attention_dropout
         self.drop_path = drop_path
         for name in ("attention_scale", "mlp_scale"):
-            scale = None if layer_scale is None else nn.Parameter(torch.full((attention.width,), layer_scale))
+            scale = None if layer_scale is None else nn.Parameter(torch.full((self.attention.width,), layer_scale))
             self.register_parameter(name, scale)
 
     def forward(

@@ -1,5 +1,6 @@
 """The decoder-only language model of the course: Llama 3's by default, OPT's and Qwen2's by configuration."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,24 +58,38 @@ class DecoderConfig:
         """The width of one attention head."""
         return self.width // self.heads if self.head_dim is None else self.head_dim
 
+    @property
+    def rotary_width(self) -> int:
+        """The part of an attention head that rotary positions rotate: here the whole head."""
+        return self.width_per_head
+
+
+RESIDUAL_WEIGHTS = ("attention.output.weight", "mlp.down.weight", "mlp.experts.down", "mlp.shared.down.weight")
+"""The ends of the names of weights that add to the residual stream; they start smaller than the others."""
+
 
 class Decoder(nn.Module):
-    """Predict the next token at every position: embedding, pre-norm blocks with causal attention, norm, output."""
+    """Predict the next token at every position: embedding, pre-norm blocks with causal attention, norm, output.
 
-    def __init__(self, config: DecoderConfig):
+    block  builds the block of each layer, given its number from 0; without it the config describes all blocks
+    """
+
+    def __init__(self, config: DecoderConfig, block: Callable[[int], Block] | None = None):
         super().__init__()
         self.config = config
         rows = config.max_positions + config.position_offset
         learned = config.positions == "learned"
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(rows, config.width) if learned else None
-        self.blocks = nn.ModuleList(self._block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(
+            self._block(config) if block is None else block(layer) for layer in range(config.depth)
+        )
         self.norm = self._norm(config)
         self.output = nn.Linear(config.width, config.vocab_size, bias=False)
         if config.tied:
             self.output.weight = self.embedding.weight
         scaling = config.rotary_scaling
-        self.rotary = None if learned else Rotary(config.width_per_head, base=config.rotary_base, scaling=scaling)
+        self.rotary = None if learned else Rotary(config.rotary_width, base=config.rotary_base, scaling=scaling)
         self._initialize()
 
     @staticmethod
@@ -103,8 +118,8 @@ class Decoder(nn.Module):
         (GPT-2's rule: each of the 2 · depth additions contributes 1/(2 · depth) of the variance.)
         """
         for name, parameter in self.named_parameters():
-            if parameter.ndim == 2:
-                adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
+            if parameter.ndim >= 2:  # three axes for a stack of matrices, one per expert
+                adds = name.endswith(RESIDUAL_WEIGHTS)
                 nn.init.normal_(parameter, std=0.02 / (2 * self.config.depth) ** 0.5 if adds else 0.02)
             elif name.endswith(".bias"):
                 nn.init.zeros_(parameter)

@@ -77,12 +77,18 @@ class Rotary(nn.Module):
 
 
 def rotate(
-    x: Float[Tensor, "batch heads tokens head_dim"], angles: Float[Tensor, "#batch tokens half_head_dim"]
+    x: Float[Tensor, "batch heads tokens head_dim"],
+    angles: Float[Tensor, "#batch tokens half_head_dim"],
+    *,
+    interleaved: bool = False,
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Rotate pair i of every head, its elements i and i + head_dim/2, by angle i (Llama's pairing).
+    """Rotate pair i of every head by angle i.
 
-    The paper pairs elements 2i and 2i + 1: the same up to a permutation of the rows of the query and key weights.
+    Pair i holds the elements i and i + head_dim/2 (Llama's layout), or with `interleaved` the elements 2i and 2i + 1
+    (the paper's layout). The two are equal up to a permutation of the rows of the query and key weights.
     """
     cos, sin = angles.cos()[:, None], angles.sin()[:, None]
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+    first, second = (x[..., 0::2], x[..., 1::2]) if interleaved else x.chunk(2, dim=-1)
+    rotated = first * cos - second * sin, second * cos + first * sin
+    joined = torch.stack(rotated, dim=-1).flatten(-2) if interleaved else torch.cat(rotated, dim=-1)
+    return joined.to(x.dtype)

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from shared.transformer import Decoder, DecoderConfig, KVCache, Llama3Scaling, positions_within_segments
+from shared.transformer import (
+    Attention,
+    Block,
+    Decoder,
+    DecoderConfig,
+    KVCache,
+    Llama3Scaling,
+    SwiGLU,
+    positions_within_segments,
+)
 
 CONFIG = DecoderConfig(vocab_size=23, width=24, depth=3, heads=6, kv_heads=2, mlp_dim=20)
 
@@ -154,6 +163,18 @@ def test_tied_weights_are_shared_and_bfloat16_works():
     torch.testing.assert_close(logits.float(), tied(tokens), atol=0.02, rtol=0.1)
     halved = Decoder(CONFIG).bfloat16()
     assert halved(tokens).isfinite().all()
+
+
+def test_blocks_can_be_built_one_by_one():
+    dims = []
+
+    def block(layer):
+        dims.append(16 + layer)
+        return Block(Attention(24, 6, kv_heads=2, bias=False), SwiGLU(24, dims[-1]), lambda: nn.RMSNorm(24))
+
+    decoder = Decoder(CONFIG, block)
+    assert dims == [16, 17, 18] and [layer.mlp.up.out_features for layer in decoder.blocks] == dims
+    assert decoder(torch.randint(23, (1, 5))).shape == (1, 5, 23)
 
 
 def test_a_new_decoder_predicts_uniformly_and_has_small_residual_weights():

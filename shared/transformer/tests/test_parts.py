@@ -97,6 +97,14 @@ def test_rotary_scores_depend_on_the_distance_only():
         assert not torch.isclose(score(one, other), score(one, far_other), atol=1e-3)
 
 
+def test_interleaved_pairs_are_the_same_rotation_of_permuted_elements():
+    x, angles = torch.randn(2, 3, 5, 8), torch.randn(1, 5, 4)
+    interleaved = [0, 4, 1, 5, 2, 6, 3, 7]  # elements i and i + 4, side by side
+    expected = rotate(x, angles)[..., interleaved]
+    torch.testing.assert_close(rotate(x[..., interleaved], angles, interleaved=True), expected)
+    assert (rotate(x, angles, interleaved=True) - rotate(x, angles)).abs().max() > 0.1
+
+
 def test_each_rotary_axis_rotates_its_own_pairs():
     rotary = Rotary(8, axes=2)
     angles = rotary(torch.tensor([[[3, 0], [0, 3]]]))[0]

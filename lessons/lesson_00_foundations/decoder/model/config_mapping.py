@@ -95,8 +95,10 @@ def parse_config(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig
     return decoder
 
 
-def read_rotary(config: Mapping[str, Any], max_positions: int) -> dict[str, Any]:
+def read_rotary(config: Mapping[str, Any], max_positions: int, default_base: float = 10_000.0) -> dict[str, Any]:
     """Return our config's `rotary_base` and `rotary_scaling` from all settings that the published classes read.
+
+    default_base  the base that the published class assumes when the config has none
 
     `rope_scaling` wins over `rope_parameters`; each may hold the base and the type, which old files call `type`. A
     base beside them counts where they hold none. The trained length beside them wins over theirs.
@@ -106,7 +108,8 @@ def read_rotary(config: Mapping[str, Any], max_positions: int) -> dict[str, Any]
     rotary = read_part(config, "rope_scaling") or read_part(config, "rope_parameters") or {}
     beside = {name: config[name] for name in ("rope_theta", "partial_rotary_factor") if name in config}
     rotary = beside | rotary
-    base = float(read_settings(ROTARY_SETTINGS, rotary, "the rotary position")["base"])
+    settings = [replace(row, default=default_base) if isinstance(row, Setting) else row for row in ROTARY_SETTINGS]
+    base = float(read_settings(settings, rotary, "the rotary position")["base"])
     scaling = rotary.get("rope_type", rotary.get("type", "default"))
     if scaling == "default":
         return {"rotary_base": base, "rotary_scaling": None}

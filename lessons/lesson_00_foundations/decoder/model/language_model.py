@@ -13,6 +13,7 @@ from lessons.lesson_00_foundations.decoder.model.config_mapping import read_conf
 from shared import pretrained
 from shared.pretrained import Rename, Tie, WeightNames
 from shared.transformer import Decoder, DecoderConfig
+from shared.transformer.decoder import RESIDUAL_WEIGHTS
 
 # ── The model ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -33,9 +34,9 @@ class LanguageModel(Decoder):
         for name, parameter in self.named_parameters():
             if name.endswith("embedding.weight"):
                 nn.init.normal_(parameter, std=0.1)
-            elif parameter.ndim == 2:
-                adds = name.endswith(("attention.output.weight", "mlp.down.weight"))
-                std = parameter.shape[1] ** -0.5
+            elif parameter.ndim >= 2:  # three axes for a stack of matrices, one per expert
+                adds = name.endswith(RESIDUAL_WEIGHTS)
+                std = parameter.shape[-1] ** -0.5
                 nn.init.normal_(parameter, std=std / (2 * self.config.depth) ** 0.5 if adds else std)
             elif name.endswith(".bias"):
                 nn.init.zeros_(parameter)
