@@ -17,6 +17,8 @@ from lessons.lesson_02_clip import model as lesson_2
 from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever
 from lessons.lesson_04_flamingo.model import Flamingo
 from lessons.lesson_05_llava.model import Llava, LlavaNext
+from lessons.lesson_07_recipes.model.deepseek import DeepSeekV3
+from lessons.lesson_07_recipes.model.mixtral import Mixtral
 
 Outputs = list[Tensor]
 
@@ -45,7 +47,10 @@ class Family:
 
     def build(self, config: Mapping[str, Any]) -> nn.Module:
         """Return the published model of a config."""
-        return getattr(transformers, self.model_class)(self.build_config(config))
+        model = getattr(transformers, self.model_class)(self.build_config(config))
+        # The default way to compute experts takes only sizes that are multiples of 16 bytes.
+        model.set_experts_implementation("eager")
+        return model
 
 
 # ── Inputs and outputs ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,6 +178,10 @@ BLOCKS = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "
 LLAMA = BLOCKS | {"vocab_size": 29, "num_key_value_heads": 1, "max_position_embeddings": 16}
 OPT_SIZES = {"ffn_dim": 10, "vocab_size": 29, "max_position_embeddings": 24, "dropout": 0.0}
 OPT_SIZES |= {key: BLOCKS[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}
+MIXTRAL = LLAMA | {"num_local_experts": 5, "num_experts_per_tok": 3}
+DEEPSEEK = LLAMA | {"num_key_value_heads": None, "q_lora_rank": 6, "kv_lora_rank": 5, "first_k_dense_replace": 1}
+DEEPSEEK |= {"qk_nope_head_dim": 3, "qk_rope_head_dim": 4, "v_head_dim": 2, "moe_intermediate_size": 7}
+DEEPSEEK |= {"n_routed_experts": 12, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2}
 VISION = BLOCKS | {"image_size": 12, "patch_size": 3}
 DINOV2 = {key: value for key, value in VISION.items() if key != "intermediate_size"} | {"mlp_ratio": 2}
 DECODER = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
@@ -195,6 +204,8 @@ def over(language_model: str, config: Mapping[str, Any]) -> dict[str, Any]:
 FAMILIES = {
     "llama": Family("LlamaConfig", "LlamaForCausalLM", LLAMA, LanguageModel.from_pretrained, language),
     "qwen2": Family("Qwen2Config", "Qwen2ForCausalLM", LLAMA, LanguageModel.from_pretrained, language),
+    "mixtral": Family("MixtralConfig", "MixtralForCausalLM", MIXTRAL, Mixtral.from_pretrained, language),
+    "deepseek": Family("DeepseekV3Config", "DeepseekV3ForCausalLM", DEEPSEEK, DeepSeekV3.from_pretrained, language),
     "opt": Family("OPTConfig", "OPTForCausalLM", OPT_SIZES, OPT.from_pretrained, language),
     "vit": Family("ViTConfig", "ViTModel", VISION, VisionTransformer.from_pretrained, vision),
     "vit classifier": Family(

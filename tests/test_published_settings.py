@@ -63,6 +63,23 @@ OTHERS = {
     "num_attention_heads": 6,
     "num_key_value_heads": [{"num_key_value_heads": 3}, {"num_key_value_heads": None}],
     "head_dim": 6,
+    "num_local_experts": 4,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 2,
+    "moe_intermediate_size": 9,
+    "n_group": 3,
+    "topk_group": 3,
+    "routed_scaling_factor": 1.5,
+    "first_k_dense_replace": [{"first_k_dense_replace": 0}, {"first_k_dense_replace": 5}],
+    "router_aux_loss_coef": 0.5,
+    "router_jitter_noise": 0.5,
+    "q_lora_rank": [{"q_lora_rank": 5}, {"q_lora_rank": None}],
+    "kv_lora_rank": 6,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 5,
+    "num_mtp_layers": 2,
     "max_position_embeddings": 27,
     "hidden_act": ACTIVATIONS,
     "activation_function": "gelu",
@@ -180,7 +197,11 @@ def changes_of(family_name):
                 other = not config.get(name, field.default)
             assert other is not None, f"{config_class.__name__} has a setting {name}; name another legal value of it"
             several = isinstance(other, list) and isinstance(other[0], dict)
-            cases += [(part, name, change) for change in (other if several else [{name: other}])]
+            changes = other if several else [{name: other}]
+            # Mixtral's number of key heads is no optional setting, unlike that of other classes.
+            cases += [
+                (part, name, change) for change in changes if change.get(name, 0) is not None or field.type is not int
+            ]
         cases.append((part, None, unaffected))
     return cases
 

@@ -47,8 +47,10 @@ UNSUPPORTED = ("quantization_config", "per_layer_config", "tie_last_hidden_state
 
 LARGEST_SIZES = {
     r"layers$|depth$": 1_000,
+    r"experts$|experts_per_tok$|_group$": 100_000,
     r"heads$|head_dim$|channels$|patch_size$|register_tokens$|query_tokens$|latents$": 10_000,
     r"hidden_size$|intermediate_size$|projection_size$|projection_dim$|embed_dim$|ffn_dim$|image_size$": 1_000_000,
+    r"lora_rank$": 1_000_000,
     r"vocab_size$|position_embeddings$|labels$": 100_000_000,
 }
 """The greatest value of each kind of size: a multiple of what any published model has."""

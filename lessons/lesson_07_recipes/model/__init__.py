@@ -1,0 +1,1 @@
+"""Language models of open-weight vision-language models, in PyTorch."""
