@@ -99,6 +99,8 @@ def update_biases(model: nn.Module, loads: Int[Tensor, "layers experts"], speed:
     Raises ValueError when the model has another number of such routers than `loads` has rows.
     """
     routers = [module for module in model.modules() if isinstance(module, SigmoidRouter)]
+    if len(routers) != len(loads):
+        raise ValueError(f"loads of {len(loads)} layers for {len(routers)} routers with a bias; give one row for each")
     for router, layer_loads in zip(routers, loads, strict=True):
         router.bias.copy_(updated_bias(router.bias, layer_loads, speed))
 
