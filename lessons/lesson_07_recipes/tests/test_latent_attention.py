@@ -20,8 +20,17 @@ from shared.transformer import DecoderConfig, LayerCache, Rotary, mean_attention
 
 CONFIG = DeepSeekConfig(
     *(41, 20, 2, 3, 3, 14),
-    head_dim=5, rotary_dim=4, value_dim=7, latent_dim=6, query_latent_dim=9,
-    dense_layers=1, experts=8, experts_per_token=2, expert_dim=6, groups=2, groups_per_token=1,
+    head_dim=5,
+    rotary_dim=4,
+    value_dim=7,
+    latent_dim=6,
+    query_latent_dim=9,
+    dense_layers=1,
+    experts=8,
+    experts_per_token=2,
+    expert_dim=6,
+    groups=2,
+    groups_per_token=1,
 )
 
 
