@@ -39,6 +39,8 @@ class AttentionInputs:
             raise ValueError(f"q, k and v must have one floating-point dtype; got {q.dtype}, {k.dtype}, {v.dtype}")
         if not q.device == k.device == v.device:
             raise ValueError(f"q, k and v must be on one device; got {q.device}, {k.device}, {v.device}")
+        if self.softcap is not None and not self.softcap > 0:
+            raise ValueError(f"softcap is {self.softcap}; expected a number above 0, or None for no limit")
         if bias is not None:
             full = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
             if bias.ndim != 4 or any(size not in (1, needed) for size, needed in zip(bias.shape, full, strict=True)):

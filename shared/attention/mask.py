@@ -91,6 +91,19 @@ class Mask:
         rows = {name: tensor[:, first:] if name.endswith("_q") else tensor for name, tensor in tensors.items()}
         return Mask(self.causal, self.window, **rows)
 
+    def with_window(self, window: int | None) -> "Mask":
+        """Return the same mask with another window, such as that of a layer with local attention."""
+        return Mask(
+            self.causal,
+            window,
+            self.position_q,
+            self.position_k,
+            self.segment_q,
+            self.segment_k,
+            self.span_q,
+            self.span_k,
+        )
+
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The tensors of this mask that are not left out, by name."""

@@ -1,6 +1,7 @@
 """Multi-head attention with its linear layers: the part of a block in which tokens exchange information."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 from jaxtyping import Float
@@ -11,6 +12,24 @@ from shared.transformer.kv_cache import LayerCache
 from shared.transformer.rotary import rotate
 
 
+@dataclass(frozen=True)
+class Scores:
+    """How attention scores are computed from queries and keys.
+
+    qk_norm  constructor of a norm over each head's queries and keys, called with head_dim: it bounds the scores
+             (arXiv:2302.05442, section 2)
+    scale    factor of q · k; 1/√head_dim when left out
+    softcap  limit of the scores, reached smoothly (arXiv:2408.00118, section 2); None for no limit
+    """
+
+    qk_norm: Callable[[int], nn.Module] | None = None
+    scale: float | None = None
+    softcap: float | None = None
+
+
+PLAIN_SCORES = Scores()
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, or cross-attention when a context is given (arXiv:1706.03762, section 3.2.2).
 
@@ -19,8 +38,7 @@ class Attention(nn.Module):
     head_dim       dimension per head; width / heads when left out
     context_width  width of the context's tokens, if it differs from `width`
     bias           whether the linear layers have a bias; a pair (queries, keys and values; output) when they differ
-    qk_norm        constructor of a norm over each head's queries and keys, called with head_dim: it bounds the scores
-                   (arXiv:2302.05442, section 2)
+    scores         how queries and keys are compared
 
     Raises ValueError when the heads don't divide the width, or the key heads don't divide the heads.
     """
@@ -34,7 +52,7 @@ class Attention(nn.Module):
         head_dim: int | None = None,
         context_width: int | None = None,
         bias: bool | tuple[bool, bool] = True,
-        qk_norm: Callable[[int], nn.Module] | None = None,
+        scores: Scores = PLAIN_SCORES,
     ):
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
@@ -55,8 +73,9 @@ class Attention(nn.Module):
         self.key = nn.Linear(context_width, kv_heads * head_dim, bias=qkv_bias)
         self.value = nn.Linear(context_width, kv_heads * head_dim, bias=qkv_bias)
         self.output = nn.Linear(heads * head_dim, width, bias=output_bias)
-        self.query_norm = None if qk_norm is None else qk_norm(head_dim)
-        self.key_norm = None if qk_norm is None else qk_norm(head_dim)
+        self.query_norm = None if scores.qk_norm is None else scores.qk_norm(head_dim)
+        self.key_norm = None if scores.qk_norm is None else scores.qk_norm(head_dim)
+        self.scale, self.softcap = scores.scale, scores.softcap
 
     def forward(
         self,
@@ -80,8 +99,8 @@ class Attention(nn.Module):
         values = self._split_heads(self.value(x if context is None else context), self.kv_heads)
         if cache is not None:
             keys, values = cache.extend(keys, values)
-        gathered = cast(Tensor, attention(queries, keys, values, mask, bias=bias))
-        return self.output(gathered.transpose(1, 2).flatten(2))
+        gathered = attention(queries, keys, values, mask, scale=self.scale, softcap=self.softcap, bias=bias)
+        return self.output(cast(Tensor, gathered).transpose(1, 2).flatten(2))
 
     def weights(
         self,
@@ -99,7 +118,7 @@ class Attention(nn.Module):
         queries, keys = self._queries_and_keys(x, context, angles)
         if first_query:
             mask = mask.from_query(first_query, queries.shape[2], keys.shape[2], queries.device)
-        return attention_weights(queries[:, :, first_query:], keys, mask)
+        return attention_weights(queries[:, :, first_query:], keys, mask, scale=self.scale, softcap=self.softcap)
 
     def _queries_and_keys(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shared.attention import FULL_ATTENTION, Mask
 from shared.transformer.attention import Attention
 from shared.transformer.kv_cache import LayerCache
+from shared.transformer.normalization import RMSNorm, rms_norm
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -54,16 +55,40 @@ class MLP(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) · up(x)): an MLP whose inner features are multiplied by a gate (arXiv:2002.05202, eq. 6)."""
+    """down(silu(gate(x)) · up(x)): an MLP whose inner features are multiplied by a gate (arXiv:2002.05202, eq. 6).
 
-    def __init__(self, width: int, mlp_dim: int, *, bias: bool = False):
+    activation  of the gate; with GELU the MLP is the paper's GEGLU, which Gemma uses
+    """
+
+    def __init__(
+        self, width: int, mlp_dim: int, *, bias: bool = False, activation: Callable[[Tensor], Tensor] = F.silu
+    ):
         super().__init__()
         self.gate = nn.Linear(width, mlp_dim, bias=bias)
         self.up = nn.Linear(width, mlp_dim, bias=bias)
         self.down = nn.Linear(mlp_dim, width, bias=bias)
+        self.activation = activation
 
     def forward(self, x: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch tokens width"]:
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        return self.down(self.activation(self.gate(x)) * self.up(x))
+
+
+def normalized_residual(
+    x: Float[Tensor, "*batch tokens width"],
+    update: Float[Tensor, "*batch tokens width"],
+    weight: Float[Tensor, "width"],
+    eps: float,
+    *,
+    offset: float = 0.0,
+) -> Float[Tensor, "*batch tokens width"]:
+    """Return x plus the RMS-normalized output of a part of a block (arXiv:2408.00118, section 2).
+
+    Whatever the part's weights are, it adds a vector of root mean square |weight + offset|. The residual stream `x`
+    itself is not normalized, unlike in the post-norm block of arXiv:1706.03762.
+    """
+    # exercise 7.7: the norm after a part
+    return x + rms_norm(update, weight, eps, offset=offset)
+    # end exercise
 
 
 class Block(nn.Module):
@@ -71,17 +96,22 @@ class Block(nn.Module):
 
     attention          `Attention`, or a module with the same `forward` for self-attention, `weights` and `width`
     mlp                any module [batch, tokens, width] → [batch, tokens, width], such as `MLP`, `SwiGLU` or experts
-    norm               constructor of a norm, called twice: `lambda: RMSNorm(width)`
+    norm               constructor of a norm, called twice, or four times: `lambda: RMSNorm(width)`
+    post_norm          whether the outputs of attention and MLP are normalized too, by RMSNorms, before they are added
+                       (Gemma 2)
     layer_scale        initial value of a learned vector that multiplies each part's output (arXiv:2103.17239, eq. 4);
                        None for no such vectors
     attention_dropout  dropout of the attention's output; the MLP has its own
     drop_path          probability that a sample skips a part in training (stochastic depth, arXiv:1603.09382)
 
-    Raises ValueError when `drop_path` is not in [0, 1).
+    Raises ValueError when `drop_path` is not in [0, 1), and for norms after the parts that are no RMSNorms or come with
+    layer scale or stochastic depth.
     """
 
     attention_scale: Tensor | None
     mlp_scale: Tensor | None
+    attention_post_norm: RMSNorm | None
+    mlp_post_norm: RMSNorm | None
 
     def __init__(
         self,
@@ -89,6 +119,7 @@ class Block(nn.Module):
         mlp: nn.Module,
         norm: Callable[[], nn.Module],
         *,
+        post_norm: bool = False,
         layer_scale: float | None = None,
         attention_dropout: float = 0.0,
         drop_path: float = 0.0,
@@ -100,6 +131,14 @@ class Block(nn.Module):
         self.attention = cast(Attention, attention)
         self.mlp_norm = norm()
         self.mlp = mlp
+        for name in ("attention_post_norm", "mlp_post_norm"):
+            module = norm() if post_norm else None
+            if module is not None and (not isinstance(module, RMSNorm) or layer_scale is not None or drop_path):
+                raise ValueError(
+                    f"post_norm is given with the norm {type(module).__name__}, layer_scale {layer_scale} and "
+                    f"drop_path {drop_path}; expected RMSNorm, None and 0"
+                )
+            self.register_module(name, module)
         self.attention_dropout = attention_dropout
         self.drop_path = drop_path
         for name in ("attention_scale", "mlp_scale"):
@@ -117,8 +156,19 @@ class Block(nn.Module):
         """Return the tokens after both parts; arguments are those of `Attention`."""
         update = self.attention(self.attention_norm(x), mask=mask, angles=angles, cache=cache)
         update = F.dropout(update, self.attention_dropout, self.training)
-        x = x + self._scale_and_drop(update, self.attention_scale)
-        return x + self._scale_and_drop(self.mlp(self.mlp_norm(x)), self.mlp_scale)
+        x = self._add(x, update, self.attention_scale, self.attention_post_norm)
+        return self._add(x, self.mlp(self.mlp_norm(x)), self.mlp_scale, self.mlp_post_norm)
+
+    def _add(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        update: Float[Tensor, "batch tokens width"],
+        scale: Float[Tensor, "width"] | None,
+        post_norm: RMSNorm | None,
+    ) -> Float[Tensor, "batch tokens width"]:
+        if post_norm is not None:
+            return normalized_residual(x, update, post_norm.weight, post_norm.eps, offset=post_norm.offset)
+        return x + self._scale_and_drop(update, scale)
 
     def _scale_and_drop(
         self, update: Float[Tensor, "batch tokens width"], scale: Float[Tensor, "width"] | None

@@ -1,4 +1,4 @@
-"""The decoder-only language model of the course: Llama 3's by default, OPT's and Qwen2's by configuration."""
+"""The decoder-only language model of the course: Llama 3's by default; OPT's, Qwen2's and Gemma's by configuration."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.attention import Mask
-from shared.transformer.attention import Attention
-from shared.transformer.block import MLP, Block, SwiGLU
+from shared.transformer.attention import Attention, Scores
+from shared.transformer.block import ACTIVATIONS, MLP, Block, SwiGLU
+from shared.transformer.embedding import ScaledEmbedding
 from shared.transformer.kv_cache import KVCache
 from shared.transformer.normalization import LayerNorm, RMSNorm
-from shared.transformer.rotary import Llama3Scaling, Rotary
+from shared.transformer.rotary import Rotary
+from shared.transformer.rotary_scaling import RotaryScaling
+from shared.transformer.soft_cap import SoftCappedLinear
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,22 @@ class DecoderConfig:
     bias             biases on every linear layer of a block (OPT: arXiv:2205.01068)
     positions        "rotary" angles in every block, or "learned" vectors that are added to the token embeddings
     max_positions    length of the longest sequence, with learned positions
-    position_offset  number of unused rows before the vector of position 0, with learned positions
+    position_offset  added to every position; with learned positions, as many rows before position 0 are unused
     norm             "rms" or "layer"
-    activation       "silu" for SwiGLU with its gate, "relu" for a two-layer MLP
+    activation       "silu" for SwiGLU with its gate, "gelu_pytorch_tanh" for GEGLU, "relu" for a two-layer MLP
+
+    The following are Gemma's (arXiv:2403.08295) and Gemma 2's (arXiv:2408.00118, section 2):
+
+    norm_offset        added to the weights of every RMSNorm
+    post_norms         attention's and the MLP's outputs are normalized too, before they are added
+    scaled_embedding   token embeddings are multiplied by √width
+    query_scalar       attention scores are divided by its square root; the width of a head when None
+    attention_softcap  limit of the attention scores (`soft_cap`)
+    output_softcap     limit of the logits
+    windows            for each layer, the number of latest tokens that a token attends to, its own included; None for
+                       all. Empty for all in every layer
+
+    Raises ValueError when the values exclude each other.
     """
 
     vocab_size: int
@@ -42,7 +58,7 @@ class DecoderConfig:
     mlp_dim: int
     head_dim: int | None = None
     rotary_base: float = 500_000.0
-    rotary_scaling: Llama3Scaling | None = None
+    rotary_scaling: RotaryScaling | None = None
     norm_eps: float = 1e-5
     tied: bool = False
     qkv_bias: bool = False
@@ -51,7 +67,26 @@ class DecoderConfig:
     max_positions: int = 2048
     position_offset: int = 0
     norm: Literal["rms", "layer"] = "rms"
-    activation: Literal["silu", "relu"] = "silu"
+    activation: Literal["silu", "gelu_pytorch_tanh", "relu"] = "silu"
+    norm_offset: float = 0.0
+    post_norms: bool = False
+    scaled_embedding: bool = False
+    query_scalar: int | None = None
+    attention_softcap: float | None = None
+    output_softcap: float | None = None
+    windows: tuple[int | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.norm == "layer" and (self.norm_offset or self.post_norms):
+            raise ValueError("norm_offset and post_norms are defined for norm 'rms' only; this decoder's is 'layer'")
+        if self.windows and len(self.windows) != self.depth:
+            raise ValueError(f"{len(self.windows)} windows are given for {self.depth} layers; expected one per layer")
+        for name in ("query_scalar", "attention_softcap", "output_softcap"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; expected a number above 0, or None")
+        if any(window is not None and window < 1 for window in self.windows):
+            raise ValueError(f"windows are {self.windows}; expected at least 1 token per layer, or None")
 
     @property
     def width_per_head(self) -> int:
@@ -79,13 +114,14 @@ class Decoder(nn.Module):
         self.config = config
         rows = config.max_positions + config.position_offset
         learned = config.positions == "learned"
-        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        embedding = ScaledEmbedding if config.scaled_embedding else nn.Embedding
+        self.embedding = embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(rows, config.width) if learned else None
         self.blocks = nn.ModuleList(
             self._block(config) if block is None else block(layer) for layer in range(config.depth)
         )
         self.norm = self._norm(config)
-        self.output = nn.Linear(config.width, config.vocab_size, bias=False)
+        self.output = self._output(config)
         if config.tied:
             self.output.weight = self.embedding.weight
         scaling = config.rotary_scaling
@@ -94,8 +130,15 @@ class Decoder(nn.Module):
 
     @staticmethod
     def _norm(config: DecoderConfig) -> nn.Module:
-        norm = {"rms": RMSNorm, "layer": LayerNorm}[config.norm]
-        return norm(config.width, config.norm_eps)
+        if config.norm == "layer":
+            return LayerNorm(config.width, config.norm_eps)
+        return RMSNorm(config.width, config.norm_eps, offset=config.norm_offset)
+
+    @staticmethod
+    def _output(config: DecoderConfig) -> nn.Linear:
+        if config.output_softcap is None:
+            return nn.Linear(config.width, config.vocab_size, bias=False)
+        return SoftCappedLinear(config.width, config.vocab_size, config.output_softcap)
 
     @classmethod
     def _block(cls, config: DecoderConfig) -> Block:
@@ -105,12 +148,25 @@ class Decoder(nn.Module):
             kv_heads=config.kv_heads,
             head_dim=config.head_dim,
             bias=(config.qkv_bias or config.bias, config.bias),
+            scores=Scores(scale=cls._score_scale(config), softcap=config.attention_softcap),
         )
-        if config.activation == "silu":
-            mlp: nn.Module = SwiGLU(config.width, config.mlp_dim, bias=config.bias)
+        if config.activation == "relu":
+            mlp: nn.Module = MLP(config.width, config.mlp_dim, activation=F.relu, bias=config.bias)
         else:
-            mlp = MLP(config.width, config.mlp_dim, activation=F.relu, bias=config.bias)
-        return Block(attention, mlp, lambda: cls._norm(config))
+            activation = F.silu if config.activation == "silu" else ACTIVATIONS[config.activation]
+            mlp = SwiGLU(config.width, config.mlp_dim, bias=config.bias, activation=activation)
+        return Block(attention, mlp, lambda: cls._norm(config), post_norm=config.post_norms)
+
+    @staticmethod
+    def _score_scale(config: DecoderConfig) -> float | None:
+        """Return the factor of q · k, or None for attention's own, 1/√head_dim.
+
+        Every pair of a head is rotated, so that YaRN's magnitude of queries and keys is a factor of the scores.
+        """
+        magnitude = 1.0 if config.rotary_scaling is None else config.rotary_scaling.magnitude
+        if config.query_scalar is None and magnitude == 1:
+            return None
+        return magnitude**2 * (config.query_scalar or config.width_per_head) ** -0.5
 
     def _initialize(self) -> None:
         """Draw small normal weights, smaller still for the layers that add to the residual stream.
@@ -130,6 +186,7 @@ class Decoder(nn.Module):
         *,
         positions: Int[Tensor, "#batch tokens"] | None = None,
         segments: Int[Tensor, "#batch tokens"] | None = None,
+        spans: Int[Tensor, "#batch tokens"] | None = None,
         embeddings: Float[Tensor, "batch tokens width"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch tokens vocab"]:
@@ -137,15 +194,15 @@ class Decoder(nn.Module):
 
         positions   positions of the tokens; None counts them within each segment, or on from the cached tokens
         segments    document that each token belongs to, in packed or ragged batches; −1 is padding
+        spans       group of tokens that attend to each other in both directions (a prefix); −1 is none
         embeddings  input vectors in place of `token_ids`, for sequences that contain images
         cache       keys and values of earlier tokens; those of the new tokens are appended
 
         Raises ValueError when both or neither of token ids and embeddings are given, when the cache is full, or when a
         position exceeds the learned ones.
         """
-        return self.output(
-            self.hidden_states(token_ids, positions=positions, segments=segments, embeddings=embeddings, cache=cache)
-        )
+        inputs = {"positions": positions, "segments": segments, "spans": spans, "embeddings": embeddings}
+        return self.output(self.hidden_states(token_ids, **inputs, cache=cache))
 
     def hidden_states(
         self,
@@ -153,6 +210,7 @@ class Decoder(nn.Module):
         *,
         positions: Int[Tensor, "#batch tokens"] | None = None,
         segments: Int[Tensor, "#batch tokens"] | None = None,
+        spans: Int[Tensor, "#batch tokens"] | None = None,
         embeddings: Float[Tensor, "batch tokens width"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch tokens width"]:
@@ -161,9 +219,10 @@ class Decoder(nn.Module):
             both = "both were" if token_ids is not None else "neither was"
             raise ValueError(f"give the decoder either token ids or embeddings; {both} given")
         x = self.embedding(token_ids) if embeddings is None else embeddings
-        x, angles, mask = self.block_inputs(x, positions, segments, cache)
+        x, angles, mask = self.block_inputs(x, positions, segments, cache, spans=spans)
+        masks = self.layer_masks(mask)
         for layer, block in enumerate(self.blocks):
-            x = block(x, mask=mask, angles=angles, cache=None if cache is None else cache[layer])
+            x = block(x, mask=masks[layer], angles=angles, cache=None if cache is None else cache[layer])
         return self.norm(x)
 
     def block_inputs(
@@ -172,15 +231,20 @@ class Decoder(nn.Module):
         positions: Int[Tensor, "#batch tokens"] | None = None,
         segments: Int[Tensor, "#batch tokens"] | None = None,
         cache: KVCache | None = None,
+        *,
+        spans: Int[Tensor, "#batch tokens"] | None = None,
     ) -> tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "#batch tokens half_head_dim"] | None, Mask]:
-        """Return what the blocks receive: the first hidden states, the rotary angles if any, and the causal mask."""
+        """Return what the blocks receive: the first hidden states, the rotary angles if any, and the causal mask.
+
+        With `windows` in the config, `layer_masks` narrows the mask for each block.
+        """
         if positions is None:
             positions = self._default_positions(embeddings, segments, cache)
         # The mask follows the order of the tokens and not their positions, which several tokens may share.
         if cache is None:
-            mask = Mask(causal=True, segment_q=segments, segment_k=segments)
+            mask = Mask(causal=True, segment_q=segments, segment_k=segments, span_q=spans, span_k=spans)
         else:
-            mask = cache.reserve(embeddings.shape[1], segments)
+            mask = cache.reserve(embeddings.shape[1], segments, spans=spans, windowed=any(self.config.windows))
         if self.position_embedding is not None:
             last = int(positions.max())
             if last >= self.config.max_positions:
@@ -188,8 +252,17 @@ class Decoder(nn.Module):
                     f"a token has position {last}; this decoder has {self.config.max_positions} learned positions"
                 )
             embeddings = embeddings + self.position_embedding(positions + self.config.position_offset)
-        angles = None if self.rotary is None else self.rotary(positions[..., None])
+        angles = None if self.rotary is None else self.rotary(positions[..., None] + self.config.position_offset)
         return embeddings, angles, mask
+
+    def layer_masks(self, mask: Mask) -> list[Mask]:
+        """Return the mask of each block: the causal mask, with the block's window where it has one.
+
+        Blocks with the same window share one mask, so that a kernel plans its work once for all of them.
+        """
+        windows = self.config.windows or (None,) * len(self.blocks)
+        by_window = {window: mask if window is None else mask.with_window(window) for window in set(windows)}
+        return [by_window[window] for window in windows]
 
     @staticmethod
     def _default_positions(

@@ -6,6 +6,7 @@ in a shorter row is a slot of segment −1, which the mask hides from all later 
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -50,8 +51,20 @@ class KVCache:
     def __getitem__(self, layer: int) -> LayerCache:
         return self._layers[layer]
 
-    def reserve(self, tokens: int, segments: Int[Tensor, "#batch tokens"] | None = None) -> Mask:
+    def reserve(
+        self,
+        tokens: int,
+        segments: Int[Tensor, "#batch tokens"] | None = None,
+        *,
+        spans: Int[Tensor, "#batch tokens"] | None = None,
+        windowed: bool = False,
+    ) -> Mask:
         """Reserve the next `tokens` slots for tokens of these segments (0 when left out); return their mask.
+
+        spans     groups of the new tokens that attend to each other in both directions; −1 for none. A span cannot
+                  continue one of earlier tokens, whose keys and values are computed already
+        windowed  whether the mask states the tokens' places, from which a window measures distances: padding between
+                  the tokens of a row does not count
 
         Raises ValueError when the cache is full.
         """
@@ -67,11 +80,22 @@ class KVCache:
             self._has_segments = True
         segment_q = self.segments[:, start:end] if self._has_segments else None
         segment_k = self.segments[:, :end] if self._has_segments else None
+        span_k = None if spans is None else F.pad(spans, (start, 0), value=-1)
         # The first tokens attend causally to one another, and a single new token attends to all earlier ones. Neither
         # needs positions, which lets a fused kernel take its fastest path.
         if start == 0:
-            return Mask(causal=True, segment_q=segment_q, segment_k=segment_k)
-        if tokens == 1:
+            return Mask(causal=True, segment_q=segment_q, segment_k=segment_k, span_q=spans, span_k=span_k)
+        if tokens == 1 and not windowed:
             return Mask(segment_q=segment_q, segment_k=segment_k)
-        positions = torch.arange(start, end, device=self.segments.device)[None]
-        return Mask(causal=True, position_q=positions, segment_q=segment_q, segment_k=segment_k)
+        places = torch.arange(end, device=self.segments.device)[None]
+        if windowed and segment_k is not None:
+            places = (segment_k >= 0).long().cumsum(1) - 1
+        return Mask(
+            causal=True,
+            position_q=places[:, start:],
+            position_k=places,
+            segment_q=segment_q,
+            segment_k=segment_k,
+            span_q=spans,
+            span_k=span_k,
+        )

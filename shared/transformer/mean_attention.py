@@ -21,9 +21,9 @@ def mean_attention(
     """
     x, angles, mask = decoder.block_inputs(embeddings[None])
     total = x.new_zeros(len(embeddings) - first_query, len(embeddings))
-    for layer in decoder.blocks:
+    for layer, visible in zip(decoder.blocks, decoder.layer_masks(mask), strict=True):
         block = cast(Block, layer)
-        weights = block.attention.weights(block.attention_norm(x), mask=mask, angles=angles, first_query=first_query)
+        weights = block.attention.weights(block.attention_norm(x), mask=visible, angles=angles, first_query=first_query)
         total += weights[0].mean(dim=0)
-        x = block(x, mask=mask, angles=angles)
+        x = block(x, mask=visible, angles=angles)
     return total / len(decoder.blocks)

@@ -9,24 +9,37 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import LayerNorm
 
-__all__ = ["LayerNorm", "RMSNorm"]
+__all__ = ["LayerNorm", "RMSNorm", "rms_norm"]
 
 
 class RMSNorm(nn.Module):
     """x / √(mean(x²) + eps) · weight over the last axis (arXiv:1910.07467, eq. 4).
 
-    The mean is computed in float32 even when `x` has 16 bits, in which squares of small numbers underflow.
+    offset  added to the weights, which begin at 1 − offset; with 1 as in Gemma, weight decay pulls the gain to 1 and
+            not to 0
     """
 
-    def __init__(self, width: int, eps: float = 1e-6):
+    def __init__(self, width: int, eps: float = 1e-6, *, offset: float = 0.0):
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(width))
+        self.offset = offset
+        self.weight = nn.Parameter(torch.full((width,), 1.0 - offset))
 
     def forward(self, x: Float[Tensor, "*shape width"]) -> Float[Tensor, "*shape width"]:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        normalized = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return (normalized * self.weight).to(x.dtype)
+        return rms_norm(x, self.weight, self.eps, offset=self.offset)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, eps={self.eps}"
+        return f"{self.weight.shape[0]}, eps={self.eps}, offset={self.offset:g}"
+
+
+def rms_norm(
+    x: Float[Tensor, "*shape width"], weight: Float[Tensor, "width"], eps: float, *, offset: float = 0.0
+) -> Float[Tensor, "*shape width"]:
+    """Return x / √(mean(x²) + eps) · (weight + offset), in the dtype of `x`.
+
+    It is computed in float32 even when `x` has 16 bits, in which squares of small numbers underflow.
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    normalized = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+    gain = weight.to(wide.dtype) + offset if offset else weight
+    return (normalized * gain).to(x.dtype)

@@ -3,33 +3,11 @@
 The dot product of two rotated vectors depends on the offset of their positions, not on the positions themselves.
 """
 
-import math
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """Slow down the low frequencies, so that a model trained on `original_context` tokens handles `factor` times more.
-
-    Pairs that rotate more than `high_frequency_factor` times within the original context keep their frequency. Pairs
-    that rotate less than `low_frequency_factor` times are divided by `factor`. Between the two, the frequency is
-    interpolated linearly (Llama 3.1, arXiv:2407.21783, section 3.4.2; constants of its published configuration).
-    """
-
-    factor: float = 8.0
-    low_frequency_factor: float = 1.0
-    high_frequency_factor: float = 4.0
-    original_context: int = 8192
-
-    def __call__(self, frequencies: Float[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
-        rotations = self.original_context * frequencies / (2 * math.pi)
-        keep = (rotations - self.low_frequency_factor) / (self.high_frequency_factor - self.low_frequency_factor)
-        keep = keep.clamp(0, 1)
-        return keep * frequencies + (1 - keep) * frequencies / self.factor
+from shared.transformer.rotary_scaling import DynamicScaling, RotaryScaling
 
 
 class Rotary(nn.Module):
@@ -38,12 +16,12 @@ class Rotary(nn.Module):
     With one axis, pair i of a head is rotated by position · base^(−2i / head_dim). With several (rows and columns of
     an image), the pairs are divided evenly among the axes, and each axis has all frequencies from high to low.
     Positions may be fractions. The module has no weights and no buffers, because frequencies must not be rounded to
-    half precision with the rest of a model.
+    half precision with the rest of a model. A `scaling` lowers frequencies for longer contexts (rotary_scaling.py).
 
     Raises ValueError when `head_dim` does not divide into pairs for every axis.
     """
 
-    def __init__(self, head_dim: int, *, base: float = 10_000.0, axes: int = 1, scaling: Llama3Scaling | None = None):
+    def __init__(self, head_dim: int, *, base: float = 10_000.0, axes: int = 1, scaling: RotaryScaling | None = None):
         super().__init__()
         if head_dim % (2 * axes):
             raise ValueError(
@@ -54,12 +32,20 @@ class Rotary(nn.Module):
         self.axes = axes
         self.scaling = scaling
 
-    def frequencies(self, device: torch.device | None = None) -> Float[Tensor, "pairs"]:
-        """Return the radians per position of the pairs of one axis, highest frequency first."""
+    @property
+    def magnitude(self) -> float:
+        """The factor by which rotated queries and keys are multiplied, in YaRN; else 1."""
+        return 1.0 if self.scaling is None else self.scaling.magnitude
+
+    def frequencies(self, device: torch.device | None = None, length: Tensor | None = None) -> Float[Tensor, "pairs"]:
+        """Return the radians per position of the pairs of one axis, highest frequency first.
+
+        length  number of positions, on which the frequencies of a `DynamicScaling` depend
+        """
         width = self.head_dim // self.axes
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
         frequencies = self.base**-exponents
-        return frequencies if self.scaling is None else self.scaling(frequencies)
+        return frequencies if self.scaling is None else self.scaling(frequencies, self.base, length)
 
     def forward(
         self, positions: Int[Tensor, "batch tokens axes"] | Float[Tensor, "batch tokens axes"]
@@ -70,7 +56,8 @@ class Rotary(nn.Module):
                 f"positions have {positions.shape[-1]} axes, shape {list(positions.shape)}; "
                 f"expected [batch, tokens, {self.axes}]"
             )
-        return (positions.float()[..., None] * self.frequencies(positions.device)).flatten(-2)
+        length = positions.max() + 1 if isinstance(self.scaling, DynamicScaling) else None
+        return (positions.float()[..., None] * self.frequencies(positions.device, length)).flatten(-2)
 
     def extra_repr(self) -> str:
         return f"{self.head_dim}, base={self.base:g}, axes={self.axes}"

@@ -188,7 +188,7 @@ def test_stored_rotary_frequencies_and_a_repeated_tied_head_are_ignored(tmp_path
         ({"model_type": "mistral"}, "'mistral'"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"attention_bias": True}, "attention_bias is True"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "'yarn'"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "'longrope'"),
         ({"rope_parameters": LLAMA3 | {"factor": None}}, "factor is null, expected a number above 0"),
         ({"hidden_size": 31, "head_dim": None}, "31 does not divide into 3"),
     ],

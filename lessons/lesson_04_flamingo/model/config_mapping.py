@@ -25,6 +25,7 @@ from shared.pretrained import (
     require_same,
     write_settings,
 )
+from shared.pretrained.rotary_settings import read_rotary, write_rotary
 from shared.pretrained.setting_values import integer, one_of
 from shared.transformer import DecoderConfig
 from shared.transformer.block import ACTIVATIONS
@@ -101,7 +102,7 @@ def _language(config: Mapping[str, Any]) -> tuple[DecoderConfig, int]:
             f"hidden_size {fields['width']} does not divide into {fields['heads']} num_attention_heads of an even "
             "dimension, which rotary positions need"
         )
-    rotary = llama.read_rotary(config, fields["max_positions"])
+    rotary = read_rotary(config, fields["max_positions"])
     return DecoderConfig(**fields, **rotary, kv_heads=fields["heads"]), added_tokens
 
 
@@ -127,7 +128,7 @@ def write_idefics(
         "architectures": ["IdeficsForVisionText2Text"],
         **write_settings(LANGUAGE_SETTINGS, fields),
         **write_settings(CROSS_ATTENTION_SETTINGS, asdict(config) | {"gates": gates}),
-        "rope_parameters": llama.write_rotary(language),
+        "rope_parameters": write_rotary(language),
         "vision_config": {"model_type": "idefics_vision", **write_settings(VISION_SETTINGS, asdict(vision))},
         "perceiver_config": {
             "model_type": "idefics_perciever",  # spelled so in the published class

@@ -95,11 +95,12 @@ class Flamingo(nn.Module):
         visual_mask = cross_attention_mask(image_index, *visual_tokens.shape[1:3])
         visual_tokens = visual_tokens.flatten(1, 2)
         x, angles, mask = self.language_model.block_inputs(embeddings, positions, segments, cache)
+        masks = self.language_model.layer_masks(mask)
         for layer, block in enumerate(self.language_model.blocks):
             if layer % self.config.cross_attention_interval == 0:
                 cross_attention = self.cross_attention_layers[layer // self.config.cross_attention_interval]
                 x = cross_attention(x, visual_tokens, visual_mask)
-            x = block(x, mask=mask, angles=angles, cache=None if cache is None else cache[layer])
+            x = block(x, mask=masks[layer], angles=angles, cache=None if cache is None else cache[layer])
         return self.language_model.norm(x)
 
     # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────

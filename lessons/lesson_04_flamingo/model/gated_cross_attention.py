@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lessons.lesson_04_flamingo.model.config import FlamingoConfig
 from shared.attention import Mask
-from shared.transformer import Attention, DecoderConfig, RMSNorm, SwiGLU
+from shared.transformer import Attention, DecoderConfig, RMSNorm, Scores, SwiGLU
 
 
 def gated_residual(
@@ -40,7 +40,7 @@ class GatedCrossAttention(nn.Module):
             language.heads,
             context_width=config.resampler.width,
             bias=False,
-            qk_norm=norm if config.qk_norm else None,
+            scores=Scores(qk_norm=norm if config.qk_norm else None),
         )
         self.mlp = SwiGLU(width, language.mlp_dim)
         size = {"scalar": 1, "vector": width, "none": 0}[config.gates]

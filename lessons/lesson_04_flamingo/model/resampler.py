@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lessons.lesson_04_flamingo.model.config import ResamplerConfig
-from shared.transformer import MLP, Attention
+from shared.transformer import MLP, Attention, Scores
 
 
 class ResamplerBlock(nn.Module):
@@ -16,9 +16,8 @@ class ResamplerBlock(nn.Module):
         super().__init__()
         width = config.width
         self.context_norm, self.latents_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attention = Attention(
-            width, config.heads, head_dim=config.head_dim, bias=False, qk_norm=nn.LayerNorm if config.qk_norm else None
-        )
+        scores = Scores(qk_norm=nn.LayerNorm if config.qk_norm else None)
+        self.attention = Attention(width, config.heads, head_dim=config.head_dim, bias=False, scores=scores)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = MLP(width, 4 * width, activation=F.relu, bias=False)
 

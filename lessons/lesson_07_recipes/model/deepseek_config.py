@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lessons.lesson_00_foundations.decoder.model.config_mapping import read_rotary, write_rotary
 from lessons.lesson_07_recipes.model.deepseek_router import check_groups
 from shared.errors import CourseError
 from shared.pretrained import (
@@ -21,6 +20,7 @@ from shared.pretrained import (
     require_same,
     write_settings,
 )
+from shared.pretrained.rotary_settings import read_rotary, write_rotary
 from shared.pretrained.setting_values import integer, number, optional
 from shared.transformer import DecoderConfig
 

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lessons.lesson_00_foundations.decoder.model.config_mapping import read_rotary, write_rotary
 from shared.errors import CourseError
 from shared.pretrained import (
     Fixed,
@@ -18,6 +17,7 @@ from shared.pretrained import (
     require_same,
     write_settings,
 )
+from shared.pretrained.rotary_settings import read_rotary, write_rotary
 from shared.pretrained.setting_values import integer, number, optional
 from shared.transformer import DecoderConfig
 

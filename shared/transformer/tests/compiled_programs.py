@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shared.attention import Mask, attention, packed_segments
-from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm, SwiGLU
+from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm, Scores, SwiGLU
 
 
 def _compiled(program, backend="eager"):
@@ -33,7 +33,11 @@ def test_attention_and_its_gradients(mask):
 
 def test_a_block_in_training():
     block = Block(
-        Attention(24, 4, qk_norm=RMSNorm), SwiGLU(24, 48), lambda: RMSNorm(24), layer_scale=0.1, drop_path=0.5
+        Attention(24, 4, scores=Scores(qk_norm=RMSNorm)),
+        SwiGLU(24, 48),
+        lambda: RMSNorm(24),
+        layer_scale=0.1,
+        drop_path=0.5,
     )
     compiled = _compiled(block)
     x = torch.randn(2, 5, 24)

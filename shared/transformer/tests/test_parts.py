@@ -14,6 +14,7 @@ from shared.transformer import (
     DecoderConfig,
     RMSNorm,
     Rotary,
+    Scores,
     SwiGLU,
     mean_attention,
     rotate,
@@ -69,7 +70,11 @@ def test_attention_equals_pytorchs_multihead_attention(cross):
 
 def test_queries_and_keys_are_normalized_rotated_and_biased():
     """Attention with every option, against its parts in order: norm, then rotation, then scores plus bias."""
-    attention, x, bias = Attention(12, 3, qk_norm=RMSNorm), torch.randn(2, 5, 12), torch.randn(1, 3, 5, 5)
+    attention, x, bias = (
+        Attention(12, 3, scores=Scores(qk_norm=RMSNorm)),
+        torch.randn(2, 5, 12),
+        torch.randn(1, 3, 5, 5),
+    )
     nn.init.normal_(attention.query_norm.weight)
     nn.init.normal_(attention.key_norm.weight)
     angles = Rotary(4)(torch.arange(5)[None, :, None])
@@ -137,7 +142,7 @@ def test_attention_dropout_acts_on_the_attention_in_training_only():
 
 
 def test_packed_images_equal_separate_images():
-    block = Block(Attention(12, 3, kv_heads=1, qk_norm=RMSNorm), SwiGLU(12, 16), lambda: RMSNorm(12))
+    block = Block(Attention(12, 3, kv_heads=1, scores=Scores(qk_norm=RMSNorm)), SwiGLU(12, 16), lambda: RMSNorm(12))
     rotary, lengths = Rotary(4, axes=2), [5, 3, 7]
     x, positions = torch.randn(1, 15, 12), torch.randint(0, 4, (1, 15, 2))
     segments = torch.repeat_interleave(torch.arange(3), torch.tensor(lengths))[None]

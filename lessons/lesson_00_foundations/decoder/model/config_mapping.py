@@ -13,14 +13,14 @@ from shared.pretrained import (
     Row,
     Setting,
     Unused,
-    read_part,
     read_settings,
     require_model_type,
     require_same,
     write_settings,
 )
-from shared.pretrained.setting_values import integer, number, optional
-from shared.transformer import DecoderConfig, Llama3Scaling
+from shared.pretrained.rotary_settings import read_rotary, write_rotary
+from shared.pretrained.setting_values import integer, optional
+from shared.transformer import DecoderConfig
 
 COMMON_SETTINGS: list[Row] = [
     Setting("vocab_size", "vocab_size", 32_000),
@@ -54,17 +54,6 @@ QWEN2_SETTINGS: list[Row] = [
     Unused("max_window_layers"),
     Derived("layer_types", lambda fields: ("full_attention",) * fields["depth"]),
 ]
-# Since version 5 of transformers, `rope_parameters` holds base and scaling; older files store them separately.
-ROTARY_SETTINGS: list[Row] = [
-    Setting("rope_theta", "base", 10_000.0, accept=number(above=True)),
-    Derived("partial_rotary_factor", lambda _: 1.0),
-]
-SCALING: list[Row] = [
-    Setting("factor", "factor", accept=number(above=True)),
-    Setting("low_freq_factor", "low_frequency_factor", accept=number(above=True)),
-    Setting("high_freq_factor", "high_frequency_factor", accept=number(above=True)),
-    Setting("original_max_position_embeddings", "original_context", accept=integer()),
-]
 
 
 def read_config(folder: Path | str) -> DecoderConfig:
@@ -95,39 +84,6 @@ def parse_config(config: Mapping[str, Any], folder: Path | str) -> DecoderConfig
     return decoder
 
 
-def read_rotary(config: Mapping[str, Any], max_positions: int, default_base: float = 10_000.0) -> dict[str, Any]:
-    """Return our config's `rotary_base` and `rotary_scaling` from all settings that the published classes read.
-
-    default_base  the base that the published class assumes when the config has none
-
-    `rope_scaling` wins over `rope_parameters`; each may hold the base and the type, which old files call `type`. A
-    base beside them counts where they hold none. The trained length beside them wins over theirs.
-
-    Raises CourseError for a scaling other than Llama 3's, and for heads of which only a part is rotated.
-    """
-    rotary = read_part(config, "rope_scaling") or read_part(config, "rope_parameters") or {}
-    beside = {name: config[name] for name in ("rope_theta", "partial_rotary_factor") if name in config}
-    rotary = beside | rotary
-    settings = [replace(row, default=default_base) if isinstance(row, Setting) else row for row in ROTARY_SETTINGS]
-    base = float(read_settings(settings, rotary, "the rotary position")["base"])
-    scaling = rotary.get("rope_type", rotary.get("type", "default"))
-    if scaling == "default":
-        return {"rotary_base": base, "rotary_scaling": None}
-    if scaling != "llama3":
-        raise CourseError(
-            f"the rotary scaling (rope_parameters or rope_scaling) is {scaling!r}; supported are 'llama3' and 'default'"
-        )
-    original = "original_max_position_embeddings"
-    rotary = {original: max_positions} | rotary | ({original: config[original]} if original in config else {})
-    values = read_settings(SCALING, rotary, "the rotary scaling")
-    if values["low_frequency_factor"] >= values["high_frequency_factor"]:
-        raise CourseError(
-            f"low_freq_factor {values['low_frequency_factor']} of the rotary scaling is not below "
-            f"high_freq_factor {values['high_frequency_factor']}"
-        )
-    return {"rotary_base": base, "rotary_scaling": Llama3Scaling(**values)}
-
-
 def write_config(config: DecoderConfig) -> dict[str, Any]:
     """Convert our config to the published settings of Llama 3, or of Qwen2 if queries, keys and values have biases.
 
@@ -145,11 +101,3 @@ def write_config(config: DecoderConfig) -> dict[str, Any]:
     }
     require_same(config, parse_config(settings, "the written config.json"))
     return settings
-
-
-def write_rotary(config: DecoderConfig) -> dict[str, Any]:
-    """Return the published `rope_parameters` of a decoder."""
-    scaling = config.rotary_scaling
-    if scaling is None:
-        return {"rope_type": "default", "rope_theta": config.rotary_base}
-    return {"rope_type": "llama3", "rope_theta": config.rotary_base, **write_settings(SCALING, asdict(scaling))}
