@@ -4,7 +4,7 @@ Read and written: `LlavaForConditionalGeneration` and `LlavaNextForConditionalGe
 vision encoder and `LlamaForCausalLM` or `Qwen2ForCausalLM` as the language model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from shared.pretrained import (
     Fixed,
     Rename,
     Row,
+    Rule,
     Setting,
     Tie,
     WeightNames,
@@ -211,7 +212,7 @@ def require_published_projector(projector: nn.Module) -> Projector:
 
 # ── Weight names ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-PROJECTOR = [
+PROJECTOR: list[Rule] = [
     Rename("multi_modal_projector.linear_1.{leaf}", "projector.first.{leaf}"),
     Rename("multi_modal_projector.linear_2.{leaf}", "projector.second.{leaf}"),
     Rename("image_newline", "newline"),
@@ -219,23 +220,30 @@ PROJECTOR = [
 
 
 def weight_names(vision_config: VisionTransformerConfig, language_config: DecoderConfig) -> WeightNames:
-    """Return the published name of each weight.
+    """Return the published name of each weight of a LLaVA."""
+    vision, language = vision_weight_names(vision_config), language_weight_names(language_config)
+    return vision_language_weight_names(vision, PROJECTOR, language)
+
+
+def vision_language_weight_names(vision: WeightNames, projector: Sequence[Rule], language: WeightNames) -> WeightNames:
+    """Return the published names of a model with a vision encoder, a projector and a language model.
+
+    vision, language  names of the parts, which are `vision_encoder` and `language_model` in the model
 
     Three generations of published files differ. The first has `vision_tower.vision_model`, `language_model.model` and
     `multi_modal_projector`. The second puts `model.` before all of them and the output layer beside it. The third drops
     `vision_model`. The first is written, all are read.
     """
-    vision, language = vision_weight_names(vision_config), language_weight_names(language_config)
     renamings: tuple[Callable[[str], str], ...] = (lambda name: f"language_model.{name}", _later_name)
     rules = [
         *with_prefix("vision_tower.", "vision_encoder.", vision.rules),
-        *PROJECTOR,
+        *projector,
         *with_prefix("language_model.", "language_model.", language.rules),
     ]
     also_read = [
         *with_prefix("vision_tower.", "vision_encoder.", vision.also_read),
         *with_prefix("model.vision_tower.", "vision_encoder.", [*vision.rules, *vision.also_read]),
-        *with_prefix("model.", "", PROJECTOR),
+        *with_prefix("model.", "", projector),
         *(
             replace(rule, published=_later_name(rule.published), model=f"language_model.{rule.model}")
             for rule in language.rules
