@@ -18,7 +18,9 @@ from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever
 from lessons.lesson_04_flamingo.model import Flamingo
 from lessons.lesson_05_llava.model import Llava, LlavaNext
 from lessons.lesson_07_recipes.model.deepseek import DeepSeekV3
+from lessons.lesson_07_recipes.model.gemma import Gemma
 from lessons.lesson_07_recipes.model.mixtral import Mixtral
+from lessons.lesson_07_recipes.model.paligemma import PaliGemma
 
 Outputs = list[Tensor]
 
@@ -172,6 +174,20 @@ def llava_next(published: Any, model: Any) -> tuple[Outputs, Outputs]:
     return [expected], [model.logits(prompt, [image])]
 
 
+def paligemma(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images, text = images_for(published.config.vision_config), published.config.text_config
+    tokens, features = tokens_for(text), model.image_features(images)
+    tokens = torch.where(tokens == model.image_token_id, 0, tokens)
+    prompt = torch.cat([torch.full(features.shape[:2], model.image_token_id), tokens], dim=1)
+    token_type_ids = torch.ones_like(prompt)
+    prefix = features.shape[1] + 3
+    # The published class lets a prefix attend beyond the window, other than the authors' code (lesson 7 tests this).
+    if getattr(text, "sliding_window", prefix) >= prefix:
+        token_type_ids[:, :prefix] = 0
+    expected = published(input_ids=prompt, pixel_values=images, token_type_ids=token_type_ids, return_dict=True).logits
+    return [expected], [model.logits(prompt, features, token_type_ids)]
+
+
 # ── Small configs, with sizes that all differ ─────────────────────────────────────────────────────────────────────────
 
 BLOCKS = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 10}
@@ -194,6 +210,9 @@ IDEFICS = {key: value for key, value in LLAMA.items() if key != "num_key_value_h
 IDEFICS |= {"additional_vocab_size": 2, "perceiver_config": PERCEIVER | {"use_resampler": True}}
 IDEFICS |= {"vision_config": {("embed_dim" if key == "hidden_size" else key): value for key, value in VISION.items()}}
 LLAVA = {"model_type": "llava", "image_token_index": 28, "vision_config": VISION, "text_config": LLAMA}
+GEMMA = LLAMA | {"head_dim": 8}
+GEMMA2 = GEMMA | {"sliding_window": 5, "query_pre_attn_scalar": 11}
+PALIGEMMA = {"image_token_index": 28, "projection_dim": 12, "vision_config": VISION | {"vision_use_head": False}}
 NEXT = LLAVA | {"model_type": "llava_next", "image_grid_pinpoints": [[12, 24], [24, 12]]}
 
 
@@ -296,6 +315,24 @@ FAMILIES = {
         over("qwen2", LLAVA),
         Llava.from_pretrained,
         llava,
+        ("text_config",),
+    ),
+    "gemma": Family("GemmaConfig", "GemmaForCausalLM", GEMMA, Gemma.from_pretrained, language),
+    "gemma2": Family("Gemma2Config", "Gemma2ForCausalLM", GEMMA2, Gemma.from_pretrained, language),
+    "paligemma over gemma": Family(
+        "PaliGemmaConfig",
+        "PaliGemmaForConditionalGeneration",
+        PALIGEMMA | {"text_config": GEMMA},
+        PaliGemma.from_pretrained,
+        paligemma,
+        (None, "vision_config", "text_config"),
+    ),
+    "paligemma over gemma2": Family(
+        "PaliGemmaConfig",
+        "PaliGemmaForConditionalGeneration",
+        PALIGEMMA | {"text_config": GEMMA2 | {"model_type": "gemma2", "sliding_window": 20}},
+        PaliGemma.from_pretrained,
+        paligemma,
         ("text_config",),
     ),
     "llava-next over llama": Family(

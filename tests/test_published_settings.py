@@ -82,8 +82,13 @@ OTHERS = {
     "num_mtp_layers": 2,
     "max_position_embeddings": 27,
     "hidden_act": ACTIVATIONS,
+    "hidden_activation": [{"hidden_activation": name} for name in ("gelu", "silu")],
     "activation_function": "gelu",
     "rms_norm_eps": 0.1,
+    "query_pre_attn_scalar": 7,
+    "attn_logit_softcapping": [{"attn_logit_softcapping": 0.7}, {"attn_logit_softcapping": None}],
+    "final_logit_softcapping": [{"final_logit_softcapping": 0.7}, {"final_logit_softcapping": None}],
+    "use_bidirectional_attention": [{"use_bidirectional_attention": True}, {"use_bidirectional_attention": False}],
     "layer_norm_eps": 0.1,
     "rope_parameters": ROTARY,
     # 14 pixels: two of them fill no patch of 3.
@@ -198,7 +203,7 @@ def changes_of(family_name):
             assert other is not None, f"{config_class.__name__} has a setting {name}; name another legal value of it"
             several = isinstance(other, list) and isinstance(other[0], dict)
             changes = other if several else [{name: other}]
-            # Mixtral's number of key heads is no optional setting, unlike that of other classes.
+            # The number of key heads is no optional setting of Mixtral and Gemma, unlike that of other classes.
             cases += [
                 (part, name, change) for change in changes if change.get(name, 0) is not None or field.type is not int
             ]

@@ -18,9 +18,10 @@ from lessons.lesson_01_vit.model import (
 )
 from lessons.lesson_02_clip import model as lesson_2
 from lessons.lesson_03_blip2.model import OPT, QFormer, QFormerConfig, opt_config
+from lessons.lesson_07_recipes.model.gemma import Gemma, gemma2_config, gemma_config
 from shared.errors import CourseError
 from shared.testing import redraw_weights
-from shared.transformer import DecoderConfig, Llama3Scaling
+from shared.transformer import DecoderConfig, DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
 from tests import published_families as families
 
 SIZES = {"image_size": 12, "patch_size": 3, "width": 12, "depth": 2, "heads": 3, "mlp_dim": 24}
@@ -48,10 +49,13 @@ def image_encoder(config: VisionTransformerConfig) -> Case:
 
 VIT = VisionTransformerConfig(**SIZES)
 LLAMA = DecoderConfig(29, 12, 2, 3, 1, 10)
+GEMMA = {"vocab_size": 29, "width": 12, "depth": 2, "heads": 3, "kv_heads": 1, "mlp_dim": 10, "head_dim": 8}
 TEXT = lesson_2.TextEncoderConfig(29, 9, 12, 2, 3, 10, end_token=17)
 CASES = {
     "llama": case(LanguageModel, LLAMA, families.language),
     "qwen2": case(LanguageModel, replace(LLAMA, qkv_bias=True), families.language),
+    "gemma": case(Gemma, gemma_config(**GEMMA), families.language),
+    "gemma2": case(Gemma, gemma2_config(**GEMMA, window=5, query_scalar=11), families.language),
     "opt": case(OPT, opt_config(29, 12, 2, 3, 10, 24), families.language),
     "vit": case(VisionTransformer, replace(VIT, pooler=True), families.vision),
     "classifier": case(VisionTransformer, replace(VIT, classes=3), families.classifier),
@@ -92,8 +96,19 @@ OTHERS = {
     "vocab_size": [31],
     "head_dim": [6],
     "rotary_base": [50.0],
-    "rotary_scaling": [Llama3Scaling(4.0, 1.0, 3.0, 6)],
+    "rotary_scaling": [
+        Llama3Scaling(4.0, 1.0, 3.0, 6),
+        LinearScaling(2.0),
+        DynamicScaling(2.0, 2048),
+        DynamicScaling(2.0, 6),
+        YarnScaling(2.0, 6, 5.0, 2.0, mscale=0.7, mscale_all_dim=1.3, truncate=False),
+    ],
     "norm_eps": [0.1],
+    "norm_offset": [0.0, 1.0, 0.5],
+    "query_scalar": [None, 7],
+    "attention_softcap": [None, 0.7],
+    "output_softcap": [None, 0.7],
+    "windows": [(), (3, None), (None, 4), (3, 3), (3, 4)],
     "max_positions": [27],
     "position_offset": [3],
     "context_length": [11],

@@ -51,8 +51,9 @@ def gemma2_config(*, window: int = 4096, global_every: int = 2, **changes: Any) 
 
     Raises ValueError as `layer_windows` does.
     """
-    sizes: dict[str, Any] = {"width": 2304, "depth": 26, "kv_heads": 4, "mlp_dim": 9216} | changes
-    config = replace(GEMMA_2B, post_norms=True, attention_softcap=50.0, output_softcap=30.0, **sizes)
+    parts: dict[str, Any] = {"post_norms": True, "attention_softcap": 50.0, "output_softcap": 30.0}
+    sizes: dict[str, Any] = {"width": 2304, "depth": 26, "kv_heads": 4, "mlp_dim": 9216}
+    config = replace(GEMMA_2B, **(parts | sizes | changes))
     scalar = config.width_per_head if config.query_scalar is None else config.query_scalar
     return replace(config, query_scalar=scalar, windows=layer_windows(config.depth, window, global_every))
 
@@ -78,6 +79,22 @@ def layer_mask_matrices(
     """Return the dense mask of each layer, for a figure: True where the key (column) is visible to the query (row)."""
     windows = layer_windows(depth, window, global_every)
     return torch.stack([Mask(causal=True, window=each).visible(tokens, tokens)[0] for each in windows])
+
+
+def llama_and_gemma2(llama: DecoderConfig, window: int, **changes: Any) -> tuple[LanguageModel, "Gemma"]:
+    """Build a Llama-like and a Gemma-2-like decoder of the same sizes, for a comparison at equal parameters.
+
+    llama    config of the Llama-like decoder; its output layer shares the embedding here, as in Gemma
+    window   number of latest tokens that a token attends to in the local layers of the Gemma-2-like decoder
+    changes  to other fields of the Gemma-2-like config
+
+    Both have equally many weights but for Gemma 2's norms after attention and MLP: 2 · width more per layer. Gemma 2's
+    soft caps were chosen for large models; in small ones, scores and logits hardly come near to them.
+    """
+    llama = replace(llama, tied=True)
+    names = ("vocab_size", "width", "depth", "heads", "kv_heads", "mlp_dim", "head_dim", "rotary_base", "max_positions")
+    sizes = {name: getattr(llama, name) for name in names} | {"query_scalar": llama.width_per_head}
+    return LanguageModel(llama), Gemma(gemma2_config(window=window, **(sizes | changes)))
 
 
 class Gemma(LanguageModel):

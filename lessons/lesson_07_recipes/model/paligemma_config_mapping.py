@@ -38,9 +38,9 @@ SETTINGS: list[Row] = [
     Setting("image_token_index", "image_token_id", 256_000, also=("image_token_id",), accept=integer(0)),
     Setting("projection_dim", "projection_dim", 2048),
     Setting("tie_word_embeddings", "tied", True),
-    # The published class reads those of the language model.
-    Unused("vocab_size"),
-    Unused("hidden_size"),
+    # Only those of the language model have an effect.
+    Setting("vocab_size", "outer_vocab_size", 257_152),
+    Setting("hidden_size", "outer_width", 2048),
 ]
 VISION_SETTINGS: list[Row] = [
     *(row for row in SIGLIP_VISION if row.published != "vision_use_head"),
@@ -113,12 +113,11 @@ def write_paligemma_config(config: PaliGemmaConfig) -> dict[str, Any]:
     text = write_gemma_config(replace(language, position_offset=0), prefix_lm=True)
     text.pop("architectures")
     values = {"image_token_id": config.image_token_id, "projection_dim": language.width, "tied": language.tied}
+    values |= {"outer_vocab_size": language.vocab_size, "outer_width": language.width}
     written = {
         "model_type": MODEL_TYPE,
         "architectures": ["PaliGemmaForConditionalGeneration"],
         **write_settings(SETTINGS, values),
-        "vocab_size": language.vocab_size,
-        "hidden_size": language.width,
         "vision_config": {
             "model_type": "siglip_vision_model",
             **write_settings(VISION_SETTINGS, asdict(vision)),
