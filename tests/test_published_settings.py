@@ -203,7 +203,7 @@ def changes_of(family_name):
             assert other is not None, f"{config_class.__name__} has a setting {name}; name another legal value of it"
             several = isinstance(other, list) and isinstance(other[0], dict)
             changes = other if several else [{name: other}]
-            # The number of key heads is no optional setting of Mixtral and Gemma, unlike that of other classes.
+            # The number of key heads is no optional setting of Gemma and Mixtral, unlike that of other classes.
             cases += [
                 (part, name, change) for change in changes if change.get(name, 0) is not None or field.type is not int
             ]

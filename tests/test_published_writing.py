@@ -18,7 +18,11 @@ from lessons.lesson_01_vit.model import (
 )
 from lessons.lesson_02_clip import model as lesson_2
 from lessons.lesson_03_blip2.model import OPT, QFormer, QFormerConfig, opt_config
+from lessons.lesson_07_recipes.model.deepseek import DeepSeekV3
+from lessons.lesson_07_recipes.model.deepseek_config import DeepSeekConfig
 from lessons.lesson_07_recipes.model.gemma import Gemma, gemma2_config, gemma_config
+from lessons.lesson_07_recipes.model.mixtral import Mixtral
+from lessons.lesson_07_recipes.model.mixtral_config import MixtralConfig
 from shared.errors import CourseError
 from shared.testing import redraw_weights
 from shared.transformer import DecoderConfig, DynamicScaling, LinearScaling, Llama3Scaling, YarnScaling
@@ -50,12 +54,16 @@ def image_encoder(config: VisionTransformerConfig) -> Case:
 VIT = VisionTransformerConfig(**SIZES)
 LLAMA = DecoderConfig(29, 12, 2, 3, 1, 10)
 GEMMA = {"vocab_size": 29, "width": 12, "depth": 2, "heads": 3, "kv_heads": 1, "mlp_dim": 10, "head_dim": 8}
+LATENT = {"head_dim": 5, "rotary_dim": 4, "value_dim": 3, "latent_dim": 6, "query_latent_dim": 9, "dense_layers": 1}
+EXPERTS = {"experts": 12, "experts_per_token": 3, "expert_dim": 7, "groups": 3, "groups_per_token": 2}
 TEXT = lesson_2.TextEncoderConfig(29, 9, 12, 2, 3, 10, end_token=17)
 CASES = {
     "llama": case(LanguageModel, LLAMA, families.language),
     "qwen2": case(LanguageModel, replace(LLAMA, qkv_bias=True), families.language),
     "gemma": case(Gemma, gemma_config(**GEMMA), families.language),
     "gemma2": case(Gemma, gemma2_config(**GEMMA, window=5, query_scalar=11), families.language),
+    "mixtral": case(Mixtral, MixtralConfig(29, 12, 2, 3, 1, 10, experts=5), families.language),
+    "deepseek": case(DeepSeekV3, DeepSeekConfig(29, 12, 2, 3, 3, 10, **LATENT, **EXPERTS), families.language),
     "opt": case(OPT, opt_config(29, 12, 2, 3, 10, 24), families.language),
     "vit": case(VisionTransformer, replace(VIT, pooler=True), families.vision),
     "classifier": case(VisionTransformer, replace(VIT, classes=3), families.classifier),
@@ -104,6 +112,19 @@ OTHERS = {
         YarnScaling(2.0, 6, 5.0, 2.0, mscale=0.7, mscale_all_dim=1.3, truncate=False),
     ],
     "norm_eps": [0.1],
+    "experts": [4, 6],
+    "experts_per_token": [1, 6],
+    "balance_weight": [0.02],
+    "rotary_dim": [2, 3],
+    "value_dim": [5],
+    "latent_dim": [4],
+    "query_latent_dim": [None, 3],
+    "dense_layers": [0, 2],
+    "shared_experts": [0, 2],
+    "expert_dim": [5],
+    "groups": [1, 4],
+    "groups_per_token": [1, 3],
+    "routing_scale": [1.0],
     "norm_offset": [0.0, 1.0, 0.5],
     "query_scalar": [None, 7],
     "attention_softcap": [None, 0.7],
@@ -179,6 +200,7 @@ def test_what_is_written_is_read_with_equal_outputs_or_nothing_is_written(name, 
             published_class = getattr(transformers, architecture)
             published, report = published_class.from_pretrained(folder, output_loading_info=True, dtype=torch.float32)
             assert not any(report.values()), report
+            published.set_experts_implementation("eager")
             for course_model in (model, tested.load(folder)):
                 for expected, actual in zip(*tested.outputs(published.eval(), course_model), strict=True):
                     torch.testing.assert_close(actual, expected, atol=2e-4, rtol=1e-4)

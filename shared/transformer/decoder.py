@@ -98,6 +98,17 @@ class DecoderConfig:
         """The part of an attention head that rotary positions rotate: here the whole head."""
         return self.width_per_head
 
+    @property
+    def score_scale(self) -> float | None:
+        """The factor of q · k, or None for attention's own, 1/√head_dim.
+
+        Every pair of a head is rotated, so that YaRN's magnitude of queries and keys is a factor of the scores.
+        """
+        magnitude = 1.0 if self.rotary_scaling is None else self.rotary_scaling.magnitude
+        if self.query_scalar is None and magnitude == 1:
+            return None
+        return magnitude**2 * (self.query_scalar or self.width_per_head) ** -0.5
+
 
 RESIDUAL_WEIGHTS = ("attention.output.weight", "mlp.down.weight", "mlp.experts.down", "mlp.shared.down.weight")
 """The ends of the names of weights that add to the residual stream; they start smaller than the others."""
@@ -148,7 +159,7 @@ class Decoder(nn.Module):
             kv_heads=config.kv_heads,
             head_dim=config.head_dim,
             bias=(config.qkv_bias or config.bias, config.bias),
-            scores=Scores(scale=cls._score_scale(config), softcap=config.attention_softcap),
+            scores=Scores(scale=config.score_scale, softcap=config.attention_softcap),
         )
         if config.activation == "relu":
             mlp: nn.Module = MLP(config.width, config.mlp_dim, activation=F.relu, bias=config.bias)
@@ -156,17 +167,6 @@ class Decoder(nn.Module):
             activation = F.silu if config.activation == "silu" else ACTIVATIONS[config.activation]
             mlp = SwiGLU(config.width, config.mlp_dim, bias=config.bias, activation=activation)
         return Block(attention, mlp, lambda: cls._norm(config), post_norm=config.post_norms)
-
-    @staticmethod
-    def _score_scale(config: DecoderConfig) -> float | None:
-        """Return the factor of q · k, or None for attention's own, 1/√head_dim.
-
-        Every pair of a head is rotated, so that YaRN's magnitude of queries and keys is a factor of the scores.
-        """
-        magnitude = 1.0 if config.rotary_scaling is None else config.rotary_scaling.magnitude
-        if config.query_scalar is None and magnitude == 1:
-            return None
-        return magnitude**2 * (config.query_scalar or config.width_per_head) ** -0.5
 
     def _initialize(self) -> None:
         """Draw small normal weights, smaller still for the layers that add to the residual stream.

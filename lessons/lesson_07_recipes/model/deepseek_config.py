@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lessons.lesson_07_recipes.model.deepseek_router import check_groups
+from lessons.lesson_07_recipes.model.mixtral_config import require_plain_blocks
 from shared.errors import CourseError
 from shared.pretrained import (
     Derived,
@@ -22,7 +23,7 @@ from shared.pretrained import (
 )
 from shared.pretrained.rotary_settings import read_rotary, write_rotary
 from shared.pretrained.setting_values import integer, number, optional
-from shared.transformer import DecoderConfig
+from shared.transformer import DecoderConfig, YarnScaling, yarn_magnitude
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class DeepSeekConfig(DecoderConfig):
     routing_scale: float = 2.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        require_plain_blocks(self)
         if self.kv_heads != self.heads:
             raise ValueError(f"{self.kv_heads} key heads for {self.heads} query heads; expected equally many")
         if self.head_dim is None:
@@ -83,6 +86,22 @@ class DeepSeekConfig(DecoderConfig):
     def rotary_width(self) -> int:
         """The part of an attention head that rotary positions rotate."""
         return self.rotary_dim
+
+    @property
+    def rotary_magnitude(self) -> float:
+        """The factor of rotated elements of queries and keys: YaRN's, else 1."""
+        return 1.0 if self.rotary_scaling is None else self.rotary_scaling.magnitude
+
+    @property
+    def score_scale(self) -> float:
+        """The factor of q · k: 1/√(head_dim + rotary_dim), with YaRN times the square of a magnitude of all elements.
+
+        DeepSeek-V3's `mscale` and `mscale_all_dim` are equal. The rotated elements alone then have a magnitude of 1.
+        """
+        scale, scaling = (self.width_per_head + self.rotary_dim) ** -0.5, self.rotary_scaling
+        if isinstance(scaling, YarnScaling) and scaling.mscale_all_dim:
+            scale *= yarn_magnitude(scaling.factor, scaling.mscale_all_dim) ** 2
+        return scale
 
 
 LOW_RANK_NORM_EPS = 1e-6
@@ -138,10 +157,11 @@ def parse_config(config: Mapping[str, Any], folder: Path | str) -> DeepSeekConfi
     """
     require_model_type(config, folder, "deepseek_v3")
     values = read_settings(SETTINGS, config)
-    for name in ("rope_scaling", "rope_parameters"):
-        if (read_part(config, name) or {}).get("mscale_all_dim"):
-            raise CourseError(f"{name} has mscale_all_dim, a factor of the attention scores that is not supported")
     rotary = read_rotary(config, values["max_positions"])
+    if not isinstance(rotary["rotary_scaling"], YarnScaling | None):
+        for name in ("rope_scaling", "rope_parameters"):
+            if (read_part(config, name) or {}).get("mscale_all_dim"):
+                raise CourseError(f"{name} has mscale_all_dim, which is supported with the rotary scaling 'yarn' only")
     return build_config(DeepSeekConfig, **values, kv_heads=values["heads"], **rotary)
 
 

@@ -65,10 +65,17 @@ class LatentAttention(nn.Module):
             entries = entries[:, 0]
         absorbed = cache is not None and x.shape[1] == 1 if self.absorbed is None else self.absorbed
         if absorbed:
-            gathered = absorbed_attention(queries, entries, self._expansion(), self.config.width_per_head, mask=mask)
+            gathered = absorbed_attention(
+                queries,
+                entries,
+                self._expansion(),
+                self.config.width_per_head,
+                mask=mask,
+                scale=self.config.score_scale,
+            )
         else:
             keys, values = expand(entries, self._expansion(), self.config.width_per_head)
-            gathered = cast(Tensor, attention(queries, keys, values, mask))
+            gathered = cast(Tensor, attention(queries, keys, values, mask, scale=self.config.score_scale))
         return self.output(gathered.transpose(1, 2).flatten(2))
 
     def weights(
@@ -82,14 +89,15 @@ class LatentAttention(nn.Module):
         """Return the attention weights of the tokens from `first_query` on, for a figure."""
         keys, _ = expand(self.compress(x, angles), self._expansion(), self.config.width_per_head)
         mask = mask.from_query(first_query, x.shape[1], x.shape[1], x.device)
-        return attention_weights(self._queries(x, angles)[:, :, first_query:], keys, mask)
+        queries = self._queries(x, angles)[:, :, first_query:]
+        return attention_weights(queries, keys, mask, scale=self.config.score_scale)
 
     def compress(
         self, x: Float[Tensor, "batch tokens width"], angles: Float[Tensor, "#batch tokens half_rotary_dim"]
     ) -> Float[Tensor, "batch tokens entry_dim"]:
         """Return each token's cache entry: the normalized latent, then the rotated key (eq. 1 and 3)."""
         latents, rotary_keys = self.down(x).split([self.config.latent_dim, self.config.rotary_dim], dim=-1)
-        rotated = rotate(rotary_keys[:, None], angles, interleaved=self.config.interleaved)[:, 0]
+        rotated = self._rotate(rotary_keys[:, None], angles)[:, 0]
         return torch.cat([self.latent_norm(latents), rotated], dim=-1)
 
     def _queries(
@@ -100,7 +108,14 @@ class LatentAttention(nn.Module):
         flat = self.query(x) if config.query_latent_dim is None else self.query_up(self.query_norm(self.query_down(x)))
         queries = flat.unflatten(-1, (config.heads, -1)).transpose(1, 2)
         plain, rotary = queries.split([config.width_per_head, config.rotary_dim], dim=-1)
-        return torch.cat([plain, rotate(rotary, angles, interleaved=config.interleaved)], dim=-1)
+        return torch.cat([plain, self._rotate(rotary, angles)], dim=-1)
+
+    def _rotate(
+        self,
+        x: Float[Tensor, "batch heads tokens rotary_dim"],
+        angles: Float[Tensor, "#batch tokens half_rotary_dim"],
+    ) -> Float[Tensor, "batch heads tokens rotary_dim"]:
+        return rotate(x, angles, interleaved=self.config.interleaved) * self.config.rotary_magnitude
 
     def _expansion(self) -> Float[Tensor, "heads expanded latent_dim"]:
         """Return the weights of `up` per head: the rows of its keys, then those of its values."""
@@ -130,6 +145,7 @@ def absorbed_attention(
     head_dim: int,
     *,
     mask: Mask = FULL_ATTENTION,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch heads tokens value_dim"]:
     """Attend to cache entries without expanding them (arXiv:2405.04434, section 2.1.2 and appendix C).
 
@@ -137,14 +153,17 @@ def absorbed_attention(
     Σ pⱼ (V cⱼ) = V Σ pⱼ cⱼ: the expansion V of the values is applied to the gathered latent. In between, all heads
     attend to the same entries, as with a single key head.
 
-    Arguments are those of `expand`. The scale of the scores is 1/√query_dim, as in the expanded form.
+    The first arguments are those of `expand`.
+
+    scale  factor of the scores; 1/√query_dim when left out, as in the expanded form
     """
+    scale = queries.shape[-1] ** -0.5 if scale is None else scale
     # exercise 7.5: attention on the latents
     latent_dim = expansion.shape[2]
     key_expansion, value_expansion = expansion[:, :head_dim], expansion[:, head_dim:]
     absorbed = torch.einsum("bhtd,hdl->bhtl", queries[..., :head_dim], key_expansion)
     absorbed = torch.cat([absorbed, queries[..., head_dim:]], dim=-1)
     latents = entries[:, None, :, :latent_dim]
-    gathered = cast(Tensor, attention(absorbed, entries[:, None], latents, mask, scale=queries.shape[-1] ** -0.5))
+    gathered = cast(Tensor, attention(absorbed, entries[:, None], latents, mask, scale=scale))
     return torch.einsum("bhtl,hvl->bhtv", gathered, value_expansion)
     # end exercise

@@ -8,7 +8,7 @@ from lessons.lesson_07_recipes.model.experts import Experts, SparseMLP, TopKRout
 from lessons.lesson_07_recipes.model.mixtral_config import MixtralConfig, parse_config, write_config
 from shared import pretrained
 from shared.pretrained import Rename, Rule, Split, Stack, Tie, WeightNames, with_prefix
-from shared.transformer import Attention, Block, RMSNorm
+from shared.transformer import Attention, Block, RMSNorm, Scores
 
 
 class Mixtral(LanguageModel):
@@ -37,7 +37,14 @@ class Mixtral(LanguageModel):
 
 def build_block(config: MixtralConfig) -> Block:
     """Build one block: grouped-query attention, and experts in place of the MLP."""
-    attention = Attention(config.width, config.heads, kv_heads=config.kv_heads, head_dim=config.head_dim, bias=False)
+    attention = Attention(
+        config.width,
+        config.heads,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        bias=False,
+        scores=Scores(scale=config.score_scale),
+    )
     router = TopKRouter(config.width, config.experts, config.experts_per_token)
     mlp = SparseMLP(router, Experts(config.experts, config.width, config.mlp_dim))
     return Block(attention, mlp, lambda: RMSNorm(config.width, config.norm_eps))

@@ -1,7 +1,7 @@
 """The config of a Mixtral language model, and its published `config.json`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class MixtralConfig(DecoderConfig):
     experts_per_token  number of experts per token (k)
     balance_weight     weight of the load-balancing loss in training
 
-    Raises ValueError when k is not in 1 … n.
+    Raises ValueError when k is not in 1 … n, and for a choice that the blocks do not implement.
     """
 
     rotary_base: float = 1_000_000.0
@@ -40,10 +40,26 @@ class MixtralConfig(DecoderConfig):
     balance_weight: float = 0.001
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        require_plain_blocks(self)
         if not 1 <= self.experts_per_token <= self.experts:
             raise ValueError(
                 f"experts_per_token (num_experts_per_tok) is {self.experts_per_token}; expected 1 to {self.experts}, "
                 "the number of experts (num_local_experts)"
+            )
+
+
+PLAIN = ("qkv_bias", "bias", "positions", "norm", "norm_offset", "activation", "post_norms", "query_scalar")
+"""The fields of `DecoderConfig` that describe blocks of other models, together with `attention_softcap`."""
+
+
+def require_plain_blocks(config: DecoderConfig) -> None:
+    """Raise ValueError for choices that blocks with experts do not implement: they have Llama's norms and no biases."""
+    defaults = {field.name: field.default for field in fields(DecoderConfig)}
+    for name in (*PLAIN, "attention_softcap"):
+        if getattr(config, name) != defaults[name]:
+            raise ValueError(
+                f"{name} is {getattr(config, name)!r}; blocks with experts support {defaults[name]!r} only"
             )
 
 
@@ -65,7 +81,7 @@ SETTINGS: list[Row] = [
     Setting("num_experts_per_tok", "experts_per_token", 2),
     Setting("router_aux_loss_coef", "balance_weight", 0.001, accept=number()),
     Fixed("hidden_act", "silu"),
-    Fixed("sliding_window", None),
+    Setting("sliding_window", "windows", None, accept=optional(integer())),
     # Noise in training; and router logits are returned on request only.
     Unused("router_jitter_noise"),
     Unused("output_router_logits"),
@@ -86,6 +102,8 @@ def parse_config(config: Mapping[str, Any], folder: Path | str) -> MixtralConfig
         raise CourseError(
             f"num_attention_heads {heads} is no multiple of num_key_value_heads {values['kv_heads']}, which share them"
         )
+    window = values.pop("windows")
+    values["windows"] = () if window is None else (window,) * values["depth"]
     rotary = read_rotary(config, values["max_positions"], DEFAULT_ROTARY_BASE)
     decoder = build_config(MixtralConfig, **values, **rotary)
     if decoder.width_per_head % 2:
@@ -104,6 +122,7 @@ def write_config(config: MixtralConfig) -> dict[str, Any]:
         "model_type": "mixtral",
         "architectures": ["MixtralForCausalLM"],
         **write_settings(SETTINGS, asdict(config)),
+        "sliding_window": config.windows[0] if config.windows else None,
         "rope_theta": rotary.pop("rope_theta"),
         "rope_scaling": rotary if config.rotary_scaling else None,
     }

@@ -11,7 +11,7 @@ from lessons.lesson_07_recipes.model.experts import recorded_routings
 from lessons.lesson_07_recipes.model.experts_arms import count_parameters
 from shared.errors import CourseError
 from shared.testing import redraw_weights, rewrite_config
-from shared.transformer import Sampling, generate
+from shared.transformer import Sampling, YarnScaling, generate
 
 SMALL = {
     "vocab_size": 37,
@@ -33,8 +33,18 @@ SMALL = {
     "first_k_dense_replace": 1,
     "max_position_embeddings": 64,
 }
+YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 8, "beta_fast": 32, "beta_slow": 1}
 CASES = {
     "as published": SMALL,
+    "as published, with its rotary scaling": SMALL
+    | {"rope_scaling": YARN | {"mscale": 1.0, "mscale_all_dim": 1.0}, "max_position_embeddings": 320},
+    "a magnitude of the rotated elements alone": SMALL | {"rope_scaling": YARN},
+    "two magnitudes": SMALL | {"rope_scaling": YARN | {"mscale": 0.7, "mscale_all_dim": 1.3}},
+    "Llama 3 scaling": SMALL
+    | {
+        "rope_scaling": {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0},
+        "max_position_embeddings": 8,
+    },
     "queries without a latent": SMALL | {"q_lora_rank": None},
     "biases": SMALL | {"attention_bias": True, "tie_word_embeddings": True},
     "biases, queries without a latent": SMALL | {"attention_bias": True, "q_lora_rank": None},
@@ -63,6 +73,8 @@ OUR_CONFIGS = {
         **EXPERTS | {"normalize_weights": False, "routing_scale": 1.0, "shared_experts": 2},
         tied=True,
         rotary_base=300.0,
+        rotary_scaling=YarnScaling(4.0, 8, mscale=0.7, mscale_all_dim=1.3),
+        max_positions=32,
     ),
 }
 
@@ -128,7 +140,7 @@ def test_the_routers_choose_and_weight_the_same_experts(tmp_path):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["as published", "queries without a latent", "pairs of halves"])
+@pytest.mark.parametrize("case", ["as published", "two magnitudes", "queries without a latent", "pairs of halves"])
 def test_generation_equals_the_published_one_token_for_token(case, tmp_path):
     """With our cache of latents: expanded and absorbed, and a batch of prompts of different lengths."""
     published = published_model(case)
@@ -184,7 +196,7 @@ def test_a_layer_beyond_the_depth_that_predicts_no_further_token_is_an_error(tmp
 
 
 def test_a_published_config_of_version_4_is_read(tmp_path):
-    """The keys of DeepSeek-V3's file, but for its quantization and its rotary scaling."""
+    """The keys of DeepSeek-V3's file, but for its quantization; tests above have its rotary scaling."""
     published = save_with_prediction_layer(tmp_path)
 
     def to_version_4(config):
@@ -221,7 +233,8 @@ def test_a_published_config_of_version_4_is_read(tmp_path):
         ({"q_lora_rank": "9"}, "q_lora_rank is '9'"),
         ({"norm_topk_prob": 1}, "norm_topk_prob is 1, expected true or false"),
         ({"routed_scaling_factor": -1}, "routed_scaling_factor is -1"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ({"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'longrope'; supported are 'linear'"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "mscale_all_dim": 1.0}}, "rope_scaling has mscale_all_dim"),
         ({"scoring_func": "softmax"}, "scoring_func is 'softmax', supported is only 'sigmoid'"),
         ({"topk_method": "greedy"}, "topk_method is 'greedy'"),
         ({"moe_layer_freq": 2}, "moe_layer_freq is 2"),
@@ -242,6 +255,8 @@ def test_an_unsupported_config_is_an_error_that_names_the_setting(change, messag
         ({"head_dim": None}, "head_dim is None"),
         ({"rotary_dim": 5}, "rotary positions rotate pairs"),
         ({"groups": 7}, "do not divide into 7 groups"),
+        ({"bias": True}, "bias is True; blocks with experts support False only"),
+        ({"attention_softcap": 50.0}, "attention_softcap is 50.0"),
     ],
 )
 def test_sizes_that_exclude_each_other_make_no_config(change, message):

@@ -32,6 +32,13 @@ def test_the_weights_are_a_softmax_over_the_chosen_logits_only(student):
 
 
 @pytest.mark.exercise("7.1")
+def test_the_weights_of_every_token_of_a_batch_add_up_to_one(student):
+    weights, indices = student(CHOICE, logits=torch.randn(4, 6, 5), chosen=3)
+    assert weights.shape == indices.shape == (4, 6, 3)
+    close(weights.sum(-1), torch.ones(4, 6))
+
+
+@pytest.mark.exercise("7.1")
 def test_only_chosen_logits_have_a_gradient(student):
     logits, upstream = torch.tensor([[0.0, 2.0, 5.0, 1.0]]), torch.tensor([[1.0, 0.0]])
     _, gradients = student(CHOICE, upstream=upstream, logits=logits, chosen=2)

@@ -33,12 +33,17 @@ CASES = {
     "one of four, tied": SMALL | {"num_local_experts": 4, "num_experts_per_tok": 1, "tie_word_embeddings": True},
     "all of three": SMALL | {"num_local_experts": 3, "num_experts_per_tok": 3, "num_key_value_heads": 5},
     "one expert": SMALL | {"num_local_experts": 1, "num_experts_per_tok": 1, "rms_norm_eps": 0.1},
+    "a window": SMALL | {"sliding_window": 4},
+    # With this scaling the published class needs a head_dim.
+    "YaRN": SMALL
+    | {"rope_scaling": {"type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8}, "head_dim": 4},
     "Llama 3 scaling": SMALL
     | {"rope_parameters": LLAMA3 | {"rope_theta": 500.0, "original_max_position_embeddings": 16}},
 }
 OUR_CONFIGS = {
     "two of eight": MixtralConfig(41, 20, 2, 5, 1, 12),
     "two of three, tied": MixtralConfig(41, 24, 3, 6, 2, 10, head_dim=8, tied=True, experts=3, balance_weight=0.02),
+    "a window": MixtralConfig(41, 20, 2, 5, 1, 12, windows=(5, 5)),
 }
 
 
@@ -112,7 +117,7 @@ def test_router_logits_and_the_balance_loss_equal_the_published_ones(tmp_path):
     torch.testing.assert_close(load_balancing_loss(routings, mask.bool()), expected.aux_loss, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("case", ["two of eight", "one of four, tied"])
+@pytest.mark.parametrize("case", ["two of eight", "one of four, tied", "a window"])
 def test_generation_equals_the_published_one_token_for_token(case, tmp_path):
     published = published_model(case)
     published.save_pretrained(tmp_path)
@@ -162,10 +167,10 @@ def test_without_a_base_the_class_default_is_a_million(tmp_path):
         ({"num_experts_per_tok": 0}, "num_experts_per_tok is 0, expected a whole number of at least 1"),
         ({"num_local_experts": "8"}, "num_local_experts is '8', expected a whole number"),
         ({"num_local_experts": 1e12}, "num_local_experts is 1000000000000.0, expected a whole number"),
-        ({"sliding_window": 4096}, "sliding_window is 4096, supported is only null"),
+        ({"sliding_window": 0}, "sliding_window is 0, expected a whole number of at least 1"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "'yarn'"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "'linear'"),
+        ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "'longrope'"),
+        ({"rope_scaling": {"type": "xpos"}}, "'xpos'; supported are 'linear'"),
         ({"head_dim": 0}, "head_dim is 0"),
         ({"head_dim": 5}, "head_dim is 5; rotary positions rotate pairs"),
         ({"num_key_value_heads": 2}, "num_attention_heads 5 is no multiple of num_key_value_heads 2"),
@@ -192,6 +197,21 @@ def test_a_missing_expert_is_named(tmp_path):
 def test_more_experts_per_token_than_experts_make_no_config():
     with pytest.raises(ValueError, match="expected 1 to 4, the number of experts"):
         MixtralConfig(41, 20, 2, 5, 1, 12, experts=4, experts_per_token=5)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"), [({"windows": (3, 4)}, "windows"), ({"output_softcap": 3.0}, "output_softcap")]
+)
+def test_what_the_published_class_does_not_have_is_not_written(change, name, tmp_path):
+    with pytest.raises(CourseError, match=f"no published class supports {name}"):
+        Mixtral(MixtralConfig(41, 20, 2, 5, 1, 12, **change)).save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("change", [{"bias": True}, {"post_norms": True}, {"activation": "relu"}, {"norm": "layer"}])
+def test_blocks_of_other_models_make_no_config(change):
+    with pytest.raises(ValueError, match="blocks with experts support"):
+        MixtralConfig(41, 20, 2, 5, 1, 12, **change)
 
 
 def test_the_number_of_parameters_of_mixtral_8x7b():
