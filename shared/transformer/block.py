@@ -138,7 +138,7 @@ class Block(nn.Module):
                     f"post_norm is given with the norm {type(module).__name__}, layer_scale {layer_scale} and "
                     f"drop_path {drop_path}; expected RMSNorm, None and 0"
                 )
-            self.register_module(name, module)
+            setattr(self, name, module)
         self.attention_dropout = attention_dropout
         self.drop_path = drop_path
         for name in ("attention_scale", "mlp_scale"):

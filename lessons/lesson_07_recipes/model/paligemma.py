@@ -7,7 +7,7 @@ attend to each other in both directions; the answer is the *suffix*, which is ca
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -65,11 +65,15 @@ class PaliGemma(nn.Module):
     of transformers lets the tokens of a prefix attend beyond the window; only for a longer prefix do outputs differ.
     """
 
+    vision_encoder: VisionTransformer
+
     def __init__(
-        self, vision_encoder: VisionTransformer, projector: nn.Linear, language_model: Decoder, *, image_token_id: int
+        self, vision_encoder: nn.Module, projector: nn.Module, language_model: Decoder, *, image_token_id: int
     ):
         super().__init__()
-        self.vision_encoder, self.projector, self.language_model = vision_encoder, projector, language_model
+        # A model that is given features only may have a placeholder as its encoder.
+        self.vision_encoder = cast(VisionTransformer, vision_encoder)
+        self.projector, self.language_model = projector, language_model
         self.image_token_id = image_token_id
 
     def image_features(
