@@ -59,6 +59,16 @@ def assign_rows(lengths: Sequence[int], row_length: int, strategy: str = "first-
     # end exercise
 
 
+def row_of_image(
+    lengths: Sequence[int], row_length: int, strategy: str = "first-fit-decreasing"
+) -> Int[Tensor, "images"]:
+    """Return the row to which each image is assigned. Arguments and errors are those of `assign_rows`."""
+    row_of = torch.empty(len(lengths), dtype=torch.long)
+    for row, images in enumerate(assign_rows(lengths, row_length, strategy)):
+        row_of[images] = row
+    return row_of
+
+
 def packing_efficiency(lengths: Sequence[int], rows: int, row_length: int) -> float:
     """Return the fraction of the tokens in `rows` rows that are patches of images and not padding."""
     return sum(lengths) / (rows * row_length)
