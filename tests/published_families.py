@@ -17,6 +17,7 @@ from lessons.lesson_02_clip import model as lesson_2
 from lessons.lesson_03_blip2.model import OPT, Blip2, QFormer, Retriever
 from lessons.lesson_04_flamingo.model import Flamingo
 from lessons.lesson_05_llava.model import Llava, LlavaNext
+from lessons.lesson_06_any_resolution import model as lesson_6
 from lessons.lesson_07_recipes.model.deepseek import DeepSeekV3
 from lessons.lesson_07_recipes.model.gemma import Gemma
 from lessons.lesson_07_recipes.model.mixtral import Mixtral
@@ -113,6 +114,34 @@ def pair(published: Any, model: Any) -> tuple[Outputs, Outputs]:
     return [published(tokens, images, return_dict=True).logits_per_image], [model(images, tokens)]
 
 
+def patches_for(config: Any) -> lesson_6.PatchBatch:
+    """Return a padded batch of images of different shapes."""
+    side = config.patch_size
+    shapes = ((2, 4), (3, 2), (1, 5))
+    images = [torch.randn(config.num_channels, rows * side, columns * side) for rows, columns in shapes]
+    return lesson_6.pad([lesson_6.ImagePatches.from_image(image, side) for image in images])
+
+
+def naflex_arguments(batch: lesson_6.PatchBatch) -> dict[str, Tensor]:
+    mask = (batch.segments >= 0).int()
+    return {"pixel_values": batch.patches, "pixel_attention_mask": mask, "spatial_shapes": batch.grids}
+
+
+def naflex(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    batch = patches_for(published.config)
+    expected = published(**naflex_arguments(batch), return_dict=True)
+    outputs = [batch.split(expected.last_hidden_state), batch.split(model.features(batch))]
+    if model.config.pooling == "none":
+        return outputs[0], outputs[1]
+    return [*outputs[0], expected.pooler_output], [*outputs[1], model(batch)]
+
+
+def naflex_pair(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    batch, tokens = patches_for(published.config.vision_config), tokens_for(published.config.text_config)
+    expected = published(input_ids=tokens, **naflex_arguments(batch), return_dict=True)
+    return [expected.logits_per_image], [model(batch, tokens)]
+
+
 def qformer(published: Any, model: Any) -> tuple[Outputs, Outputs]:
     queries = torch.randn(2, 4, published.config.hidden_size)
     context = torch.randn(2, 5, published.config.encoder_hidden_size)
@@ -199,6 +228,7 @@ DEEPSEEK = LLAMA | {"num_key_value_heads": None, "q_lora_rank": 6, "kv_lora_rank
 DEEPSEEK |= {"qk_nope_head_dim": 3, "qk_rope_head_dim": 4, "v_head_dim": 2, "moe_intermediate_size": 7}
 DEEPSEEK |= {"n_routed_experts": 12, "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2}
 VISION = BLOCKS | {"image_size": 12, "patch_size": 3}
+NAFLEX = BLOCKS | {"patch_size": 3, "num_patches": 16}
 DINOV2 = {key: value for key, value in VISION.items() if key != "intermediate_size"} | {"mlp_ratio": 2}
 DECODER = {"decoder_hidden_size": 8, "decoder_num_hidden_layers": 1, "decoder_num_attention_heads": 2}
 TEXT = BLOCKS | {"vocab_size": 29, "max_position_embeddings": 9, "eos_token_id": 17}
@@ -257,6 +287,17 @@ FAMILIES = {
         {"vision_config": VISION, "text_config": TEXT},
         lesson_2.SigLIP.from_pretrained,
         pair,
+        (None, "vision_config", "text_config"),
+    ),
+    "siglip2 vision": Family(
+        "Siglip2VisionConfig", "Siglip2VisionModel", NAFLEX, lesson_6.NaViT.from_pretrained, naflex
+    ),
+    "siglip2": Family(
+        "Siglip2Config",
+        "Siglip2Model",
+        {"vision_config": NAFLEX, "text_config": TEXT},
+        lesson_6.SigLIP2.from_pretrained,
+        naflex_pair,
         (None, "vision_config", "text_config"),
     ),
     "qformer": Family("Blip2QFormerConfig", "Blip2QFormerModel", QFORMER, QFormer.from_pretrained, qformer),

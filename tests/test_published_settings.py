@@ -95,6 +95,7 @@ OTHERS = {
     "image_size": [{"image_size": 15}, {"image_size": 14}],
     "patch_size": [{"patch_size": 4}, {"patch_size": 5}],
     "num_channels": 2,
+    "num_patches": [{"num_patches": 25}, {"num_patches": 24}],
     "mlp_ratio": 3,
     "layerscale_value": 0.5,
     "drop_path_rate": 0.2,

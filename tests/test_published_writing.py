@@ -18,6 +18,7 @@ from lessons.lesson_01_vit.model import (
 )
 from lessons.lesson_02_clip import model as lesson_2
 from lessons.lesson_03_blip2.model import OPT, QFormer, QFormerConfig, opt_config
+from lessons.lesson_06_any_resolution import model as lesson_6
 from lessons.lesson_07_recipes.model.deepseek import DeepSeekV3
 from lessons.lesson_07_recipes.model.deepseek_config import DeepSeekConfig
 from lessons.lesson_07_recipes.model.gemma import Gemma, gemma2_config, gemma_config
@@ -57,6 +58,10 @@ GEMMA = {"vocab_size": 29, "width": 12, "depth": 2, "heads": 3, "kv_heads": 1, "
 LATENT = {"head_dim": 5, "rotary_dim": 4, "value_dim": 3, "latent_dim": 6, "query_latent_dim": 9, "dense_layers": 1}
 EXPERTS = {"experts": 12, "experts_per_token": 3, "expert_dim": 7, "groups": 3, "groups_per_token": 2}
 TEXT = lesson_2.TextEncoderConfig(29, 9, 12, 2, 3, 10, end_token=17)
+SIGLIP_TEXT = replace(TEXT, causal=False, pooling="last", end_token=None)
+NAFLEX = lesson_6.siglip2_vision_config(
+    **{name: value for name, value in SIZES.items() if name != "image_size"}, grid_size=4
+)
 CASES = {
     "llama": case(LanguageModel, LLAMA, families.language),
     "qwen2": case(LanguageModel, replace(LLAMA, qkv_bias=True), families.language),
@@ -85,11 +90,11 @@ CASES = {
     ),
     "siglip": case(
         lesson_2.SigLIP,
-        lesson_2.SigLIPConfig(
-            lesson_2.siglip_vision_config(**SIZES), replace(TEXT, causal=False, pooling="last", end_token=None)
-        ),
+        lesson_2.SigLIPConfig(lesson_2.siglip_vision_config(**SIZES), SIGLIP_TEXT),
         families.pair,
     ),
+    "siglip2 vision": case(lesson_6.NaViT, NAFLEX, families.naflex),
+    "siglip2": case(lesson_6.SigLIP2, lesson_6.SigLIP2Config(NAFLEX, SIGLIP_TEXT), families.naflex_pair),
     "qformer": case(QFormer, QFormerConfig(12, 3, 3, 10, 20), families.qformer),
 }
 OTHERS = {
@@ -137,6 +142,7 @@ OTHERS = {
     "classes": [5],
     "labels": [("a", "b", "c")],
     "registers": [0, 3],
+    "grid_size": [3, 6],
     "layer_scale": [None, 0.5],
     "dropout": [0.1],
     "drop_path": [0.1],

@@ -1,8 +1,8 @@
 """NaViT in pure Python: images of any aspect ratio in packed rows (Dehghani et al., arXiv:2307.06304).
 
-Strips of one to three handwritten digits, tall or wide, are resized to a token budget without changing their aspect
-ratio (SigLIP 2, arXiv:2502.14786, section 2.4.2) and cut into patches. Several images share a row of tokens. A small
-Vision Transformer learns to read the first digit of each strip:
+Strips of one or two handwritten digits, tall or wide and of any resolution, are resized to a token budget without
+changing their aspect ratio (SigLIP 2, arXiv:2502.14786, section 2.4.2) and cut into patches. Several images share a row
+of tokens. A small Vision Transformer learns to read the first digit of each strip:
 
     python -S -m lessons.lesson_06_any_resolution.reference [--quick] [--seed N]
 """
@@ -210,7 +210,7 @@ class Sizes(NamedTuple):
 # ── Strips of digits ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 BUDGET, ROW_LENGTH = 8, 24
-LONGEST = 3
+LONGEST, LARGEST_SCALE = 2, 2.0
 
 
 class Strip(NamedTuple):
@@ -221,16 +221,19 @@ class Strip(NamedTuple):
 
 
 def random_strip(data: digits.Digits, random: Random) -> Strip:
-    """Join one to three random digits in a random direction and resize the strip to the token budget."""
+    """Join one or two random digits in a random direction, at a random resolution, and resize them to the budget."""
     chosen = data.subset(random.sample(range(len(data.images)), random.randint(1, LONGEST)))
     side = digits.SIDE
     pixels = [pixel / digits.MAX_PIXEL for image in chosen.images for pixel in image]
     strip = Tensor(pixels, (len(chosen.images) * side, side))
     if random.random() < 0.5:
         strip = strip.reshape(-1, side, side).permute(1, 0, 2).reshape(side, -1)
+    scale = random.uniform(1.0, LARGEST_SCALE)
+    height, width = (round(scale * length) for length in strip.shape)
     patch_size = Sizes().patch_size
-    rows, columns = budget_grid(*strip.shape, patch_size, BUDGET)
-    return Strip(resize(strip, rows * patch_size, columns * patch_size), chosen.labels[0])
+    rows, columns = budget_grid(height, width, patch_size, BUDGET)
+    enlarged = resize(strip, height, width)
+    return Strip(resize(enlarged, rows * patch_size, columns * patch_size), chosen.labels[0])
 
 
 # ── Training ──────────────────────────────────────────────────────────────────────────────────────────────────────────

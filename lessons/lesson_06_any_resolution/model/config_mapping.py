@@ -75,6 +75,8 @@ def parse_vision_config(config: Mapping[str, Any]) -> NaViTConfig:
 def _parse_siglip2(config: Mapping[str, Any]) -> SigLIP2Config:
     read_settings([], config)
     image = parse_vision_config(read_part(config, "vision_config") or {})
+    if image.pooling == "none":
+        raise CourseError("vision_use_head is False in vision_config; SigLIP 2 compares pooled images, expected True")
     fields = read_settings([*SIGLIP_TEXT, *SIGLIP_PROJECTION], read_part(config, "text_config") or {}, "text_config")
     projection = fields.pop("projection") or fields["width"]
     if projection != image.width:

@@ -242,6 +242,13 @@ def test_two_embedding_dimensions_are_refused(tmp_path):
         SigLIP2.from_pretrained(tmp_path)
 
 
+def test_a_siglip2_without_pooled_images_is_refused(tmp_path):
+    siglip2().save_pretrained(tmp_path)
+    rewrite_config(tmp_path, lambda config: config["vision_config"].update(vision_use_head=False))
+    with pytest.raises(CourseError, match="vision_use_head is False"):
+        SigLIP2.from_pretrained(tmp_path)
+
+
 def test_a_missing_and_a_surplus_weight_are_named(tmp_path):
     vision().save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
