@@ -1,13 +1,12 @@
 """The arm that adapts a model with the skill: LLaVA, which answers in a word, learns to answer in full sentences.
 
-    what color is the star? red                      before
-    what color is the star? the star is red.         after
+    what color is the star? red              before
+    what color is the star? it is red.       after
 
 Each tuning method starts from the same trained LLaVA. Its rank and learning rate are chosen on validation scenes.
 """
 
 import copy
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +40,7 @@ from shared.course.context import RunContext
 from shared.finetuning import adapter_parameter_names, sft_loss
 from shared.training import Stage, muon_config, train
 
-MAX_NEW_TOKENS = 24
+MAX_NEW_TOKENS = 12
 SEED_OFFSET = 2
 """Added to the seed of the adaptation's scenes: both stages of LLaVA used other ones."""
 
@@ -75,14 +74,13 @@ def sentence(question: Question) -> str:
 
     Raises ValueError for a question type about several objects.
     """
-    if existence := re.fullmatch(r"is there an? (.+)\?", question.text):
-        is_there = question.answer == "yes"
-        return f"yes, there is {question.text[9:-1]}." if is_there else f"no, there is no {existence[1]}."
-    match = re.fullmatch(r"(?:what \w+|where) is the (.+)\?", question.text)
-    if question.type not in ("color", "shape", "size", "texture", "place") or not match:
-        raise ValueError(f"no sentence for the {question.type} question {question.text!r}")
-    answers = {"place": WHERE.get(question.answer), "shape": f"a {question.answer}"}
-    return f"the {match[1]} is {answers.get(question.type, question.answer)}."
+    answer = question.answer
+    if question.type == "existence":
+        return "yes, there is one." if answer == "yes" else "no, there is none."
+    phrases = {"shape": f"a {answer}", "place": WHERE.get(answer)} | dict.fromkeys(("color", "size", "texture"), answer)
+    if question.type not in phrases:
+        raise ValueError(f"no sentence for the {question.type} question {question.text!r}; use questions on one object")
+    return f"it is {phrases[question.type]}."
 
 
 def adapt_answer_style(

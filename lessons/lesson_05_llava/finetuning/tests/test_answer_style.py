@@ -40,19 +40,19 @@ def small_models(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("question_type", "text", "answer", "expected"),
+    ("question_type", "answer", "expected"),
     [
-        ("color", "what color is the large star?", "red", "the large star is red."),
-        ("shape", "what shape is the red object?", "star", "the red object is a star."),
-        ("size", "what size is the star?", "large", "the star is large."),
-        ("texture", "what texture is the star?", "striped", "the star is striped."),
-        ("place", "where is the star?", "left", "the star is on the left."),
-        ("existence", "is there an orange star?", "yes", "yes, there is an orange star."),
-        ("existence", "is there an orange star?", "no", "no, there is no orange star."),
+        ("color", "red", "it is red."),
+        ("shape", "star", "it is a star."),
+        ("size", "large", "it is large."),
+        ("texture", "striped", "it is striped."),
+        ("place", "left", "it is on the left."),
+        ("existence", "yes", "yes, there is one."),
+        ("existence", "no", "no, there is none."),
     ],
 )
-def test_the_sentence_repeats_the_question_and_ends_with_the_answer(question_type, text, answer, expected):
-    assert answer_style.sentence(Question(question_type, text, answer)) == expected
+def test_the_sentence_contains_the_answer(question_type, answer, expected):
+    assert answer_style.sentence(Question(question_type, "", answer)) == expected
 
 
 def test_every_question_about_one_object_has_a_sentence():
