@@ -19,7 +19,7 @@ from lessons.lesson_06_any_resolution.model.pooling import AttentionPooling, mea
 from lessons.lesson_06_any_resolution.model.positions import added_positions
 from lessons.lesson_06_any_resolution.model.weight_names import vision_weight_names
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import MLP, Attention, Block, Rotary
+from shared.transformer import MLP, Attention, Block, Rotary, Scores
 from shared.transformer.block import ACTIVATIONS
 
 
@@ -119,8 +119,9 @@ class NaViT(nn.Module):
 def _block(config: NaViTConfig) -> Block:
     """Build one pre-norm block; with `qk_norm`, LayerNorms on the queries and keys of each head."""
     norm = partial(nn.LayerNorm, eps=config.norm_eps)
+    scores = Scores(qk_norm=norm if config.qk_norm else None)
     return Block(
-        Attention(config.width, config.heads, bias=(config.qkv_bias, True), qk_norm=norm if config.qk_norm else None),
+        Attention(config.width, config.heads, bias=(config.qkv_bias, True), scores=scores),
         MLP(config.width, config.mlp_dim, activation=ACTIVATIONS[config.activation]),
         partial(norm, config.width),
     )
