@@ -61,6 +61,7 @@ def test_strips_have_their_first_digit_as_label_and_fit_the_budget():
 def test_a_wide_and_a_tall_strip_hold_the_same_digits(monkeypatch):
     """Digits lie beside or below each other, upright in both directions."""
     monkeypatch.setattr(reference, "BUDGET", 8)
+    monkeypatch.setattr(reference, "LARGEST_SCALE", 1.0)
     data = digits.Digits([[1] * 64, [16] * 32 + [0] * 32], [3, 5])
     images = {}
     for seed in range(40):
