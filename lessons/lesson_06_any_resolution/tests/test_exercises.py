@@ -160,16 +160,16 @@ def test_pixels_get_gradients(student):
 
 # ── 6.5: token dropping ───────────────────────────────────────────────────────────────────────────────────────────────
 
-KEPT = "model.patches:kept_indices"
+KEPT_INDICES = "model.patches:kept_indices"
 
 
 @pytest.mark.exercise("6.5")
 @pytest.mark.parametrize(
-    ("rate", "kept"), [(0.0, [0, 1, 2, 3, 4]), (0.2, [0, 1, 3, 4]), (0.5, [1, 3, 4]), (0.6, [1, 4])]
+    ("rate", "kept_indices"), [(0.0, [0, 1, 2, 3, 4]), (0.2, [0, 1, 3, 4]), (0.5, [1, 3, 4]), (0.6, [1, 4])]
 )
-def test_the_highest_noise_is_dropped_and_the_order_stays(student, rate, kept):
+def test_the_highest_noise_is_dropped_and_the_order_stays(student, rate, kept_indices):
     noise = torch.tensor([0.6, 0.1, 0.9, 0.5, 0.2])
-    assert student(KEPT, noise=noise, rate=rate).tolist() == kept
+    assert student(KEPT_INDICES, noise=noise, rate=rate).tolist() == kept_indices
 
 
 @pytest.mark.exercise("6.5")
@@ -178,7 +178,7 @@ def test_the_highest_noise_is_dropped_and_the_order_stays(student, rate, kept):
     [(100, 0.29, 71), (100, 0.57, 43), (7, 0.5, 4), (10, 0.99, 1), (1, 0.9, 1), (3, 0.7, 1)],
 )
 def test_the_number_of_dropped_tokens_is_rounded_down_and_one_stays(student, tokens, rate, count):
-    assert len(student(KEPT, noise=torch.rand(tokens), rate=rate)) == count
+    assert len(student(KEPT_INDICES, noise=torch.rand(tokens), rate=rate)) == count
 
 
 # ── 6.6: bin packing ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -51,15 +51,15 @@ TEXT = {
 }
 GEMMA2 = TEXT | {"model_type": "gemma2", "sliding_window": 21, "query_pre_attn_scalar": 11}
 GEMMA2 |= {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.5}
-WHOLE = {"vision_config": VISION, "text_config": TEXT, "projection_dim": 20, "image_token_index": IMAGE}
+CONFIG = {"vision_config": VISION, "text_config": TEXT, "projection_dim": 20, "image_token_index": IMAGE}
 CASES = {
-    "gemma": WHOLE,
-    "gemma, untied": WHOLE | {"tie_word_embeddings": False},
-    "gemma, image token outside of the vocabulary": WHOLE | {"image_token_index": 40},
-    "gemma, unused pooling head": WHOLE | {"vision_config": VISION | {"vision_use_head": True}},
-    "gemma, odd images": WHOLE | {"vision_config": VISION | {"image_size": 14, "num_channels": 2}},
-    "gemma 2": WHOLE | {"text_config": GEMMA2},
-    "gemma 2, untied": WHOLE | {"text_config": GEMMA2, "tie_word_embeddings": False},
+    "gemma": CONFIG,
+    "gemma, untied": CONFIG | {"tie_word_embeddings": False},
+    "gemma, image token outside of the vocabulary": CONFIG | {"image_token_index": 40},
+    "gemma, unused pooling head": CONFIG | {"vision_config": VISION | {"vision_use_head": True}},
+    "gemma, odd images": CONFIG | {"vision_config": VISION | {"image_size": 14, "num_channels": 2}},
+    "gemma 2": CONFIG | {"text_config": GEMMA2},
+    "gemma 2, untied": CONFIG | {"text_config": GEMMA2, "tie_word_embeddings": False},
 }
 
 
@@ -241,7 +241,7 @@ def test_published_configs_of_2024_are_read(tmp_path):
     """PaliGemma's first files leave out most settings of the parts and have some that no class reads."""
     text = {key: TEXT[key] for key in TEXT if key != "max_position_embeddings"}
     published = redraw_weights(
-        PaliGemmaForConditionalGeneration(PaliGemmaConfig(**WHOLE | {"text_config": text})), gain=0.3
+        PaliGemmaForConditionalGeneration(PaliGemmaConfig(**CONFIG | {"text_config": text})), gain=0.3
     )
 
     def to_2024(config):
@@ -284,7 +284,7 @@ def test_the_number_of_parameters_of_the_published_models():
     ],
 )
 def test_an_unsupported_or_malformed_config_is_an_error_that_names_the_setting(change, message, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "paligemma"} | WHOLE | change))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "paligemma"} | CONFIG | change))
     save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(CourseError, match=message):
         PaliGemma.from_pretrained(tmp_path)
