@@ -10,7 +10,7 @@ from shared.course.splits import on_splits, splits_line
 
 CLAIM = Claim("accuracy", "learns", "A sentence.", "", ("model",), number("model", "accuracy"), 0.5)
 IDENTITY = replace(CLAIM, name="identity", kind="exact")
-OTHER_CLAIM = replace(CLAIM, name="seen")
+VALIDATED = replace(CLAIM, name="seen pairs")
 CONTENTS = {"validation": "seen combinations", "test": "unseen ones"}
 BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 
@@ -20,7 +20,7 @@ def test_a_claim_is_measured_on_other_data_than_its_settings_were_chosen_on():
 
 
 def test_the_line_counts_claims_per_split_and_leaves_identities_out():
-    line = splits_line(on_splits([IDENTITY, CLAIM, OTHER_CLAIM], others={"seen": "validation"}), CONTENTS)
+    line = splits_line(on_splits([IDENTITY, CLAIM, VALIDATED], others={"seen pairs": "validation"}), CONTENTS)
     assert line == (
         "**Splits.** Settings chosen on *validation* (seen combinations); measured on *test* (unseen ones; 1 claim) "
         "and *validation* (1 claim)."
@@ -29,13 +29,13 @@ def test_the_line_counts_claims_per_split_and_leaves_identities_out():
 
 
 def test_a_lesson_without_a_validation_split_says_so():
-    line = splits_line(on_splits([CLAIM, OTHER_CLAIM], chosen_on="", others={"seen": ""}), CONTENTS)
+    line = splits_line(on_splits([CLAIM, VALIDATED], chosen_on="", others={"seen pairs": ""}), CONTENTS)
     assert "No split was set aside to choose settings" in line and "no data (1 claim)" in line
 
 
 def test_a_misspelled_claim_is_refused():
     with pytest.raises(ValueError, match="no claim is called sene"):
-        on_splits([CLAIM, OTHER_CLAIM], others={"sene": "validation"})
+        on_splits([CLAIM, VALIDATED], others={"sene": "validation"})
 
 
 def test_a_split_that_the_lesson_does_not_describe_is_refused():
