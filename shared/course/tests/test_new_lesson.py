@@ -32,7 +32,8 @@ def repository(tmp_path_factory):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, root / name, ignore=IGNORED)
     for path in ROOT.iterdir():
-        if path.is_file():
+        # In a work tree of git, .git is a file that names the original: git would change that one's index.
+        if path.is_file() and path.name != ".git":
             shutil.copyfile(path, root / path.name)
     command = ("git", "init", "-q", "."), ("git", "add", "-A")
     assert all(run(root, *each).returncode == 0 for each in command)
