@@ -69,7 +69,10 @@ class ClipSettings(NamedTuple):
     kinds: tuple[str, ...] = KINDS
 
 
-def clip_at(split: str, seed: int, number: int, settings: ClipSettings = ClipSettings()) -> Clip:
+DEFAULT = ClipSettings()
+
+
+def clip_at(split: str, seed: int, number: int, settings: ClipSettings = DEFAULT) -> Clip:
     """Return clip `number` of a split.
 
     No clip of "train" or "validation" holds a held-out combination at any time, also not after a change of color.

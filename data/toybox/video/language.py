@@ -113,12 +113,13 @@ def clip_caption(clip: Clip, level: str = "events") -> str:
     """
     if level not in LEVELS:
         raise ValueError(f"no caption level {level!r}: choose one of {', '.join(LEVELS)}")
-    text, last_end = "", -1
+    text, last_start, last_end = "", -1, -1
     for event in clip.events:
         if text:
-            text += " while " if event.start < last_end or event.start == previous.start else ", then "
+            together = event.start < last_end or event.start == last_start
+            text += " while " if together else ", then "
         text += sentence(clip, event)
-        previous, last_end = event, max(last_end, event.end)
+        last_start, last_end = event.start, max(last_end, event.end)
     text = text or "nothing happens"
     if level == "events":
         return text
@@ -132,7 +133,7 @@ def format_seconds(milliseconds: int) -> str:
 
 
 def timeline(clip: Clip) -> str:
-    """Return one line per event with its times: "1.5 s to 3.5 s: the circle moves right", "4 s: the star turns blue"."""
+    """Return one line per event, such as "1.5 s to 3.5 s: the circle moves right" or "4 s: the star turns blue"."""
     lines = []
     for event in clip.events:
         time = f"{format_seconds(event.start)} s"
