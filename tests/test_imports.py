@@ -16,7 +16,10 @@ STDLIB = set(sys.stdlib_module_names)
 ORACLES = {"transformers", "diffusers", "peft", "torchvision", "tokenizers", "sentencepiece", "sklearn"}
 STDLIB_TOYBOX = {
     f"data.toybox.{name}"
-    for name in ("conversations", "documents", "episodes", "heldout", "language", "questions", "raster", "scene")
+    for name in (
+        *("conversations", "documents", "episodes", "heldout", "language", "questions", "raster", "scene"),
+        *(f"video.{name}" for name in ("clip", "frames", "generation", "language", "question_types", "questions")),
+    )
 }
 FILES = [
     path

@@ -1,4 +1,4 @@
-"""The types of questions about clips: their words, answers, chance levels, and what is drawn before a clip is searched."""
+"""The types of questions about clips: words, answers, chance levels, and what is drawn before a clip is searched."""
 
 from typing import NamedTuple
 
