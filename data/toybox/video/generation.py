@@ -52,6 +52,7 @@ SHORTEST, LONGEST = 2, 16
 _LENGTHS = (500, 1000, 2000, 3000, 4000)
 _EVENTS_PER_HALF = (0, 1, 2, 2, 3, 3, 4)
 _BURST = 1500
+_SHORTEST_PATH = 24  # world units: 6 pixels of a 32 × 32 image
 _NEWCOMERS_PER_HALF = 2
 _VALUES: dict[str, tuple[str, ...]] = {"color": COLORS, "size": SIZES, "texture": TEXTURES}
 
@@ -188,12 +189,13 @@ class _Half:
         direction = pick(self.rng, DIRECTIONS)
         if kind == "leave":
             return outside(before, direction)
-        sign = -1 if direction in ("left", "up") else 1
-        if direction in ("left", "right"):
-            third = 3 * before.x // WORLD + sign
-            return before._replace(x=_draw_center(self.rng, before.size, third)) if 0 <= third < 3 else None
-        third = 3 * before.y // WORLD + sign
-        return before._replace(y=_draw_center(self.rng, before.size, third)) if 0 <= third < 3 else None
+        axis, sign = ("x" if direction in ("left", "right") else "y"), (-1 if direction in ("left", "up") else 1)
+        center = getattr(before, axis)
+        third = 3 * center // WORLD + sign
+        if not 0 <= third < 3:
+            return None
+        target = _draw_center(self.rng, before.size, third)
+        return before._replace(**{axis: target}) if abs(target - center) >= _SHORTEST_PATH else None
 
     def _draw_entrance(self, start: int, end: int) -> Event | None:
         if self.newcomers == _NEWCOMERS_PER_HALF:
