@@ -121,7 +121,7 @@ def test_the_state_at_a_time_is_exact():
     entrance = Event(0, "enter", 1000, 2000, outside(CIRCLE, "left"), CIRCLE)
     clip = Clip(4000, (outside(CIRCLE, "left"),), (entrance,), 0)
     assert objects_at_time(clip, 1) == (None,) and objects_at_time(clip, 1.5)[0].x == 3
-    with pytest.raises(ValueError, match="time 6.5 s: expected 0 to 6 s"):
+    with pytest.raises(ValueError, match=r"time 6.5 s: expected 0 to 6 s"):
         scene_at_time(SIMPLE, 6.5)
 
 
@@ -199,7 +199,7 @@ def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="no split 'dev'"):
         clip_at("dev", 0, 0)
     for seconds in ((1, 4), (4, 17), (8, 4), (2.2, 4)):
-        with pytest.raises(ValueError, match="expected \\(least, most\\) from 2 to 16"):
+        with pytest.raises(ValueError, match=r"expected \(least, most\\) from 2 to 16"):
             clip_at("train", 0, 0, ClipSettings(seconds=seconds))
     with pytest.raises(ValueError, match="expected at least one of move"):
         clip_at("train", 0, 0, ClipSettings(kinds=("jump",)))
