@@ -209,16 +209,13 @@ def test_blind_and_single_frame_baselines_are_at_chance_where_they_should_be(que
 
 
 def test_the_single_frame_baseline_finds_a_leak():
-    """The check above can fail: where the middle frame shows the answer, naive Bayes finds it."""
+    """The check above can fail: before a move, an object at a side of the world can only move to the other side."""
     rows = []
-    for number in range(300):
+    for number in range(500):
         clip, question = question_about_clip_at("train", 2, number, "direction")
-        (event,) = [event for event in clip.events if question.start == event.start and event.kind == "move"]
-        later = event.start > clip.duration // 2
-        # As if the question were asked only of objects that move toward the other side of the world afterward.
-        if later == ((event.before.x if event.before.x != event.after.x else event.before.y) != 64):
+        if question.start > clip.duration // 2:
             rows.append((bag(question.text) | middle_features(clip, question), relative(question)))
-    assert naive_bayes(rows[:100], rows[100:]) > 0.7
+    assert naive_bayes(rows[:130], rows[130:]) > limit(1 / 2, len(rows) - 130)
 
 
 def test_questions_are_pure_and_of_every_type():
