@@ -154,7 +154,7 @@ def test_wrong_calls_are_named(tmp_path):
     frames = np.zeros((2, 17, 16, 3), np.uint8)
     with pytest.raises(CourseError, match=r"16 × 17 pixels; expected even sides, or pass lossless=True"):
         write_video(tmp_path / "a.mp4", frames, (0, 1), 2)
-    with pytest.raises(CourseError, match="choose .mp4 or .gif"):
+    with pytest.raises(CourseError, match=r"choose .mp4 or .gif"):
         write_video(tmp_path / "a.avi", frames, (0, 1), 2)
     with pytest.raises(CourseError, match="hundredths of a second"):
         write_video(tmp_path / "a.gif", frames, (0, Fraction(1, 3)), 2)
