@@ -140,7 +140,7 @@ def _ask_one_object(clip: Clip, question_type: str, form: Form, rng: Random) -> 
 def _answer(question_type: str, events: list[Event]) -> str | None:
     """Return the answer for the events of one kind of one object, or None when the question is ambiguous."""
     if question_type == "count":
-        return NUMBERS[len(events)]
+        return NUMBERS[len(events)] if len(events) < len(NUMBERS) else None
     if len(events) != 1:
         return None
     (event,) = events
