@@ -1,18 +1,20 @@
 """Train the checkpoints that later lessons start from, and keep them in `data/checkpoints` with their provenance.
 
 A lesson that others build on has a file `experiment/checkpoint.py`, which exports a CHECKPOINT. An app whose model is
-trained from lessons' checkpoints has one too; the checkpoint's name gives the lesson that it belongs to. Checkpoints
-form a chain: each provenance names the hashes of its parents, so that a checkpoint of an outdated parent is noticed.
+trained from lessons' checkpoints has one too; the checkpoint's name gives the lesson that it belongs to. The judge of
+generated images belongs to no lesson and is called by its name. Checkpoints form a chain: each provenance names the
+hashes of its parents, so that a checkpoint of an outdated parent is noticed.
 
     python -m shared.course.checkpoint 0        # train lesson 0's checkpoint again (make checkpoint-0)
+    python -m shared.course.checkpoint judge    # train the judge again (make checkpoint-judge)
     python -m shared.course.checkpoint --all    # train all checkpoints, parents first (make checkpoints)
 """
 
 import argparse
-import functools
 import hashlib
 import importlib
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shared.cli import command_line, parse_whole_number
+from shared.cli import command_line
 from shared.course.lesson import ROOT
 from shared.course.machine import describe_machine
 from shared.errors import CourseError
@@ -51,23 +53,36 @@ class Checkpoint:
     parents: Sequence[str] = ()
 
 
-def checkpoints() -> dict[int, Checkpoint]:
-    """Return every checkpoint by its lesson's number, parents before children: lessons build on earlier ones."""
-    files = [*(ROOT / "lessons").glob("lesson_*/**/checkpoint.py"), *(ROOT / "apps").glob("*/checkpoint.py")]
+def checkpoints() -> dict[str, Checkpoint]:
+    """Return every checkpoint by its target in `make checkpoint-…`, parents before children.
+
+    Lessons build on earlier ones, so they are in the order of their numbers. The judge comes last; it has no children.
+    """
+    files = [
+        *(ROOT / "lessons").glob("lesson_*/**/checkpoint.py"),
+        *(ROOT / "apps").glob("*/checkpoint.py"),
+        ROOT / "shared" / "judge" / "checkpoint.py",
+    ]
     modules = [importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts)) for file in files]
-    by_number = {int(module.CHECKPOINT.name.split("_")[1]): module.CHECKPOINT for module in modules}
-    return dict(sorted(by_number.items()))
+    by_target = {checkpoint_target(module.CHECKPOINT.name): module.CHECKPOINT for module in modules}
+    return dict(sorted(by_target.items(), key=lambda item: (not item[0].isdigit(), item[0].zfill(3))))
 
 
-def train_checkpoint(number: int) -> Path:
-    """Train lesson `number`'s checkpoint and return its folder, which is replaced only when training succeeded.
+def checkpoint_target(name: str) -> str:
+    """Return the target in `make checkpoint-…` of a checkpoint: "0" for "lesson_00_decoder", else its name."""
+    lesson = re.match(r"lesson_(\d+)_", name)
+    return str(int(lesson[1])) if lesson else name
 
-    Raises CourseError when the lesson has no checkpoint or a parent is missing.
+
+def train_checkpoint(target: str) -> Path:
+    """Train a checkpoint by its target and return its folder, which is replaced only when training succeeded.
+
+    Raises CourseError when there is no such checkpoint or a parent is missing.
     """
     available = checkpoints()
-    if number not in available:
-        raise CourseError(f"lesson {number} has no checkpoint; lessons with one: {', '.join(map(str, available))}")
-    checkpoint, started = available[number], time.monotonic()
+    if target not in available:
+        raise CourseError(f"there is no checkpoint {target!r}; choose one of {', '.join(available)}")
+    checkpoint, started = available[target], time.monotonic()
     if missing := [name for name in checkpoint.parents if not (CHECKPOINTS_FOLDER / name / PROVENANCE).exists()]:
         raise CourseError(f"{checkpoint.name} starts from {', '.join(missing)}: train that first (make checkpoints)")
     CHECKPOINTS_FOLDER.mkdir(parents=True, exist_ok=True)
@@ -77,7 +92,7 @@ def train_checkpoint(number: int) -> Path:
         measured = checkpoint.train(folder)
         record = {
             "about": checkpoint.description,
-            "made by": f"make checkpoint-{number}",
+            "made by": f"make checkpoint-{target}",
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "seconds": round(time.monotonic() - started),
             "machine": describe_machine("cpu"),
@@ -87,18 +102,18 @@ def train_checkpoint(number: int) -> Path:
             "files": file_hashes(folder),
         }
         (folder / PROVENANCE).write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        target = CHECKPOINTS_FOLDER / checkpoint.name
-        if target.exists():
-            target.rename(Path(temporary) / "previous")
-        shutil.move(folder, target)
-    return target
+        final_folder = CHECKPOINTS_FOLDER / checkpoint.name
+        if final_folder.exists():
+            final_folder.rename(Path(temporary) / "previous")
+        shutil.move(folder, final_folder)
+    return final_folder
 
 
-def checkpoint_folder(name: str, lesson: int) -> Path:
+def checkpoint_folder(name: str) -> Path:
     """Return the folder of a shipped checkpoint. Raises CourseError when it is missing, with the command to run."""
     folder = CHECKPOINTS_FOLDER / name
     if not (folder / PROVENANCE).exists():
-        raise CourseError(f"{folder} does not exist; make it with `make checkpoint-{lesson}`")
+        raise CourseError(f"{folder} does not exist; make it with `make checkpoint-{checkpoint_target(name)}`")
     return folder
 
 
@@ -149,13 +164,11 @@ def checkpoint_errors(expected: Iterable[Checkpoint], folder: Path = CHECKPOINTS
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the checkpoints that later lessons start from.")
     group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument(
-        "lesson", type=functools.partial(parse_whole_number, "lesson"), nargs="?", help="the lesson's number"
-    )
+    group.add_argument("checkpoint", nargs="?", help="a lesson's number, or judge")
     group.add_argument("--all", action="store_true", help="every checkpoint, parents first")
     options = parser.parse_args()
-    for number in checkpoints() if options.all else [options.lesson]:
-        folder = train_checkpoint(number)
+    for target in checkpoints() if options.all else [options.checkpoint]:
+        folder = train_checkpoint(target)
         record = json.loads((folder / PROVENANCE).read_text(encoding="utf-8"))
         for name, value in record["measured"].items():
             print(f"  {name}: {value}")

@@ -12,7 +12,7 @@ from shared.course.checkpoint import checkpoint_folder
 
 def load_vision_encoder() -> VisionTransformer:
     """Load the image encoder of the shipped CLIP, frozen. Raises CourseError when its checkpoint is missing."""
-    folder = checkpoint_folder("lesson_02_clip", lesson=2)
+    folder = checkpoint_folder("lesson_02_clip")
     return CLIP.from_pretrained(folder).image_encoder.eval().requires_grad_(False)
 
 

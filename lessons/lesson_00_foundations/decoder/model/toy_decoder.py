@@ -28,5 +28,5 @@ def toy_decoder(vocab_size: int, **sizes: Any) -> LanguageModel:
 
 def load_language_model() -> tuple[LanguageModel, Tokenizer]:
     """Load the shipped decoder, frozen, and its tokenizer. Raises CourseError when its checkpoint is missing."""
-    folder = checkpoint_folder("lesson_00_decoder", lesson=0)
+    folder = checkpoint_folder("lesson_00_decoder")
     return LanguageModel.from_pretrained(folder).requires_grad_(False), load_tokenizer(folder / "tokenizer.json")
