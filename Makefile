@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup doctor checkpoints report runs serve progress mutants new-lesson format lint test bench bench-serving \
+.PHONY: help setup doctor checkpoint-judge checkpoints report runs serve progress mutants new-lesson format lint test bench bench-serving \
 	site site-setup site-serve test-site clean
 
 # The first Python on this machine that the course supports; name another with PYTHON=…
@@ -36,7 +36,7 @@ help: ## list all targets
 	@echo "Multimodal from Scratch"
 	@awk '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
 		/^[a-zA-Z0-9%-]+:.*## /{name = $$1; sub(/:$$/, "", name); sub("%", "N", name); sub(/.*## /, ""); \
-		printf "  make %-14s %s\n", name, $$0}' Makefile
+		printf "  make %-16s %s\n", name, $$0}' Makefile
 	@echo
 	@echo "Options of make lesson-N: PRESET=smoke|cpu|full|gpu  SEED=0  PART=name  DATA=name  DEVICE=cpu|cuda  RESUME=1"
 	@echo "Options of make results-N: the same, and SEEDS=\"0 1 2\""
@@ -128,6 +128,9 @@ results-%: setup ## measure lesson N over several seeds and write its results.js
 
 checkpoint-%: setup ## train the checkpoint that lesson N keeps for later lessons, into data/checkpoints
 	@$(RUN) -m shared.course.checkpoint $(NUMBER)
+
+checkpoint-judge: setup ## train the judge that scores generated images, into data/checkpoints
+	@$(RUN) -m shared.course.checkpoint judge
 
 checkpoints: setup ## train all checkpoints, parents first
 	@$(RUN) -m shared.course.checkpoint --all

@@ -21,6 +21,8 @@ STDLIB_TOYBOX = {
         *(f"video.{name}" for name in ("clip", "frames", "generation", "language", "question_types", "questions")),
     )
 }
+# Modules that measure or draw: evaluate.py, evaluate_images.py, figures.py, or a module in a folder of such a name.
+EVALUATION = re.compile(r"/(evaluate|figures)[a-z_]*(\.py$|/)")
 FILES = [
     path
     for top in ("shared", "data", "lessons", "apps", "benchmarks")
@@ -61,6 +63,8 @@ def broken_rule(file: str, module: str) -> str | None:
         packages = {"shared", "data", "data.toybox"}
         if module not in packages and not is_within(module, {"shared.stdlib", *STDLIB_TOYBOX}):
             return "a reference imports only the standard library, shared.stdlib and the standard-library toy world"
+    if file.startswith(("lessons/", "apps/")) and is_within(module, {"shared.judge"}) and not EVALUATION.search(file):
+        return "only evaluation imports the judge; what trains a generator must not depend on it"
     own, other = lesson_number(file), lesson_number(module)
     if other is not None and other != own:
         if own is not None and other > own:
@@ -104,6 +108,8 @@ def test_imports_follow_the_rules(path):
         ("apps/captioner/model.py", "lessons.lesson_02_clip.experiment.data"),
         ("shared/training/loop.py", "lessons.lesson_01_vit.model"),
         ("data/toybox/image.py", "apps.captioner"),
+        ("lessons/lesson_11_chameleon/experiment/train.py", "shared.judge"),
+        ("lessons/lesson_11_chameleon/model/chameleon.py", "shared.judge.model"),
         ("shared/stdlib/tensor.py", "torch"),
         ("shared/stdlib/tensor.py", "shared.errors"),
         ("lessons/lesson_01_vit/reference.py", "shared.stdlib_extra"),

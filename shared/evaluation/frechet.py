@@ -5,21 +5,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def frechet_distance(features: Float[Tensor, "images width"], reference: Float[Tensor, "references width"]) -> float:
+def frechet_distance(features: Tensor, reference: Tensor) -> float:
     """Return the Fréchet distance between two sets of features, computed in float64.
 
+    features   [images, width]
+    reference  [references, width], from the same encoder
+
     Each set is described by its mean and its covariance (divided by the number of rows − 1). The unit is that of a
-    squared feature. With few rows the distance is too large, even between two samples of one distribution: compare
-    distances of equally many rows only (arXiv:1911.07023), and state the distance between two sets of real images
-    beside them.
+    squared feature. With few rows the distance is too large, even between two samples of one distribution, by an amount
+    that depends on both (arXiv:1911.07023). Compare distances of equally many rows only, and state the distance between
+    two sets of real images beside them.
 
     Raises ValueError for less than two rows, for different widths, and for values that are not finite.
     """
-    for name, rows in (("features", features), ("reference", reference)):
+    for name, rows in (("the features", features), ("the reference", reference)):
         if rows.ndim != 2 or len(rows) < 2:
-            raise ValueError(f"{name} have the shape {list(rows.shape)}; expected at least two rows [images, width]")
+            raise ValueError(f"{name}: shape {list(rows.shape)}; expected at least two rows [images, width]")
         if not torch.isfinite(rows).all():
-            raise ValueError(f"{name} contain values that are not finite; look for NaN in the images")
+            raise ValueError(f"{name}: some values are not finite; look for NaN in the images")
     if features.shape[1] != reference.shape[1]:
         raise ValueError(
             f"features have width {features.shape[1]}, the reference {reference.shape[1]}; use one encoder for both"

@@ -1,4 +1,4 @@
-"""The judge of generated toy-world images: a classifier of every object's place and appearance; README.md has an example.
+"""Judge generated toy-world images: predict the place and appearance of every object; README.md has an example.
 
 model        the network, and its predictions per place
 labels       scenes ↔ labels per place

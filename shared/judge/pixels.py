@@ -23,7 +23,7 @@ def to_judge_pixels(images: Tensor) -> Float[Tensor, "batch 3 64 64"]:
     return resize_pixels(pixels)
 
 
-def check_images(images: Tensor) -> None:
+def check_images(images: object) -> None:
     """Raise ValueError unless `images` is what `to_judge_pixels` accepts."""
     if not isinstance(images, Tensor):
         raise ValueError(

@@ -62,7 +62,8 @@ def _is_included(place: Path, number: int, own: bool, apps: Collection[str]) -> 
     if place.parts[:2] == ("shared", "teaching"):
         return len(place.parts) == 3 and place.name in TEACHING_FILES
     if place.parts[:2] == ("data", "checkpoints"):
-        return len(place.parts) == 3 or int(place.parts[2].split("_")[1]) <= number
+        trained_in = re.match(r"lesson_(\d+)_", place.parts[2])  # the judge of generated images belongs to no lesson
+        return trained_in is None or int(trained_in[1]) <= number
     if place.parts[0] == "apps" and not (place.parts[1] in apps or (apps and place.name == "__init__.py")):
         return False
     if lesson := re.match(r"lesson_(\d+)_", place.parts[1]):
