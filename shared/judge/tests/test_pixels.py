@@ -2,12 +2,14 @@
 
 import math
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from data.toybox.image import render_images
+from data.toybox.raster import corner
 from data.toybox.scene import COLORS, SHAPES, SIZES, TEXTURES, Scene, SceneObject, make_scene
 from data.toybox.tensors import render_tensors
 from shared.judge.pixels import check_images, to_judge_pixels
@@ -69,18 +71,46 @@ def test_an_array_is_refused():
         check_images(render_images(SCENES, 32))
 
 
-@pytest.mark.parametrize("size", [32, 48, 64, 96])
+def closest_objects(size: int) -> tuple[float, tuple, tuple]:
+    """Return the smallest Euclidean distance between the pixels of two objects at one place, and the two objects."""
+    appearances = list(product(SIZES, TEXTURES, COLORS, SHAPES))
+    scenes = [
+        Scene((SceneObject(shape, color, object_size, texture, 64, 64),), 0)
+        for object_size, texture, color, shape in appearances
+    ]
+    pixels = render_images(scenes, size).reshape(len(scenes), -1) / 255
+    squares = (pixels**2).sum(1)
+    distances = squares[:, None] + squares[None] - 2 * pixels @ pixels.T
+    np.fill_diagonal(distances, np.inf)
+    one, other = np.unravel_index(distances.argmin(), distances.shape)
+    return math.sqrt(max(distances.min(), 0)), appearances[one], appearances[other]
+
+
+@pytest.mark.parametrize("size", [24, 32, 48, 64, 96])
 def test_every_attribute_can_be_decided_at_every_size_that_is_judged(size):
-    """Objects that differ in one attribute differ visibly; at 16 pixels, some textures are equal."""
-    appearances = list(product(SHAPES, COLORS, SIZES, TEXTURES))
-    scenes = [Scene((SceneObject(*each, 64, 64),), 0) for each in appearances]
+    assert closest_objects(size)[0] > 0.4
 
-    def smallest_distance(side: int) -> float:
-        pixels = render_images(scenes, side).reshape(len(scenes), -1) / 255
-        squares = (pixels**2).sum(1)
-        distances = squares[:, None] + squares[None] - 2 * pixels @ pixels.T
-        np.fill_diagonal(distances, np.inf)
-        return float(np.sqrt(max(distances.min(), 0)))
 
-    assert smallest_distance(size) > 0.5
-    assert smallest_distance(16) < 1e-6
+def test_the_page_states_what_can_be_decided():
+    page = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    distance, *closest = closest_objects(32)
+    assert {each[:2] for each in closest} == {("small", "plain"), ("small", "dotted")}
+    assert {each[2:] for each in closest} == {("pink", "star")}
+    assert "small plain and a small dotted pink star" in page and f"differ by {distance:.2f} in" in page
+    assert closest_objects(16)[0] < 1e-6
+    images = render_images(
+        [Scene((SceneObject("cross", "red", "small", texture, 64, 64),), 0) for texture in ("plain", "striped")], 16
+    )
+    assert (images[0] == images[1]).all()
+
+
+@pytest.mark.parametrize("object_size", SIZES)
+@pytest.mark.parametrize("size", [32, 48, 64, 96])
+def test_an_objects_first_row_and_column_determine_its_place(size, object_size):
+    places: dict[tuple[int, int], set[str]] = {}
+    for number in range(3000):
+        for scene_object in make_scene(5, number).objects:
+            if scene_object.size == object_size:
+                places.setdefault(corner(scene_object, size), set()).add(scene_object.place)
+    assert len(places) > 200
+    assert all(len(names) == 1 for names in places.values())
