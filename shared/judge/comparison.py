@@ -31,7 +31,7 @@ def compare_scenes(requested: Sequence[Scene], predicted: Sequence[Scene], *, pl
     objects = [match for scene_matches in matches for match in scene_matches]
     if not objects:
         raise ValueError("no object was requested; expected scenes with at least one object in all")
-    scores = {"place": _mean([found is not None for _, found in objects])} if places else {}
+    scores = {"place": _mean([predicted_object is not None for _, predicted_object in objects])} if places else {}
     scores |= {name: _mean([_is_equal(match, name) for match in objects]) for name in ATTRIBUTES}
     scores["object"] = _mean([_is_right(match) for match in objects])
     equal_counts = [len(a.objects) == len(b.objects) for a, b in zip(requested, predicted, strict=True)]
