@@ -53,7 +53,7 @@ def test_renders_are_judged_right(judge, size, split):
     assert scores["count"] >= 0.98 and scores["scene"] >= 0.95, scores
 
 
-def test_the_provenance_states_the_accuracy():
+def test_the_provenance_states_the_accuracy(judge):
     record = json.loads((CHECKPOINTS_FOLDER / pretrained.NAME / PROVENANCE).read_text())
     for size in (32, 64):
         for combinations in ("seen", "unseen"):

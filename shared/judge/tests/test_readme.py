@@ -12,10 +12,15 @@ from shared.judge.measure import CHANGES, CORRUPTIONS, PAGE, RECORD, add_noise, 
 from shared.judge.pretrained import NAME
 from shared.judge.training import JudgeRecipe, training_scene
 
-TEXT, MEASURED = PAGE.read_text(encoding="utf-8"), json.loads(RECORD.read_text(encoding="utf-8"))
+TEXT = PAGE.read_text(encoding="utf-8")
 
 
-def test_the_example_runs(capsys):
+@pytest.fixture
+def measured(judge):
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+def test_the_example_runs(judge, capsys):
     exec(re.search(r"```python\n(.*?)```", TEXT, flags=re.S)[1], {})
     lines = capsys.readouterr().out.splitlines()
     scores = dict(re.findall(r"^(\w+) +[\d.]+% \(real renders ([\d.]+)%\)", "\n".join(lines), flags=re.M))
@@ -24,16 +29,16 @@ def test_the_example_runs(capsys):
     assert lines[-1].startswith("Score(generated=")
 
 
-def test_the_tables_are_the_measurements_of_the_shipped_judge():
-    assert MEASURED["checkpoint"] == checkpoint_hash(CHECKPOINTS_FOLDER / NAME), "run python -m shared.judge.measure"
-    assert replace_generated(TEXT, tables(MEASURED), "README.md") == TEXT, "run python -m shared.judge.measure"
+def test_the_tables_are_the_measurements_of_the_shipped_judge(measured):
+    assert measured["checkpoint"] == checkpoint_hash(CHECKPOINTS_FOLDER / NAME), "run python -m shared.judge.measure"
+    assert replace_generated(TEXT, tables(measured), "README.md") == TEXT, "run python -m shared.judge.measure"
 
 
-def test_the_measurements_agree_with_the_provenance():
+def test_the_measurements_agree_with_the_provenance(measured):
     provenance = json.loads((CHECKPOINTS_FOLDER / NAME / PROVENANCE).read_text())["measured"]
     for size in (32, 64):
         for combinations in ("seen", "unseen"):
-            for name, value in MEASURED["accuracy"][f"{size} × {size}, {combinations}"].items():
+            for name, value in measured["accuracy"][f"{size} × {size}, {combinations}"].items():
                 assert value == pytest.approx(provenance[f"{name}_{size}_{combinations}"], abs=0.002), (size, name)
 
 
