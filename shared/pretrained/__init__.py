@@ -1,11 +1,12 @@
 """Read and write published checkpoints in the Hugging Face folder layout; README.md has an example.
 
-checkpoint      read `config.json` and the tensors of `model.safetensors`, in one file or in shards
-config_mapping  published settings ↔ the fields of our configs
-setting_values  what the values of settings may be
-weight_names    published weight names ↔ the names in our models
-folder          load a model's weights from a folder, save a model as one
-digest          one hash of all weights of a module
+checkpoint       read `config.json` and the tensors of `model.safetensors`, in one file or in shards
+config_mapping   published settings ↔ the fields of our configs
+rotary_settings  settings of rotary positions, which many classes share
+setting_values   what the values of settings may be
+weight_names     published weight names ↔ the names in our models
+folder           load a model's weights from a folder, save a model as one
+digest           one hash of all weights of a module
 
 Nothing is ever unpickled.
 """

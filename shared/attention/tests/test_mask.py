@@ -38,6 +38,13 @@ def test_window_reaches_both_ways_and_with_causal_only_backwards():
     assert _drawn(Mask(window=1), 3, 3) == ["#..", ".#.", "..#"]
 
 
+def test_another_window_leaves_the_rest_of_a_mask_as_it_is():
+    spans = _row(0, 0, -1, -1)
+    mask = Mask(True, None, _row(2, 3, 4, 5), _row(1, 3, 4, 5), _row(0, 0, 0, 1), _row(0, 0, 0, 1), spans, spans)
+    assert _drawn(mask.with_window(2), 4, 4) == _drawn(Mask(True, 2, **mask.tensors), 4, 4) != _drawn(mask, 4, 4)
+    assert mask.with_window(None).tensors == mask.tensors
+
+
 def test_packed_segments_attend_to_themselves_and_padding_to_nothing():
     segments = packed_segments([2, 3], total=6)
     assert _drawn(Mask(segment_q=segments, segment_k=segments), 6, 6) == [

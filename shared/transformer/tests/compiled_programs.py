@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shared.attention import Mask, attention, packed_segments
-from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm, Scores, SwiGLU
+from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm, Scores, SwiGLU, YarnScaling
 
 
 def _compiled(program, backend="eager"):
@@ -47,9 +47,14 @@ def test_a_block_in_training():
     torch.testing.assert_close(compiled(x), block(x))
 
 
+GEMMA = {"norm_offset": 1.0, "post_norms": True, "scaled_embedding": True, "activation": "gelu_pytorch_tanh"}
+GEMMA |= {"attention_softcap": 5.0, "output_softcap": 3.0, "windows": (3,), "rotary_scaling": YarnScaling(4.0, 8)}
+
+
+@pytest.mark.parametrize("settings", [{}, GEMMA], ids=["Llama", "Gemma 2"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_decoder(packed):
-    decoder = Decoder(DecoderConfig(vocab_size=23, width=24, depth=1, heads=6, kv_heads=2, mlp_dim=20))
+def test_a_decoder(packed, settings):
+    decoder = Decoder(DecoderConfig(vocab_size=23, width=24, depth=1, heads=6, kv_heads=2, mlp_dim=20, **settings))
     tokens = torch.randint(0, 23, (1, 9))
     arguments = {"segments": SEGMENTS} if packed else {}
     compiled = _compiled(decoder)
