@@ -11,24 +11,24 @@ from apps.assistant.toy_files import LEVEL
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
-from data.toybox.questions import ANSWERS, make_question
+from data.toybox.question_sets import questions_about
 from data.toybox.scene import stream
-from data.toybox.unanswerable import OTHER_SCENES
+from data.toybox.unanswerable import OTHER_SCENES, unanswerable_question
 from shared.course.checkpoint import PROVENANCE
 from shared.serving import ModelCard, Sample
 
 TOY_DATA = (f"{TOY_PREFIX}world",)
 """Names the training data of a checkpoint in data/checkpoints, whose provenance states the toy world's version."""
-SAMPLES = (0, 1, 3, 4, 5, 8)
+SAMPLES = (0, 1, 2, 3, 4, 5)
 """Numbers of the sample scenes."""
-SAMPLE_TYPES = ("color", "shape", "size", "texture", "place", "existence")
-"""Question types of the samples: those that the shipped assistant was trained on."""
+QUESTIONS_PER_SAMPLE = 4
 PURPOSE = 221
 """Of the samples' random numbers in `stream`."""
 TOY_SCOPE = (
-    "This model was trained on the toy world only: images of one or two colored shapes, as in the samples. "
-    "It describes them and answers short questions about their colors, shapes, sizes, textures and places, with "
-    "mistakes. It answers about photographs and other subjects, too, but these answers mean nothing."
+    "This model was trained on the toy world only: images of one to three colored shapes, as in the samples. It "
+    "describes them and answers short questions about their attributes, places, number and relations. Two in five of "
+    "its answers about several objects are wrong. Where the image cannot tell, the right answer is “i can't tell”. It "
+    "answers about photographs and other subjects, too, but these answers mean nothing."
 )
 FILES_SCOPE = (
     "This model was fine-tuned on {files}. Its answers about other kinds of images and questions may be wrong, and it "
@@ -67,12 +67,14 @@ def make_card(training_data: Sequence[str], image_size: int) -> ModelCard:
 
 
 def toy_sample(number: int, image_size: int) -> Sample:
-    """Return a scene that no model was trained on, with its caption and questions in the words of training."""
-    objects = (1, 1) if number % 3 == 0 else (2, 2)
+    """Return a scene that no model was trained on, with its caption and questions in the words of training.
+
+    The last question is one that the image does not answer.
+    """
+    objects = (1 + number % 3,) * 2
     scene, other = (scene_at("validation", 0, each, objects) for each in (number, number + OTHER_SCENES))
     rng = stream(0, number, PURPOSE)
-    questions = []
-    for question_type in SAMPLE_TYPES[number % 2 :: 2]:
-        matches = (make_question(scene, question_type, answer, rng, other.objects) for answer in ANSWERS[question_type])
-        questions.append(next(question.text for question in matches if question))
-    return Sample(Image.fromarray(render_image(scene, image_size)), caption(scene, LEVEL), tuple(questions))
+    questions = questions_about(scene, other.objects, QUESTIONS_PER_SAMPLE - 1, rng)
+    questions.append(unanswerable_question(scene, rng, other.objects, split="validation"))
+    texts = tuple(question.text for question in questions)
+    return Sample(Image.fromarray(render_image(scene, image_size)), caption(scene, LEVEL), texts)

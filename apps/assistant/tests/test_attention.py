@@ -10,7 +10,7 @@ from PIL import Image
 
 from apps.assistant.assistant import Assistant, make_request
 from apps.assistant.attention import visible_region
-from apps.assistant.card import TOY_SCOPE, make_card
+from apps.assistant.card import QUESTIONS_PER_SAMPLE, TOY_SCOPE, make_card
 from apps.assistant.config import CONFIGURATIONS, load
 from apps.assistant.model_folder import GenerationSettings, toy_preprocessing
 from shared.course.checkpoint import CHECKPOINTS_FOLDER
@@ -105,7 +105,7 @@ def test_the_shipped_assistant_states_the_toy_world_and_its_samples_suit_it():
     assert card.scope == TOY_SCOPE and "toy world only" in card.scope and not card.follow_ups
     assert len(card.samples) == 6 and len({sample.description for sample in card.samples}) == 6
     for sample in card.samples:
-        assert sample.image.size == (32, 32) and len(set(sample.questions)) == 3
+        assert sample.image.size == (32, 32) and len(set(sample.questions)) == QUESTIONS_PER_SAMPLE
     # Its attention finds the only object of a scene, as it describes it: it is above chance on the object's patches.
     sample = next(each for each in card.samples if " and " not in each.description)
     request = make_request((Message("user", assistant.settings.caption_prompt, (sample.image,)),))
