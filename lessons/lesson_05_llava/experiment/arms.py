@@ -12,7 +12,7 @@ SMOKE_SIZES = {"scenes": 24, "batch_size": 4, "held_out": 24}
 # Scenes of one object, and the six question types that one object is enough for.
 ONE_OBJECT = {"first_steps": 300, "second_steps": 500, "scenes": 8000, "objects": [1, 1]}
 SIZES = {"smoke": SMOKE_SIZES | {"first_steps": 2, "second_steps": 2}, "cpu": ONE_OBJECT, "full": ONE_OBJECT}
-SEVERAL_OBJECTS = {"first_steps": 500, "second_steps": 2000, "scenes": 20_000, "objects": [1, 3]}
+SEVERAL_OBJECTS = {"first_steps": 300, "second_steps": 800, "scenes": 10_000, "objects": [1, 3]}
 SWEEP = {
     "smoke": SMOKE_SIZES | {"first_steps": 2, "lengths": [SHORTEST // 50, 2]},
     "full": {"first_steps": 300, "lengths": [SHORTEST, 200, LONGEST], "scenes": 8000, "objects": [1, 1]},

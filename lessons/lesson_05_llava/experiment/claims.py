@@ -139,7 +139,7 @@ LEARNS = (
             0.5,
             baseline=number("several objects", "answers_commonest"),
             baseline_name="most common answers",
-            presets=("full",),
+            presets=(),
         ),
     ),
 )

@@ -12,7 +12,7 @@ PACKAGE = "lessons.lesson_05_llava.finetuning.experiment"
 TRAIN_DPO, DISTILL = f"{PACKAGE}.preferences:train_preferences", f"{PACKAGE}.distillation:distill"
 ADAPT_STYLE = f"{PACKAGE}.answer_style:adapt_answer_style"
 SMOKE_DPO = {"steps": 1, "preference_steps": 1, "dialogues": 16, "pairs": 8, "held_out": 3}
-STYLE = {"steps": 60, "scenes": 720, "validation": 120, "ranks": [2, 8], "learning_rates": [2e-3, 6e-3, 2e-2]}
+STYLE = {"steps": 100, "scenes": 1200, "validation": 120, "ranks": [2, 8], "learning_rates": [6e-3, 2e-2, 6e-2]}
 SMOKE_STYLE = {"steps": 1, "scenes": 8, "validation": 6, "ranks": [2], "learning_rates": [2e-3, 6e-3]}
 SMOKE_DISTILLATION = {"steps": 1, "documents": 60}
 
