@@ -233,11 +233,11 @@ def test_lengths_and_gaps_can_be_limited():
 
 
 def test_the_vocabulary_contains_every_word():
-    known = {*vocabulary(), *clip_vocabulary()}
+    vocabulary_words = {*vocabulary(), *clip_vocabulary()}
     for number in range(60):
         clip, question = question_about_clip_at("test", 6, number)
         text = " ".join((question.text, question.answer, clip_caption(clip, "full"), timeline(clip)))
-        assert set(re.findall("[a-z]+", text)) <= known
+        assert set(re.findall("[a-z]+", text)) <= vocabulary_words
 
 
 def test_wrong_calls_are_named():
