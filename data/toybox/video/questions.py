@@ -73,7 +73,7 @@ def question_about_clip_at(
     settings = ClipSettings(
         (1 if question_type in APPEARANCE_TYPES else 2, 4), (length, length), KINDS + 3 * form.kinds
     )
-    for attempt in range(2000):
+    for attempt in range(20_000):
         # A large offset, so that no two questions share their later clips.
         clip = clip_at(split, seed, number + attempt * 2**40, settings)
         question = make_clip_question(clip, question_type, form, rng, least_gap)
