@@ -201,7 +201,7 @@ def test_wrong_settings_are_named():
     with pytest.raises(ValueError, match="no split 'dev'"):
         clip_at("dev", 0, 0)
     for seconds in ((1, 4), (4, 17), (8, 4), (2.2, 4)):
-        with pytest.raises(ValueError, match=r"expected \(least, most\\) from 2 to 16"):
+        with pytest.raises(ValueError, match=r"expected \(least, most\) from 2 to 16"):
             clip_at("train", 0, 0, ClipSettings(seconds=seconds))
     with pytest.raises(ValueError, match="expected at least one of move"):
         clip_at("train", 0, 0, ClipSettings(kinds=("jump",)))

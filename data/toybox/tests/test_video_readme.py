@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.toybox.video.arrays import render_frames
+from data.toybox.video.clip import scene_at_time
 from data.toybox.video.frames import frame_times
 from data.toybox.video.generation import clip_at
 from data.toybox.video.language import sentence, timeline
@@ -71,7 +72,7 @@ def test_the_example_prints_what_its_comments_show(capsys):
     text, question = capsys.readouterr().out.split("\n", 1)
     assert text.startswith("the star enters at the bottom while") and "?" in question
     assert namespace["frames"].shape == (9, 64, 64, 3)
-    assert namespace["state"].objects == namespace["scene_at_time"](namespace["clip"], 2.5).objects
+    assert namespace["state"] == scene_at_time(CLIP, 2.5)
 
 
 def test_the_table_lists_every_question_type():
