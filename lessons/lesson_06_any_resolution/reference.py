@@ -92,12 +92,12 @@ class Rows(NamedTuple):
 
     patches      [rows, tokens, patch_pixels]
     coordinates  row and column of each token's patch, all rows one after another
-    images       index of each token's image per row; −1 for padding
+    image_index  index of each token's image per row; −1 for padding
     """
 
     patches: Tensor
     coordinates: list[tuple[int, int]]
-    images: list[list[int]]
+    image_index: list[list[int]]
 
 
 def pack(images: Sequence[Tensor], patch_size: int, row_length: int) -> Rows:
@@ -127,22 +127,22 @@ def pack(images: Sequence[Tensor], patch_size: int, row_length: int) -> Rows:
 # ── What changes in the Vision Transformer (section 2.1) ──────────────────────────────────────────────────────────────
 
 
-def block_diagonal_mask(images: Sequence[Sequence[int]]) -> Tensor:
+def block_diagonal_mask(image_index: Sequence[Sequence[int]]) -> Tensor:
     """Return the mask [rows, 1, tokens, tokens]: 0 between tokens of one image, −∞ between those of different images.
 
     Padding tokens form a group of their own: a row without any visible key would have no softmax.
     """
     # exercise 6.1: the block-diagonal mask
-    tokens = len(images[0])
-    values = [0.0 if query == key else -math.inf for row in images for query in row for key in row]
-    return Tensor(values, (len(images), 1, tokens, tokens))
+    tokens = len(image_index[0])
+    values = [0.0 if query == key else -math.inf for row in image_index for query in row for key in row]
+    return Tensor(values, (len(image_index), 1, tokens, tokens))
     # end exercise
 
 
-def mean_per_image(x: Tensor, images: Sequence[Sequence[int]], count: int) -> Tensor:
+def mean_per_image(x: Tensor, image_index: Sequence[Sequence[int]], count: int) -> Tensor:
     """Return the mean of each image's tokens: x [rows, tokens, width] → [count, width]; padding belongs to no image."""
     # exercise 6.2: the mean per image, pure Python
-    flat = [image for row in images for image in row]
+    flat = [image for row in image_index for image in row]
     sizes = [flat.count(image) for image in range(count)]
     # One row of averaging weights per image.
     weights = [float(image == other) / sizes[image] for image in range(count) for other in flat]
@@ -189,10 +189,10 @@ class NaViT(Module):
     def forward(self, batch: Rows, count: int) -> Tensor:
         x = self.patch_embedding(batch.patches)
         x = x + self.positions(batch.coordinates).reshape(*x.shape)
-        mask = block_diagonal_mask(batch.images)
+        mask = block_diagonal_mask(batch.image_index)
         for block in self.blocks:
             x = block(x, mask)
-        return self.head(mean_per_image(self.norm(x), batch.images, count))
+        return self.head(mean_per_image(self.norm(x), batch.image_index, count))
 
 
 class Sizes(NamedTuple):

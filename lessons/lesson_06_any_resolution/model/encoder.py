@@ -4,6 +4,7 @@ Shapes: images → rows of patches [rows, tokens, patch_pixels] → tokens [rows
 [images, width]. Rows are padded (one image each) or packed (several images each); the weights are the same.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -67,17 +68,23 @@ class NaViT(nn.Module):
         tokens = self.patch_embedding(batch.patches.to(self.patch_embedding.weight.dtype))
         return tokens if self.positions is None else tokens + self.positions(batch)
 
-    def hidden_states(self, batch: PatchBatch) -> list[Float[Tensor, "rows tokens width"]]:
-        """Return depth + 1 states: the input of the first block and the output of each block, before the last norm."""
-        states, mask = [self.embed(batch)], batch.mask
+    def _states(self, batch: PatchBatch) -> Iterator[Float[Tensor, "rows tokens width"]]:
+        """Yield the input of the first block and the output of each block."""
+        tokens, mask = self.embed(batch), batch.mask
         angles = None if self.rotary is None else self.rotary(batch.coordinates)
+        yield tokens
         for block in self.blocks:
-            states.append(block(states[-1], mask=mask, angles=angles))
-        return states
+            tokens = block(tokens, mask=mask, angles=angles)
+            yield tokens
+
+    def hidden_states(self, batch: PatchBatch) -> list[Float[Tensor, "rows tokens width"]]:
+        """Return depth + 1 states, before the last norm. Raises as `embed` does."""
+        return list(self._states(batch))
 
     def features(self, batch: PatchBatch) -> Float[Tensor, "rows tokens width"]:
         """Return every token after the last norm; `batch.split` gives those of each image. Raises as `embed` does."""
-        return self.norm(self.hidden_states(batch)[-1])
+        *_, tokens = self._states(batch)
+        return self.norm(tokens)
 
     def pool(self, tokens: Float[Tensor, "rows tokens width"], batch: PatchBatch) -> Float[Tensor, "images width"]:
         """Reduce the tokens of `features` to one vector per image.
@@ -88,7 +95,7 @@ class NaViT(nn.Module):
             return self.attention_pooling(tokens, batch)
         if self.config.pooling == "none":
             raise ValueError("this encoder has pooling 'none'; call features(batch) for one vector per patch")
-        return mean_per_image(tokens, batch.images, len(batch))
+        return mean_per_image(tokens, batch.image_index, len(batch))
 
     def forward(self, batch: PatchBatch) -> Float[Tensor, "images outputs"]:
         """Return one logit per class for each image, or its pooled vector if there is no head.

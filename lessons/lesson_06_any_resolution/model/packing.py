@@ -120,7 +120,7 @@ class PatchBatch:
     segments     number of each token's image within the row; −1 for padding
     grids        rows and columns of patches of each image
     places       row and segment of each image
-    images       index of each token's image; −1 for padding
+    image_index  index of each token's image; −1 for padding
     """
 
     patches: Float[Tensor, "rows tokens patch_pixels"]
@@ -128,7 +128,7 @@ class PatchBatch:
     segments: Int[Tensor, "rows tokens"]
     grids: Int[Tensor, "images 2"]
     places: Int[Tensor, "images 2"]
-    images: Int[Tensor, "rows tokens"]
+    image_index: Int[Tensor, "rows tokens"]
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -12,15 +12,15 @@ from shared.transformer.block import ACTIVATIONS
 
 
 def mean_per_image(
-    tokens: Float[Tensor, "rows tokens width"], images: Int[Tensor, "rows tokens"], count: int
+    tokens: Float[Tensor, "rows tokens width"], image_index: Int[Tensor, "rows tokens"], count: int
 ) -> Float[Tensor, "{count} width"]:
     """Return the mean of each image's tokens.
 
-    images  index of each token's image, from 0 to count − 1; −1 for padding, which belongs to no mean
+    image_index  index of each token's image, from 0 to count − 1; −1 for padding, which belongs to no mean
     """
     # exercise 6.10: the mean per image
-    inside = images >= 0
-    index = images[inside]
+    inside = image_index >= 0
+    index = image_index[inside]
     # In float32: on a GPU, a sum of many tokens in half precision would stop growing.
     wide = tokens[inside].to(torch.promote_types(tokens.dtype, torch.float32))
     sums = wide.new_zeros(count, tokens.shape[-1]).index_add(0, index, wide)

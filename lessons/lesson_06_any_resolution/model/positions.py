@@ -59,7 +59,7 @@ class LearnedGrid(nn.Module):
         sizes = grids.prod(dim=1)
         starts = sizes.cumsum(0) - sizes
         # Padding reads the table of the first image; no other token attends to it.
-        grid_of_token = grid_of_image[batch.images.clamp(min=0)]
+        grid_of_token = grid_of_image[batch.image_index.clamp(min=0)]
         row, column = batch.coordinates.unbind(-1)
         return F.embedding(starts[grid_of_token] + row * grids[grid_of_token, 1] + column, table)
 
@@ -109,7 +109,7 @@ class FactorizedPositions(nn.Module):
     def forward(self, batch: PatchBatch) -> Float[Tensor, "rows tokens width"]:
         """Return the vector of every token. Raises ValueError for an absolute index beyond the table."""
         row, column = batch.coordinates.unbind(-1)
-        height, width = batch.grids[batch.images.clamp(min=0)].unbind(-1)
+        height, width = batch.grids[batch.image_index.clamp(min=0)].unbind(-1)
         by_row = axis_positions(self.rows, row, height, self.fractional)
         return by_row + axis_positions(self.columns, column, width, self.fractional)
 

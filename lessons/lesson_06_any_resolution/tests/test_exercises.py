@@ -19,7 +19,7 @@ BLOCK_MASK = "reference:block_diagonal_mask"
 @pytest.mark.exercise("6.1")
 def test_a_token_attends_to_its_own_image_only(student):
     images = [[2, 2, 2, 0, 0], [1, 3, 3, -1, -1], [4, 4, 4, 4, 4]]
-    mask = student(BLOCK_MASK, images=images)
+    mask = student(BLOCK_MASK, image_index=images)
     assert mask.shape == (3, 1, 5, 5)
     for row, members in enumerate(images):
         for query in range(5):
@@ -30,7 +30,7 @@ def test_a_token_attends_to_its_own_image_only(student):
 
 @pytest.mark.exercise("6.1")
 def test_every_token_attends_to_some_token(student):
-    mask = student(BLOCK_MASK, images=[[0, -1, -1, -1]])
+    mask = student(BLOCK_MASK, image_index=[[0, -1, -1, -1]])
     assert (mask == 0).any(dim=-1).all()
 
 
@@ -42,12 +42,12 @@ SIZES = [2, 1, 3, 3]
 
 
 def reference_mean(student, tokens, **options):
-    result = student("reference:mean_per_image", x=tokens, images=IMAGES, count=4, **options)
+    result = student("reference:mean_per_image", x=tokens, image_index=IMAGES, count=4, **options)
     return (result[0], {"tokens": result[1]["x"]}) if isinstance(result, tuple) else result
 
 
 def model_mean(student, tokens, **options):
-    return student(MODEL_MEAN, tokens=tokens, images=torch.tensor(IMAGES), count=4, **options)
+    return student(MODEL_MEAN, tokens=tokens, image_index=torch.tensor(IMAGES), count=4, **options)
 
 
 MEANS = [
@@ -79,7 +79,7 @@ def test_each_token_gets_its_share_of_the_gradient_and_padding_none(student, mea
 def test_a_mean_of_many_tokens_in_half_precision_is_exact(student):
     tokens = torch.ones(1, 1200, 2, dtype=torch.bfloat16)
     images = torch.tensor([[0] * 900 + [1] * 200 + [-1] * 100])
-    result = student(MODEL_MEAN, tokens=tokens, images=images, count=2)
+    result = student(MODEL_MEAN, tokens=tokens, image_index=images, count=2)
     assert result.dtype == torch.bfloat16
     close(result, torch.ones(2, 2), 1e-3)
 
@@ -87,7 +87,7 @@ def test_a_mean_of_many_tokens_in_half_precision_is_exact(student):
 @pytest.mark.exercise("6.10")
 def test_double_precision_stays_double(student):
     tokens = torch.randn(1, 7, 2, dtype=torch.float64)
-    result = student(MODEL_MEAN, tokens=tokens, images=torch.zeros(1, 7, dtype=torch.long), count=1)
+    result = student(MODEL_MEAN, tokens=tokens, image_index=torch.zeros(1, 7, dtype=torch.long), count=1)
     assert result.dtype == torch.float64
     close(result[0], tokens[0].mean(dim=0), 1e-14)
 

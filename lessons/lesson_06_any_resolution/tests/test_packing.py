@@ -148,7 +148,7 @@ def test_a_packed_batch_holds_every_patch_once_in_its_place():
     assert len(batch) == 4 and batch.grids.tolist() == [[2, 3], [1, 4], [3, 3], [1, 1]]
     assert batch.places.tolist() == [[1, 0], [1, 1], [0, 0], [0, 1]]
     assert batch.segments.tolist() == [[0] * 9 + [1] + [-1] * 2, [0] * 6 + [1] * 4 + [-1] * 2]
-    assert batch.images.tolist() == [[2] * 9 + [3] + [-1] * 2, [0] * 6 + [1] * 4 + [-1] * 2]
+    assert batch.image_index.tolist() == [[2] * 9 + [3] + [-1] * 2, [0] * 6 + [1] * 4 + [-1] * 2]
     for image, patches, coordinates in zip(
         images, batch.split(batch.patches), batch.split(batch.coordinates.float()), strict=True
     ):
@@ -161,13 +161,13 @@ def test_a_packed_batch_holds_every_patch_once_in_its_place():
 def test_a_padded_batch_has_one_image_per_row():
     batch = pad([image_of(2, 3), image_of(1, 4)])
     assert batch.segments.tolist() == [[0] * 6, [0] * 4 + [-1] * 2]
-    assert batch.places.tolist() == [[0, 0], [1, 0]] and batch.images.tolist() == [[0] * 6, [1] * 4 + [-1] * 2]
+    assert batch.places.tolist() == [[0, 0], [1, 0]] and batch.image_index.tolist() == [[0] * 6, [1] * 4 + [-1] * 2]
     assert pad([image_of(2, 2)], 9).patches.shape == (1, 9, 12)
 
 
 def test_a_row_may_be_full_of_images_of_one_token():
     batch = pack([image_of(1, 1) for _ in range(6)], 3)
-    assert batch.segments.tolist() == [[0, 1, 2]] * 2 and batch.images.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert batch.segments.tolist() == [[0, 1, 2]] * 2 and batch.image_index.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
 # ── Interpolation of the learned grid ─────────────────────────────────────────────────────────────────────────────────

@@ -76,7 +76,7 @@ def test_a_wide_and_a_tall_strip_hold_the_same_digits(monkeypatch):
 
 def test_rows_hold_all_images_and_padding():
     batch = reference.pack([numbered(2, 4), numbered(4, 4), numbered(2, 2)], 2, 5)
-    assert batch.images == [[1, 1, 1, 1, 2], [0, 0, -1, -1, -1]]
+    assert batch.image_index == [[1, 1, 1, 1, 2], [0, 0, -1, -1, -1]]
     assert batch.coordinates == [(0, 0), (0, 1), (1, 0), (1, 1), (0, 0), (0, 0), (0, 1), (0, 0), (0, 0), (0, 0)]
     assert batch.patches.shape == (2, 5, 4) and batch.patches.tolist()[1][2:] == [[0.0] * 4] * 3
     with pytest.raises(ValueError, match="an image has 4 patches, and a row holds 3"):

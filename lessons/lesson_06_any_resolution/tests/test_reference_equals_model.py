@@ -46,7 +46,7 @@ def test_same_weights_same_logits_and_gradients(name, row_length):
     pixels, labels = images(sizes.patch_size), [1, 0, 3, 2, 3]
     rows = reference.pack([to_stdlib(image) for image in pixels], sizes.patch_size, row_length)
     batch = pack([ImagePatches.from_image(image[None], sizes.patch_size) for image in pixels], row_length)
-    assert rows.images == batch.images.tolist()
+    assert rows.image_index == batch.image_index.tolist()
     assert max_abs_difference(to_torch(rows.patches), batch.patches) == 0
 
     logits, expected = plain(rows, len(pixels)), model(batch)
