@@ -83,7 +83,8 @@ class NaViT(nn.Module):
 
     def features(self, batch: PatchBatch) -> Float[Tensor, "rows tokens width"]:
         """Return every token after the last norm; `batch.split` gives those of each image. Raises as `embed` does."""
-        *_, tokens = self._states(batch)
+        for tokens in self._states(batch):  # noqa: B007  (only the last one is used)
+            pass
         return self.norm(tokens)
 
     def pool(self, tokens: Float[Tensor, "rows tokens width"], batch: PatchBatch) -> Float[Tensor, "images width"]:

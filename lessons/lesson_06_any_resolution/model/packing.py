@@ -34,12 +34,7 @@ def assign_rows(lengths: Sequence[int], row_length: int, strategy: str = "first-
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy is {strategy!r}, expected one of {', '.join(STRATEGIES)}")
-    for image, length in enumerate(lengths):
-        if not 1 <= length <= row_length:
-            raise ValueError(
-                f"image {image} has {length} tokens, and a row holds 1 to {row_length}; "
-                "resize the image to a smaller budget, or use longer rows"
-            )
+    _check_lengths(lengths, row_length)
     # exercise 6.6: bin packing
     order = list(range(len(lengths)))
     if strategy != "first-fit":
@@ -57,6 +52,15 @@ def assign_rows(lengths: Sequence[int], row_length: int, strategy: str = "first-
         space[row] -= lengths[image]
     return rows
     # end exercise
+
+
+def _check_lengths(lengths: Sequence[int], row_length: int) -> None:
+    for image, length in enumerate(lengths):
+        if not 1 <= length <= row_length:
+            raise ValueError(
+                f"image {image} has {length} tokens, and a row holds 1 to {row_length}; "
+                "resize the image to a smaller budget, or use longer rows"
+            )
 
 
 def row_of_image(
@@ -102,10 +106,11 @@ def row_segments(
 
 def image_of_token(segments: Int[Tensor, "rows tokens"], places: Int[Tensor, "images 2"]) -> Int[Tensor, "rows tokens"]:
     """Return the index of each token's image, −1 for padding: the inverse of `places`."""
-    images = torch.full((segments.shape[0], segments.shape[1] + 1), -1, device=segments.device)
-    images[places[:, 0], places[:, 1]] = torch.arange(len(places), device=segments.device)
     # A row never has more images than tokens; padding reads the last column, which no image uses.
-    return images.gather(1, segments % images.shape[1])
+    slots = segments.shape[1] + 1
+    image_at = torch.full((segments.shape[0], slots), -1, device=segments.device)
+    image_at[places[:, 0], places[:, 1]] = torch.arange(len(places), device=segments.device)
+    return image_at.gather(1, segments % slots)
 
 
 # ── The batch ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -165,7 +170,7 @@ def pad(images: Sequence[ImagePatches], row_length: int | None = None) -> PatchB
     """
     lengths = [len(image) for image in images]
     row_length = max(lengths, default=1) if row_length is None else row_length
-    assign_rows(lengths, row_length, "first-fit")  # which checks the lengths
+    _check_lengths(lengths, row_length)
     return _fill_rows(images, [[image] for image in range(len(images))], row_length)
 
 

@@ -16,6 +16,7 @@ from lessons.lesson_06_any_resolution.model import (
     sample_drop_rates,
 )
 from lessons.lesson_06_any_resolution.model.config import CHOICES
+from lessons.lesson_06_any_resolution.model.positions import resize_grid
 from shared.testing import redraw_weights
 
 GRIDS = [(2, 7), (1, 5), (4, 1), (3, 3), (1, 1), (5, 4), (2, 2)]
@@ -114,8 +115,6 @@ def test_features_hidden_states_and_their_parts():
 
 def test_a_learned_grid_reads_what_interpolation_gives_for_each_image():
     """The table of a batch with several grids, some of them repeated, against each image's own grid."""
-    from lessons.lesson_06_any_resolution.model.positions import resize_grid
-
     model = model_of(positions="learned")
     batch = pack([*images(), *images()[2:4]], 30)
     expected = [resize_grid(model.positions.weight, grid) for grid in [*GRIDS, *GRIDS[2:4]]]

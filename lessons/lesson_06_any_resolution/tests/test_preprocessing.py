@@ -11,6 +11,7 @@ from transformers import Siglip2ImageProcessorPil
 from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
 
 from lessons.lesson_06_any_resolution.model import NaFlexPreprocessing, budget_grid, budget_grids, pad
+from lessons.lesson_06_any_resolution.model.preprocessing import SETTINGS
 from shared.errors import CourseError
 
 FILE = "preprocessor_config.json"
@@ -206,6 +207,4 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_every_setting_of_the_published_class_has_a_row():
-    from lessons.lesson_06_any_resolution.model.preprocessing import SETTINGS
-
     assert {row.published for row in SETTINGS} == set(Siglip2ImageProcessorPil()._valid_kwargs_names)
