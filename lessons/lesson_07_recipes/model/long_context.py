@@ -44,7 +44,8 @@ def with_rotary_scaling(decoder: AnyDecoder, scaling: RotaryScaling | None) -> A
     """
     if decoder.rotary is None:
         raise ValueError("the decoder has learned positions, which no scaling extends; give one with rotary positions")
-    with torch.device("meta"):
+    # Its initial weights are discarded, and their random numbers should not change later ones.
+    with torch.random.fork_rng(devices=[]):
         scaled = type(decoder)(replace(decoder.config, rotary_scaling=scaling))
     scaled.load_state_dict(decoder.state_dict(keep_vars=True), assign=True)
     return scaled.train(decoder.training)

@@ -78,7 +78,7 @@ def test_wrong_masks_are_named(untyped, mask, message):
         attention(_random(2, 1, 4, 8), _random(2, 1, 5, 8), _random(2, 1, 5, 8), mask())
 
 
-@pytest.mark.parametrize("softcap", [0, -50.0, float("nan")])
+@pytest.mark.parametrize("softcap", [0.0, -50.0, float("nan")])
 def test_a_softcap_that_is_no_limit_is_named(softcap):
     q = _random(1, 2, 3, 4)
     with pytest.raises(ValueError, match=f"softcap is {softcap}; expected a number above 0"):

@@ -10,6 +10,12 @@ from shared.attention import Mask, attention, packed_segments
 from shared.transformer import Attention, Block, Decoder, DecoderConfig, RMSNorm, Scores, SwiGLU, YarnScaling
 
 
+@pytest.fixture(autouse=True)
+def _forget_compiled_programs():
+    """Compile each program anew: a function that is compiled too often is an error."""
+    torch.compiler.reset()
+
+
 def _compiled(program, backend="eager"):
     """Compile to one graph without breaks; the backend builds quickly, because only tracing is tested."""
     return torch.compile(program, fullgraph=True, backend=backend)
