@@ -195,7 +195,9 @@ class _Half:
         if not 0 <= third < 3:
             return None
         target = _draw_center(self.rng, before.size, third)
-        return before._replace(**{axis: target}) if abs(target - center) >= _SHORTEST_PATH else None
+        if abs(target - center) < _SHORTEST_PATH:
+            return None
+        return before._replace(x=target) if axis == "x" else before._replace(y=target)
 
     def _draw_entrance(self, start: int, end: int) -> Event | None:
         if self.newcomers == _NEWCOMERS_PER_HALF:

@@ -66,7 +66,7 @@ def _check_frames(path: Path, frames: Iterable[Frame], count: int) -> Iterator[F
 def _write_mp4(temporary: Path, path: Path, frames: Iterator[Frame], stamps: list[Fraction], lossless: bool) -> None:
     av = import_av()
     scale = lcm(*(time.denominator for time in stamps))
-    if scale * max(1, stamps[-1]) > _MAX_TIME_SCALE:
+    if scale * max(Fraction(1), stamps[-1]) > _MAX_TIME_SCALE:
         raise CourseError(f"{path}: times with the common denominator {scale}; round them, for example to 1/90000 s")
     pts = [int(time * scale) for time in stamps]
     durations = {start: end - start for start, end in pairwise(pts)}
