@@ -26,7 +26,7 @@ class JobDisplay(Protocol):
 
     def refresh(self) -> None: ...
 
-    def warn(self, job: Job, text: str) -> None: ...
+    def show(self, job: Job, text: str) -> None: ...
 
     def stopping(self) -> None: ...
 
@@ -85,7 +85,7 @@ class JobLines:
             for job, start in self.start_times.items():
                 self._print(job, format_report(read_report(job), time.monotonic() - start))
 
-    def warn(self, job: Job, text: str) -> None:
+    def show(self, job: Job, text: str) -> None:
         self._print(job, text)
 
     def stopping(self) -> None:
@@ -123,7 +123,7 @@ class JobBars:
             text = format_report(report, time.monotonic() - start)
             self.progress.update(self.tasks[job.name], total=steps, completed=step, state=text)
 
-    def warn(self, job: Job, text: str) -> None:
+    def show(self, job: Job, text: str) -> None:
         self.progress.console.print(f"{job.name}: {text}", markup=False, highlight=False)
 
     def stopping(self) -> None:

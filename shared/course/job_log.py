@@ -1,9 +1,9 @@
-"""Read the warnings that a job prints into its log, so that the run can show them on the terminal."""
+"""Read the warnings and notes that a job prints into its log, so that the run can show them on the terminal."""
 
 from pathlib import Path
 
 LOG = "log.txt"
-MARK = "warning: "
+WARNING, NOTE = "warning: ", "note: "
 
 
 class JobLog:
@@ -13,8 +13,8 @@ class JobLog:
         self.path = Path(folder) / LOG
         self.position = self.path.stat().st_size if self.path.exists() else 0
 
-    def new_warnings(self) -> list[str]:
-        """Return the warnings that were printed since the last call; a line that is not complete yet comes later."""
+    def new_messages(self) -> list[str]:
+        """Return the warnings and notes that were printed since the last call; a line that is not complete yet comes later."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
@@ -23,4 +23,4 @@ class JobLog:
         if complete:
             self.position += len(complete) + 1
         lines = complete.decode("utf-8", errors="replace").splitlines()
-        return [line for line in lines if line.startswith(MARK)]
+        return [line for line in lines if line.startswith((WARNING, NOTE))]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from shared.atomic import disk_errors, write_atomically
 from shared.course.job_display import open_job_display
-from shared.course.job_log import LOG, JobLog
+from shared.course.job_log import LOG, NOTE, JobLog
 from shared.course.job_spec import ROOT, Job
 from shared.course.job_start import INTERRUPTED
 from shared.course.records import JOB, PROGRESS, RESULT, DamagedRecord, read_job, read_result
@@ -51,6 +51,7 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
             results[job.name] = cached
     running: dict[Job, subprocess.Popen] = {}
     logs = {job: JobLog(job.folder) for job in waiting}
+    notes: set[str] = set()
     with Interruption() as interruption, open_job_display(jobs, finished=set(results)) as display:
         try:
             while (waiting or running) and not interruption.signal_name:
@@ -60,8 +61,11 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
                     display.started(job)
                 for job, process in list(running.items()):
                     ended = process.poll() is not None  # before its log is read to the end
-                    for warning in logs[job].new_warnings():
-                        display.warn(job, warning)
+                    for message in logs[job].new_messages():
+                        if message not in notes:
+                            display.show(job, message)
+                        if message.startswith(NOTE):  # every arm prints the note on its data set
+                            notes.add(message)
                     if ended:
                         del running[job]
                         results[job.name] = _read_result(job, process.returncode)

@@ -306,19 +306,34 @@ def test_the_terminal_shows_that_an_older_checkpoint_is_used(tmp_path, capsys, i
     assert "small: warning: " in lines and "continuing from previous-checkpoint.safetensors" in lines
 
 
-def test_warnings_of_a_job_are_read_once_and_whole(tmp_path):
+def test_a_note_of_several_jobs_is_displayed_once(tmp_path, capsys, monkeypatch):
+    both = [make_job(name, "train_small", tmp_path / name, steps=2, pause=0.0) for name in ("first", "second")]
+
+    def start(job):
+        with (job.folder / "log.txt").open("a") as log, contextlib.redirect_stderr(log):
+            print("note: own images; 1 left out: 1 hidden (.cat.png)", file=sys.stderr)
+            print("warning: slow disk", file=sys.stderr)
+            return EndedProcess(job_process.run_job(job.folder))
+
+    monkeypatch.setattr(jobs, "_start", start)
+    run_jobs(both)
+    lines = capsys.readouterr().err
+    assert lines.count("1 left out: 1 hidden (.cat.png)") == 1 and lines.count("warning: slow disk") == 2
+
+
+def test_warnings_and_notes_of_a_job_are_read_once_and_whole(tmp_path):
     path = tmp_path / "log.txt"
     path.write_text("warning: of an earlier session\n")
     log = JobLog(tmp_path)
-    assert log.new_warnings() == []
+    assert log.new_messages() == []
     with path.open("a") as file:
         file.write("a line\nwarning: first\nwarning: last")
         file.flush()
-        assert log.new_warnings() == ["warning: first"]
-        file.write(" one\n")
+        assert log.new_messages() == ["warning: first"]
+        file.write(" one\nnote: own images\n")
         file.flush()
-    assert log.new_warnings() == ["warning: last one"] and log.new_warnings() == []
-    assert JobLog(tmp_path / "nowhere").new_warnings() == []
+    assert log.new_messages() == ["warning: last one", "note: own images"] and log.new_messages() == []
+    assert JobLog(tmp_path / "nowhere").new_messages() == []
 
 
 def test_a_folder_with_other_files_is_not_changed(tmp_path):
