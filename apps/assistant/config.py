@@ -91,7 +91,7 @@ class StageConfig:
     """Describe one stage of training.
 
     trainable  "projector", "language" (its adapters, if it has some), or both
-    data       files of records; "toy:captions" and "toy:instructions" are generated from the toy world
+    data       files of records; names such as "toy:captions" are generated from the toy world (toy_files.py)
     images     folder of the records' images; null: the folder of the file
     """
 
@@ -130,7 +130,7 @@ class StageConfig:
 class Configuration:
     """Describe a complete run.
 
-    toy_examples  number of records in each toy-world file
+    toy_examples  number of records in a toy-world file; one of the curriculum has a fourth
     skip_bad      leave bad records out instead of refusing the file
     outside_images, several_answers  what a file of records may hold (record_checks.py)
     tracker       where metrics go besides the run's own files: "wandb", or null for nowhere
@@ -171,7 +171,13 @@ class Configuration:
     @property
     def uses_toy_world(self) -> bool:
         """Whether a stage trains on generated toy-world files."""
-        return any(file.startswith(TOY_PREFIX) for stage in self.stages for file in stage.data)
+        return bool(self.toy_names)
+
+    @property
+    def toy_names(self) -> tuple[str, ...]:
+        """The names of the generated toy-world files, without the prefix."""
+        files = dict.fromkeys(file for stage in self.stages for file in stage.data if file.startswith(TOY_PREFIX))
+        return tuple(file.removeprefix(TOY_PREFIX) for file in files)
 
     @property
     def data_names(self) -> tuple[str, ...]:

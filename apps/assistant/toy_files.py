@@ -1,71 +1,114 @@
 """The toy world as files of records with images, in both formats.
 
-images/…             images              train_captions.json       flat: image, text
-test_captions.json   flat                train_instructions.json   conversations: up to nine requests about an image
-test_questions.json  flat                (every test scene has a held-out combination of color and shape)
+images/…                 images           train_captions.json      flat: image, text
+test_captions.json       flat             train_instructions.json  conversations: up to nine requests about an image
+test_questions.json      flat             train_by_shape.json …    conversations of the curriculum before these
+
+Every test scene has a held-out combination of color and shape. No training scene has one.
 """
 
 import json
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 
 from PIL import Image
 
 from apps.assistant.records import DESCRIBE, IMAGE
-from data.toybox.conversations import PURPOSE, question_turns, scene_setting
+from data.toybox.conversations import Turns
+from data.toybox.curriculum import BY_SHAPE, COMPARISONS, EVERYTHING, PLACES, REFERENCES
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image
+from data.toybox.interviews import InterviewSetting, interview_scene
 from data.toybox.language import caption
 from data.toybox.questions import QUESTION_TYPES, Question, question_at
 from data.toybox.scene import Scene, stream
-from data.toybox.unanswerable import OTHER_SCENES, UNANSWERABLE, unanswerable_at
+from data.toybox.unanswerable import UNANSWERABLE, unanswerable_at
 from shared.atomic import disk_errors, write_atomically
 
-OBJECTS = (1, 3)
+Json = dict[str, object]
+OBJECTS = EVERYTHING.objects
 """Smallest and largest number of objects per scene."""
-SETTING = scene_setting(OBJECTS, unanswerable=0.3)
 TEST_TYPES = (*QUESTION_TYPES, UNANSWERABLE)
 TURNS = 8
-CAPTION_FIRST, CAPTION_LAST = 0.2, 0.2
-"""Fractions of the conversations that begin and end with a request for a caption, in the place of three questions."""
+CAPTION_FIRST, CAPTION_LAST = 0.1, 0.3
+"""Fractions of the conversations that begin and end with a request for a caption, in the place of three questions.
+
+None of the curriculum begins with one: questions after a caption could be answered from it instead of the image."""
 TURNS_WITH_CAPTION = TURNS - 3
 LEVEL = "places"
-TRAINING_FILES = {"captions": "train_captions.json", "instructions": "train_instructions.json"}
+CURRICULUM = {"by_shape": BY_SHAPE, "references": REFERENCES, "places": PLACES, "comparisons": COMPARISONS}
+"""Questions about two objects. From instructions alone, a model learns late which object a question is about."""
+CURRICULUM_PART = 4
+"""A file of the curriculum has a fourth of the records of the others."""
+TRAINING_FILES = {name: f"train_{name}.json" for name in ("captions", *CURRICULUM, "instructions")}
 TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
-MIN_TEST_RECORDS = 64
+PURPOSE = 222
+"""Number of the random numbers that draw conversations; further files add 1 each."""
+STAGE_OFFSET = 2**30
+"""Distance between the numbers of the scenes of two files of the curriculum."""
+MIN_TEST_RECORDS, MAX_TEST_RECORDS = 64, 100 * len(TEST_TYPES)
 
 
 def write_toy_world(
-    folder: Path, examples: int, *, size: int = 32, seed: int = 0, caption_prompt: str = DESCRIBE
+    folder: Path,
+    examples: int,
+    *,
+    names: Collection[str] = ("captions", "instructions"),
+    size: int = 32,
+    seed: int = 0,
+    caption_prompt: str = DESCRIBE,
 ) -> None:
-    """Write all files, with `examples` records per training file and a tenth of it, at least 64, per test file.
+    """Write the training files `names` and both test files.
 
+    A training file has `examples` records, one of the curriculum a fourth, a test file a tenth, within limits.
     `caption_prompt` is the request for a caption within conversations. The same call writes the same bytes. Raises
-    CourseError when the disk refuses.
+    CourseError when the disk refuses, ValueError for an unknown name.
     """
-    test_records = max(MIN_TEST_RECORDS, examples // 10)
+    if unknown := set(names) - set(TRAINING_FILES):
+        raise ValueError(f"no training file {', '.join(sorted(unknown))}; choose among {', '.join(TRAINING_FILES)}")
+    test_records = min(max(MIN_TEST_RECORDS, examples // 10), MAX_TEST_RECORDS)
+    images = _Images(folder / "images", size)
+    records: dict[str, list[Json]] = {}
     with disk_errors(folder):
         (folder / "images").mkdir(parents=True, exist_ok=True)
-        training = [scene_at("train", seed, number, OBJECTS) for number in range(examples)]
-        for number, scene in enumerate(training):
-            _write_image(folder, _image_name("train", number), scene, size)
-        test = [scene_at("test", seed, number, OBJECTS) for number in range(test_records)]
-        for number, scene in enumerate(test):
-            _write_image(folder, _image_name("test", number), scene, size)
-        questions = []
-        for number in range(test_records):
-            scene, question = _test_question(seed, number)
-            _write_image(folder, _image_name("question", number), scene, size)
-            record = {"image": _image_name("question", number), "prompt": question.text, "text": question.answer}
-            questions.append(record | {"question_type": question.type})
-    for name, records in {
-        TRAINING_FILES["captions"]: [_caption_record("train", number, scene) for number, scene in enumerate(training)],
-        TRAINING_FILES["instructions"]: [
-            _conversation(number, scene, seed, caption_prompt) for number, scene in enumerate(training)
-        ],
-        TEST_FILES["captions"]: [_caption_record("test", number, scene) for number, scene in enumerate(test)],
-        TEST_FILES["questions"]: questions,
-    }.items():
-        write_atomically(folder / name, (json.dumps(records, indent=1) + "\n").encode())
+        if "captions" in names:
+            scenes = [scene_at("train", seed, number, OBJECTS) for number in range(examples)]
+            records[TRAINING_FILES["captions"]] = [
+                _caption_record(images.write("train", number, scene), scene) for number, scene in enumerate(scenes)
+            ]
+        if "instructions" in names:
+            records[TRAINING_FILES["instructions"]] = [
+                _instructions(images, number, seed, caption_prompt) for number in range(examples)
+            ]
+        for name in CURRICULUM:
+            if name in names:
+                records[TRAINING_FILES[name]] = [
+                    _stage_record(images, name, number, seed, caption_prompt)
+                    for number in range(max(1, examples // CURRICULUM_PART))
+                ]
+        scenes = [scene_at("test", seed, number, OBJECTS) for number in range(test_records)]
+        records[TEST_FILES["captions"]] = [
+            _caption_record(images.write("test", number, scene), scene) for number, scene in enumerate(scenes)
+        ]
+        records[TEST_FILES["questions"]] = [_question_record(images, number, seed) for number in range(test_records)]
+    for file, contents in records.items():
+        write_atomically(folder / file, (json.dumps(contents, indent=1) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Write images of `size` pixels per side into a folder."""
+
+    folder: Path
+    size: int
+
+    def write(self, kind: str, number: int, scene: Scene) -> str:
+        """Write the image of a scene, and return its name for a record."""
+        file = self.folder / f"{kind}-{number:06}.png"
+        Image.fromarray(render_image(scene, self.size)).save(file)
+        return f"{self.folder.name}/{file.name}"
 
 
 def _test_question(seed: int, number: int) -> tuple[Scene, Question]:
@@ -76,32 +119,52 @@ def _test_question(seed: int, number: int) -> tuple[Scene, Question]:
     return question_at("test", seed, number, question_type, OBJECTS)
 
 
-def _image_name(split: str, number: int) -> str:
-    return f"images/{split}-{number:06}.png"
+def _question_record(images: _Images, number: int, seed: int) -> Json:
+    scene, question = _test_question(seed, number)
+    image = images.write("question", number, scene)
+    return {"image": image, "prompt": question.text, "text": question.answer, "question_type": question.type}
 
 
-def _write_image(folder: Path, name: str, scene: Scene, size: int) -> None:
-    Image.fromarray(render_image(scene, size)).save(folder / name)
-
-
-def _caption_record(split: str, number: int, scene: Scene) -> dict[str, str]:
+def _caption_record(image: str, scene: Scene) -> Json:
     """Return a record without a prompt: training, evaluation and service use the configuration's `caption_prompt`."""
-    return {"image": _image_name(split, number), "text": caption(scene, LEVEL)}
+    return {"image": image, "text": caption(scene, LEVEL)}
 
 
-def _conversation(number: int, scene: Scene, seed: int, caption_prompt: str) -> dict[str, object]:
-    """Return a few questions about one scene, as lesson 5's experiment uses them, some with a caption before or after.
+def _stage_record(images: _Images, name: str, number: int, seed: int, caption_prompt: str) -> Json:
+    """Return questions about two objects, as the setting of this name in `CURRICULUM` has them."""
+    stage = list(CURRICULUM).index(name)
+    rng = stream(seed, number, PURPOSE + stage)
+    scene, requests = _requests(CURRICULUM[name], seed, number + (stage + 1) * STAGE_OFFSET, rng, caption_prompt)
+    return _conversation(images.write(name, number, scene), f"{name}-{number}", requests)
+
+
+def _instructions(images: _Images, number: int, seed: int, caption_prompt: str) -> Json:
+    """Return questions of all types about one scene, some with a caption before or after."""
+    rng = stream(seed, number, PURPOSE + len(CURRICULUM))
+    scene, requests = _requests(EVERYTHING, seed, number, rng, caption_prompt, CAPTION_FIRST)
+    return _conversation(images.write("instruction", number, scene), f"instruction-{number}", requests)
+
+
+def _requests(
+    setting: InterviewSetting, seed: int, number: int, rng: Random, caption_prompt: str, caption_first: float = 0.0
+) -> tuple[Scene, Turns]:
+    """Return a training scene with questions and answers, some with a caption before or after.
 
     A caption in the same conversation shares the image's tokens, so it costs less than a record of its own.
     """
-    other = scene_at("train", seed, number + OTHER_SCENES, OBJECTS)
-    rng = stream(seed, number, PURPOSE)
-    place, description = rng.random(), (caption_prompt, caption(scene, LEVEL))
-    is_first, is_last = place < CAPTION_FIRST, place >= 1 - CAPTION_LAST
-    questions = question_turns(scene, other, TURNS_WITH_CAPTION if is_first or is_last else TURNS, SETTING, rng)
-    requests = [description] * is_first + questions + [description] * is_last
+    place = rng.random()
+    is_first, is_last = place < caption_first, place >= 1 - CAPTION_LAST
+    turns = TURNS_WITH_CAPTION if is_first or is_last else TURNS
+    setting = replace(setting, levels=((LEVEL, 1.0),), questions=(turns, turns))
+    scene, _, questions = interview_scene("train", seed, number, rng, setting)
+    description = (caption_prompt, caption(scene, LEVEL))
+    requests = [(question.text, question.answer) for question in questions]
+    return scene, [description] * is_first + requests + [description] * is_last
+
+
+def _conversation(image: str, identifier: str, requests: Turns) -> Json:
     turns = []
     for position, (request, answer) in enumerate(requests):
         turns.append({"from": "human", "value": request if position else f"{IMAGE}\n{request}"})
         turns.append({"from": "assistant", "value": answer})
-    return {"id": f"toy-{number}", "image": _image_name("train", number), "conversations": turns}
+    return {"id": identifier, "image": image, "conversations": turns}

@@ -119,10 +119,13 @@ def _prepare_output(run: AssistantRun) -> None:
             shutil.rmtree(output / name, ignore_errors=True)
         (output / DATA_FINGERPRINTS).unlink(missing_ok=True)
     configurations.save(configuration, output / FILE_NAME)
+    for name in configuration.toy_names:
+        data_file(TOY_PREFIX + name, output)
     if configuration.uses_toy_world:
         write_toy_world(
             output / TOY_WORLD,
             configuration.toy_examples,
+            names=configuration.toy_names,
             size=run.parts.preprocessing.size,
             caption_prompt=configuration.model.caption_prompt,
         )

@@ -11,11 +11,12 @@ lessons put an image in the place of the caption.
 
 from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
 from data.toybox.heldout import scene_at
 from data.toybox.language import ATTRIBUTES, caption
 from data.toybox.question_sets import questions_about
-from data.toybox.questions import QUESTION_TYPES
+from data.toybox.questions import QUESTION_TYPES, Question
 from data.toybox.scene import Scene, SceneObject
 from data.toybox.unanswerable import OTHER_SCENES, unanswerable_question
 
@@ -66,9 +67,29 @@ class InterviewSetting:
                 raise ValueError(f"no interviews at caption level {level!r}: choose one of {', '.join(LEVELS)}")
 
 
+class InterviewScene(NamedTuple):
+    """Hold a scene, the level of its caption, and questions about it."""
+
+    scene: Scene
+    level: str
+    questions: list[Question]
+
+
 def interview(split: str, seed: int, number: int, rng: Random, setting: InterviewSetting | None = None) -> str:
     """Return interview `number` of a split; `rng` draws its questions. Raises ValueError for an unknown split."""
     setting = setting or InterviewSetting()
+    scene, level, questions = interview_scene(split, seed, number, rng, setting)
+    lines = [f"{question.text} {question.answer}" for question in questions]
+    if level != "colors" and rng.random() < setting.described:
+        lines.insert(0, f"{DESCRIBE_PROMPT} {caption(scene, 'colors')}")
+    return "\n".join([f"{caption(scene, level)}.", *lines]) + "\n"
+
+
+def interview_scene(split: str, seed: int, number: int, rng: Random, setting: InterviewSetting) -> InterviewScene:
+    """Return the scene and the questions of interview `number`, for models that read an image instead of a caption.
+
+    Raises ValueError for an unknown split.
+    """
     level = _draw_level(setting, rng)
     question_types, unmentioned = LEVELS[level]
     if setting.question_types is not None:
@@ -91,10 +112,7 @@ def interview(split: str, seed: int, number: int, rng: Random, setting: Intervie
     if rng.random() < setting.unanswerable:
         question = unanswerable_question(scene, rng, elsewhere, split=split, unmentioned=unmentioned)
         questions.insert(int(rng.random() * (len(questions) + 1)), question)
-    lines = [f"{question.text} {question.answer}" for question in questions]
-    if level != "colors" and rng.random() < setting.described:
-        lines.insert(0, f"{DESCRIBE_PROMPT} {caption(scene, 'colors')}")
-    return "\n".join([f"{caption(scene, level)}.", *lines]) + "\n"
+    return InterviewScene(scene, level, questions)
 
 
 def _draw_level(setting: InterviewSetting, rng: Random) -> str:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from apps.assistant.record_checks import RecordRules
 from apps.assistant.records import DESCRIBE, load_records, read_records
-from apps.assistant.toy_files import TEST_TYPES, write_toy_world
+from apps.assistant.toy_files import CURRICULUM, TEST_FILES, TEST_TYPES, TRAINING_FILES, write_toy_world
 from data.toybox.heldout import mentions_held_out
+from data.toybox.scene import COLORS
 from shared.errors import CourseError
 from shared.images import open_image
 from shared.tokenizers import Turn
@@ -187,19 +188,37 @@ def test_a_file_without_a_list_is_refused(content, error, tmp_path):
 
 def test_the_toy_world_files_are_complete_and_repeatable_and_hold_nothing_held_out(tmp_path):
     for name in ("one", "two"):
-        write_toy_world(tmp_path / name, 40, size=16)
+        write_toy_world(tmp_path / name, 40, names=TRAINING_FILES, size=16)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 4 + 40 + 64 + 64
+    assert len(files) == 8 + 2 * 40 + 4 * 10 + 64 + 64
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
-    for name in ("train_captions", "train_instructions"):
-        records = load_records(tmp_path / "one" / f"{name}.json")
-        assert len(records) == 40
+    for name, file in TRAINING_FILES.items():
+        records = load_records(tmp_path / "one" / file)
+        assert len(records) == (10 if name in CURRICULUM else 40)
         assert not any(mentions_held_out(turn.text) for record in records for turn in record.turns)
     captions = load_records(tmp_path / "one" / "test_captions.json")
     assert all(mentions_held_out(record.turns[-1].text) for record in captions)
     assert {record.question_type for record in load_records(tmp_path / "one" / "test_questions.json")} == set(
         TEST_TYPES
     )
+
+
+def test_only_the_named_training_files_are_written(tmp_path):
+    write_toy_world(tmp_path, 8, names=["by_shape"], size=16)
+    assert {path.name for path in tmp_path.glob("*.json")} == {"train_by_shape.json", *TEST_FILES.values()}
+    with pytest.raises(ValueError, match="no training file colors; choose among captions, by_shape"):
+        write_toy_world(tmp_path, 8, names=["captions", "colors"])
+
+
+def test_the_curriculum_begins_with_questions_that_name_an_object_by_its_shape(tmp_path):
+    write_toy_world(tmp_path, 80, names=["by_shape"], size=16)
+    records = load_records(tmp_path / "train_by_shape.json")
+    questions = [turn.text for record in records for turn in record.turns[::2]]
+    assert len(questions) > 3 * len(records)
+    assert not any(color in question.split() for question in questions for color in COLORS)
+    for record in records:  # in informative questions the answer depends on the object
+        answers = [turn.text for turn in record.turns if turn.text in COLORS]
+        assert len(set(answers)) == len(answers)
 
 
 def test_images_of_every_mode_become_upright_rgb(tmp_path):

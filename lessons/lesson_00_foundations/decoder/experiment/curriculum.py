@@ -1,14 +1,10 @@
 """The curriculum of the shipped decoder: interviews from easy to hard, then all types of documents.
 
-To answer "what color is the star?" a decoder must find the star in the caption and read the color beside it. From
-interviews as they are, it learns this late: in most scenes the objects share attributes, so guessing among the few
-colors of the caption is nearly as good. Therefore training starts with two objects that differ in color and in shape,
-described by these alone. Further attributes, other references, places, comparisons of two objects, all question types
-and a third object follow. The types that are learned last are asked most.
+`data.toybox.curriculum` has the settings of the stages, and the reason for their order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -16,10 +12,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from data.toybox.curriculum import BY_SHAPE, COLORS, COMPARISONS, EVERYTHING, PLACES, REFERENCES
 from data.toybox.documents import DOCUMENT_TYPES, INTERVIEW_MIXTURE, document_at, documents
 from data.toybox.interviews import InterviewSetting, interview
-from data.toybox.language import ATTRIBUTES
-from data.toybox.questions import QUESTION_TYPES
 from data.toybox.scene import stream
 from lessons.lesson_00_foundations.decoder.experiment.answers import answer_accuracies
 from lessons.lesson_00_foundations.decoder.experiment.data import (
@@ -47,8 +42,6 @@ ROTARY_BASE = 300.0
 """The slowest of the eight rotary pairs per head turns by less than one radian in 100 tokens, so that a question finds
 the words of the caption wherever they stand."""
 SHARED_STD = 0.3
-LEARNED_LAST = ("relation", "relation", "same", "same", "nearest", "count", "more")
-"""Question types that are asked more often in the last stage, once more for each time that they stand here."""
 PURPOSE = 242
 """Number of the random numbers that draw interviews."""
 DOCUMENTS_PER_STEP = 4096
@@ -92,53 +85,13 @@ class CurriculumRecipe:
 
 def curriculum(scale: float = 1.0) -> tuple[CurriculumStage, ...]:
     """Return the stages; `scale` multiplies their numbers of steps."""
-    # The color stands next to the shape, so it is found first. Then the shape alone names an object.
-    colors = InterviewSetting(
-        (2, 2),
-        (("colors", 1),),
-        ("color", "shape"),
-        references=("color", "shape"),
-        questions=(1, 3),
-        distinct=1,
-        described=0,
-        unanswerable=0,
-    )
-    attributes = replace(
-        colors, levels=(("attributes", 1),), question_types=("color", "size", "texture"), references=("shape",)
-    )
-    references = replace(
-        attributes, question_types=("color", "shape", "size", "texture"), references=ATTRIBUTES, questions=(2, 4)
-    )
-    places = InterviewSetting(
-        (2, 2),
-        (("colors", 1), ("attributes", 2), ("places", 7)),
-        questions=(4, 8),
-        distinct=0.9,
-        unanswerable=0.2,
-    )
-    # Objects that always differ in color would give "are they of the same color?" one answer.
-    comparisons = replace(
-        places,
-        levels=(("attributes", 1), ("places", 3)),
-        question_types=("color", "size", "place", "larger", "same", "same", "relation", "relation"),
-        distinct=0.1,
-        unanswerable=0,
-    )
-    everything = InterviewSetting(
-        (1, 3),
-        (("colors", 1), ("attributes", 2), ("places", 12)),
-        question_types=QUESTION_TYPES + LEARNED_LAST,
-        questions=(6, 12),
-        distinct=0.2,
-        unanswerable=0.3,
-    )
     stages = (
-        (300, colors, 0.0),
-        (500, attributes, 0.0),
-        (400, references, 0.0),
-        (600, places, 0.1),
-        (600, comparisons, 0.1),
-        (1, everything, 0.25),
+        (300, COLORS, 0.0),
+        (500, BY_SHAPE, 0.0),
+        (400, REFERENCES, 0.0),
+        (600, PLACES, 0.1),
+        (600, COMPARISONS, 0.1),
+        (1, EVERYTHING, 0.25),
     )
     return tuple(CurriculumStage(max(1, round(scale * steps)), setting, other) for steps, setting, other in stages)
 
