@@ -8,42 +8,74 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
+from PIL import Image
 
 from apps.assistant import config
 from apps.assistant.assistant import Assistant
 from apps.assistant.config import CONFIGURATIONS, Configuration
-from apps.assistant.evaluate import caption_items, evaluate, question_items
-from apps.assistant.toy_files import TEST_FILES
+from apps.assistant.evaluate import caption_items, evaluate
+from apps.assistant.toy_files import TEST_FILES, TEST_TYPES, toy_question
 from apps.assistant.train import TOY_WORLD, train_assistant
 from data.toybox.heldout import VERSION
+from data.toybox.image import render_image
+from data.toybox.questions import QUESTION_TYPES
 from shared.course.checkpoint import CHECKPOINTS_FOLDER, Checkpoint
 from shared.devices import fastest_precision
 
 NAME = "lesson_05_llava"
 FOLDER = CHECKPOINTS_FOLDER / NAME
+QUESTIONS_PER_TYPE = 100
 PARENTS = ("lesson_00_decoder", "lesson_02_clip")
 
 
 def make(folder: Path, configuration: Configuration) -> dict[str, float]:
-    """Train in two stages, write the assistant's folder, and return its scores on held-out scenes."""
+    """Train in stages, write the assistant's folder, and return its scores on held-out scenes."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary)
         shutil.copytree(train_assistant(configuration, output), folder, dirs_exist_ok=True)
-        toy_world = output / TOY_WORLD
-        prompt = configuration.model.caption_prompt
-        results = evaluate(
-            Assistant.from_folder(folder),
-            caption_items(str(toy_world / TEST_FILES["captions"]), prompt),
-            question_items(str(toy_world / TEST_FILES["questions"]), prompt),
-        )
-    return {
-        f"{task} {name}": round(score, 4)
-        for task, result in results.items()
-        for name, score in result["scores"].items()
+        return measure(Assistant.from_folder(folder), output / TOY_WORLD)
+
+
+def measure(assistant: Assistant, toy_world: Path) -> dict[str, float]:
+    """Return the scores of the captions of the toy world's test file, and the accuracies of answers."""
+    captions = caption_items(str(toy_world / TEST_FILES["captions"]), assistant.settings.caption_prompt)
+    scores = {
+        f"captions {name}": score for name, score in evaluate(assistant, captions, [])["captions"]["scores"].items()
     }
+    return {name: round(score, 4) for name, score in (scores | answer_accuracies(assistant)).items()}
+
+
+def answer_accuracies(assistant: Assistant, *, per_type: int = QUESTIONS_PER_TYPE, seed: int = 0) -> dict[str, float]:
+    """Return the accuracy per question type on seen and on unseen combinations, and means over the twelve types.
+
+    Every answer of a type is right equally often. Means are also given for scenes of one and two objects, and of three.
+    """
+    measured: dict[str, float] = {}
+    for split, name in (("validation", "seen"), ("test", "unseen")):
+        correct: dict[str, list[bool]] = {}
+        sizes: dict[str, list[int]] = {}
+        for question_type in TEST_TYPES:
+            items = [toy_question(split, seed, number, question_type) for number in range(per_type)]
+            images = [Image.fromarray(render_image(scene, assistant.preprocessing.size)) for scene, _ in items]
+            answers = assistant.answer_question(images, [question.text for _, question in items])
+            correct[question_type] = [
+                text == question.answer for text, (_, question) in zip(answers, items, strict=True)
+            ]
+            sizes[question_type] = [len(scene.objects) for scene, _ in items]
+            measured[f"{name} combinations, {question_type}"] = fmean(correct[question_type])
+        for label, least, most in (("1 to 3 objects", 1, 3), ("1 or 2 objects", 1, 2), ("3 objects", 3, 3)):
+            means = []
+            for question_type in QUESTION_TYPES:
+                pairs = zip(correct[question_type], sizes[question_type], strict=True)
+                if chosen := [is_correct for is_correct, size in pairs if least <= size <= most]:
+                    means.append(fmean(chosen))
+            if means:
+                measured[f"{name} combinations, {label}"] = fmean(means)
+    return measured
 
 
 def make_checkpoint(folder: Path) -> Mapping[str, float]:

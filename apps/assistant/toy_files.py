@@ -111,16 +111,15 @@ class _Images:
         return f"{self.folder.name}/{file.name}"
 
 
-def _test_question(seed: int, number: int) -> tuple[Scene, Question]:
-    """Return test question `number` and its scene; the types alternate."""
-    question_type = TEST_TYPES[number % len(TEST_TYPES)]
+def toy_question(split: str, seed: int, number: int, question_type: str) -> tuple[Scene, Question]:
+    """Return question `number` of a split and one of `TEST_TYPES`, and its scene."""
     if question_type == UNANSWERABLE:
-        return unanswerable_at("test", seed, number, OBJECTS)
-    return question_at("test", seed, number, question_type, OBJECTS)
+        return unanswerable_at(split, seed, number, OBJECTS)
+    return question_at(split, seed, number, question_type, OBJECTS)
 
 
 def _question_record(images: _Images, number: int, seed: int) -> Json:
-    scene, question = _test_question(seed, number)
+    scene, question = toy_question("test", seed, number, TEST_TYPES[number % len(TEST_TYPES)])
     image = images.write("question", number, scene)
     return {"image": image, "prompt": question.text, "text": question.answer, "question_type": question.type}
 

@@ -9,13 +9,13 @@ from transformers import LlavaForConditionalGeneration
 
 from apps.assistant import config
 from apps.assistant.assistant import Assistant
-from apps.assistant.checkpoint import CHECKPOINT, FOLDER, make
+from apps.assistant.checkpoint import CHECKPOINT, FOLDER, answer_accuracies, make
 from apps.assistant.config import CONFIGURATIONS
 from apps.assistant.toy_files import LEVEL, OBJECTS
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
-from data.toybox.questions import question_at
+from data.toybox.questions import QUESTION_TYPES, question_at
 from shared.course.checkpoint import checkpoint_errors, is_stale
 
 needs_current_checkpoint = pytest.mark.skipif(
@@ -51,6 +51,15 @@ def test_it_answers_questions_about_single_objects_of_unseen_combinations(assist
         for chosen in (images, others)
     )
     assert correct >= 0.85 * len(items) and correct_for_other_images <= 0.5 * len(items)
+
+
+@needs_current_checkpoint
+def test_it_answers_every_question_type_about_unseen_combinations(assistant):
+    """Every answer of a type is right equally often, so a guesser is right in half of the cases at most."""
+    measured = answer_accuracies(assistant, per_type=24, seed=77)
+    assert measured["unseen combinations, 1 or 2 objects"] >= 0.85
+    assert measured["unseen combinations, 3 objects"] >= 0.7
+    assert min(measured[f"unseen combinations, {question_type}"] for question_type in QUESTION_TYPES) >= 0.65
 
 
 @needs_current_checkpoint

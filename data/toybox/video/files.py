@@ -209,7 +209,7 @@ def _decoder_errors(file: Path | str) -> Iterator[None]:
     av = import_av()
     try:
         yield
-    except (av.error.FFmpegError, EOFError) as error:
+    except (av.error.FFmpegError, EOFError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CourseError(
             f"{printable(file)}: unreadable video ({printable(reason)}); it may be truncated, damaged or no video: "
