@@ -156,6 +156,7 @@ def _requests(
     turns = TURNS_WITH_CAPTION if is_first or is_last else TURNS
     setting = replace(setting, levels=((LEVEL, 1.0),), questions=(turns, turns))
     scene, _, questions = interview_scene("train", seed, number, rng, setting)
+    is_last = is_last or not questions  # objects that share every attribute leave none to ask about
     description = (caption_prompt, caption(scene, LEVEL))
     requests = [(question.text, question.answer) for question in questions]
     return scene, [description] * is_first + requests + [description] * is_last

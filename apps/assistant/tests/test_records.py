@@ -211,7 +211,7 @@ def test_only_the_named_training_files_are_written(tmp_path):
 
 
 def test_the_curriculum_begins_with_questions_that_name_an_object_by_its_shape(tmp_path):
-    write_toy_world(tmp_path, 80, names=["by_shape"], size=16)
+    write_toy_world(tmp_path, 900, names=["by_shape"], size=16)  # one of the 225 scenes leaves nothing to ask about
     records = load_records(tmp_path / "train_by_shape.json")
     questions = [turn.text for record in records for turn in record.turns[::2]]
     assert len(questions) > 3 * len(records)
