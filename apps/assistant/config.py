@@ -93,6 +93,7 @@ class StageConfig:
     trainable  "projector", "language" (its adapters, if it has some), or both
     data       files of records; names such as "toy:captions" are generated from the toy world (toy_files.py)
     images     folder of the records' images; null: the folder of the file
+    schedule   of the learning rate: "constant" after the warm-up suits a stage that others follow
     """
 
     name: str
@@ -106,6 +107,7 @@ class StageConfig:
     accumulate: int = 1
     weight_decay: float = 0.0
     optimizer: Literal["adamw", "muon"] = "adamw"
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
 
     def __post_init__(self) -> None:
         if not self.trainable or not self.data:
@@ -130,7 +132,7 @@ class StageConfig:
 class Configuration:
     """Describe a complete run.
 
-    toy_examples  number of records in a toy-world file; one of the curriculum has a fourth
+    toy_examples  number of records in a toy-world file; one of the curriculum has half as many
     skip_bad      leave bad records out instead of refusing the file
     outside_images, several_answers  what a file of records may hold (record_checks.py)
     tracker       where metrics go besides the run's own files: "wandb", or null for nowhere
@@ -190,6 +192,7 @@ class Configuration:
             stage.steps,
             stage.learning_rate,
             optimizer=stage.optimizer,
+            schedule=stage.schedule,
             betas=(0.9, 0.95) if stage.optimizer == "muon" else (0.9, 0.999),
             weight_decay=stage.weight_decay,
             warmup_steps=stage.warmup_steps,

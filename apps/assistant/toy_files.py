@@ -33,15 +33,13 @@ OBJECTS = EVERYTHING.objects
 TEST_TYPES = (*QUESTION_TYPES, UNANSWERABLE)
 TURNS = 8
 CAPTION_FIRST, CAPTION_LAST = 0.1, 0.3
-"""Fractions of the conversations that begin and end with a request for a caption, in the place of three questions.
-
-None of the curriculum begins with one: questions after a caption could be answered from it instead of the image."""
+"""Fractions of the instructions that begin and end with a request for a caption, in the place of three questions."""
 TURNS_WITH_CAPTION = TURNS - 3
 LEVEL = "places"
 CURRICULUM = {"by_shape": BY_SHAPE, "references": REFERENCES, "places": PLACES, "comparisons": COMPARISONS}
 """Questions about two objects. From instructions alone, a model learns late which object a question is about."""
-CURRICULUM_PART = 4
-"""A file of the curriculum has a fourth of the records of the others."""
+CURRICULUM_PART = 2
+"""A file of the curriculum has half as many records as the others."""
 TRAINING_FILES = {name: f"train_{name}.json" for name in ("captions", *CURRICULUM, "instructions")}
 TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
 PURPOSE = 222
@@ -62,7 +60,7 @@ def write_toy_world(
 ) -> None:
     """Write the training files `names` and both test files.
 
-    A training file has `examples` records, one of the curriculum a fourth, a test file a tenth, within limits.
+    A training file has `examples` records, one of the curriculum half as many, a test file a tenth, within limits.
     `caption_prompt` is the request for a caption within conversations. The same call writes the same bytes. Raises
     CourseError when the disk refuses, ValueError for an unknown name.
     """
@@ -133,33 +131,30 @@ def _stage_record(images: _Images, name: str, number: int, seed: int, caption_pr
     """Return questions about two objects, as the setting of this name in `CURRICULUM` has them."""
     stage = list(CURRICULUM).index(name)
     rng = stream(seed, number, PURPOSE + stage)
-    scene, requests = _requests(CURRICULUM[name], seed, number + (stage + 1) * STAGE_OFFSET, rng, caption_prompt)
+    first = (stage + 1) * STAGE_OFFSET
+    scene, requests = _requests(CURRICULUM[name], seed, first + number, rng, TURNS)
+    # Objects that share every attribute leave nothing to ask about.
+    requests = requests or [(caption_prompt, caption(scene, LEVEL))]
     return _conversation(images.write(name, number, scene), f"{name}-{number}", requests)
 
 
 def _instructions(images: _Images, number: int, seed: int, caption_prompt: str) -> Json:
     """Return questions of all types about one scene, some with a caption before or after."""
     rng = stream(seed, number, PURPOSE + len(CURRICULUM))
-    scene, requests = _requests(EVERYTHING, seed, number, rng, caption_prompt, CAPTION_FIRST)
+    place = rng.random()
+    is_first, is_last = place < CAPTION_FIRST, place >= 1 - CAPTION_LAST
+    scene, requests = _requests(EVERYTHING, seed, number, rng, TURNS_WITH_CAPTION if is_first or is_last else TURNS)
+    # A caption in the same conversation shares the image's tokens, so it costs less than a record of its own.
+    description = (caption_prompt, caption(scene, LEVEL))
+    requests = [description] * is_first + requests + [description] * (is_last or not requests)
     return _conversation(images.write("instruction", number, scene), f"instruction-{number}", requests)
 
 
-def _requests(
-    setting: InterviewSetting, seed: int, number: int, rng: Random, caption_prompt: str, caption_first: float = 0.0
-) -> tuple[Scene, Turns]:
-    """Return a training scene with questions and answers, some with a caption before or after.
-
-    A caption in the same conversation shares the image's tokens, so it costs less than a record of its own.
-    """
-    place = rng.random()
-    is_first, is_last = place < caption_first, place >= 1 - CAPTION_LAST
-    turns = TURNS_WITH_CAPTION if is_first or is_last else TURNS
+def _requests(setting: InterviewSetting, seed: int, number: int, rng: Random, turns: int) -> tuple[Scene, Turns]:
+    """Return a training scene, and up to `turns` questions about it with their answers."""
     setting = replace(setting, levels=((LEVEL, 1.0),), questions=(turns, turns))
     scene, _, questions = interview_scene("train", seed, number, rng, setting)
-    is_last = is_last or not questions  # objects that share every attribute leave none to ask about
-    description = (caption_prompt, caption(scene, LEVEL))
-    requests = [(question.text, question.answer) for question in questions]
-    return scene, [description] * is_first + requests + [description] * is_last
+    return scene, [(question.text, question.answer) for question in questions]
 
 
 def _conversation(image: str, identifier: str, requests: Turns) -> Json:

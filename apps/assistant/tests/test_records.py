@@ -190,11 +190,11 @@ def test_the_toy_world_files_are_complete_and_repeatable_and_hold_nothing_held_o
     for name in ("one", "two"):
         write_toy_world(tmp_path / name, 40, names=TRAINING_FILES, size=16)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 8 + 2 * 40 + 4 * 10 + 64 + 64
+    assert len(files) == 8 + 2 * 40 + 4 * 20 + 64 + 64
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
     for name, file in TRAINING_FILES.items():
         records = load_records(tmp_path / "one" / file)
-        assert len(records) == (10 if name in CURRICULUM else 40)
+        assert len(records) == (20 if name in CURRICULUM else 40)
         assert not any(mentions_held_out(turn.text) for record in records for turn in record.turns)
     captions = load_records(tmp_path / "one" / "test_captions.json")
     assert all(mentions_held_out(record.turns[-1].text) for record in captions)
@@ -211,7 +211,7 @@ def test_only_the_named_training_files_are_written(tmp_path):
 
 
 def test_the_curriculum_begins_with_questions_that_name_an_object_by_its_shape(tmp_path):
-    write_toy_world(tmp_path, 900, names=["by_shape"], size=16)  # one of the 225 scenes leaves nothing to ask about
+    write_toy_world(tmp_path, 450, names=["by_shape"], size=16)  # one of the 225 scenes leaves nothing to ask about
     records = load_records(tmp_path / "train_by_shape.json")
     questions = [turn.text for record in records for turn in record.turns[::2]]
     assert len(questions) > 3 * len(records)
