@@ -259,13 +259,13 @@ GAP_AND_TEMPERATURE = question(
         "modality-gap",
         "paper",
         "Modality gap after training: distance between the mean image vector and the mean text vector.",
-        "arXiv:2203.02053, figure 1, section 4.2",
+        "arXiv:2203.02053, section 4.2, figure 3",
         ("clip",),
         number("clip", "gap"),
         0.5,
         "number",
         expected="not reproduced",
-        paper_value="0.82 (CLIP ViT-B/32 on MSCOCO)",
+        paper_value="0.82 (CLIP on MSCOCO captions)",
         hypothesis="the gap exists before training (the next row), and training closes most of it. Toy captions "
         "describe everything in an image, so the vectors of an image and its caption can become equal. A photograph's "
         "caption describes little of it. A test: leave attributes out of the captions, and measure the gap again.",
