@@ -2,10 +2,10 @@
 
 (LLaVA-NeXT; AnyRes is described in arXiv:2408.03326, section 3.2, and began in arXiv:2310.03744, section 3.4.)
 
-An image is resized to fit into one of a few sizes that are multiples of the tile; its aspect ratio is kept, and the
-rest is padded with black. The encoder encodes each tile, and the whole image resized to one tile. The patches of the
-tiles are then joined into one grid, patches of the padding are removed, and each row ends with a learned embedding,
-which tells the language model how wide the image is.
+An image is resized to fit into one of a few sizes that are multiples of the tile. Its aspect ratio does not change, and
+the rest is padded with black. The encoder encodes each tile, and the whole image resized to one tile. The patches of
+the tiles are then joined into one grid, and patches of the padding are removed. Each row ends with a learned embedding,
+so that the language model can infer the width of the image.
 
 Sizes are (height, width) throughout.
 """
