@@ -154,7 +154,12 @@ def train_first_stage(
     retriever_config = RetrieverConfig(
         replace(frozen.config, text_input=True), recipe.queries, tokenizer.vocab_size, 64, projection_dim=32
     )
-    model = FirstStage(Retriever(retriever_config, frozen.vision_encoder), tokenizer.special_tokens[DECODE_TOKEN])
+    model = FirstStage(
+        Retriever(retriever_config, frozen.vision_encoder),
+        tokenizer.special_tokens[DECODE_TOKEN],
+        # Every token but the first of a caption is predicted.
+        tokens_per_caption=(captions.segments[:, 1:] >= 0).sum().item() / len(captions.segments),
+    )
     steps = recipe.first_stage_steps
     result = train(
         model,

@@ -24,6 +24,7 @@ from lessons.lesson_03_blip2.model.qformer import QFormer
 from lessons.lesson_03_blip2.model.weight_names import retriever_weight_names
 from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
+from shared.training import LossSum
 
 
 class Retriever(nn.Module):
@@ -131,14 +132,21 @@ class Retriever(nn.Module):
 class FirstStage(nn.Module):
     """The first stage's training objective: three losses on one batch of pairs (section 3.2).
 
-    decode_token_id  replaces the first token of a text in generation, as the paper's [DEC] replaces [CLS]
+    decode_token_id     replaces the first token of a text in generation, as the paper's [DEC] replaces [CLS]
+    tokens_per_caption  mean number of predicted tokens per caption of the training data; unless given, of the batch
 
     A batch must not contain a caption twice: two images with the same caption are each other's false negatives.
+
+    The loss is a sum over pairs, and their number. So gradients of several batches add up to a mean over all their
+    pairs. For generation this is the mean of one large batch, if `tokens_per_caption` is given. For contrast and
+    matching this is impossible: their negatives come from the same batch, and a smaller batch has fewer of them.
+    (`lesson_02_clip.model.gradient_cache` computes the contrastive loss of a large batch in small parts.)
     """
 
-    def __init__(self, retriever: Retriever, decode_token_id: int):
+    def __init__(self, retriever: Retriever, decode_token_id: int, tokens_per_caption: float | None = None):
         super().__init__()
         self.retriever, self.decode_token_id = retriever, decode_token_id
+        self.tokens_per_caption = tokens_per_caption
         width = retriever.config.qformer.width
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
         self.lm_transform = nn.Linear(width, width)
@@ -150,18 +158,21 @@ class FirstStage(nn.Module):
         image_features: Float[Tensor, "pairs patches context"],
         token_ids: Int[Tensor, "pairs text"],
         segments: Int[Tensor, "pairs text"],
-    ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the sum of the three losses, and each loss by its name."""
+    ) -> tuple[LossSum, dict[str, LossSum]]:
+        """Return the sum of the three losses with the number of pairs as terms, and each loss by its name."""
         queries, text = self.retriever.query_and_text_states("contrastive", image_features, token_ids, segments)
         image_embeddings = F.normalize(self.retriever.image_projection(queries), dim=-1)
         text_embeddings = F.normalize(self.retriever.text_projection(text[:, 0]), dim=-1)
         scores = image_text_similarity(image_embeddings, text_embeddings) / self.log_temperature.exp()
         contrastive = contrastive_loss(scores)
         matching = self._matching_loss(scores, image_features, token_ids, segments)
-        logits = self.generation_logits(image_features, token_ids, segments)
-        generation = language_modeling_loss(logits, token_ids, segments)
+        generation = self._generation_loss(image_features, token_ids, segments)
         losses = {"contrastive": contrastive, "matching": matching, "generation": generation}
-        return contrastive + matching + generation, losses
+        pairs = len(image_features)
+        return (
+            LossSum.of_mean(contrastive + matching + generation, pairs),
+            {name: LossSum.of_mean(loss.detach(), pairs) for name, loss in losses.items()},
+        )
 
     def _matching_loss(
         self, scores: Tensor, image_features: Tensor, token_ids: Tensor, segments: Tensor
@@ -175,6 +186,15 @@ class FirstStage(nn.Module):
             torch.cat([segments, segments[negative_texts], segments]),
         )
         return matching_loss(logits[: len(image_features)], logits[len(image_features) :])
+
+    def _generation_loss(self, image_features: Tensor, token_ids: Tensor, segments: Tensor) -> Float[Tensor, ""]:
+        """Return the cross-entropy per caption, divided by the mean number of tokens per caption."""
+        logits = self.generation_logits(image_features, token_ids, segments)
+        mean = language_modeling_loss(logits, token_ids, segments)
+        if self.tokens_per_caption is None:
+            return mean
+        tokens_per_caption = (segments[:, 1:] >= 0).sum() / len(segments)
+        return mean * tokens_per_caption / self.tokens_per_caption
 
     def generation_logits(
         self,

@@ -12,9 +12,7 @@ from lessons.lesson_03_blip2.model import (
     first_stage,
     second_stage,
 )
-from lessons.lesson_03_blip2.model.losses import (
-    image_text_similarity,
-)
+from lessons.lesson_03_blip2.model.losses import image_text_similarity, language_modeling_loss
 from lessons.lesson_03_blip2.tests.small_models import (
     VOCAB_SIZE,
     WITHOUT_TEXT,
@@ -24,7 +22,8 @@ from lessons.lesson_03_blip2.tests.small_models import (
     vision_encoder,
 )
 from shared.pretrained.digest import weights_digest
-from shared.training import TrainingConfig, train
+from shared.training import LossSum, TrainingConfig, train
+from shared.training.loss_sum import add_losses
 from shared.transformer import Sampling
 
 
@@ -66,6 +65,38 @@ def test_the_first_stage_learns_all_three_tasks_and_freezes_the_vision_encoder()
     assert torch.equal(generated[:, :3], tokens[:, 1:4])
     assert (true_pairs == 1).all() and (false_pairs == 0).all()
     assert last["loss"] < 4.0
+
+
+def test_the_generation_losses_of_two_small_batches_add_up_to_that_of_the_large_batch():
+    """Captions of unequal lengths; the other two losses take their negatives from the batch, so they cannot add up."""
+    torch.manual_seed(3)
+    model = FirstStage(retriever(), decode_token_id=1, tokens_per_caption=3.5).double()
+    features, tokens, _ = pairs()
+    features, tokens = features.double(), tokens.clone()
+    lengths = torch.tensor([2, 3, 6, 5])
+    segments = torch.where(torch.arange(tokens.shape[1]) < lengths[:, None], 0, -1)
+
+    def step(parts: list[slice]) -> tuple[float, list[torch.Tensor]]:
+        model.zero_grad()
+        losses = [
+            LossSum.of_mean(model._generation_loss(features[rows], tokens[rows], segments[rows]), len(features[rows]))
+            for rows in parts
+        ]
+        summed = add_losses(losses)
+        summed.total.backward()
+        return summed.mean().item(), [p.grad / summed.terms for p in model.parameters() if p.grad is not None]
+
+    mean, gradients = step([slice(0, 4)])
+    accumulated_mean, accumulated = step([slice(0, 2), slice(2, 4)])
+    assert accumulated_mean == pytest.approx(mean, rel=1e-6)
+    torch.testing.assert_close(accumulated, gradients, rtol=1e-6, atol=1e-9)
+    # With the mean number of tokens of all captions, the loss is the mean over all tokens.
+    model.tokens_per_caption = (lengths - 1).double().mean().item()
+    loss, parts = model(features, tokens, segments)
+    expected = language_modeling_loss(model.generation_logits(features, tokens, segments), tokens, segments)
+    torch.testing.assert_close(parts["generation"].mean(), expected.detach())
+    assert loss.terms == 4
+    torch.testing.assert_close(loss.total.detach(), sum(part.total for part in parts.values()))
 
 
 CONNECTORS = {

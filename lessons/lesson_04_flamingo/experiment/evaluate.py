@@ -156,7 +156,7 @@ def text_logits(
 ) -> Float[Tensor, "rows length vocab"]:
     """Return the logits of plain text in the whole model; no token has an image to attend to."""
     resampler = model.config.resampler
-    no_image = torch.zeros(len(token_ids), 1, resampler.latents, resampler.width, device=token_ids.device)
+    no_image = model.embedding.weight.new_zeros(len(token_ids), 1, resampler.latents, resampler.width)
     return model(token_ids, no_image, torch.full_like(token_ids, -1), segments)
 
 

@@ -1,14 +1,20 @@
 """The training arm: Flamingo on few-shot episodes of images, beside plain text."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from data.toybox.documents import INTERVIEW_MIXTURE, documents
 from data.toybox.heldout import TEST_SEED
-from lessons.lesson_00_foundations.decoder.model import LanguageModel, next_token_loss, pack_documents
+from lessons.lesson_00_foundations.decoder.model import (
+    LanguageModel,
+    has_previous_token,
+    next_token_loss,
+    pack_documents,
+)
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model
 from lessons.lesson_01_vit.model import VisionTransformer
@@ -31,7 +37,7 @@ from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, Resampler
 from shared.course.context import RunContext
 from shared.pretrained.digest import weights_digest
 from shared.tokenizers import Tokenizer
-from shared.training import Batches, Evaluation, Stage, TrainingConfig, curve_from_history, muon_config, train
+from shared.training import Batches, Evaluation, LossSum, Stage, TrainingConfig, curve_from_history, muon_config, train
 
 HEAD_DIM = 16
 ALL_TRAINED = ("resampler.*", "cross_attention_layers.*", "language_model.*")
@@ -99,10 +105,11 @@ def train_flamingo(context: RunContext, **settings: Any) -> dict[str, Any]:
     ).to(device)
     measured["text_bits_start"] = text_bits(model, text_ids) / predicted_tokens
     encoded = EncodedScenes.sample(vision_encoder, seed, recipe.scenes, device)
+    batches = mixed_batches(recipe, seed, encoded, tokenizer)
     result = train(
         model,
-        mixed_batches(recipe, seed, encoded, tokenizer),
-        training_loss,
+        batches,
+        partial(training_loss, tokens_per_row=batches.tokens_per_row),
         recipe.training_config(seed),
         run=context.run_options(),
         evaluation=Evaluation(gate_sizes, every=max(1, recipe.steps // 25)),
@@ -148,15 +155,23 @@ def packed_text(tokenizer: Tokenizer, seed: int, count: int) -> tuple[Tensor, Te
     return pack_documents(encode_documents(tokenizer, texts), CONTEXT_LENGTH)
 
 
+class TokensPerRow(NamedTuple):
+    """Hold the mean number of predicted tokens per row of the training data: of episodes, and of plain text."""
+
+    episodes: float
+    text: float
+
+
 @dataclass(frozen=True)
 class MixedBatches:
-    """Batches of both kinds of training data, whose losses are added (section 2.4).
+    """Batches of episodes and of plain text, whose losses are added (section 2.4).
 
     `batches(number)` is a pure function of the number: a batch of episodes, and rows of plain text or None.
     """
 
     episodes: Batches
     text: Batches | None
+    tokens_per_row: TokensPerRow
 
     def __call__(self, number: int) -> Batch:
         return self.episodes(number), self.text and self.text(number)
@@ -168,10 +183,13 @@ def mixed_batches(recipe: FlamingoRecipe, seed: int, encoded: EncodedScenes, tok
         episode_lines(encoded, seed, number, recipe.shots + 1, questions=TRAINING_QUESTIONS)
         for number in range(recipe.documents)
     ]
-    episodes = episode_batches(tokenize_episodes(lines, tokenizer), encoded, recipe.batch_size, seed)
+    episodes = tokenize_episodes(lines, tokenizer)
     token_ids, segments = packed_text(tokenizer, seed, recipe.documents // 2)
     text = Batches(token_ids, segments, batch_size=recipe.text_rows, seed=seed) if recipe.text_rows else None
-    return MixedBatches(episodes, text)
+    tokens_per_row = TokensPerRow(
+        episodes.loss_mask[:, 1:].sum().item() / len(lines), has_previous_token(segments).sum().item() / len(segments)
+    )
+    return MixedBatches(episode_batches(episodes, encoded, recipe.batch_size, seed), text, tokens_per_row)
 
 
 def episode_batches(episodes: EpisodeBatch, encoded: EncodedScenes, batch_size: int, seed: int) -> Batches:
@@ -189,15 +207,23 @@ def episode_batches(episodes: EpisodeBatch, encoded: EncodedScenes, batch_size: 
     )
 
 
-def training_loss(model: Flamingo, batch: Batch) -> Tensor:
-    """Return the cross-entropy of all answers of the episodes, plus that of plain text.
+def training_loss(model: Flamingo, batch: Batch, tokens_per_row: TokensPerRow) -> LossSum:
+    """Return the cross-entropy of all answers of the episodes, plus that of plain text (arXiv:2204.14198, eq. 2).
 
     Every line of an episode has a loss, so answers are learned after few and after many examples. The loss on plain
     text, which attends to no image, keeps the inserted layers from degrading it.
+
+    As in the paper, the loss of a data set is a mean over rows of the sum over a row's tokens. Its weight λ is one over
+    the mean number of tokens per row of the data set. This constant makes the gradients of several small batches add
+    up to those of a large one. The number of tokens in a batch would not: it differs from batch to batch.
     """
     (token_ids, image_features, image_index, segments, loss_mask), text = batch
     logits = model(token_ids, model.resample(image_features), image_index, segments)
-    loss = text_loss(logits, token_ids, loss_mask)
-    if text is None:
-        return loss
-    return loss + next_token_loss(text_logits(model, *text), *text)
+    answers = LossSum.of_mean(text_loss(logits, token_ids, loss_mask), loss_mask[:, 1:].sum())
+    mean = answers.total / (len(token_ids) * tokens_per_row.episodes)
+    if text is not None:
+        text_ids, text_segments = text
+        text_mean = next_token_loss(text_logits(model, *text), *text)
+        plain = LossSum.of_mean(text_mean, has_previous_token(text_segments).sum())
+        mean = mean + plain.total / (len(text_ids) * tokens_per_row.text)
+    return LossSum.of_mean(mean, len(token_ids))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.toybox.episodes import HELD_OUT_CHOOSING
-from lessons.lesson_00_foundations.decoder.model import LanguageModel
+from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previous_token, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_02_clip.model import clip_vision_config
@@ -16,6 +16,7 @@ from lessons.lesson_04_flamingo.model import Flamingo, FlamingoConfig, Resampler
 from shared.course.context import RunContext
 from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import SPECIAL_TOKENS
+from shared.training.loss_sum import add_losses
 from shared.transformer import DecoderConfig
 
 
@@ -140,6 +141,55 @@ def test_an_arm_trains_and_measures(arm, vision_encoder, tokenizer, monkeypatch,
     for claim in LESSON.claims:
         if claim.arms == (arm,):
             assert isinstance(claim.measure({arm: measured}), float)
+
+
+def test_two_small_batches_add_up_to_the_large_batch(vision_encoder, encoded, tokenizer):
+    """Gradients of rows with unequal numbers of answer tokens and of text tokens, accumulated as the loop does it."""
+    model = train.build_flamingo(vision_encoder, small_language_model(tokenizer), latents=2, depth=1).double()
+    with torch.no_grad():
+        for parameter in (*model.cross_attention_layers.parameters(), *model.resampler.parameters()):
+            parameter.normal_(std=0.3)
+    lines = [data.episode_lines(encoded, 5, number, 3) for number in range(4)]
+    episodes = data.tokenize_episodes([lines[0][:1], lines[1][:2], *lines[2:]], tokenizer)
+    features = encoded.features_of(episodes.rows.images).double()
+    rows = episodes.rows
+    all_episodes = (rows.token_ids, features, rows.image_index, rows.segments, episodes.loss_mask)
+    text_ids, text_segments = pack_documents([[1, 5], [2, 3, 4], [1, 6, 7, 9, 3], [1, 8, 3, 9, 5, 4, 2, 6]], 8)
+    assert len(text_ids) > 1 and has_previous_token(text_segments).sum(1).unique().numel() > 1
+    text_ids, text_segments = text_ids[:2], text_segments[:2]
+    tokens_per_row = train.TokensPerRow(5.0, 4.0)
+
+    def step(parts: list[tuple[slice, slice]]) -> tuple[float, list[torch.Tensor]]:
+        model.zero_grad()
+        losses = []
+        for episode_rows, text_rows in parts:
+            batch = tuple(x[episode_rows] for x in all_episodes), (text_ids[text_rows], text_segments[text_rows])
+            losses.append(train.training_loss(model, batch, tokens_per_row))
+            losses[-1].total.backward()
+        summed = add_losses(losses)
+        gradients = [p.grad / summed.terms for p in model.parameters() if p.grad is not None]
+        return summed.mean().item(), gradients
+
+    mean, gradients = step([(slice(0, 4), slice(0, 2))])
+    accumulated_mean, accumulated = step([(slice(0, 2), slice(0, 1)), (slice(2, 4), slice(1, 2))])
+    assert accumulated_mean == pytest.approx(mean, rel=1e-6)
+    torch.testing.assert_close(accumulated, gradients, rtol=1e-6, atol=1e-8)
+
+
+def test_the_weights_of_the_loss_give_both_data_sets_the_mean_over_their_tokens(vision_encoder, encoded, tokenizer):
+    """One batch of all the training data has the mean over all answer tokens plus the mean over all text tokens."""
+    recipe = train.FlamingoRecipe(1, documents=6, shots=2, batch_size=6, text_rows=1, latents=2)
+    batches = train.mixed_batches(recipe, 0, encoded, tokenizer)
+    model = train.build_flamingo(vision_encoder, small_language_model(tokenizer), latents=2, depth=1)
+    text = train.packed_text(tokenizer, 0, 3)
+    episodes = batches.episodes(0)
+    logits = model(episodes[0], model.resample(episodes[1]), *episodes[2:4])
+    expected = train.text_loss(logits, episodes[0], episodes[4])
+    expected = expected + train.next_token_loss(evaluate.text_logits(model, *text), *text)
+    loss = train.training_loss(model, (episodes, text), batches.tokens_per_row)
+    torch.testing.assert_close(loss.mean(), expected)
+    without = train.training_loss(model, (episodes, None), batches.tokens_per_row)
+    assert without.mean() < loss.mean() and without.terms == 6
 
 
 def test_at_gate_zero_plain_text_has_the_language_models_cross_entropy(vision_encoder, tokenizer):
