@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from data.toybox import documents as text
 from data.toybox import episodes as toy_episodes
+from data.toybox.heldout import TEST_SEED
+from lessons.lesson_00_foundations.decoder.experiment import evaluate as evaluate_module
+from lessons.lesson_00_foundations.decoder.experiment import train as train_module
 from lessons.lesson_00_foundations.decoder.experiment.data import load_corpus, train_tokenizer
 from lessons.lesson_00_foundations.decoder.experiment.evaluate import (
     HeldOutText,
@@ -218,10 +221,28 @@ def test_the_baseline_is_measured_at_its_best_order(tokenizer):
 
 def test_real_text_is_added_and_part_of_it_is_held_out(tmp_path):
     (tmp_path / "book.txt").write_text("".join(f"Sentence number {number} of this book.\n" for number in range(400)))
-    training, held_out = load_corpus(f"folder:{tmp_path}", 0, 100)
-    real, new = ({d for d in documents if d.startswith("Sentence")} for documents in (training, held_out))
-    assert len(real) > 20 and len(new) >= 1 and not real & new
-    assert len([d for d in training if d not in real]) == 100
+    corpus = load_corpus(f"folder:{tmp_path}", 0, 100)
+    real, validation, test = ({d for d in documents if d.startswith("Sentence")} for documents in corpus)
+    assert len(real) > 20 and len(validation) >= 1 and len(test) >= 1
+    assert not real & validation and not real & test and not validation & test
+    assert len([d for d in corpus.training if d not in real]) == 100
+
+
+def test_claims_are_measured_on_other_documents_and_episodes_than_settings_are_chosen_on(tmp_path, monkeypatch):
+    first, second = (load_corpus("digits", seed, 50) for seed in (0, 1))
+    assert len(first.validation) == len(first.test) == 400
+    assert all(first.test != other for other in (first.validation, second.validation, second.test))
+    seeds: dict[str, set[int]] = {"during": set(), "after": set()}
+    for name, module in (("during", train_module), ("after", evaluate_module)):
+
+        def record(model, tokenizer, episode_type, seed, *, held_out, name=name, **_):
+            seeds[name].add(seed)
+            return episode_accuracies(model, tokenizer, episode_type, seed, held_out=held_out, count=2)
+
+        monkeypatch.setattr(module, "episode_accuracies", record)
+    context = RunContext(seed=0, data="toybox", device="cpu", folder=tmp_path)
+    train_decoder(context, steps=1, documents=60, batch_size=2, width=16, mlp_dim=16, depth=1)
+    assert seeds == {"during": {0}, "after": {TEST_SEED}}
 
 
 def test_an_arm_trains_and_writes_the_files_of_a_checkpoint(tmp_path):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from data.toybox.curriculum import BY_SHAPE, COLORS, COMPARISONS, EVERYTHING, PLACES, REFERENCES
 from data.toybox.documents import DOCUMENT_TYPES, INTERVIEW_MIXTURE, document_at, documents
+from data.toybox.heldout import TEST_SEED
 from data.toybox.interviews import InterviewSetting, interview
 from data.toybox.scene import stream
 from lessons.lesson_00_foundations.decoder.experiment.answers import answer_accuracies
@@ -115,7 +116,7 @@ def train_on_curriculum(
     sizes  of the decoder, where they differ from `toy_decoder`'s
     """
     seed = context.seed
-    held_out = documents("validation", seed, HELD_OUT_DOCUMENTS, mixture=INTERVIEW_MIXTURE)
+    held_out = documents("validation", TEST_SEED + seed, HELD_OUT_DOCUMENTS, mixture=INTERVIEW_MIXTURE)
     texts = documents("train", seed, TOKENIZER_DOCUMENTS, mixture=INTERVIEW_MIXTURE)
     tokenizer = train_tokenizer(texts)
     save_tokenizer(tokenizer, context.folder / "tokenizer.json")
@@ -154,7 +155,7 @@ def train_on_curriculum(
         "bits_per_byte": bits / test.bytes,
         "perplexity": 2 ** (bits / test.tokens),
         **answer_accuracies(model, tokenizer, count=recipe.questions),
-        **accuracies_by_examples(model, tokenizer, seed),
+        **accuracies_by_examples(model, tokenizer, TEST_SEED + seed),
         **evaluate_int8(model, tokenizer, test),
     }
 

@@ -21,8 +21,8 @@ from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import load_weights
 
 CAPTIONS = {
-    "decoder_learning_curve": "Bits per byte of new text during training; dashed, the best n-gram model of the same "
-    "text.",
+    "decoder_learning_curve": "Bits per byte of validation documents during training; dashed, the best n-gram model on "
+    "the test documents.",
     "decoder_examples": "Accuracy on held-out rules by the number of examples in the prompt: trained on episodes of "
     "one rule each, and on the same lines with mixed rules. Dashed, the best possible guess.",
     "decoder_attention": "Attention of two heads in the third line of an episode (row: the last token; column: the "

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from data.toybox.documents import MIXTURE
+from data.toybox.heldout import TEST_SEED
 from lessons.lesson_00_foundations.decoder.experiment.data import load_corpus, train_tokenizer
 from lessons.lesson_00_foundations.decoder.experiment.evaluate import (
     HeldOutText,
@@ -44,27 +45,33 @@ def train_decoder(
     batch_size: int = 16,
     **sizes: int,
 ) -> dict:
-    """Train on toy-world text; measure bits per byte on new text, and accuracy by the number of examples.
+    """Train on toy-world text; measure bits per byte on test documents, and accuracy by the number of examples.
+
+    The curves of the training are measured on validation documents and validation episodes.
 
     mixed    each line of an episode follows its own rule
     mixture  documents of each type: `MIXTURE` or `INTERVIEW_MIXTURE` of data.toybox.documents
     sizes    of the decoder, where they differ from `toy_decoder`'s
     """
     seed = context.seed
-    training_text, held_out_text = load_corpus(context.data, seed, documents, mixed=mixed, mixture=mixture)
-    tokenizer = train_tokenizer(training_text)
-    token_ids, segments = pack_documents(encode_documents(tokenizer, training_text), CONTEXT_LENGTH)
+    corpus = load_corpus(context.data, seed, documents, mixed=mixed, mixture=mixture)
+    tokenizer = train_tokenizer(corpus.training)
+    token_ids, segments = pack_documents(encode_documents(tokenizer, corpus.training), CONTEXT_LENGTH)
     torch.manual_seed(seed)
     model = toy_decoder(tokenizer.vocab_size, **sizes)
-    test = HeldOutText.encode(tokenizer, held_out_text)
+    validation, test = (HeldOutText.encode(tokenizer, texts) for texts in (corpus.validation, corpus.test))
 
     def evaluate(model: LanguageModel) -> dict[str, float]:
         naming, choosing = (
             episode_accuracies(model, tokenizer, episode_type, seed, held_out=True, count=EVALUATED_EPISODES)
             for episode_type in ("naming", "choosing")
         )
-        bits = cross_entropy_bits(model, test.documents)
-        return {"bits_per_byte": bits / test.bytes, "held_out_naming": naming[4], "held_out_choosing": choosing[7]}
+        bits = cross_entropy_bits(model, validation.documents)
+        return {
+            "bits_per_byte": bits / validation.bytes,
+            "held_out_naming": naming[4],
+            "held_out_choosing": choosing[7],
+        }
 
     config = TrainingConfig(
         steps=steps,
@@ -95,9 +102,9 @@ def train_decoder(
         "bits_per_byte_curve": curve_from_history(result.history, "evaluation/bits_per_byte"),
         "naming_curve": curve_from_history(result.history, "evaluation/held_out_naming"),
         "choosing_curve": curve_from_history(result.history, "evaluation/held_out_choosing"),
-        **accuracies_by_examples(model, tokenizer, seed),
+        **accuracies_by_examples(model, tokenizer, TEST_SEED + seed),
         **evaluate_int8(model, tokenizer, test),
-        **evaluate_ngrams(tokenizer, training_text, test),
+        **evaluate_ngrams(tokenizer, corpus.training, test),
     }
 
 

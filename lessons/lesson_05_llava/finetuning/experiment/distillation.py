@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from data.toybox import documents as text
+from data.toybox.heldout import TEST_SEED
 from lessons.lesson_00_foundations.decoder.model import LanguageModel, has_previous_token, pack_documents
 from lessons.lesson_00_foundations.decoder.model.evaluation import cross_entropy_bits, encode_documents
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import CONTEXT_LENGTH, load_language_model, toy_decoder
 from shared.course.context import RunContext
 from shared.finetuning import distillation_loss, sft_loss
+from shared.tokenizers import Tokenizer
 from shared.training import Batches, Evaluation, LossSum, RunOptions, curve_from_history, muon_config, train
 
 HELD_OUT_DOCUMENTS = 200
@@ -58,6 +61,23 @@ class Recipe:
     depth: int = 2
 
 
+class HeldOut(NamedTuple):
+    """Hold new documents as token ids, and their size in bytes."""
+
+    token_ids: list[list[int]]
+    bytes: int
+
+    @classmethod
+    def sample(cls, tokenizer: Tokenizer, seed: int) -> "HeldOut":
+        """Encode new documents of a seed."""
+        texts = text.documents("validation", seed, HELD_OUT_DOCUMENTS)
+        return cls(encode_documents(tokenizer, texts), sum(len(document.encode()) for document in texts))
+
+    def bits_per_byte(self, model: LanguageModel) -> float:
+        """Return the cross-entropy of the documents in bits per byte."""
+        return cross_entropy_bits(model, self.token_ids) / self.bytes
+
+
 def distill(context: RunContext, *, steps: int, with_teacher: bool, **recipe_values) -> dict:
     """Train a small decoder on toy-world text, with or without the teacher; measure both on new text.
 
@@ -72,8 +92,8 @@ def distill(context: RunContext, *, steps: int, with_teacher: bool, **recipe_val
     rows, segments = pack_documents(
         encode_documents(tokenizer, text.documents("train", seed, recipe.documents)), CONTEXT_LENGTH
     )
-    held_out = text.documents("validation", seed, HELD_OUT_DOCUMENTS)
-    test, size = encode_documents(tokenizer, held_out), sum(len(document.encode()) for document in held_out)
+    # Curves are of the seed's validation documents, the results of test documents: the same kind, from another seed.
+    validation, test = (HeldOut.sample(tokenizer, held_out_seed) for held_out_seed in (seed, TEST_SEED + seed))
     torch.manual_seed(seed)
     student = toy_decoder(
         tokenizer.vocab_size, width=recipe.width, depth=recipe.depth, heads=2, kv_heads=1, mlp_dim=2 * recipe.width
@@ -90,12 +110,12 @@ def distill(context: RunContext, *, steps: int, with_teacher: bool, **recipe_val
         muon_config(steps, recipe.learning_rate, seed=seed, log_lines=20),
         run=RunOptions(folder=context.folder, resume=context.resume, device=device, label=context.folder.name),
         evaluation=Evaluation(
-            lambda model: {"bits_per_byte": cross_entropy_bits(model, test) / size}, every=max(1, steps // 5)
+            lambda model: {"bits_per_byte": validation.bits_per_byte(model)}, every=max(1, steps // 5)
         ),
     )
     return {
-        "bits_per_byte": cross_entropy_bits(student, test) / size,
-        "teacher_bits_per_byte": cross_entropy_bits(teacher, test) / size,
+        "bits_per_byte": test.bits_per_byte(student),
+        "teacher_bits_per_byte": test.bits_per_byte(teacher),
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
         "teacher_parameters": sum(parameter.numel() for parameter in teacher.parameters()),
         "bits_per_byte_curve": curve_from_history(result.history, "evaluation/bits_per_byte"),
