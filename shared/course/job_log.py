@@ -14,7 +14,7 @@ class JobLog:
         self.position = self.path.stat().st_size if self.path.exists() else 0
 
     def new_messages(self) -> list[str]:
-        """Return the warnings and notes that were printed since the last call; a line that is not complete yet comes later."""
+        """Return the warnings and notes printed since the last call; a line that is not complete yet comes later."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as file:
