@@ -18,6 +18,7 @@ STDLIB_TOYBOX = {
     f"data.toybox.{name}"
     for name in (
         *("conversations", "documents", "episodes", "heldout", "language", "questions", "raster", "scene"),
+        *(f"page.{name}" for name in ("content", "font", "layouts", "pages", "questions", "raster")),
         *(f"video.{name}" for name in ("clip", "frames", "generation", "language", "question_types", "questions")),
     )
 }
