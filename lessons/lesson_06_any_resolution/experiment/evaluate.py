@@ -1,0 +1,45 @@
+"""Evaluation of readers: the fraction of digits read correctly, also by aspect ratio, and the tokens that it takes."""
+
+import torch
+from torch import nn
+
+from data.toybox.page.pages import page_at
+from lessons.lesson_06_any_resolution.experiment.data import PageSource
+
+ASPECT_BINS = 6
+"""Groups of pages with similar aspect ratios, equally many pages each."""
+
+
+@torch.no_grad()
+def reading_accuracy(model: nn.Module, source: PageSource, count: int, device: str) -> dict:
+    """Return the accuracy of printed digits on the first `count` pages of a source, and the tokens per page.
+
+    by_aspect  the mean of height / width in `ASPECT_BINS` groups of pages, and the accuracy of digits in each
+    prices     accuracy of prices beside a label, when the source asks for them
+    """
+    model.eval()
+    pages, tokens, correct = [], 0, []
+    for index in range(-(-count // source.batch_size)):
+        batch = source(index).to(device)
+        tokens += int((batch.patches.segments >= 0).sum())
+        hits = model(batch).argmax(dim=-1) == batch.classes
+        pages.append(index * source.batch_size + batch.pages.cpu())
+        correct.append(torch.stack([hits, batch.is_digit, batch.is_price]).cpu())
+    page, (hits, is_digit, is_price) = torch.cat(pages), torch.cat(correct, dim=1)
+    number = int(page.max()) + 1
+    measured = {
+        "digits": hits[is_digit].float().mean().item(),
+        "characters": hits[~is_price].float().mean().item(),
+        "tokens": tokens / number,
+        "by_aspect": accuracy_by_aspect(source, page[is_digit], hits[is_digit].float(), number),
+    }
+    return measured | ({"prices": hits[is_price].float().mean().item()} if is_price.any() else {})
+
+
+def accuracy_by_aspect(source: PageSource, page: torch.Tensor, hits: torch.Tensor, count: int) -> list[list[float]]:
+    """Return the mean height / width of groups of pages, from the widest pages to the tallest, and their accuracies."""
+    sizes = [page_at(source.split, source.seed, number, source.setting(number)) for number in range(count)]
+    aspects = torch.tensor([each.height / each.width for each in sizes])
+    groups = [group for group in aspects.argsort().tensor_split(ASPECT_BINS) if len(group)]
+    accuracies = [hits[torch.isin(page, group)].mean().item() for group in groups]
+    return [[aspects[group].mean().item() for group in groups], accuracies]
