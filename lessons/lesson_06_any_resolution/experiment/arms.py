@@ -24,9 +24,15 @@ LARGE: dict[str, Any] = {
 
 
 def receipts(resizing: str) -> dict[str, dict]:
-    """Return the settings of a reader of receipts at 128 tokens."""
+    """Return the settings of a reader of receipts at 128 tokens, in every preset on two cores."""
     settings = {"smoke": SMOKE, "cpu": {"steps": 300}, "full": {"steps": 300}}
     return {preset: values | {"resizing": resizing} for preset, values in settings.items()}
+
+
+def unaligned(resizing: str) -> dict[str, dict]:
+    """Return the settings of a reader of receipts whose sides are no multiples of a patch."""
+    kinds = {"kinds": ("unaligned receipt",)}
+    return {preset: settings | kinds for preset, settings in receipts(resizing).items() if preset != "cpu"}
 
 
 def budgets(resizing: str) -> dict[str, dict]:
@@ -43,7 +49,7 @@ def budgets(resizing: str) -> dict[str, dict]:
 
 def menus(positions: str) -> dict[str, dict]:
     """Return the settings of a reader of menus between 1:2 and 2:1, which is tested on taller and on wider ones."""
-    common = {"kinds": ("menu",), "test_kinds": ("tall menu", "wide menu"), "positions": positions, "prices": True}
+    common = {"kinds": ("menu",), "test_kinds": ("tall menu", "wide menu"), "positions": positions}
     return {preset: values | common for preset, values in {"smoke": SMOKE, "full": {"steps": 350}}.items()}
 
 
@@ -61,6 +67,7 @@ ARMS = (
         },
     ),
     Arm("exact", f"{PACKAGE}.exact:check_mechanism", {preset: {} for preset in PRESETS}),
+    *(Arm(f"{resizing}, unaligned", READER, unaligned(resizing)) for resizing in ("native", "square")),
     *(Arm(f"{resizing}, all budgets", READER, budgets(resizing)) for resizing in RESIZINGS),
     *(Arm(f"positions: {scheme}", READER, menus(scheme)) for scheme in SCHEMES),
 )

@@ -10,14 +10,7 @@ from torch import Tensor
 
 from data.toybox.page.content import CHART, MENU, RECEIPT, PageSetting
 from data.toybox.page.pages import Page, page_at
-from data.toybox.page.tensors import (
-    ABSENT,
-    CHARACTERS,
-    PointTargets,
-    character_targets,
-    entry_targets,
-    render_tensors,
-)
+from data.toybox.page.tensors import ABSENT, character_targets, render_tensors
 from data.toybox.tensors import normalize_pixels
 from lessons.lesson_06_any_resolution.experiment.resizing import PageInput, Resizing, resize_page
 from lessons.lesson_06_any_resolution.model import PatchBatch, pack
@@ -26,16 +19,20 @@ PRINT: dict[str, Any] = {"text_size": (7, 7), "contrast": (80, 80), "grain": 64}
 """Small, slightly faded text on grainy paper. On clean pages, even blurred digits can be told apart."""
 SETTINGS = {
     "receipt": replace(RECEIPT, **PRINT),
+    "unaligned receipt": replace(RECEIPT, **PRINT, multiple=1),
     "chart": replace(CHART, **PRINT),
     "menu": replace(MENU, **PRINT, aspect=(1 / 2, 2)),
     "tall menu": replace(MENU, **PRINT, aspect=(1 / 5, 1 / 3)),
     "wide menu": replace(MENU, **PRINT, aspect=(3, 5)),
 }
-"""Settings of pages by their name; only menus between 1:2 and 2:1 are trained on, the other two only tested."""
+"""Settings of pages by their name; only menus between 1:2 and 2:1 are trained on, the other two only tested.
+
+The sides of a page are multiples of a patch, and text on receipts is aligned to both sides. At their own size, such
+receipts have all digits at few places within a patch. Unaligned receipts have any size in pixels.
+"""
 SPLIT_CONTENTS = {"validation": "new pages", "test": "other new pages"}
 DIGITS = 10
-CLASSES = len(CHARACTERS) + DIGITS
-"""The characters, and then the digits of a price that stands beside a label."""
+"""The first classes of `CHARACTERS` are the digits."""
 
 
 class ReadingBatch(NamedTuple):
@@ -44,7 +41,7 @@ class ReadingBatch(NamedTuple):
     patches  the pages' images in packed rows
     tokens   index of the token that shows each point, all rows one after another; the most detailed view first
     offsets  row and column of each point relative to the center of that token's patch, in patches
-    classes  the class of each point, below `CLASSES`
+    classes  the character at each point, as an index in `CHARACTERS`
     pages    index of each point's page in the batch
     """
 
@@ -63,11 +60,6 @@ class ReadingBatch(NamedTuple):
         """Whether a point is a printed digit, and not a letter."""
         return self.classes < DIGITS
 
-    @property
-    def is_price(self) -> Bool[Tensor, "points"]:
-        """Whether a point is a label whose price is to be read."""
-        return self.classes >= len(CHARACTERS)
-
 
 @dataclass(frozen=True)
 class PageSource:
@@ -76,7 +68,6 @@ class PageSource:
     kinds      names in `SETTINGS`, in turns
     resizing   "native", "square" or "anyres"
     budgets    greatest numbers of patches per page, in turns
-    prices     also ask for the price beside each label
     area       width × height of a page in pixels; None for that of `SETTINGS`
     """
 
@@ -86,13 +77,12 @@ class PageSource:
     resizing: Resizing
     budgets: Sequence[int]
     batch_size: int = 16
-    prices: bool = False
     area: int | None = None
 
     def __call__(self, index: int) -> ReadingBatch:
         numbers = range(index * self.batch_size, (index + 1) * self.batch_size)
         pages = [page_at(self.split, self.seed, number, self.setting(number)) for number in numbers]
-        targets = reading_points(pages, prices=self.prices)
+        targets = reading_points(pages)
         inputs = []
         for number, image, (points, _) in zip(numbers, render_tensors(pages), targets, strict=True):
             pixels = normalize_pixels(image[None])[0]
@@ -113,16 +103,9 @@ class PageSource:
         return self.budgets[number // len(self.kinds) % len(self.budgets)]
 
 
-def reading_points(
-    pages: Sequence[Page], *, prices: bool
-) -> list[tuple[Float[Tensor, "points 2"], Int[Tensor, "points"]]]:
-    """Return the points to read on each page, and their classes: every character, and with `prices` every label."""
-    targets = [character_targets(pages)]
-    if prices:
-        points, classes = entry_targets(pages)
-        digits = classes[..., 0]
-        targets.append(PointTargets(points, torch.where(digits == ABSENT, ABSENT, digits + len(CHARACTERS))))
-    points, classes = (torch.cat(parts, dim=1) for parts in zip(*targets, strict=True))
+def reading_points(pages: Sequence[Page]) -> list[tuple[Float[Tensor, "points 2"], Int[Tensor, "points"]]]:
+    """Return the center of every character of each page, as fractions of its sides, and the characters' classes."""
+    points, classes = character_targets(pages)
     present = classes != ABSENT
     return [(points[row][present[row]], classes[row][present[row]]) for row in range(len(pages))]
 

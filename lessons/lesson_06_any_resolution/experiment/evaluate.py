@@ -14,8 +14,7 @@ ASPECT_BINS = 6
 def reading_accuracy(model: nn.Module, source: PageSource, count: int, device: str) -> dict:
     """Return the accuracy of printed digits on the first `count` pages of a source, and the tokens per page.
 
-    by_aspect  the mean of height / width in `ASPECT_BINS` groups of pages, and the accuracy of digits in each
-    prices     accuracy of prices beside a label, when the source asks for them
+    `by_aspect` holds the mean of height / width in `ASPECT_BINS` groups of pages, and the accuracy of digits in each.
     """
     model.eval()
     pages, tokens, correct = [], 0, []
@@ -24,16 +23,15 @@ def reading_accuracy(model: nn.Module, source: PageSource, count: int, device: s
         tokens += int((batch.patches.segments >= 0).sum())
         hits = model(batch).argmax(dim=-1) == batch.classes
         pages.append(index * source.batch_size + batch.pages.cpu())
-        correct.append(torch.stack([hits, batch.is_digit, batch.is_price]).cpu())
-    page, (hits, is_digit, is_price) = torch.cat(pages), torch.cat(correct, dim=1)
+        correct.append(torch.stack([hits, batch.is_digit]).cpu())
+    page, (hits, is_digit) = torch.cat(pages), torch.cat(correct, dim=1)
     number = int(page.max()) + 1
-    measured = {
+    return {
         "digits": hits[is_digit].float().mean().item(),
-        "characters": hits[~is_price].float().mean().item(),
+        "characters": hits.float().mean().item(),
         "tokens": tokens / number,
         "by_aspect": accuracy_by_aspect(source, page[is_digit], hits[is_digit].float(), number),
     }
-    return measured | ({"prices": hits[is_price].float().mean().item()} if is_price.any() else {})
 
 
 def accuracy_by_aspect(source: PageSource, page: torch.Tensor, hits: torch.Tensor, count: int) -> list[list[float]]:

@@ -41,11 +41,12 @@ class PageInput(NamedTuple):
 
 
 def resize_page(
-    image: Float[Tensor, "channels height width_px"], points: Float[Tensor, "points 2"], resizing: Resizing, budget: int
+    image: Float[Tensor, "channels height width_px"], points: Float[Tensor, "points 2"], resizing: str, budget: int
 ) -> PageInput:
     """Return a page as images of at most `budget` patches together.
 
-    points  x and y as fractions of the page's width and height
+    points    x and y as fractions of the page's width and height
+    resizing  one of `VIEWS`
 
     Raises ValueError for an unknown resizing.
     """

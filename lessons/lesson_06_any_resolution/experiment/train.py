@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data.toybox.heldout import TEST_SEED
-from lessons.lesson_06_any_resolution.experiment.data import CLASSES, PageSource, ReadingBatch
+from data.toybox.page.tensors import CHARACTERS
+from lessons.lesson_06_any_resolution.experiment.data import PageSource, ReadingBatch
 from lessons.lesson_06_any_resolution.experiment.evaluate import reading_accuracy
 from lessons.lesson_06_any_resolution.experiment.resizing import PATCH_SIZE, VIEWS, Resizing
 from lessons.lesson_06_any_resolution.model import NaViT, NaViTConfig
@@ -28,7 +29,6 @@ class Recipe:
     kinds       names of pages in `data.SETTINGS`, in turns
     resizing    "native", "square" or "anyres"
     budgets     greatest numbers of patches per page, in turns
-    prices      also read the price beside each label
     area        width × height of a page in pixels; None for 8,192
     positions   position scheme of the encoder, as in `NaViTConfig`
     width       dimension of a token
@@ -39,7 +39,6 @@ class Recipe:
     kinds: Sequence[str] = ("receipt",)
     resizing: Resizing = "native"
     budgets: Sequence[int] = (128,)
-    prices: bool = False
     area: int | None = None
     positions: str = "factorized-absolute"
     width: int = 64
@@ -51,9 +50,7 @@ class Recipe:
 
     def source(self, split: str, seed: int, kinds: Sequence[str] | None = None) -> PageSource:
         """Return the pages of a split; of other kinds if they are given."""
-        return PageSource(
-            split, seed, kinds or self.kinds, self.resizing, self.budgets, self.batch_size, self.prices, self.area
-        )
+        return PageSource(split, seed, kinds or self.kinds, self.resizing, self.budgets, self.batch_size, self.area)
 
 
 class Reader(nn.Module):
@@ -67,17 +64,17 @@ class Reader(nn.Module):
         self.encoder = NaViT(config)
         inputs = config.width + 4 * len(FREQUENCIES)
         self.views = nn.ModuleList(nn.Linear(inputs, hidden) for _ in range(views))
-        self.is_price = nn.Embedding(2, hidden)
         self.inner = nn.Linear(hidden, hidden)
-        self.classify = nn.Linear(hidden, CLASSES)
+        self.classify = nn.Linear(hidden, len(CHARACTERS))
 
     def forward(self, batch: ReadingBatch) -> Float[Tensor, "points classes"]:
         """Return the logits of each point."""
         features = self.encoder.features(batch.patches).flatten(0, 1)
-        hidden = self.is_price(batch.is_price.long())
-        for view, layer in enumerate(self.views):
-            offsets = offset_features(batch.offsets[:, view])
-            hidden = hidden + layer(torch.cat([features[batch.tokens[:, view]], offsets], dim=-1))
+        read = [
+            layer(torch.cat([features[batch.tokens[:, view]], offset_features(batch.offsets[:, view])], dim=-1))
+            for view, layer in enumerate(self.views)
+        ]
+        hidden = torch.stack(read).sum(dim=0)
         return self.classify(F.gelu(self.inner(F.gelu(hidden))))
 
 

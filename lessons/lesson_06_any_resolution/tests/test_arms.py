@@ -28,12 +28,12 @@ def source(**changes):
 # ── Resizing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("budget", [*BUDGETS, 1024])
+@pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("way", RESIZINGS)
 def test_no_way_of_resizing_takes_more_tokens_than_the_budget(way, budget):
     for height, width in ((168, 48), (40, 200), (96, 88)):
         page = resizing.resize_page(torch.rand(3, height, width), torch.rand(5, 2), way, budget)
-        assert 0.6 * budget < sum(map(len, page.images)) <= budget
+        assert 0.5 * budget < sum(map(len, page.images)) <= budget
         assert page.places.shape == (5, resizing.VIEWS[way], 2) and page.image_numbers.max() < len(page.images)
 
 
@@ -41,7 +41,7 @@ def test_no_way_of_resizing_takes_more_tokens_than_the_budget(way, budget):
 def test_every_point_lies_on_its_character(way):
     """On a page whose only dark pixels are one small square, the patch at the square's center is the darkest."""
     for left, top in ((3, 4), (30, 80), (40, 160), (20, 40)):
-        image = torch.ones(3, 168, 48)
+        image = torch.zeros(3, 168, 48)
         image[:, top : top + 4, left : left + 4] = -3.0
         point = torch.tensor([[(left + 2) / 48, (top + 2) / 168]])
         page = resizing.resize_page(image, point, way, 128)
@@ -75,7 +75,7 @@ def test_points_of_a_batch_are_on_their_own_page(way):
     if way != "anyres":
         image = batch.patches.image_index.flatten()[batch.tokens]
         assert torch.equal(page_of_image[image], batch.pages[:, None])
-    assert batch.offsets.abs().max() <= 0.5 and (batch.classes >= 0).all()
+    assert batch.offsets.abs().max() <= 0.5 and (batch.classes < len(CHARACTERS)).all()
     assert (batch.patches.image_index.flatten()[batch.tokens] >= 0).all()
 
 
@@ -90,12 +90,11 @@ def test_the_token_of_a_point_is_the_patch_at_its_coordinates():
     torch.testing.assert_close(batch.offsets[:, 0], expected - expected.floor() - 0.5, atol=1e-5, rtol=0)
 
 
-def test_prices_are_asked_for_only_on_request():
-    with_prices, without = source(prices=True)(0), source()(0)
-    assert with_prices.is_price.sum() == sum(
-        len(page_at("train", 0, number, data.SETTINGS["receipt"]).entries) for number in range(4)
-    )
-    assert not without.is_price.any() and without.is_digit.any() and (without.classes < len(CHARACTERS)).all()
+def test_unaligned_receipts_have_any_size():
+    sizes = [page_at("train", 0, number, data.SETTINGS["unaligned receipt"]) for number in range(20)]
+    assert len({page.width % 8 for page in sizes}) > 4
+    batch = source(kinds=("unaligned receipt",))(0)
+    assert (batch.patches.grids.prod(dim=1) <= 128).all() and batch.is_digit.any()
 
 
 def test_kinds_and_budgets_take_turns():
@@ -138,9 +137,9 @@ def test_an_arm_trains_and_measures(way, tmp_path):
 
 def test_other_kinds_of_pages_are_tested(tmp_path):
     context = RunContext(0, "toybox", "cpu", tmp_path)
-    values = {"kinds": ("menu",), "test_kinds": ("tall menu",), "prices": True, "positions": "rotary"}
+    values = {"kinds": ("menu",), "test_kinds": ("tall menu",), "positions": "rotary"}
     measured = train.train_reader(context, **values, **SMALL)
-    assert {"menu_128_prices", "tall menu_128_prices", "tall menu_128_digits"} <= measured.keys()
+    assert {"menu_128_digits", "tall menu_128_digits"} <= measured.keys()
 
 
 def test_a_reader_learns_a_page_by_heart():
@@ -164,7 +163,7 @@ def test_accuracy_counts_digits_and_groups_pages_by_aspect_ratio():
 
         def forward(self, batch):
             wrong = torch.where(batch.classes == 3, 4, batch.classes)
-            return torch.nn.functional.one_hot(wrong, data.CLASSES).float()
+            return torch.nn.functional.one_hot(wrong, len(CHARACTERS)).float()
 
     pages = source(batch_size=8)
     measured = evaluate.reading_accuracy(Oracle(), pages, 24, "cpu")
@@ -173,7 +172,7 @@ def test_accuracy_counts_digits_and_groups_pages_by_aspect_ratio():
     assert measured["digits"] == pytest.approx((digits != 3).float().mean().item())
     aspects, accuracies = measured["by_aspect"]
     assert len(aspects) == evaluate.ASPECT_BINS and aspects == sorted(aspects) and 2 <= aspects[0] < aspects[-1] <= 5
-    assert min(accuracies) < 1 and measured["tokens"] <= 128 and "prices" not in measured
+    assert min(accuracies) < 1 and measured["tokens"] <= 128
 
 
 # ── Packing and identities ────────────────────────────────────────────────────────────────────────────────────────────
@@ -217,7 +216,11 @@ def test_claims_read_what_arms_measure():
 
 
 def test_arms_to_be_compared_differ_in_one_setting():
-    for names in (("native", "square"), tuple(f"{way}, all budgets" for way in RESIZINGS)):
+    for names in (
+        ("native", "square"),
+        ("native, unaligned", "square, unaligned"),
+        tuple(f"{way}, all budgets" for way in RESIZINGS),
+    ):
         arms = [arm for arm in ARMS if arm.name in names]
         for preset in arms[0].presets:
             settings = [{**arm.presets[preset], "resizing": None} for arm in arms]
