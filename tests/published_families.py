@@ -22,6 +22,7 @@ from lessons.lesson_07_recipes.model.deepseek import DeepSeekV3
 from lessons.lesson_07_recipes.model.gemma import Gemma
 from lessons.lesson_07_recipes.model.mixtral import Mixtral
 from lessons.lesson_07_recipes.model.paligemma import PaliGemma
+from lessons.lesson_08_onevision.model import LlavaOneVision
 
 Outputs = list[Tensor]
 
@@ -203,6 +204,22 @@ def llava_next(published: Any, model: Any) -> tuple[Outputs, Outputs]:
     return [expected], [model.logits(prompt, [image])]
 
 
+def onevision(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    """Compare one row with an image of several tiles and a video."""
+    tokens, size = tokens_for(published.config.text_config, 1), (31, 33)
+    image = model.encode_image(torch.randn(published.config.vision_config.num_channels, *size))
+    pixels, frames = images_for(published.config.vision_config, len(image.features)), model.layout.tile_size
+    frames = torch.randn(3, published.config.vision_config.num_channels, frames, frames)
+    features = [model.encode_tiles(pixels, size), model.encode_video(frames)]
+    ids, layout = model.placeholders, model.layout
+    tokens[torch.isin(tokens, torch.tensor(ids))] = 0
+    visuals = [ids.image] * layout.image_tokens(size) + [ids.video] * layout.video_tokens(3)
+    prompt = torch.cat([torch.tensor([visuals]), tokens], dim=1)
+    arguments = {"pixel_values": pixels[None], "image_sizes": torch.tensor([size]), "pixel_values_videos": frames[None]}
+    expected = published(input_ids=prompt, **arguments, return_dict=True).logits
+    return [expected], [model.logits(prompt, features)]
+
+
 def paligemma(published: Any, model: Any) -> tuple[Outputs, Outputs]:
     images, text = images_for(published.config.vision_config), published.config.text_config
     tokens, features = tokens_for(text), model.image_features(images)
@@ -244,6 +261,9 @@ GEMMA = LLAMA | {"head_dim": 8}
 GEMMA2 = GEMMA | {"sliding_window": 5, "query_pre_attn_scalar": 11}
 PALIGEMMA = {"image_token_index": 28, "projection_dim": 12, "vision_config": VISION | {"vision_use_head": False}}
 NEXT = LLAVA | {"model_type": "llava_next", "image_grid_pinpoints": [[12, 24], [24, 12]]}
+
+ONEVISION = LLAVA | {"model_type": "llava_onevision", "video_token_index": 27, "vision_aspect_ratio": "anyres_max_3"}
+ONEVISION |= {"image_grid_pinpoints": [[12, 24], [24, 12], [36, 36]]}
 
 
 def over(language_model: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -383,5 +403,21 @@ FAMILIES = {
         LlavaNext.from_pretrained,
         llava_next,
         (None, "text_config"),
+    ),
+    "llava-onevision over qwen2": Family(
+        "LlavaOnevisionConfig",
+        "LlavaOnevisionForConditionalGeneration",
+        over("qwen2", ONEVISION),
+        LlavaOneVision.from_pretrained,
+        onevision,
+        (None, "vision_config", "text_config"),
+    ),
+    "llava-onevision over llama": Family(
+        "LlavaOnevisionConfig",
+        "LlavaOnevisionForConditionalGeneration",
+        over("llama", ONEVISION),
+        LlavaOneVision.from_pretrained,
+        onevision,
+        ("text_config",),
     ),
 }

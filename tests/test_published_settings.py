@@ -122,6 +122,8 @@ OTHERS = {
     "num_query_tokens": 3,
     "image_text_hidden_size": 7,
     "image_token_index": 4,
+    "video_token_index": [{"video_token_index": 4}, {"video_token_index": 28}],
+    "vision_aspect_ratio": [{"vision_aspect_ratio": "anyres_max_2"}, {"vision_aspect_ratio": "anyres_max_20"}],
     "additional_vocab_size": 1,
     "alpha_type": "vector",
     "cross_layer_interval": 2,
