@@ -30,7 +30,7 @@ def pool_grid(
     # exercise 8.2: bilinear pooling in PyTorch
     rows, columns, width = grid.shape[-3:]
     channels_first = grid.reshape(-1, rows, columns, width).permute(0, 3, 1, 2)
-    pooled = F.interpolate(channels_first, size, mode="bilinear", align_corners=False)
+    pooled = F.interpolate(channels_first, size, mode="bilinear")
     return pooled.permute(0, 2, 3, 1).reshape(*grid.shape[:-3], *size, width)
     # end exercise
 

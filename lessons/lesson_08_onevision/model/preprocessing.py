@@ -67,7 +67,7 @@ class OneVisionPreprocessing:
         Every mode becomes RGB: gray values are repeated, and transparent parts are white. Raises ValueError for an
         image without area.
         """
-        image = to_upright_rgb(image)
+        image = _with_pixels(image)
         height, width = select_resolution((image.height, image.width), self.pinpoints)
         inner_height, inner_width = fit_inside((image.height, image.width), (height, width))
         canvas = Image.new("RGB", (width, height))
@@ -83,17 +83,15 @@ class OneVisionPreprocessing:
 
         Raises ValueError for an image without area.
         """
-        return [self._standardized([self._resized(self._padded(to_upright_rgb(image)))]) for image in images]
+        return [self._standardized([self._resized(self._padded(_with_pixels(image)))]) for image in images]
 
     def frames(self, frames: Sequence[Image.Image]) -> Float[Tensor, "frames 3 tile_size tile_size"]:
         """Return the frames of a video, resized without padding. Raises ValueError for a video without frames."""
         if not frames:
             raise ValueError("a video of 0 frames; expected at least one")
-        return self._standardized([self._resized(to_upright_rgb(frame)) for frame in frames])
+        return self._standardized([self._resized(_with_pixels(frame)) for frame in frames])
 
     def _resized(self, image: Image.Image) -> UInt8[np.ndarray, "tile_size tile_size 3"]:
-        if min(image.size) < 1:
-            raise ValueError(f"an image of {image.height} × {image.width} pixels; expected at least one pixel")
         return np.asarray(image.resize((self.tile_size, self.tile_size), self.resample))
 
     def _padded(self, image: Image.Image) -> Image.Image:
@@ -133,6 +131,13 @@ class OneVisionPreprocessing:
         write_atomically(Path(folder) / FILE, (json.dumps(settings, indent=2) + "\n").encode())
 
 
+def _with_pixels(image: Image.Image) -> Image.Image:
+    """Return an image as upright RGB. Raises ValueError for an image without area."""
+    if min(image.size) < 1:
+        raise ValueError(f"an image of {image.height} × {image.width} pixels; expected at least one pixel")
+    return to_upright_rgb(image)
+
+
 def _tile_size(value: Any) -> int:
     """Accept {"height": side, "width": side}."""
     if isinstance(value, dict):
@@ -149,15 +154,23 @@ def _no_crop(value: Any) -> bool:
     return False
 
 
-_DEFAULTS = {"resample": Image.Resampling.BICUBIC, "mean": MEAN, "std": STD}
+_NAFLEX = {row.published: row for row in naflex.SETTINGS if isinstance(row, Setting)}
+
+
+def _resampling(value: Any) -> Image.Resampling:
+    """Accept the number of a filter; the published class fails for null."""
+    if value is None:
+        raise ValueError("the number of one of Pillow's filters")
+    return _NAFLEX["resample"].convert(value)
+
+
 SETTINGS: list[Row] = [
     Setting("size", "tile_size", 384, accept=_tile_size),
     Setting("image_grid_pinpoints", "pinpoints", PINPOINTS, accept=accept_pinpoints),
-    *(
-        replace(row, default=_DEFAULTS.get(row.field, row.default))
-        for row in naflex.SETTINGS
-        if isinstance(row, Setting) and row.field in ("resample", "rescale_factor", "mean", "std")
-    ),
+    replace(_NAFLEX["resample"], default=Image.Resampling.BICUBIC, accept=_resampling),
+    _NAFLEX["rescale_factor"],
+    replace(_NAFLEX["image_mean"], default=MEAN),
+    replace(_NAFLEX["image_std"], default=STD),
     *(Fixed(name, True) for name in ("do_resize", "do_rescale", "do_normalize")),
     Fixed("crop_size", None),  # it would be the size of a tile
     Setting("do_center_crop", "center_crop", False, accept=_no_crop),
