@@ -85,13 +85,18 @@ def _problems(
         # Meta tensors pass through the same rule, and so get the shapes that the file must have.
         tensors = [torch.empty_like(weights[name], device="meta") for name in match.model]
         expected.update(zip(match.published, match.rule.to_published(tensors), strict=True))
-    tied = {tie.published: tie.to for tie in names.ties}
+    tied: dict[str, list[str]] = {}
+    for tie in names.ties:
+        tied.setdefault(tie.published, []).append(tie.to)
     shapes = checkpoint.shapes
     problems = [f"missing: {name} {list(expected[name].shape)}" for name in sorted(expected.keys() - shapes.keys())]
     for name in sorted(shapes.keys() - expected.keys()):
         if name in tied:
-            if tied[name] in shapes and not torch.equal(checkpoint[name], checkpoint[tied[name]]):
-                problems.append(f"untied: {name} differs from {tied[name]}, which this model shares with it")
+            problems += [
+                f"untied: {name} differs from {to}, which this model shares with it"
+                for to in tied[name]
+                if to in shapes and not torch.equal(checkpoint[name], checkpoint[to])
+            ]
         elif not names.ignores(name):
             problems.append(f"surplus: {name} {list(shapes[name])}")
     for name in sorted(expected.keys() & shapes.keys()):
