@@ -129,8 +129,8 @@ class QwenVLConfig:
         pairs = self.language.width_per_head // 2
         if len(self.sections) != 3 or min(self.sections) < 0 or sum(self.sections) != pairs:
             raise ValueError(
-                f"the M-RoPE sections are {list(self.sections)}; expected three numbers that add up to {pairs}, half of "
-                f"the head dimension {self.language.width_per_head}"
+                f"the M-RoPE sections are {list(self.sections)}; expected three numbers that add up to {pairs}, half "
+                f"of the head dimension {self.language.width_per_head}"
             )
         if self.vision.output_width != self.language.width:
             raise ValueError(

@@ -123,7 +123,9 @@ def _valid_corners(values: Sequence[float], units: Size) -> Corners | None:
     # exercise 9.11: repair a box
     if not all(map(isfinite, values)):
         return None
-    horizontal, vertical = ([min(max(value, 0.0), limit) for value in pair] for pair, limit in _pairs(values, units))
+    horizontal, vertical = (
+        [min(max(value, 0.0), float(limit)) for value in pair] for pair, limit in _pairs(values, units)
+    )
     if horizontal[0] == horizontal[1] or vertical[0] == vertical[1]:
         return None
     return min(horizontal), min(vertical), max(horizontal), max(vertical)

@@ -29,13 +29,16 @@ def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixe
         )
     if not 0 < min_pixels <= max_pixels:
         raise ValueError(f"at least {min_pixels} and at most {max_pixels} pixels; expected limits in this order")
-    return _resize_within(1, height, width, factor, (min_pixels, max_pixels))
+    return _resize_within(height, width, factor, (min_pixels, max_pixels))
 
 
-def _resize_within(frames: int, height: int, width: int, factor: int, limits: tuple[int, int]) -> tuple[int, int]:
+def _resize_within(
+    height: int, width: int, factor: int, limits: tuple[int, int], frames: int = 1, counted_frames: int = 1
+) -> tuple[int, int]:
+    """Return a size; `counted_frames`, of whole patches, count against the limits, and `frames` decide on the scale."""
     # exercise 9.1: a size within a token budget
     rows, columns = round(height / factor), round(width / factor)
-    pixels = frames * rows * columns * factor * factor
+    pixels = counted_frames * rows * columns * factor * factor
     if pixels > limits[1]:
         scale = sqrt(frames * height * width / limits[1])
         rows = max(1, floor(height / scale / factor))
@@ -147,13 +150,5 @@ def smart_resize_video(
         height, width = int(height * scale), int(width * scale)
     if max(height, width) > LARGEST_RATIO * min(height, width):
         raise ValueError(f"frames of {height}×{width} pixels; expected sides in a ratio of at most {LARGEST_RATIO}")
-    # The number of frames is rounded for the comparison with the limits, and exact in the scale.
-    rounded = round(frames / frames_per_patch) * frames_per_patch
-    pixels = rounded * round(height / factor) * round(width / factor) * factor * factor
-    if limits[0] <= pixels <= limits[1]:
-        return round(height / factor) * factor, round(width / factor) * factor
-    limit = limits[1] if pixels > limits[1] else limits[0]
-    scale = sqrt(frames * height * width / limit)
-    to_whole = floor if pixels > limits[1] else ceil
-    rows, columns = (max(1, to_whole(side / scale / factor)) for side in (height, width))
-    return rows * factor, columns * factor
+    counted_frames = round(frames / frames_per_patch) * frames_per_patch
+    return _resize_within(height, width, factor, limits, frames, counted_frames)
