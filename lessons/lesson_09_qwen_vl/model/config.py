@@ -126,6 +126,8 @@ class QwenVLConfig:
     def __post_init__(self) -> None:
         if self.generation not in GENERATIONS:
             raise ValueError(f"generation is {self.generation!r}; expected one of {', '.join(GENERATIONS)}")
+        if self.language.positions != "rotary":
+            raise ValueError(f"the language model has {self.language.positions} positions; M-RoPE needs rotary ones")
         pairs = self.language.width_per_head // 2
         if len(self.sections) != 3 or min(self.sections) < 0 or sum(self.sections) != pairs:
             raise ValueError(

@@ -7,6 +7,7 @@ text → token embeddings ──────────────────
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -31,6 +32,7 @@ from shared.transformer import (
     DynamicScaling,
     KVCache,
     RMSNorm,
+    Rotary,
     Sampling,
     Scores,
     SwiGLU,
@@ -142,7 +144,7 @@ class QwenVL(nn.Module):
 
     def angles(self, ids: Int[Tensor, "batch tokens 3"]) -> Float[Tensor, "batch tokens pairs"]:
         """Return the rotary angles of tokens with three ids each."""
-        rotary = self.language_model.rotary
+        rotary = cast(Rotary, self.language_model.rotary)  # the config allows no other positions
         length = ids.max() + 1 if isinstance(self.config.language.rotary_scaling, DynamicScaling) else None
         axes = pair_axes(self.config.sections, self.config.interleaved).to(ids.device)
         return mrope_angles(ids, rotary.frequencies(ids.device, length), axes)

@@ -101,7 +101,7 @@ class VisionEncoder(nn.Module):
             segments = windows[order].repeat_interleave(config.merge_size**2)[None]
             local = Mask(segment_q=segments, segment_k=segments)
             masks = [full if layer in config.full_attention_layers else local for layer in range(config.depth)]
-        deep = []
+        deep: list[Tensor] = []
         for layer, block in enumerate(self.blocks):
             x = block(x[None], mask=masks[layer], angles=angles)[0]
             if layer in config.deepstack_layers:

@@ -133,6 +133,7 @@ def test_patches_that_do_not_fit_are_refused():
         ({"sections": (7, -1, 0)}, "three numbers that add up to 6"),
         ({"vision": replace(VISION, output_width=20)}, "width 20 and the language model has width 24"),
         ({"video_token_id": 30}, "the same token id, 30"),
+        ({"language": replace(LANGUAGE, positions="learned")}, "has learned positions; M-RoPE needs rotary"),
     ],
 )
 def test_values_that_exclude_each_other(change, message):

@@ -121,7 +121,7 @@ def test_the_window_orders_are_one(grid):
 
 
 TEXTS = [
-    '```json\n[{"bbox_2d": [1, 2, 30, 40], "label": "red circle"},\n{"bbox_2d": [5, 6, 7.5, 8,], "label": "\\u00e9"},]```',
+    '```json\n[{"bbox_2d": [1, 2, 30, 40], "label": "red"},\n{"bbox_2d": [5, 6, 7.5, 8,], "label": "\\u00e9"},]```',
     'The box is {"bbox_2d": [90, 40, 10, 5]} and {"label": "x", "bbox_2d": [-3, -3, 500, 500]}, {"bbox_2d": [1, 2, 3]}',
     '[{"bbox_2d": [NaN, 1, 2, 3], "label": "a"}, {"bbox_2d": [1, 1, 9, 9], "label": "cut',
     '[{"bbox_2d": [1, 1, 9, 9], "label": "a } b"}, {"label": "\\q", "bbox_2d": [2, 2, 3, 3]}]',
