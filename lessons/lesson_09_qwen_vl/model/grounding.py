@@ -151,9 +151,9 @@ def iou(boxes: Float[Tensor, "boxes 4"], others: Float[Tensor, "others 4"]) -> F
     start = torch.maximum(boxes[:, None, :2], others[None, :, :2])
     end = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
     intersection = (end - start).clamp(min=0).prod(dim=-1)
-    area, other_area = ((each[:, 2:] - each[:, :2]).clamp(min=0).prod(dim=-1) for each in (boxes, others))
+    area, other_area = ((each[:, 2:] - each[:, :2]).prod(dim=-1) for each in (boxes, others))
     union = area[:, None] + other_area[None] - intersection
-    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0)
+    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
     # end exercise
 
 

@@ -51,10 +51,19 @@ def _resize_within(
 
 
 def resized_sizes(
-    sizes: Int[Tensor, "images 2"], factor: int, min_pixels: int, max_pixels: int
-) -> Int[Tensor, "images 2"]:
-    """Return the resized heights and widths of many images. Raises as `smart_resize` does."""
-    resized = [smart_resize(height, width, factor, min_pixels, max_pixels) for height, width in sizes.tolist()]
+    sizes: Int[Tensor, "items 2"], factor: int, min_pixels: int, max_pixels: int, frames: int | None = None
+) -> Int[Tensor, "items 2"]:
+    """Return the resized heights and widths of many images, or of videos of as many `frames` in Qwen3-VL.
+
+    Raises as `smart_resize` and `smart_resize_video` do.
+    """
+    limits = (min_pixels, max_pixels)
+    resized = [
+        smart_resize(height, width, factor, *limits)
+        if frames is None
+        else smart_resize_video(frames, height, width, factor, limits)
+        for height, width in sizes.tolist()
+    ]
     return torch.tensor(resized, dtype=torch.long).reshape(-1, 2)
 
 

@@ -47,6 +47,18 @@ def test_a_long_side_keeps_at_least_one_token(student):
     assert result.tolist() == [[270, 10], [10, 270]]
 
 
+@pytest.mark.exercise("9.1")
+def test_all_frames_of_a_video_share_its_limits(student):
+    sizes = torch.tensor([[100, 50]])
+    for frames, limits, expected in (
+        (9, (1, 40_000), [100, 50]),  # 9 frames count as 8, which are within the limit
+        (11, (1, 40_000), [80, 40]),  # 11 frames count as 12, and the scale is √(11 · 5000 / 40,000)
+        (10, (200_000, 10**7), [200, 100]),
+    ):
+        arguments = {"factor": 10, "min_pixels": limits[0], "max_pixels": limits[1], "frames": frames}
+        assert student(SIZES, sizes=sizes, **arguments)[0].tolist() == expected
+
+
 # ── 9.2: dynamic frames per second ────────────────────────────────────────────────────────────────────────────────────
 
 INDICES = "model.sampling:sampled_indices"
@@ -140,6 +152,14 @@ def test_angles_have_the_precision_of_the_frequencies(student):
     for dtype in (torch.float32, torch.float64):
         result = student(ANGLES, ids=ids, frequencies=torch.tensor([0.1, 0.01], dtype=dtype), axes=axes)
         assert result.dtype == dtype
+
+
+@pytest.mark.exercise("9.5")
+def test_frequencies_get_a_gradient(student):
+    ids, axes, upstream = torch.tensor([[[3, 4, 5]]]), torch.tensor([0, 2]), torch.tensor([[[2.0, -1.0]]])
+    frequencies = torch.tensor([0.5, 0.1])
+    _, gradients = student(ANGLES, ids=ids, frequencies=frequencies, axes=axes, upstream=upstream)
+    close(gradients["frequencies"], torch.tensor([6.0, -5.0]))
 
 
 # ── 9.6 and 9.7: windows ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -278,6 +298,14 @@ def test_overlaps_are_symmetric(student):
     close(result, reverse.T, 1e-12)
     close(result[:, :4].diagonal(), torch.ones(4), 1e-12)
     assert result.dtype == torch.float64 and result.min() >= 0 and result.max() <= 1 + 1e-12
+
+
+@pytest.mark.exercise("9.12")
+def test_overlaps_get_a_gradient(student):
+    boxes, others = torch.tensor([[0.0, 0.0, 4.0, 2.0]]).double(), torch.tensor([[2.0, 0.0, 6.0, 2.0]]).double()
+    _, gradients = student("model.grounding:iou", boxes=boxes, others=others, upstream=torch.ones(1, 1).double())
+    # Moving the right side: the intersection grows by 2 per unit, and the union of 12 stays.
+    close(gradients["boxes"][0, 2], torch.tensor(2 / 12))
 
 
 # ── 9.13: rotate by three ids ─────────────────────────────────────────────────────────────────────────────────────────
