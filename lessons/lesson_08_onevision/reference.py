@@ -129,9 +129,9 @@ def solve_video(frames: int, budget: int, layout: Layout) -> tuple[int, int]:
 def join_tiles(tiles: Tensor, image: Size, grid: Size, newline: Tensor, max_patches: int) -> Tensor:
     """Join tiles [tiles, patches, width]: the whole image, then the rows of its grid, if any, with newlines."""
     count, patches, width = tiles.shape
-    whole, end, side = tiles[0], newline.reshape(1, width), math.isqrt(patches)
+    overview, end, side = tiles[0], newline.reshape(1, width), math.isqrt(patches)
     if count == 1:
-        return concatenate([whole, end])
+        return concatenate([overview, end])
     rows, columns = grid[0] * side, grid[1] * side
     joined = tiles[1:].reshape(*grid, side, side, width).permute(0, 2, 1, 3, 4).reshape(rows, columns, width)
     top, left = padding(image, rows, columns)
@@ -140,7 +140,7 @@ def join_tiles(tiles: Tensor, image: Size, grid: Size, newline: Tensor, max_patc
     if ratio > 1.1:
         joined = pool_grid(joined, (rows := int(rows // ratio), columns := int(columns // ratio)))
     lines = concatenate([joined, end.reshape(1, 1, width).expand(rows, 1, width)], axis=1)
-    return concatenate([whole, lines.reshape(rows * (columns + 1), width)])
+    return concatenate([overview, lines.reshape(rows * (columns + 1), width)])
 
 
 def join_frames(frames: Tensor, newline: Tensor, side: int) -> Tensor:

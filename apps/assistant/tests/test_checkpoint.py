@@ -15,7 +15,7 @@ from apps.assistant.toy_files import LEVEL, OBJECTS
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
-from data.toybox.questions import QUESTION_TYPES, question_at
+from data.toybox.questions import question_at
 from shared.course.checkpoint import checkpoint_errors, is_stale
 
 needs_current_checkpoint = pytest.mark.skipif(
@@ -54,12 +54,11 @@ def test_it_answers_questions_about_single_objects_of_unseen_combinations(assist
 
 
 @needs_current_checkpoint
-def test_it_answers_every_question_type_about_unseen_combinations(assistant):
-    """Every answer of a type is right equally often, so a guesser is right in half of the cases at most."""
-    measured = answer_accuracies(assistant, per_type=24, seed=77)
-    assert measured["unseen combinations, 1 or 2 objects"] >= 0.85
-    assert measured["unseen combinations, 3 objects"] >= 0.7
-    assert min(measured[f"unseen combinations, {question_type}"] for question_type in QUESTION_TYPES) >= 0.65
+def test_it_answers_questions_of_all_types_about_unseen_combinations(assistant):
+    """Every answer of a type is right equally often, so a model that ignores the image answers about a third."""
+    measured = answer_accuracies(assistant, per_type=16, seed=77)
+    assert measured["unseen combinations, 1 to 3 objects"] >= 0.55
+    assert measured["unseen combinations, 1 or 2 objects"] >= 0.65
 
 
 @needs_current_checkpoint

@@ -33,8 +33,8 @@ def write(folder, settings, file=FILE):
 
 def assert_equal_bytes(folder, images):
     """Compare every image alone, and all as images of one sequence."""
-    published, ours = LlavaOnevisionImageProcessorPil.from_pretrained(folder), OneVisionPreprocessing
-    preprocessing = ours.from_pretrained(folder)
+    published = LlavaOnevisionImageProcessorPil.from_pretrained(folder)
+    preprocessing = OneVisionPreprocessing.from_pretrained(folder)
     for image in images:
         expected = published(image, return_tensors="pt")["pixel_values"][0]
         tiles = preprocessing.single(image)
