@@ -16,7 +16,9 @@ import torch
 
 HEADER = struct.Struct(">II")
 """Length of the JSON text and of the tensors' bytes."""
-MAX_MESSAGE_SIZE = 32 * 2**20  # bytes; the tests' own tensors are a thousand times smaller
+MAX_TEXT_SIZE = 2**18  # bytes of the JSON text, whose decoded values take a hundred times as much memory
+MAX_TENSOR_SIZE = 4 * 2**20  # bytes of the tensors; those of the lessons' own tests are far smaller
+MAX_ENTRIES = 1000  # of one dict: many keys with the same hash take quadratic time
 MAX_DIMENSIONS = 16
 
 DTYPES = {
@@ -87,6 +89,8 @@ def _from_json(value: Any, remaining: memoryview) -> tuple[Any, memoryview]:
     ((kind, items),) = value.items()
     if kind not in ("tuple", "list", "dict") or not isinstance(items, list):
         raise MessageError("an unknown kind of value")
+    if kind == "dict" and len(items) > MAX_ENTRIES:
+        raise MessageError(f"a dict of {len(items):,} entries; at most {MAX_ENTRIES:,} are read")
     values: list[Any] = []
     for item in items:
         if kind == "dict":
@@ -102,7 +106,7 @@ def _from_json(value: Any, remaining: memoryview) -> tuple[Any, memoryview]:
 
 
 def _read_tensor(dtype: torch.dtype, shape: Any, remaining: memoryview) -> tuple[torch.Tensor, memoryview]:
-    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size <= MAX_MESSAGE_SIZE for size in shape):
+    if not isinstance(shape, list) or not all(type(size) is int and 0 <= size <= MAX_TENSOR_SIZE for size in shape):
         raise MessageError("an invalid shape")
     size = math.prod(shape) * dtype.itemsize
     if len(shape) > MAX_DIMENSIONS or size > len(remaining):
@@ -129,8 +133,9 @@ def send(descriptor: int, message: bytes, seconds_left: Callable[[], float] | No
 def receive(descriptor: int, seconds_left: Callable[[], float] | None = None) -> Any:
     """Read one message. Raises MessageError for an invalid one, EOFError when the writer is gone, TimeoutError."""
     text_size, tensor_size = HEADER.unpack(_read(descriptor, HEADER.size, seconds_left))
-    if text_size + tensor_size > MAX_MESSAGE_SIZE:
-        raise MessageError(f"a message of {text_size + tensor_size:,} bytes; at most {MAX_MESSAGE_SIZE:,} are read")
+    for kind, size, most in (("text", text_size, MAX_TEXT_SIZE), ("tensors", tensor_size, MAX_TENSOR_SIZE)):
+        if size > most:
+            raise MessageError(f"an answer with {size:,} bytes of {kind}; at most {most:,} are read")
     return decode(_read(descriptor, text_size, seconds_left), _read(descriptor, tensor_size, seconds_left))
 
 

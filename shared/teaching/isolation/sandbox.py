@@ -27,7 +27,9 @@ class Limits:
 
     cpu_seconds: int = 20
     seconds: int = 60
-    """Wall-clock time of one call, for code that sleeps. Time spent waiting for a free core does not count."""
+    """Elapsed time of one call, for code that sleeps. Time spent waiting for a free core does not count."""
+    exercise_seconds: int = 120
+    """Elapsed time of all calls of one exercise together."""
     memory_mb: int = 2048
     """In addition to what Python and PyTorch use."""
 

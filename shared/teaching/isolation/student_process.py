@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,8 @@ class StudentProcess:
         request |= {"cpu_seconds": limits.cpu_seconds, "memory_mb": limits.memory_mb}
         self.pid = server.request(request, (remote.fileno(),))["process"]
         remote.close()
+        self.seconds = 0.0
+        """Elapsed time of all calls so far, without the time spent waiting for a free core."""
         self.end: dict | None = None
         """How the process ended and what it used; None while it runs."""
 
@@ -116,19 +119,32 @@ class StudentProcess:
     def _call(self, call: dict) -> Any:
         if self.end is not None:
             raise StudentError(self._reason())
-        deadline = time.monotonic() + self.limits.seconds - self._queued_seconds()
+        allowed = min(self.limits.seconds, self.limits.exercise_seconds - self.seconds)
+        begin = time.monotonic() - self._queued_seconds()
+
+        def seconds_used() -> float:
+            return time.monotonic() - self._queued_seconds() - begin
 
         def seconds_left() -> float:
-            return deadline + self._queued_seconds() - time.monotonic()
+            return allowed - seconds_used()
 
+        try:
+            return self._exchange(call, seconds_left)
+        except TimeoutError:
+            self.end = self.stop() | {"ended": "too slow" if allowed == self.limits.seconds else "too slow in all"}
+            raise StudentError(self._reason()) from None
+        finally:
+            self.seconds += seconds_used()
+
+    def _exchange(self, call: dict, seconds_left: Callable[[], float]) -> Any:
+        """Send a call and return its result; end the process when its answer is invalid. Raises TimeoutError."""
         try:
             send(self.connection.fileno(), encode(call), seconds_left)
             answer = receive(self.connection.fileno(), seconds_left)
             if not isinstance(answer, dict) or not ({"result"} == set(answer) or {"error", "message"} == set(answer)):
                 raise MessageError("neither a result nor an error")
         except TimeoutError:
-            self.end = self.stop() | {"ended": "too slow"}
-            raise StudentError(self._reason()) from None
+            raise
         except (EOFError, OSError):
             self.stop(grace=2.0)  # its connection is closed: it is about to end
             raise StudentError(self._reason()) from None
@@ -149,6 +165,7 @@ class StudentProcess:
     def _reason(self) -> str:
         reasons = {
             "too slow": f"took longer than {self.limits.seconds} s",
+            "too slow in all": f"took longer than {self.limits.exercise_seconds} s in all calls together",
             "SIGXCPU": f"took more than {self.limits.cpu_seconds} s of CPU time: an endless loop?",
             "SIGKILL": f"took more than {self.limits.cpu_seconds} s of CPU time or too much memory",
             "SIGSEGV": "crashed (an endless recursion?)",
