@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.atomic import write_atomically
@@ -26,14 +27,15 @@ from shared.course.job_start import stop_with_parent
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching import gradebook
+from shared.teaching.class_folder import find_submissions
 from shared.teaching.course_settings import PATH, load_assignment
 from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.grading_copy import course_files
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import StudentProcess
 from shared.teaching.markers import exercise_folder, exercise_table, exercise_tests, exercises_of
-from shared.teaching.run_tests import find_required_exercises, fork_server, run_tests
-from shared.teaching.submission import Submission, find_submissions, read_submission, submission_names
+from shared.teaching.run_tests import find_required_exercises, fork_server, printable, run_tests
+from shared.teaching.submission import Submission, read_submission, submission_names
 
 Results = dict[str, ExerciseResult]
 """Exercise → result, of one submission."""
@@ -140,12 +142,15 @@ def grade_all(
     lesson = exercise_folder(number)
     assignment, table = load_assignment(number, lesson, settings), exercise_table(lesson)
     folder = folder or ROOT / "grades" / lesson.name
-    places = find_submissions(place, lesson.name)
+    found = find_submissions(place, lesson.name)
     paths = sorted({exercise.path.relative_to(ROOT).as_posix() for exercise in exercises_of(number)})
     submissions = [
-        read_submission(path, name, lesson.name, paths)
-        for path, name in zip(places, submission_names(places), strict=True)
+        read_submission(each.place, name, lesson.name, paths)
+        for each, name in zip(found.hand_ins, submission_names([each.student for each in found.hand_ins]), strict=True)
     ]
+    notes = [*found.notes, *(f"{each.name}: {each.note}" for each in submissions if each.note)]
+    for note in notes:
+        console.print(escape(printable(note)), soft_wrap=True, highlight=False)
     enforced = protections()
     console.print(f"students' code is denied: {', '.join(name for name, holds in enforced.items() if holds)}")
     if missing := [name for name, holds in enforced.items() if not holds]:

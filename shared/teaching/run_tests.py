@@ -123,7 +123,12 @@ def _one_line(error: pytest.ExceptionInfo) -> str:
         text = f"{type(error.value).__name__}: {text}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = "; ".join(lines[:MESSAGE_LINES])
-    return "".join(character if character.isprintable() else "?" for character in line)[:MESSAGE_LENGTH]
+    return printable(line)[:MESSAGE_LENGTH]
+
+
+def printable(text: str) -> str:
+    """Return a text with a question mark for each character that a terminal could interpret."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def run_tests(

@@ -1,19 +1,20 @@
-"""Read what a student handed in, a folder or a zip: only the files that hold exercises, and nothing is unpacked."""
+"""Read what a student handed in, a folder or an archive: only files with exercises, and nothing is unpacked."""
 
 import re
 import stat
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from shared.errors import CourseError
+from shared.teaching.archives import Archive, archives_in, open_archive
 
 MAX_FILE_SIZE = 2**20  # bytes of one file of code
-MAX_ENTRIES = 20_000  # of a zip
 MAX_DEPTH = 4  # folders around a lesson's folder
 MAX_SUBFOLDERS = 200  # that are searched in one folder
 MAX_NAME_LENGTH = 80
+
+NOT_HANDED_IN, TOO_LARGE, UNREADABLE = "was not handed in", "is too large", "can't be read"
 
 Reader = Callable[[PurePosixPath], bytes]
 """Reads one file of a submission, named by its path in the course."""
@@ -26,32 +27,15 @@ class Submission:
     name: str
     files: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    """What the instructor should know of how it was read."""
 
 
-def find_submissions(place: Path, lesson: str) -> list[Path]:
-    """Return one submission, or every submission in a folder of many. Raises CourseError when there is none."""
-    if not place.exists():
-        raise CourseError(f"{place} does not exist; name a folder, a zip, or a folder that holds many of them")
-    if place.is_file() or _find_lesson(place, lesson, max_depth=1):
-        return [place]
-    submissions = [
-        path
-        for path in sorted(place.iterdir())
-        if not path.name.startswith((".", "__")) and not path.is_symlink() and (path.is_dir() or path.suffix == ".zip")
-    ]
-    if not submissions:
-        raise CourseError(
-            f"{place}: neither a submission (it has no {lesson}) nor a folder of submissions (folders or zips)"
-        )
-    return submissions
-
-
-def submission_names(places: Sequence[Path]) -> list[str]:
+def submission_names(students: Sequence[str]) -> list[str]:
     """Return a unique name per submission, without characters that a terminal, file name or spreadsheet interprets."""
     names: list[str] = []
-    for place in places:
-        stem = place.stem if place.suffix == ".zip" else place.name
-        clean = re.sub(r"[^\w.@ -]+", "_", stem).strip(" .@-") or "unnamed"
+    for student in students:
+        clean = re.sub(r"[^\w.@ -]+", "_", student).strip(" .@-") or "unnamed"
         name, count = clean[:MAX_NAME_LENGTH], 2
         while name.casefold() in (other.casefold() for other in names):
             name, count = f"{clean[: MAX_NAME_LENGTH - 4]} ({count})", count + 1
@@ -66,27 +50,36 @@ def read_submission(place: Path, name: str, lesson: str, paths: Sequence[str]) -
     ("shared/finetuning/lora.py") are looked for beside `lessons`, or beside the lesson's folder when there is no
     `lessons` around it.
     """
+    note = ""
     try:
-        read = _zip_reader(place, lesson) if place.is_file() else _folder_reader(place, lesson)
-    except (OSError, zipfile.BadZipFile, CourseError) as error:
-        return Submission(name, {}, dict.fromkeys(paths, f"can't be read: {error}"))
+        if place.is_symlink() or not (place.is_file() or place.is_dir()):
+            raise CourseError("it is a link or a special file, which is not followed")
+        archives = list(archives_in(place)) if place.is_dir() and find_lesson(place, lesson) is None else []
+        if archives:
+            place = max(archives, key=lambda path: path.stat().st_mtime)
+        if len(archives) > 1:
+            note = f"{len(archives)} archives in the folder; the latest, {place.name}, is graded"
+        read = _archive_reader(open_archive(place), lesson) if place.is_file() else _folder_reader(place, lesson)
+    except (OSError, CourseError) as error:
+        return Submission(name, {}, dict.fromkeys(paths, f"{UNREADABLE}: {error}"), note)
     files, problems = {}, {}
     for path in paths:
         try:
             data = read(PurePosixPath(path))
             if len(data) > MAX_FILE_SIZE:
-                raise CourseError(f"is larger than {MAX_FILE_SIZE:,} bytes")
+                raise CourseError(f"{TOO_LARGE}: more than {MAX_FILE_SIZE:,} bytes")
             files[path] = data.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError:
-            problems[path] = "is not UTF-8 text"
+            problems[path] = f"{UNREADABLE}: it is not UTF-8 text"
         except (KeyError, FileNotFoundError, NotADirectoryError):
-            problems[path] = "was not handed in"
-        except (OSError, CourseError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
-            problems[path] = str(error)
-    return Submission(name, files, problems)
+            problems[path] = NOT_HANDED_IN
+        except (OSError, CourseError) as error:
+            text = str(error)
+            problems[path] = text if text.startswith(TOO_LARGE) else f"{UNREADABLE}: {text}"
+    return Submission(name, files, problems, note)
 
 
-def _find_lesson(place: Path, lesson: str, max_depth: int = MAX_DEPTH) -> Path | None:
+def find_lesson(place: Path, lesson: str, max_depth: int = MAX_DEPTH) -> Path | None:
     """Return the lesson's folder in a submission: `place` itself, or some levels down. Links are not followed."""
     level = [place]
     for depth in range(max_depth + 1):
@@ -105,7 +98,7 @@ def _find_lesson(place: Path, lesson: str, max_depth: int = MAX_DEPTH) -> Path |
 
 
 def _folder_reader(place: Path, lesson: str) -> Reader:
-    lesson_folder = _find_lesson(place, lesson)
+    lesson_folder = find_lesson(place, lesson)
     if lesson_folder is None:
         raise CourseError(f"no folder {lesson} in it")
     parent = lesson_folder.parent
@@ -129,14 +122,10 @@ def _folder_reader(place: Path, lesson: str) -> Reader:
     return read
 
 
-def _zip_reader(place: Path, lesson: str) -> Reader:
-    with zipfile.ZipFile(place) as archive:
-        entries = archive.infolist()
-        if len(entries) > MAX_ENTRIES:
-            raise CourseError(f"{len(entries):,} entries; at most {MAX_ENTRIES:,} are read")
+def _archive_reader(archive: Archive, lesson: str) -> Reader:
     roots: dict[tuple[str, ...], None] = {}
-    for entry in entries:
-        parts = PurePosixPath(entry.filename).parts
+    for name in archive.names:
+        parts = PurePosixPath(name).parts
         if lesson in parts[:-1] and not parts[0].startswith("__MACOSX"):
             # The folder of a whole bundle has the lesson's name too: the innermost is the lesson.
             depth = len(parts) - 1 - parts[-2::-1].index(lesson)
@@ -147,10 +136,12 @@ def _zip_reader(place: Path, lesson: str) -> Reader:
     lesson_folder = PurePosixPath(*root)
     course_folder = PurePosixPath(*(root[:-2] if root[-2:-1] == ("lessons",) else root[:-1]))
     in_lesson = PurePosixPath("lessons", lesson)
+    names = {str(PurePosixPath(name)): name for name in archive.names}
 
     def read(path: PurePosixPath) -> bytes:
         inside = lesson_folder / path.relative_to(in_lesson) if path.is_relative_to(in_lesson) else course_folder / path
-        with zipfile.ZipFile(place) as archive, archive.open(str(inside)) as file:
-            return file.read(MAX_FILE_SIZE + 1)
+        if str(inside) not in names:
+            raise FileNotFoundError(path)
+        return archive.read(names[str(inside)], MAX_FILE_SIZE + 1)
 
     return read

@@ -7,7 +7,8 @@ import pytest
 
 from shared.errors import CourseError
 from shared.teaching import submission
-from shared.teaching.submission import find_submissions, read_submission, submission_names
+from shared.teaching.class_folder import find_submissions
+from shared.teaching.submission import read_submission, submission_names
 
 LESSON = "lesson_01_vit"
 PATHS = [f"lessons/{LESSON}/reference.py", f"lessons/{LESSON}/model/mae.py"]
@@ -44,9 +45,12 @@ def test_one_submission_or_a_folder_of_many(tmp_path):
     write(tmp_path / ".hidden" / "x.py")
     write(tmp_path / "notes.txt")
     (tmp_path / "link").symlink_to(tmp_path / "ann")
-    assert [path.name for path in find_submissions(tmp_path, LESSON)] == ["ann", "bob", "cid.zip"]
-    assert find_submissions(tmp_path / "ann", LESSON) == [tmp_path / "ann"]
-    assert find_submissions(tmp_path / "cid.zip", LESSON) == [tmp_path / "cid.zip"]
+    found = find_submissions(tmp_path, LESSON)
+    assert [each.student for each in found.hand_ins] == ["ann", "bob", "cid", "link"]
+    assert len(found.notes) == 2 and "hidden" in found.notes[0] and "notes.txt" in found.notes[1]
+    for name in ("ann", "cid.zip"):
+        assert [each.place for each in find_submissions(tmp_path / name, LESSON).hand_ins] == [tmp_path / name]
+    assert "link" in read(tmp_path / "link").problems[PATHS[0]]
     (tmp_path / "empty").mkdir()
     for nothing in ("empty", "nowhere"):
         with pytest.raises(CourseError, match=nothing):
@@ -86,7 +90,7 @@ def test_file_that_is_too_large_or_not_text(tmp_path, zipped):
             (tmp_path / LESSON / name).write_bytes(content)
     result = read(tmp_path / "ann.zip" if zipped else tmp_path)
     assert not result.files
-    assert "larger" in result.problems[PATHS[0]] and "UTF-8" in result.problems[PATHS[1]]
+    assert "too large" in result.problems[PATHS[0]] and "UTF-8" in result.problems[PATHS[1]]
 
 
 def test_invalid_zip_or_missing_lesson(tmp_path):
@@ -96,9 +100,9 @@ def test_invalid_zip_or_missing_lesson(tmp_path):
         assert set(read(tmp_path / name).problems) == set(PATHS)
 
 
-def test_names_are_safe_and_unique(tmp_path):
+def test_names_are_safe_and_unique():
     stems = ["=HYPERLINK(1)", "[red]x[/]", "a\x1b[31m\nb", "-1+1", "Müller, Jürgen", "x" * 300, "ann", "ANN", "../up"]
-    result = submission_names([tmp_path / name for name in stems])
+    result = submission_names(stems)
     assert len({name.casefold() for name in result}) == len(stems)
     for name in result:
         assert name[0] not in "=+-@." and not set(name) & set("=,[]\n\x1b/") and len(name) <= 90
