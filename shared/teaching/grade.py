@@ -4,14 +4,16 @@ python -m shared.teaching.grade 1 SUBMISSION [--workers 2] [--out grades/lesson_
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
 import multiprocessing
 import os
+import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -34,8 +36,10 @@ from shared.teaching.grading_copy import course_files
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import StudentProcess
 from shared.teaching.markers import exercise_folder, exercise_table, exercise_tests, exercises_of
-from shared.teaching.run_tests import find_required_exercises, fork_server, printable, run_tests
+from shared.teaching.run_tests import Conditions, find_conditions, fork_server, printable, run_tests
 from shared.teaching.submission import Submission, read_submission, submission_names
+
+SECRET_SEED = "secret_seed.txt"
 
 Results = dict[str, ExerciseResult]
 """Exercise → result, of one submission."""
@@ -51,14 +55,24 @@ def protections() -> dict[str, bool]:
             process.stop()
 
 
-def fingerprint(lesson: int, submission: Submission, limits: Limits) -> str:
-    """Return a hash of everything that a result depends on: submission, solution, tests, limits."""
+def fingerprint(lesson: int, submission: Submission, limits: Limits, seed: int | None) -> str:
+    """Return a hash of everything that a result depends on: submission, solution, tests, limits, random inputs."""
     tests = [path.read_text(encoding="utf-8") for path in exercise_tests(exercise_folder(lesson))]
-    inputs = [submission.files, submission.problems, tests, repr(limits), torch.__version__]
+    inputs = [submission.files, submission.problems, tests, repr(limits), seed, torch.__version__]
     digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode())
     for path, content in sorted(course_files(lesson).items()):
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
+
+
+def secret_seed(folder: Path) -> int:
+    """Return the seed of the tests' random inputs for this folder of grades; drawn once, so that grading continues."""
+    path = folder / SECRET_SEED
+    with contextlib.suppress(OSError, ValueError):
+        return int(path.read_text(encoding="utf-8"))
+    seed = secrets.randbelow(2**62)
+    write_atomically(path, f"{seed}\n".encode())
+    return seed
 
 
 def _use_one_thread() -> None:
@@ -73,9 +87,10 @@ def grade(
 
     Results of an earlier call are used again for submissions of which nothing has changed.
     """
+    seed = secret_seed(folder)
     results, remaining = {}, []
     for submission in submissions:
-        saved = _load_result(_result_path(folder, submission), fingerprint(lesson, submission, limits))
+        saved = _load_result(_result_path(folder, submission), fingerprint(lesson, submission, limits, seed))
         if saved is None:
             remaining.append(submission)
         else:
@@ -84,10 +99,10 @@ def grade(
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task("grading", total=len(submissions), completed=len(results))
-            required = find_required_exercises(lesson, limits)
-            for submission, result in _run_in_parallel(lesson, remaining, limits, required, workers):
+            conditions = find_conditions(lesson, limits, seed)
+            for submission, result in _run_in_parallel(lesson, remaining, conditions, workers):
                 exercises = {number: asdict(each) for number, each in result.items()}
-                record = {"fingerprint": fingerprint(lesson, submission, limits), "exercises": exercises}
+                record = {"fingerprint": fingerprint(lesson, submission, limits, seed), "exercises": exercises}
                 text = json.dumps(record, indent=1, ensure_ascii=False)
                 write_atomically(_result_path(folder, submission), text.encode())
                 results[submission.name] = result
@@ -110,19 +125,19 @@ def _load_result(path: Path, expected_fingerprint: str) -> Results | None:
 
 
 def _run_in_parallel(
-    lesson: int, submissions: Sequence[Submission], limits: Limits, required: Mapping, workers: int
+    lesson: int, submissions: Sequence[Submission], conditions: Conditions, workers: int
 ) -> Iterator[tuple[Submission, Results]]:
     """Yield each submission with its results as soon as they are complete."""
     if min(workers, len(submissions)) == 1:
         for submission in submissions:
-            yield submission, run_tests(lesson, submission, limits, required)
+            yield submission, run_tests(lesson, submission, conditions)
         return
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(
         min(workers, len(submissions)), mp_context=context, initializer=_start_worker, initargs=(os.getpid(),)
     )
     try:
-        futures = {pool.submit(run_tests, lesson, each, limits, required): each for each in submissions}
+        futures = {pool.submit(run_tests, lesson, each, conditions): each for each in submissions}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:

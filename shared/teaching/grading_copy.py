@@ -1,5 +1,7 @@
 """Write the copy of the course in which a student's code runs: no tests, no later lessons, no second solution."""
 
+import importlib.util
+import marshal
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -39,14 +41,24 @@ def write_grading_copy(
     required          those that this exercise needs; they are solved, and the rest is left open, so that a solution
                       cannot be copied from another exercise with the same idea
     """
-    originals = course_files(exercise.lesson)
-    files = dict(originals)
-    for other in lesson_exercises:
-        place = str(other.path.relative_to(ROOT))
-        solution = originals[place].decode()
-        text = submitted if other.path == exercise.path else solution
-        files[place] = merge_exercise(solution, text, exercise.number, required).encode()
+    files = dict(course_files(exercise.lesson))
+    for path in {other.path for other in lesson_exercises}:
+        place = str(path.relative_to(ROOT))
+        solution = files.pop(place).decode()
+        text = submitted if path == exercise.path else solution
+        merged = merge_exercise(solution, text, exercise.number, required)
+        if path != exercise.path and any(other.path == path and other.number in required for other in lesson_exercises):
+            # Solved, and not readable as source: the student's code can call it, and that is all.
+            files[f"{place}c"] = compiled(merged, place)
+        else:
+            files[place] = merged.encode()
     for place, content in files.items():
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
+
+
+def compiled(text: str, place: str) -> bytes:
+    """Return a module as Python imports it without its source: a header and the code object."""
+    header = importlib.util.MAGIC_NUMBER + bytes(12)  # no flags, and neither time nor size of a source
+    return header + marshal.dumps(compile(text, place, "exec", dont_inherit=True))

@@ -3,13 +3,16 @@
 import atexit
 import contextlib
 import io
+import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from _pytest.fixtures import SubRequest
 
 from shared.course.exercises import Exercise
@@ -20,12 +23,16 @@ from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.grading_copy import write_grading_copy
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import ForkServer, StudentProcess
-from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, is_untouched
+from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of, is_untouched, solutions
 from shared.teaching.submission import Submission
 
-NOT_STARTED = "not started"
+NOT_STARTED, NOT_GRADED = "not started", "not graded"
 TEST_TIMEOUT_SECONDS = 900  # for the test itself, whatever a student's code returns
 MESSAGE_LINES, MESSAGE_LENGTH = 3, 400
+ERROR_LENGTH = 200  # of an error that a student's code raised, which could carry any text
+MIN_CODE_LENGTH = 15  # characters of a line of code without spaces, from which on it is recognized in a message
+HIDDEN_MESSAGE = "its message repeats code of the course, so it is left out"
+OPEN_EXERCISE = re.compile(r"exercise (\d+\.\d+): ")
 
 
 @cache
@@ -36,12 +43,24 @@ def fork_server() -> ForkServer:
     return server
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """What every submission of a class is graded under."""
+
+    limits: Limits
+    required: Mapping[str, frozenset[str]]
+    """Exercise → the others that are solved beside it."""
+    seed: int | None = None
+    """A secret number from which the tests draw their inputs; None for the inputs that students see."""
+
+
 class GradingPlugin:
     """A pytest plugin that runs the exercises' tests against one submission and records the results."""
 
-    def __init__(self, lesson: int, submission: Submission, limits: Limits, required: Mapping[str, frozenset[str]]):
-        """`required` maps each exercise to the others that have to be solved for it."""
-        self.lesson, self.submission, self.limits, self.required = lesson, submission, limits, required
+    def __init__(self, lesson: int, submission: Submission, conditions: Conditions, only: Collection[str] | None):
+        """`only` names the exercises that are graded; all when None."""
+        self.lesson, self.submission, self.conditions = lesson, submission, conditions
+        self.code_lines = solution_lines(lesson)
         self.exercises = {exercise.number: exercise for exercise in exercises_of(lesson)}
         self.results = {number: ExerciseResult() for number in self.exercises}
         self.process: StudentProcess | None = None
@@ -52,6 +71,8 @@ class GradingPlugin:
             path = str(exercise.path.relative_to(ROOT))
             if path in submission.problems:
                 self.results[number].message = f"{exercise.path.name} {submission.problems[path]}"
+            elif only is not None and number not in only:
+                self.results[number].message = NOT_GRADED
             elif is_untouched(submission.files[path], exercise):
                 self.results[number].message = NOT_STARTED
 
@@ -77,7 +98,7 @@ class GradingPlugin:
         result = self.results[exercise_number(item)]
         if call.excinfo is not None:
             if not result.failed_test:
-                result.failed_test, result.message = item.name, _one_line(call.excinfo)
+                result.failed_test, result.message = item.name, shown_message(call.excinfo, self.code_lines)
         elif call.when == "call":
             result.passed += 1
 
@@ -103,10 +124,10 @@ class GradingPlugin:
             course_copy = Path(self.folder.name)
             submitted = self.submission.files[str(exercise.path.relative_to(ROOT))]
             exercises = list(self.exercises.values())
-            write_grading_copy(course_copy, exercise, submitted, exercises, self.required[number])
+            write_grading_copy(course_copy, exercise, submitted, exercises, self.conditions.required[number])
             lesson = exercise_folder(self.lesson).name
             modules = _shape_checked_modules(exercise, submitted)
-            self.process = StudentProcess(fork_server(), course_copy, lesson, modules, self.limits)
+            self.process = StudentProcess(fork_server(), course_copy, lesson, modules, self.conditions.limits)
         return self.process
 
 
@@ -116,14 +137,28 @@ def _shape_checked_modules(exercise: Exercise, text: str) -> list[str]:
     return [module] if "jaxtyping" in text else []
 
 
-def _one_line(error: pytest.ExceptionInfo) -> str:
-    """Return the error as a short line without characters that a terminal interprets."""
+def shown_message(error: pytest.ExceptionInfo, code_lines: Collection[str] = ()) -> str:
+    """Return the error as a short line without characters that a terminal interprets, and without the course's code.
+
+    code_lines  lines of solutions without spaces; an error that repeats one could pass it on to the student
+    """
     text = str(error.value).strip() or type(error.value).__name__
+    length = MESSAGE_LENGTH
     if not isinstance(error.value, AssertionError):
-        text = f"{type(error.value).__name__}: {text}"
+        text, length = f"{type(error.value).__name__}: {text}", ERROR_LENGTH
+    squeezed = "".join(text.split())
+    if any(line in squeezed for line in code_lines):
+        return f"{type(error.value).__name__}: {HIDDEN_MESSAGE}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    line = "; ".join(lines[:MESSAGE_LINES])
-    return printable(line)[:MESSAGE_LENGTH]
+    return printable("; ".join(lines[:MESSAGE_LINES]))[:length]
+
+
+@cache
+def solution_lines(lesson: int) -> frozenset[str]:
+    """Return the lines of a lesson's solutions without spaces; not the short ones, which any error may repeat."""
+    lines = (line for code in solutions(exercises_of(lesson)).values() for line in code.splitlines())
+    squeezed = ("".join(line.split()) for line in lines if not line.strip().startswith("#"))
+    return frozenset(line for line in squeezed if len(line) >= MIN_CODE_LENGTH)
 
 
 def printable(text: str) -> str:
@@ -131,22 +166,41 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
+@contextlib.contextmanager
+def fresh_inputs(seed: int | None) -> Iterator[None]:
+    """Let the tests draw other random inputs than those that students see: their seeds are combined with `seed`."""
+    original = torch.manual_seed
+    if seed is None:
+        yield
+        return
+    torch.manual_seed = lambda value: original(hash((seed, int(value))) % 2**63)  # type: ignore[assignment]
+    try:
+        torch.manual_seed(0)  # for inputs that are drawn while the tests are collected
+        yield
+    finally:
+        torch.manual_seed = original
+
+
 def run_tests(
-    lesson: int, submission: Submission, limits: Limits, required: Mapping[str, frozenset[str]]
+    lesson: int, submission: Submission, conditions: Conditions, only: Collection[str] | None = None
 ) -> dict[str, ExerciseResult]:
     """Grade one submission, exercise by exercise. Return exercise → result.
 
     The student's code runs in other processes; only tensors and plain values come from there.
     Raises CourseError when pytest cannot run the tests.
     """
-    plugin = GradingPlugin(lesson, submission, limits, required)
+    plugin = GradingPlugin(lesson, submission, conditions, only)
     tests = [str(path) for path in exercise_tests(exercise_folder(lesson))]
     disabled = [f"-pno:{name}" for name in ("cacheprovider", "xdist", "nbval", "unraisableexception")]
     arguments = ["-q", "--tb=no", *disabled, "-c", str(ROOT / "pyproject.toml"), f"--rootdir={ROOT}"]
     arguments += ["-o", f"timeout={TEST_TIMEOUT_SECONDS}", *tests]
     output = io.StringIO()
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        with (
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(output),
+            fresh_inputs(conditions.seed),
+        ):
             status = pytest.main(arguments, plugins=[plugin])
     finally:
         plugin.stop_process()
@@ -162,22 +216,25 @@ def solution_submission(lesson: int) -> Submission:
     return Submission("the solution", files)
 
 
-def find_required_exercises(lesson: int, limits: Limits) -> dict[str, frozenset[str]]:
-    """Return, per exercise, which others have to be solved for it: none if its solution passes without them, else all.
+def find_conditions(lesson: int, limits: Limits, seed: int | None) -> Conditions:
+    """Return the conditions under which the solution passes, with as few solved exercises beside each as possible.
+
+    An exercise that fails because another one is open needs that one; one that fails otherwise needs all.
 
     Raises CourseError when the solution itself does not pass: then no grade from this machine would be valid.
     """
     numbers = [exercise.number for exercise in exercises_of(lesson)]
-    solution = solution_submission(lesson)
-    alone = run_tests(lesson, solution, limits, dict.fromkeys(numbers, frozenset()))
-    required = {number: frozenset() if alone[number].solved else frozenset(numbers) for number in numbers}
-    if any(required.values()):
-        results = run_tests(lesson, solution, limits, required)
-        failures = [
-            f"{number} ({result.failed_test}: {result.message})"
-            for number, result in results.items()
-            if not result.solved
-        ]
-        if failures:
-            raise CourseError(f"the solution itself does not pass its tests on this machine: {', '.join(failures)}")
-    return required
+    solution, remaining = solution_submission(lesson), numbers
+    required: dict[str, frozenset[str]] = dict.fromkeys(numbers, frozenset())
+    while True:
+        results = run_tests(lesson, solution, Conditions(limits, required, seed), remaining)
+        remaining = [number for number in remaining if not results[number].solved]
+        if not remaining:
+            return Conditions(limits, required, seed)
+        if any(len(required[number]) == len(numbers) for number in remaining):
+            failed = ((number, results[number]) for number in remaining)
+            failures = ", ".join(f"{number} ({each.failed_test}: {each.message})" for number, each in failed)
+            raise CourseError(f"the solution itself does not pass its tests on this machine: {failures}")
+        for number in remaining:
+            named = set(OPEN_EXERCISE.findall(results[number].message)) & set(numbers)
+            required[number] |= named - required[number] - {number} or set(numbers)

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from shared.teaching.isolation.sandbox import probe_protections
+from shared.teaching.isolation.probes import probe_protections
 from shared.teaching.messages import encode, receive, send
 
 MAX_ERROR_LENGTH = 2000  # characters of an error message

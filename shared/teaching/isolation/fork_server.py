@@ -68,7 +68,7 @@ def _stop(child: int, grace: float) -> dict:
 
 def _run_student_process(request: dict, descriptor: int, packages: list[str], course: str) -> None:
     """Confine this process and answer calls: a student's process from beginning to end."""
-    from shared.teaching.isolation.call_server import serve_calls
+    from shared.teaching.isolation.call_server import serve_calls  # loads the probes, which the copy does not have
     from shared.teaching.isolation.sandbox import close_descriptors, confine
 
     close_descriptors(descriptor)

@@ -1,7 +1,8 @@
 """Confine a student's process before its first line of code runs.
 
-Three independent layers: resource limits (everywhere), Landlock (files, Linux), and a seccomp filter (processes,
-network, signals, Linux). Which of them hold on a machine is determined by trying (`probe_protections`), never assumed.
+Three independent layers: resource limits (everywhere), Landlock (files, Linux), and a seccomp filter (all system calls
+but those that computing needs, Linux). Which of them hold on a machine is determined by trying (probes.py), never
+assumed.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import resource
 import signal
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,55 +108,3 @@ def _drop_capabilities() -> None:
     if sys.platform == "linux":
         header = (ctypes.c_uint32 * 2)(0x20080522, 0)
         ctypes.CDLL(None).capset(header, (ctypes.c_uint32 * 6)())
-
-
-def probe_protections(secret: str, folder: str) -> dict[str, bool]:
-    """Try, from within the process, what should be impossible. Return name of the protection → whether it held.
-
-    secret  a file outside the copy of the course that exists
-    folder  a folder outside that every user may write to
-    """
-
-    def fails(attempt: Callable[[], object]) -> bool:
-        try:
-            attempt()
-        except (OSError, MemoryError, RuntimeError):
-            return True
-        return False
-
-    def read() -> None:
-        with open(secret, "rb") as file:
-            file.read(1)
-
-    def write() -> None:
-        path = os.path.join(folder, f"outside-{os.getpid()}")
-        with open(path, "wb"):
-            pass
-        os.unlink(path)
-
-    def fill() -> None:
-        with open(os.path.join(folder, f"full-{os.getpid()}"), "wb", buffering=0) as file:
-            file.write(b"x" * 4096)
-
-    def fork() -> None:
-        if (child := os.fork()) == 0:
-            os._exit(0)
-        os.waitpid(child, 0)
-
-    def connect() -> None:
-        import socket
-
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(("127.0.0.1", 9))
-
-    def allocate() -> None:
-        bytearray(64 * 2**30)
-
-    return {
-        "reading the checkout": fails(read),
-        "writing to disk": fails(fill),
-        "touching files": fails(write),
-        "new processes": fails(fork),
-        "signals to others": fails(lambda: os.kill(os.getppid(), 0)),
-        "network": fails(connect),
-        "memory": fails(allocate),
-    }

@@ -83,7 +83,7 @@ class StudentProcess:
         lesson           the name of the lesson's folder
         checked_modules  modules whose tensor shapes are checked, as they are in the tests
         """
-        self.server, self.limits = server, limits
+        self.server, self.limits, self.course_copy = server, limits, course_copy
         self.connection, remote = socket.socketpair()
         self.connection.setblocking(False)
         request: dict[str, Any] = {
@@ -107,7 +107,10 @@ class StudentProcess:
         """Return which protections hold on this machine, by trying from within the process."""
         with tempfile.TemporaryDirectory() as folder:
             os.chmod(folder, 0o777)
-            return self._call({"probe": [str(ROOT / "conftest.py"), folder]})
+            outside, inside = Path(folder, "outside"), self.course_copy / "inside"
+            for path in (outside, inside):
+                path.write_text("unchanged")
+            return self._call({"probe": [str(ROOT / "conftest.py"), str(outside), str(inside)]})
 
     def stop(self, grace: float = 0.0) -> dict:
         """End the process, unless it ends by itself within `grace` seconds. Return how it ended and what it used."""

@@ -81,6 +81,19 @@ ATTACKS = {
     "writes": "import pathlib; pathlib.Path('{victim}/tests.py').write_text('')",
     "renames": "import os; os.rename('{victim}/tests.py', '{victim}/gone.py')",
     "changes modes": "import os; os.chmod('{victim}/tests.py', 0o777)",
+    "changes attributes": """
+import ctypes, os, struct
+for path in ('{victim}/tests.py', __file__):
+    try: os.setxattr(path, 'user.note', b'passed on')
+    except OSError: pass
+    value = ctypes.create_string_buffer(b'1', 1)
+    note = struct.pack('QII', ctypes.addressof(value), 1, 0)
+    ctypes.CDLL(None).syscall(463, -100, path.encode(), 0, b'user.note', note, 16)
+    access = struct.pack('<I', 2) + b''.join(struct.pack('<HHI', tag, 7, 2**32 - 1) for tag in (1, 4, 32))
+    try: os.setxattr(path, 'system.posix_acl_access', access)
+    except OSError: pass
+""",
+    "returns a huge answer": "return torch.zeros(1, 2**21, 1)",
     "patches pytest": """
 import pytest, _pytest.runner, _pytest.python, sys
 for module in (pytest, _pytest.runner, _pytest.python):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -127,6 +128,7 @@ def test_attack_gets_no_points(graded, enforced, name):
         ("loops", "more than 2 s of CPU time"),
         ("loops on", "more than 2 s of CPU time"),
         ("sleeps", "longer than 10 s"),
+        ("returns a huge answer", "are read"),
         ("crashes", "crashed"),
         ("fills memory", "MemoryError"),
         ("skips", "Skipped"),
@@ -150,6 +152,8 @@ def test_files_outside_are_unchanged(graded, enforced, connections):
     assert sorted(path.name for path in victim.iterdir()) == ["tests.py"]
     assert (victim / "tests.py").read_text() == "unchanged"
     assert (victim / "tests.py").stat().st_mode & 0o777 != 0o777
+    if sys.platform == "linux":
+        assert os.listxattr(victim / "tests.py") == []
     assert not (victim.parent.parent / "escaped.py").exists() and not Path("/tmp/full").exists()
     if enforced["network"]:
         assert connections[1] == []

@@ -1,0 +1,124 @@
+"""Test what a submission is graded under: fresh inputs, few solved exercises beside it, no solution in its messages."""
+
+from importlib import import_module
+
+import pytest
+import torch
+
+from shared.course.lesson import ROOT
+from shared.course.student import Student
+from shared.teaching import run_tests as module
+from shared.teaching.isolation.sandbox import Limits
+from shared.teaching.markers import exercise_folder, exercises_of, solutions
+from shared.teaching.messages import encode
+from shared.teaching.run_tests import Conditions, find_conditions, fresh_inputs, run_tests, solution_submission
+
+# Exercises whose tests have fixed inputs only, so that a table of their answers passes.
+FIXED_INPUTS: dict[int, set[str]] = {}
+
+
+class Recorder(Student):
+    """Answers calls, and writes down each answer."""
+
+    def __init__(self, lesson: str):
+        super().__init__(lesson)
+        self.table: dict[bytes, object] = {}
+
+    def __call__(self, where, /, **arguments):
+        answer = super().__call__(where, **arguments)
+        self.table[encode({"where": where, "arguments": arguments})] = answer
+        return answer
+
+
+class Table:
+    """A student who looks up the answers to the visible tests."""
+
+    def __init__(self, table: dict[bytes, object]):
+        self.table = table
+
+    def __call__(self, where, /, **arguments):
+        return self.table[encode({"where": where, "arguments": arguments})]
+
+
+def solved(lesson: int, student: object, seed: int | None, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the exercises that a student solves who runs in this process."""
+    monkeypatch.setattr(module.GradingPlugin, "_process_for", lambda plugin, number: student)
+    numbers = [each.number for each in exercises_of(lesson)]
+    conditions = Conditions(Limits(), dict.fromkeys(numbers, frozenset()), seed)
+    results = run_tests(lesson, solution_submission(lesson), conditions)
+    return {number for number, result in results.items() if result.solved}
+
+
+@pytest.mark.parametrize("lesson", [1])  # the others take minutes
+def test_table_of_visible_answers_earns_nothing(lesson, monkeypatch):
+    everything = {each.number for each in exercises_of(lesson)}
+    recorder = Recorder(exercise_folder(lesson).name)
+    assert solved(lesson, recorder, None, monkeypatch) == everything
+    assert solved(lesson, Table(recorder.table), None, monkeypatch) == everything, "the table is complete"
+    assert solved(lesson, recorder, 7, monkeypatch) == everything, "the solution passes with fresh inputs"
+    recorder = Recorder(exercise_folder(lesson).name)
+    solved(lesson, recorder, None, monkeypatch)
+    assert solved(lesson, Table(recorder.table), 7, monkeypatch) == FIXED_INPUTS.get(lesson, set())
+
+
+def test_inputs_depend_on_the_seed_and_only_on_it():
+    def drawn(seed):
+        with fresh_inputs(seed):
+            torch.manual_seed(0)
+            return torch.randn(4).tolist()
+
+    assert drawn(1) == drawn(1) != drawn(2) and drawn(None) != drawn(1)
+    assert torch.manual_seed.__module__ == "torch.random"
+
+
+def test_only_needed_exercises_are_solved(monkeypatch):
+    """The solution says which exercise it misses; one that fails for another reason needs all."""
+    needs = {"1.1": set(), "1.2": {"1.1"}, "1.3": {"1.2"}, "1.4": set()}
+    numbers = [each.number for each in exercises_of(1)]
+
+    def run(lesson, submission, conditions, only):
+        results = {}
+        for number in numbers:
+            missing = needs.get(number, set()) - conditions.required[number]
+            message = f"NotImplementedError: exercise {min(missing)}: title" if missing else ""
+            if number == "1.4" and len(conditions.required["1.4"]) < len(numbers):
+                message = "ValueError: exercise 1.4: itself"
+            results[number] = module.ExerciseResult(0 if message else 1, 1, "a test" if message else "", message)
+        return results
+
+    monkeypatch.setattr(module, "run_tests", run)
+    required = find_conditions(1, Limits(), 3).required
+    assert required["1.1"] == frozenset() and required["1.2"] == {"1.1"} and required["1.3"] == {"1.2"}
+    assert required["1.4"] == set(numbers)
+
+
+def shown(error: Exception) -> str:
+    with pytest.raises(type(error)) as info:
+        raise error
+    return module.shown_message(info, module.solution_lines(1))
+
+
+def test_messages_repeat_no_solution_and_are_short():
+    for code in solutions(exercises_of(1)).values():
+        for text in (code, code.replace("\n", " "), f"look: {code.strip()}"):
+            if len("".join(code.split())) >= 40:
+                assert shown(RuntimeError(text)) == f"RuntimeError: {module.HIDDEN_MESSAGE}"
+                assert shown(AssertionError(text)) == f"AssertionError: {module.HIDDEN_MESSAGE}"
+    assert shown(ValueError("x" * 1000)) == "ValueError: " + "x" * (module.ERROR_LENGTH - 12)
+    assert shown(RuntimeError("mat1 and mat2 shapes cannot be multiplied")).endswith("multiplied")
+
+
+def test_solved_modules_are_in_the_copy_without_source(tmp_path, monkeypatch):
+    from shared.teaching.grading_copy import write_grading_copy
+
+    exercises = exercises_of(1)
+    own = next(each for each in exercises if each.number == "1.3")
+    other = next(each for each in exercises if each.path != own.path)
+    text = own.path.read_text(encoding="utf-8")
+    write_grading_copy(tmp_path, own, text, exercises, frozenset({other.number}))
+    place = tmp_path / other.path.relative_to(ROOT)
+    assert not place.exists() and place.with_suffix(".pyc").exists()
+    code = "".join(solutions([other])[other.number].split())
+    assert all(code not in "".join(path.read_text().split()) for path in tmp_path.rglob("*.py"))
+    monkeypatch.syspath_prepend(str(place.parent))
+    assert import_module(place.stem).__file__.endswith(".pyc")
