@@ -3,8 +3,10 @@
 Names that Moodle, Canvas and Blackboard give to downloaded submissions are taken apart into the student and the time.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from shared.errors import CourseError
@@ -32,6 +34,8 @@ class HandIn:
     """The attempt as the learning platform counts it, and the version by its name (draft, none, 2, …, final)."""
     late: bool = False
     """True when the learning platform marks it as late."""
+    stated: datetime | None = None
+    """When it was handed in, where the platform's name states it."""
 
 
 @dataclass
@@ -73,7 +77,11 @@ def parse_name(path: Path) -> HandIn:
             # Canvas gives two students with the same name different ids.
             student = f"{groups['student']} {groups['id']}" if groups.get("id") else groups["student"]
             attempt = groups["attempt"]
-            return HandIn(path, student, (attempt.zfill(20), _version(name)[1]), bool(groups.get("late")))
+            stated = None
+            if pattern is BLACKBOARD:
+                with contextlib.suppress(ValueError):
+                    stated = datetime.strptime(attempt, "%Y-%m-%d-%H-%M-%S")
+            return HandIn(path, student, (attempt.zfill(20), 1), bool(groups.get("late")), stated)
     student, version = _version(name)
     return HandIn(path, student, ("", version))
 

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from shared.course.exercises import find_exercises
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching.isolation.sandbox import Limits
+from shared.teaching.lateness import LatePolicy
 from shared.teaching.markers import exercise_table
 from shared.text_files import read_text
 
@@ -28,6 +29,7 @@ class Assignment:
     opens: date | datetime | None
     due: date | datetime | None
     limits: Limits
+    late: LatePolicy = field(default_factory=LatePolicy)
 
 
 def load_assignment(number: int, folder: Path, path: Path = PATH) -> Assignment:
@@ -36,7 +38,7 @@ def load_assignment(number: int, folder: Path, path: Path = PATH) -> Assignment:
         settings = tomllib.loads(read_text(path)) if path.exists() else {}
     except tomllib.TOMLDecodeError as error:
         raise CourseError(f"{path}: {error}") from None
-    _check_names(path, settings, {"title", "limits", "lesson"}, "the file")
+    _check_names(path, settings, {"title", "limits", "late", "lesson"}, "the file")
     lesson = settings.get("lesson", {}).get(str(number), {})
     _check_names(path, lesson, {"opens", "due", "points"}, f"lesson {number}")
     limits = settings.get("limits", {})
@@ -50,9 +52,14 @@ def load_assignment(number: int, folder: Path, path: Path = PATH) -> Assignment:
             raise CourseError(
                 f"{path}: lesson {number}, {name} = {value!r}; write a date as 2027-03-31, without quotes"
             )
+    late = settings.get("late", {})
+    _check_names(path, late, {field.name for field in fields(LatePolicy)}, "[late]")
+    for name, value in late.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise CourseError(f"{path}: [late] {name} is {value!r}; expected a number from 0 on")
     points = _default_points(folder) | _checked_points(path, number, lesson.get("points", {}), folder)
     title = settings.get("title", DEFAULT_TITLE)
-    return Assignment(title, points, lesson.get("opens"), lesson.get("due"), Limits(**limits))
+    return Assignment(title, points, lesson.get("opens"), lesson.get("due"), Limits(**limits), LatePolicy(**late))
 
 
 def _default_points(folder: Path) -> dict[str, int | float]:

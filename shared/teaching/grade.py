@@ -5,15 +5,17 @@ python -m shared.teaching.grade 1 SUBMISSION [--workers 2] [--out grades/lesson_
 
 import argparse
 import contextlib
+import csv
 import functools
 import hashlib
+import io
 import json
 import multiprocessing
 import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -29,17 +31,19 @@ from shared.course.job_start import stop_with_parent
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
 from shared.teaching import gradebook
-from shared.teaching.class_folder import find_submissions
-from shared.teaching.course_settings import PATH, load_assignment
+from shared.teaching.class_folder import HandIn, find_submissions
+from shared.teaching.course_settings import PATH, Assignment, load_assignment
 from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.grading_copy import course_files
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import StudentProcess
+from shared.teaching.lateness import TIMES, handed_in_times, lateness
 from shared.teaching.markers import exercise_folder, exercise_table, exercise_tests, exercises_of
 from shared.teaching.run_tests import Conditions, find_conditions, fork_server, printable, run_tests
-from shared.teaching.submission import Submission, read_submission, submission_names
+from shared.teaching.submission import NOT_HANDED_IN, Submission, read_submission, submission_names
+from shared.text_files import read_text
 
-SECRET_SEED = "secret_seed.txt"
+SECRET_SEED, ROSTER = "secret_seed.txt", "roster.csv"
 
 Results = dict[str, ExerciseResult]
 """Exercise → result, of one submission."""
@@ -150,6 +154,39 @@ def _start_worker(grader: int) -> None:
     _use_one_thread()
 
 
+def days_late_of(
+    place: Path, hand_ins: Sequence[HandIn], names: Sequence[str], assignment: Assignment
+) -> tuple[dict[str, int], list[str]]:
+    """Return submission → days late, and a line for those whose time is not stated, which count as in time."""
+    times = handed_in_times(place)
+    days = {
+        name: lateness(each, times, assignment.due, assignment.late) for name, each in zip(names, hand_ins, strict=True)
+    }
+    unstated = [name for name, value in days.items() if value is None]
+    notes = []
+    if unstated and assignment.late.percent_per_day:
+        notes = [f"when {', '.join(unstated)} handed in is not stated in {TIMES}: counted as in time"]
+    return {name: value or 0 for name, value in days.items()}, notes
+
+
+def missing_students(place: Path, graded: Collection[str]) -> list[str]:
+    """Return the students of roster.csv, in the folder of submissions, of whom nothing was handed in."""
+    path = place / ROSTER
+    if not path.is_file():
+        return []
+    rows = csv.DictReader(io.StringIO(read_text(path)))
+    if "student" not in (rows.fieldnames or ()):
+        raise CourseError(f"{path}: expected a column student, with the names of the submissions")
+    handed_in = {name.casefold() for name in graded}
+    names = submission_names([(row["student"] or "").strip() for row in rows if (row["student"] or "").strip()])
+    return [name for name in names if name.casefold() not in handed_in]
+
+
+def nothing_handed_in(lesson: int) -> Results:
+    """Return the results of a student who handed in nothing."""
+    return {each.number: ExerciseResult(message=f"{each.path.name} {NOT_HANDED_IN}") for each in exercises_of(lesson)}
+
+
 def grade_all(
     number: int, place: Path, folder: Path | None, workers: int, console: Console, settings: Path
 ) -> dict[str, Results]:
@@ -163,7 +200,8 @@ def grade_all(
         read_submission(each.place, name, lesson.name, paths)
         for each, name in zip(found.hand_ins, submission_names([each.student for each in found.hand_ins]), strict=True)
     ]
-    notes = [*found.notes, *(f"{each.name}: {each.note}" for each in submissions if each.note)]
+    late, late_notes = days_late_of(place, found.hand_ins, [each.name for each in submissions], assignment)
+    notes = [*found.notes, *late_notes, *(f"{each.name}: {each.note}" for each in submissions if each.note)]
     for note in notes:
         console.print(escape(printable(note)), soft_wrap=True, highlight=False)
     enforced = protections()
@@ -173,8 +211,9 @@ def grade_all(
             f"[bold yellow]not enforced on this machine: {', '.join(missing)}[/] (see shared/teaching/README.md)"
         )
     results = grade(number, submissions, assignment.limits, folder, workers, console)
-    gradebook.write(folder, lesson.name, results, assignment, table, enforced)
-    console.print(gradebook.grade_table(results, assignment))
+    results |= {name: nothing_handed_in(number) for name in missing_students(place, results)}
+    gradebook.write(folder, lesson.name, results, assignment, table, enforced, late)
+    console.print(gradebook.grade_table(results, assignment, late))
     console.print(f"grades.csv, grades.json and a feedback page per submission: {folder}", soft_wrap=True)
     return results
 

@@ -16,34 +16,46 @@ from shared.teaching.course_settings import Assignment
 from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.markers import ExerciseInfo
 from shared.teaching.run_tests import NOT_STARTED
+from shared.teaching.submission import NOT_HANDED_IN, TOO_LARGE, UNREADABLE
+
+MARKS = {NOT_HANDED_IN.removeprefix("was "): "–", UNREADABLE: "?", TOO_LARGE: "!"}
+"""Why an exercise was not tested → its mark in the table."""
 
 Results = Mapping[str, ExerciseResult]
 """Exercise → result, of one submission."""
 
 
-def points(results: Results, assignment: Assignment) -> dict[str, int | float]:
-    """Return exercise → points: all of them if every test passed, else none."""
-    return {number: assignment.points[number] if result.solved else 0 for number, result in results.items()}
+def points(results: Results, assignment: Assignment, days_late: int = 0) -> dict[str, int | float]:
+    """Return exercise → points: all of them if every test passed, else none; fewer for a late submission."""
+    fraction = assignment.late.fraction(days_late) if days_late else 1
+    return {number: assignment.points[number] * fraction if result.solved else 0 for number, result in results.items()}
 
 
-def grade_table(results: Mapping[str, Results], assignment: Assignment) -> Table:
+def grade_table(results: Mapping[str, Results], assignment: Assignment, late: Mapping[str, int]) -> Table:
     """Return a table with a row per student and a column per exercise."""
     exercises = list(next(iter(results.values())))
-    table = Table(title="✓ passed   ✗ failed   · not started or not handed in", title_justify="left")
+    marks = {mark: name for name, mark in MARKS.items()}
+    title = "   ".join(f"{mark} {name}" for mark, name in marks.items())
+    table = Table(title=f"✓ passed   ✗ failed   · not started   {title}", title_justify="left")
     table.add_column("submission", overflow="fold")
     for number in exercises:
         table.add_column(number, justify="center")
     table.add_column(f"points of {sum(assignment.points[number] for number in exercises):g}", justify="right")
+    if any(late.values()):
+        table.add_column("days late", justify="right")
     for student, of_student in results.items():
-        marks = [_mark(result) for result in of_student.values()]
-        table.add_row(escape(student), *marks, f"{sum(points(of_student, assignment).values()):g}")
+        days = late.get(student, 0)
+        row = [*map(_mark, of_student.values()), f"{sum(points(of_student, assignment, days).values()):g}"]
+        table.add_row(escape(student), *row, *([str(days or "")] if any(late.values()) else []))
     return table
 
 
 def _mark(result: ExerciseResult) -> str:
     if result.solved:
         return "[green]✓[/]"
-    return "[red]✗[/]" if result.failed_test else "·"
+    if result.failed_test:
+        return "[red]✗[/]"
+    return next((mark for problem, mark in MARKS.items() if problem in result.message), "·")
 
 
 def write(
@@ -53,26 +65,29 @@ def write(
     assignment: Assignment,
     table: Mapping[str, ExerciseInfo],
     enforced: Mapping[str, bool],
+    late: Mapping[str, int],
 ) -> None:
     """Write grades.csv, grades.json and feedback/NAME.md into `folder`.
 
     table     what the lesson's pages say of each exercise
     enforced  which protections against students' code held
+    late      student → days late
     """
     exercises = list(next(iter(results.values())))
     possible = sum(assignment.points[number] for number in exercises)
     rows = io.StringIO()
     sheet = csv.writer(rows, lineterminator="\n")
-    sheet.writerow(["submission", "points", "of", *exercises])
+    sheet.writerow(["submission", "points", "of", "days late", *exercises])
     submissions = {}
     for student, of_student in results.items():
-        earned = points(of_student, assignment)
+        days = late.get(student, 0)
+        earned = points(of_student, assignment, days)
         total = sum(earned.values())
-        sheet.writerow([student, f"{total:g}", f"{possible:g}", *(f"{value:g}" for value in earned.values())])
-        page = feedback(lesson, student, of_student, assignment, table)
+        sheet.writerow([student, f"{total:g}", f"{possible:g}", days, *(f"{value:g}" for value in earned.values())])
+        page = feedback(lesson, student, of_student, assignment, table, days)
         write_atomically(folder / "feedback" / f"{student}.md", page.encode())
         details = {number: asdict(result) for number, result in of_student.items()}
-        submissions[student] = {"points": total, "of": possible, "exercises": details}
+        submissions[student] = {"points": total, "of": possible, "days_late": days, "exercises": details}
     write_atomically(folder / "grades.csv", rows.getvalue().encode())
     content = {
         "lesson": lesson,
@@ -85,12 +100,21 @@ def write(
 
 
 def feedback(
-    lesson: str, student: str, results: Results, assignment: Assignment, table: Mapping[str, ExerciseInfo]
+    lesson: str,
+    student: str,
+    results: Results,
+    assignment: Assignment,
+    table: Mapping[str, ExerciseInfo],
+    days_late: int = 0,
 ) -> str:
     """Return the feedback page for one student."""
-    earned = points(results, assignment)
+    earned = points(results, assignment, days_late)
     possible = sum(assignment.points[number] for number in results)
     lines = [f"# {lesson}: {student}", "", f"**{sum(earned.values()):g} of {possible:g} points**", ""]
+    if days_late:
+        kept = assignment.late.fraction(days_late)
+        days = f"{days_late} day{'s' if days_late > 1 else ''} late"
+        lines += [f"Handed in {days}: each exercise counts {kept:.0%} of its points.", ""]
     lines += ["| exercise | | tests passed | points |", "|---|---|---|---|"]
     for number, result in results.items():
         tests = f"{result.passed} of {result.tests}"

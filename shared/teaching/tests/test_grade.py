@@ -71,7 +71,7 @@ def test_table_csv_json_and_feedback_agree(tmp_path):
         "cid": {"1.1": WRONG, "1.2": MISSING},
     }
     table = exercise_table(exercise_folder(1))
-    gradebook.write(tmp_path, "lesson_01_vit", results, ASSIGNMENT, table, {"network": True})
+    gradebook.write(tmp_path, "lesson_01_vit", results, ASSIGNMENT, table, {"network": True}, {"cid": 0})
     rows = list(csv.DictReader((tmp_path / "grades.csv").open()))
     assert [(row["submission"], row["points"], row["of"], row["1.2"]) for row in rows] == [
         ("ann", "4.5", "4.5", "2.5"),
@@ -83,9 +83,10 @@ def test_table_csv_json_and_feedback_agree(tmp_path):
         "network": True
     }
     QUIET.file.truncate(0)
-    QUIET.print(gradebook.grade_table(results, ASSIGNMENT))
+    QUIET.print(gradebook.grade_table(results, ASSIGNMENT, {}))
     printed = QUIET.file.getvalue()
-    assert [printed.count(mark) for mark in "✓✗·"] == [3 + 1, 2 + 1, 1 + 1], "the title explains each mark once"
+    counts = [printed.count(mark) for mark in "✓✗·–?!"]
+    assert counts == [3 + 1, 2 + 1, 0 + 1, 1 + 1, 1, 1], "the title explains each mark once"
     page = (tmp_path / "feedback" / "bob.md").read_text()
     assert "**2 of 4.5 points**" in page and "`test_it[1]`" in page and "\n    AssertionError: # not **this**\n" in page
     assert table["1.2"].hint in page and table["1.1"].hint not in page
