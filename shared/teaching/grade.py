@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -151,7 +152,13 @@ def _run_in_parallel(
 def _start_worker(grader: int) -> None:
     """Prepare a process of the pool: one thread, and no life after the grader's."""
     stop_with_parent(grader)
+    signal.signal(signal.SIGTERM, _interrupt)
     _use_one_thread()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Answer SIGTERM as Ctrl-C, so that students' processes end and their folders are removed."""
+    raise KeyboardInterrupt
 
 
 def days_late_of(
@@ -237,6 +244,7 @@ def main() -> int:
             "no submission is named: "
             f"make grade-{options.lesson} SUBMISSION=path (a folder, a zip, or a folder of many)"
         )
+    signal.signal(signal.SIGTERM, _interrupt)
     number = parse_whole_number("lesson", options.lesson)
     workers = max(options.workers, 1)
     grade_all(number, Path(options.submission), options.out, workers, Console(), options.settings)

@@ -204,6 +204,8 @@ def run_tests(
             status = pytest.main(arguments, plugins=[plugin])
     finally:
         plugin.stop_process()
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise CourseError(f"pytest ended with {status!r}:\n{output.getvalue()[-2000:]}")
     return plugin.results
