@@ -52,20 +52,20 @@ def find_submissions(place: Path, lesson: str) -> ClassFolder:
         raise CourseError(f"{place} does not exist; name a folder, an archive, or a folder that holds many of them")
     if place.is_file() or _is_one_submission(place, lesson):
         return ClassFolder([parse_name(place)])
-    found = ClassFolder()
+    entries = ClassFolder()
     for path in sorted(place.iterdir()):
         if path.name.startswith((".", "__")):
-            found.notes.append(f"{path.name!r} is hidden: not a submission")
+            entries.notes.append(f"{path.name!r} is hidden: not a submission")
         elif path.is_symlink() or _looks_handed_in(path):
-            found.hand_ins.append(parse_name(path))
+            entries.hand_ins.append(parse_name(path))
         else:
-            found.notes.append(f"{path.name!r} is neither a folder nor an archive: not a submission")
-    if not found.hand_ins:
+            entries.notes.append(f"{path.name!r} is neither a folder nor an archive: not a submission")
+    if not entries.hand_ins:
         raise CourseError(
             f"{place}: neither a submission (it has no {lesson}) nor a folder of submissions (folders or archives)"
         )
-    found.hand_ins = _latest(found)
-    return found
+    entries.hand_ins = _latest(entries)
+    return entries
 
 
 def parse_name(path: Path) -> HandIn:
@@ -117,17 +117,17 @@ def _holds(path: Path, lesson: str) -> bool:
     return is_archive(path.name) or is_other_archive(path.name)
 
 
-def _latest(found: ClassFolder) -> list[HandIn]:
+def _latest(entries: ClassFolder) -> list[HandIn]:
     """Return the latest hand-in of each student, in the folder's order, with a line for each earlier one."""
     latest: dict[str, HandIn] = {}
-    for hand_in in found.hand_ins:
+    for hand_in in entries.hand_ins:
         other = latest.get(hand_in.student)
         if other is None:
             latest[hand_in.student] = hand_in
             continue
         earlier, later = sorted((other, hand_in), key=lambda each: (each.rank, each.place.lstat().st_mtime_ns))
         latest[hand_in.student] = later
-        found.notes.append(
+        entries.notes.append(
             f"{earlier.place.name!r} is an earlier hand-in of {later.student!r}; {later.place.name!r} is graded"
         )
     return list(latest.values())

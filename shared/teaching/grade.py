@@ -201,14 +201,16 @@ def grade_all(
     lesson = exercise_folder(number)
     assignment, table = load_assignment(number, lesson, settings), exercise_table(lesson)
     folder = folder or ROOT / "grades" / lesson.name
-    found = find_submissions(place, lesson.name)
+    entries = find_submissions(place, lesson.name)
     paths = sorted({exercise.path.relative_to(ROOT).as_posix() for exercise in exercises_of(number)})
     submissions = [
         read_submission(each.place, name, lesson.name, paths)
-        for each, name in zip(found.hand_ins, submission_names([each.student for each in found.hand_ins]), strict=True)
+        for each, name in zip(
+            entries.hand_ins, submission_names([each.student for each in entries.hand_ins]), strict=True
+        )
     ]
-    late, late_notes = days_late_of(place, found.hand_ins, [each.name for each in submissions], assignment)
-    notes = [*found.notes, *late_notes, *(f"{each.name}: {each.note}" for each in submissions if each.note)]
+    late, late_notes = days_late_of(place, entries.hand_ins, [each.name for each in submissions], assignment)
+    notes = [*entries.notes, *late_notes, *(f"{each.name}: {each.note}" for each in submissions if each.note)]
     for note in notes:
         console.print(escape(printable(note)), soft_wrap=True, highlight=False)
     enforced = protections()

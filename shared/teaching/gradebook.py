@@ -112,9 +112,9 @@ def feedback(
     possible = sum(assignment.points[number] for number in results)
     lines = [f"# {lesson}: {student}", "", f"**{sum(earned.values()):g} of {possible:g} points**", ""]
     if days_late:
-        kept = assignment.late.fraction(days_late)
+        counted = assignment.late.fraction(days_late)
         days = f"{days_late} day{'s' if days_late > 1 else ''} late"
-        lines += [f"Handed in {days}: each exercise counts {kept:.0%} of its points.", ""]
+        lines += [f"Handed in {days}: each exercise counts {counted:.0%} of its points.", ""]
     lines += ["| exercise | | tests passed | points |", "|---|---|---|---|"]
     for number, result in results.items():
         tests = f"{result.passed} of {result.tests}"

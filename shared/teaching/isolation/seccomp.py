@@ -134,11 +134,11 @@ def _if_argument(number: int | None, argument: int, values: tuple[int, ...]) -> 
     return [(EQUAL, 0, len(steps), number), *steps]
 
 
-def _if_bits(number: int | None, argument: int, bits: int, *, wanted: bool) -> list[tuple[int, int, int, int]]:
+def _if_bits(number: int | None, argument: int, bits: int, *, needed: bool) -> list[tuple[int, int, int, int]]:
     """Return the steps that allow a call only if any of the bits is set in an argument, or only if none is."""
     if number is None:
         return []
-    if_set, if_not = (ALLOW, _refuse(errno.EPERM)) if wanted else (_refuse(errno.EPERM), ALLOW)
+    if_set, if_not = (ALLOW, _refuse(errno.EPERM)) if needed else (_refuse(errno.EPERM), ALLOW)
     steps = [(LOAD, 0, 0, ARGUMENTS[argument]), (HAS_BIT, 0, 1, bits), (RETURN, 0, 0, if_set), (RETURN, 0, 0, if_not)]
     return [(EQUAL, 0, len(steps), number), *steps]
 
@@ -157,9 +157,9 @@ def program(process: int) -> bytes:
     # These hide their flags behind a pointer; when they do not exist, the C library calls clone and openat.
     for call in (CLONE3, OPENAT2):
         steps += [(EQUAL, 0, 1, call[column]), (RETURN, 0, 0, _refuse(errno.ENOSYS))]
-    steps += _if_bits(CLONE[column], 0, CLONE_THREAD, wanted=True)
-    steps += _if_bits(OPEN[column], 1, WRITING, wanted=False)
-    steps += _if_bits(OPENAT[column], 2, WRITING, wanted=False)
+    steps += _if_bits(CLONE[column], 0, CLONE_THREAD, needed=True)
+    steps += _if_bits(OPEN[column], 1, WRITING, needed=False)
+    steps += _if_bits(OPENAT[column], 2, WRITING, needed=False)
     steps += _if_argument(TGKILL[column], 0, (process,))
     steps += _if_argument(FCNTL[column], 1, DESCRIPTOR_COMMANDS)
     steps += _if_argument(IOCTL[column], 1, DEVICE_COMMANDS)

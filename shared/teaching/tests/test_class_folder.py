@@ -96,11 +96,11 @@ def test_every_entry_is_a_row_or_a_line(tmp_path):
     (tmp_path / "roster.csv").write_text("")
     (tmp_path / ".DS_Store").write_text("")
     os.mkfifo(tmp_path / "pipe")
-    found = find_submissions(tmp_path, LESSON)
-    named = {each.place.name for each in found.hand_ins}
+    entries = find_submissions(tmp_path, LESSON)
+    named = {each.place.name for each in entries.hand_ins}
     for entry in tmp_path.iterdir():
-        assert entry.name in named or any(repr(entry.name) in note for note in found.notes), entry
-    rows = {each.student: each for each in found.hand_ins}
+        assert entry.name in named or any(repr(entry.name) in note for note in entries.notes), entry
+    rows = {each.student: each for each in entries.hand_ins}
     assert list(rows) == ["Gus Gray", "ivy", "ann", "bob", "cid", "dan", "eve", "fay.py", "hillhal 11"]
     assert rows["hillhal 11"].late and not rows["ivy"].late
     readable = {name for name, each in rows.items() if read(each.place).files}
@@ -122,9 +122,9 @@ def test_latest_of_one_student_wins_and_this_is_said(tmp_path, earlier, later):
     zipped(tmp_path / later)
     zipped(tmp_path / earlier)
     zipped(tmp_path / "bob.zip")
-    found = find_submissions(tmp_path, LESSON)
-    assert {each.place.name for each in found.hand_ins} == {later, "bob.zip"}
-    assert any(earlier in note and later in note for note in found.notes)
+    entries = find_submissions(tmp_path, LESSON)
+    assert {each.place.name for each in entries.hand_ins} == {later, "bob.zip"}
+    assert any(earlier in note and later in note for note in entries.notes)
 
 
 def test_latest_archive_in_a_folder_is_graded(tmp_path):

@@ -92,7 +92,7 @@ def test_only_needed_exercises_are_solved(monkeypatch):
     assert required["1.4"] == set(numbers)
 
 
-def shown(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     with pytest.raises(type(error)) as info:
         raise error
     return module.shown_message(info, module.solution_lines(1))
@@ -102,10 +102,10 @@ def test_messages_repeat_no_solution_and_are_short():
     for code in solutions(exercises_of(1)).values():
         for text in (code, code.replace("\n", " "), f"look: {code.strip()}"):
             if len("".join(code.split())) >= 40:
-                assert shown(RuntimeError(text)) == f"RuntimeError: {module.HIDDEN_MESSAGE}"
-                assert shown(AssertionError(text)) == f"AssertionError: {module.HIDDEN_MESSAGE}"
-    assert shown(ValueError("x" * 1000)) == "ValueError: " + "x" * (module.ERROR_LENGTH - 12)
-    assert shown(RuntimeError("mat1 and mat2 shapes cannot be multiplied")).endswith("multiplied")
+                assert message_of(RuntimeError(text)) == f"RuntimeError: {module.HIDDEN_MESSAGE}"
+                assert message_of(AssertionError(text)) == f"AssertionError: {module.HIDDEN_MESSAGE}"
+    assert message_of(ValueError("x" * 1000)) == "ValueError: " + "x" * (module.ERROR_LENGTH - 12)
+    assert message_of(RuntimeError("mat1 and mat2 shapes cannot be multiplied")).endswith("multiplied")
 
 
 def test_solved_modules_are_in_the_copy_without_source(tmp_path, monkeypatch):

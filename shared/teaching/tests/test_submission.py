@@ -45,9 +45,9 @@ def test_one_submission_or_a_folder_of_many(tmp_path):
     write(tmp_path / ".hidden" / "x.py")
     write(tmp_path / "notes.txt")
     (tmp_path / "link").symlink_to(tmp_path / "ann")
-    found = find_submissions(tmp_path, LESSON)
-    assert [each.student for each in found.hand_ins] == ["ann", "bob", "cid", "link"]
-    assert len(found.notes) == 2 and "hidden" in found.notes[0] and "notes.txt" in found.notes[1]
+    entries = find_submissions(tmp_path, LESSON)
+    assert [each.student for each in entries.hand_ins] == ["ann", "bob", "cid", "link"]
+    assert len(entries.notes) == 2 and "hidden" in entries.notes[0] and "notes.txt" in entries.notes[1]
     for name in ("ann", "cid.zip"):
         assert [each.place for each in find_submissions(tmp_path / name, LESSON).hand_ins] == [tmp_path / name]
     assert "link" in read(tmp_path / "link").problems[PATHS[0]]
