@@ -53,6 +53,8 @@ SIMILAR_FUNCTIONS = (
     "append clear",
 )
 SIMILAR_NAME = {a: b for pair in SIMILAR_FUNCTIONS for a, b in (pair.split(), pair.split()[::-1])}
+IN_PLACE = {ast.Add: "add_", ast.Sub: "sub_", ast.Mult: "mul_", ast.Div: "div_"}
+IN_PLACE_METHODS = {"masked_fill", "clamp", "clamp_min", "exp", "log", "sqrt", "relu", "tanh", "squeeze", "scatter"}
 AXES = {"dim", "axis", "dims"}
 # `strict` only checks the arguments, and a missing `device` fails on a GPU only.
 UNCHANGED_KEYWORDS = {"strict", "device"}
@@ -76,6 +78,7 @@ def generate_mutants(text: str, first: int, last: int) -> list[Mutant]:
     """Return all mutants of a file's lines [first, last), counted from 0; no two equal each other or the original."""
     mutants: dict[str, Mutant] = {}
     tree = ast.parse(text)
+    inputs = _inputs(tree, first, last)
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     for parent in ast.walk(tree):
         for node in ast.iter_child_nodes(parent):
@@ -83,7 +86,7 @@ def generate_mutants(text: str, first: int, last: int) -> list[Mutant]:
                 first < node.lineno and (node.end_lineno or 0) <= last
             ):
                 continue
-            for kind, replacement in _replacements(node, parent, text):
+            for kind, replacement in (*_replacements(node, parent, text), *_changed_inputs(node, inputs)):
                 mutated = _replace(lines, node, replacement)
                 if mutated == text or mutated in mutants:
                     continue
@@ -93,6 +96,28 @@ def generate_mutants(text: str, first: int, last: int) -> list[Mutant]:
                     continue
                 mutants[mutated] = Mutant(kind, node.lineno, mutated)
     return sorted(mutants.values(), key=lambda mutant: (mutant.line, mutant.kind, mutant.code))
+
+
+def _inputs(tree: ast.AST, first: int, last: int) -> set[str]:
+    """Return the arguments of the functions around or in some lines that are not assigned in these lines."""
+    names: set[str] = set()
+    assigned: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and node.lineno <= last and first < (node.end_lineno or 0):
+            names |= {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and first < node.lineno <= last:
+            assigned.add(node.id)
+    return names - assigned
+
+
+def _changed_inputs(node: ast.AST, inputs: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield replacements that compute the same value and write it into an argument, which the caller still needs."""
+    match node:
+        case ast.BinOp(ast.Name(name), operator, right) if name in inputs and type(operator) in IN_PLACE:
+            yield "changed input", f"{name}.{IN_PLACE[type(operator)]}({ast.unparse(right)})"
+        case ast.Call(ast.Attribute(ast.Name(name), method), _, _) if name in inputs and method in IN_PLACE_METHODS:
+            call = ast.Call(ast.Attribute(ast.Name(name), f"{method}_", ast.Load()), node.args, node.keywords)
+            yield "changed input", ast.unparse(call)
 
 
 def _replace(lines: list[bytes], node: ast.expr | ast.stmt, replacement: str) -> str:

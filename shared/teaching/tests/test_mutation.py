@@ -26,6 +26,8 @@ def loss(x, y, *, scale=2.0):
         total += 1
     for one, other in zip(x, y, strict=True):
         total += zeros(3, device=one.device)
+    yield y * scale
+    yield x.clamp(min=0)
     return minimum(total, y), total
     # end exercise
 """
@@ -43,6 +45,8 @@ def mutants_of_code():
         ("swapped arguments", "scores = x @ y.transpose(-2, -1) * scale"),
         ("swapped arguments", "return minimum(y, total), total"),
         ("dropped scale", "scores = (x @ y.transpose(-1, -2))"),
+        ("changed input", "yield y.mul_(scale)"),
+        ("changed input", "yield x.clamp_(min=0)"),
         ("wrong operator", "scores = ((x @ y.transpose(-1, -2)) / (scale))"),
         ("wrong axis", "scores = rearrange(scores, 'b (h p) -> b h p')"),
         ("wrong axis", "total = -scores[1:n].sum(dim=-2)"),
