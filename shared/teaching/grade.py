@@ -105,6 +105,8 @@ def grade(
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
             bar = progress.add_task("grading", total=len(submissions), completed=len(results))
             conditions = find_conditions(lesson, limits, seed)
+            if conditions.seed is None:
+                console.print("the solution fails with fresh inputs: graded with the inputs that students see")
             for submission, result in _run_in_parallel(lesson, remaining, conditions, workers):
                 exercises = {number: asdict(each) for number, each in result.items()}
                 record = {"fingerprint": fingerprint(lesson, submission, limits, seed), "exercises": exercises}

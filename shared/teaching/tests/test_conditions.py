@@ -122,3 +122,20 @@ def test_solved_modules_are_in_the_copy_without_source(tmp_path, monkeypatch):
     assert all(code not in "".join(path.read_text().split()) for path in tmp_path.rglob("*.py"))
     monkeypatch.syspath_prepend(str(place.parent))
     assert import_module(place.stem).__file__.endswith(".pyc")
+
+
+def test_next_seed_is_tried_when_the_solution_fails(monkeypatch):
+    good = {9}
+
+    def conditions(lesson, limits, seed):
+        if seed not in good:
+            raise module.CourseError("fails")
+        return Conditions(limits, {}, seed)
+
+    monkeypatch.setattr(module, "conditions_with", conditions)
+    assert find_conditions(1, Limits(), 7).seed == 9
+    good = {None}
+    assert find_conditions(1, Limits(), 7).seed is None
+    good = set()
+    with pytest.raises(module.CourseError):
+        find_conditions(1, Limits(), 7)
