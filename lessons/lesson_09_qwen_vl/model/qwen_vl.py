@@ -69,7 +69,7 @@ class QwenVL(nn.Module):
         is_image, is_video = (token_ids == config.image_token_id) & real, (token_ids == config.video_token_id) & real
         kinds = torch.where(is_image, IMAGE, torch.where(is_video, VIDEO, TEXT))
         embeddings = self.embedding(torch.where(kinds == TEXT, token_ids, 0))
-        deep = [embeddings.new_zeros(0, *embeddings.shape)]
+        deep = embeddings.new_zeros(len(config.vision.deepstack_layers), *embeddings.shape)
         for visual, positions in ((images, is_image), (videos, is_video)):
             if visual is None:
                 features = VisualFeatures(embeddings.new_zeros(0, embeddings.shape[-1]), [])
@@ -77,14 +77,13 @@ class QwenVL(nn.Module):
                 features = self.vision_encoder(visual)
             embeddings = splice_images(embeddings, positions, features.tokens)
             if features.deep:
-                deep.append(spread_over_text(features.deep, positions))
+                # Images and videos have features for the same layers, at different tokens.
+                deep = deep + spread_over_text(features.deep, positions)
         grids = {IMAGE: self._grids(images, IMAGE), VIDEO: self._grids(videos, VIDEO)}
         ids = torch.zeros(*token_ids.shape, 3, dtype=torch.long)
         for row, (row_kinds, row_real) in enumerate(zip(kinds.cpu(), real.cpu(), strict=True)):
             ids[row, row_real] = mrope_ids(row_kinds[row_real].tolist(), grids)
-        # Images and videos have features for the same layers, at different tokens.
-        total = sum(deep[2:], deep[1]) if len(deep) > 1 else deep[0]
-        return Prompt(embeddings, ids.to(token_ids.device), real.sum(dim=1), total)
+        return Prompt(embeddings, ids.to(token_ids.device), real.sum(dim=1), deep)
 
     def _grids(self, visual: VisualInput | None, kind: int) -> Iterator[TokenGrid]:
         """Yield the grids of merged tokens in reading order; in Qwen3-VL each frame of a video is one by itself."""
