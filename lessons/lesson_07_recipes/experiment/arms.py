@@ -10,8 +10,8 @@ PRESETS = ("smoke", "cpu", "full", "gpu")
 PREDICTED = "predicted recipe"
 LAB: dict[str, dict[str, Any]] = {
     "smoke": {"runs": 8, "budget": 1e9, "encoder_budget": 1e9, "scenes": 24, "held_out": 12, "batch_size": 4},
-    "cpu": {"runs": 8, "budget": 1.2e11, "encoder_budget": 1.5e11, "scenes": 2000, "held_out": 240},
-    "full": {"runs": 16, "budget": 6e11, "encoder_budget": 1.2e12, "scenes": 6000, "held_out": 480},
+    "cpu": {"runs": 8, "budget": 1.6e11, "encoder_budget": 1.2e11, "scenes": 2000, "held_out": 240, "batch_size": 8},
+    "full": {"runs": 16, "budget": 6.5e11, "encoder_budget": 9e11, "scenes": 6000, "held_out": 480},
     "gpu": {"runs": 16, "budget": 2e13, "encoder_budget": 2e13, "scenes": 60_000, "held_out": 960, "batch_size": 64},
 }
 """The settings of `LabSettings` in each preset."""

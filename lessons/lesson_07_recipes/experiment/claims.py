@@ -58,9 +58,10 @@ EXACT = (
     ),
     exact(
         "balance-loss-agrees",
-        "The load-balancing loss in pure Python and in PyTorch (difference).",
+        "The load-balancing loss in pure Python and in PyTorch (difference; the fractions are float32).",
         "balance_difference",
         "arXiv:2101.03961, equation 4",
+        1e-6,
     ),
     exact(
         "upcycling-changes-nothing",

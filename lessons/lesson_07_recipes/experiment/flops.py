@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 BACKWARD = 2
@@ -14,7 +13,7 @@ def training_flops(forward: Callable[[], object]) -> int:
 
     Matrix products are counted, attention included; norms and nonlinearities are not.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         forward()
     return (1 + BACKWARD) * counter.get_total_flops()
 

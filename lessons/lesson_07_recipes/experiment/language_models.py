@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
+from torch import Tensor
 
 from data.toybox.documents import INTERVIEW_MIXTURE
 from data.toybox.documents import documents as toy_documents
@@ -92,7 +93,7 @@ def train_on_windows(
     steps: int,
     batch_size: int,
     balance_weight: float | None,
-) -> list:
+) -> tuple[list[int], list[float]]:
     """Train on windows of text and return the loss curve; a DeepSeek-V3's biases are updated at every step."""
 
     def loss(model: LanguageModel, token_ids: Int[Tensor, "batch tokens"]):

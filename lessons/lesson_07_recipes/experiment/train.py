@@ -51,7 +51,7 @@ class LabSettings:
     scenes: int
     objects: Sequence[int] = (1, 1)
     held_out: int = 300
-    batch_size: int = 16
+    batch_size: int = 12
     learning_rate: float = 2e-3
 
 
