@@ -99,7 +99,7 @@ EFFECTS = question(
             "data", "captions and questions − captions alone", "arXiv:2403.09611, section 3.3", "data mix matters"
         ),
         threshold=0.05,
-        presets=("cpu", "full"),
+        presets=("full",),
     ),
     effect_claim(
         "resolution",
