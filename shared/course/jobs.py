@@ -55,10 +55,10 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
     with Interruption() as interruption, open_job_display(jobs, finished=set(results)) as display:
         try:
             while (waiting or running) and not interruption.signal_name:
-                while len(running) < workers and (job := _next_job(waiting, results)):
-                    waiting.remove(job)
-                    running[job] = _start(job)
-                    display.started(job)
+                while len(running) < workers and (ready := _next_job(waiting, results)):
+                    waiting.remove(ready)
+                    running[ready] = _start(ready)
+                    display.started(ready)
                 for job, process in list(running.items()):
                     ended = process.poll() is not None  # before its log is read to the end
                     for message in logs[job].new_messages():
