@@ -31,25 +31,28 @@ QUESTIONS_PER_TYPE = 100
 PARENTS = ("lesson_00_decoder", "lesson_02_clip")
 
 
-def make(folder: Path, configuration: Configuration) -> dict[str, float]:
-    """Train in stages, write the assistant's folder, and return its scores on held-out scenes."""
+def make(folder: Path, configuration: Configuration, *, per_type: int = QUESTIONS_PER_TYPE) -> dict[str, float]:
+    """Train in stages, write the assistant's folder, and return its scores on held-out scenes.
+
+    per_type  number of questions per type and split
+    """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary)
         shutil.copytree(train_assistant(configuration, output), folder, dirs_exist_ok=True)
-        return measure(Assistant.from_folder(folder), output / TOY_WORLD)
+        return measure(Assistant.from_folder(folder), output / TOY_WORLD, per_type)
 
 
-def measure(assistant: Assistant, toy_world: Path) -> dict[str, float]:
+def measure(assistant: Assistant, toy_world: Path, per_type: int) -> dict[str, float]:
     """Return the scores of the captions of the toy world's test file, and the accuracies of answers."""
     captions = caption_items(str(toy_world / TEST_FILES["captions"]), assistant.settings.caption_prompt)
     scores = {
         f"captions {name}": score for name, score in evaluate(assistant, captions, [])["captions"]["scores"].items()
     }
-    return {name: round(score, 4) for name, score in (scores | answer_accuracies(assistant)).items()}
+    return {name: round(score, 4) for name, score in (scores | answer_accuracies(assistant, per_type=per_type)).items()}
 
 
-def answer_accuracies(assistant: Assistant, *, per_type: int = QUESTIONS_PER_TYPE, seed: int = 0) -> dict[str, float]:
+def answer_accuracies(assistant: Assistant, *, per_type: int, seed: int = 0) -> dict[str, float]:
     """Return the accuracy per question type on seen and on unseen combinations, and means over the twelve types.
 
     Every answer of a type is right equally often. Means are also given for scenes of one and two objects, and of three.

@@ -11,7 +11,7 @@ from apps.assistant import config
 from apps.assistant.assistant import Assistant
 from apps.assistant.checkpoint import CHECKPOINT, FOLDER, answer_accuracies, make
 from apps.assistant.config import CONFIGURATIONS
-from apps.assistant.toy_files import LEVEL, OBJECTS
+from apps.assistant.toy_files import LEVEL, OBJECTS, TEST_TYPES
 from data.toybox.heldout import is_held_out, scene_at
 from data.toybox.image import render_image
 from data.toybox.language import caption
@@ -81,9 +81,11 @@ def test_transformers_computes_the_same_logits(assistant):
 def test_its_command_writes_such_a_folder(tmp_path):
     configuration = config.load(CONFIGURATIONS / "checkpoint.json")
     stages = tuple(replace(stage, steps=2, warmup_steps=1) for stage in configuration.stages)
-    measured = make(tmp_path / "made", replace(configuration, stages=stages, toy_examples=24))
+    measured = make(tmp_path / "made", replace(configuration, stages=stages, toy_examples=24), per_type=2)
     assert {"config.json", "model.safetensors", "tokenizer.json", "assistant.json"} <= {
         path.name for path in (tmp_path / "made").iterdir()
     }
     assert Assistant.from_folder(tmp_path / "made").model.feature_layers == (-2,)
-    assert "questions accuracy" in measured and "captions CIDEr" in measured
+    rows = [*TEST_TYPES, "1 to 3 objects"]
+    assert {f"{split} combinations, {row}" for split in ("seen", "unseen") for row in rows} <= measured.keys()
+    assert "captions CIDEr" in measured

@@ -4,7 +4,7 @@ A file may leave any setting out, and then the class decides: CLIP crops the cen
 own mean. So the class is read first, then every setting that it has. A step that is null is not done.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,26 @@ def _find_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / FILE, read_json(
         folder / FILE, f"a published model has its image preprocessing there, or in {PROCESSOR_FILE} as {PART}"
     )
+
+
+def find_processor_settings(
+    folder: Path, image_processor: str, model_types: Collection[str]
+) -> tuple[Path, dict[str, Any]]:
+    """Return the file and the settings of an image processor of which only one class is supported.
+
+    image_processor  the name of that class, without the mark of its implementation (Fast, Pil)
+    model_types      of the models that have this processor, for files that name no class
+
+    Raises CourseError for another class, and for missing or malformed settings.
+    """
+    file, config = _find_settings(folder)
+    name = config.get("image_processor_type")
+    if name is None and (folder / CONFIG).exists():
+        model_type = read_json(folder / CONFIG).get("model_type")
+        name = image_processor if model_type in model_types else f"image processor of {model_type}"
+    if name is not None and str(name).removesuffix("Fast").removesuffix("Pil") != image_processor:
+        raise CourseError(f"{file} belongs to the class {name}; expected {image_processor}")
+    return file, config
 
 
 def _class_name(config: Mapping[str, Any], folder: Path) -> str:

@@ -15,14 +15,12 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from lessons.lesson_02_clip.model.preprocessing_config import FILE, PART, PROCESSOR_FILE
+from lessons.lesson_02_clip.model.preprocessing_config import FILE, find_processor_settings
 from lessons.lesson_06_any_resolution.model.patches import ImagePatches
 from lessons.lesson_06_any_resolution.model.resize import budget_grid
 from shared.atomic import write_atomically
-from shared.errors import CourseError
 from shared.images import to_upright_rgb
 from shared.pretrained import Fixed, Row, Setting, Unused, build_config, read_settings, write_settings
-from shared.pretrained.checkpoint import CONFIG, read_json
 from shared.pretrained.setting_values import integer, number
 
 IMAGE_PROCESSOR = "Siglip2ImageProcessor"
@@ -85,7 +83,7 @@ class NaFlexPreprocessing:
 
         Raises CourseError when they are missing, malformed or not supported, or of another image processor.
         """
-        file, config = _find_settings(Path(folder))
+        file, config = find_processor_settings(Path(folder), IMAGE_PROCESSOR, MODEL_TYPES)
         return build_config(cls, **read_settings(SETTINGS, config, str(file)))
 
     def save_pretrained(self, folder: Path | str) -> None:
@@ -131,19 +129,3 @@ SETTINGS: list[Row] = [
     *(Unused(name) for name in ("data_format", "input_data_format", "device", "return_tensors", "disable_grouping")),
     Unused("image_seq_length"),
 ]
-
-
-def _find_settings(folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Return the file and the settings that the published class would read. Raises CourseError for another class."""
-    file = folder / PROCESSOR_FILE
-    config = read_json(file).get(PART) if file.exists() else None
-    if not isinstance(config, dict):
-        file = folder / FILE
-        config = read_json(file, f"a published model has its image preprocessing there, or in {PROCESSOR_FILE}")
-    name = config.get("image_processor_type")
-    if name is None and (folder / CONFIG).exists():
-        model_type = read_json(folder / CONFIG).get("model_type")
-        name = IMAGE_PROCESSOR if model_type in MODEL_TYPES else f"image processor of {model_type}"
-    if name is not None and str(name).removesuffix("Fast").removesuffix("Pil") != IMAGE_PROCESSOR:
-        raise CourseError(f"{file} belongs to the class {name}; expected {IMAGE_PROCESSOR}")
-    return file, config
