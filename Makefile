@@ -126,6 +126,9 @@ report: setup ## write docs/RESULTS.md: every claim of the course with its verdi
 results-%: setup ## measure lesson N over several seeds and write its results.json, figures and tables
 	@$(RUN) -m shared.course.results $(NUMBER) --seeds=$(call quoted,$(value SEEDS)) $(OPTIONS)
 
+time-%: setup ## measure how long make lesson-N takes for one seed on this idle machine, into its results.json
+	@$(RUN) -m shared.course.command_time $(NUMBER)
+
 checkpoint-%: setup ## train the checkpoint that lesson N keeps for later lessons, into data/checkpoints
 	@$(RUN) -m shared.course.checkpoint $(NUMBER)
 

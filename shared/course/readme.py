@@ -10,7 +10,7 @@ from shared.course.checkpoint import stale_list
 from shared.course.claims import Verdict, format_mean
 from shared.course.course_report import PAGE, course_report
 from shared.course.lesson import ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
-from shared.course.recorded_results import RecordKey, read_results, recorded_verdicts
+from shared.course.recorded_results import COMMAND_SECONDS, WHOLE_LESSON, RecordKey, read_results, recorded_verdicts
 from shared.course.splits import splits_line
 from shared.course.tables import is_identity, markdown_results, rows_of
 from shared.errors import CourseError
@@ -99,7 +99,16 @@ def parts_table(lesson: Lesson, results: dict) -> str:
 
 
 def seconds_per_seed(lesson: Lesson, result: dict, part: str | None) -> float:
-    """Return the seconds per seed of all arms or one part's, with as many side by side as `make lesson-N` runs."""
+    """Return the seconds per seed of all arms or one part's.
+
+    They were read from a clock beside the command with one seed, or else are the sum over the arms, divided by the
+    number of arms that run side by side.
+    """
+    by_part = result.get(COMMAND_SECONDS, {})
+    if (part or WHOLE_LESSON) in by_part:
+        return by_part[part or WHOLE_LESSON]
+    if part is None and by_part:
+        return sum(by_part.values())
     total = result["seconds"] / len(result["seeds"])
     if part is None:
         return total

@@ -16,6 +16,9 @@ from shared.course.lesson import PRESETS, Lesson, Run
 from shared.course.machine import describe_machine
 from shared.errors import CourseError
 
+COMMAND_SECONDS, WHOLE_LESSON = "command_seconds", ""
+"""Key of a record's seconds of the command with one seed: by the names of the parts, or of the whole lesson."""
+
 
 @dataclass(frozen=True)
 class RecordKey:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from shared.course import readme
+from shared.course import command_time, readme
 from shared.course.claims import Verdict, number
 from shared.course.course_report import count_verdicts
 from shared.course.lesson import Arm, Claim, Lesson, Run, lesson_entries, lesson_folder, question
@@ -85,6 +85,24 @@ def test_each_part_has_its_own_page(tmp_path):
     assert "*`make lesson-1`*: about 20 s per seed, at most 400 MB per run" in page
     assert "| [first](first/README.md) | 1 | 0 | 0 | 0 of 0 | 15 |" in page
     assert "| [second](second/README.md) | 0 | 1 | 0 | 0 of 0 | 5 |" in page
+
+
+def test_the_time_of_the_command_replaces_the_sum_over_the_arms(tmp_path, monkeypatch):
+    lesson = lesson_of_two_parts()
+    monkeypatch.setattr(command_time, "load_lesson", lambda number: (lesson, tmp_path))
+    monkeypatch.setattr(command_time, "run_lesson", lambda request: clock.append(clock[-1] + len(request.part)))
+    monkeypatch.setattr(command_time.time, "perf_counter", lambda: clock[-1])
+    clock = [100.0]
+    with pytest.raises(CourseError, match="run `make results-1` first"):
+        command_time.record_command_time(1)
+    results = record({"reads": [0.9]}, {"model": (30.0, 100), "other": (10.0, 400)})
+    write_record(tmp_path, RecordKey("cpu", "cpu"), results)
+    assert command_time.record_command_time(1) == {"first": 5, "second": 6}
+    assert read_results(tmp_path)["cpu/cpu"] == results | {"command_seconds": {"first": 5, "second": 6}}
+    for part in lesson.parts:
+        (tmp_path / part).mkdir()
+    assert "*`make lesson-1`*: about 11 s per seed" in lesson_results(lesson, tmp_path)
+    assert "*`make lesson-1 PART=first`*: about 5 s per seed" in part_results(lesson, tmp_path, "first")
 
 
 def test_a_value_of_two_presets_stands_once():
