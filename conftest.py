@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import signal
 import socket
 from pathlib import Path
 
@@ -45,6 +46,20 @@ torch.set_num_threads(1)
 def _seeded():
     """Start every test from the same random state, in whatever order the tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c():
+    """Let Ctrl-C act as in a terminal, in the tests and the programs that they start.
+
+    Tests that run in the background of a shell script would else ignore it, and every process inherits that.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    if ignored:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @pytest.fixture(autouse=True, scope="session")

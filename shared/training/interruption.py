@@ -16,8 +16,9 @@ class TrainingInterrupted(CourseError):
 class Interruption:
     """While this context is open, Ctrl-C and SIGTERM only set `signal_name`, which the loop reads between two steps.
 
-    A second Ctrl-C acts as usual and ends the process at once. Only a program's main thread can handle signals;
-    in other threads, and with `listen=False`, this does nothing.
+    A second Ctrl-C acts as usual and ends the process at once. A program that was started to ignore Ctrl-C, as a shell
+    script starts its background commands, ignores it here, too. Only a program's main thread can handle signals; in
+    other threads, and with `listen=False`, this does nothing.
     """
 
     def __init__(self, listen: bool = True):
@@ -28,6 +29,8 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         if self._listen:
             for number in (signal.SIGINT, signal.SIGTERM):
+                if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._previous_handlers[number] = signal.signal(number, self._handle)
         return self
 

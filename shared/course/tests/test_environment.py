@@ -146,6 +146,25 @@ def test_ctrl_c_ends_the_installer_too_and_prints_one_line(root):
         os.kill(installer, 0)
 
 
+def test_a_set_up_that_was_started_to_ignore_ctrl_c_goes_on(root):
+    """A shell script starts its background commands so: its own Ctrl-C must not stop them; SIGTERM does."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        set_up, installer = start_set_up(root)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        set_up.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            set_up.wait(1)
+        os.kill(installer, 0)
+    finally:
+        set_up.terminate()
+        set_up.communicate()
+        os.kill(installer, signal.SIGKILL)
+    assert set_up.returncode == -signal.SIGTERM
+
+
 # ── Where the environment is ──────────────────────────────────────────────────────────────────────────────────────────
 
 

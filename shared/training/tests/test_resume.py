@@ -88,6 +88,18 @@ def test_signal_handlers_are_restored(tmp_path):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+def test_a_run_that_was_started_to_ignore_ctrl_c_goes_on(tmp_path):
+    """A shell script starts its background commands so: its own Ctrl-C must not stop them."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run(tmp_path, CutAt(1, lambda: signal.raise_signal(signal.SIGINT)), settings=config(steps=3))
+        with pytest.raises(TrainingInterrupted, match="SIGTERM after step 2"):
+            run(tmp_path, CutAt(2, lambda: signal.raise_signal(signal.SIGTERM)))
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_ctrl_c_does_not_wait(tmp_path):
     def press_twice():
         signal.raise_signal(signal.SIGINT)
