@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,38 @@ def rewrite_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
     (folder / "config.json").write_text(json.dumps(config))
 
 
+PYTEST = (sys.executable, "-m", "pytest", "-q", *(f"-pno:{name}" for name in ("cacheprovider", "xdist", "nbval")))
+"""The command of a test that runs other tests. Plugins that it does not need take as long to load as PyTorch does."""
+
+
 def environment_without_make() -> dict[str, str]:
     """Return this process's environment without the variables by which a make tells another one that it started it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+
+
+def quick_run(reference: str) -> subprocess.CompletedProcess[str]:
+    """Run a reference's few steps with nothing installed, on a terminal that has ASCII characters only.
+
+    `tests/test_imports.py` runs the references that no test of their lesson runs so.
+
+    reference  its module, such as "lessons.lesson_01_vit.reference"
+
+    Raises AssertionError when it fails or prints nothing.
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", reference, "--quick", "--seed", "0"],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip(), "a reference prints what it measured"
+    return done
+
+
+def has_curve(printed: str) -> bool:
+    """Return whether ASCII text has a curve that reaches its lowest level, as a chart of a falling loss does."""
+    return re.search(r"(?=\S*_)[_.=+*%#-]{5,}", printed) is not None

@@ -1,8 +1,6 @@
 """The part `cnn`: convolution, pooling and residual networks agree in every version, and the networks learn."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -33,7 +31,7 @@ from shared.stdlib.creation import normal
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.optim import Adam
 from shared.stdlib.training import train as train_in_python
-from shared.testing import redraw_weights
+from shared.testing import quick_run, redraw_weights
 from shared.torch_conversion import to_stdlib, to_torch
 
 ROOT = Path(__file__).parents[3]
@@ -244,9 +242,7 @@ def test_arms_and_claims_fit_together():
 
 
 def test_the_reference_runs_with_nothing_installed():
-    command = [sys.executable, "-S", "-m", "lessons.lesson_00_foundations.cnn.reference", "--quick"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = quick_run("lessons.lesson_00_foundations.cnn.reference")
     assert "accuracy on 359 held-out digits" in done.stdout
 
 

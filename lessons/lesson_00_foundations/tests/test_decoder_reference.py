@@ -1,7 +1,5 @@
 """The pure-Python decoder equals the PyTorch one with the same weights, and its baseline and run are right."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,8 @@ from torch.nn import functional as F
 from lessons.lesson_00_foundations.decoder import reference
 from lessons.lesson_00_foundations.decoder.experiment.exact import check_decoder, equal_models
 from shared.course.context import RunContext
+from shared.testing import quick_run
 
-ROOT = Path(__file__).parents[3]
 ODD = reference.Sizes(11, width=18, depth=2, heads=3, kv_heads=1, mlp_dim=10, rotary_base=300.0, norm_eps=0.01)
 
 
@@ -65,9 +63,7 @@ def test_run_returns_what_it_prints_and_is_repeatable(capsys):
 
 def test_quick_run_with_nothing_installed():
     """After so few steps the decoder is behind the bigram counts, but well ahead of a uniform distribution."""
-    command = [sys.executable, "-S", "-m", "lessons.lesson_00_foundations.decoder.reference", "--quick"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
-    assert done.returncode == 0, done.stderr
+    done = quick_run("lessons.lesson_00_foundations.decoder.reference")
     scores = {
         line[:19].strip(): float(line[19:].split()[0]) for line in done.stdout.splitlines() if line.startswith("  ")
     }

@@ -1,8 +1,6 @@
 """The part `recurrent`: layers equal PyTorch's, and the networks learn."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
@@ -26,6 +24,7 @@ from lessons.lesson_00_foundations.recurrent.model import (
     rnn_width_of_equal_size,
 )
 from shared.course.context import RunContext
+from shared.testing import quick_run
 
 ROOT = Path(__file__).parents[3]
 LENGTHS = torch.tensor([4, 6, 1, 3])
@@ -221,9 +220,7 @@ def test_the_gradient_decays_with_distance():
 
 
 def test_the_reference_runs_with_nothing_installed():
-    command = [sys.executable, "-S", "-m", "lessons.lesson_00_foundations.recurrent.reference", "--quick"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    done = quick_run("lessons.lesson_00_foundations.recurrent.reference")
     assert "accuracy on 359 held-out digits" in done.stdout
 
 

@@ -2,9 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -19,8 +16,7 @@ from shared.stdlib import digits
 from shared.stdlib.creation import normal, tensor
 from shared.stdlib.functional import softmax
 from shared.stdlib.tensor import Tensor
-
-ROOT = Path(__file__).parents[3]
+from shared.testing import has_curve, quick_run
 
 # Odd on purpose: three channels, patches of 3, five heads, a grid of 2.
 ODD = Geometry("odd", 6, 3, width=20, depth=2, heads=5, mlp_dim=28, channels=3, classes=7)
@@ -206,9 +202,7 @@ def test_the_attention_map_has_the_digit_and_four_patches():
 
 def test_quick_run_learns_with_nothing_installed():
     """Without site-packages. After so few steps, the accuracy is below the baseline; chance is 10 %."""
-    command = [sys.executable, "-S", "-m", "lessons.lesson_01_vit.reference", "--quick", "--seed", "0"]
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
-    assert finished.returncode == 0, finished.stderr
+    finished = quick_run("lessons.lesson_01_vit.reference")
     scores = {
         line.split("  ")[1].strip(): float(line.split("%")[0].split()[-1])
         for line in finished.stdout.splitlines()
@@ -216,5 +210,5 @@ def test_quick_run_learns_with_nothing_installed():
     }
     assert scores["Vision Transformer"] > 60.0
     assert 80.0 < scores["nearest class mean"] < 95.0
-    assert "86,567,656" in finished.stdout and "▁" in finished.stdout
+    assert "86,567,656" in finished.stdout and has_curve(finished.stdout)
     assert len(finished.stderr.splitlines()) == 5

@@ -1,9 +1,6 @@
 """The pure-Python Flamingo: documents, gates, masks, frozen weights, and the command line."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,8 +10,7 @@ from shared.stdlib import digits
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.creation import normal
 from shared.stdlib.digit_windows import window_features
-
-ROOT = Path(__file__).parents[3]
+from shared.testing import has_curve, quick_run
 
 
 @pytest.fixture
@@ -107,9 +103,7 @@ def test_run_returns_what_it_prints_and_is_deterministic(capsys):
 
 
 def test_quick_run_works_with_nothing_installed():
-    command = [sys.executable, "-S", "-m", "lessons.lesson_04_flamingo.reference", "--quick", "--seed", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=280)
-    assert done.returncode == 0, done.stderr
-    assert "frozen weights unchanged: True" in done.stdout and "▁" in done.stdout
+    done = quick_run("lessons.lesson_04_flamingo.reference")
+    assert "frozen weights unchanged: True" in done.stdout and has_curve(done.stdout)
     losses = [float(line.split("loss ")[1].split()[0]) for line in done.stderr.splitlines() if "language" in line]
     assert losses[-1] < losses[0]

@@ -1,9 +1,6 @@
 """The pure-Python LLaVA: conversations, features, both stages."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -12,8 +9,7 @@ from lessons.lesson_05_llava import reference
 from shared.stdlib import digits
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.decoder import Decoder
-
-ROOT = Path(__file__).parents[3]
+from shared.testing import quick_run
 
 
 def words(row):
@@ -111,7 +107,5 @@ def test_it_learns_one_batch_by_heart(monkeypatch):
 
 
 def test_quick_run_works_with_nothing_installed():
-    command = [sys.executable, "-S", "-m", "lessons.lesson_05_llava.reference", "--quick", "--seed", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
-    assert done.returncode == 0, done.stderr
+    done = quick_run("lessons.lesson_05_llava.reference")
     assert "after stage 1" in done.stdout and "language model unchanged by stage 1: True" in done.stdout

@@ -2,9 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,8 +10,7 @@ from lessons.lesson_06_any_resolution import reference
 from shared.stdlib import digits
 from shared.stdlib.autograd import no_grad
 from shared.stdlib.tensor import Tensor
-
-ROOT = Path(__file__).parents[3]
+from shared.testing import quick_run
 
 
 def numbered(height, width):
@@ -115,7 +111,5 @@ def test_it_learns_one_batch_by_heart(monkeypatch):
 
 
 def test_quick_run_works_with_nothing_installed():
-    command = [sys.executable, "-S", "-m", "lessons.lesson_06_any_resolution.reference", "--quick", "--seed", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
+    done = quick_run("lessons.lesson_06_any_resolution.reference")
     assert "NaViT, packed" in done.stdout and "padded ones" in done.stdout

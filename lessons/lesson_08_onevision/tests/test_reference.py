@@ -1,9 +1,6 @@
 """The pure-Python LLaVA-OneVision: its data, its stages, and a run with nothing installed."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,8 +11,8 @@ from shared.stdlib.decoder import Decoder
 from shared.stdlib.functional import cross_entropy
 from shared.stdlib.optim import AdamW
 from shared.stdlib.training import train
+from shared.testing import quick_run
 
-ROOT = Path(__file__).parents[3]
 CLIPS = [reference.moving_clip("train", 0, number) for number in range(30)]
 
 
@@ -114,7 +111,5 @@ def test_no_clip_is_trained_before_the_last_stage():
 
 
 def test_quick_run_works_with_nothing_installed():
-    command = [sys.executable, "-S", "-m", "lessons.lesson_08_onevision.reference", "--quick", "--seed", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", timeout=250)
-    assert done.returncode == 0, done.stderr
+    done = quick_run("lessons.lesson_08_onevision.reference")
     assert "accuracy after onevision" in done.stdout

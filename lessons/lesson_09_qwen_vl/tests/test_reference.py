@@ -1,9 +1,6 @@
 """The pure-Python Qwen-VL: ids, patches, windows, and training on videos of digits."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -11,8 +8,7 @@ import pytest
 from lessons.lesson_09_qwen_vl import reference
 from shared.stdlib import digits
 from shared.stdlib.tensor import Tensor
-
-ROOT = Path(__file__).parents[3]
+from shared.testing import quick_run
 
 
 def numbered(frames, height, width):
@@ -72,7 +68,5 @@ def test_it_learns_one_batch_by_heart(monkeypatch):
 
 
 def test_quick_run_works_with_nothing_installed():
-    command = [sys.executable, "-S", "-m", "lessons.lesson_09_qwen_vl.reference", "--quick", "--seed", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=False)
-    assert done.returncode == 0, done.stderr
+    done = quick_run("lessons.lesson_09_qwen_vl.reference")
     assert "answers about held-out digits" in done.stdout
