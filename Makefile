@@ -9,7 +9,7 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
 RUN := .venv/bin/python
-PYTEST = $(RUN) -m pytest -q -n $(call quoted,$(value WORKERS)) --dist loadfile --nbval-lax --nbval-current-env
+PYTEST = $(RUN) -m pytest -q -n $(call quoted,$(value WORKERS)) --dist loadfile --no-loadscope-reorder --nbval-lax --nbval-current-env
 
 PRESET ?= cpu
 # The full preset measures the spread over seeds, so it takes several.

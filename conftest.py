@@ -1,5 +1,6 @@
 """Settings that all tests of the course share."""
 
+import fnmatch
 import ipaddress
 import os
 import signal
@@ -13,6 +14,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).parent
+
+# Files with few tests that take long: they train, or start other programs. They run first, so that at the end no worker
+# waits for another one that has just begun such a file.
+LONG_FILES = (
+    "tests/test_smoke.py",
+    "shared/attention/tests/test_triton_interpreter.py",
+    "tests/test_mutants.py",
+    "shared/teaching/tests/test_mutation.py",
+    "benchmarks/tests/test_kill_sweep.py",
+    "lessons/*/lesson.ipynb",
+    "shared/teaching/tests/test_attacks.py",
+    "shared/transformer/tests/test_compiled.py",
+    "tests/test_repeatable.py",
+    "shared/course/tests/test_new_lesson.py",
+    "lessons/*/tests/test_reference.py",
+)
 
 
 def _typed_modules() -> list[str]:
@@ -40,6 +57,17 @@ if os.environ.get("JAXTYPING_DISABLE", "0") != "1":
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first; the others stay in their order."""
+
+    def place(file: str) -> int:
+        matches = (number for number, pattern in enumerate(LONG_FILES) if fnmatch.fnmatch(file, pattern))
+        return next(matches, len(LONG_FILES))
+
+    places = {file: place(file) for file in {item.nodeid.split("::")[0] for item in items}}
+    items.sort(key=lambda item: places[item.nodeid.split("::")[0]])
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import ast
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,3 +56,13 @@ def test_the_formatter_has_no_exceptions():
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_package_has_a_readme(package):
     assert (ROOT / package / "README.md").exists()
+
+
+def test_the_files_that_run_first_exist_and_do(request):
+    conftest = request.config.pluginmanager.getplugin(str(ROOT / "conftest.py"))
+    assert [pattern for pattern in conftest.LONG_FILES if not list(ROOT.glob(pattern))] == []
+    items = [
+        SimpleNamespace(nodeid=f"{file}::test") for file in ("a.py", "lessons/b/lesson.ipynb", "tests/test_smoke.py")
+    ]
+    conftest.pytest_collection_modifyitems(items)
+    assert [item.nodeid.split("/")[-1] for item in items] == ["test_smoke.py::test", "lesson.ipynb::test", "a.py::test"]
