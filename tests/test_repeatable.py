@@ -3,11 +3,11 @@
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 
 from shared.course.lesson import ROOT
+from shared.testing import PYTEST
 
 # A sample that uses sets, dictionaries, shuffles and training, and is quick enough to run twice.
 SAMPLE = [
@@ -19,11 +19,10 @@ SAMPLE = [
 
 @pytest.mark.parametrize("seed", ["1", "4242"])
 def test_tests_pass_under_two_hash_seeds(seed):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SAMPLE]
     environment = os.environ | {"PYTHONHASHSEED": seed}
     for name in [name for name in environment if name.startswith("PYTEST_")]:
         del environment[name]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([*PYTEST, *SAMPLE], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
 
 

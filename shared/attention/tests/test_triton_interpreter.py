@@ -5,10 +5,11 @@ The interpreter must be enabled before Triton is imported, and would then apply 
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from shared.testing import PYTEST
 
 pytest.importorskip("triton")
 
@@ -21,7 +22,7 @@ def test_in_the_interpreter():
     files = [file.name for file in others if "need_a_device()" in file.read_text(encoding="utf-8")]
     assert len(files) >= 4
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", *files],
+        [*PYTEST, *files],
         cwd=folder,
         # Compiled programs, which are among the tests, don't work with the shape checker.
         env=environment | {"TRITON_INTERPRET": "1", "JAXTYPING_DISABLE": "1"},

@@ -9,6 +9,7 @@ import pytest
 
 from shared.course.lesson import ROOT, lesson_folder
 from shared.course.new_lesson.generate import mark_not_measured
+from shared.testing import PYTEST
 
 NUMBER = 25
 FOLDER = f"lessons/lesson_{NUMBER}_example"
@@ -64,9 +65,7 @@ def test_a_generated_lesson_passes_its_tests_and_the_courses(repository):
     options = ("-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env")
     done = run(repository, sys.executable, "-m", "pytest", *options, *tests)
     assert done.returncode == 0, done.stdout[-5000:]
-    rules = run(
-        repository, sys.executable, "-m", "pytest", "-q", "tests/test_imports.py", "tests/test_terms.py", "-k", FOLDER
-    )
+    rules = run(repository, *PYTEST, "tests/test_imports.py", "tests/test_terms.py", "-k", FOLDER)
     assert rules.returncode == 0, rules.stdout[-5000:]
 
 
