@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from shared.course.records import read_result
+from shared.errors import CourseError
 from shared.training.config import RunOptions
 
 
@@ -26,6 +29,17 @@ class RunContext:
     def subfolder(self, name: str) -> "RunContext":
         """Return the same context with a folder of its own, for one of several training runs of an arm."""
         return replace(self, folder=self.folder / name)
+
+    def folder_of(self, arm: str) -> Path:
+        """Return the folder of another arm of the same run, which must have finished (`Arm.after`)."""
+        return self.folder.parent / arm
+
+    def measurements_of(self, arm: str) -> dict[str, Any]:
+        """Return the measurements of another arm of the same run. Raises CourseError when it has not finished."""
+        result = read_result(self.folder_of(arm))
+        if result is None:
+            raise CourseError(f"the arm {arm!r} has no result in {self.folder_of(arm)}; run it before this one")
+        return result
 
     def run_options(self, *, label: str | None = None, tokens_per_step: int | None = None) -> RunOptions:
         """Return the options of `shared.training.train`; the label is the folder's name unless given."""

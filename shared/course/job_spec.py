@@ -23,6 +23,7 @@ class Job:
     function   is called as `function(RunContext(seed, data, device, folder, resume), **settings)`
     arguments  seed, data, device and the settings, as JSON can hold them
     folder     everything that the job writes is in here
+    after      names of jobs whose results this one reads: it starts when they have finished
 
     The function returns a dictionary of measurements that JSON can hold.
     """
@@ -31,6 +32,7 @@ class Job:
     function: str
     arguments: dict[str, Any] = field(hash=False)
     folder: Path
+    after: tuple[str, ...] = ()
 
     @property
     def fingerprint(self) -> str:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shared.atomic import disk_errors, write_atomically
@@ -55,10 +55,10 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
     with Interruption() as interruption, open_job_display(jobs, finished=set(results)) as display:
         try:
             while (waiting or running) and not interruption.signal_name:
-                while waiting and len(running) < workers:
-                    job = waiting.pop(0)
-                    running[job] = _start(job)
-                    display.started(job)
+                while len(running) < workers and (ready := _next_job(waiting, results)):
+                    waiting.remove(ready)
+                    running[ready] = _start(ready)
+                    display.started(ready)
                 for job, process in list(running.items()):
                     ended = process.poll() is not None  # before its log is read to the end
                     for message in logs[job].new_messages():
@@ -84,6 +84,11 @@ def run_jobs(jobs: Sequence[Job], workers: int = 2, resume: bool = False) -> dic
     return {job.name: results[job.name] for job in jobs}
 
 
+def _next_job(waiting: Sequence[Job], results: Mapping[str, dict]) -> Job | None:
+    """Return the first job that waits for no other, or None."""
+    return next((job for job in waiting if results.keys() >= set(job.after)), None)
+
+
 def _check(jobs: Sequence[Job], workers: int) -> None:
     if workers < 1:
         raise ValueError(f"workers is {workers}; it must be at least 1")
@@ -91,7 +96,9 @@ def _check(jobs: Sequence[Job], workers: int) -> None:
         values = [getattr(job, attribute) for job in jobs]
         if len(set(values)) < len(values):
             raise ValueError(f"two jobs have the same {attribute}; make them differ: {', '.join(map(str, values))}")
-    for job in jobs:
+    for place, job in enumerate(jobs):
+        if missing := sorted(set(job.after) - {earlier.name for earlier in jobs[:place]}):
+            raise ValueError(f"job {job.name!r} waits for {', '.join(missing)}, which must come before it in the list")
         try:
             json.dumps(job.arguments)
         except TypeError as error:

@@ -32,6 +32,8 @@ class Arm:
     a RunContext and the settings of the preset, and returns its measurements.
     An arm runs in the presets for which it has settings, and only on the data set `only_on` when that is given.
     In a lesson with several parts `part` names the part that the arm belongs to; PART=… runs that part alone.
+    `after` names earlier arms whose measurements this one reads (`RunContext.measurements_of`). Give it their settings
+    too, so that a change of theirs makes its result stale.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Arm:
     presets: Mapping[str, Mapping[str, Any]]
     only_on: str | None = None
     part: str | None = None
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -114,12 +114,17 @@ def train_arms(request: RunRequest) -> Run:
     default_data = data == lesson.data_sets[preset]
     name = preset if default_data else f"{preset}-{re.sub('[^a-zA-Z0-9]+', '-', data)}"
     run_folder = ROOT / "runs" / folder.name / name
+
+    def job_name(arm: str, seed: int) -> str:
+        return f"{arm} (seed {seed})" if len(seeds) > 1 else arm
+
     jobs = [
         Job(
-            name=f"{arm.name} (seed {seed})" if len(seeds) > 1 else arm.name,
+            name=job_name(arm.name, seed),
             function=arm.function,
             arguments={**arm.presets[preset], "seed": seed, "data": data, "device": device},
             folder=run_folder / f"seed-{seed}" / arm.name,
+            after=tuple(job_name(name, seed) for name in arm.after),
         )
         for seed in seeds
         for arm in arms

@@ -44,3 +44,7 @@ def train_small(context: RunContext, *, steps: int, pause: float) -> dict:
     run = context.run_options(label="")
     result = train(model, Batches(inputs, batch_size=16, seed=0), loss, config, run=run)
     return {"weights": model[0].weight.flatten().tolist(), "lines": len(result.history)}
+
+
+def add_to_another(context: RunContext, *, other: str, second: int) -> dict:
+    return {"sum": context.measurements_of(other)["sum"] + second}

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,31 @@ def test_a_finished_job_is_read_from_the_cache_and_a_changed_one_runs_again(tmp_
     assert (tmp_path / "add" / "calls").read_text() == "x"
     assert "add: taken from the cache" in capsys.readouterr().err
     assert not (tmp_path / "more" / "stale").exists()
+
+
+def test_a_job_waits_for_the_jobs_whose_results_it_reads(tmp_path, in_process):
+    first, other = add_job(tmp_path), add_job(tmp_path, "other")
+    last = make_job("last", "add_to_another", tmp_path / "last", other="add", second=4)
+    results = run_jobs([first, replace(last, after=("add",)), other], workers=2)
+    assert results["last"]["sum"] == 7 and list(results) == ["add", "last", "other"]
+
+
+def test_jobs_start_in_order_but_for_those_that_wait(tmp_path):
+    first, second = add_job(tmp_path, "a"), replace(add_job(tmp_path, "b"), after=("a",))
+    assert jobs._next_job([second, add_job(tmp_path, "c")], {}).name == "c"
+    assert jobs._next_job([second], {}) is None
+    assert jobs._next_job([second, first], {"a": {}}) is second
+
+
+def test_a_job_that_waits_for_a_later_one_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="'add' waits for more, which must come before it"):
+        run_jobs([replace(add_job(tmp_path), after=("more",)), add_job(tmp_path, "more")])
+
+
+def test_reading_an_arm_that_has_not_finished_is_an_error(tmp_path):
+    context = RunContext(**job_functions.CONTEXT_ARGUMENTS, folder=tmp_path / "last")
+    with pytest.raises(CourseError, match="the arm 'add' has no result"):
+        context.measurements_of("add")
 
 
 def test_without_resume_a_finished_job_runs_again(tmp_path, in_process):
