@@ -75,8 +75,12 @@ def reference_difference(seed: int) -> float:
 
 
 def balance_difference(seed: int) -> float:
-    """Compare the load-balancing loss in pure Python and in PyTorch."""
-    logits = normal((20, 6), 1.0, Random(seed))
+    """Compare the load-balancing loss in pure Python and in PyTorch.
+
+    PyTorch divides the counts in float32. For 16 tokens the fractions are exact there, so that all of the comparison
+    has the precision of float64.
+    """
+    logits = normal((16, 6), 1.0, Random(seed))
     _, indices = reference.choose_experts(logits, 2)
     expected = balance_loss(to_torch(logits).softmax(-1), torch.tensor(indices))
     return abs(reference.balance_loss(logits, indices).item() - expected.item())

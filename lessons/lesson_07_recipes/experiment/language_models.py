@@ -1,7 +1,7 @@
 """The language-model axis on text alone: decoders of equal active size, their caches, and contexts beyond training."""
 
 import copy
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,31 +45,38 @@ def token_windows(split: str, seed: int, count: int, length: int) -> Int[Tensor,
     return token_ids[: len(token_ids) // length * length].view(-1, length)
 
 
-def train_language_model(
-    context: RunContext,
-    *,
-    arm: str,
-    steps: int,
-    tuning_steps: int = 0,
-    documents: int = 4000,
-    held_out: int = 200,
-    batch_size: int = 16,
-    balance_weight: float | None = 0.01,
-    sizes: Mapping[str, int] | None = None,
-) -> dict[str, Any]:
-    """Train one decoder of `experts_arms` on text and measure it on new text.
+@dataclass(frozen=True)
+class TextSettings:
+    """The settings of one decoder that is trained on text.
 
+    arm             a name of `experts_arms`
     tuning_steps    steps of training on windows of four times the length, with YaRN and without; 0 for none
     documents       number of training documents
+    held_out        number of new documents
     balance_weight  weight of the experts' balance loss; None for the published weight of the model's kind
-    sizes           fields of `ArmSizes` that differ from its defaults
     """
+
+    arm: str
+    steps: int
+    tuning_steps: int = 0
+    documents: int = 4000
+    held_out: int = 200
+    batch_size: int = 16
+    balance_weight: float | None = 0.01
+
+
+def train_language_model(context: RunContext, **values: Any) -> dict[str, Any]:
+    """Train one decoder of `experts_arms` on text and measure it on new text.
+
+    values  fields of `TextSettings`
+    """
+    settings = TextSettings(**values)
     torch.manual_seed(context.seed)
     _, tokenizer = load_language_model()
-    model = build_arm(arm, ArmSizes(tokenizer.vocab_size, **(sizes or {}))).to(context.device)
-    windows = token_windows("train", context.seed, documents, LENGTH)
-    curve = train_on_windows(context, model, windows, steps, batch_size, balance_weight)
-    new_windows = token_windows("validation", TEXT_SEED, held_out, LENGTH)
+    model = build_arm(settings.arm, ArmSizes(tokenizer.vocab_size)).to(context.device)
+    windows = token_windows("train", context.seed, settings.documents, LENGTH)
+    curve = train_on_windows(context, model, windows, settings.steps, settings.batch_size, settings.balance_weight)
+    new_windows = token_windows("validation", TEXT_SEED, settings.held_out, LENGTH)
     counts = count_parameters(model)
     measured: dict[str, Any] = {
         "loss": cross_entropy_by_position(model.eval(), new_windows).mean().item(),
@@ -79,10 +86,10 @@ def train_language_model(
         "cache_bytes": cache_bytes_per_token(model.config, torch.float32),
         "measured_cache_bytes": cached_bytes(model, new_windows[:2]),
     }
-    if arm.startswith("sparse"):
+    if settings.arm.startswith("sparse"):
         measured |= expert_use(model, new_windows)
-    if arm == "dense":
-        measured |= long_contexts(context, model, documents, tuning_steps, held_out)
+    if settings.arm == "dense":
+        measured |= long_contexts(context, model, settings)
     return measured
 
 
@@ -132,22 +139,22 @@ def expert_use(model: LanguageModel, windows: Int[Tensor, "rows tokens"]) -> dic
     return {"max_violation": max_violation(loads).mean().item(), "loads": loads.tolist()}
 
 
-def long_contexts(
-    context: RunContext, model: LanguageModel, count: int, tuning_steps: int, held_out: int
-) -> dict[str, Any]:
+def long_contexts(context: RunContext, model: LanguageModel, settings: TextSettings) -> dict[str, Any]:
     """Return the cross-entropy at 1 to 4 times the trained length under every published scaling.
 
-    With `tuning_steps`, the model is also trained on as many batches of long windows: once with YaRN, and once with
+    With tuning steps, the model is also trained on as many batches of long windows: once with YaRN, and once with
     its rotary positions as they are.
     """
-    windows = token_windows("validation", TEXT_SEED, 2 * held_out, FACTOR * LENGTH)
+    windows = token_windows("validation", TEXT_SEED, 2 * settings.held_out, FACTOR * LENGTH)
     scalings = published_scalings(float(FACTOR), LENGTH)
     losses = cross_entropy_by_length(model, windows, LENGTH, scalings)
-    if tuning_steps:
-        long_windows = token_windows("train", context.seed, count, FACTOR * LENGTH)
+    if settings.tuning_steps:
+        long_windows = token_windows("train", context.seed, settings.documents, FACTOR * LENGTH)
         for name in ("none", "YaRN"):
             tuned = with_rotary_scaling(copy.deepcopy(model), scalings[name])
-            train_on_windows(context.subfolder(f"tuned-{name}"), tuned.train(), long_windows, tuning_steps, 4, 0.0)
+            train_on_windows(
+                context.subfolder(f"tuned-{name}"), tuned.train(), long_windows, settings.tuning_steps, 4, 0.0
+            )
             own = {f"{name}, tuned": scalings[name]}
             losses |= cross_entropy_by_length(tuned.eval(), windows, LENGTH, own)
     return {f"length_{name}": values for name, values in losses.items()}
