@@ -1,4 +1,4 @@
-"""The claims of lesson 7: identities, the effects of the lab, and the predicted recipe; each reads arms.py's measurements."""
+"""The claims of lesson 7: identities, effects of the lab, predicted recipe; each reads measurements of arms.py."""
 
 from dataclasses import replace
 
@@ -142,7 +142,7 @@ PREDICTION = question(
     Claim(
         "prediction-error",
         "learns",
-        "Accuracy of the predicted recipe on new scenes of seen combinations, distance between predicted and measured.",
+        "Distance between predicted and measured accuracy of the predicted recipe, on new scenes of seen combinations.",
         "",
         (PREDICTED,),
         prediction_error,

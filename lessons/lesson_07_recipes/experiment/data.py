@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from data.toybox.conversations import PURPOSE, SceneSetting, Turns, description_turns, question_turns, scene_setting
+from data.toybox.conversations import PURPOSE, SceneSetting, Turns, description_turns, question_turns
 from data.toybox.heldout import TEST_SEED
-from data.toybox.questions import question_at
+from data.toybox.questions import ANSWERS, question_at
 from data.toybox.scene import Scene, stream
 from lessons.lesson_01_vit.model import VisionTransformer
 from lessons.lesson_05_llava.model import encode_interview
@@ -44,6 +44,11 @@ class EvaluationSet:
     turns: Sequence[Turns]
     types: Sequence[str]
 
+    @property
+    def chance(self) -> float:
+        """The expected accuracy of random answers, drawn uniformly from those that each question's type allows."""
+        return sum(1 / len(ANSWERS[name]) for name in self.types) / len(self.types)
+
 
 @dataclass
 class Lab:
@@ -64,12 +69,14 @@ def build_lab(
     tokenizer: Tokenizer,
     scenes: Sequence[Scene],
     *,
-    objects: Sequence[int],
+    setting: SceneSetting,
     held_out: int,
     device: str,
 ) -> Lab:
-    """Encode the training scenes, and `held_out` evaluation scenes per split, once."""
-    setting = scene_setting(objects)
+    """Encode the training scenes, and `held_out` evaluation scenes per split, once.
+
+    setting  the number of objects per scene, and the types of the questions
+    """
     sets = {
         name: evaluation_set(encoder, split, held_out, setting, device)
         for name, split in (("seen", "validation"), ("unseen", "test"))

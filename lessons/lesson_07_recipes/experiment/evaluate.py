@@ -20,8 +20,8 @@ def answer_accuracy(
 ) -> dict[str, float]:
     """Return the accuracy over all questions ("all") and per question type.
 
-    Answers are decoded greedily among those that the question's type allows. A model that was trained on captions is
-    so measured by what it knows about the image, and not by whether it writes a description instead of an answer.
+    Answers are decoded greedily among those that the question's type allows. A model that was trained on captions
+    alone is thus scored on the content of its answer, and not on whether it writes a description instead.
     """
     model.eval()
     rows = encode_rows(tokenizer, questions.features, questions.turns, image_tokens)

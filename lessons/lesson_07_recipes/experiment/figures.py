@@ -13,8 +13,8 @@ CAPTIONS = {
     "half_normal": "Sizes of all effects on the accuracy on unseen combinations against half-normal quantiles. Effects "
     "above the lower dashed line are named.",
     "main_effects": "Main effects on the accuracy on unseen combinations (one dot per seed).",
-    "prediction": "Accuracy on new scenes of seen combinations: runs of the design, and the predicted recipe as "
-    "predicted and as trained.",
+    "prediction": "Accuracy on new scenes of seen combinations: random answers, runs of the design, and the predicted "
+    "recipe as predicted and as trained.",
     "lengths": "Cross-entropy of new text by multiple of the trained length, for one set of weights under several "
     "rotary scalings, and after tuning on long windows.",
     "losses": "Cross-entropy of new text for decoders of equal active size (one dot per seed).",
@@ -50,9 +50,10 @@ def draw(run: Run) -> Mapping[str, plots.Figure]:
 
 
 def prediction(run: Run) -> plots.Figure:
-    """Draw the mean and the best run of the design beside the predicted recipe."""
+    """Draw random answers, and the mean and the best run of the design, beside the predicted recipe."""
     return plots.bars_with_intervals(
         {
+            "random answers": run.measurements(PREDICTED, "chance"),
             "mean of all runs": run.measurements(PREDICTED, "mean_run"),
             "best run": run.measurements(PREDICTED, "best_run"),
             "predicted recipe,\npredicted": run.measurements(PREDICTED, "predicted"),

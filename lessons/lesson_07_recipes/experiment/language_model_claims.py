@@ -45,7 +45,7 @@ EXPERTS = question(
     Claim(
         "balance-loss-balances",
         "paper",
-        "Load of the most chosen expert above the mean load, without the balance loss − with it.",
+        "Load of the most chosen expert above the mean (as a fraction of the mean), without − with the balance loss.",
         "arXiv:2101.03961, section 2.2",
         ("sparse without balance loss", "sparse"),
         difference("sparse without balance loss", "sparse", "max_violation"),
@@ -122,7 +122,7 @@ LONG = question(
     Claim(
         "yarn-tuned-holds",
         "paper",
-        "Cross-entropy (nats per token) of YaRN tuned for a tenth of the steps, at four times the length − at one.",
+        "Cross-entropy (nats per token) after tuning with YaRN, at four times the trained length − at one.",
         "arXiv:2309.00071, section 4",
         ("dense",),
         length_difference(("YaRN, tuned", 4), ("YaRN, tuned", 1)),

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from data.toybox.conversations import SceneSetting, scene_setting
 from data.toybox.heldout import sample_scenes
+from data.toybox.scene import Scene
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from lessons.lesson_03_blip2.model import QFormerConfig, QFormerConnector
 from lessons.lesson_05_llava.model import Llava, Projector
@@ -42,6 +44,7 @@ class LabSettings:
     encoder_budget  operations that the training of each encoder takes
     scenes          number of training scenes
     objects         least and greatest number of objects per scene
+    question_types  the types of the questions; by default all that such scenes allow
     held_out        number of evaluation questions per split
     """
 
@@ -50,9 +53,20 @@ class LabSettings:
     encoder_budget: float
     scenes: int
     objects: Sequence[int] = (1, 1)
+    question_types: Sequence[str] = ()
     held_out: int = 300
     batch_size: int = 12
     learning_rate: float = 2e-3
+
+    @property
+    def scene_setting(self) -> SceneSetting:
+        """The number of objects per scene, and the types of the questions about them."""
+        setting = scene_setting(self.objects)
+        return replace(setting, question_types=tuple(self.question_types)) if self.question_types else setting
+
+    def training_scenes(self, seed: int) -> list[Scene]:
+        """Return the training scenes of a seed."""
+        return sample_scenes("train", seed, self.scenes, self.scene_setting.objects)
 
 
 class PooledProjector(nn.Module):
@@ -146,11 +160,11 @@ def train_runs(context: RunContext, *, encoder: int, **values: Any) -> dict[str,
     model was trained on the toy world.
     """
     settings, (_, tokenizer) = LabSettings(**values), load_language_model()
-    scenes = sample_scenes("train", context.seed, settings.scenes, tuple(settings.objects))  # type: ignore[arg-type]
+    scenes = settings.training_scenes(context.seed)
     vision_encoder, measured = train_encoder(
         context, scenes, tokenizer, captioning=encoder > 0, budget=settings.encoder_budget
     )
-    options = {"objects": settings.objects, "held_out": settings.held_out, "device": context.device}
+    options = {"setting": settings.scene_setting, "held_out": settings.held_out, "device": context.device}
     lab = build_lab(vision_encoder, tokenizer, scenes, **options)
     for number, levels in enumerate(lab_design(settings.runs).recipes()):
         if levels["encoder"] == encoder:
@@ -172,8 +186,8 @@ def train_predicted(context: RunContext, **values: Any) -> dict[str, Any]:
     folder = context.folder_of(ENCODER_ARMS[levels["encoder"]])
     vision_encoder = load_encoder(folder, context.device)
     context = replace(context, seed=context.seed + NEW_SEED)
-    scenes = sample_scenes("train", context.seed, settings.scenes, tuple(settings.objects))  # type: ignore[arg-type]
-    options = {"objects": settings.objects, "held_out": settings.held_out, "device": context.device}
+    scenes = settings.training_scenes(context.seed)
+    options = {"setting": settings.scene_setting, "held_out": settings.held_out, "device": context.device}
     lab = build_lab(vision_encoder, tokenizer, scenes, **options)
     measured = train_recipe(context, lab, levels, settings, "predicted")
     return measured | {
@@ -183,4 +197,5 @@ def train_predicted(context: RunContext, **values: Any) -> dict[str, Any]:
         "in_design": float(levels in design.recipes()),
         "best_run": float(scores.max()),
         "mean_run": float(scores.mean()),
+        "chance": lab.sets["seen"].chance,
     }

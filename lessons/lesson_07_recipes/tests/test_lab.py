@@ -1,11 +1,13 @@
 """The lab: designs, equal compute, constrained answers, models of every recipe, and effects from measurements."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from data.toybox.heldout import sample_scenes
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
-from lessons.lesson_07_recipes.experiment.data import encode_rows
+from lessons.lesson_07_recipes.experiment.data import EvaluationSet, encode_rows
 from lessons.lesson_07_recipes.experiment.encoders import WIDTH, CaptionedImages, clip_loss, untrained_clip
 from lessons.lesson_07_recipes.experiment.evaluate import answer_token_ids, is_greedy_answer
 from lessons.lesson_07_recipes.experiment.flops import affordable_steps, training_flops
@@ -18,7 +20,7 @@ from lessons.lesson_07_recipes.experiment.levels import (
     recipe_name,
 )
 from lessons.lesson_07_recipes.experiment.scores import largest_interaction, main_effect, mean_score, run_scores
-from lessons.lesson_07_recipes.experiment.train import PooledProjector, build_model, recipe_loss
+from lessons.lesson_07_recipes.experiment.train import LabSettings, PooledProjector, build_model, recipe_loss
 from lessons.lesson_07_recipes.model.experts import SparseMLP
 
 TURNS = [[("what color is the star?", "red")], [("what shape is it?", "circle")]]
@@ -146,3 +148,15 @@ def test_the_candidates_include_the_tokens_of_an_answer_in_a_conversation():
     answer = rows.token_ids[0][rows.answer_mask[0]].tolist()
     assert answer in answer_token_ids(tokenizer, "color")
     assert answer not in answer_token_ids(tokenizer, "shape")
+
+
+def test_the_settings_choose_the_question_types_and_chance_follows_from_them():
+    every = LabSettings(runs=8, budget=1.0, encoder_budget=1.0, scenes=4)
+    assert every.scene_setting.question_types == ("color", "shape", "size", "texture", "place", "existence")
+    easy = replace(every, question_types=("color", "existence"))
+    assert easy.scene_setting.question_types == ("color", "existence") and easy.scene_setting.objects == (1, 1)
+    assert len(easy.training_scenes(0)) == 4
+    features, turns = torch.zeros(3, 64, WIDTH), [TURNS[0]] * 3
+    assert EvaluationSet(features, turns, ["color", "existence", "existence"]).chance == pytest.approx(9 / 24)
+    with pytest.raises(ValueError, match="question types count need more objects"):
+        _ = replace(every, question_types=("count",)).scene_setting
