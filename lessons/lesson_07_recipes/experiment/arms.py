@@ -14,8 +14,8 @@ LAB: dict[str, dict[str, Any]] = {
     "smoke": {"runs": 8, "budget": 1e9, "encoder_budget": 1e9, "scenes": 24, "held_out": 12, "batch_size": 4},
     "cpu": {
         "runs": 8,
-        "budget": 1.8e11,
-        "encoder_budget": 1.2e11,
+        "budget": 1.5e11,
+        "encoder_budget": 1.4e11,
         "scenes": 2000,
         "held_out": 240,
         "batch_size": 8,

@@ -32,7 +32,7 @@ WEIGHTS = "encoder.safetensors"
 WIDTH, DEPTH, HEADS, PATCH_SIZE = 64, 3, 4, 4
 POSITION_SCALE = 0.5
 """Of the sine-cosine vectors that learned positions start from: small random ones encode places late in training."""
-LEARNING_RATE, BATCH_SIZE = 5e-3, 64
+LEARNING_RATE, BATCH_SIZE = 5e-3, 32
 
 
 class CaptionedImages:
