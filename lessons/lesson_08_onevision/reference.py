@@ -16,7 +16,7 @@ from random import Random
 from typing import NamedTuple
 
 from data.toybox.scene import WORLD
-from data.toybox.video.clip import Clip, Event, scene_at_time
+from data.toybox.video.clip import Clip, Event, reverse_clip, scene_at_time
 from data.toybox.video.frames import rasterize_frame, spread_times
 from data.toybox.video.generation import ClipSettings, clip_at
 from shared.stdlib.autograd import no_grad
@@ -204,12 +204,14 @@ CONTRAST = 50.0  # brings the contrast of an object to about 1
 
 
 def moving_clip(split: str, seed: int, number: int) -> Clip:
-    """Return clip `number` of a split: one object that moves left or right, from the clip's start to its end."""
+    """Return clip `number`: one object moves left or right all the time. Odd clips are the one before, backward."""
+    number, backward = divmod(number, 2)
     while True:
         clip = clip_at(split, seed, number, ClipSettings((1, 1), kinds=("move",)))
         if clip.events and (move := clip.events[0]).direction in ("left", "right"):
             event = Event(0, "move", 0, move.end - move.start, move.before, move.after)
-            return Clip(event.end, (move.before,), (event,), clip.background)
+            forward = Clip(event.end, (move.before,), (event,), clip.background)
+            return reverse_clip(forward) if backward else forward
         number += 2**40
 
 
@@ -256,9 +258,7 @@ def make_example(kind: str, clip: Clip) -> Example:
 # ── Training in stages (section 4, table 1) ───────────────────────────────────────────────────────────────────────────
 
 WIDTH, DEPTH, HEADS, MLP_DIM = 16, 2, 2, 32
-BATCH = 8
-LEARNING_RATE, FLOOR = 1e-2, 0.2
-HELD_OUT = 60
+BATCH, LEARNING_RATE, FLOOR, HELD_OUT = 8, 1e-2, 0.2, 60
 
 
 class Stage(NamedTuple):
