@@ -13,9 +13,9 @@ PRESETS = ("smoke", "cpu", "full", "gpu")
 ALL_TYPES = {"image": 1, "images": 1, "video": 1}
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"first_steps": 2, "mix_steps": 3, "batch_size": 2, "held_out": 24},
-    "cpu": {"first_steps": 15, "mix_steps": 75, "held_out": 240},
-    "full": {"first_steps": 60, "mix_steps": 420, "held_out": 600},
-    "gpu": {"first_steps": 200, "mix_steps": 2800, "batch_size": 32, "stories": 20_000, "held_out": 1200},
+    "cpu": {"first_steps": 15, "mix_steps": 75, "held_out": 144},
+    "full": {"first_steps": 60, "mix_steps": 420, "held_out": 576},
+    "gpu": {"first_steps": 200, "mix_steps": 2800, "batch_size": 32, "stories": 20_000, "held_out": 1152},
 }
 
 

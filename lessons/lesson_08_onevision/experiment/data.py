@@ -272,12 +272,15 @@ def question_of_number(
 def evaluation_rows(
     source: DataSource, kind: str, split: str, seed: int, count: int
 ) -> tuple[list[Rows], list[StoryQuestion]]:
-    """Return one question per story, in rows per number of frames, and all questions in the order of the rows."""
+    """Return one question per story, in rows per number of frames, and all questions in the order of the rows.
+
+    count  number of questions; at least one of every type is asked for every number of frames
+    """
     counts = FRAME_COUNTS[kind]
+    per_count = max(count // len(counts), len(QUESTION_TYPES[kind]))
     sets, questions = [], []
     for place, frames in enumerate(counts):
-        # Every number of frames has all types of questions.
-        numbers = [number + count * place for number in range(count // len(counts))]
+        numbers = range(per_count * place, per_count * (place + 1))
         pairs = [question_of_number(split, seed, number, kind, source.objects) for number in numbers]
         token_ids, loss_mask, _ = collate([source.encode([question], frames) for _, question in pairs])
         sets.append(Rows(source.features([clip for clip, _ in pairs], frames), token_ids, loss_mask))

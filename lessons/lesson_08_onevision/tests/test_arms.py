@@ -100,6 +100,17 @@ def test_answers_to_temporal_questions_are_balanced(objects):
     assert len(set(types.values())) == 1 and set(types) == set(data.QUESTION_TYPES["video"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_type_of_question_is_tested_with_every_number_of_frames(source, kind):
+    for count in (3, 24):
+        sets, questions = data.evaluation_rows(source, kind, "validation", 0, count)
+        assert len(sets) == len(data.FRAME_COUNTS[kind]) and len(questions) == sum(len(rows.token_ids) for rows in sets)
+        per_set = len(questions) // len(sets)
+        for start in range(0, len(questions), per_set):
+            types = Counter(question.type for question in questions[start : start + per_set])
+            assert set(types) == set(data.QUESTION_TYPES[kind]) and len(set(types.values())) == 1
+
+
 def test_frames_are_spread_from_the_start_to_the_end():
     clip = STORIES[0]
     assert data.times_of(clip, 1) == [clip.seconds / 2]

@@ -28,5 +28,9 @@ def test_every_figure_is_drawn_and_has_a_caption(seeds):
 
 
 def test_the_story_is_drawn_as_each_type_of_input():
-    titles = [axis.get_title() for axis in figures.story_inputs().axes]
-    assert [title for title in titles if title] == ["image\n65 tokens", "images\n130 tokens", "video\n129 tokens"]
+    captions = [axis.get_xlabel() for axis in figures.story_inputs().axes]
+    assert [caption for caption in captions if caption] == [
+        "image\n65 tokens",
+        "images\n130 tokens",
+        "video\n129 tokens",
+    ]
