@@ -116,7 +116,7 @@ def box_scores(texts: Sequence[str], boxes: Sequence[Box]) -> dict[str, float]:
     """Return how often a text is a box, is valid JSON with the right label, and the mean IoU.
 
     parsed    fraction of the texts with exactly one box for the tolerant parser
-    strict    fraction that `json.loads` reads, with the label that was asked for
+    strict    fraction that `json.loads` reads, with the requested label
     iou       mean IoU of the first box with the true one; 0 where there is none
     iou_half  fraction with an IoU of at least 0.5
     """

@@ -46,7 +46,7 @@ EXACT = tuple(
     for name, sentence, source, measured, limit in (
         (
             "largest-id",
-            "Grids of T × H × W tokens whose largest id is not max(T, H, W) − 1 in M-RoPE, or T·H·W − 1 in 1-D.",
+            "Grids of tokens whose largest id is not max(T, H, W) − 1 in M-RoPE, or T·H·W − 1 with one axis.",
             MROPE,
             "id_mismatches",
             0.0,
@@ -288,7 +288,7 @@ BOXES = question(
     Claim(
         "labels-strict",
         "learns",
-        "Generated texts that are valid JSON with the label that was asked for, unseen combinations.",
+        "Generated texts that are valid JSON with the requested label, unseen combinations.",
         GROUNDING,
         ("boxes",),
         number("boxes", "strict"),

@@ -104,10 +104,10 @@ def clip_questions(
         mask: list[bool] = []
         for question_type in order:
             text = SECOND_TEXT if question_type == SECOND else QUESTIONS[question_type]
-            asked = tokenizer.encode(text)
-            answered = tokenizer.encode(f" {answer(clip, question_type)}\n")
-            row += asked + answered
-            mask += [False] * len(asked) + [True] * len(answered)
+            prompt = tokenizer.encode(text)
+            reply = tokenizer.encode(f" {answer(clip, question_type)}\n")
+            row += prompt + reply
+            mask += [False] * len(prompt) + [True] * len(reply)
             if question_type == order[0]:
                 firsts.append(list(mask))
         rows.append(row)

@@ -125,7 +125,7 @@ def train_reader(
 
     trained        (frames, milliseconds between two frames) of the training clips, in turns
     tested         the same for held-out clips; of each, `<frames>x<gap>_<type>` is the accuracy of a question type
-    types          question types, each asked once per clip
+    types          question types, one question of each per clip
     held_out       test clips per timing; validation clips are half as many
     recipe_values  fields of `Recipe`
 
