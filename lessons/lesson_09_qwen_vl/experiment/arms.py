@@ -14,8 +14,11 @@ LENGTHS = (5, 10, 20)
 RATES = (1000, 500, 750)
 """Milliseconds between two frames: two rates of training, and one between them that is only tested."""
 SECONDS_FRAMES = 6
+LOW_FREQUENCIES, HIGH_FREQUENCIES = (4, 2, 2), (2, 3, 3)
+"""Rotary pairs for time, row and column. With two pairs, as few in proportion as in Qwen2-VL, time has the two highest
+frequencies only; with four it also has two lower ones."""
 SMOKE: dict[str, Any] = {"steps": 2, "clips": 24, "batch_size": 4, "held_out": 8, "width": 32, "depth": 1, "heads": 2}
-# On a GPU: clips of twice as many frames, and a wider model.
+# On a GPU: more clips and a wider model.
 LARGE: dict[str, Any] = {
     "steps": 4000,
     "clips": 20_000,
@@ -23,16 +26,16 @@ LARGE: dict[str, Any] = {
     "held_out": 1000,
     "width": 256,
     "depth": 6,
-    "heads": 8,
-    "sections": (4, 6, 6),
+    "heads": 16,
     "precision": "bfloat16",
 }
 
 
-def lengths(positions: str) -> dict[str, dict]:
+def lengths(positions: str, sections: tuple[int, int, int] = LOW_FREQUENCIES) -> dict[str, dict]:
     """Return the settings of a reader that is trained on short clips and tested on longer ones."""
     common = {
         "positions": positions,
+        "sections": sections,
         "trained": [(frames, 1000) for frames in TRAINED_FRAMES],
         "tested": [(frames, 1000) for frames in LENGTHS],
     }
@@ -42,7 +45,7 @@ def lengths(positions: str) -> dict[str, dict]:
         "full": {"steps": 1200, "clips": 2000, "held_out": 800},
         "gpu": LARGE,
     }
-    return {preset: common | values for preset, values in sizes.items()}
+    return {preset: values | common for preset, values in sizes.items()}
 
 
 def seconds(positions: str) -> dict[str, dict]:
@@ -52,14 +55,14 @@ def seconds(positions: str) -> dict[str, dict]:
         "types": ("second", "direction"),
         "trained": [(SECONDS_FRAMES, gap) for gap in RATES[:2]],
         "tested": [(SECONDS_FRAMES, gap) for gap in RATES],
-        "sections": (4, 2, 2),
+        "sections": LOW_FREQUENCIES,
     }
     sizes = {
         "smoke": SMOKE,
         "full": {"steps": 1200, "clips": 3000, "held_out": 800},
-        "gpu": LARGE | {"sections": (8, 4, 4)},
+        "gpu": LARGE,
     }
-    return {preset: common | values for preset, values in sizes.items()}
+    return {preset: values | common for preset, values in sizes.items()}
 
 
 def box_settings(*objects: int) -> dict[str, dict]:
@@ -85,6 +88,11 @@ ARMS = (
     Arm("exact", f"{PACKAGE}.exact:check_mechanism", {preset: {} for preset in PRESETS}),
     Arm("absolute time", READER, seconds("absolute")),
     Arm("frame ids", READER, seconds("frames")),
+    Arm(
+        "m-rope, high frequencies",
+        READER,
+        {name: values for name, values in lengths("m-rope", HIGH_FREQUENCIES).items() if name != "cpu"},
+    ),
     Arm(
         "boxes, two objects",
         BOXES,

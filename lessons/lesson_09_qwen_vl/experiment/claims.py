@@ -104,7 +104,7 @@ LONGER = question(
         Claim(
             f"longer-clips-{factor}x",
             "paper",
-            f"Accuracy on clips of {factor} times the longest trained number of frames, M-RoPE − one-dimensional positions.",
+            f"Accuracy on clips {factor} times as long as the longest of training, M-RoPE − one-dimensional positions.",
             EXTRAPOLATION,
             ("m-rope", "1-d"),
             difference("m-rope", "1-d", at_frames(factor * LENGTHS[0])),
@@ -117,7 +117,7 @@ LONGER = question(
         Claim(
             f"mrope-loss-{factor}x",
             "paper",
-            f"Accuracy of M-RoPE at the longest trained number of frames − at {factor} times as many.",
+            f"Accuracy of M-RoPE on the longest clips of training − on clips {factor} times as long.",
             EXTRAPOLATION,
             ("m-rope",),
             lost("m-rope", factor * LENGTHS[0]),
@@ -130,9 +130,20 @@ LONGER = question(
         for factor in (2, 4)
     ),
     Claim(
+        "low-frequencies-4x",
+        "paper",
+        "Accuracy on clips 4 times as long as the longest of training, M-RoPE with low time frequencies − without.",
+        "arXiv:2511.21631, section 2.1",
+        ("m-rope", "m-rope, high frequencies"),
+        difference("m-rope", "m-rope, high frequencies", at_frames(LENGTHS[-1])),
+        0.0,
+        "points",
+        presets=("full",),
+    ),
+    Claim(
         "less-lost-4x",
         "paper",
-        "Accuracy lost from the longest trained number of frames to 4 times as many, one-dimensional positions − M-RoPE.",
+        "Accuracy lost from the longest clips of training to 4 times as long ones, one-dimensional positions − M-RoPE.",
         EXTRAPOLATION,
         ("m-rope", "1-d"),
         less_lost(LENGTHS[-1]),
