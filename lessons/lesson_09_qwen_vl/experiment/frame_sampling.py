@@ -19,7 +19,7 @@ from lessons.lesson_09_qwen_vl.experiment.reader import TOKENS_PER_FRAME
 from lessons.lesson_09_qwen_vl.model.sampling import frame_indices, smart_nframes
 from shared.course.context import RunContext
 
-FILE_RATE = 8
+FILE_RATE = 8.0
 """Frames per second of the video files from which frames are sampled."""
 RATES = (0.5, 1.0, 2.0)
 """Frames per second of dynamic sampling; uniform sampling has equally many frames on average."""
