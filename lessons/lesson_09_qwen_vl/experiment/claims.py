@@ -243,6 +243,7 @@ SAMPLING = question(
         recall_difference("1", "steady "),
         0.0,
         "points",
+        expected="inconclusive",
     ),
     *(
         Claim(

@@ -23,7 +23,7 @@ FILE_RATE = 8.0
 """Frames per second of the video files from which frames are sampled."""
 RATES = (0.5, 1.0, 2.0)
 """Frames per second of dynamic sampling; uniform sampling has equally many frames on average."""
-LEAST_FRAMES, MOST_FRAMES = 2, 128
+LEAST_FRAMES, MOST_FRAMES = 4, 768
 STEADY = (0.35, 0.65)
 """Events per second of *steady* clips, in which the number of events grows with the length. In all clips together, long
 ones have no more events than short ones."""

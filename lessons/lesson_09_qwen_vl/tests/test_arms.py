@@ -214,7 +214,7 @@ def test_samplers_have_equal_mean_tokens(tmp_path):
 
 def test_dynamic_sampling_follows_the_length():
     short, long = (Clip(seconds * 1000, (), (), 0) for seconds in (2, 16))
-    assert [len(frame_sampling.dynamic_times(clip, 1.0)) for clip in (short, long)] == [2, 16]
+    assert [len(frame_sampling.dynamic_times(clip, 1.0)) for clip in (short, long)] == [4, 16]
 
 
 # ── Identities and claims ─────────────────────────────────────────────────────────────────────────────────────────────
