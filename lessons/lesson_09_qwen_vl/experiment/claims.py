@@ -196,31 +196,10 @@ SECONDS = question(
             ("frames", "frame ids", "ids of frames"),
         )
     ),
-    Claim(
-        "seconds-at-trained-rates",
-        "learns",
-        "Seconds of a motion named exactly at one frame per second, as in training, absolute time − ids of frames.",
-        ABSOLUTE,
-        ("absolute time", "frame ids"),
-        difference("absolute time", "frame ids", at_gap(RATES[0], "second")),
-        0.0,
-        "points",
-        presets=(),
-    ),
 )
 
 SAMPLING = question(
     "Does dynamic sampling find more events per token?",
-    Claim(
-        "recall-dynamic",
-        "learns",
-        "Events told apart from sampled frames, dynamic sampling at one frame per second.",
-        DYNAMIC,
-        ("sampling",),
-        number("sampling", "dynamic_1"),
-        0.4,
-        presets=(),
-    ),
     Claim(
         "recall-all-clips",
         "learns",
@@ -286,16 +265,6 @@ BOXES = question(
         0.5,
         baseline=number("boxes", "blind_iou"),
         baseline_name="blind: the best constant box",
-    ),
-    Claim(
-        "boxes-half",
-        "learns",
-        "Generated boxes with an IoU of at least 0.5, one object, unseen color–shape combinations.",
-        GROUNDING,
-        ("boxes",),
-        number("boxes", "iou_half"),
-        0.5,
-        presets=(),
     ),
     Claim(
         "labels-strict",
