@@ -47,7 +47,7 @@ class QwenVL(nn.Module):
         super().__init__()
         self.config = config
         self.vision_encoder = VisionEncoder(config.vision)
-        block = partial(_qwen3_block, config.language) if config.generation == "3" else None
+        block = partial(qwen3_block, config.language) if config.generation == "3" else None
         self.language_model = LanguageModel(config.language, block)
 
     # ── Inputs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -191,7 +191,7 @@ class QwenVL(nn.Module):
         save_pretrained(folder, self, weight_names(self.config), settings)
 
 
-def _qwen3_block(config: DecoderConfig, layer: int) -> Block:
+def qwen3_block(config: DecoderConfig, layer: int) -> Block:
     """Build a block of Qwen3: no biases, and an RMSNorm over the queries and the keys of each head."""
     norm = partial(RMSNorm, eps=config.norm_eps)
     attention = Attention(
