@@ -11,6 +11,7 @@ corpus_mixer.py     text alone and multimodal data in one stream
 loss_averaging.py   token, square and sample averaging
 preference.py       mixed preference optimization
 router.py           256 or 64 visual tokens per tile (InternVL3.5-Flash)
+deployment.py       the vision part in a process of its own
 image_processing.py, config_mapping.py   photographs, settings and weights as published
 """
 
