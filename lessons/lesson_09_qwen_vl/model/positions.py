@@ -1,7 +1,7 @@
 """Multimodal rotary positions: three ids per token, for time, row and column (M-RoPE, arXiv:2409.12191, section 2.1).
 
 A text token has three equal ids, so that M-RoPE is ordinary rotary embedding for text. A visual token has the ids of
-its frame, row and column. Qwen2.5-VL measures time in seconds (arXiv:2502.13923, section 2.1.2). In Qwen3-VL each frame
+its frame, row and column. Qwen2.5-VL measures time in seconds (arXiv:2502.13923, section 2.1.3). In Qwen3-VL each frame
 is a block of tokens with its time as text before it, and the axes alternate along a head (arXiv:2511.21631, section 2).
 """
 
