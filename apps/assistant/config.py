@@ -132,7 +132,7 @@ class StageConfig:
 class Configuration:
     """Describe a complete run.
 
-    toy_examples  number of records in a toy-world file; one of the curriculum has half as many
+    toy_examples  number of records in a toy-world file
     skip_bad      leave bad records out instead of refusing the file
     outside_images, several_answers  what a file of records may hold (record_checks.py)
     tracker       where metrics go besides the run's own files: "wandb", or null for nowhere

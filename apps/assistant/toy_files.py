@@ -2,7 +2,7 @@
 
 images/…                 images           train_captions.json      flat: image, text
 test_captions.json       flat             train_instructions.json  conversations: up to nine requests about an image
-test_questions.json      flat             train_by_shape.json …    conversations of the curriculum before these
+test_questions.json      flat             train_texts.json         conversations with a caption in the image's place
 
 Every test scene has a held-out combination of color and shape. No training scene has one.
 """
@@ -17,10 +17,10 @@ from PIL import Image
 
 from apps.assistant.records import DESCRIBE, IMAGE
 from data.toybox.conversations import Turns
-from data.toybox.curriculum import BY_SHAPE, COMPARISONS, EVERYTHING, PLACES, REFERENCES
+from data.toybox.curriculum import EVERYTHING
 from data.toybox.heldout import scene_at
 from data.toybox.image import render_image
-from data.toybox.interviews import InterviewSetting, interview_scene
+from data.toybox.interviews import interview_scene
 from data.toybox.language import caption
 from data.toybox.questions import QUESTION_TYPES, Question, question_at
 from data.toybox.scene import Scene, stream
@@ -36,16 +36,12 @@ CAPTION_FIRST, CAPTION_LAST = 0.1, 0.3
 """Fractions of the instructions that begin and end with a request for a caption, in the place of three questions."""
 TURNS_WITH_CAPTION = TURNS - 3
 LEVEL = "places"
-CURRICULUM = {"by_shape": BY_SHAPE, "references": REFERENCES, "places": PLACES, "comparisons": COMPARISONS}
-"""Questions about two objects. From instructions alone, a model learns late which object a question is about."""
-CURRICULUM_PART = 2
-"""A file of the curriculum has half as many records as the others."""
-TRAINING_FILES = {name: f"train_{name}.json" for name in ("captions", *CURRICULUM, "instructions")}
+TRAINING_FILES = {name: f"train_{name}.json" for name in ("texts", "captions", "instructions")}
 TEST_FILES = {"captions": "test_captions.json", "questions": "test_questions.json"}
-PURPOSE = 222
-"""Number of the random numbers that draw conversations; further files add 1 each."""
-STAGE_OFFSET = 2**30
-"""Distance between the numbers of the scenes of two files of the curriculum."""
+INSTRUCTION_PURPOSE, TEXT_PURPOSE = 226, 227
+"""Numbers of the random numbers that draw conversations about images and about captions."""
+TEXT_OFFSET = 5 * 2**30
+"""Distance between the numbers of the scenes of these two files."""
 MIN_TEST_RECORDS, MAX_TEST_RECORDS = 64, 100 * len(TEST_TYPES)
 
 
@@ -60,7 +56,7 @@ def write_toy_world(
 ) -> None:
     """Write the training files `names` and both test files.
 
-    A training file has `examples` records, one of the curriculum half as many, a test file a tenth, within limits.
+    A training file has `examples` records, a test file a tenth as many, within limits.
     `caption_prompt` is the request for a caption within conversations. The same call writes the same bytes. Raises
     CourseError when the disk refuses, ValueError for an unknown name.
     """
@@ -78,14 +74,12 @@ def write_toy_world(
             ]
         if "instructions" in names:
             records[TRAINING_FILES["instructions"]] = [
-                _instructions(images, number, seed, caption_prompt) for number in range(examples)
+                _instruction_record(images, number, seed, caption_prompt) for number in range(examples)
             ]
-        for name in CURRICULUM:
-            if name in names:
-                records[TRAINING_FILES[name]] = [
-                    _stage_record(images, name, number, seed, caption_prompt)
-                    for number in range(max(1, examples // CURRICULUM_PART))
-                ]
+        if "texts" in names:
+            records[TRAINING_FILES["texts"]] = [
+                _text_record(number, seed, caption_prompt) for number in range(examples)
+            ]
         scenes = [scene_at("test", seed, number, OBJECTS) for number in range(test_records)]
         records[TEST_FILES["captions"]] = [
             _caption_record(images.write("test", number, scene), scene) for number, scene in enumerate(scenes)
@@ -127,39 +121,40 @@ def _caption_record(image: str, scene: Scene) -> Json:
     return {"image": image, "text": caption(scene, LEVEL)}
 
 
-def _stage_record(images: _Images, name: str, number: int, seed: int, caption_prompt: str) -> Json:
-    """Return questions about two objects, as the setting of this name in `CURRICULUM` has them."""
-    stage = list(CURRICULUM).index(name)
-    rng = stream(seed, number, PURPOSE + stage)
-    first = (stage + 1) * STAGE_OFFSET
-    scene, requests = _requests(CURRICULUM[name], seed, first + number, rng, TURNS)
-    # Objects that share every attribute leave nothing to ask about.
-    requests = requests or [(caption_prompt, caption(scene, LEVEL))]
-    return _conversation(images.write(name, number, scene), f"{name}-{number}", requests)
-
-
-def _instructions(images: _Images, number: int, seed: int, caption_prompt: str) -> Json:
-    """Return questions of all types about one scene, some with a caption before or after."""
-    rng = stream(seed, number, PURPOSE + len(CURRICULUM))
-    place = rng.random()
-    is_first, is_last = place < CAPTION_FIRST, place >= 1 - CAPTION_LAST
-    scene, requests = _requests(EVERYTHING, seed, number, rng, TURNS_WITH_CAPTION if is_first or is_last else TURNS)
-    # A caption in the same conversation shares the image's tokens, so it costs less than a record of its own.
-    description = (caption_prompt, caption(scene, LEVEL))
-    requests = [description] * is_first + requests + [description] * (is_last or not requests)
+def _instruction_record(images: _Images, number: int, seed: int, caption_prompt: str) -> Json:
+    """Return questions of all types about one image, some with a caption before or after."""
+    scene, requests = _instructions(number, seed, INSTRUCTION_PURPOSE, caption_prompt)
     return _conversation(images.write("instruction", number, scene), f"instruction-{number}", requests)
 
 
-def _requests(setting: InterviewSetting, seed: int, number: int, rng: Random, turns: int) -> tuple[Scene, Turns]:
+def _text_record(number: int, seed: int, caption_prompt: str) -> Json:
+    """Return the same requests about a scene that the first turn describes in words."""
+    scene, requests = _instructions(TEXT_OFFSET + number, seed, TEXT_PURPOSE, caption_prompt)
+    return _conversation(None, f"text-{number}", requests, f"{caption(scene, LEVEL)}.")
+
+
+def _instructions(number: int, seed: int, purpose: int, caption_prompt: str) -> tuple[Scene, Turns]:
+    """Return a scene and requests about it: questions of all types, some with a caption before or after."""
+    rng = stream(seed, number, purpose)
+    place = rng.random()
+    is_first, is_last = place < CAPTION_FIRST, place >= 1 - CAPTION_LAST
+    scene, requests = _requests(seed, number, rng, TURNS_WITH_CAPTION if is_first or is_last else TURNS)
+    # A caption in the same conversation shares the image's tokens, so it costs less than a record of its own.
+    description = (caption_prompt, caption(scene, LEVEL))
+    return scene, [description] * is_first + requests + [description] * (is_last or not requests)
+
+
+def _requests(seed: int, number: int, rng: Random, turns: int) -> tuple[Scene, Turns]:
     """Return a training scene, and up to `turns` questions about it with their answers."""
-    setting = replace(setting, levels=((LEVEL, 1.0),), questions=(turns, turns))
+    setting = replace(EVERYTHING, levels=((LEVEL, 1.0),), questions=(turns, turns))
     scene, _, questions = interview_scene("train", seed, number, rng, setting)
     return scene, [(question.text, question.answer) for question in questions]
 
 
-def _conversation(image: str, identifier: str, requests: Turns) -> Json:
+def _conversation(image: str | None, identifier: str, requests: Turns, context: str = IMAGE) -> Json:
+    """Return a record in the conversation format; the first turn begins with `context`."""
     turns = []
     for position, (request, answer) in enumerate(requests):
-        turns.append({"from": "human", "value": request if position else f"{IMAGE}\n{request}"})
+        turns.append({"from": "human", "value": request if position else f"{context}\n{request}"})
         turns.append({"from": "assistant", "value": answer})
-    return {"id": identifier, "image": image, "conversations": turns}
+    return {"id": identifier, **({} if image is None else {"image": image}), "conversations": turns}

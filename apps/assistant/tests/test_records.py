@@ -8,7 +8,7 @@ from PIL import Image
 
 from apps.assistant.record_checks import RecordRules
 from apps.assistant.records import DESCRIBE, load_records, read_records
-from apps.assistant.toy_files import CURRICULUM, TEST_FILES, TEST_TYPES, TRAINING_FILES, write_toy_world
+from apps.assistant.toy_files import TEST_FILES, TEST_TYPES, TRAINING_FILES, write_toy_world
 from data.toybox.heldout import mentions_held_out
 from data.toybox.scene import COLORS
 from shared.errors import CourseError
@@ -190,11 +190,11 @@ def test_the_toy_world_files_are_complete_and_repeatable_and_hold_nothing_held_o
     for name in ("one", "two"):
         write_toy_world(tmp_path / name, 40, names=TRAINING_FILES, size=16)
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.*"))
-    assert len(files) == 8 + 2 * 40 + 4 * 20 + 64 + 64
+    assert len(files) == 5 + 2 * 40 + 64 + 64
     assert all((tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes() for file in files)
-    for name, file in TRAINING_FILES.items():
+    for file in TRAINING_FILES.values():
         records = load_records(tmp_path / "one" / file)
-        assert len(records) == (20 if name in CURRICULUM else 40)
+        assert len(records) == 40
         assert not any(mentions_held_out(turn.text) for record in records for turn in record.turns)
     captions = load_records(tmp_path / "one" / "test_captions.json")
     assert all(mentions_held_out(record.turns[-1].text) for record in captions)
@@ -204,21 +204,26 @@ def test_the_toy_world_files_are_complete_and_repeatable_and_hold_nothing_held_o
 
 
 def test_only_the_named_training_files_are_written(tmp_path):
-    write_toy_world(tmp_path, 8, names=["by_shape"], size=16)
-    assert {path.name for path in tmp_path.glob("*.json")} == {"train_by_shape.json", *TEST_FILES.values()}
-    with pytest.raises(ValueError, match="no training file colors; choose among captions, by_shape"):
+    write_toy_world(tmp_path, 8, names=["texts"], size=16)
+    assert {path.name for path in tmp_path.glob("*.json")} == {"train_texts.json", *TEST_FILES.values()}
+    with pytest.raises(ValueError, match="no training file colors; choose among texts, captions"):
         write_toy_world(tmp_path, 8, names=["captions", "colors"])
 
 
-def test_the_curriculum_begins_with_questions_that_name_an_object_by_its_shape(tmp_path):
-    write_toy_world(tmp_path, 450, names=["by_shape"], size=16)  # one of the 225 scenes leaves nothing to ask about
-    records = load_records(tmp_path / "train_by_shape.json")
-    questions = [turn.text for record in records for turn in record.turns[::2]]
-    assert len(questions) > 3 * len(records)
-    assert not any(color in question.split() for question in questions for color in COLORS)
-    for record in records:  # in informative questions the answer depends on the object
-        answers = [turn.text for turn in record.turns if turn.text in COLORS]
-        assert len(set(answers)) == len(answers)
+def test_conversations_about_a_caption_need_no_image_and_can_be_answered_from_it(tmp_path):
+    write_toy_world(tmp_path, 60, names=["texts"], size=16, caption_prompt="what is there?")
+    descriptions = 0
+    for record in load_records(tmp_path / "train_texts.json"):
+        assert record.image is None and not any("<image>" in turn.text for turn in record.turns)
+        description, first_question = record.turns[0].text.split(".\n")
+        requests = [first_question, *(turn.text for turn in record.turns[2::2])]
+        for request, answer in zip(requests, (turn.text for turn in record.turns[1::2]), strict=True):
+            if request == "what is there?":
+                assert answer == description
+                descriptions += 1
+            elif answer in COLORS:
+                assert answer in description.split()
+    assert descriptions > 10
 
 
 def test_images_of_every_mode_become_upright_rgb(tmp_path):
