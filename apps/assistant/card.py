@@ -26,8 +26,8 @@ PURPOSE = 221
 """Of the samples' random numbers in `stream`."""
 TOY_SCOPE = (
     "This model was trained on the toy world only: images of one to three colored shapes, as in the samples. It "
-    "describes them and answers short questions about their attributes, places, number and relations. Two in five of "
-    "its answers about three objects are wrong. Where the image cannot tell, the right answer is “i can't tell”. It "
+    "describes them and answers short questions about their attributes, places, number and relations. About one in "
+    "five answers about three objects is wrong. Where the image cannot tell, the right answer is “i can't tell”. It "
     "answers about photographs and other subjects, too, but these answers mean nothing."
 )
 FILES_SCOPE = (
