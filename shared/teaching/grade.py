@@ -5,10 +5,8 @@ python -m shared.teaching.grade 1 SUBMISSION [--workers 2] [--out grades/lesson_
 
 import argparse
 import contextlib
-import csv
 import functools
 import hashlib
-import io
 import json
 import multiprocessing
 import os
@@ -16,7 +14,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
@@ -35,16 +33,17 @@ from shared.teaching import gradebook
 from shared.teaching.class_folder import HandIn, find_submissions
 from shared.teaching.course_settings import PATH, Assignment, load_assignment
 from shared.teaching.exercise_result import ExerciseResult
+from shared.teaching.exports import Column, write_exports
 from shared.teaching.grading_copy import course_files
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import StudentProcess
 from shared.teaching.lateness import TIMES, handed_in_times, lateness
 from shared.teaching.markers import exercise_folder, exercise_table, exercise_tests, exercises_of
+from shared.teaching.roster import missing_students, read_roster
 from shared.teaching.run_tests import Conditions, find_conditions, fork_server, printable, run_tests
 from shared.teaching.submission import NOT_HANDED_IN, Submission, read_submission, submission_names
-from shared.text_files import read_text
 
-SECRET_SEED, ROSTER = "secret_seed.txt", "roster.csv"
+SECRET_SEED = "secret_seed.txt"
 
 Results = dict[str, ExerciseResult]
 """Exercise → result, of one submission."""
@@ -178,19 +177,6 @@ def days_late_of(
     return {name: value or 0 for name, value in days.items()}, notes
 
 
-def missing_students(place: Path, graded: Collection[str]) -> list[str]:
-    """Return the students of roster.csv, in the folder of submissions, of whom nothing was handed in."""
-    path = place / ROSTER
-    if not path.is_file():
-        return []
-    rows = csv.DictReader(io.StringIO(read_text(path)))
-    if "student" not in (rows.fieldnames or ()):
-        raise CourseError(f"{path}: expected a column student, with the names of the submissions")
-    handed_in = {name.casefold() for name in graded}
-    names = submission_names([(row["student"] or "").strip() for row in rows if (row["student"] or "").strip()])
-    return [name for name in names if name.casefold() not in handed_in]
-
-
 def nothing_handed_in(lesson: int) -> Results:
     """Return the results of a student who handed in nothing."""
     return {each.number: ExerciseResult(message=f"{each.path.name} {NOT_HANDED_IN}") for each in exercises_of(lesson)}
@@ -202,6 +188,7 @@ def grade_all(
     """Do all of `make grade-N`. Return student → exercise → result. Raises CourseError for errors of the user."""
     lesson = exercise_folder(number)
     assignment, table = load_assignment(number, lesson, settings), exercise_table(lesson)
+    roster = read_roster(place)
     folder = folder or ROOT / "grades" / lesson.name
     entries = find_submissions(place, lesson.name)
     paths = sorted({exercise.path.relative_to(ROOT).as_posix() for exercise in exercises_of(number)})
@@ -222,10 +209,13 @@ def grade_all(
             f"[bold yellow]not enforced on this machine: {', '.join(missing)}[/] (see shared/teaching/README.md)"
         )
     results = grade(number, submissions, assignment.limits, folder, workers, console)
-    results |= {name: nothing_handed_in(number) for name in missing_students(place, results)}
+    results |= {name: nothing_handed_in(number) for name in missing_students(roster, results)}
     gradebook.write(folder, lesson.name, results, assignment, table, enforced, late)
     console.print(gradebook.grade_table(results, assignment, late))
-    console.print(f"grades.csv, grades.json and a feedback page per submission: {folder}", soft_wrap=True)
+    possible = sum(assignment.points[exercise.number] for exercise in exercises_of(number))
+    totals = gradebook.totals(results, assignment, late)
+    files = ["grades.csv", "grades.json", *write_exports(folder, Column(lesson.name, possible), totals, roster)]
+    console.print(f"{', '.join(files)} and a feedback page per submission: {folder}", soft_wrap=True)
     return results
 
 

@@ -14,8 +14,8 @@ from rich.table import Table
 from shared.atomic import write_atomically
 from shared.teaching.course_settings import Assignment
 from shared.teaching.exercise_result import ExerciseResult
+from shared.teaching.feedback import Feedback, feedback_of, markdown_page, web_page
 from shared.teaching.markers import ExerciseInfo
-from shared.teaching.run_tests import NOT_STARTED
 from shared.teaching.submission import NOT_HANDED_IN, TOO_LARGE, UNREADABLE
 
 MARKS = {NOT_HANDED_IN.removeprefix("was "): "–", UNREADABLE: "?", TOO_LARGE: "!"}
@@ -29,6 +29,11 @@ def points(results: Results, assignment: Assignment, days_late: int = 0) -> dict
     """Return exercise → points: all of them if every test passed, else none; fewer for a late submission."""
     fraction = assignment.late.fraction(days_late) if days_late else 1
     return {number: assignment.points[number] * fraction if result.solved else 0 for number, result in results.items()}
+
+
+def totals(results: Mapping[str, Results], assignment: Assignment, late: Mapping[str, int]) -> dict[str, float]:
+    """Return submission → points over all exercises."""
+    return {name: sum(points(each, assignment, late.get(name, 0)).values()) for name, each in results.items()}
 
 
 def grade_table(results: Mapping[str, Results], assignment: Assignment, late: Mapping[str, int]) -> Table:
@@ -67,7 +72,7 @@ def write(
     enforced: Mapping[str, bool],
     late: Mapping[str, int],
 ) -> None:
-    """Write grades.csv, grades.json and feedback/NAME.md into `folder`.
+    """Write grades.csv, grades.json, and feedback/NAME.md and .html into `folder`.
 
     table     what the lesson's pages say of each exercise
     enforced  which protections against students' code held
@@ -85,7 +90,8 @@ def write(
         total = sum(earned.values())
         sheet.writerow([student, f"{total:g}", f"{possible:g}", days, *(f"{value:g}" for value in earned.values())])
         page = feedback(lesson, student, of_student, assignment, table, days)
-        write_atomically(folder / "feedback" / f"{student}.md", page.encode())
+        write_atomically(folder / "feedback" / f"{student}.md", markdown_page(page).encode())
+        write_atomically(folder / "feedback" / f"{student}.html", web_page(page).encode())
         details = {number: asdict(result) for number, result in of_student.items()}
         submissions[student] = {"points": total, "of": possible, "days_late": days, "exercises": details}
     write_atomically(folder / "grades.csv", rows.getvalue().encode())
@@ -106,29 +112,14 @@ def feedback(
     assignment: Assignment,
     table: Mapping[str, ExerciseInfo],
     days_late: int = 0,
-) -> str:
-    """Return the feedback page for one student."""
+) -> Feedback:
+    """Return the feedback for one student."""
     earned = points(results, assignment, days_late)
-    possible = sum(assignment.points[number] for number in results)
-    lines = [f"# {lesson}: {student}", "", f"**{sum(earned.values()):g} of {possible:g} points**", ""]
+    total = f"{sum(earned.values()):g} of {sum(assignment.points[number] for number in results):g}"
+    late = ""
     if days_late:
         counted = assignment.late.fraction(days_late)
         days = f"{days_late} day{'s' if days_late > 1 else ''} late"
-        lines += [f"Handed in {days}: each exercise counts {counted:.0%} of its points.", ""]
-    lines += ["| exercise | | tests passed | points |", "|---|---|---|---|"]
-    for number, result in results.items():
-        tests = f"{result.passed} of {result.tests}"
-        worth = f"{earned[number]:g} of {assignment.points[number]:g}"
-        lines.append(f"| {number} | {table[number].title} | {tests} | {worth} |")
-    for number, result in results.items():
-        if result.solved:
-            continue
-        lines += ["", f"## {number}: {table[number].title}", ""]
-        if result.failed_test:
-            # Indented by four, the message of a student's code cannot be Markdown of this page.
-            lines += [f"The first test that failed is `{result.failed_test}`:", "", f"    {result.message}"]
-        else:
-            lines += [f"{result.message}."]
-        if table[number].hint and result.message != NOT_STARTED:
-            lines += ["", f"A hint: {table[number].hint}"]
-    return "\n".join(lines) + "\n"
+        late = f"Handed in {days}: each exercise counts {counted:.0%} of its points."
+    worth = {number: f"{earned[number]:g} of {assignment.points[number]:g}" for number in results}
+    return feedback_of(f"{lesson}: {student}", total, late, results, table, worth)

@@ -13,6 +13,7 @@ from shared.teaching.class_folder import HandIn
 from shared.teaching.course_settings import load_assignment
 from shared.teaching.lateness import LatePolicy, days_late, handed_in_times, lateness
 from shared.teaching.markers import exercise_folder, exercise_table
+from shared.teaching.roster import missing_students, read_roster
 from shared.teaching.tests.test_grade import ASSIGNMENT, QUIET, RIGHT, WRONG
 
 POLICY = LatePolicy(grace_minutes=30, percent_per_day=10, most_days=3)
@@ -83,15 +84,15 @@ def test_unstated_times_are_said(tmp_path):
 
 
 def test_students_of_the_roster_without_a_submission_get_a_row(tmp_path):
-    assert grading.missing_students(tmp_path, ["ann"]) == []
+    assert missing_students(read_roster(tmp_path), ["ann"]) == []
     (tmp_path / "roster.csv").write_text("student,email\nAnn,a@b\nbob,\n\ncid,c@d\n")
-    assert grading.missing_students(tmp_path, ["ann", "cid"]) == ["bob"]
+    assert missing_students(read_roster(tmp_path), ["ann", "cid"]) == ["bob"]
     results = {"ann": {"1.1": RIGHT}, "bob": grading.nothing_handed_in(1)}
     assert {result.passed for result in results["bob"].values()} == {0}
     assert {gradebook._mark(result) for result in results["bob"].values()} == {"–"}
     (tmp_path / "roster.csv").write_text("name\nann\n")
     with pytest.raises(CourseError, match="column student"):
-        grading.missing_students(tmp_path, [])
+        read_roster(tmp_path)
 
 
 @pytest.mark.parametrize("line", ["percent_per_day = -1", "grace_minutes = 'x'", "grace = 3"])
