@@ -35,6 +35,7 @@ from shared.teaching.course_settings import PATH, Assignment, load_assignment
 from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.exports import Column, write_exports
 from shared.teaching.grading_copy import course_files
+from shared.teaching.history import HISTORY, keep_earlier_grades
 from shared.teaching.isolation.sandbox import Limits
 from shared.teaching.isolation.student_process import StudentProcess
 from shared.teaching.lateness import TIMES, handed_in_times, lateness
@@ -210,10 +211,14 @@ def grade_all(
         )
     results = grade(number, submissions, assignment.limits, folder, workers, console)
     results |= {name: nothing_handed_in(number) for name in missing_students(roster, results)}
+    totals = gradebook.totals(results, assignment, late)
+    changes = keep_earlier_grades(folder, totals)
     gradebook.write(folder, lesson.name, results, assignment, table, enforced, late)
     console.print(gradebook.grade_table(results, assignment, late))
     possible = sum(assignment.points[exercise.number] for exercise in exercises_of(number))
-    totals = gradebook.totals(results, assignment, late)
+    if changes:
+        console.print(f"changed since the last grading, which is now in {folder / HISTORY}:", soft_wrap=True)
+        console.print(escape("\n".join(changes)), highlight=False)
     files = ["grades.csv", "grades.json", *write_exports(folder, Column(lesson.name, possible), totals, roster)]
     console.print(f"{', '.join(files)} and a feedback page per submission: {folder}", soft_wrap=True)
     return results
