@@ -255,7 +255,7 @@ def make_example(kind: str, clip: Clip) -> Example:
     return Example(features, WORDS.index(question), WORDS.index(answer))
 
 
-# ── Training in stages (section 4, table 1) ───────────────────────────────────────────────────────────────────────────
+# ── Training in stages (section 5, table 1) ───────────────────────────────────────────────────────────────────────────
 
 WIDTH, DEPTH, HEADS, MLP_DIM = 16, 2, 2, 32
 BATCH, LEARNING_RATE, FLOOR, HELD_OUT = 8, 1e-2, 0.2, 60

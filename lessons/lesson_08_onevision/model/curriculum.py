@@ -1,4 +1,4 @@
-"""The curriculum of LLaVA-OneVision and a planner for other lengths (arXiv:2408.03326, section 4 and table 1).
+"""The curriculum of LLaVA-OneVision and a planner for other lengths (arXiv:2408.03326, section 5 and table 1).
 
     1     language–image alignment   0.558 M images           projector          one tile
     1.5   high-quality knowledge     4 M images               all                up to 5 tiles

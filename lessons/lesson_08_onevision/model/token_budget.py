@@ -96,7 +96,7 @@ def solve_image(image: Size, budget: int, layout: VisualLayout, *, least_side: i
     """Return the tiles and the pooling of a single image of at most `budget` tokens.
 
     The grid that keeps the most pixels is chosen first, and its tiles are pooled as little as the budget allows: more
-    pixels help more than more tokens (section 3.2 and figure 2). When its tiles would be smaller than `least_side`
+    pixels help more than more tokens (section 3.2). When its tiles would be smaller than `least_side`
     (half of a tile's patches by default), the next best grid follows. Where no grid fits, the image is one tile.
 
     Raises ValueError for an image without area, and for a budget that is too small for any tile.

@@ -165,7 +165,11 @@ def test_the_answer_is_exact_only_if_every_token_is(source):
     from shared.transformer import Sampling
 
     sets, questions = data.evaluation_rows(source, "image", "validation", 0, 12)
-    (rows,) = sets
+    # Every second conversation gets another story's features, so that some answers are wrong.
+    features = torch.where(
+        torch.arange(12)[:, None, None, None] % 2 == 0, sets[0].features, sets[0].features.roll(1, 0)
+    )
+    rows = sets[0]._replace(features=features)
     exact_answers = evaluate.answered_exactly(source.model, rows, "cpu").tolist()
     end = source.template.tokenizer.special_tokens[source.template.end]
     prompts = [row[: int(mask.nonzero()[0])] for row, mask in zip(rows.token_ids, rows.loss_mask, strict=True)]
