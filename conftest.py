@@ -80,7 +80,7 @@ def _seeded():
 def _ctrl_c():
     """Let Ctrl-C act as in a terminal, in the tests and the programs that they start.
 
-    Tests that run in the background of a shell script would else ignore it, and every process inherits that.
+    Tests that run in the background of a shell script would otherwise ignore it, and every process inherits that.
     """
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored:

@@ -1,7 +1,7 @@
 """Measure how long `make lesson-N` takes for one seed and record it in `results.json` (`make time-N`).
 
-A lesson with parts is measured part by part. The machine should be idle: the time is what a person waits, read from a
-clock. Nothing else changes in the record.
+A lesson with parts is measured part by part. The time is read from a clock, so the machine should be idle. Nothing
+else changes in the record.
 
     python -m shared.course.command_time 3
 """
