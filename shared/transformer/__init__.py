@@ -18,6 +18,7 @@ from shared.transformer.rotary_scaling import (
 )
 from shared.transformer.sampling import Sampling, sample, seeded_generator, token_probabilities
 from shared.transformer.soft_cap import soft_cap
+from shared.transformer.vision_language import PromptedModel, VisionLanguageModel
 
 __all__ = [
     "MLP",
@@ -31,12 +32,14 @@ __all__ = [
     "LayerNorm",
     "LinearScaling",
     "Llama3Scaling",
+    "PromptedModel",
     "RMSNorm",
     "Rotary",
     "RotaryScaling",
     "Sampling",
     "Scores",
     "SwiGLU",
+    "VisionLanguageModel",
     "YarnScaling",
     "generate",
     "mean_attention",

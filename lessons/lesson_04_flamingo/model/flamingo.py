@@ -19,10 +19,10 @@ from lessons.lesson_04_flamingo.model.resampler import PerceiverResampler
 from lessons.lesson_04_flamingo.model.weight_names import idefics_weight_names
 from shared.pretrained import load_weights, save_pretrained
 from shared.training import Stage
-from shared.transformer import KVCache, Sampling, generate
+from shared.transformer import KVCache, Sampling, VisionLanguageModel, generate
 
 
-class Flamingo(nn.Module):
+class Flamingo(VisionLanguageModel):
     """Predict text with interleaved images: resampled images enter between the language model's blocks (figure 3).
 
     vision_encoder  its `hidden_states(images)` returns the tokens before and after every block; the last are used
@@ -104,20 +104,6 @@ class Flamingo(nn.Module):
         return self.language_model.norm(x)
 
     # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """The token embedding of the language model."""
-        return self.language_model.embedding
-
-    @property
-    def output(self) -> nn.Linear:
-        """The output layer of the language model."""
-        return self.language_model.output
-
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """Return an empty cache of the language model for `batch` rows of at most `capacity` tokens."""
-        return self.language_model.new_cache(batch, capacity)
 
     @torch.no_grad()
     def generate(

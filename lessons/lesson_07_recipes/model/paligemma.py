@@ -22,7 +22,7 @@ from lessons.lesson_07_recipes.model.paligemma_config_mapping import PaliGemmaCo
 from shared.attention import Mask
 from shared.errors import CourseError
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import Decoder, KVCache, Sampling, generate
+from shared.transformer import Decoder, KVCache, Sampling, VisionLanguageModel, generate
 
 PREFIX, SUFFIX = 0, 1
 """The published `token_type_ids`."""
@@ -50,7 +50,7 @@ def prefix_mask_matrix(
     return mask.visible(spans.shape[1], spans.shape[1])
 
 
-class PaliGemma(nn.Module):
+class PaliGemma(VisionLanguageModel):
     """Encode an image, project its features, and put them before the text of a prefix language model.
 
     vision_encoder  a Vision Transformer; its features are the patches after the last norm
@@ -142,20 +142,6 @@ class PaliGemma(nn.Module):
         )
 
     # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """The token embedding of the language model, which multiplies by √width."""
-        return self.language_model.embedding
-
-    @property
-    def output(self) -> nn.Linear:
-        """The output layer of the language model."""
-        return self.language_model.output
-
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """Return an empty cache of the language model for `batch` rows of at most `capacity` tokens."""
-        return self.language_model.new_cache(batch, capacity)
 
     @torch.no_grad()
     def answer(

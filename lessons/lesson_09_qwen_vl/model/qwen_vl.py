@@ -4,14 +4,14 @@ images, videos → vision encoder → visual tokens ─┐
 text → token embeddings ─────────────────────────┴→ blocks with M-RoPE angles (+ deep features) → logits
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava.model import splice_images
@@ -23,7 +23,6 @@ from lessons.lesson_09_qwen_vl.model.positions import IMAGE, TEXT, VIDEO, TokenG
 from lessons.lesson_09_qwen_vl.model.prompt import Prompt
 from lessons.lesson_09_qwen_vl.model.vision_encoder import VisionEncoder, VisualFeatures
 from lessons.lesson_09_qwen_vl.model.weight_names import weight_names
-from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import (
     Attention,
@@ -31,16 +30,15 @@ from shared.transformer import (
     DecoderConfig,
     DynamicScaling,
     KVCache,
+    PromptedModel,
     RMSNorm,
     Rotary,
-    Sampling,
     Scores,
     SwiGLU,
-    generate,
 )
 
 
-class QwenVL(nn.Module):
+class QwenVL(PromptedModel):
     """One class for the three generations, which differ in their config only."""
 
     def __init__(self, config: QwenVLConfig):
@@ -125,15 +123,7 @@ class QwenVL(nn.Module):
 
         positions  places of the tokens, counted from 0; None counts on from the cached tokens
         """
-        tokens = embeddings.shape[1]
-        if positions is None:
-            first = 0 if cache is None else cache.length
-            positions = torch.arange(first, first + tokens, device=embeddings.device)[None]
-        mask = (
-            Mask(causal=True, segment_q=segments, segment_k=segments)
-            if cache is None
-            else cache.reserve(tokens, segments)
-        )
+        positions, mask = self.places_and_mask(embeddings, positions, segments, cache)
         angles, deep = self.angles(prompt.ids_at(positions)), prompt.deep_at(positions)
         x = embeddings
         for layer, block in enumerate(self.language_model.blocks):
@@ -147,30 +137,6 @@ class QwenVL(nn.Module):
         length = ids.max() + 1 if isinstance(self.config.language.rotary_scaling, DynamicScaling) else None
         axes = pair_axes(self.config.sections, self.config.interleaved).to(ids.device)
         return mrope_angles(ids, rotary.frequencies(ids.device, length), axes)
-
-    # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.language_model.embedding
-
-    @property
-    def output(self) -> nn.Linear:
-        """The output layer."""
-        return self.language_model.output
-
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """Return an empty cache for `batch` rows of at most `capacity` tokens."""
-        return self.language_model.new_cache(batch, capacity)
-
-    @torch.no_grad()
-    def answer(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, use_cache: bool = True
-    ) -> list[Int[Tensor, "new_tokens"]]:
-        """Continue prompts of one row each, as `prompt` returns them, and return their new token ids."""
-        rows = [prompt.embeddings[0, : int(prompt.lengths[0])] for prompt in prompts]
-        return generate(self, rows, sampling, use_cache=use_cache, model_inputs={"prompt": Prompt.stack(list(prompts))})
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

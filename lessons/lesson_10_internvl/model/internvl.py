@@ -4,14 +4,13 @@ tiles → InternViT → pixel unshuffle → projector → visual tokens ─┐
 text → token embeddings ─────────────────────────────────────────┴→ blocks with V2PE angles → logits
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
 from lessons.lesson_05_llava.model import splice_images
@@ -21,12 +20,11 @@ from lessons.lesson_10_internvl.model.config import InternVLConfig
 from lessons.lesson_10_internvl.model.positions import token_steps, v2pe_positions
 from lessons.lesson_10_internvl.model.prompt import Prompt
 from lessons.lesson_10_internvl.model.tile_encoder import TileEncoder
-from shared.attention import Mask
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import KVCache, Rotary, Sampling, generate
+from shared.transformer import KVCache, PromptedModel, Rotary
 
 
-class InternVL(nn.Module):
+class InternVL(PromptedModel):
     """Answer questions about images; a variant is a value of its config."""
 
     def __init__(self, config: InternVLConfig):
@@ -96,45 +94,13 @@ class InternVL(nn.Module):
 
         positions  places of the tokens, counted from 0; None counts on from the cached tokens
         """
-        tokens = embeddings.shape[1]
-        if positions is None:
-            first = 0 if cache is None else cache.length
-            positions = torch.arange(first, first + tokens, device=embeddings.device)[None]
-        mask = (
-            Mask(causal=True, segment_q=segments, segment_k=segments)
-            if cache is None
-            else cache.reserve(tokens, segments)
-        )
+        positions, mask = self.places_and_mask(embeddings, positions, segments, cache)
         rotary = cast(Rotary, self.language_model.rotary)  # the config allows no other positions
         angles = rotary(prompt.positions_at(positions)[..., None])
         x = embeddings
         for layer, block in enumerate(self.language_model.blocks):
             x = block(x, mask=mask, angles=angles, cache=None if cache is None else cache[layer])
         return self.language_model.norm(x)
-
-    # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    @property
-    def embedding(self) -> nn.Embedding:
-        """The token embedding."""
-        return self.language_model.embedding
-
-    @property
-    def output(self) -> nn.Linear:
-        """The output layer."""
-        return self.language_model.output
-
-    def new_cache(self, batch: int, capacity: int) -> KVCache:
-        """Return an empty cache for `batch` rows of at most `capacity` tokens."""
-        return self.language_model.new_cache(batch, capacity)
-
-    @torch.no_grad()
-    def answer(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, use_cache: bool = True
-    ) -> list[Int[Tensor, "new_tokens"]]:
-        """Continue prompts of one row each, as `prompt` returns them, and return their new token ids."""
-        rows = [prompt.embeddings[0, : int(prompt.lengths[0])] for prompt in prompts]
-        return generate(self, rows, sampling, use_cache=use_cache, model_inputs={"prompt": Prompt.stack(list(prompts))})
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

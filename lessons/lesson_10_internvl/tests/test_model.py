@@ -100,6 +100,8 @@ def test_answers_do_not_depend_on_the_batch_or_the_cache():
     together = [each.tolist() for each in model.answer(prompts, sampling)]
     assert together == [model.answer([prompt], sampling)[0].tolist() for prompt in prompts]
     assert together == [each.tolist() for each in model.answer(prompts, sampling, use_cache=False)]
+    with pytest.raises(ValueError, match="no prompts were given"):
+        model.answer([], sampling)
     assert together[0] != together[1] and len(set(together[0])) > 1
 
 
