@@ -1,11 +1,11 @@
 """Training and evaluation data: short stories of objects, as one image, as several images, and as a video.
 
-A *story* is a clip of the toy world whose objects have different shapes. Each of them moves at most once and changes
-its color at most once. Questions name an object by its shape. The types of input differ only in the frames:
+A *story* is a clip of the toy world whose objects have different shapes, and each of them moves once. Questions name an
+object by its shape. The types of input differ only in the frames:
 
     image    the middle frame; questions about color, size, texture and place
-    images   2 or 4 frames from the first to the last; also about motion and change
-    video    8 frames from the first to the last, pooled to 4 × 4 features; the same questions as for several images
+    images   2 or 4 frames from the first to the last; questions about direction, color, size and texture
+    video    8 frames from the first to the last, pooled to 3 × 3 features; the same questions as for several images
 
 A story and the same story played backward are equally likely, so the middle frame does not reveal any direction.
 """
@@ -25,7 +25,6 @@ from data.toybox.questions import TEMPLATES as IMAGE_TEMPLATES
 from data.toybox.scene import SceneObject, pick, stream
 from data.toybox.video.clip import Clip, Seconds, events_of, objects_at_time
 from data.toybox.video.generation import ClipSettings, clip_at
-from data.toybox.video.language import VERB
 from data.toybox.video.question_types import AXES, TEMPLATES
 from data.toybox.video.tensors import normalize_frames, render_clip_tensors
 from lessons.lesson_08_onevision.model import (
@@ -48,22 +47,17 @@ from shared.tokenizers.special_tokens import IMAGE_TOKEN
 SIZE = 32
 """Side of a frame in pixels: one tile."""
 LAYOUT = VisualLayout(tile_size=SIZE, side=8, pinpoints=((SIZE, SIZE),), max_tiles=1)
-BUDGET = 130
-"""Most visual tokens of an input: two images of 64 features and a newline each, or 8 frames of 16 features."""
+BUDGET = 74
+"""Most visual tokens of an input: two images of 36 features and a newline each, or 8 frames of 9 features."""
 FRAME_COUNTS = {"image": (1,), "images": (2, 4), "video": (8,)}
 """Frames of an input by its type; several counts are used in turn."""
-TEMPORAL = ("direction", "moves", "changes")
-"""Question types whose answer no single frame shows."""
+DIRECTION = "direction"
+"""The question type whose answer no single frame shows."""
 QUESTION_TYPES = {
     "image": ("color", "size", "texture", "place"),
-    "images": (*TEMPORAL, "color", "size", "texture"),
-    "video": (*TEMPORAL, "color", "size", "texture"),
+    "images": (DIRECTION, "color", "size", "texture"),
+    "video": (DIRECTION, "color", "size", "texture"),
 }
-OCCURRENCES = {"moves": "move", "changes": "color"}
-"""Question types that ask whether an event occurs, and its kind."""
-ANSWERS_OTHER = {"direction": "moves", "color": "changes"}
-"""Question types that no conversation has together about one object: a direction reveals that the object moves, and the
-one color of an object that it does not change."""
 SPLIT_CONTENTS = {"validation": "new stories of seen combinations", "test": "stories with an unseen combination"}
 PURPOSE, QUESTION_PURPOSE = 224, 227
 """First purposes of `stream` for the questions of conversations and of single questions, one per split."""
@@ -86,27 +80,22 @@ class StoryQuestion(NamedTuple):
 def stories_from(split: str, seed: int, number: int, objects: tuple[int, int]) -> Iterator[Clip]:
     """Yield the stories with `number` of a split and (least, greatest) `objects`. Raises ValueError as `clip_at`."""
     while True:
-        clip = clip_at(split, seed, number, ClipSettings(objects, (4, 8), ("move", "color")))
+        clip = clip_at(split, seed, number, ClipSettings(objects, (4, 8), ("move",)))
         if is_story(clip):
             yield clip
         number += NEXT_STORY
 
 
 def training_story(seed: int, number: int, objects: tuple[int, int]) -> Clip:
-    """Return training story `number`: its first object moves in half of the stories, and changes in half of each."""
-    occurs = {"move": number // 2 % 2 == 1, "color": number // 4 % 2 == 1}
-    return next(
-        clip
-        for clip in stories_from("train", seed, number, objects)
-        if all(bool(events_of(clip, 0, kind)) == expected for kind, expected in occurs.items())
-    )
+    """Return training story `number`."""
+    return next(stories_from("train", seed, number, objects))
 
 
 def is_story(clip: Clip) -> bool:
-    """Return whether the objects have different shapes, and at most one event of each kind."""
-    shapes = {one.shape for one in clip.objects}
-    happened = [(event.target, event.kind) for event in clip.events]
-    return len(shapes) == len(clip.objects) and len(set(happened)) == len(happened)
+    """Return whether the objects have different shapes, and each of them moves once."""
+    objects = len(clip.objects)
+    moves_once = all(len(events_of(clip, target, "move")) == 1 for target in range(objects))
+    return moves_once and len({one.shape for one in clip.objects}) == objects
 
 
 def questions_about(clip: Clip, kind: str) -> list[StoryQuestion]:
@@ -116,15 +105,10 @@ def questions_about(clip: Clip, kind: str) -> list[StoryQuestion]:
         return [question for state in states for question in appearance_questions(state, QUESTION_TYPES[kind])]
     questions = []
     for target, state in enumerate(clip.objects):
-        changes = events_of(clip, target, "color")
-        questions += appearance_questions(state, ("size", "texture") if changes else ("color", "size", "texture"))
-        for move in events_of(clip, target, "move"):
-            text = TEMPLATES["direction"].format(first=state.shape, options=AXES[move.direction or ""])
-            questions.append(StoryQuestion("direction", state.shape, text, move.direction or ""))
-        for name, event_kind in OCCURRENCES.items():
-            text = f"does the {state.shape} {VERB[event_kind]}?"
-            answer = "yes" if events_of(clip, target, event_kind) else "no"
-            questions.append(StoryQuestion(name, state.shape, text, answer))
+        (move,) = events_of(clip, target, "move")
+        text = TEMPLATES[DIRECTION].format(first=state.shape, options=AXES[move.direction or ""])
+        questions.append(StoryQuestion(DIRECTION, state.shape, text, move.direction or ""))
+        questions += appearance_questions(state, ("color", "size", "texture"))
     return questions
 
 
@@ -221,9 +205,14 @@ class Rows(NamedTuple):
 # ── Training ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def training_rows(source: DataSource, kind: str, seed: int, numbers: range, turns: int) -> list[Rows]:
-    """Return conversations of up to `turns` questions about the stories with these numbers, per number of frames."""
-    counts = FRAME_COUNTS[kind]
+def training_rows(
+    source: DataSource, kind: str, seed: int, numbers: range, turns: int, counts: Sequence[int] | None = None
+) -> list[Rows]:
+    """Return conversations of up to `turns` questions about the stories with these numbers, per number of frames.
+
+    counts  numbers of frames, used in turn; None: those of the type of input
+    """
+    counts = counts or FRAME_COUNTS[kind]
     sets = []
     for place, frames in enumerate(counts):
         clips, conversations = [], []
@@ -237,12 +226,11 @@ def training_rows(source: DataSource, kind: str, seed: int, numbers: range, turn
 
 
 def draw_questions(clip: Clip, kind: str, turns: int, rng: Random) -> list[StoryQuestion]:
-    """Return up to `turns` questions about a story in random order, none of which reveals the answer to another."""
-    questions = {
-        (question.shape, ANSWERS_OTHER.get(question.type, question.type)): question
-        for question in sorted(questions_about(clip, kind), key=lambda _: rng.random())
-    }
-    return list(questions.values())[:turns]
+    """Return up to `turns` questions about a story in random order, the direction among them if it is asked at all."""
+    questions = sorted(questions_about(clip, kind), key=lambda _: rng.random())
+    direction = [question for question in questions if question.type == DIRECTION][:1]
+    drawn = (direction + [question for question in questions if question not in direction])[:turns]
+    return sorted(drawn, key=lambda _: rng.random())
 
 
 # ── Evaluation ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,22 +239,11 @@ def draw_questions(clip: Clip, kind: str, turns: int, rng: Random) -> list[Story
 def question_of_number(
     split: str, seed: int, number: int, kind: str, objects: tuple[int, int]
 ) -> tuple[Clip, StoryQuestion]:
-    """Return story and question `number` of a split; the question types of a type of input alternate.
-
-    "yes" and "no" are equally likely.
-    """
+    """Return story and question `number` of a split; the question types of a type of input alternate."""
     rng = stream(seed, number, QUESTION_PURPOSE + SPLITS.index(split))
     name = QUESTION_TYPES[kind][number % len(QUESTION_TYPES[kind])]
-    answers = (pick(rng, ("yes", "no")),) if name in OCCURRENCES else None
-    for clip in stories_from(split, seed, number, objects):
-        fitting = [
-            question
-            for question in questions_about(clip, kind)
-            if question.type == name and (answers is None or question.answer in answers)
-        ]
-        if fitting:
-            return clip, pick(rng, fitting)
-    raise AssertionError("stories do not end")
+    clip = next(stories_from(split, seed, number, objects))
+    return clip, pick(rng, [question for question in questions_about(clip, kind) if question.type == name])
 
 
 def evaluation_rows(

@@ -9,7 +9,6 @@ from torch import Tensor
 from lessons.lesson_08_onevision.experiment.data import (
     FRAME_COUNTS,
     QUESTION_TYPES,
-    TEMPORAL,
     DataSource,
     Rows,
     encoded_visuals,
@@ -37,7 +36,7 @@ def answered_exactly(model: LlavaOneVision, rows: Rows, device: str) -> Bool[Ten
 
 
 def answer_accuracy(source: DataSource, kind: str, split: str, seed: int, count: int) -> dict[str, float]:
-    """Return the accuracy on one type of input: per type of question, over all, and over the temporal types.
+    """Return the accuracy on one type of input: per type of question, and over all questions.
 
     `commonest` is the accuracy of the most common answer to each text of a question's type.
     """
@@ -48,9 +47,7 @@ def answer_accuracy(source: DataSource, kind: str, split: str, seed: int, count:
         rows = [row for row, question in enumerate(questions) if question.type == name]
         measured[name] = sum(correct[row] for row in rows) / len(rows)
         commonest += Counter(questions[row].answer for row in rows).most_common(1)[0][1]
-    temporal = [row for row, question in enumerate(questions) if question.type in TEMPORAL]
-    measured |= {"all": sum(correct) / len(correct), "commonest": commonest / len(correct)}
-    return measured | ({"temporal": sum(correct[row] for row in temporal) / len(temporal)} if temporal else {})
+    return measured | {"all": sum(correct) / len(correct), "commonest": commonest / len(correct)}
 
 
 def accuracies(source: DataSource, split: str, seed: int, count: int) -> dict[str, float]:

@@ -9,20 +9,21 @@ from shared import plots
 from shared.course.lesson import Run
 
 CAPTIONS = {
-    "transfer": "Accuracy on questions about motion and change in videos. Two models were trained without videos.",
+    "transfer": "Accuracy on questions about directions in videos. Two of the models were trained without videos.",
     "inputs": "One story as an image, as two images and as a video of eight frames, with a question for each.",
     "types": "Accuracy by type of input: the one model, the specialist of that type, and the blind baseline.",
-    "loss": "Training loss of the last stage: cross-entropy per token of the answers.",
+    "loss": "Training loss of the last stage: cross-entropy per token of the answers, by what the models are trained on.",
 }
 NAMES = {
     "onevision": "all types",
     "image + images": "single and several images",
+    "image + one frame": "one frame per example",
     "image specialist": "single images",
     "blind": "blind",
 }
 KIND_NAMES = {"image": "image", "images": "images", "video": "video"}
 CHANCE = 0.5
-"""Every temporal question names two answers."""
+"""Every question about a direction names two answers."""
 
 
 def draw(run: Run) -> dict[str, plots.Figure]:
@@ -41,10 +42,11 @@ def trained(run: Run) -> list[str]:
 
 
 def video_accuracy(run: Run) -> plots.Figure:
-    """Draw the accuracy on temporal questions about videos, for every arm that was run."""
-    bars = {NAMES.get(arm, arm): run.measurements(arm, "video_temporal") for arm in trained(run)}
+    """Draw the accuracy on directions in videos, for every arm that was trained on questions about directions."""
+    arms = [arm for arm in trained(run) if arm != "image specialist"]
+    bars = {NAMES.get(arm, arm): run.measurements(arm, "video_direction") for arm in arms}
     return plots.bars_with_intervals(
-        bars, x_label="accuracy on motion and change in videos", baselines={"chance": CHANCE}, percent=True
+        bars, x_label="accuracy on directions in videos", baselines={"chance": CHANCE}, percent=True
     )
 
 
@@ -60,7 +62,7 @@ def accuracy_by_type(run: Run) -> plots.Figure:
 
 
 def story_inputs(number: int = 0) -> plots.Figure:
-    """Draw the first test question about motion, as every type of input, with the number of tokens."""
+    """Draw the first test question about a direction, as every type of input, with the number of tokens."""
     clip, question = question_of_number("test", TEST_SEED, number, "video", (1, 1))
     drawn: list[np.ndarray] = []
     captions: list[str] = []
@@ -74,8 +76,9 @@ def story_inputs(number: int = 0) -> plots.Figure:
 
 
 def loss_curves(run: Run) -> plots.Figure:
-    """Draw the training loss of the last stage of every trained arm."""
+    """Draw the training loss of the last stage of every trained arm but the specialists."""
+    arms = [arm for arm in trained(run) if not arm.endswith("specialist")]
     return plots.learning_curves(
-        {NAMES.get(arm, arm): run.measurements(arm, "mix_loss_curve") for arm in trained(run)},
+        {NAMES.get(arm, arm): run.measurements(arm, "mix_loss_curve") for arm in arms},
         y_label="cross-entropy (nats per token)",
     )

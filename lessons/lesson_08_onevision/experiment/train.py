@@ -47,6 +47,7 @@ class Recipe:
     batch_size     stories per step
     learning_rate  of Muon
     use_visuals    False for the blind baseline
+    one_frame      True for the control, which gets the middle frame where others get several images or a video
     """
 
     first: Mapping[str, int] = field(default_factory=lambda: {IMAGE: 1})
@@ -55,10 +56,11 @@ class Recipe:
     mix_steps: int = 160
     objects: Sequence[int] = (1, 1)
     stories: int = 2000
-    turns: int = 4
+    turns: int = 2
     batch_size: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     use_visuals: bool = True
+    one_frame: bool = False
 
 
 class MixedBatches:
@@ -78,7 +80,7 @@ class MixedBatches:
         return Rows(*self.batches[kind][which](index))
 
 
-def train_onevision(context: RunContext, *, held_out: int = 480, **recipe_values) -> dict:
+def train_onevision(context: RunContext, *, held_out: int = 400, **recipe_values) -> dict:
     """Train both stages and measure the accuracy on all types of input, and on single images between the stages.
 
     held_out       test questions per type of input; validation questions are a quarter as many
@@ -137,10 +139,11 @@ def train_stage(
 ) -> list[list[float]]:
     """Train one stage and return its loss curve: steps and mean losses."""
     model, sets = source.model, {}
+    counts = (1,) if recipe.one_frame else None
     for kind in dict.fromkeys(planned.inputs):
         count = min(recipe.stories, planned.inputs.count(kind) * recipe.batch_size)
         first = (len(INPUT_TYPES) * number + INPUT_TYPES.index(kind)) * FIRST_STORY
-        sets[kind] = training_rows(source, kind, context.seed, range(first, first + count), recipe.turns)
+        sets[kind] = training_rows(source, kind, context.seed, range(first, first + count), recipe.turns, counts)
     result = train(
         model,
         MixedBatches(sets, planned, recipe, context.seed),

@@ -11,7 +11,7 @@ from shared.course.lesson import Run
 
 def measurements(offset):
     numbers = {f"{kind}_all": 0.6 + offset for kind in ("image", "images", "video")}
-    return numbers | {"video_temporal": 0.7 - offset, "mix_loss_curve": [[10, 20], [2.0 - offset, 1.0]]}
+    return numbers | {"video_direction": 0.7 - offset, "mix_loss_curve": [[10, 20], [2.0 - offset, 1.0]]}
 
 
 def run_of(seeds, arms):
@@ -31,6 +31,6 @@ def test_the_story_is_drawn_as_each_type_of_input():
     captions = [axis.get_xlabel() for axis in figures.story_inputs().axes]
     assert [caption for caption in captions if caption] == [
         "image\n65 tokens",
-        "images\n130 tokens",
-        "video\n129 tokens",
+        "images\n74 tokens",
+        "video\n73 tokens",
     ]
