@@ -12,7 +12,7 @@ CAPTIONS = {
     "transfer": "Accuracy on questions about directions in videos. Two of the models were trained without videos.",
     "inputs": "One story as an image, as two images and as a video of eight frames, with a question for each.",
     "types": "Accuracy by type of input: the one model, the specialist of that type, and the blind baseline.",
-    "loss": "Training loss of the last stage: cross-entropy per token of the answers, by what the models are trained on.",
+    "loss": "Training loss of the last stage: cross-entropy per token of the answers, by training data.",
 }
 NAMES = {
     "onevision": "all types",
