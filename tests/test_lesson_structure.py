@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from shared.course import claims
+from shared.course.checkpoint import stale_version
 from shared.course.exercises import FILE_LIST, exercises_in_file, find_exercises, outside_files
 from shared.course.lesson import ROOT, lesson_entries, lesson_folder, load_lesson
-from shared.course.readme import stale_version
 from shared.course.recorded_results import recorded_verdicts
 
 BUILT = [entry for entry in lesson_entries() if lesson_folder(entry.number)]

@@ -127,6 +127,12 @@ def is_stale(name: str) -> bool:
     return name in stale_list()["checkpoints"]
 
 
+def stale_version(number: int, part: str | None) -> str | None:
+    """Return the earlier version of the toy world that results were measured with; None for current results."""
+    stale = stale_list()
+    return stale["toybox_version"] if {str(number), f"{number}/{part}"} & set(stale["results"]) else None
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file of a checkpoint except its provenance, by file name."""
     files = (path for path in sorted(folder.iterdir()) if path.name != PROVENANCE)

@@ -190,13 +190,13 @@ def judge(claim: Claim, arms_by_seed: Mapping[int, Arms], *, judged: bool, recor
 
 def format_value(value: float, show: str) -> str:
     """Format a value as tables print it: a fraction in percent, a difference in percentage points, an error as 1e-5."""
-    if show == "percent":
-        return f"{100 * value:.1f} %"
-    if show == "points":
-        return f"{100 * value:+.1f} points"
     if show == "error":
         return f"{value:.1e}"
-    return f"{value:.3g}"
+    texts = {"percent": f"{100 * value:.1f} %", "points": f"{100 * value:+.1f} points"}
+    text = texts.get(show, f"{value:.3g}")
+    if text.startswith("-"):
+        text = text[1:] if text.startswith("-0.0 ") else f"−{text[1:]}"
+    return text
 
 
 def format_threshold(claim: Claim) -> str:
@@ -219,13 +219,18 @@ def format_baseline(verdict: Verdict) -> str:
 def format_mean(verdict: Verdict) -> str:
     """Format the mean over seeds, with ± half of its interval when there are several seeds.
 
-    For a fraction of `test_items`, the sampling error of the test set follows in parentheses.
+    The interval of a fraction is cut at 0 and 100 %, and then both ends are printed: "98.7 % (94.0 to 100.0)". For a
+    fraction of `test_items`, the sampling error of the test set follows in parentheses.
     """
     claim, half = verdict.claim, verdict.half_width
     text = format_value(verdict.mean, claim.show)
     if half is None or claim.show == "error":
         return text
-    text += f" ± {100 * half:.1f}" if claim.show in ("percent", "points") else f" ± {half:.2g}"
+    low, high = verdict.mean - half, verdict.mean + half
+    if claim.show == "percent" and (low < 0 or high > 1):
+        text += f" ({100 * max(low, 0.0):.1f} to {100 * min(high, 1.0):.1f})"
+    else:
+        text += f" ± {100 * half:.1f}" if claim.show in ("percent", "points") else f" ± {half:.2g}"
     sampling = sampling_error(verdict.mean, claim.test_items) if claim.show == "percent" and claim.test_items else 0.0
     return f"{text} (test set ± {100 * sampling:.1f})" if sampling else text
 

@@ -6,17 +6,20 @@ would be generated now, so that pages and measurements cannot differ.
 
 from pathlib import Path
 
-from shared.course.checkpoint import stale_list
-from shared.course.claims import Verdict, format_mean
+from shared.course.checkpoint import stale_version
+from shared.course.claims import Verdict
 from shared.course.course_report import PAGE, course_report
 from shared.course.lesson import ROOT, Lesson, lesson_entries, lesson_folder, load_lesson
-from shared.course.recorded_results import COMMAND_SECONDS, WHOLE_LESSON, RecordKey, read_results, recorded_verdicts
+from shared.course.lesson_tables import lesson_table, syllabus_table
+from shared.course.recorded_results import RecordKey, read_results, recorded_verdicts, seconds_per_seed
 from shared.course.splits import splits_line
-from shared.course.tables import is_identity, markdown_results, rows_of
+from shared.course.tables import is_exact, markdown_results, rows_of
 from shared.errors import CourseError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 NOT_MEASURED = "*Not measured yet.*"
+SYLLABUS = ROOT / "shared" / "teaching" / "README.md"
+"""The page with the table of lessons for instructors."""
 
 
 def replace_generated(text: str, generated: str, page: str) -> str:
@@ -61,7 +64,7 @@ def part_blocks(lesson: Lesson, folder: Path, part: str | None) -> list[str]:
     if not verdicts:
         return []
     results = read_results(folder)
-    names = {key: _preset_name(key) for key in verdicts}
+    names = {key: RecordKey.parse(key).label for key in verdicts}
     rows = rows_of({names[key]: each for key, each in verdicts.items()})
     lines = [run_summary(lesson, key, results[key], part) for key in verdicts]
     splits = splits_line([row.verdict.claim for row in rows], lesson.splits)
@@ -75,46 +78,22 @@ def verdicts_of(lesson: Lesson, key: str, result: dict, part: str | None) -> lis
     return [verdict for verdict in verdicts if part in (None, lesson.part_of(verdict.claim.name))]
 
 
-def _preset_name(key: str) -> str:
-    record = RecordKey.parse(key)
-    return f"{record.preset}, {record.data}" if record.data else record.preset
-
-
 def parts_table(lesson: Lesson, results: dict) -> str:
-    """Return a table with, per part, how its claims came out, how many identities hold, and the time per seed."""
+    """Return a table with, per part, how its claims came out, how many exact ones hold, and the time per seed."""
     lines = [
-        "| part | reproduced | not reproduced | inconclusive | identities that hold | seconds per seed |",
+        "| part | reproduced | not reproduced | inconclusive | identities and bounds that hold | seconds per seed |",
         "|---|---|---|---|---|---|",
     ]
     (key, result), *_ = results.items()
     for part in lesson.parts:
         verdicts = verdicts_of(lesson, key, result, part)
-        identities = [verdict.label == "reproduced" for verdict in verdicts if is_identity(verdict)]
-        labels = [verdict.label for verdict in verdicts if not is_identity(verdict)]
+        exact = [verdict.label == "reproduced" for verdict in verdicts if is_exact(verdict)]
+        labels = [verdict.label for verdict in verdicts if not is_exact(verdict)]
         counts = [str(labels.count(label)) for label in ("reproduced", "not reproduced", "inconclusive")]
-        hold = f"{sum(identities)} of {len(identities)}"
+        hold = f"{sum(exact)} of {len(exact)}"
         seconds = f"{seconds_per_seed(lesson, result, part):.0f}"
         lines.append(f"| {' | '.join([f'[{part}]({part}/README.md)', *counts, hold, seconds])} |")
     return "\n".join([*lines, "", run_summary(lesson, key, result, None)])
-
-
-def seconds_per_seed(lesson: Lesson, result: dict, part: str | None) -> float:
-    """Return the seconds per seed of all arms or one part's.
-
-    They were read from a clock beside the command with one seed, or else are the sum over the arms, divided by the
-    number of arms that run side by side.
-    """
-    by_part = result.get(COMMAND_SECONDS, {})
-    if (part or WHOLE_LESSON) in by_part:
-        return by_part[part or WHOLE_LESSON]
-    if part is None and by_part:
-        return sum(by_part.values())
-    total = result["seconds"] / len(result["seeds"])
-    if part is None:
-        return total
-    costs = {name: sum(arm["seconds"]) for name, arm in result["arms"].items()}
-    part_cost = sum(costs[arm.name] for arm in lesson.arms if arm.part == part and arm.name in costs)
-    return total * part_cost / sum(costs.values())
 
 
 def _command(lesson: Lesson, key: str, part: str | None) -> str:
@@ -147,58 +126,9 @@ def stale_note(number: int, part: str | None) -> str:
     return f" Measured with version {version} of the toy world, to be measured again." if version else ""
 
 
-def stale_version(number: int, part: str | None) -> str | None:
-    """Return the earlier version of the toy world that results were measured with; None for current results."""
-    stale = stale_list()
-    return stale["toybox_version"] if {str(number), f"{number}/{part}"} & set(stale["results"]) else None
-
-
-def headline(lesson: Lesson, folder: Path) -> tuple[str, str]:
-    """Return a lesson's result for the front page: what its headline claim measures, and its value."""
-    for key, result in reversed(read_results(folder).items()):
-        for verdict in recorded_verdicts(lesson, key, result):
-            if verdict.claim.name == lesson.headline:
-                version = stale_version(lesson.number, lesson.part_of(verdict.claim.name))
-                return lesson.headline_caption, format_mean(verdict) + (f" ({version})" if version else "")
-    return lesson.headline_caption, "not measured yet"
-
-
-def lesson_table() -> str:
-    """Return the front page's tables: the finished lessons with their results, then the planned ones, folded."""
-    finished, planned = [], []
-    for entry in lesson_entries():
-        folder = lesson_folder(entry.number)
-        title = f"[{entry.title}]({folder.relative_to(ROOT).as_posix()}/README.md)" if folder else entry.title
-        if folder and entry.measured:
-            caption, value = headline(load_lesson(entry.number)[0], folder)
-            finished.append(f"| {entry.number} | {title} | {entry.kind}, {entry.minutes} | {caption}: {value} |")
-        else:
-            state = ", in progress" if folder else ""
-            planned.append(f"| {entry.number} | {title}{state} | {entry.kind}, {entry.minutes} |")
-    lines = [
-        f"**{len(finished)} of {len(finished) + len(planned)} lessons are finished:**",
-        "",
-        "| | finished lesson | type, minutes | result on held-out data |",
-        "|---|---|---|---|",
-        *finished,
-    ]
-    if planned:
-        lines += [
-            "",
-            f"<details><summary>{len(planned)} more lessons are planned, not finished</summary>",
-            "",
-            "| | planned lesson | type, minutes |",
-            "|---|---|---|",
-            *planned,
-            "",
-            "</details>",
-        ]
-    return "\n".join(lines)
-
-
 def generated_pages() -> dict[Path, str]:
     """Return the current text of every README with a generated part."""
-    parts = {ROOT / "README.md": lesson_table(), PAGE: course_report()}
+    parts = {ROOT / "README.md": lesson_table(), SYLLABUS: syllabus_table(), PAGE: course_report()}
     for entry in lesson_entries():
         if folder := lesson_folder(entry.number):
             lesson, _ = load_lesson(entry.number)

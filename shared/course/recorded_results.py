@@ -45,6 +45,11 @@ class RecordKey:
     def __str__(self) -> str:
         return "/".join(part for part in (self.preset, self.device, self.data) if part)
 
+    @property
+    def label(self) -> str:
+        """What tables print beside values of this record: "full", or "cpu, fashion_mnist"."""
+        return f"{self.preset}, {self.data}" if self.data else self.preset
+
 
 def read_results(folder: Path) -> dict[str, Any]:
     """Return a lesson's recorded results, the smallest preset first; empty when nothing is recorded."""
@@ -78,6 +83,25 @@ def recorded_verdicts(lesson: Lesson, key: str, record: Mapping[str, Any]) -> li
             judged = claim.kind == "exact" or (record_key.data is None and record_key.preset in claim.presets)
             verdicts.append(Verdict(claim, values, baselines, judged))
     return verdicts
+
+
+def seconds_per_seed(lesson: Lesson, result: Mapping[str, Any], part: str | None) -> float:
+    """Return the seconds per seed of all arms or one part's.
+
+    They were read from a clock beside the command with one seed, or else are the sum over the arms, divided by the
+    number of arms that run side by side.
+    """
+    by_part = result.get(COMMAND_SECONDS, {})
+    if (part or WHOLE_LESSON) in by_part:
+        return by_part[part or WHOLE_LESSON]
+    if part is None and by_part:
+        return sum(by_part.values())
+    total = result["seconds"] / len(result["seeds"])
+    if part is None:
+        return total
+    costs = {name: sum(arm["seconds"]) for name, arm in result["arms"].items()}
+    part_cost = sum(costs[arm.name] for arm in lesson.arms if arm.part == part and arm.name in costs)
+    return total * part_cost / sum(costs.values())
 
 
 def result_record(run: Run, verdicts: Sequence[Verdict], workers: int) -> dict[str, Any]:

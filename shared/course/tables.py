@@ -1,6 +1,6 @@
 """Show verdicts: Markdown tables for pages, and a layout for terminals from 60 columns up.
 
-Claims are grouped by the question that they answer. Identities (exact claims) take one line together.
+Claims are grouped by the question that they answer. Exact claims, identities and bounds, take one line together.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,9 +48,14 @@ class Row:
     preset: str = ""
 
 
-def is_identity(verdict: Verdict) -> bool:
-    """Return whether a verdict belongs to an exact claim, which has no table row."""
+def is_exact(verdict: Verdict) -> bool:
+    """Return whether a verdict belongs to an exact claim, an identity or a bound, which has no table row."""
     return verdict.claim.kind == "exact"
+
+
+def is_identity(verdict: Verdict) -> bool:
+    """Return whether an exact claim states that two values are equal: their difference is printed, or must be zero."""
+    return is_exact(verdict) and (verdict.claim.show == "error" or verdict.claim.threshold == 0)
 
 
 def rows_of(verdicts_by_preset: Mapping[str, Sequence[Verdict]]) -> list[Row]:
@@ -67,7 +72,7 @@ def rows_of(verdicts_by_preset: Mapping[str, Sequence[Verdict]]) -> list[Row]:
 
 
 def by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Return the rows under their questions, in order; identities are left out."""
+    """Return the rows under their questions, in order; exact claims are left out."""
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         claim = row.verdict.claim
@@ -80,7 +85,7 @@ def by_question(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def markdown_results(rows: Sequence[Row], command: str) -> str:
-    """Return a table per question, then one line for all identities, which `command` lists."""
+    """Return a table per question, then one line for all exact claims, which `command` lists."""
     blocks = []
     for question, group in by_question(rows).items():
         blocks.append(f"**{question}**")
@@ -89,43 +94,60 @@ def markdown_results(rows: Sequence[Row], command: str) -> str:
             if row.verdict.claim.hypothesis:
                 claim = row.verdict.claim
                 blocks.append(f"*Not reproduced:* {claim.sentence} *Hypothesis:* {claim.hypothesis}")
-    identities = [row.verdict for row in rows if is_identity(row.verdict)]
-    if identities:
-        blocks.append(markdown_identities(identities, command))
+    if exact := [row.verdict for row in rows if is_exact(row.verdict)]:
+        blocks.append(markdown_exact(exact, command))
     return "\n\n".join(blocks)
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """Return one question's table in Markdown."""
-    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    for row in rows:
+def markdown_table(rows: Sequence[Row], first_column: tuple[str, Sequence[str]] | None = None) -> str:
+    """Return a table in Markdown, of one question's rows.
+
+    first_column  a further column before the others: its heading, and its cell in each row
+    """
+    heading, first_cells = first_column or ("", [""] * len(rows))
+    columns = (heading, *COLUMNS) if first_column else COLUMNS
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for first_cell, row in zip(first_cells, rows, strict=True):
         verdict, claim = row.verdict, row.verdict.claim
         preset = f" (`{row.preset}`)" if row.preset else ""
         label = f"{verdict.label} ({format_threshold(claim)})" if verdict.judged else "–"
         measured, paper = format_mean(verdict) + preset, claim.paper_value or "–"
-        cells = (claim.sentence, format_baseline(verdict), measured, paper, label)
+        cells: tuple[str, ...] = (claim.sentence, format_baseline(verdict), measured, paper, label)
+        cells = (first_cell, *cells) if first_column else cells
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def identities_line(verdicts: Sequence[Verdict], command: str) -> str:
-    """Return one sentence: how many identities hold, and the largest difference between their two sides."""
+def exact_line(verdicts: Sequence[Verdict], command: str) -> str:
+    """Return one sentence: how many identities and bounds hold, and the identities' largest difference."""
     failed = [verdict.claim.name for verdict in verdicts if verdict.label != "reproduced"]
-    errors = [verdict.mean for verdict in verdicts if verdict.claim.show == "error"]
-    largest = f"; largest difference {format_value(max(errors), 'error')}" if errors else ""
+    identities = [verdict for verdict in verdicts if is_identity(verdict)]
+    bounds = len(verdicts) - len(identities)
     if failed:
-        return f"{len(failed)} of {len(verdicts)} identities do not hold: {', '.join(failed)}."
-    noun = "identity holds" if len(verdicts) == 1 else "identities hold"
-    return f"{len(verdicts)} {noun}{largest}; `{command}` lists them."
+        return f"{len(failed)} of {len(verdicts)} {_exact_noun(identities, bounds)} do not hold: {', '.join(failed)}."
+    errors = [verdict.mean for verdict in identities if verdict.claim.show == "error"]
+    largest = f" (largest difference {format_value(max(errors), 'error')})" if errors else ""
+    counts = (
+        [f"{len(identities)} {'identity' if len(identities) == 1 else 'identities'}{largest}"] if identities else []
+    )
+    counts += [f"{bounds} {'bound' if bounds == 1 else 'bounds'}"] if bounds else []
+    verb, pronoun = ("holds", "it") if len(verdicts) == 1 else ("hold", "them")
+    return f"{' and '.join(counts)} {verb}; `{command}` lists {pronoun}."
 
 
-def markdown_identities(verdicts: Sequence[Verdict], command: str) -> str:
-    """Return the line of identities, with a list that opens on request."""
+def _exact_noun(identities: Sequence[Verdict], bounds: int) -> str:
+    return " and ".join(["identities"] * bool(identities) + ["bounds"] * bool(bounds))
+
+
+def markdown_exact(verdicts: Sequence[Verdict], command: str) -> str:
+    """Return the line of identities and bounds, with a list that opens on request."""
     items = "\n".join(
         f"- {verdict.claim.sentence} {format_mean(verdict)} ({format_threshold(verdict.claim)})" for verdict in verdicts
     )
-    line = identities_line(verdicts, command)
-    return f"{line}\n\n<details><summary>The identities</summary>\n\n{items}\n\n</details>"
+    line = exact_line(verdicts, command)
+    identities = [verdict for verdict in verdicts if is_identity(verdict)]
+    noun = _exact_noun(identities, len(verdicts) - len(identities))
+    return f"{line}\n\n<details><summary>The {noun}</summary>\n\n{items}\n\n</details>"
 
 
 # ── Terminal ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,9 +158,8 @@ def terminal_results(verdicts: Sequence[Verdict]) -> Group:
     blocks: list = []
     for question, group in by_question([Row(verdict) for verdict in verdicts]).items():
         blocks += [Text(question, style="bold"), Padding(_terminal_table([row.verdict for row in group]), (0, 0, 1, 0))]
-    identities = [verdict for verdict in verdicts if is_identity(verdict)]
-    if identities:
-        blocks += [Text("Do the identities hold?", style="bold"), _terminal_table(identities)]
+    if exact := [verdict for verdict in verdicts if is_exact(verdict)]:
+        blocks += [Text("Do the identities and bounds hold?", style="bold"), _terminal_table(exact)]
     return Group(*blocks)
 
 

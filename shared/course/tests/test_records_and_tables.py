@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from shared.course import command_time, readme
+from shared.course import command_time, lesson_tables
 from shared.course.claims import Verdict, number
 from shared.course.course_report import count_verdicts
 from shared.course.lesson import Arm, Claim, Lesson, Run, lesson_entries, lesson_folder, question
-from shared.course.readme import lesson_results, lesson_table, part_results
+from shared.course.lesson_tables import exercise_totals, headline, lesson_table, prerequisites, syllabus_table
+from shared.course.readme import lesson_results, part_results
 from shared.course.recorded_results import RecordKey, read_results, recorded_values, recorded_verdicts, write_record
-from shared.course.tables import Row, by_question, identities_line, markdown_results, rows_of, terminal_results
+from shared.course.tables import Row, by_question, exact_line, markdown_results, rows_of, terminal_results
 from shared.errors import CourseError
 
 CLAIM = Claim(
@@ -126,15 +127,26 @@ def test_rows_are_grouped_by_question_and_identities_take_one_line():
     rows = [Row(verdict) for verdict in (*verdicts, identity)]
     assert list(by_question(rows)) == ["Can it read?", "Does size help?"]
     text = markdown_results(rows, "make lesson-1")
-    assert "1 identity holds; largest difference 1.0e-12; `make lesson-1` lists them." in text
+    assert "1 identity (largest difference 1.0e-12) holds; `make lesson-1` lists it." in text
     counts = count_verdicts(rows)
-    assert (counts["reproduced"], counts["identity"], counts["failed identity"]) == (2, 1, 0)
+    assert (counts["reproduced"], counts["exact"], counts["failed exact"]) == (2, 1, 0)
+
+
+def test_a_bound_is_no_identity_and_has_no_part_in_the_largest_difference():
+    bound = Verdict(replace(EXACT, name="less", show="number", threshold=5.0), (1.9,), (), True)
+    count = Verdict(replace(EXACT, name="none", show="number", threshold=0.0), (0.0,), (), True)
+    difference = Verdict(EXACT, (1e-12,), (), True)
+    expected = "2 identities (largest difference 1.0e-12) and 1 bound hold; `make lesson-1` lists them."
+    assert exact_line([difference, count, bound], "make lesson-1") == expected
+    assert exact_line([bound], "make lesson-1") == "1 bound holds; `make lesson-1` lists it."
+    text = markdown_results([Row(difference), Row(bound)], "make lesson-1")
+    assert "<summary>The identities and bounds</summary>" in text
 
 
 def test_an_identity_that_does_not_hold_is_named():
     broken = Verdict(EXACT, (1e-3,), (), True)
-    assert identities_line([broken], "make lesson-1") == "1 of 1 identities do not hold: equal."
-    assert count_verdicts([Row(broken)])["failed identity"] == 1
+    assert exact_line([broken], "make lesson-1") == "1 of 1 identities do not hold: equal."
+    assert count_verdicts([Row(broken)])["failed exact"] == 1
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -150,12 +162,46 @@ def test_the_terminal_cuts_no_word(width):
     assert {"reproduced", "within", "digits.", "threshold"} <= words
 
 
+def test_the_front_page_has_the_value_of_the_lessons_page(tmp_path):
+    """Of a claim that several presets measured, both pages show the value of the smallest preset."""
+    lesson = replace(lesson_of_two_parts(), arms=(Arm("model", "a:b", {}),), claims=(CLAIM,))
+    for preset, value in (("full", 0.95), ("cpu", 0.9)):
+        entry = record({"reads": [value, value]}, {"model": (20.0, 100)})
+        write_record(tmp_path, RecordKey(preset, "cpu"), entry)
+    caption, value = headline(replace(lesson, number=99, headline="reads"), tmp_path)
+    assert value == "90.0 % ± 0.0" and value in lesson_results(replace(lesson, number=99), tmp_path)
+
+
+def test_minutes_and_prerequisites_are_those_of_the_lessons_page(tmp_path):
+    folder = tmp_path / "lessons" / "lesson_99_small"
+    folder.mkdir(parents=True)
+    lines = [f"# exercise 99.{n}: part {n}\nx = {n}\n# end exercise" for n in (1, 2)]
+    (folder / "code.py").write_text("\n".join(lines))
+    page = "Learn · about 9 minutes · prerequisites: [lesson 2](../x) (CLIP), sets · [notebook](lesson.ipynb)\n\n"
+    rows = ["| 99.1 | part 1 | 2 | 10 | here |", "| 99.2 | part 2 | 3 | 25 | here |"]
+    (folder / "README.md").write_text(page + rows[0] + "\n")
+    with pytest.raises(CourseError, match=r"no page lists exercise 99\.2"):
+        exercise_totals(folder)
+    (folder / "README.md").write_text(page + "\n".join(rows) + "\n")
+    totals = exercise_totals(folder)
+    assert (totals.count, totals.minutes, totals.points) == (2, 35, 5)
+    assert prerequisites(folder) == "lesson 2 (CLIP), sets"
+    (folder / "README.md").write_text("Learn · about 9 minutes")
+    with pytest.raises(CourseError, match="names no prerequisites"):
+        prerequisites(folder)
+
+
+def test_the_syllabus_has_a_row_per_finished_lesson():
+    finished = [entry.number for entry in lesson_entries() if lesson_folder(entry.number) and entry.measured]
+    assert [int(number) for number in re.findall(r"^\| (\d+) \[", syllabus_table(), flags=re.M)] == finished
+
+
 def test_the_front_page_separates_finished_lessons_from_planned_ones(monkeypatch):
     """A lesson in progress has a page to link to, but no results; it is among the planned ones."""
     entries = lesson_entries()
     built = [entry.number for entry in entries if lesson_folder(entry.number)]
     in_progress = [replace(entry, measured=entry.measured and entry.number != built[-1]) for entry in entries]
-    monkeypatch.setattr(readme, "lesson_entries", lambda: in_progress)
+    monkeypatch.setattr(lesson_tables, "lesson_entries", lambda: in_progress)
     finished, planned = lesson_table().split("<details>")
     ready = [entry.number for entry in in_progress if entry.number in built and entry.measured]
     numbers = [

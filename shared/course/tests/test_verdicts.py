@@ -130,7 +130,19 @@ def test_intervals_are_student_t():
 def test_values_show_units():
     assert format_mean(judge(CLAIM, arms(0.9123), judged=True)) == "91.2 %"
     assert format_value(0.031, "points") == "+3.1 points"
-    assert "± " in format_mean(judge(CLAIM, arms(0.91, 0.93), judged=True))
+    assert format_value(-0.031, "points") == "−3.1 points"
+    assert (format_value(-0.0001, "points"), format_value(-91.7, "number")) == ("0.0 points", "−91.7")
+    assert "± " in format_mean(judge(CLAIM, arms(0.91, 0.912), judged=True))
+
+
+def test_the_interval_of_a_fraction_is_cut_at_its_bounds():
+    # The mean of three values ± 4.303 · standard deviation / √3.
+    high = Verdict(CLAIM, (0.96, 1.0, 1.0), (), True)
+    assert format_mean(high) == "98.7 % (92.9 to 100.0)"
+    low = Verdict(CLAIM, (0.0, 0.0, 0.04), (), True)
+    assert format_mean(low) == "1.3 % (0.0 to 7.1)"
+    difference = Verdict(replace(CLAIM, show="points"), (0.96, 1.0, 1.0), (), True)
+    assert format_mean(difference) == "+98.7 points ± 5.7"
 
 
 def test_the_sampling_error_of_the_test_set_stands_beside_the_interval():

@@ -15,7 +15,7 @@ SOURCES = {
 PAPER_VALUES = {
     "lora": "+0.8 points (RoBERTa-base, GLUE)",
     "dora": "+1.1 points (LLaVA-1.5-7B)",
-    "qlora": "-1.1 to +1.0 points (ROUGE-L, T5 of 80 M to 11 B)",
+    "qlora": "−1.1 to +1.0 points (ROUGE-L, T5 of 80 M to 11 B)",
 }
 WITHOUT_THE_SKILL = (
     "in the papers the model has the skill before it is adapted; here low-rank adapters must learn it, and existence "
