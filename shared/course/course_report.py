@@ -65,7 +65,7 @@ def _counts_line(name: str, counts: Counter[str]) -> str:
 
 
 def _stale_parts(lesson: Lesson) -> tuple[str, list[str]] | None:
-    """Return the toy world's version of results to measure again, and their parts ([] for all); None for current ones."""
+    """Return the toy world's version of outdated results, and their parts ([] for all); None for current results."""
     if version := stale_version(lesson.number, None):
         return version, []
     parts = [part for part in lesson.parts if stale_version(lesson.number, part)]
