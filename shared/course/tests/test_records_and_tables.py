@@ -168,7 +168,7 @@ def test_the_front_page_has_the_value_of_the_lessons_page(tmp_path):
     for preset, value in (("full", 0.95), ("cpu", 0.9)):
         entry = record({"reads": [value, value]}, {"model": (20.0, 100)})
         write_record(tmp_path, RecordKey(preset, "cpu"), entry)
-    caption, value = headline(replace(lesson, number=99, headline="reads"), tmp_path)
+    _, value = headline(replace(lesson, number=99, headline="reads"), tmp_path)
     assert value == "90.0 % ± 0.0" and value in lesson_results(replace(lesson, number=99), tmp_path)
 
 
