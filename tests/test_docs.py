@@ -7,7 +7,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from shared.course.lesson import ROOT, lesson_entries, lesson_folder
+from shared.course.lesson import ROOT, lesson_entries, lesson_folder, load_lesson
 from shared.course.readme import BEGIN, END, generated_pages, read_results, replace_generated
 from shared.errors import CourseError
 
@@ -69,6 +69,18 @@ def test_python_examples_run(folder, tmp_path, monkeypatch, capsys):
     )
     assert blocks
     exec("\n".join(blocks), {"__name__": "example"})
+
+
+def test_the_table_of_data_has_the_data_sets_of_every_measured_lesson():
+    table = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    for number in MEASURED:
+        (row,) = re.findall(rf"^\| {number} \| (.+) \|$", table, flags=re.M)
+        default, others, gpu = (set(re.findall("`([a-z0-9_:]+?)(?:PATH)?`", cell)) for cell in row.split("|"))
+        lesson = load_lesson(number)[0]
+        assert default == {lesson.data_sets["cpu"]}, number
+        assert gpu == ({lesson.data_sets["gpu"]} if "gpu" in lesson.data_sets else set()), number
+        expected = {name.removesuffix("PATH") for name in lesson.other_data_sets}
+        assert expected <= others <= expected | set(lesson.data_sets.values()), number
 
 
 def test_every_make_target_on_a_page_exists():

@@ -1,4 +1,4 @@
-"""The README's section on pages: its example, figure and table of question types are right.
+"""The README of pages: its example, figure and table of question types are right.
 
 `python -m data.toybox.tests.test_page_readme` draws the figure again.
 """
@@ -16,8 +16,7 @@ from data.toybox.page.pages import page_at
 from data.toybox.page.questions import TEMPLATES, TYPES_OF, answers
 
 FOLDER = Path(__file__).parents[1]
-PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
-SECTION = PAGE[PAGE.index("## Pages") : PAGE.index("## Clips")]
+TEXT = (FOLDER / "page" / "README.md").read_text(encoding="utf-8")
 FIGURE = FOLDER / "figures" / "pages.png"
 NOISY = replace(RECEIPT, contrast=(80, 80), grain=64)
 PAGES = [page_at("train", 0, number, setting) for number, setting in ((0, RECEIPT), (5, MENU), (0, CHART), (0, NOISY))]
@@ -42,11 +41,11 @@ def test_the_figure_shows_the_named_pages():
     assert (np.asarray(Image.open(FIGURE).convert("RGB")) == figure()).all()
     assert PAGES[0].entries == PAGES[3].entries
     sizes = ", ".join(f"{page.width} × {page.height}" for page in PAGES[:3])
-    assert f"the sizes {sizes} pixels" in SECTION
+    assert f"the sizes {sizes} pixels" in TEXT
 
 
 def test_the_example_prints_what_its_comments_show(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", SECTION, flags=re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.S)
     namespace: dict = {}
     exec(code, namespace)
     printed = capsys.readouterr().out.splitlines()
@@ -60,7 +59,7 @@ def test_the_table_lists_every_question_type():
     settings = {"receipt": RECEIPT, "menu": MENU, "chart": CHART}
     for kind, types in TYPES_OF.items():
         for question_type in types:
-            (row,) = re.findall(rf"^\| {question_type} \| (.+) \|$", SECTION, flags=re.M)
+            (row,) = re.findall(rf"^\| {question_type} \| (.+) \|$", TEXT, flags=re.M)
             kinds, example, count = (cell.strip() for cell in row.split("|"))
             assert kind in kinds and int(count) == len(answers(settings[kind], question_type)), question_type
             assert re.fullmatch(re.sub(r"\\{\w+\\}", ".+", re.escape(TEMPLATES[question_type])), example), question_type

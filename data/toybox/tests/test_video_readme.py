@@ -1,4 +1,4 @@
-"""The README's section on clips: its example, figure and timeline are right.
+"""The README of clips: its example, figure and timeline are right.
 
 `python -m data.toybox.tests.test_video_readme` draws the figure again.
 """
@@ -18,8 +18,7 @@ from data.toybox.video.language import sentence, timeline
 from data.toybox.video.question_types import QUESTION_TYPES
 
 FOLDER = Path(__file__).parents[1]
-PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
-SECTION = PAGE[PAGE.index("## Clips") :]
+PAGE = (FOLDER / "video" / "README.md").read_text(encoding="utf-8")
 FIGURE = FOLDER / "figures" / "clip.png"
 CLIP = clip_at("train", 0, 53)
 RATE, SIDE, GAP, ROW = 2, 96, 8, 24
@@ -62,11 +61,11 @@ def test_the_figure_shows_the_named_clip_and_its_timeline():
     np.testing.assert_array_equal(pixels[:SIDE], strip())
     bars = (pixels[SIDE + ROW :] == BAR).all(-1)
     assert [bars[ROW * row : ROW * (row + 1)].any() for row in range(len(CLIP.events))] == [True] * len(CLIP.events)
-    assert timeline(CLIP) in SECTION
+    assert timeline(CLIP) in PAGE
 
 
 def test_the_example_prints_what_its_comments_show(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", SECTION, flags=re.S)[:1]
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)[:1]
     namespace: dict = {}
     exec(code, namespace)
     text, question = capsys.readouterr().out.split("\n", 1)
@@ -76,7 +75,7 @@ def test_the_example_prints_what_its_comments_show(capsys):
 
 
 def test_the_table_lists_every_question_type():
-    assert [name for name in QUESTION_TYPES if f"| {name} |" not in SECTION] == []
+    assert [name for name in QUESTION_TYPES if f"| {name} |" not in PAGE] == []
 
 
 if __name__ == "__main__":
