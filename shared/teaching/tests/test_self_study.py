@@ -111,12 +111,14 @@ def test_lesson_is_complete_with_its_claims_and_exercises(course):
         0,
         "make check-1",
     )
+    assert lesson_progress(ENTRY, course).minutes_left == 90 + 5 + 15
     path = course / "lessons/lesson_01_small/code.py"
     path.write_text(code(course).replace("raise NotImplementedError(", "return (x, "))
     solve(course, "1.1")
-    assert lesson_progress(ENTRY, course).solved_exercises == 1 and not lesson_progress(ENTRY, course).complete
+    now = lesson_progress(ENTRY, course)
+    assert (now.solved_exercises, now.complete, now.minutes_left) == (1, False, 90 + 15)
     solve(course, "1.1", "1.2")
-    assert lesson_progress(ENTRY, course).complete
+    assert lesson_progress(ENTRY, course).complete and lesson_progress(ENTRY, course).minutes_left == 0
     path.write_text(code(course).replace("return (x, ", "return (2 * x, "))
     assert lesson_progress(ENTRY, course).solved_exercises == 0, "code that has changed since was not checked"
 
