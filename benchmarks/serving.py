@@ -198,7 +198,7 @@ def markdown_page(results: dict, seconds: float, machine_load: float) -> str:
         "When other programs keep the machine busy, answers per second and latencies depend on them as well; answers "
         "per second of the service's processor time hardly do.",
         f"## Batches of up to {BATCH_SIZE}, against single requests",
-        markdown_table(BATCHING_COLUMNS, [batching_row(results, connections) for connections in CONNECTIONS]),
+        *batching_tables(results),
         f"Over all of this, {results['batch_size']:.1f} requests were answered together on average.",
         f"## Overload: {OVERLOAD} connections, a queue of {QUEUE_LENGTH}",
         markdown_table(OVERLOAD_COLUMNS, [overload_row(name, each) for name, each in results["overload"].items()]),
@@ -206,23 +206,40 @@ def markdown_page(results: dict, seconds: float, machine_load: float) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-BATCHING_COLUMNS = (
+THROUGHPUT = {"seconds": "Answers per second", "processor": "Answers per second of processor time"}
+"""What answers are divided by → the caption of the table."""
+THROUGHPUT_COLUMNS = ("connections", "single requests", "batched", "batched / single")
+LATENCY_COLUMNS = (
     "connections",
-    *("answers/s, single", "batched", "ratio"),
-    *("answers per second of processor time, single", "batched", "ratio"),
-    *("p50, single", "batched", "p99, single", "batched"),
+    "median, single",
+    "median, batched",
+    "99th percentile, single",
+    "99th percentile, batched",
 )
 OVERLOAD_COLUMNS = ("connections", "answered/s (200)", "refused/s (429)", "503", "other statuses", "broken connections")
 
 
-def batching_row(results: dict, connections: int) -> list[str]:
-    """Return a row under BATCHING_COLUMNS."""
+def batching_tables(results: dict) -> list[str]:
+    """Return three captioned tables by connections: both throughputs, then the response times."""
+    parts = []
+    for unit, caption in THROUGHPUT.items():
+        rows = [throughput_row(results, connections, unit) for connections in CONNECTIONS]
+        parts += [f"**{caption}**", markdown_table(THROUGHPUT_COLUMNS, rows)]
+    rows = [latency_row(results, connections) for connections in CONNECTIONS]
+    return [*parts, "**Response times**", markdown_table(LATENCY_COLUMNS, rows)]
+
+
+def throughput_row(results: dict, connections: int, unit: str) -> list[str]:
+    """Return a row under THROUGHPUT_COLUMNS; `unit` is "seconds" or "processor"."""
     sides = [results[name][connections] for name in ("single", "batched")]
-    cells = [str(connections)]
-    for unit in ("seconds", "processor"):
-        single, batched = (side["200"] / side[unit] for side in sides)
-        cells += [f"{single:.1f}", f"{batched:.1f}", f"{batched / single:.2f}" if single else "–"]
-    return [*cells, *(f"{side[key] * 1000:,.0f} ms" for key in ("p50", "p99") for side in sides)]
+    single, batched = (side["200"] / side[unit] for side in sides)
+    return [str(connections), f"{single:.1f}", f"{batched:.1f}", f"{batched / single:.2f}" if single else "–"]
+
+
+def latency_row(results: dict, connections: int) -> list[str]:
+    """Return a row under LATENCY_COLUMNS."""
+    sides = [results[name][connections] for name in ("single", "batched")]
+    return [str(connections), *(f"{side[key] * 1000:,.0f} ms" for key in ("p50", "p99") for side in sides)]
 
 
 def overload_row(name: str, counts: dict[str, float]) -> list[str]:
