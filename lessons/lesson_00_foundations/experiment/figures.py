@@ -11,11 +11,8 @@ from shared import plots
 from shared.course.lesson import Run
 
 PARTS = {"autograd": autograd, "cnn": cnn, "recurrent": recurrent, "vae": vae, "decoder": decoder}
-CAPTIONS = {
-    name: PARTS[name.split("_")[0]].CAPTIONS[name]
-    for name in ("autograd_optimizers", "cnn_positions", "recurrent_recall", "vae_map", "decoder_examples")
-}
-"""One figure of each part, for the lesson's own page; the parts' pages show the others."""
+CAPTIONS = {"decoder_examples": decoder.CAPTIONS["decoder_examples"]}
+"""The figure of the lesson's own page; the parts' pages show all of theirs."""
 
 
 def draw_parts(run: Run, parts: Iterable[str]) -> dict[str, plots.Figure]:

@@ -64,7 +64,7 @@ LESSON = Lesson(
     arms=ARMS,
     claims=CLAIMS,
     headline="decoder-follows-unseen-rules",
-    headline_caption="accuracy of a small language model on unseen rules, with four examples in the prompt",
+    headline_caption="accuracy of a small language model on new naming rules, after four examples in the prompt",
     figures=draw_figures,
     captions=CAPTIONS,
     data_sets={"smoke": "digits", "cpu": "digits", "full": "digits", "gpu": "cifar10"},
@@ -75,6 +75,6 @@ LESSON = Lesson(
         "CIFAR-10 test": "10,000 images",
         "new sequences": "another seed, another start of the series, or unseen negations",
         "validation": "new documents; episodes with seen or held-out rules",
-        "test": "the same, from random numbers of other seeds",
+        "test": "new documents and episodes, from other seeds",
     },
 )

@@ -116,7 +116,7 @@ CLAIMS = (
         Claim(
             "recurrent-recall-lstm",
             "paper",
-            "Accuracy on recalling a bit, mean over four delays, LSTM with forget bias 1 − RNN of equal size.",
+            "Accuracy on recalling a bit, mean over four delays, LSTM (forget bias 1) − RNN of equal size.",
             "Hochreiter & Schmidhuber 1997, section 5",
             (RECALL_LSTM, RECALL_RNN),
             difference(RECALL_LSTM, RECALL_RNN, "mean_accuracy"),

@@ -43,8 +43,7 @@ CLAIMS = (
         Claim(
             "vae-tighter-bound",
             "paper",
-            "Bound on the log-likelihood of held-out digits by the VAE, 200 importance-weighted codes − ELBO (nats "
-            "per image).",
+            "Importance-weighted bound (200 codes) − ELBO of the VAE on held-out digits (nats per image).",
             "arXiv:1509.00519, theorem 1",
             (VAE,),
             lambda arms: arms[VAE]["log_likelihood"] - arms[VAE]["elbo"],
