@@ -68,6 +68,9 @@ class Scene(NamedTuple):
 def stream(seed: int, number: int, purpose: int = 0) -> Random:
     """Return the random number generator of item `number` of `seed`; each `purpose` has its own.
 
+    purpose  below 64: scenes, questions and the judge; 64–99: pages; 100–183: episodes and documents; 184–199: clips;
+             from 200 on: lessons, apps, conversations, unanswerable questions
+
     Raises ValueError for a negative number, because Python's seeding ignores the sign.
     """
     if seed < 0 or not 0 <= number < 2**64 or not 0 <= purpose < 256:
