@@ -56,7 +56,7 @@ SMALL = CaptionerConfig(
     mean=3.25 * 64 / 255,
     std=64 / 255,
 )
-"""The same parts, a few hundred times smaller, for the toy world. The vision encoder has lesson 2's width, and 3 blocks.
+"""The same parts, a few hundred times smaller. The vision encoder has lesson 2's width, and 3 blocks.
 
 `train --toy-world` takes lesson 2's shipped vision encoder instead, without its last block (`toy_world.clip_config`).
 """
