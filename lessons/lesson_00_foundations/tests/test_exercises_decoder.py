@@ -115,11 +115,11 @@ def test_the_error_is_at_most_half_of_the_rows_scale(student):
 INTERPOLATE = "decoder.experiment.ngram:interpolate"
 
 
-def step(student, counts, lower_order):
+def step(student, counts, lower_order, discount=0.5):
     """Return the probabilities of all tokens, as tensors of one number per token."""
     distinct, total = sum(count > 0 for count in counts), sum(counts)
     return [
-        student(INTERPOLATE, count=count, distinct=distinct, total=total, discount=0.5, lower_order=probability)
+        student(INTERPOLATE, count=count, distinct=distinct, total=total, discount=discount, lower_order=probability)
         for count, probability in zip(torch.tensor(counts), torch.tensor(lower_order), strict=True)
     ]
 
@@ -136,6 +136,16 @@ def test_a_step_computed_by_hand(student):
     freed = 0.5 * 2 / 4
     expected = [2.5 / 4 + freed * 0.4, 0.5 / 4 + freed * 0.3, freed * 0.2, freed * 0.1]
     assert [probability.item() for probability in probabilities] == pytest.approx(expected)
+
+
+@pytest.mark.exercise("0.44")
+def test_what_the_discount_takes_is_spread_by_the_lower_order(student):
+    counts = [1, *torch.randint(0, 6, (5,)).tolist()]
+    lower_order, discount = torch.rand(6).softmax(0), torch.rand(()).item()
+    retained = torch.tensor([0.0 if count == 0 else (count - discount) / sum(counts) for count in counts])
+    expected = retained + (1 - retained.sum()) * lower_order
+    probabilities = step(student, counts, lower_order.tolist(), discount)
+    assert [probability.item() for probability in probabilities] == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 # ── 0.45: the loss of the next token ──────────────────────────────────────────────────────────────────────────────────

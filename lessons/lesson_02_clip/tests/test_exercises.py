@@ -187,6 +187,15 @@ def test_the_end_token_may_have_id_zero(student):
     assert student(END, token_ids=token_ids, end_token=0).tolist() == [2, 1]
 
 
+@pytest.mark.exercise("2.5")
+def test_the_end_token_of_each_row_of_random_captions(student):
+    token_ids = torch.randint(0, 9, (6, 8))
+    token_ids[torch.arange(6), torch.randint(0, 8, (6,))] = 5
+    rows = token_ids.tolist()
+    assert student(END, token_ids=token_ids, end_token=5).tolist() == [row.index(5) for row in rows]
+    assert student(END, token_ids=token_ids, end_token=None).tolist() == [row.index(max(row)) for row in rows]
+
+
 # ── 2.6: prompt ensembles ─────────────────────────────────────────────────────────────────────────────────────────────
 
 ENSEMBLE = "model.zero_shot:ensemble"
@@ -228,3 +237,15 @@ def test_constant_similarity_has_no_recall(student):
     similarity, matches = torch.full((6, 6), 0.5), torch.arange(6)
     assert student(RECALL, k=5, similarity=similarity, matches=matches).item() == 0.0
     assert student(RECALL, k=6, similarity=similarity, matches=matches).item() == 1.0
+
+
+@pytest.mark.exercise("2.7")
+def test_recall_of_random_similarities_with_ties(student):
+    similarity, matches = torch.randint(0, 5, (7, 6)).float(), torch.randint(0, 6, (7,))
+    before = [
+        len([other for place, other in enumerate(row) if place != match and not other < row[match]])
+        for row, match in zip(similarity.tolist(), matches.tolist(), strict=True)
+    ]
+    for k in range(1, 7):
+        recall = student(RECALL, k=k, similarity=similarity, matches=matches).item()
+        assert recall == pytest.approx(len([number for number in before if number < k]) / 7)

@@ -58,12 +58,12 @@ LENGTHS = [3, 1, 4]
 TEXT = 4
 
 
-def reference_mask(student, task, queries):
-    return student("reference:task_mask", task=task, queries=queries, lengths=LENGTHS, text=TEXT)[:, 0] == 0
+def reference_mask(student, task, queries, lengths=LENGTHS, text=TEXT):
+    return student("reference:task_mask", task=task, queries=queries, lengths=lengths, text=text)[:, 0] == 0
 
 
-def model_mask(student, task, queries):
-    segments = torch.where(torch.arange(TEXT) < torch.tensor(LENGTHS)[:, None], 0, -1)
+def model_mask(student, task, queries, lengths=LENGTHS, text=TEXT):
+    segments = torch.where(torch.arange(text) < torch.tensor(lengths)[:, None], 0, -1)
     return student("model.masks:task_mask_matrix", task=task, queries=queries, segments=segments)
 
 
@@ -73,6 +73,18 @@ MASKS = [
 ]
 
 
+def expected_mask(task, queries, length):
+    """Return which of the queries and `length` text tokens attend to which, put together from four blocks."""
+    to_queries, to_text = torch.ones(length, queries), torch.ones(length, length)
+    from_queries = torch.ones(queries, length)
+    if task == "contrastive":
+        to_queries, from_queries = to_queries * 0, from_queries * 0
+    if task == "generation":
+        to_text, from_queries = to_text.tril(), from_queries * 0
+    upper = torch.cat([torch.ones(queries, queries), from_queries], dim=1)
+    return torch.cat([upper, torch.cat([to_queries, to_text], dim=1)]).bool()
+
+
 @pytest.mark.parametrize("task_matrix", MASKS)
 @pytest.mark.parametrize("queries", [1, 3])
 @pytest.mark.parametrize("task", ["contrastive", "matching", "generation"])
@@ -80,14 +92,19 @@ def test_which_tokens_attend_to_which(student, task_matrix, queries, task):
     attends = task_matrix(student, task, queries)
     assert attends.shape == (len(LENGTHS), queries + TEXT, queries + TEXT)
     for row, length in enumerate(LENGTHS):
-        for i in range(queries + length):
-            for j in range(queries + length):
-                expected = {
-                    "contrastive": (i < queries) == (j < queries),
-                    "matching": True,
-                    "generation": j < queries or (i >= queries and j <= i),
-                }[task]
-                assert attends[row, i, j] == expected, (row, i, j)
+        size = queries + length
+        assert torch.equal(attends[row, :size, :size], expected_mask(task, queries, length)), row
+
+
+@pytest.mark.parametrize("task_matrix", MASKS)
+@pytest.mark.parametrize("task", ["contrastive", "matching", "generation"])
+def test_masks_of_random_lengths(student, task_matrix, task):
+    lengths, queries = torch.randint(1, 7, (5,)).tolist(), int(torch.randint(1, 5, ()))
+    attends = task_matrix(student, task, queries, lengths, 6)
+    for row, length in enumerate(lengths):
+        size = queries + length
+        assert torch.equal(attends[row, :size, :size], expected_mask(task, queries, length)), row
+        assert not attends[row, :size, size:].any()
 
 
 @pytest.mark.parametrize("task_matrix", MASKS)

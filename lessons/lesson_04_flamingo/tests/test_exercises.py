@@ -17,13 +17,13 @@ IMAGE_INDEX = [[-1, -1, 0, 0, 1], [0, 1, 1, 2, 2], [-1, -1, -1, -1, -1]]
 REFERENCE_MASK = "reference:cross_attention_mask"
 
 
-def reference_mask(student, images, latents):
-    return student(REFERENCE_MASK, image_index=IMAGE_INDEX, images=images, latents=latents)[:, 0] == 0
+def reference_mask(student, images, latents, image_index=IMAGE_INDEX):
+    return student(REFERENCE_MASK, image_index=image_index, images=images, latents=latents)[:, 0] == 0
 
 
-def model_mask(student, images, latents):
-    image_index = torch.tensor(IMAGE_INDEX)
-    return student("model.interleaved:cross_attention_matrix", image_index=image_index, images=images, latents=latents)
+def model_mask(student, images, latents, image_index=IMAGE_INDEX):
+    arguments = {"image_index": torch.tensor(image_index), "images": images, "latents": latents}
+    return student("model.interleaved:cross_attention_matrix", **arguments)
 
 
 MASKS = [
@@ -49,6 +49,16 @@ def test_masked_scores_are_minus_infinity(student):
     mask = student(REFERENCE_MASK, image_index=IMAGE_INDEX, images=3, latents=2)
     assert set(mask.unique().tolist()) == {0.0, -math.inf}
     assert mask.shape == (3, 1, 5, 6)  # one for all heads
+
+
+@pytest.mark.parametrize("mask_matrix", MASKS)
+def test_the_latents_of_random_images(student, mask_matrix):
+    image_index = torch.randint(-1, 4, (3, 7))
+    attends = mask_matrix(student, 4, 3, image_index.tolist()).unflatten(2, (4, 3))
+    assert attends.shape == (3, 7, 4, 3)
+    for image in range(4):
+        assert torch.equal(attends[:, :, image].all(dim=-1), image_index == image)
+        assert torch.equal(attends[:, :, image].any(dim=-1), image_index == image)
 
 
 # ── 4.2 and 4.5: a residual with a tanh gate ──────────────────────────────────────────────────────────────────────────

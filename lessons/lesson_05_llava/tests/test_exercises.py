@@ -145,6 +145,22 @@ def test_padding_is_never_learned_whatever_else_is_said_of_it(student):
         assert not student(LEARNED, **padded, prompts=prompts)[1, 5]
 
 
+@pytest.mark.exercise("5.5")
+@pytest.mark.parametrize("prompts", [False, True])
+def test_each_token_of_random_conversations(student, prompts):
+    token_ids, answers = torch.randint(0, 5, (4, 9)), torch.rand(4, 9) < 0.5
+    lengths = torch.randint(1, 10, (4,))
+    segments = torch.zeros(4, 9, dtype=torch.long)
+    for row, length in zip(segments, lengths.tolist(), strict=True):
+        row[length:] = -1
+    arguments = {"token_ids": token_ids, "answer_mask": answers, "segments": segments, "image_token_id": 3}
+    result = student(LEARNED, **arguments, prompts=prompts)
+    for row in range(4):
+        for place in range(9):
+            left_out = place >= lengths[row] or token_ids[row, place] == 3
+            assert result[row, place] == (False if left_out else prompts or bool(answers[row, place]))
+
+
 # ── 5.6: the grid that loses least ────────────────────────────────────────────────────────────────────────────────────
 
 TILES = "model.anyres:cut_into_tiles"
@@ -187,6 +203,27 @@ def test_the_order_of_the_list_makes_no_difference_where_sizes_differ(student):
     for height, width in ((8, 8), (3, 9), (9, 3), (5, 5), (3, 7), (40, 90)):
         turned = grid_chosen(student, height, width, PINPOINTS[::-1])
         assert turned == grid_chosen(student, height, width)
+
+
+@pytest.mark.exercise("5.6")
+def test_random_images_and_sizes(student):
+    """Sides of the image are powers of two, so that every scale is exact in floating point."""
+    grids = [[(1, 2), (2, 1)], [(1, 3), (3, 1)], [(2, 2), (1, 4), (4, 1)], [(2, 3), (3, 2)], [(1, 5), (5, 1)]]
+    for _ in range(8):
+        pinpoints = []
+        for place in torch.randperm(5).tolist():
+            rows, columns = grids[place][int(torch.randint(len(grids[place]), ()))]
+            pinpoints.append((4 * rows, 4 * columns))
+        height, width = (2 ** torch.randint(1, 7, (2,))).tolist()
+        image = torch.rand(1, height, width) + 0.5
+        tiles = len(student(TILES, image=image, pinpoints=pinpoints, side=4)) - 1
+        best = (-1, 0)
+        for high, wide in pinpoints:
+            # An image that is taller than the size fills its height, and another one its width.
+            narrow = height * wide > width * high
+            inside = high * (width * high // height) if narrow else wide * (height * wide // width)
+            best = max(best, (min(inside, height * width), -high * wide))
+        assert 16 * tiles == -best[1], (height, width, pinpoints)
 
 
 # ── 5.7: cut the black bars away ──────────────────────────────────────────────────────────────────────────────────────

@@ -1,6 +1,7 @@
 """The exercises, each reached through `student` alone: tensors and numbers in, tensors out."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -32,6 +33,16 @@ def test_a_token_attends_to_its_own_image_only(student):
 def test_every_token_attends_to_some_token(student):
     mask = student(BLOCK_MASK, image_index=[[0, -1, -1, -1]])
     assert (mask == 0).any(dim=-1).all()
+
+
+@pytest.mark.exercise("6.1")
+def test_the_tokens_of_random_rows(student):
+    images = torch.randint(-1, 4, (3, 7))
+    mask = student(BLOCK_MASK, image_index=images.tolist())
+    assert mask.shape == (3, 1, 7, 7)
+    for row, token in torch.cartesian_prod(torch.arange(3), torch.arange(7)).tolist():
+        same = images[row] == images[row, token]
+        assert (mask[row, 0, token][same] == 0).all() and (mask[row, 0, token][~same] == -math.inf).all()
 
 
 # ── 6.2 and 6.10: the mean per image ──────────────────────────────────────────────────────────────────────────────────
@@ -130,6 +141,22 @@ def test_the_search_ends_at_the_published_precision(student, width, columns):
     assert grid_of(student, 1, width, 1, 1000) == (1, columns)
 
 
+@pytest.mark.exercise("6.3")
+def test_no_larger_scale_fits_a_random_image(student):
+    for _ in range(6):
+        height, width = torch.randint(8, 60, (2,)).tolist()
+        budget = int(torch.randint(4, 60, ()))
+        rows, columns = grid_of(student, height, width, 8, budget)
+        assert rows * columns <= budget
+        # The greatest scale at which the image still has so many rows and columns of patches, and a little more.
+        scale = min(8 * rows / height, 8 * columns / width)
+        at, beyond = (
+            [-(-Fraction(side) * Fraction(scale) * factor // 8) for side in (height, width)]
+            for factor in (Fraction(10**6 - 1, 10**6), Fraction(10**6 + 1, 10**6))
+        )
+        assert at == [rows, columns] and beyond[0] * beyond[1] > budget
+
+
 # ── 6.4: patches and their coordinates ────────────────────────────────────────────────────────────────────────────────
 
 PATCHES = "model.patches:cut_patches"
@@ -223,6 +250,24 @@ def test_best_fit_prefers_the_fullest_row_to_the_first(student):
     assert student(ROWS, lengths=lengths, row_length=20, strategy=BEST_DECREASING).tolist() == [0, 1, 1, 1]
 
 
+@pytest.mark.exercise("6.6")
+@pytest.mark.parametrize("strategy", [FIRST, FIRST_DECREASING, BEST_DECREASING])
+def test_each_of_many_random_images_goes_where_the_strategy_says(student, strategy):
+    lengths = torch.randint(1, 11, (25,)).tolist()
+    rows = student(ROWS, lengths=lengths, row_length=12, strategy=strategy).tolist()
+    places = list(enumerate(lengths))
+    if strategy != FIRST:
+        places = [(image, length) for size in range(10, 0, -1) for image, length in places if length == size]
+    used = [0] * 25
+    for image, length in places:
+        # Rows with tokens can take an image, and so can the first empty row.
+        candidates = [row for row in range(25) if used[row] + length <= 12 and (row == 0 or used[row - 1] > 0)]
+        fullest = max(used[row] for row in candidates)
+        best = next(row for row in candidates if used[row] == fullest)
+        assert rows[image] == (best if strategy == BEST_DECREASING else candidates[0])
+        used[rows[image]] += length
+
+
 # ── 6.7: segments of packed rows ──────────────────────────────────────────────────────────────────────────────────────
 
 SEGMENTS = "model.packing:row_segments"
@@ -242,6 +287,17 @@ def test_full_rows_and_rows_of_one_image(student):
     assert places.tolist() == [[0, 0], [1, 0], [2, 0], [2, 1]]
 
 
+@pytest.mark.exercise("6.7")
+def test_segments_and_places_of_random_rows(student):
+    lengths, order = torch.randint(1, 5, (7,)).tolist(), torch.randperm(7).tolist()
+    rows = [order[:1], order[1:4], order[4:]]
+    segments, places = student(SEGMENTS, rows=rows, lengths=lengths, row_length=13)
+    for row, images in enumerate(rows):
+        expected = [segment for segment, image in enumerate(images) for _ in range(lengths[image])]
+        assert segments[row].tolist() == expected + [-1] * (13 - len(expected))
+        assert [places[image].tolist() for image in images] == [[row, segment] for segment in range(len(images))]
+
+
 # ── 6.8: antialiased linear interpolation ─────────────────────────────────────────────────────────────────────────────
 
 RESIZE = "model.positions:resize_matrix"
@@ -256,6 +312,14 @@ def test_the_weights_are_those_of_an_antialiased_bilinear_filter(student, old, n
     columns = torch.randn(old, 4, dtype=torch.float64)
     expected = F.interpolate(columns[None, None], size=(new, 4), mode="bilinear", antialias=True)[0, 0]
     close(weights @ columns, expected, 1e-12)
+
+
+@pytest.mark.exercise("6.8")
+def test_weights_between_random_numbers_of_points(student):
+    for old, new in torch.randint(2, 40, (6, 2)).tolist():
+        columns = torch.randn(old, 3, dtype=torch.float64)
+        expected = F.interpolate(columns[None, None], size=(new, 3), mode="bilinear", antialias=True)[0, 0]
+        close(student(RESIZE, old=old, new=new) @ columns, expected, 1e-12)
 
 
 # ── 6.9: factorized positions ─────────────────────────────────────────────────────────────────────────────────────────

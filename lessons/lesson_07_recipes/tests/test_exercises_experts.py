@@ -116,6 +116,17 @@ def test_repeated_updates_bring_loads_together(student):
     assert abs(first - 500) < 15
 
 
+@pytest.mark.exercise("7.3")
+def test_random_loads_change_random_biases(student):
+    bias, loads = torch.randn(7), torch.randint(0, 50, (7,))
+    total = int(loads.sum())
+    expected = []
+    for value, load in zip(bias.tolist(), loads.tolist(), strict=True):
+        change = 0.0 if 7 * load == total else 0.03 if 7 * load < total else -0.03
+        expected.append(value + change)
+    close(student(BIAS, bias=bias, loads=loads, speed=0.03), torch.tensor(expected), 1e-6)
+
+
 # ── 7.4: latents in pure Python ───────────────────────────────────────────────────────────────────────────────────────
 
 LATENTS = "reference:latent_keys_and_values"

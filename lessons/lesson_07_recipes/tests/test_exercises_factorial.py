@@ -1,5 +1,7 @@
 """Exercises 7.11 to 7.13, each called through `student`. A mistake in an exercise fails at least one test."""
 
+from statistics import median
+
 import pytest
 import torch
 
@@ -32,6 +34,16 @@ def test_base_factors_come_first_and_generated_ones_in_order(student, generators
         for factor in generator:
             expected = expected * levels[:, factor]
         torch.testing.assert_close(levels[:, 4 + place], expected)
+
+
+@pytest.mark.exercise("7.11")
+def test_random_generators(student):
+    generators = [sorted(torch.randperm(4)[:size].tolist()) for size in (2, 3, 2)]
+    levels = fraction(student, 4, generators)
+    for run in levels.tolist():
+        for place, generator in enumerate(generators):
+            lowered = [run[factor] for factor in generator].count(-1)
+            assert run[4 + place] == (-1) ** lowered
 
 
 # ── 7.12: effects from contrasts ─────────────────────────────────────────────────────────────────────────────────────
@@ -97,3 +109,14 @@ def test_an_effect_at_the_limit_is_left_out(student):
 def test_mostly_zero_effects_have_no_error(student):
     assert float(error(student, 0, 0, 0, 5)) == 0.0
     assert float(error(student, 0, 0, 0)) == 0.0
+
+
+@pytest.mark.exercise("7.13")
+@pytest.mark.parametrize("count", [7, 12])
+def test_random_effects(student, count):
+    effects = [*torch.randn(count - 2).tolist(), *(20 + 10 * torch.rand(2)).tolist()]
+    sizes = sorted(map(abs, effects))
+    limit = 2.5 * 1.5 * median(sizes)
+    while sizes[-1] >= limit:
+        sizes.pop()
+    assert float(error(student, *effects)) == pytest.approx(1.5 * median(sizes))

@@ -131,6 +131,16 @@ def test_every_layer_is_causal_and_local_ones_have_the_window(student, window):
     assert torch.equal(everywhere, distance >= 0)
 
 
+@pytest.mark.exercise("7.8")
+def test_a_random_number_of_layers(student):
+    depth, global_every, window = (int(torch.randint(2, 9, ())) for _ in range(3))
+    masks = student(LAYERS, depth=depth, window=window, tokens=11, global_every=global_every)
+    assert len(masks) == depth
+    numbers_of_global_layers = range(global_every, depth + 1, global_every)
+    for number, mask in enumerate(masks, start=1):
+        assert reach(mask) == (11 if number in numbers_of_global_layers else window), (depth, global_every, window)
+
+
 # ── 7.9: the span of the prefix ───────────────────────────────────────────────────────────────────────────────────────
 
 SPANS, PREFIX_MASK = "model.paligemma:prefix_spans", "model.paligemma:prefix_mask_matrix"
@@ -175,6 +185,15 @@ def test_without_a_suffix_everything_is_visible_and_without_a_prefix_the_past(st
     assert student(PREFIX_MASK, token_type_ids=torch.zeros_like(segments), segments=segments).all()
     causal = student(PREFIX_MASK, token_type_ids=torch.ones_like(segments), segments=segments)
     assert torch.equal(causal[0], torch.ones(5, 5).tril().bool())
+
+
+@pytest.mark.exercise("7.9")
+def test_the_spans_of_random_rows(student):
+    types, segments = torch.randint(0, 2, (3, 8)), torch.randint(-1, 3, (3, 8))
+    spans = student(SPANS, token_type_ids=types, segments=segments)
+    for row in range(3):
+        for token in range(8):
+            assert spans[row, token] == (-1 if types[row, token] == 1 else segments[row, token])
 
 
 # ── 7.10: YaRN frequencies ────────────────────────────────────────────────────────────────────────────────────────────

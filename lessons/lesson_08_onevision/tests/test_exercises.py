@@ -41,6 +41,14 @@ def test_weights_equal_those_of_pytorch(student):
         close(student(WEIGHTS, old=old, new=new), expected, 1e-12)
 
 
+@pytest.mark.exercise("8.1")
+def test_weights_between_random_numbers_of_values(student):
+    for old, new in torch.randint(1, 30, (6, 2)).tolist():
+        values = torch.randn(2, old, dtype=torch.float64)
+        expected = torch.nn.functional.interpolate(values[None], new, mode="linear")[0]
+        close(values @ student(WEIGHTS, old=old, new=new).T, expected, 1e-12)
+
+
 # ── 8.2: bilinear pooling in PyTorch ──────────────────────────────────────────────────────────────────────────────────
 
 POOL = "model.pooling:pool_grid"
@@ -235,6 +243,16 @@ def test_sides_are_exact_where_the_root_is_whole(student):
         assert plans(student, [3], 3 * side**2, (1, 500)) == [[3, side - 1]]
 
 
+@pytest.mark.exercise("8.6")
+def test_random_videos_and_budgets(student):
+    for budget in torch.randint(10, 3000, (5,)).tolist():
+        videos = torch.randint(1, 60, (4,)).tolist()
+        for frames, (count, side) in zip(videos, plans(student, videos, budget, (3, 9)), strict=True):
+            assert count * side**2 < budget, "the newline is a token, too"
+            assert count == frames or (side == 3 and (count + 1) * 9 >= budget)
+            assert side == 9 or count * (side + 1) ** 2 >= budget or count < frames
+
+
 # ── 8.7: expand the placeholders ──────────────────────────────────────────────────────────────────────────────────────
 
 EXPAND = "model.sequence:expand_placeholders"
@@ -253,6 +271,17 @@ EXPAND = "model.sequence:expand_placeholders"
 def test_each_placeholder_is_repeated(student, token_ids, counts, expected):
     result = student(EXPAND, token_ids=torch.tensor(token_ids), counts=counts, placeholders=(90, 91))
     assert result.tolist() == expected and result.dtype == torch.long
+
+
+@pytest.mark.exercise("8.7")
+def test_random_texts_and_counts(student):
+    token_ids = torch.randint(0, 6, (20,)).tolist()
+    counts = torch.randint(1, 5, (len([token for token in token_ids if token in (4, 5)]),)).tolist()
+    remaining, expected = list(counts), []
+    for token in token_ids:
+        expected += [token] * (remaining.pop(0) if token in (4, 5) else 1)
+    result = student(EXPAND, token_ids=torch.tensor(token_ids), counts=counts, placeholders=(4, 5))
+    assert result.tolist() == expected
 
 
 # ── 8.8: divide the steps among the stages ────────────────────────────────────────────────────────────────────────────
@@ -281,9 +310,8 @@ def test_steps_are_in_proportion_and_at_least_one(student, samples, steps, expec
 
 @pytest.mark.exercise("8.8")
 def test_no_stage_is_a_step_from_its_quota(student):
-    random = torch.Generator().manual_seed(0)
     for steps in (7, 50, 333):
-        samples = torch.randint(1, 10_000, (6,), generator=random)
+        samples = torch.randint(1, 10_000, (6,))
         counts = student(STEPS, samples=samples, steps=steps)
         assert int(counts.sum()) == steps
         quotas = 1 + samples.double() * (steps - 6) / samples.sum()
@@ -314,3 +342,12 @@ def test_every_prefix_has_nearly_the_fractions_of_the_mixture(student, weights):
         for kind, weight in enumerate(weights):
             assert abs(order[:length].count(kind) - weight * length) < 1 + 1e-9
     assert math.isclose(order.count(0) / 300, weights[0], abs_tol=1 / 300)
+
+
+@pytest.mark.exercise("8.9")
+def test_a_random_mixture_of_three(student):
+    """No type is ever a step ahead of its fraction, or behind it."""
+    weights = torch.rand(3, dtype=torch.float64).softmax(0).tolist()
+    order = schedule(student, weights, 100)
+    for length in range(1, 101):
+        assert max(abs(order[:length].count(kind) - weights[kind] * length) for kind in range(3)) < 1

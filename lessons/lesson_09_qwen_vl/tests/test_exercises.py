@@ -59,6 +59,23 @@ def test_all_frames_of_a_video_share_its_limits(student):
         assert student(SIZES, sizes=sizes, **arguments)[0].tolist() == expected
 
 
+@pytest.mark.exercise("9.1")
+@pytest.mark.parametrize(("least", "most"), [(1, 10**7), (1, 90_000), (900_000, 10**7)])
+def test_random_sizes_follow_the_limits(student, least, most):
+    sizes = torch.randint(310, 900, (6, 2))
+    result = student(SIZES, sizes=sizes, factor=10, min_pixels=least, max_pixels=most)
+    for (height, width), resized in zip(sizes.tolist(), result.tolist(), strict=True):
+        pixels, area = height * width, math.prod(resized)
+        assert least <= area <= most and all(side % 10 == 0 for side in resized)
+        for before, after in zip((height, width), resized, strict=True):
+            if most == 90_000:  # the largest multiples below the sides of an image with that area
+                assert 0 <= before * math.sqrt(most / pixels) - after < 10
+            elif least == 1 or pixels > 1.1 * least:
+                assert abs(before - after) <= 5
+            elif pixels < 0.9 * least:
+                assert 0 <= after - before * math.sqrt(least / pixels) < 10
+
+
 # ── 9.2: dynamic frames per second ────────────────────────────────────────────────────────────────────────────────────
 
 INDICES = "model.sampling:sampled_indices"
@@ -90,6 +107,21 @@ def test_the_number_of_frames_follows_the_duration(student, total, video_fps, fp
     assert (result - torch.tensor(expected)).abs().max() <= 1
 
 
+@pytest.mark.exercise("9.2")
+def test_random_videos(student):
+    for _ in range(6):
+        total, video_fps = int(torch.randint(60, 900, ())), int(torch.randint(8, 60, ()))
+        arguments = {"total_frames": total, "video_fps": float(video_fps), "fps": 2.0}
+        indices = student(INDICES, **arguments, min_frames=4, max_frames=40)
+        count = len(indices)
+        assert count % 2 == 0 and 4 <= count <= 40
+        # One pair of frames more would exceed the duration times the rate, and fewer would not reach it.
+        requested = 2 * total / video_fps
+        assert count <= requested < count + 2 or (count == 4 and requested < 4) or (count == 40 and requested >= 40)
+        gaps = indices.diff()
+        assert indices[0] == 0 and indices[-1] == total - 1 and gaps.max() - gaps.min() <= 1
+
+
 # ── 9.3: the ids of a grid ────────────────────────────────────────────────────────────────────────────────────────────
 
 IDS = "model.positions:visual_ids"
@@ -107,6 +139,17 @@ def test_ids_count_frames_rows_and_columns(student, step):
 def test_a_still_image_has_one_time_id(student):
     result = student(IDS, frames=1, rows=2, columns=2)
     assert result.tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0], [0, 1, 1]]
+
+
+@pytest.mark.exercise("9.3")
+def test_ids_of_a_random_grid(student):
+    frames, rows, columns = torch.randint(2, 7, (3,)).tolist()
+    step = int(torch.randint(1, 30, ())) / 8
+    result = student(IDS, frames=frames, rows=rows, columns=columns, time_step=step).tolist()
+    assert len(result) == frames * rows * columns
+    for place, (time, row, column) in enumerate(result):
+        frame, inside = divmod(place, rows * columns)
+        assert time == int(frame * step) and (row, column) == divmod(inside, columns)
 
 
 # ── 9.4: the axis of each pair ────────────────────────────────────────────────────────────────────────────────────────
@@ -129,6 +172,18 @@ def test_sections_alternate_and_time_has_the_rest(student):
     result = student(AXES, sections=[24, 20, 20], interleaved=True)
     assert result.dtype == torch.long and result.bincount().tolist() == [24, 20, 20]
     assert result[:60].tolist() == [0, 1, 2] * 20
+
+
+@pytest.mark.exercise("9.4")
+def test_the_axes_of_random_sections(student):
+    size, more = int(torch.randint(1, 9, ())), int(torch.randint(0, 9, ()))
+    sections = [size + 1 + more, size - int(torch.randint(0, 2, ())), size]
+    in_turn = student(AXES, sections=sections, interleaved=False).tolist()
+    assert in_turn == [axis for axis in range(3) for _ in range(sections[axis])]
+    interleaved = student(AXES, sections=sections, interleaved=True)
+    assert (interleaved == 1).nonzero().flatten().tolist() == [1 + 3 * place for place in range(sections[1])]
+    assert (interleaved == 2).nonzero().flatten().tolist() == [2 + 3 * place for place in range(sections[2])]
+    assert len(interleaved) == sum(sections)
 
 
 # ── 9.5: angles from three ids ────────────────────────────────────────────────────────────────────────────────────────
@@ -162,6 +217,14 @@ def test_frequencies_get_a_gradient(student):
     close(gradients["frequencies"], torch.tensor([6.0, -5.0]))
 
 
+@pytest.mark.exercise("9.5")
+def test_the_angles_of_random_ids(student):
+    ids, frequencies, axes = torch.randint(0, 20, (2, 3, 3)), torch.rand(5), torch.randint(0, 3, (5,))
+    result = student(ANGLES, ids=ids, frequencies=frequencies, axes=axes)
+    for pair, (frequency, axis) in enumerate(zip(frequencies.tolist(), axes.tolist(), strict=True)):
+        close(result[:, :, pair], ids[:, :, axis] * frequency, 1e-5)
+
+
 # ── 9.6 and 9.7: windows ──────────────────────────────────────────────────────────────────────────────────────────────
 
 WINDOWS = "model.window_attention:grid_windows"
@@ -186,6 +249,26 @@ def test_the_order_joins_windows_and_its_inverse_restores_the_tokens(student):
     assert order.tolist() == sorted(range(30), key=lambda token: (int(windows[token]), token))
     tokens = torch.randn(30, 2)
     assert torch.equal(tokens[order][inverse], tokens)
+
+
+@pytest.mark.exercise("9.6")
+def test_the_windows_of_a_random_grid(student):
+    frames, rows, columns, side = torch.randint(2, 7, (4,)).tolist()
+    result = student(WINDOWS, frames=frames, rows=rows, columns=columns, side=side).reshape(frames, rows, columns)
+    number = 0
+    for frame in result:
+        for band in frame.split(side):
+            for window in band.split(side, dim=1):
+                assert (window == number).all()
+                number += 1
+
+
+@pytest.mark.exercise("9.7")
+def test_the_order_of_random_windows(student):
+    windows = torch.randint(0, 6, (40,))
+    order, inverse = student("model.window_attention:window_order", windows=windows)
+    expected = [token for window in range(6) for token in range(40) if windows[token] == window]
+    assert order.tolist() == expected and order[inverse].tolist() == list(range(40))
 
 
 # ── 9.8: merge patches ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -237,6 +320,14 @@ def test_boxes_change_their_units(student):
     close(result, torch.tensor([[400.0, 2.0, 1200.0, 4.0], [0.0, 0.0, 4000.0, 50.0]]), 1e-3)
 
 
+@pytest.mark.exercise("9.10")
+def test_random_boxes_and_units(student):
+    boxes, units = torch.rand(5, 4) * 100, tuple(torch.randint(50, 2000, (4,)).tolist())
+    result = student("model.grounding:scale_boxes", boxes=boxes, from_units=units[:2], to_units=units[2:])
+    old, new = (torch.tensor([width, height] * 2) for height, width in (units[:2], units[2:]))
+    close(result / new, boxes / old, 1e-5)
+
+
 # ── 9.11: repair a box ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -264,6 +355,17 @@ def test_boxes_are_ordered_and_lie_in_the_image(student, corners, expected):
     text = '[{"bbox_2d": [' + corners + '], "label": "a"}]'
     result = student("model.grounding:parsed_corners", text=text, units=(100, 200))
     close(result, torch.tensor(expected, dtype=torch.float64).reshape(-1, 4))
+
+
+@pytest.mark.exercise("9.11")
+def test_random_corners(student):
+    for left, top, right, bottom in torch.randint(-80, 300, (12, 4)).tolist():
+        text = f'[{{"bbox_2d": [{left}, {top}, {right}, {bottom}], "label": "a"}}]'
+        result = student("model.grounding:parsed_corners", text=text, units=(100, 200))
+        columns = [x for x in range(200) if min(left, right) <= x < max(left, right)]
+        rows = [y for y in range(100) if min(top, bottom) <= y < max(top, bottom)]
+        expected = [[columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]] if columns and rows else []
+        assert result.tolist() == expected
 
 
 # ── 9.12: intersection over union ─────────────────────────────────────────────────────────────────────────────────────

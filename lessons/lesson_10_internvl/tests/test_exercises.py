@@ -1,6 +1,7 @@
 """The exercises, each reached through `student` alone: tensors and numbers in, tensors out."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -80,6 +81,30 @@ def test_a_step_moves_all_later_tokens(student):
     close(gradients["steps"], torch.tensor([[0.0, 14.0, 12.0, 8.0]]))
 
 
+@pytest.mark.exercise("10.2")
+def test_the_steps_of_random_texts(student):
+    is_visual = torch.rand(3, 9) < 0.6
+    steps, expected = [], []
+    for row in is_visual.tolist():
+        before = False
+        for visual in row:
+            if visual and not before:
+                steps.append(float(torch.rand(())))
+            expected.append(steps[-1] if visual else 1.0)
+            before = visual
+    result = student(TOKEN_STEPS, is_visual=is_visual, image_steps=torch.tensor(steps))
+    close(result.flatten(), torch.tensor(expected))
+
+
+@pytest.mark.exercise("10.3")
+def test_the_positions_of_random_steps(student):
+    steps = torch.rand(2, 6)
+    positions = student(POSITIONS, steps=steps)
+    assert positions[:, 0].tolist() == [0, 0]
+    for token in range(1, 6):
+        close(positions[:, token] - positions[:, token - 1], steps[:, token])
+
+
 # ── 10.4: the grid of tiles ───────────────────────────────────────────────────────────────────────────────────────────
 
 GRIDS = "model.tiling:select_grids"
@@ -117,6 +142,20 @@ def test_the_grid_has_the_closest_aspect_ratio(student, size, limits, expected):
     assert tuple(result[0].tolist()) == expected
 
 
+@pytest.mark.exercise("10.4")
+def test_the_grids_of_random_sizes(student):
+    sizes = torch.randint(40, 500, (10, 2))
+    result = student(GRIDS, sizes=sizes, tile_size=100, min_tiles=1, max_tiles=9).tolist()
+    every = [Fraction(columns, rows) for rows in range(1, 10) for columns in range(1, 9 // rows + 1)]
+    for (height, width), (rows, columns) in zip(sizes.tolist(), result, strict=True):
+        ratio, closest = Fraction(columns, rows), min(abs(Fraction(width, height) - each) for each in every)
+        assert abs(Fraction(width, height) - ratio) == closest and rows * columns <= 9
+        # The grid is `repeats` times the least grid with its ratio, and the largest that the image half fills.
+        repeats, least = rows // ratio.denominator, ratio.numerator * ratio.denominator
+        fills = [n for n in (2, 3) if n**2 * least <= 9 and height * width > n**2 * least * 10_000 / 2]
+        assert repeats == max([1, *fills])
+
+
 # ── 10.5: square averaging ────────────────────────────────────────────────────────────────────────────────────────────
 
 WEIGHTS = "model.loss_averaging:token_weights"
@@ -128,6 +167,14 @@ def test_weights_of_tokens(student):
     close(student(WEIGHTS, lengths=lengths, exponent=0.5), torch.tensor([[1 / 2, 1, 1 / 3], [0, 1 / 4, 2**-0.5]]))
     close(student(WEIGHTS, lengths=lengths, exponent=1.0), torch.tensor([[1 / 4, 1, 1 / 9], [0, 1 / 16, 1 / 2]]))
     assert student(WEIGHTS, lengths=lengths, exponent=0.0).tolist() == [[1, 1, 1], [0, 1, 1]]
+
+
+@pytest.mark.exercise("10.5")
+def test_the_weights_of_random_lengths(student):
+    lengths, exponent = torch.randint(0, 9, (3, 4)), torch.rand(()).item()
+    weights = student(WEIGHTS, lengths=lengths, exponent=exponent)
+    for length, weight in zip(lengths.flatten().tolist(), weights.flatten().tolist(), strict=True):
+        assert weight * length**exponent == pytest.approx(float(length > 0)) and (length > 0 or weight == 0)
 
 
 # ── 10.6: the mixer ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -142,6 +189,13 @@ def test_the_expected_tokens_have_the_fractions(student):
     close(result.sum(), torch.tensor(1.0), 1e-12)
     tokens = result * lengths
     close(tokens / tokens.sum(), torch.tensor([0.25, 0.75, 0.0]), 1e-12)
+
+
+@pytest.mark.exercise("10.6")
+def test_random_fractions_and_lengths(student):
+    fractions, lengths = torch.rand(5).double(), 1 + 900 * torch.rand(5).double()
+    tokens = student(DOCUMENTS, token_fractions=fractions, mean_lengths=lengths) * lengths
+    close(tokens / tokens.sum(), fractions / fractions.sum(), 1e-12)
 
 
 # ── 10.7: the quality loss of MPO ─────────────────────────────────────────────────────────────────────────────────────
@@ -168,6 +222,14 @@ def test_extreme_rewards_stay_finite(student):
     preferred, rejected = torch.tensor([-500.0, 500.0]), torch.tensor([500.0, -500.0])
     result = student(QUALITY, preferred_rewards=preferred, rejected_rewards=rejected, shift=0.0)
     close(result, torch.tensor([1000.0, 0.0]))
+
+
+@pytest.mark.exercise("10.7")
+def test_random_rewards(student):
+    preferred, rejected = torch.randn(2, 8).double()
+    result = student(QUALITY, preferred_rewards=preferred, rejected_rewards=rejected, shift=-0.7)
+    # exp(−loss) is the probability that one response is good and the other is not.
+    close((-result).exp(), 1 / (1 + (-0.7 - preferred).exp()) / (1 + (rejected + 0.7).exp()))
 
 
 # ── 10.8 and 10.9: the router ─────────────────────────────────────────────────────────────────────────────────────────
@@ -220,6 +282,14 @@ def test_losses_get_no_gradient_from_the_targets(student):
     arguments = {"coarse_losses": torch.tensor([1.0, 2.0]), "full_losses": torch.tensor([1.0, 1.0]), "threshold": 1.5}
     (targets, _), gradients = student(TARGETS, **arguments, upstream=upstream)
     assert targets.tolist() == [0, 1] and not any(gradient.any() for gradient in gradients.values())
+
+
+@pytest.mark.exercise("10.9")
+def test_the_targets_of_random_losses(student):
+    coarse, full = torch.rand(2, 20)
+    targets, ratios = student(TARGETS, coarse_losses=coarse, full_losses=full, threshold=1.3, eps=0.05)
+    close(ratios * (full + 0.05), coarse + 0.05)
+    assert targets.tolist() == [1.0 if ratio >= 1.3 else 0.0 for ratio in ratios.tolist()]
 
 
 # ── 10.10: rotate at fractional positions ─────────────────────────────────────────────────────────────────────────────

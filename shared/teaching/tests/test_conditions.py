@@ -9,12 +9,9 @@ from shared.course.lesson import ROOT
 from shared.course.student import Student
 from shared.teaching import run_tests as module
 from shared.teaching.isolation.sandbox import Limits
-from shared.teaching.markers import exercise_folder, exercises_of, solutions
+from shared.teaching.markers import exercise_folder, exercises_of, lessons_with_exercises, solutions
 from shared.teaching.messages import encode
 from shared.teaching.run_tests import Conditions, find_conditions, fresh_inputs, run_tests, solution_submission
-
-# Exercises whose tests have fixed inputs only, so that a table of their answers passes.
-FIXED_INPUTS: dict[int, set[str]] = {}
 
 
 class Recorder(Student):
@@ -49,16 +46,34 @@ def solved(lesson: int, student: object, seed: int | None, monkeypatch: pytest.M
     return {number for number, result in results.items() if result.solved}
 
 
-@pytest.mark.parametrize("lesson", [1])  # the others take minutes
+@pytest.mark.parametrize("lesson", lessons_with_exercises())
 def test_table_of_visible_answers_earns_nothing(lesson, monkeypatch):
-    everything = {each.number for each in exercises_of(lesson)}
+    """Give a new exercise at least one test whose inputs are drawn (`torch.rand`, `torch.randint`)."""
     recorder = Recorder(exercise_folder(lesson).name)
-    assert solved(lesson, recorder, None, monkeypatch) == everything
-    assert solved(lesson, Table(recorder.table), None, monkeypatch) == everything, "the table is complete"
-    assert solved(lesson, recorder, 7, monkeypatch) == everything, "the solution passes with fresh inputs"
-    recorder = Recorder(exercise_folder(lesson).name)
-    solved(lesson, recorder, None, monkeypatch)
-    assert solved(lesson, Table(recorder.table), 7, monkeypatch) == FIXED_INPUTS.get(lesson, set())
+    assert solved(lesson, recorder, None, monkeypatch) == {each.number for each in exercises_of(lesson)}
+    fixed = solved(lesson, Table(recorder.table), 7, monkeypatch)
+    assert not fixed, f"the tests of {', '.join(sorted(fixed))} have the same inputs at grading as those of students"
+
+
+def test_table_is_complete_and_the_solution_passes_with_fresh_inputs(monkeypatch):
+    everything = {each.number for each in exercises_of(1)}
+    recorder = Recorder(exercise_folder(1).name)
+    assert solved(1, recorder, None, monkeypatch) == everything
+    assert solved(1, Table(recorder.table), None, monkeypatch) == everything
+    assert solved(1, recorder, 7, monkeypatch) == everything
+
+
+def test_exercise_with_fixed_inputs_is_noticed(monkeypatch, tmp_path):
+    fixed = tmp_path / "test_exercises_fixed.py"
+    fixed.write_text(
+        "import pytest, torch\n@pytest.fixture\ndef student(): pass\n"
+        "@pytest.mark.exercise('1.3')\ndef test_shape(student):\n"
+        "    student('model.patches:patchify', images=torch.ones(1, 1, 4, 4), patch_size=2)\n"
+    )
+    monkeypatch.setattr(module, "exercise_tests", lambda folder: [fixed])
+    recorder = Recorder(exercise_folder(1).name)
+    assert solved(1, recorder, None, monkeypatch) == {"1.3"}
+    assert solved(1, Table(recorder.table), 7, monkeypatch) == {"1.3"}
 
 
 def test_inputs_depend_on_the_seed_and_only_on_it():
