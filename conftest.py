@@ -22,6 +22,7 @@ LONG_FILES = (
     "shared/attention/tests/test_triton_interpreter.py",
     "tests/test_mutants.py",
     "shared/teaching/tests/test_mutation.py",
+    "shared/teaching/tests/test_student_bugs.py",
     "benchmarks/tests/test_kill_sweep.py",
     "lessons/*/lesson.ipynb",
     "shared/teaching/tests/test_attacks.py",

@@ -100,6 +100,15 @@ def square_and_gradient(number: Tensor) -> tuple[Tensor, Tensor]:
     return Tensor([output.data], (1,)), Tensor([x.grad], (1,))
 
 
+def fourth_power_and_gradient(number: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (x · x) · (x · x) and its gradient with respect to x, both [1]; the square is computed once and reused."""
+    x = Value(number.data[0])
+    square = x * x
+    output = square * square
+    output.backward()
+    return Tensor([output.data], (1,)), Tensor([x.grad], (1,))
+
+
 def graph_lines(output: Value, level: int = 0) -> list[str]:
     """Return the computation as an indented tree: each number, the operation that made it, and its gradient."""
     lines = [f"{'  ' * level}{output.name:<4} = {output.data:7.3f}   gradient {output.grad:7.3f}"]

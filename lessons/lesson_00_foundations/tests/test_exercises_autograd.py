@@ -32,6 +32,14 @@ def test_the_gradients_of_a_number_used_twice_add_up(student):
     assert_close(gradient, 2 * number)
 
 
+@pytest.mark.exercise("0.1")
+def test_a_number_that_is_used_twice_passes_its_complete_gradient_on_once(student):
+    number = torch.randn(1, dtype=torch.float64)
+    value, gradient = student("autograd.reference:fourth_power_and_gradient", number=number)
+    assert_close(value, number**4)
+    assert_close(gradient, 4 * number**3)
+
+
 # ── 0.2: cross-entropy ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -83,3 +91,13 @@ def test_adam_steps_equal_pytorchs(student, betas):
             "autograd.model:adam_step", learning_rate=0.1, betas=betas, eps=1e-4, **arguments
         )
         assert_close(weight, expected_weight, 1e-6)
+
+
+@pytest.mark.exercise("0.3")
+def test_a_changed_learning_rate_scales_all_of_the_velocity(student):
+    weight, gradient, velocity = torch.randn(3, 3, 2)
+    arguments = {"weight": weight, "gradient": gradient, "velocity": velocity, "momentum": 0.9}
+    moved, new_velocity = student("autograd.model:momentum_step", learning_rate=0.1, **arguments)
+    further, same_velocity = student("autograd.model:momentum_step", learning_rate=0.3, **arguments)
+    assert_close(further - weight, 3 * (moved - weight), 1e-6)
+    assert_close(same_velocity, new_velocity)

@@ -90,6 +90,15 @@ def test_words_and_images_each_get_their_own_gradient(student, put):
     close(gradients["text"], gradient * ~is_image[..., None])
 
 
+@pytest.mark.exercise("5.4")
+@pytest.mark.parametrize(("text_dtype", "image_dtype"), [(torch.bfloat16, torch.float32), (torch.float32, torch.half)])
+def test_the_sequence_has_the_precision_of_the_text(student, text_dtype, image_dtype):
+    text, images = torch.randn(2, 4, 3).to(text_dtype), torch.randn(5, 3).to(image_dtype)
+    result = put_by_model(student, text=text, images=images)
+    assert result.dtype == text_dtype
+    assert torch.equal(result[1, 0], images[2].to(text_dtype))
+
+
 # ── 5.3: features from before the last block ──────────────────────────────────────────────────────────────────────────
 
 FEATURES = "model.llava:select_features"
@@ -106,10 +115,11 @@ def test_one_state_is_taken_and_what_leads_is_left_out(student, layer, leading):
 @pytest.mark.exercise("5.3")
 def test_several_states_lie_side_by_side_in_the_order_that_is_asked(student):
     states = [torch.randn(2, 7, 5) for _ in range(4)]
-    result = student(FEATURES, hidden_states=states, layers=[-2, 0], prefix_tokens=1)
-    assert result.shape == (2, 6, 10)
-    close(result[..., :5], states[2][:, 1:])
-    close(result[..., 5:], states[0][:, 1:])
+    for layers in ([-2, 0], [2, 0], [3, 1, 2]):
+        result = student(FEATURES, hidden_states=states, layers=layers, prefix_tokens=1)
+        assert result.shape == (2, 6, 5 * len(layers))
+        for part, layer in zip(result.split(5, dim=-1), layers, strict=True):
+            close(part, states[layer][:, 1:])
 
 
 # ── 5.5: the loss mask ───────────────────────────────────────────────────────────────────────
@@ -260,6 +270,7 @@ def test_a_grid_that_is_no_square(student):
     close(student(BARS, patches=patches, image=(10, 20)), patches)
     close(student(BARS, patches=patches, image=(10, 40)), patches[1:3])
     close(student(BARS, patches=patches, image=(20, 20)), patches[:, 2:6])
+    close(student(BARS, patches=patches, image=(10, 15)), patches[:, 1:7])  # wider than high, and less than the grid
 
 
 @pytest.mark.exercise("5.7")
@@ -271,6 +282,10 @@ def test_seven_patches_that_come_out_as_a_little_less_are_seven(student):
         patches = numbered(rows, rows)
         bar = (rows - round(filled)) // 2
         close(student(BARS, patches=patches, image=image), patches[bar : rows - bar])
+    # 47 · (6 / 94) is less than 3 in floating point: with 2 rows of the image, the bars would have 2 rows each.
+    patches = numbered(6, 6)
+    close(student(BARS, patches=patches, image=(47, 94)), patches[1:5])
+    close(student(BARS, patches=patches, image=(94, 47)), patches[:, 1:5])
 
 
 @pytest.mark.exercise("5.7")

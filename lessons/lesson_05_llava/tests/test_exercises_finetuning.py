@@ -155,6 +155,15 @@ def test_only_the_trained_model_receives_gradients(student):
     assert (gradients["reference_preferred"] == 0).all() and (gradients["reference_rejected"] == 0).all()
 
 
+@pytest.mark.exercise("5.13")
+def test_a_pair_far_on_the_wrong_side_has_a_finite_loss_and_gradient(student):
+    values = {"preferred": -4000 - torch.rand(3), "rejected": -torch.rand(3)}
+    values |= {"reference_preferred": torch.zeros(3), "reference_rejected": torch.zeros(3)}
+    (losses, _, _), gradients = student(DPO, upstream=torch.ones(3), **values, beta=0.5)
+    close(losses, 0.5 * (values["rejected"] - values["preferred"]), 1e-2)
+    close(gradients["preferred"], torch.full((3,), -0.5))
+
+
 # ── 5.14: distillation ────────────────────────────────────────────────────────────────────────────────────────────────
 
 DISTILLATION = "shared.finetuning.distillation:distillation_loss"

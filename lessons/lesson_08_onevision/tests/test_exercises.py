@@ -332,6 +332,7 @@ def test_the_order_of_a_small_mixture(student):
     assert schedule(student, [0.5, 0.25, 0.25], 8) == [0, 1, 2, 0, 0, 1, 2, 0]
     assert schedule(student, [1.0], 3) == [0, 0, 0]
     assert schedule(student, [0.5, 0.5], 4) == [0, 1, 0, 1]
+    assert schedule(student, [0.75, 0.125, 0.125], 8) == [0, 0, 1, 0, 0, 2, 0, 0]
 
 
 @pytest.mark.exercise("8.9")

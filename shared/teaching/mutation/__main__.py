@@ -1,6 +1,6 @@
 """`make mutants`: plant every small bug in every exercise, and list those that its tests do not catch.
 
-python -m shared.teaching.mutation [LESSON …] [--sample 30] [--json FILE]
+python -m shared.teaching.mutation [LESSON …] [--sample 30 | --student-bugs] [--json FILE]
 """
 
 import argparse
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from shared.cli import command_line, parse_whole_number
 from shared.teaching.markers import lessons_with_exercises
 from shared.teaching.mutation.run_mutants import lesson_mutants, run_mutants
+from shared.teaching.mutation.student_bugs import lessons_with_bugs, run_student_bugs, student_bugs
 
 MIN_CAUGHT = 0.9
 """The fraction of mutants that the tests of each lesson must catch."""
@@ -28,15 +29,20 @@ def main() -> int:
     parser.add_argument("lesson", type=number, nargs="*", help="lessons' numbers (default: all that have exercises)")
     sample = functools.partial(parse_whole_number, "sample", least=1)
     parser.add_argument("--sample", type=sample, help="number of bugs per lesson (default: all)")
+    parser.add_argument("--student-bugs", action="store_true", help="plant the listed errors of students instead")
     parser.add_argument("--json", type=Path, help="also write the summary to this file")
     options = parser.parse_args()
-    lessons = options.lesson or lessons_with_exercises()
+    lessons = options.lesson or (lessons_with_bugs() if options.student_bugs else lessons_with_exercises())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     errors = Console(stderr=True)
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
-        total = sum(len(lesson_mutants(lesson, options.sample)) for lesson in lessons)
-        bar = progress.add_task("bugs planted", total=total)
-        outcomes = run_mutants(lessons, options.sample, lambda outcome: progress.advance(bar))
+        if options.student_bugs:
+            bar = progress.add_task("bugs planted", total=sum(len(student_bugs(lesson)) for lesson in lessons))
+            outcomes = run_student_bugs(lessons, lambda outcome: progress.advance(bar))
+        else:
+            total = sum(len(lesson_mutants(lesson, options.sample)) for lesson in lessons)
+            bar = progress.add_task("bugs planted", total=total)
+            outcomes = run_mutants(lessons, options.sample, lambda outcome: progress.advance(bar))
     summary = {}
     console = Console(soft_wrap=True, highlight=False)
     for lesson, of_lesson in outcomes.items():

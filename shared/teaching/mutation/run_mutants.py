@@ -82,8 +82,8 @@ Report = Callable[[Outcome], None]
 class MutationPlugin:
     """A pytest plugin that collects the exercises' tests once, and runs them for each mutant until one fails."""
 
-    def __init__(self, mutants: Sequence[tuple[Exercise, Mutant]], report: Report):
-        self.mutants, self.report = mutants, report
+    def __init__(self, mutants: Sequence[tuple[Exercise, Mutant]], report: Report, check_solutions: bool):
+        self.mutants, self.report, self.check_solutions = mutants, report, check_solutions
         self.outcomes: list[Outcome] = []
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -92,28 +92,41 @@ class MutationPlugin:
             if number := exercise_number(item):
                 tests.setdefault(number, []).append(item)
         for number in dict.fromkeys(exercise.number for exercise, _ in self.mutants):
-            if failure := _first_failure(tests[number]):
+            if self.check_solutions and (failure := _first_failure(tests[number])):
                 raise CourseError(f"exercise {number} fails without a planted bug: {failure}")
-        for exercise, mutant in self.mutants:
-            outcome = _test_mutant(exercise, mutant, tests[exercise.number])
-            # A value that is not a tensor has no gradient to detach: this mutant is not a bug.
-            if "has no attribute 'detach'" not in outcome.message:
-                self.outcomes.append(outcome)
-            self.report(outcome)
+        planted: Exercise | None = None
+        try:
+            for exercise, mutant in self.mutants:
+                if planted and planted.path != exercise.path:
+                    _restore(planted)
+                planted = exercise
+                outcome = _test_mutant(exercise, mutant, tests[exercise.number])
+                # A value that is not a tensor has no gradient to detach: this mutant is not a bug.
+                if "has no attribute 'detach'" not in outcome.message:
+                    self.outcomes.append(outcome)
+                self.report(outcome)
+        finally:
+            if planted:
+                _restore(planted)
         return True
 
 
+def _module(exercise: Exercise) -> ModuleType:
+    return import_module(".".join(exercise.path.relative_to(ROOT).with_suffix("").parts))
+
+
+def _restore(exercise: Exercise) -> None:
+    """Execute the module of an exercise as it is in its file."""
+    _execute(_module(exercise), exercise.path.read_text(encoding="utf-8"))
+
+
 def _test_mutant(exercise: Exercise, mutant: Mutant, tests: Sequence[pytest.Item]) -> Outcome:
-    """Run an exercise's tests with the mutant in its module, then restore the module."""
-    module = import_module(".".join(exercise.path.relative_to(ROOT).with_suffix("").parts))
-    original = exercise.path.read_text(encoding="utf-8")
+    """Run an exercise's tests with the mutant in its module, which stays there until another text is executed."""
     try:
-        _execute(module, mutant.text)
+        _execute(_module(exercise), mutant.text)
         caught_by, message = _first_failure(tests) or ("", "")
     except Exception as error:
         caught_by, message = "import", repr(error)
-    finally:
-        _execute(module, original)
     return Outcome(exercise, mutant, caught_by, message)
 
 
@@ -156,7 +169,22 @@ def run_mutants(
     Raises CourseError when an exercise's tests fail without a planted bug, and when the tests cannot run.
     """
     mutants = [entry for lesson in lessons for entry in lesson_mutants(lesson, sample)]
-    plugin = MutationPlugin(mutants, report)
+    return run_planted(lessons, mutants, report)
+
+
+def run_planted(
+    lessons: Sequence[int],
+    mutants: Sequence[tuple[Exercise, Mutant]],
+    report: Report = lambda outcome: None,
+    check_solutions: bool = True,
+) -> dict[int, list[Outcome]]:
+    """Test some mutants of some lessons, one after another. Return lesson → outcome of each mutant.
+
+    check_solutions  first run the tests of each exercise without a planted bug
+
+    Raises as `run_mutants` does.
+    """
+    plugin = MutationPlugin(mutants, report, check_solutions)
     tests = [str(path) for lesson in lessons for path in exercise_tests(exercise_folder(lesson))]
     arguments = ["-q", "--tb=short", f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml")]
     arguments += [f"-pno:{name}" for name in ("cacheprovider", "xdist", "nbval", "timeout", "unraisableexception")]
