@@ -101,3 +101,33 @@ def test_a_changed_learning_rate_scales_all_of_the_velocity(student):
     further, same_velocity = student("autograd.model:momentum_step", learning_rate=0.3, **arguments)
     assert_close(further - weight, 3 * (moved - weight), 1e-6)
     assert_close(same_velocity, new_velocity)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        "autograd.model:momentum_step",
+        dict.fromkeys(("weight", "gradient", "velocity"), torch.ones(1, 3)) | {"learning_rate": 0.1, "momentum": 0.9},
+        [(1, 3)] * 2,
+        marks=pytest.mark.exercise("0.3"),
+    ),
+    pytest.param(
+        "autograd.model:adam_step",
+        {
+            "weight": torch.ones(1, 3),
+            "gradient": torch.ones(1, 3),
+            "moments": (torch.ones(1, 3),) * 2,
+            "step": 1,
+            "learning_rate": 0.1,
+        },
+        [(1, 3)] * 3,
+        marks=pytest.mark.exercise("0.4"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -143,3 +143,39 @@ def test_each_image_is_at_its_position(student):
     for image, row, column, placed in zip(images, rows.tolist(), columns.tolist(), canvas, strict=True):
         assert_close(placed[:, row : row + 3, column : column + 4], image)
     assert_close(canvas.sum(dim=(1, 2, 3)), images.sum(dim=(1, 2, 3)), 1e-4)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        "cnn.model.convolution:max_pool2d",
+        {"images": torch.ones(1, 1, 4, 2), "size": 2, "stride": 2},
+        [(1, 1, 2, 1)],
+        marks=pytest.mark.exercise("0.13"),
+    ),
+    pytest.param(
+        "cnn.model.convolution:windows_per_channel",
+        {"images": torch.ones(1, 1, 4, 2), "size": 2, "stride": 2},
+        [(1, 1, 2, 1, 4)],
+        marks=pytest.mark.exercise("0.13"),
+    ),
+    pytest.param(
+        SHORTCUT,
+        {"x": torch.ones(1, 1, 1, 1), "out": 1, "stride": 2},
+        [(1, 1, 1, 1)],
+        marks=pytest.mark.exercise("0.14"),
+    ),
+    pytest.param(
+        "cnn.experiment.data:place_on_canvas",
+        {"images": torch.ones(1, 1, 2, 2), "rows": torch.tensor([1]), "columns": torch.tensor([0]), "side": 3},
+        [(1, 1, 3, 3)],
+        marks=pytest.mark.exercise("0.15"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -89,6 +89,14 @@ def test_later_tokens_do_not_change_earlier_outputs(student):
     assert_close(before[:, :, 0], arguments["value"][:, [0, 0, 1, 1], 0])
 
 
+@pytest.mark.exercise("0.42")
+def test_large_scores_have_finite_weights(student):
+    arguments = attention_arguments()
+    arguments["query"] = arguments["query"] * 3000
+    repeated = [arguments["query"].double(), *(arguments[n].double().repeat_interleave(2, 1) for n in ("key", "value"))]
+    assert_close(student(ATTENTION, **arguments), F.scaled_dot_product_attention(*repeated, is_causal=True), 1e-5)
+
+
 # ── 0.43: weights of 8 bits ───────────────────────────────────────────────────────────────────────────────────────────
 
 QUANTIZE = "decoder.experiment.int8:quantize"
@@ -175,3 +183,26 @@ def test_no_token_is_predicted_across_documents_or_from_padding(student):
     _, gradients = student(LOSS, upstream=torch.tensor(1.0), **loss_arguments())
     has_gradient = gradients["logits"].abs().sum(-1) > 0
     assert has_gradient.tolist() == [[True, True, False, True, False, False], [True] * 5 + [False]]
+
+
+@pytest.mark.exercise("0.45")
+def test_the_loss_of_large_logits_is_finite(student):
+    arguments = loss_arguments()
+    large = arguments | {"logits": arguments["logits"] * 1000}
+    doubled = arguments | {"logits": arguments["logits"] * 2000}
+    # For large logits the cross-entropy is a difference of two logits, which doubles with them.
+    loss = student(LOSS, **large).item()
+    assert loss > 100 and student(LOSS, **doubled).item() == pytest.approx(2 * loss, rel=1e-4)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(QUANTIZE, {"weight": torch.ones(1, 3)}, [(1, 3), (1, 1)], marks=pytest.mark.exercise("0.43")),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

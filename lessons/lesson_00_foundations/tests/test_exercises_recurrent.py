@@ -168,3 +168,25 @@ def test_the_order_of_words_is_lost(student):
         student(BAG, token_ids=token_ids, vocab_size=9), student(BAG, token_ids=token_ids.flip(1), vocab_size=9)
     )
     assert (student(BAG, token_ids=token_ids, vocab_size=9).sum(1) == 7).all()
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(RNN, cell_arguments(1, batch=1), [(1, 3)], marks=pytest.mark.exercise("0.21")),
+    pytest.param(
+        JACOBIAN,
+        {"outputs": torch.zeros(2, 1), "weight_hh": torch.ones(1, 1)},
+        [(1, 1)],
+        marks=pytest.mark.exercise("0.24"),
+    ),
+    pytest.param(
+        BAG, {"token_ids": torch.tensor([[1, 2]]), "vocab_size": 4}, [(1, 4)], marks=pytest.mark.exercise("0.25")
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -181,3 +181,22 @@ def test_fewer_images_than_pixels_leave_directions_without_variance(student):
     _, _, variances, remaining = student(PCA, images=images, width=2)
     total = images.var(dim=0, correction=0).sum()
     assert_close(variances.sum() + 7 * remaining, total)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        LIKELIHOOD,
+        {"logits": torch.ones(1, 5), "counts": torch.ones(1, 5), "trials": 2},
+        [(1,)],
+        marks=pytest.mark.exercise("0.32"),
+    ),
+    pytest.param(BOUND, bound_arguments(batch=1), [(1,)], marks=pytest.mark.exercise("0.33")),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -100,6 +100,16 @@ def test_attention_gradients_equal_pytorch(student):
         close(gradients[name], gradient, 1e-4)
 
 
+@pytest.mark.exercise("1.2")
+def test_large_scores_select_one_value(student):
+    arguments = attention_arguments()
+    arguments["query"] = arguments["query"] * 1e6
+    output, weights = student(ATTENTION, **arguments)
+    best = (arguments["query"] @ arguments["key"].mT).argmax(dim=-1)
+    assert torch.equal(weights.argmax(dim=-1), best)
+    close(output, arguments["value"].gather(2, best[..., None].expand(2, 2, 5, 3)), 1e-3)
+
+
 # ── 1.4: positions on another grid ────────────────────────────────────────────────────────────────────────────────────
 
 INTERPOLATE = "model.positions:interpolate_positions"
@@ -271,3 +281,35 @@ def test_the_teachers_confidence_has_no_effect(student):
     arguments = distillation_arguments()
     confident = arguments | {"teacher_logits": arguments["teacher_logits"] * 10 - 3}
     close(student(DISTILLATION, **arguments), student(DISTILLATION, **confident))
+
+
+@pytest.mark.exercise("1.6")
+def test_large_logits_have_a_finite_loss(student):
+    arguments = distillation_arguments()
+    large = {name: arguments[name] * 1000 for name in ("class_logits", "distillation_logits")}
+    loss, gradients = student(DISTILLATION, upstream=torch.tensor(1.0), **arguments | large)
+    teacher = torch.tensor([0, 1, 3, 3, 2, 0])
+    gaps = [
+        (logits.amax(dim=1) - logits.gather(1, targets[:, None])[:, 0]).mean().item() / 2
+        for logits, targets in zip(large.values(), (arguments["labels"], teacher), strict=True)
+    ]
+    assert loss.item() == pytest.approx(sum(gaps), rel=1e-3)
+    assert gradients["class_logits"].isfinite().all()
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        INTERPOLATE,
+        {"positions": torch.ones(6, 1), "old_grid": (2, 3), "new_grid": (1, 2)},
+        [(2, 1)],
+        marks=pytest.mark.exercise("1.4"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -90,6 +90,16 @@ def test_all_arguments_get_their_gradients(student, function, name, convert):
         close(gradients[argument], gradient)
 
 
+@pytest.mark.parametrize(("function", "name", "convert"), INFO_NCE)
+def test_the_loss_at_a_low_temperature_is_finite(student, function, name, convert):
+    both = pairs()
+    loss = student(function, **both, **{name: scalar(convert(3000.0))})
+    scores = 3000 * both["images"] @ both["texts"].T
+    # Almost all probability is on the greatest score of a row or column.
+    gaps = [(scores.amax(dim=dim) - scores.diagonal()).mean() / 2 for dim in (0, 1)]
+    close(loss, sum(gaps), 1.0)
+
+
 # ── 2.2: the gradient by hand ─────────────────────────────────────────────────────────────────────────────────────────
 
 BY_HAND = "reference:info_nce_gradient"
@@ -249,3 +259,22 @@ def test_recall_of_random_similarities_with_ties(student):
     for k in range(1, 7):
         recall = student(RECALL, k=k, similarity=similarity, matches=matches).item()
         assert recall == pytest.approx(len([number for number in before if number < k]) / 7)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        END, {"token_ids": torch.tensor([[4, 7, 2]]), "end_token": 7}, [(1,)], marks=pytest.mark.exercise("2.5")
+    ),
+    pytest.param(
+        END, {"token_ids": torch.tensor([[4, 7, 2]]), "end_token": None}, [(1,)], marks=pytest.mark.exercise("2.5")
+    ),
+    pytest.param(ENSEMBLE, {"prompts": torch.ones(1, 2, 3)}, [(1, 3)], marks=pytest.mark.exercise("2.6")),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -161,6 +161,16 @@ def test_no_gradient_flows_through_the_probabilities(student):
     assert (gradients["scores"] == 0).all()
 
 
+@pytest.mark.exercise("3.5")
+def test_large_scores_have_finite_probabilities(student):
+    scores = torch.randn(5, 5) * 300
+    probabilities = student(PROBABILITIES, scores=scores)
+    close(probabilities.sum(1), torch.ones(5))
+    others = scores.masked_fill(torch.eye(5).bool(), -math.inf)
+    leads = scores.diagonal() < others.amax(dim=1)  # elsewhere the constant decides
+    assert torch.equal(probabilities.argmax(dim=1)[leads], others.argmax(dim=1)[leads])
+
+
 # ── 3.6: next-token cross-entropy without padding ─────────────────────────────────────────────────────────────────────
 
 LOSS = "model.losses:language_modeling_loss"
@@ -196,3 +206,29 @@ def test_every_token_has_the_same_weight_and_padding_has_none(student):
             target = F.one_hot(arguments["token_ids"][row, place + 1], 7)
             expected[row, place] = (arguments["logits"][row, place].softmax(-1) - target) / 7
     close(gradients["logits"], expected)
+
+
+@pytest.mark.exercise("3.6")
+def test_the_loss_of_large_logits_is_finite(student):
+    arguments = loss_arguments()
+    losses = [student(LOSS, **arguments | {"logits": arguments["logits"] * size}).item() for size in (1000, 2000)]
+    assert losses[0] > 100 and losses[1] == pytest.approx(2 * losses[0], rel=1e-4)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        "model.losses:image_text_similarity",
+        {"image_embeddings": torch.ones(1, 2, 3), "text_embeddings": torch.ones(1, 3)},
+        [(1, 1)],
+        marks=pytest.mark.exercise("3.4"),
+    ),
+    pytest.param(PROBABILITIES, {"scores": torch.zeros(2, 2)[:1, :1]}, [(1, 1)], marks=pytest.mark.exercise("3.5")),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

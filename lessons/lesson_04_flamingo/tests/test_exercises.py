@@ -163,3 +163,28 @@ def test_only_tokens_in_the_loss_mask_have_a_gradient(student):
         target = F.one_hot(arguments["token_ids"][row, place], 7)
         expected[row, place - 1] = (arguments["logits"][row, place - 1].softmax(-1) - target) / 4
     close(gradients["logits"], expected)
+
+
+@pytest.mark.exercise("4.6")
+def test_the_loss_of_large_logits_is_finite(student):
+    arguments = loss_arguments()
+    losses = [student(TEXT_LOSS, **arguments | {"logits": arguments["logits"] * size}).item() for size in (1000, 2000)]
+    assert losses[0] > 100 and losses[1] == pytest.approx(2 * losses[0], rel=1e-4)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        MODEL_GATE,
+        {"x": torch.ones(1, 2, 1), "update": torch.ones(1, 2, 1), "gate": torch.ones(1)},
+        [(1, 2, 1)],
+        marks=pytest.mark.exercise("4.5"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

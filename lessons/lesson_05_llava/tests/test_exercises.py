@@ -270,6 +270,8 @@ def test_a_grid_that_is_no_square(student):
     close(student(BARS, patches=patches, image=(10, 20)), patches)
     close(student(BARS, patches=patches, image=(10, 40)), patches[1:3])
     close(student(BARS, patches=patches, image=(20, 20)), patches[:, 2:6])
+    close(student(BARS, patches=numbered(8, 12), image=(10, 40)), numbered(8, 12)[2:6])  # 3 of 8 rows
+    close(student(BARS, patches=numbered(12, 8), image=(40, 10)), numbered(12, 8)[:, 2:6])
     close(student(BARS, patches=patches, image=(10, 15)), patches[:, 1:7])  # wider than high, and less than the grid
 
 
@@ -338,3 +340,36 @@ def test_every_newline_is_the_same_one_and_learns_from_all(student):
     close(gradients["newline"], upstream[[8, 13, 18, 23]].sum(0))
     close(gradients["tiles"][0], upstream[:4])
     close(gradients["tiles"].sum((0, 1)), upstream.sum(0) - gradients["newline"], 1e-4)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        FEATURES,
+        {"hidden_states": [torch.ones(1, 3, 1)] * 2, "layers": [0], "prefix_tokens": 2},
+        [(1, 1, 1)],
+        marks=pytest.mark.exercise("5.3"),
+    ),
+    pytest.param(
+        "model.llava:splice_images",
+        {"text": torch.ones(1, 2, 1), "is_image": torch.tensor([[True, False]]), "images": torch.ones(1, 1)},
+        [(1, 2, 1)],
+        marks=pytest.mark.exercise("5.4"),
+    ),
+    pytest.param(
+        LEARNED,
+        {name: value[:1] if torch.is_tensor(value) else value for name, value in sequence().items()},
+        [(1, 6)],
+        marks=pytest.mark.exercise("5.5"),
+    ),
+    pytest.param(
+        BARS, {"patches": torch.ones(1, 1, 1), "image": (4, 4)}, [(1, 1, 1)], marks=pytest.mark.exercise("5.7")
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

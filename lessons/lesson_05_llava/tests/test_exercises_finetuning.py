@@ -52,6 +52,12 @@ def test_the_sum_has_the_precision_of_the_adapter(student):
     close(merged, weight.float() + 1e-4 * matrices["up"] @ matrices["down"], 1e-7)
 
 
+@pytest.mark.exercise("5.10")
+def test_a_weight_of_more_precision_is_rounded_to_the_adapters(student):
+    matrices, weight = low_rank(), torch.randn(5, 7).double()
+    assert student(MERGE, weight=weight, scale=1.0, **matrices).dtype == torch.float32
+
+
 # ── 5.11: DoRA ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 DORA = "shared.finetuning.lora:dora_row_scale"
@@ -118,6 +124,14 @@ def test_the_last_block_may_be_shorter(student, count, blocks):
 def test_a_block_of_zeros_stays_zero(student):
     packed, largest = student(QUANTIZE, weight=torch.zeros(64))
     assert largest.tolist() == [0.0] and unpack(packed).tolist() == [7] * 64
+
+
+@pytest.mark.exercise("5.12")
+def test_half_precision_weights_are_quantized_in_float32(student):
+    weight = torch.randn(128).bfloat16()
+    half, single = student(QUANTIZE, weight=weight), student(QUANTIZE, weight=weight.float())
+    assert half[1].dtype == torch.float32
+    assert torch.equal(half[0], single[0]) and torch.equal(half[1], single[1])
 
 
 # ── 5.13: DPO ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -200,3 +214,58 @@ def test_equal_logits_cost_nothing(student):
     values = logits_and_answers()
     values["teacher_logits"] = values["student_logits"].clone()
     assert student(DISTILLATION, **values).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.exercise("5.14")
+def test_half_precision_logits_are_compared_in_float32(student):
+    values = logits_and_answers()
+    half = values | {name: values[name].bfloat16() for name in ("student_logits", "teacher_logits")}
+    single = half | {name: half[name].float() for name in ("student_logits", "teacher_logits")}
+    assert student(DISTILLATION, **half).dtype == torch.float32
+    close(student(DISTILLATION, **half), student(DISTILLATION, **single), 1e-6)
+    mixed = single | {"teacher_logits": half["teacher_logits"]}
+    close(student(DISTILLATION, **mixed, temperature=3.0), student(DISTILLATION, **single, temperature=3.0), 1e-6)
+    mixed = single | {"student_logits": half["student_logits"]}
+    close(student(DISTILLATION, **mixed, temperature=3.0), student(DISTILLATION, **single, temperature=3.0), 1e-6)
+
+
+@pytest.mark.exercise("5.14")
+@pytest.mark.parametrize("name", ["student_logits", "teacher_logits"])
+def test_large_logits_have_a_finite_divergence(student, name):
+    values = logits_and_answers()
+    shifted = values | {name: values[name] + 500.0}
+    close(student(DISTILLATION, **shifted), student(DISTILLATION, **values), 1e-3)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        UPDATE,
+        {"x": torch.ones(1, 3), "down": torch.ones(2, 3), "up": torch.ones(1, 2), "scale": 1.0},
+        [(1, 1)],
+        marks=pytest.mark.exercise("5.9"),
+    ),
+    pytest.param(
+        MERGE,
+        {"weight": torch.ones(1, 3), "down": torch.ones(2, 3), "up": torch.ones(1, 2), "scale": 1.0},
+        [(1, 3)],
+        marks=pytest.mark.exercise("5.10"),
+    ),
+    pytest.param(
+        DORA, {"merged": torch.ones(1, 3), "magnitude": torch.ones(1)}, [(1,)], marks=pytest.mark.exercise("5.11")
+    ),
+    pytest.param(
+        DPO,
+        dict.fromkeys(("preferred", "rejected", "reference_preferred", "reference_rejected"), torch.ones(1))
+        | {"beta": 0.1},
+        [(1,)] * 3,
+        marks=pytest.mark.exercise("5.13"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

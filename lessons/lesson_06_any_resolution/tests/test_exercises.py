@@ -377,3 +377,30 @@ def test_fractional_positions_keep_the_dtype_of_the_table(student):
     assert vectors(student, table, [1, 1], [3, 7], True).dtype == torch.bfloat16
     table = torch.randn(4, 3, dtype=torch.float64)
     assert vectors(student, table, [1, 1], [3, 7], True).dtype == torch.float64
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        SEGMENTS, {"rows": [[0]], "lengths": [2], "row_length": 3}, [(1, 3), (1, 2)], marks=pytest.mark.exercise("6.7")
+    ),
+    pytest.param(
+        AXIS,
+        {"table": torch.ones(3, 1), "index": torch.tensor([1]), "side": torch.tensor([3]), "fractional": True},
+        [(1, 1)],
+        marks=pytest.mark.exercise("6.9"),
+    ),
+    pytest.param(
+        AXIS,
+        {"table": torch.ones(3, 1), "index": torch.tensor([1]), "side": torch.tensor([3]), "fractional": False},
+        [(1, 1)],
+        marks=pytest.mark.exercise("6.9"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

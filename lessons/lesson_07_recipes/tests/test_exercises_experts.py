@@ -46,6 +46,12 @@ def test_only_chosen_logits_have_a_gradient(student):
     close(gradients["logits"], torch.tensor([[0.0, -derivative, derivative, 0.0]]))
 
 
+@pytest.mark.exercise("7.1")
+def test_large_logits_have_finite_weights(student):
+    weights, _ = student(CHOICE, logits=torch.randn(4, 6, 5) + 1000, chosen=2)
+    close(weights.sum(-1), torch.ones(4, 6))
+
+
 # ── 7.2: the load-balancing loss ──────────────────────────────────────────────────────────────────────────────────────
 
 BALANCE = "model.experts_balance:balance_loss"
@@ -230,3 +236,21 @@ def test_its_gradients_are_equal_too(student):
     _, gradients = student(ABSORBED, upstream=upstream, **arguments, head_dim=HEAD_DIM)
     for name, copy in copies.items():
         close(gradients[name], copy.grad, 1e-8)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        BIAS,
+        {"bias": torch.ones(1), "loads": torch.tensor([3]), "speed": 0.1},
+        [(1,)],
+        marks=pytest.mark.exercise("7.3"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -258,3 +258,28 @@ def test_frequencies_receive_the_gradient_of_the_mixture(student):
     _, gradients = student(YARN, upstream=upstream, frequencies=frequencies, factor=5.0, **case)
     divided = expected_divided(12, case["base"], case["original_context"], case["rotations"], True)
     close(gradients["frequencies"], upstream * (divided / 5 + 1 - divided))
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(SOFT_CAP, {"x": torch.ones(1, 2), "limit": 2.0}, [(1, 2)], marks=pytest.mark.exercise("7.6")),
+    pytest.param(
+        RESIDUAL,
+        {"x": torch.ones(1, 1, 3), "update": torch.ones(1, 1, 3), "weight": torch.ones(3), "eps": 1e-6},
+        [(1, 1, 3)],
+        marks=pytest.mark.exercise("7.7"),
+    ),
+    pytest.param(
+        YARN,
+        {"frequencies": torch.ones(1), "base": 100.0, "factor": 2.0, "original_context": 64},
+        [(1,)],
+        marks=pytest.mark.exercise("7.10"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -241,6 +241,8 @@ def test_sides_are_exact_where_the_root_is_whole(student):
     for side in range(2, 200):
         assert plans(student, [3], 3 * side**2 + 1, (1, 500)) == [[3, side]]
         assert plans(student, [3], 3 * side**2, (1, 500)) == [[3, side - 1]]
+    # In float32, 5000² − 1 is 5000².
+    assert plans(student, [1], 5000**2, (1, 9000)) == [[1, 4999]]
 
 
 @pytest.mark.exercise("8.6")
@@ -302,6 +304,7 @@ STEPS = "model.curriculum:split_steps"
         ([1] * 40, 50, [2] * 10 + [1] * 30),
         ([5], 17, [17]),
         ([3, 5, 2], 8, [3, 3, 2]),  # quotas 1.5, 2.5 and 1.0
+        ([319, 35, 72], 654, [489, 54, 111]),  # the first two remainders are equal, but not in float32
     ],
 )
 def test_steps_are_in_proportion_and_at_least_one(student, samples, steps, expected):
@@ -352,3 +355,34 @@ def test_a_random_mixture_of_three(student):
     order = schedule(student, weights, 100)
     for length in range(1, 101):
         assert max(abs(order[:length].count(kind) - weights[kind] * length) for kind in range(3)) < 1
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        JOIN,
+        {"tiles": torch.ones(1, 4, 1), "image": (4, 4), "grid": (1, 1), "newline": torch.ones(1), "max_patches": 9},
+        [(5, 1)],
+        marks=pytest.mark.exercise("8.4"),
+    ),
+    pytest.param(
+        FRAMES,
+        {"frames": torch.ones(1, 4, 1), "newline": torch.ones(1), "side": 1},
+        [(2, 1)],
+        marks=pytest.mark.exercise("8.5"),
+    ),
+    pytest.param(
+        EXPAND,
+        {"token_ids": torch.tensor([3]), "counts": [], "placeholders": (9,)},
+        [(1,)],
+        marks=pytest.mark.exercise("8.7"),
+    ),
+    pytest.param(MIX, {"weights": torch.ones(1), "steps": 1}, [(1,)], marks=pytest.mark.exercise("8.9")),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -432,7 +432,7 @@ def expected_rotation(x, ids, sections, base=100.0, sign=1.0):
     return result
 
 
-TOKEN_IDS = [(0, 0, 0), (1, 5, 2), (7, 1, 3)]
+TOKEN_IDS = [(1, 5, 2), (0, 0, 0), (7, 1, 3)]
 
 
 @pytest.mark.exercise("9.13")
@@ -450,3 +450,34 @@ def test_scores_depend_on_offsets_only(student):
     moved = [tuple(value + 4 for value in each) for each in TOKEN_IDS]
     one, other = (rotated(student, x, ids, (2, 1, 1)) for ids in (TOKEN_IDS, moved))
     close(one @ one.transpose(2, 3), other @ other.transpose(2, 3))
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(IDS, {"frames": 1, "rows": 1, "columns": 1}, [(1, 3)], marks=pytest.mark.exercise("9.3")),
+    pytest.param(AXES, {"sections": [1, 0, 0], "interleaved": False}, [(1,)], marks=pytest.mark.exercise("9.4")),
+    pytest.param(AXES, {"sections": [1, 0, 0], "interleaved": True}, [(1,)], marks=pytest.mark.exercise("9.4")),
+    pytest.param(WINDOWS, {"frames": 1, "rows": 1, "columns": 1, "side": 2}, [(1,)], marks=pytest.mark.exercise("9.6")),
+    pytest.param(
+        "model.window_attention:window_order",
+        {"windows": torch.tensor([0])},
+        [(1,), (1,)],
+        marks=pytest.mark.exercise("9.7"),
+    ),
+    pytest.param(
+        MERGE, {"patches": torch.ones(2, 1), "patches_per_token": 2}, [(1, 2)], marks=pytest.mark.exercise("9.8")
+    ),
+    pytest.param(
+        DEEPSTACK,
+        {"hidden_states": torch.ones(1, 2, 3), "features": torch.ones(1, 1, 2, 3), "layer": 1},
+        [(1, 2, 3)],
+        marks=pytest.mark.exercise("9.9"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -292,6 +292,14 @@ def test_the_targets_of_random_losses(student):
     assert targets.tolist() == [1.0 if ratio >= 1.3 else 0.0 for ratio in ratios.tolist()]
 
 
+@pytest.mark.exercise("10.8")
+@pytest.mark.parametrize("name", ["logits", "full_logits"])
+def test_large_logits_have_a_finite_divergence(student, name):
+    values = {"logits": torch.randn(1, 2, 5), "full_logits": torch.randn(1, 2, 5)}
+    shifted, mask = values | {name: values[name] + 500.0}, torch.ones(1, 2).bool()
+    close(student(CONSISTENCY, **shifted, loss_mask=mask), student(CONSISTENCY, **values, loss_mask=mask), 1e-3)
+
+
 # ── 10.10: rotate at fractional positions ─────────────────────────────────────────────────────────────────────────────
 
 ROTATE = "reference:rotate"
@@ -326,3 +334,39 @@ def test_scores_depend_on_distances_only(student):
         rotated = student(ROTATE, x=x, positions=[shift, shift + 0.5, shift + 4], base=100.0)
         scores.append(rotated[0, 0] @ rotated[0, 0].T)
     close(*scores, 1e-5)
+
+
+# ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SIZE_ONE = [
+    pytest.param(
+        WEIGHTS,
+        {"lengths": torch.ones(1, 2, dtype=torch.long), "exponent": 0.5},
+        [(1, 2)],
+        marks=pytest.mark.exercise("10.5"),
+    ),
+    pytest.param(
+        DOCUMENTS,
+        {"token_fractions": torch.ones(1), "mean_lengths": torch.ones(1)},
+        [(1,)],
+        marks=pytest.mark.exercise("10.6"),
+    ),
+    pytest.param(
+        QUALITY,
+        {"preferred_rewards": torch.ones(1), "rejected_rewards": torch.ones(1), "shift": 0.0},
+        [(1,)],
+        marks=pytest.mark.exercise("10.7"),
+    ),
+    pytest.param(
+        TARGETS,
+        {"coarse_losses": torch.ones(1), "full_losses": torch.ones(1), "threshold": 2.0},
+        [(1,), (1,)],
+        marks=pytest.mark.exercise("10.9"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments", "shapes"), SIZE_ONE)
+def test_axes_of_size_one_stay(student, function, arguments, shapes):
+    result = student(function, **arguments)
+    assert [tuple(part.shape) for part in (result if isinstance(result, tuple) else (result,))] == shapes

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+from shared.teaching.mutation.tensor_mutants import lines_of_scalar_functions, tensor_mutants
+
 OPERATORS = {
     ast.Add: ("+", "-"),
     ast.Sub: ("-", "+"),
@@ -78,7 +80,8 @@ def generate_mutants(text: str, first: int, last: int) -> list[Mutant]:
     """Return all mutants of a file's lines [first, last), counted from 0; no two equal each other or the original."""
     mutants: dict[str, Mutant] = {}
     tree = ast.parse(text)
-    inputs = _inputs(tree, first, last)
+    inputs, names = _inputs(tree, first, last), _names(tree, first, last)
+    scalars = lines_of_scalar_functions(tree)
     lines = [line.encode() for line in text.splitlines(keepends=True)]
     for parent in ast.walk(tree):
         for node in ast.iter_child_nodes(parent):
@@ -86,7 +89,8 @@ def generate_mutants(text: str, first: int, last: int) -> list[Mutant]:
                 first < node.lineno and (node.end_lineno or 0) <= last
             ):
                 continue
-            for kind, replacement in (*_replacements(node, parent, text), *_changed_inputs(node, inputs)):
+            replacements = [*_replacements(node, parent, text), *_changed_inputs(node, inputs)]
+            for kind, replacement in (*replacements, *tensor_mutants(node, parent, inputs, names, scalars)):
                 mutated = _replace(lines, node, replacement)
                 if mutated == text or mutated in mutants:
                     continue
@@ -108,6 +112,14 @@ def _inputs(tree: ast.AST, first: int, last: int) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and first < node.lineno <= last:
             assigned.add(node.id)
     return names - assigned
+
+
+def _names(tree: ast.AST, first: int, last: int) -> set[str]:
+    """Return the arguments of the functions around some lines, and the names in these lines."""
+    in_lines = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and first < node.lineno <= last}
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    around = [node for node in functions if node.lineno <= last and first < (node.end_lineno or 0)]
+    return in_lines | {argument.arg for node in around for argument in (*node.args.args, *node.args.kwonlyargs)}
 
 
 def _changed_inputs(node: ast.AST, inputs: set[str]) -> Iterator[tuple[str, str]]:

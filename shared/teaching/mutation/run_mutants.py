@@ -18,6 +18,7 @@ from shared.errors import CourseError
 from shared.teaching.check import exercise_number
 from shared.teaching.markers import exercise_folder, exercise_tests, exercises_of
 from shared.teaching.mutation.mutants import Mutant, generate_mutants
+from shared.teaching.mutation.tensor_mutants import NOT_APPLICABLE
 
 CPU_SECONDS = 10.0  # for the tests of one mutant; an endless loop counts as caught
 EQUIVALENT_MUTANTS = "equivalent_mutants.toml"
@@ -101,8 +102,7 @@ class MutationPlugin:
                     _restore(planted)
                 planted = exercise
                 outcome = _test_mutant(exercise, mutant, tests[exercise.number])
-                # A value that is not a tensor has no gradient to detach: this mutant is not a bug.
-                if "has no attribute 'detach'" not in outcome.message:
+                if not any(message in outcome.message for message in NOT_APPLICABLE):
                     self.outcomes.append(outcome)
                 self.report(outcome)
         finally:
