@@ -97,7 +97,7 @@ def sigmoid_gradient(
     """
     batch, scale, offset = images.shape[0], math.exp(log_scale.item()), bias.item()
     rows, columns = images.tolist(), texts.tolist()
-    logits = [[scale * sum(map(mul, image, text)) for text in columns] for image in rows]
+    logits = [[scale * dot for dot in (sum(map(mul, image, text)) for text in columns)] for image in rows]
     gradients = [
         [(0.5 + 0.5 * math.tanh(0.5 * (logits[i][j] + offset)) - (i == j)) / batch for j in range(batch)]
         for i in range(batch)

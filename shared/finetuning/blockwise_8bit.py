@@ -33,7 +33,7 @@ def quantize_blocks(
 
     The last group may be shorter; it is padded with zeros.
     """
-    groups = F.pad(values, (0, -len(values) % GROUP)).view(-1, GROUP)
+    groups = F.pad(values, (0, -len(values) % GROUP)).unflatten(0, (-1, GROUP))
     largest = groups.abs().amax(dim=1)
     relative = (groups * _reciprocal(largest)[:, None]).clamp(-1, 1)
     levels = LEVELS.to(values.device)

@@ -21,6 +21,8 @@ NEVER_INCLUDED = {"__pycache__", "cache", ".ipynb_checkpoints", "equivalent_muta
 # Earlier lessons, apps and shared folders are included as code only; of the tools, what students run.
 EXCLUDED_FROM_DEPENDENCIES = {"tests", "figures", "site", "handout", "isolation"}
 TEACHING_FILES = {"__init__.py", "markers.py", "check.py", "exercise_result.py"}
+# Shared code that repeats what earlier exercises build → the first lesson that imports it.
+BUILT_EARLIER = {"shared/stdlib/decoder.py": 5}
 HANDOUT = Path(__file__).with_name("handout")
 
 
@@ -57,7 +59,7 @@ def bundle_files(number: int, assignment: Assignment, own: bool = False) -> dict
 
 def _is_included(place: Path, number: int, own: bool, apps: Collection[str]) -> bool:
     """Return True for a file of the course that belongs in the bundle of lesson `number`."""
-    if NEVER_INCLUDED.intersection(place.parts):
+    if NEVER_INCLUDED.intersection(place.parts) or number < BUILT_EARLIER.get(place.as_posix(), 0):
         return False
     if place.parts[:2] == ("shared", "teaching"):
         return len(place.parts) == 3 and place.name in TEACHING_FILES

@@ -2,16 +2,23 @@
 
 In every file, a copy is the solution's text without spaces, comments and layout. In pages and notebooks, where code is
 shown in pieces, a copy is also a block of code that has the solution's lines under other names, or most of its tokens.
+In Python files, tests among them, one large expression of the solution is a copy, whatever its variables' names. Copies
+that are known and allowed are listed in `repeated_code.toml`, with reasons.
 """
 
 import ast
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
+from pathlib import Path
 
 from shared.teaching.logical_lines import LogicalLine, contains, dedent, logical_lines
+from shared.teaching.syntax_trees import large_expressions
+
+REPEATED_CODE = Path(__file__).with_name("repeated_code.toml")
 
 MIN_LENGTH = 40  # characters of code without spaces; shorter code cannot be told from any other line
 MIN_TOKENS = 10  # the same limit for blocks of code on pages
@@ -31,15 +38,34 @@ def fingerprints(code: str) -> list[str]:
     return [text for text in dict.fromkeys(texts) if len(text) >= MIN_LENGTH]
 
 
-def find_leaks(files: Mapping[str, bytes], solutions: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return every (exercise, path) where a file contains the solution of an exercise."""
-    patterns = {exercise: (fingerprints(code), logical_lines(code)) for exercise, code in solutions.items()}
+@lru_cache
+def allowed_copies() -> frozenset[tuple[str, str]]:
+    """Return every (exercise, path) where a large expression of a solution may occur."""
+    entries = tomllib.loads(REPEATED_CODE.read_text(encoding="utf-8"))["copy"]
+    return frozenset((entry["exercise"], entry["path"]) for entry in entries if entry["reason"])
+
+
+def find_leaks(
+    files: Mapping[str, bytes], solutions: Mapping[str, str], allowed: Collection[tuple[str, str]] | None = None
+) -> list[tuple[str, str]]:
+    """Return every (exercise, path) where a file contains the solution of an exercise.
+
+    allowed  where a large expression may be repeated: `allowed_copies()` when None
+    """
+    allowed = allowed_copies() if allowed is None else allowed
+    patterns = {
+        exercise: (fingerprints(code), logical_lines(code), large_expressions(code))
+        for exercise, code in solutions.items()
+    }
     leaks = []
     for path, content in files.items():
         suffix = path.rpartition(".")[2]
         texts, blocks = _texts_without_layout(suffix, content), _blocks(suffix, content)
-        for exercise, (codes, lines) in patterns.items():
-            if any(code in text for code in codes for text in texts) or any(is_copy(block, lines) for block in blocks):
+        expressions = large_expressions(content.decode("utf-8")) if suffix == "py" else {}
+        for exercise, (codes, lines, own) in patterns.items():
+            repeated = not own.keys().isdisjoint(expressions) and (exercise, path) not in allowed
+            copied = any(code in text for code in codes for text in texts)
+            if repeated or copied or any(is_copy(block, lines) for block in blocks):
                 leaks.append((exercise, path))
     return leaks
 

@@ -140,12 +140,14 @@ def without_scale(query, key, value):
 
 
 def over_queries(query, key, value):
-    weights = softmax(query @ key.transpose() * (1.0 / math.sqrt(query.shape[-1])), axis=-2)
+    scale = 1.0 / math.sqrt(query.shape[-1])
+    weights = softmax(query @ key.transpose() * scale, axis=-2)
     return weights @ value, weights
 
 
 def keys_and_queries_swapped(query, key, value):
-    weights = softmax(key @ query.transpose() * (1.0 / math.sqrt(query.shape[-1])))
+    scale = 1.0 / math.sqrt(query.shape[-1])
+    weights = softmax(key @ query.transpose() * scale)
     return weights @ value, weights
 
 

@@ -17,7 +17,7 @@ from shared.teaching.bundle import bare_notebook, bundle_files
 from shared.teaching.course_settings import load_assignment
 from shared.teaching.logical_lines import contains, logical_lines
 from shared.teaching.markers import exercise_code, exercise_folder, exercises_of, solutions
-from shared.teaching.solution_leaks import find_leaks
+from shared.teaching.solution_leaks import allowed_copies, find_leaks
 
 BUILT = [entry.number for entry in lesson_entries() if lesson_folder(entry.number)]
 LESSON, PATCHES = "lesson_01_vit", "lessons/lesson_01_vit/model/patches.py"
@@ -86,6 +86,9 @@ def test_no_file_contains_a_solution_and_no_notebook_an_output(number):
         text = files[exercise.path.relative_to(ROOT).as_posix()].decode()
         assert exercise_code(text, exercise.number).strip().startswith("raise NotImplementedError")
     assert find_leaks(files, solutions(exercises_of(number))) == []
+    # Without the list of allowed copies, exactly those are left.
+    listed = {(exercise, path) for exercise, path in allowed_copies() if exercise.split(".")[0] == str(number)}
+    assert set(find_leaks(files, solutions(exercises_of(number)), allowed=())) == listed
     for cells in (json.loads(text)["cells"] for path, text in files.items() if path.endswith(".ipynb")):
         assert not any(cell.get("outputs") or cell.get("execution_count") for cell in cells)
 
@@ -130,6 +133,20 @@ COPIES = {
 def test_copy_of_a_solution_is_found(path):
     files = {"right.py": b"rows = values @ weights\n", path: COPIES[path].encode()}
     assert find_leaks(files, {"1.9": SOLUTION}) == [("1.9", path)]
+
+
+TREE = "    scores = (query @ key.transpose(-1, -2)) * scale + torch.where(mask, 0.0, -math.inf)\n    return scores\n"
+TREES = {
+    "test.py": "def test():\n    close(student(a), (q @ k.transpose(-1, -2)) * s + torch.where(m, 0.0, -math.inf))\n",
+    "neighbor.py": "x = [(\n    a @ b.transpose(-1, -2)) * c  # why\n    + torch.where(d, 0.0, -math.inf)]\n",
+}
+
+
+@pytest.mark.parametrize("path", TREES)
+def test_large_expression_of_a_solution_is_found_under_any_names(path):
+    files = {path: TREES[path].encode(), "other.py": TREES[path].replace("0.0", "1.0").encode()}
+    assert find_leaks(files, {"1.9": TREE}) == [("1.9", path)]
+    assert find_leaks(files, {"1.9": TREE}, allowed=[("1.9", path)]) == []
 
 
 NEAR_COPIES = {

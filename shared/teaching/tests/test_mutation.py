@@ -33,9 +33,23 @@ def loss(x, y, *, scale=2.0):
 """
 
 
-def mutants_of_code():
-    lines = CODE.splitlines()
-    return generate_mutants(CODE, lines.index("    # exercise 9.1: add up") + 1, lines.index("    # end exercise"))
+TENSOR_CODE = """
+def loss(logits, layers, image, labels) -> Float[Tensor, "classes"]:
+    # exercise 9.1: add up
+    rows, columns = image[0], image[1]
+    states = [logits[layer] for layer in layers]
+    p = logits.float().softmax(dim=-1) + F.log_softmax(logits, -1) + states[0].reshape(rows, columns).squeeze(1)
+    p = p - F.cross_entropy(logits, labels) - F.logsigmoid(p) - softplus(p) - p.logsumexp(dim=0)
+    return (p == labels).to(p.dtype)
+    # end exercise
+def number(x) -> Float[Tensor, ""]:
+    return x.sum()
+"""
+
+
+def mutants_of_code(code=CODE):
+    lines = code.splitlines()
+    return generate_mutants(code, lines.index("    # exercise 9.1: add up") + 1, lines.index("    # end exercise"))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +80,34 @@ def mutants_of_code():
 )
 def test_mutants_include(kind, line):
     assert any(mutant.kind == kind and mutant.code == line for mutant in mutants_of_code()), line
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        ("unstable function", "((logits.float()).exp() / (logits.float()).exp().sum(dim=-1, keepdim=True)) + F"),
+        ("unstable function", "((logits).exp() / (logits).exp().sum((-1), keepdim=True)).log() + states"),
+        ("unstable function", "F.nll_loss(((logits).exp() / (logits).exp().sum(dim=1, keepdim=True)).log(), (labels))"),
+        ("unstable function", "- (p).sigmoid().log() -"),
+        ("unstable function", "(p).exp().sum(dim=0).log()"),
+        ("axes of size 1", "(states[0].reshape(rows, columns)).squeeze()"),
+        ("axes of size 1", "return ((p == labels).to(p.dtype)).squeeze()"),
+        ("sorted input", "for layer in sorted(layers)]"),
+        ("dropped conversion", "p = (logits).softmax(dim=-1)"),
+        ("dropped call", "return (p == labels)"),
+        ("square only", "reshape(columns, columns)"),
+        ("square only", "rows, columns = image[1], image[1]"),
+        ("wrong condition", "((p) >= (labels))"),
+    ],
+)
+def test_mutants_of_tensor_code_include(kind, part):
+    matches = [mutant for mutant in mutants_of_code(TENSOR_CODE) if part in mutant.code]
+    assert kind in {mutant.kind for mutant in matches}, [mutant.code for mutant in mutants_of_code(TENSOR_CODE)]
+
+
+def test_a_number_has_no_axes_to_lose():
+    scalar = TENSOR_CODE.replace('"classes"', '""')
+    assert not any(mutant.code.startswith("return") and "squeeze" in mutant.code for mutant in mutants_of_code(scalar))
 
 
 def test_mutants_differ_and_change_only_the_exercise():
