@@ -166,6 +166,7 @@ def test_large_scores_have_finite_probabilities(student):
     scores = torch.randn(5, 5) * 300
     probabilities = student(PROBABILITIES, scores=scores)
     close(probabilities.sum(1), torch.ones(5))
+    assert (probabilities >= 0).all()
     others = scores.masked_fill(torch.eye(5).bool(), -math.inf)
     leads = scores.diagonal() < others.amax(dim=1)  # elsewhere the constant decides
     assert torch.equal(probabilities.argmax(dim=1)[leads], others.argmax(dim=1)[leads])

@@ -114,8 +114,11 @@ IMAGE = 9
         # Two documents in a row: the second starts without an image, and its image is the row's second.
         ([1, IMAGE, 2, 1, 5, IMAGE, 3], [0, 0, 0, 1, 1, 1, 1], [-1, 0, 0, -1, -1, 1, 1]),
         ([IMAGE, 2, IMAGE, 2, 1, 1], [0, 0, 1, 1, 2, 2], [0, 0, 1, 1, -1, -1]),
-        # Padding attends to no image.
+        # Padding attends to no image, not even to one in it.
         ([1, IMAGE, 2, 0, 0], [0, 0, 0, -1, -1], [-1, 0, 0, -1, -1]),
+        ([1, 2, IMAGE, 0], [0, 0, -1, -1], [-1, -1, -1, -1]),
+        # An image can be all of its document, and ids may be larger than its own.
+        ([IMAGE, 2, 12, IMAGE], [0, 1, 1, 1], [0, -1, -1, 1]),
     ],
 )
 def test_each_token_attends_to_the_latest_image_of_its_document(student, token_ids, segments, expected):
@@ -175,6 +178,12 @@ def test_the_loss_of_large_logits_is_finite(student):
 # ── axes of size 1 ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 SIZE_ONE = [
+    pytest.param(
+        REFERENCE_MASK,
+        {"image_index": [[0, -1]], "images": 1, "latents": 1},
+        [(1, 1, 2, 1)],
+        marks=pytest.mark.exercise("4.1"),
+    ),
     pytest.param(
         MODEL_GATE,
         {"x": torch.ones(1, 2, 1), "update": torch.ones(1, 2, 1), "gate": torch.ones(1)},
