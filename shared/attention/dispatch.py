@@ -14,7 +14,12 @@ from torch import Tensor
 
 from shared.attention.inputs import AttentionInputs, Gradients, OutputGradient, oracle_dtype
 from shared.attention.mask import FULL_ATTENTION, Mask
-from shared.attention.naive import attention_backward_naive, attention_naive, attention_weights_naive
+from shared.attention.naive import (
+    attention_backward_naive,
+    attention_naive,
+    attention_scores_naive,
+    attention_weights_naive,
+)
 from shared.attention.sdpa import attention_backward_sdpa, attention_sdpa
 
 BACKENDS = ("naive", "sdpa", "triton")
@@ -73,6 +78,21 @@ def attention_weights(
     Arguments and errors are those of `attention`, which never stores these weights.
     """
     return attention_weights_naive(_checked_inputs(q, k, k, mask, scale, softcap, bias), oracle_dtype(q.device))
+
+
+def attention_scores(
+    q: Float[Tensor, "batch heads q_len head_dim"],
+    k: Float[Tensor, "batch kv_heads k_len head_dim"],
+    mask: Mask = FULL_ATTENTION,
+    *,
+    scale: float | None = None,
+    softcap: float | None = None,
+) -> Float[Tensor, "batch heads q_len k_len"]:
+    """Return the scores cap(q kᵀ · scale) before the softmax, to measure how large they are; −∞ at hidden keys.
+
+    Arguments and errors are those of `attention`, which never stores the scores.
+    """
+    return attention_scores_naive(_checked_inputs(q, k, k, mask, scale, softcap, None), oracle_dtype(q.device))
 
 
 def attention_backward(

@@ -51,6 +51,14 @@ def attention_weights_naive(
 
 
 @_in_full_precision
+def attention_scores_naive(
+    inputs: AttentionInputs, dtype: torch.dtype = torch.float64
+) -> Float[Tensor, "batch heads q_len k_len"]:
+    """Return the scores of each query with every key; −∞ where the key is not visible."""
+    return _scores(inputs, dtype).to(inputs.q.dtype)
+
+
+@_in_full_precision
 def attention_backward_naive(
     inputs: AttentionInputs, output: OutputGradient, dtype: torch.dtype = torch.float64
 ) -> Gradients:

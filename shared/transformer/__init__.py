@@ -16,7 +16,7 @@ from shared.transformer.rotary_scaling import (
     YarnScaling,
     yarn_magnitude,
 )
-from shared.transformer.sampling import Sampling, sample, seeded_generator, token_probabilities
+from shared.transformer.sampling import Constraint, Sampling, sample, seeded_generator, token_probabilities
 from shared.transformer.soft_cap import soft_cap
 from shared.transformer.vision_language import PromptedModel, VisionLanguageModel
 
@@ -24,6 +24,7 @@ __all__ = [
     "MLP",
     "Attention",
     "Block",
+    "Constraint",
     "Decoder",
     "DecoderConfig",
     "DynamicScaling",

@@ -7,7 +7,7 @@ from typing import cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shared.attention import FULL_ATTENTION, Mask, attention, attention_weights
+from shared.attention import FULL_ATTENTION, Mask, attention, attention_scores, attention_weights
 from shared.transformer.kv_cache import LayerCache
 from shared.transformer.rotary import rotate
 
@@ -16,15 +16,23 @@ from shared.transformer.rotary import rotate
 class Scores:
     """How attention scores are computed from queries and keys.
 
-    qk_norm  constructor of a norm over each head's queries and keys, called with head_dim: it bounds the scores
-             (arXiv:2302.05442, section 2)
-    scale    factor of q · k; 1/√head_dim when left out
-    softcap  limit of the scores, reached smoothly (arXiv:2408.00118, section 2); None for no limit
+    qk_norm   constructor of a norm over each head's queries and keys, called with head_dim: it bounds the scores
+              (arXiv:2302.05442, section 2)
+    key_norm  constructor of the keys' norm, where it differs from the queries', as with parameters per head
+    scale     factor of q · k; 1/√head_dim when left out
+    softcap   limit of the scores, reached smoothly (arXiv:2408.00118, section 2); None for no limit
+
+    Raises ValueError for a norm of the keys without one of the queries.
     """
 
     qk_norm: Callable[[int], nn.Module] | None = None
+    key_norm: Callable[[int], nn.Module] | None = None
     scale: float | None = None
     softcap: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.key_norm is not None and self.qk_norm is None:
+            raise ValueError("key_norm is given without qk_norm; queries and keys are normalized both, or neither")
 
 
 PLAIN_SCORES = Scores()
@@ -74,7 +82,8 @@ class Attention(nn.Module):
         self.value = nn.Linear(context_width, kv_heads * head_dim, bias=qkv_bias)
         self.output = nn.Linear(heads * head_dim, width, bias=output_bias)
         self.query_norm = None if scores.qk_norm is None else scores.qk_norm(head_dim)
-        self.key_norm = None if scores.qk_norm is None else scores.qk_norm(head_dim)
+        key_norm = scores.key_norm or scores.qk_norm
+        self.key_norm = None if key_norm is None else key_norm(head_dim)
         self.scale, self.softcap = scores.scale, scores.softcap
 
     def forward(
@@ -119,6 +128,17 @@ class Attention(nn.Module):
         if first_query:
             mask = mask.from_query(first_query, queries.shape[2], keys.shape[2], queries.device)
         return attention_weights(queries[:, :, first_query:], keys, mask, scale=self.scale, softcap=self.softcap)
+
+    def scores(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        *,
+        mask: Mask = FULL_ATTENTION,
+        angles: Float[Tensor, "#batch tokens half_head_dim"] | None = None,
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """Return the attention logits of self-attention, before the softmax; −∞ where a key is not visible."""
+        queries, keys = self._queries_and_keys(x, None, angles)
+        return attention_scores(queries, keys, mask, scale=self.scale, softcap=self.softcap)
 
     def _queries_and_keys(
         self,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -58,19 +58,27 @@ class SwiGLU(nn.Module):
     """down(silu(gate(x)) · up(x)): an MLP whose inner features are multiplied by a gate (arXiv:2002.05202, eq. 6).
 
     activation  of the gate; with GELU the MLP is the paper's GEGLU, which Gemma uses
+    dropout     applied to the output
     """
 
     def __init__(
-        self, width: int, mlp_dim: int, *, bias: bool = False, activation: Callable[[Tensor], Tensor] = F.silu
+        self,
+        width: int,
+        mlp_dim: int,
+        *,
+        bias: bool = False,
+        activation: Callable[[Tensor], Tensor] = F.silu,
+        dropout: float = 0.0,
     ):
         super().__init__()
         self.gate = nn.Linear(width, mlp_dim, bias=bias)
         self.up = nn.Linear(width, mlp_dim, bias=bias)
         self.down = nn.Linear(mlp_dim, width, bias=bias)
         self.activation = activation
+        self.dropout = dropout
 
     def forward(self, x: Float[Tensor, "*batch tokens width"]) -> Float[Tensor, "*batch tokens width"]:
-        return self.down(self.activation(self.gate(x)) * self.up(x))
+        return F.dropout(self.down(self.activation(self.gate(x)) * self.up(x)), self.dropout, self.training)
 
 
 def normalized_residual(
@@ -94,18 +102,21 @@ def normalized_residual(
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) (pre-norm: arXiv:2002.04745, figure 1b).
 
+    The norms may also, or only, stand after the parts: x + norm(attention(x)), then x + norm(mlp(x)) (arXiv:2111.09883,
+    section 3.2).
+
     attention          `Attention`, or a module with the same `forward` for self-attention, `weights` and `width`
     mlp                any module [batch, tokens, width] → [batch, tokens, width], such as `MLP`, `SwiGLU` or experts
-    norm               constructor of a norm, called twice, or four times: `lambda: RMSNorm(width)`
-    post_norm          whether the outputs of attention and MLP are normalized too, by RMSNorms, before they are added
-                       (Gemma 2)
+    norm               constructor of a norm, called for each place: `lambda: RMSNorm(width)`
+    norms              whether the inputs of attention and MLP are normalized ("before"), or their outputs before these
+                       are added ("after", by RMSNorms: Chameleon-34B), or "both" (Gemma 2)
     layer_scale        initial value of a learned vector that multiplies each part's output (arXiv:2103.17239, eq. 4);
                        None for no such vectors
     attention_dropout  dropout of the attention's output; the MLP has its own
     drop_path          probability that a sample skips a part in training (stochastic depth, arXiv:1603.09382)
 
-    Raises ValueError when `drop_path` is not in [0, 1), and for norms after the parts that are no RMSNorms or come with
-    layer scale or stochastic depth.
+    Raises ValueError when `drop_path` is not in [0, 1), for other places of norms, and for norms after the parts that
+    are no RMSNorms or come with layer scale or stochastic depth.
     """
 
     attention_scale: Tensor | None
@@ -119,7 +130,7 @@ class Block(nn.Module):
         mlp: nn.Module,
         norm: Callable[[], nn.Module],
         *,
-        post_norm: bool = False,
+        norms: Literal["before", "after", "both"] = "before",
         layer_scale: float | None = None,
         attention_dropout: float = 0.0,
         drop_path: float = 0.0,
@@ -127,15 +138,17 @@ class Block(nn.Module):
         super().__init__()
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is {drop_path}; expected a probability in [0, 1)")
-        self.attention_norm = norm()
+        if norms not in ("before", "after", "both"):
+            raise ValueError(f"norms are {norms!r}; expected 'before' the parts, 'after' them, or 'both'")
+        self.attention_norm = norm() if norms != "after" else nn.Identity()
         self.attention = cast(Attention, attention)
-        self.mlp_norm = norm()
+        self.mlp_norm = norm() if norms != "after" else nn.Identity()
         self.mlp = mlp
         for name in ("attention_post_norm", "mlp_post_norm"):
-            module = norm() if post_norm else None
+            module = norm() if norms != "before" else None
             if module is not None and (not isinstance(module, RMSNorm) or layer_scale is not None or drop_path):
                 raise ValueError(
-                    f"post_norm is given with the norm {type(module).__name__}, layer_scale {layer_scale} and "
+                    f"norms {norms!r} are given with the norm {type(module).__name__}, layer_scale {layer_scale} and "
                     f"drop_path {drop_path}; expected RMSNorm, None and 0"
                 )
             setattr(self, name, module)

@@ -166,7 +166,7 @@ class Decoder(nn.Module):
         else:
             activation = F.silu if config.activation == "silu" else ACTIVATIONS[config.activation]
             mlp = SwiGLU(config.width, config.mlp_dim, bias=config.bias, activation=activation)
-        return Block(attention, mlp, lambda: cls._norm(config), post_norm=config.post_norms)
+        return Block(attention, mlp, lambda: cls._norm(config), norms="both" if config.post_norms else "before")
 
     def _initialize(self) -> None:
         """Draw small normal weights, smaller still for the layers that add to the residual stream.

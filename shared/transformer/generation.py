@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from shared.attention import padded_segments
 from shared.transformer.kv_cache import KVCache
-from shared.transformer.sampling import Generators, Sampling, per_prompt, sample
+from shared.transformer.sampling import Choose, Constraint, Generators, Sampling, constrained, per_prompt, sample
 
 
 @runtime_checkable
@@ -40,6 +40,7 @@ def generate(
     generator: Generators | None = None,
     use_cache: bool = True,
     model_inputs: Mapping[str, Any] | None = None,
+    constraint: Constraint | None = None,
 ) -> list[Int[Tensor, "new_tokens"]]:
     """Continue each prompt; return its new token ids, up to and including its first stop token.
 
@@ -47,11 +48,21 @@ def generate(
     generator     random generator on the CPU; with one per prompt, a text does not depend on the rest of the batch
     use_cache     False recomputes all tokens at every step: the same text, slower
     model_inputs  further arguments of `decoder.hidden_states`, the same at every step, such as Flamingo's images
+    constraint    which tokens each text may continue with; it is used up, so that every call needs a new one
 
-    Raises ValueError when there is no prompt, a prompt is empty, or the number of values per prompt does not fit.
+    Raises ValueError when there is no prompt, a prompt is empty, the number of values per prompt does not fit, or the
+    constraint excludes every token.
     """
     texts: list[list[int]] = [[] for _ in prompts]
-    steps = stream(decoder, prompts, sampling, generator=generator, use_cache=use_cache, model_inputs=model_inputs)
+    steps = stream(
+        decoder,
+        prompts,
+        sampling,
+        generator=generator,
+        use_cache=use_cache,
+        model_inputs=model_inputs,
+        constraint=constraint,
+    )
     for token_ids in steps:
         for text, token_id in zip(texts, token_ids, strict=True):
             if token_id is not None:
@@ -67,15 +78,18 @@ def stream(
     generator: Generators | None = None,
     use_cache: bool = True,
     model_inputs: Mapping[str, Any] | None = None,
+    constraint: Constraint | None = None,
 ) -> Iterator[list[int | None]]:
     """Yield the tokens of `generate` step by step: one token id per prompt, None for a prompt whose text has ended.
 
     Arguments and errors are those of `generate`; errors are raised at the call, before the first step.
     """
     _check(prompts, sampling, generator)
-    choose = partial(
+    choose: Choose = partial(
         sample, temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p, generator=generator
     )
+    if constraint is not None:
+        choose = constrained(choose, constraint)
     return _steps(decoder, prompts, sampling, choose, use_cache, model_inputs or {})
 
 

@@ -1,12 +1,12 @@
 """The choice of the next token: greedy, temperature, top-k and top-p (nucleus) sampling."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MIN_TEMPERATURE = 1e-5
@@ -43,6 +43,38 @@ class Sampling:
             if length < 1:
                 raise ValueError(f"max_new_tokens is {length}; expected at least 1")
         _check(self.temperature, self.top_k, self.top_p)
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """Which tokens each text of a batch may continue with; it follows the texts token by token."""
+
+    def allowed(self) -> Bool[Tensor, "batch vocab"]:
+        """Return whether each token may come next, per text."""
+
+    def advance(self, token_ids: Int[Tensor, "batch"]) -> None:
+        """Append one token to each text."""
+
+
+Choose = Callable[[Tensor], Tensor]
+"""From logits [batch, vocab] to one token id per row."""
+
+
+def constrained(choose: Choose, constraint: Constraint) -> Choose:
+    """Return a function that chooses among the allowed tokens, and then tells the constraint what was chosen.
+
+    The probabilities of the allowed tokens keep their ratios. Raises ValueError when no token of a row is allowed.
+    """
+
+    def choose_allowed(logits: Float[Tensor, "batch vocab"]) -> Int[Tensor, "batch"]:
+        allowed = constraint.allowed()
+        if not allowed.any(dim=-1).all():
+            raise ValueError("the constraint excludes every token of a text; it must allow at least one")
+        token_ids = choose(logits.masked_fill(~allowed.to(logits.device), -torch.inf))
+        constraint.advance(token_ids)
+        return token_ids
+
+    return choose_allowed
 
 
 def seeded_generator(seed: int | None) -> torch.Generator:

@@ -158,7 +158,7 @@ def test_mean_attention_has_the_windows_of_the_layers():
 
 
 def test_a_part_adds_a_vector_of_fixed_size_whatever_its_weights_are():
-    block = Block(Attention(8, 2), MLP(8, 16), lambda: RMSNorm(8, offset=1.0), post_norm=True)
+    block = Block(Attention(8, 2), MLP(8, 16), lambda: RMSNorm(8, offset=1.0), norms="both")
     x = torch.randn(2, 4, 8)
     for scale in (1.0, 1000.0):
         block.attention.output.weight.data.mul_(scale)
@@ -175,8 +175,8 @@ def test_a_part_adds_a_vector_of_fixed_size_whatever_its_weights_are():
 )
 def test_norms_after_the_parts_exclude_other_factors(settings):
     norm = settings.pop("norm", lambda: RMSNorm(8))
-    with pytest.raises(ValueError, match="post_norm is given with the norm"):
-        Block(Attention(8, 2), MLP(8, 16), norm, post_norm=True, **settings)
+    with pytest.raises(ValueError, match="norms 'both' are given with the norm"):
+        Block(Attention(8, 2), MLP(8, 16), norm, norms="both", **settings)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
