@@ -75,13 +75,17 @@ class TextOnly:
 class ImageSpans:
     """Allow exactly one image's codes between begin and end, and none outside. Placeholders are excluded too.
 
-    Raises ValueError when a prompt's images do not follow these rules, or when a prompt ends within an image that
-    cannot be completed in its new tokens.
+    Raises ValueError when a prompt's images do not follow these rules, when a prompt ends within an image that cannot
+    be completed in its new tokens, and when a text would end with a code.
     """
 
     def __init__(self, vocabulary: ImageVocabulary, prompts: Sequence[Tensor], sampling: Sampling):
         self.vocabulary, self.markers = vocabulary, vocabulary.markers()
         self.is_code = vocabulary.is_code()
+        if codes := sorted(set(sampling.stop_token_ids) & set(vocabulary.code_token_ids)):
+            raise ValueError(
+                f"the stop tokens {codes} are codes, so that images would end early; stop at text or at end"
+            )
         self.states = torch.tensor([self._state(prompt.tolist(), row) for row, prompt in enumerate(prompts)])
         self.room = torch.tensor(per_prompt(sampling.max_new_tokens, len(prompts)))
         missing = torch.where(self.states < 0, 0, vocabulary.image_tokens + 1 - self.states)

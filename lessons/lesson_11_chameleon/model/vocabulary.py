@@ -46,7 +46,7 @@ def codes_of_names(names: Sequence[str]) -> Int[Tensor, "names"]:
         for letter in name.removeprefix(PREFIX).removesuffix(SUFFIX):
             code = 10 * code + LETTERS.index(letter)
         codes.append(code)
-    return torch.tensor(codes)
+    return torch.tensor(codes, dtype=torch.long)
     # end exercise
 
 
