@@ -115,8 +115,8 @@ class Block(nn.Module):
     attention_dropout  dropout of the attention's output; the MLP has its own
     drop_path          probability that a sample skips a part in training (stochastic depth, arXiv:1603.09382)
 
-    Raises ValueError when `drop_path` is not in [0, 1), for other places of norms, and for norms after the parts that
-    are no RMSNorms or come with layer scale or stochastic depth.
+    Raises ValueError when `drop_path` is not in [0, 1), and for norms after the parts that are no RMSNorms or come with
+    layer scale or stochastic depth.
     """
 
     attention_scale: Tensor | None
@@ -138,8 +138,6 @@ class Block(nn.Module):
         super().__init__()
         if not 0 <= drop_path < 1:
             raise ValueError(f"drop_path is {drop_path}; expected a probability in [0, 1)")
-        if norms not in ("before", "after", "both"):
-            raise ValueError(f"norms are {norms!r}; expected 'before' the parts, 'after' them, or 'both'")
         self.attention_norm = norm() if norms != "after" else nn.Identity()
         self.attention = cast(Attention, attention)
         self.mlp_norm = norm() if norms != "after" else nn.Identity()

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from shared.attention import Mask, OutputGradient, attention, attention_backward, attention_weights
+from shared.attention import Mask, OutputGradient, attention, attention_backward, attention_scores, attention_weights
 from shared.attention.inputs import AttentionInputs
 from shared.attention.naive import attention_naive
 
@@ -75,6 +75,19 @@ def test_weights_add_up_to_one_and_weight_the_values():
     weights = attention_weights(q, k, Mask(causal=True))
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 4, 3, dtype=torch.float64))
     torch.testing.assert_close(weights @ v.repeat_interleave(2, dim=1), attention(q, k, v, Mask(causal=True)))
+
+
+@pytest.mark.parametrize("softcap", [None, 1.2])
+def test_scores_are_scaled_and_capped_and_hidden_ones_are_minus_infinity(softcap):
+    q, k = _random(2, 4, 3, 8), _random(2, 2, 3, 8)
+    scores = attention_scores(q, k, Mask(causal=True), scale=0.7, softcap=softcap)
+    expected = 0.7 * q @ k.repeat_interleave(2, dim=1).mT
+    expected = expected if softcap is None else softcap * (expected / softcap).tanh()
+    visible = torch.ones(3, 3).tril().bool()
+    torch.testing.assert_close(scores[..., visible], expected[..., visible])
+    assert torch.isneginf(scores[..., ~visible]).all()
+    weights = attention_weights(q, k, Mask(causal=True), scale=0.7, softcap=softcap)
+    torch.testing.assert_close(scores.softmax(dim=-1), weights)
 
 
 @pytest.mark.parametrize("backend", ["naive", "sdpa"])

@@ -57,6 +57,42 @@ def test_a_text_ends_with_its_stop_token_and_the_others_continue(decoder):
         assert row.tolist() == (expected[: expected.index(stop) + 1] if stop in expected else expected)
 
 
+class EvenAfterOdd:
+    """Allow token ids of the other parity than the token before."""
+
+    def __init__(self, prompts):
+        self.last = torch.stack([prompt[-1] for prompt in prompts])
+
+    def allowed(self):
+        return (torch.arange(17) + self.last[:, None]) % 2 == 1
+
+    def advance(self, token_ids):
+        self.last = token_ids
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 2.0}, {"temperature": 2.0, "top_k": 2}])
+def test_a_constraint_excludes_tokens_at_every_step(decoder, settings):
+    sampling = Sampling(12, **settings)
+    rows = generate(decoder, PROMPTS, sampling, generator=_generators(), constraint=EvenAfterOdd(PROMPTS))
+    for prompt, row in zip(PROMPTS, rows, strict=True):
+        text = torch.cat([prompt[-1:], row])
+        assert ((text[1:] + text[:-1]) % 2 == 1).all()
+    free = generate(decoder, PROMPTS, sampling, generator=_generators())
+    assert not all(torch.equal(*pair) for pair in zip(rows, free, strict=True))
+
+
+def test_a_constraint_that_excludes_nothing_changes_nothing_and_one_that_excludes_all_is_an_error(decoder):
+    constraint = EvenAfterOdd(PROMPTS)
+    constraint.allowed = lambda: torch.ones(len(PROMPTS), 17, dtype=torch.bool)
+    sampling = Sampling(8, temperature=1.0)
+    rows = generate(decoder, PROMPTS, sampling, generator=_generators(), constraint=constraint)
+    free = generate(decoder, PROMPTS, sampling, generator=_generators())
+    assert all(torch.equal(*pair) for pair in zip(rows, free, strict=True))
+    constraint.allowed = lambda: torch.tensor([[False], [True], [True], [True]]).expand(-1, 17)
+    with pytest.raises(ValueError, match="the constraint excludes every token of a text"):
+        generate(decoder, PROMPTS, sampling, constraint=constraint)
+
+
 def test_settings_per_prompt_equal_separate_calls(decoder):
     values = {"temperature": [0.0, 1.0, 0.7, 1.0], "top_p": [None, None, 0.8, 0.5], "max_new_tokens": [5, 12, 1, 8]}
     together = generate(decoder, PROMPTS, Sampling(**values), generator=_generators())

@@ -87,6 +87,23 @@ def test_queries_and_keys_are_normalized_rotated_and_biased():
     torch.testing.assert_close(attention.weights(x, angles=angles), (queries @ keys.mT / 2).softmax(-1))
 
 
+def test_queries_and_keys_may_have_different_norms():
+    scores = Scores(qk_norm=lambda head_dim: RMSNorm(head_dim, eps=0.5), key_norm=nn.LayerNorm)
+    attention = Attention(12, 3, kv_heads=1, scores=scores)
+    assert attention.query_norm.eps == 0.5 and isinstance(attention.key_norm, nn.LayerNorm)
+    with pytest.raises(ValueError, match="key_norm is given without qk_norm"):
+        Scores(key_norm=nn.LayerNorm)
+
+
+def test_scores_are_those_before_the_softmax():
+    attention, mask = Attention(12, 3, kv_heads=1, scores=Scores(qk_norm=RMSNorm, softcap=0.3)), Mask(causal=True)
+    x, angles = torch.randn(2, 5, 12), Rotary(4)(torch.arange(5)[None, :, None])
+    scores = attention.scores(x, mask=mask, angles=angles)
+    torch.testing.assert_close(scores.softmax(dim=-1), attention.weights(x, mask=mask, angles=angles))
+    visible = torch.ones(5, 5).tril().bool()
+    assert torch.isneginf(scores[..., ~visible]).all() and scores[..., visible].abs().max() < 0.3
+
+
 def test_rotary_scores_depend_on_the_distance_only():
     q, k = torch.randn(1, 1, 1, 12), torch.randn(1, 1, 1, 12)
     for axes in (1, 2, 3):
@@ -122,6 +139,25 @@ def test_block_adds_each_part_to_the_residual_stream():
     x = torch.randn(2, 4, 8)
     residual = x + 0.5 * block.attention(block.attention_norm(x))
     torch.testing.assert_close(block(x), residual + 0.5 * block.mlp(block.mlp_norm(residual)))
+
+
+def test_norms_may_stand_after_the_parts_only():
+    block = Block(Attention(8, 2), MLP(8, 16), lambda: RMSNorm(8), norms="after")
+    norms = [name for name, module in block.named_modules() if isinstance(module, RMSNorm)]
+    assert norms == ["attention_post_norm", "mlp_post_norm"]
+    for name in norms:
+        nn.init.normal_(getattr(block, name).weight)
+    x = torch.randn(2, 4, 8)
+    residual = x + block.attention_post_norm(block.attention(x))
+    torch.testing.assert_close(block(x), residual + block.mlp_post_norm(block.mlp(residual)))
+
+
+def test_swiglu_drops_outputs_in_training_only():
+    swiglu, x = SwiGLU(8, 12, dropout=0.25), torch.randn(50, 10, 8)
+    output = swiglu(x)
+    assert (output == 0).float().mean().item() == pytest.approx(0.25, abs=0.05)
+    expected = swiglu.eval()(x)
+    torch.testing.assert_close(output[output != 0], expected[output != 0] / 0.75)
 
 
 def test_stochastic_depth_keeps_the_mean_and_only_acts_in_training():
