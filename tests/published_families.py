@@ -23,6 +23,7 @@ from lessons.lesson_07_recipes.model.gemma import Gemma
 from lessons.lesson_07_recipes.model.mixtral import Mixtral
 from lessons.lesson_07_recipes.model.paligemma import PaliGemma
 from lessons.lesson_08_onevision.model import LlavaOneVision
+from lessons.lesson_11_chameleon.model import Chameleon, VQEncoder, add_image_names
 
 Outputs = list[Tensor]
 
@@ -234,6 +235,25 @@ def paligemma(published: Any, model: Any) -> tuple[Outputs, Outputs]:
     return [expected], [model.logits(prompt, features, token_type_ids)]
 
 
+def chameleon(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images, tokens = vq_images_for(published.config.vq_config), tokens_for(published.config)
+    # Token ids below 5 are not drawn.
+    placeholders = torch.full((2, model.config.vocabulary.image_tokens), model.config.vocabulary.placeholder)
+    prompt = torch.cat([placeholders, tokens], dim=1)
+    return [published(input_ids=prompt, pixel_values=images, return_dict=True).logits], [model(prompt, images)]
+
+
+def vq_images_for(config: Any) -> Tensor:
+    return torch.randn(2, config.in_channels, config.resolution, config.resolution)
+
+
+def codes(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images = vq_images_for(published.config)
+    expected = published.encode(images)
+    latents = published.quant_conv(expected.last_hidden_state)
+    return [latents, expected.image_tokens], [model.latents(images), model(images).flatten()]
+
+
 # ── Small configs, with sizes that all differ ─────────────────────────────────────────────────────────────────────────
 
 BLOCKS = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 10}
@@ -264,6 +284,10 @@ NEXT = LLAVA | {"model_type": "llava_next", "image_grid_pinpoints": [[12, 24], [
 
 ONEVISION = LLAVA | {"model_type": "llava_onevision", "video_token_index": 27, "vision_aspect_ratio": "anyres_max_3"}
 ONEVISION |= {"image_grid_pinpoints": [[12, 24], [24, 12], [36, 36]]}
+
+VQ = {"resolution": 6, "base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1, "latent_channels": 7}
+VQ |= {"embed_dim": 5, "num_embeddings": 13}
+CHAMELEON = LLAMA | {"vq_config": VQ, "vocabulary_map": add_image_names({}, 13) | {"text": 20}}
 
 
 def over(language_model: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -378,6 +402,15 @@ FAMILIES = {
         llava,
         ("text_config",),
     ),
+    "chameleon": Family(
+        "ChameleonConfig",
+        "ChameleonForConditionalGeneration",
+        CHAMELEON,
+        Chameleon.from_pretrained,
+        chameleon,
+        (None, "vq_config"),
+    ),
+    "chameleon codes": Family("ChameleonVQVAEConfig", "ChameleonVQVAE", VQ, VQEncoder.from_pretrained, codes),
     "gemma": Family("GemmaConfig", "GemmaForCausalLM", GEMMA, Gemma.from_pretrained, language),
     "gemma2": Family("Gemma2Config", "Gemma2ForCausalLM", GEMMA2, Gemma.from_pretrained, language),
     "paligemma over gemma": Family(

@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from lessons.lesson_11_chameleon.model.vocabulary import code_name
 from shared.errors import CourseError
 from shared.pretrained import NO_EFFECT
 from shared.testing import redraw_weights
@@ -136,6 +137,20 @@ OTHERS = {
     "projector_hidden_act": "relu",
     "image_grid_pinpoints": [{"image_grid_pinpoints": [[24, 24]]}],
     "eos_token_id": [{"eos_token_id": 5}, {"eos_token_id": 2}],
+    "model_parallel_size": 2,
+    "vocabulary_map": [
+        {"vocabulary_map": {"<image>": 2} | {code_name(code): 28 - 2 * code for code in range(13)}},
+        {"vocabulary_map": {"<image>": 2} | {code_name(code): 5 + code for code in range(12)}},
+    ],
+    "resolution": [{"resolution": 8}, {"resolution": 7}],
+    "in_channels": 2,
+    "base_channels": 64,
+    "channel_multiplier": [{"channel_multiplier": [2, 1]}, {"channel_multiplier": [1]}],
+    "num_res_blocks": 2,
+    "attn_resolutions": [{"attn_resolutions": [3]}, {"attn_resolutions": [6, 4]}, {"attn_resolutions": []}],
+    "attn_type": "none",
+    "latent_channels": 6,
+    "num_embeddings": 11,
 }
 # Legal other values of the settings without an effect; they are changed all at once.
 WITHOUT_EFFECT = {

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lessons.lesson_00_foundations.decoder.model import LanguageModel
-from lessons.lesson_11_chameleon.model.config import BlockDesign
+from lessons.lesson_11_chameleon.model.config import BlockDesign, check_language
 from lessons.lesson_11_chameleon.model.head_norm import HeadNorm
 from shared.transformer import Attention, Block, DecoderConfig, RMSNorm, Scores, SwiGLU
 
@@ -40,7 +40,11 @@ def chameleon_block(config: DecoderConfig, design: BlockDesign, layer: int) -> B
 
 
 def chameleon_decoder(config: DecoderConfig, design: BlockDesign) -> LanguageModel:
-    """Build a decoder of Chameleon's blocks with small random weights, to be trained from scratch."""
+    """Build a decoder of Chameleon's blocks with small random weights, to be trained from scratch.
+
+    Raises ValueError as `check_language` does.
+    """
+    check_language(config)
     return LanguageModel(config, partial(chameleon_block, config, design))
 
 

@@ -1,7 +1,7 @@
 """Settings of Chameleon (arXiv:2405.09818) and of its image tokenizer (arXiv:2203.13131)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 from lessons.lesson_11_chameleon.model.vocabulary import ImageVocabulary
@@ -91,6 +91,21 @@ class BlockDesign:
             raise ValueError(f"dropout is {self.dropout}; expected a probability in [0, 1)")
 
 
+LANGUAGE_SIZES = {
+    *("vocab_size", "width", "depth", "heads", "kv_heads", "mlp_dim", "head_dim"),
+    *("rotary_base", "rotary_scaling", "norm_eps", "tied", "max_positions"),
+}
+"""The settings of a `DecoderConfig` that Chameleon's decoder has; biases and places of norms are its block's design."""
+
+
+def check_language(language: DecoderConfig) -> None:
+    """Raise ValueError for a setting of another decoder, such as Gemma's soft caps, that Chameleon's block lacks."""
+    for field in fields(language):
+        value = getattr(language, field.name)
+        if field.name not in LANGUAGE_SIZES and value != field.default:
+            raise ValueError(f"{field.name} is {value!r}; Chameleon's decoder has only the default {field.default!r}")
+
+
 @dataclass(frozen=True)
 class ChameleonConfig:
     """Describe a Chameleon.
@@ -100,7 +115,8 @@ class ChameleonConfig:
     tokenizer       the image tokenizer
     vocabulary_map  token id of every token by its name, images included (vocabulary.py)
 
-    Raises ValueError when the names of the vocabulary do not fit the codebook or the decoder.
+    Raises ValueError when the names of the vocabulary do not fit the codebook or the decoder, and for a decoder with
+    parts of another model.
     """
 
     language: DecoderConfig
@@ -109,11 +125,7 @@ class ChameleonConfig:
     vocabulary_map: Mapping[str, int]
 
     def __post_init__(self) -> None:
-        if self.language.positions != "rotary" or self.language.bias or self.language.qkv_bias:
-            raise ValueError(
-                f"the decoder has {self.language.positions} positions, bias {self.language.bias} and qkv_bias "
-                f"{self.language.qkv_bias}; expected rotary positions, and biases by the block's design"
-            )
+        check_language(self.language)
         _ = self.vocabulary  # raises for names that do not fit
 
     @cached_property

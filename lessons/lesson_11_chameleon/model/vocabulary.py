@@ -96,8 +96,8 @@ class ImageVocabulary:
         if sorted(codes) != list(range(codebook_size)):
             raise ValueError(
                 f"vocabulary_map has {len(codes)} names of image tokens ({len(set(codes))} codes, the last "
-                f"{max(codes, default=None)}), and the codebook has {codebook_size} vectors; expected one name per "
-                "vector. Use the vocabulary and the image tokenizer of one model"
+                f"{max(codes, default=None)}), and the codebook has {codebook_size} vectors (num_embeddings); "
+                "expected one name per vector. Use the vocabulary and the image tokenizer of one model"
             )
         special = {name: names[name] for name in (PLACEHOLDER, BEGIN, END) if name in names}
         used = special | {name: names[name] for name in image_names}

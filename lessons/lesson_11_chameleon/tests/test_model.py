@@ -361,7 +361,15 @@ def test_one_model_reads_and_draws(norms_after):
         (lambda: BlockDesign(dropout=float("nan")), "dropout is nan"),
         (
             lambda: ChameleonConfig(DecoderConfig(9, 8, 1, 2, 2, 8, qkv_bias=True), BlockDesign(), VQConfig(), {}),
-            "biases by the block's design",
+            "qkv_bias is True; Chameleon's decoder has only the default False",
+        ),
+        (
+            lambda: chameleon_decoder(DecoderConfig(9, 8, 1, 2, 2, 8, attention_softcap=5.0), BlockDesign()),
+            "attention_softcap is 5.0; Chameleon's decoder has only the default None",
+        ),
+        (
+            lambda: chameleon_decoder(DecoderConfig(9, 8, 1, 2, 2, 8, activation="relu"), BlockDesign()),
+            "activation is 'relu'",
         ),
         (
             lambda: ChameleonConfig(DecoderConfig(9, 8, 1, 2, 2, 8), BlockDesign(), VQConfig(), {"a": 0}),

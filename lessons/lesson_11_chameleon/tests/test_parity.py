@@ -21,11 +21,12 @@ from lessons.lesson_11_chameleon.tests.small_models import (
     published_tokenizer,
     random_images,
     rows,
+    small_config,
 )
 from shared.errors import CourseError
 from shared.pretrained import NO_EFFECT
 from shared.testing import rewrite_config
-from shared.transformer import Sampling
+from shared.transformer import LinearScaling, Sampling, YarnScaling
 
 LOWEST = torch.finfo(torch.float32).min
 CODE_IDS = [token_id for name, token_id in NAMES.items() if name.startswith("IMGIMG")]
@@ -312,6 +313,40 @@ def refused_config():
     config = published_model().config.to_dict()
     config_mapping.parse_chameleon_config(config, "a folder")
     return config
+
+
+CHANGES = [
+    {"language": {"tied": True, "head_dim": 4, "norm_eps": 0.25}},
+    {"language": {"rotary_base": 70.0, "rotary_scaling": LinearScaling(2.0)}},
+    {"language": {"rotary_scaling": YarnScaling(2.0, 6, 5.0, 2.0), "max_positions": 12}},
+    {"design": {"norms_after": True, "attention_bias": True}},
+    {"design": {"mlp_bias": True}},
+    {"tokenizer": {"attention": False, "attention_sizes": (4, 2)}},
+    {"tokenizer": {"multipliers": (2, 1), "blocks": 3, "image_size": 9, "channels": 4}},
+    {"tokenizer": {"latent_channels": 9, "code_dim": 3, "width": 64}},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_what_is_written_is_read(changes):
+    config = small_config()
+    parts = {part: replace(getattr(config, part), **change) for part, change in changes.items()}
+    config = replace(config, **parts)
+    read = config_mapping.parse_chameleon_config(config_mapping.write_chameleon_config(config), "a folder")
+    assert read == replace(config, language=replace(config.language, head_dim=4))
+
+
+def test_dropout_is_no_published_setting():
+    config = small_config(dropout=0.1)
+    read = config_mapping.parse_chameleon_config(config_mapping.write_chameleon_config(config), "a folder")
+    assert read.design == replace(config.design, dropout=0.0)
+
+
+def test_what_no_published_class_has_is_not_written():
+    config = small_config()
+    wide = replace(config, language=replace(config.language, head_dim=8))
+    with pytest.raises(CourseError, match="no published class supports head_dim 8"):
+        config_mapping.write_chameleon_config(wide)
 
 
 def test_other_models_are_refused(tmp_path):
