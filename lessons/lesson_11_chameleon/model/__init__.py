@@ -15,7 +15,7 @@ config_mapping.py, weight_names.py   settings and weights as published
 from lessons.lesson_11_chameleon.model.block import chameleon_block, chameleon_decoder, residual_bounds
 from lessons.lesson_11_chameleon.model.chameleon import Chameleon
 from lessons.lesson_11_chameleon.model.config import BlockDesign, ChameleonConfig, VQConfig
-from lessons.lesson_11_chameleon.model.generation import ImageSpans, Span, TextOnly, split_spans
+from lessons.lesson_11_chameleon.model.generation import ImageSpans, Span, TextOnly, generate_mixed, split_spans
 from lessons.lesson_11_chameleon.model.head_norm import HeadNorm, logit_bounds
 from lessons.lesson_11_chameleon.model.losses import Z_WEIGHT, mixed_modal_loss
 from lessons.lesson_11_chameleon.model.stability import Magnitudes, measure_magnitudes
@@ -38,6 +38,7 @@ __all__ = [
     "add_image_names",
     "chameleon_block",
     "chameleon_decoder",
+    "generate_mixed",
     "logit_bounds",
     "measure_magnitudes",
     "mixed_modal_loss",

@@ -6,6 +6,7 @@ text   →                     token ids ─┴→ decoder → logits over text 
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from lessons.lesson_11_chameleon.model import config_mapping
 from lessons.lesson_11_chameleon.model.block import chameleon_decoder
 from lessons.lesson_11_chameleon.model.config import ChameleonConfig
-from lessons.lesson_11_chameleon.model.generation import ImageSpans, TextOnly, check_prompts
+from lessons.lesson_11_chameleon.model.generation import generate_mixed
 from lessons.lesson_11_chameleon.model.vocabulary import splice_codes
 from lessons.lesson_11_chameleon.model.vq_encoder import VQEncoder
 from lessons.lesson_11_chameleon.model.weight_names import weight_names
 from shared.pretrained import load_weights, save_pretrained
-from shared.transformer import KVCache, Sampling, generate
+from shared.transformer import KVCache, Sampling
 from shared.transformer.sampling import Generators
 
 
@@ -81,7 +82,6 @@ class Chameleon(nn.Module):
 
     # ── Generation ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Tensor],
@@ -91,25 +91,9 @@ class Chameleon(nn.Module):
         generator: Generators | None = None,
         use_cache: bool = True,
     ) -> list[Int[Tensor, "new_tokens"]]:
-        """Continue each prompt by text and complete images; `split_spans` separates them.
-
-        prompts    token ids [length] each of text and codes, as rows of what `insert_images` returns, of any lengths
-        text_only  exclude the codes at every step, as the published class does
-        generator  and `use_cache` are those of `shared.transformer.generate`
-
-        Raises ValueError for a prompt that does not fit the context with its new tokens, that has placeholders or token
-        ids out of range, or whose images are incomplete in its middle or cannot be completed in the new tokens.
-        """
-        vocabulary = self.config.vocabulary
-        check_prompts(prompts, sampling, vocabulary, self.config.language.max_positions)
-        constraint: ImageSpans | TextOnly
-        if text_only:
-            constraint = TextOnly(vocabulary, len(prompts))
-        else:
-            constraint = ImageSpans(vocabulary, prompts, sampling)
-        return generate(
-            self.language_model, prompts, sampling, generator=generator, use_cache=use_cache, constraint=constraint
-        )
+        """Continue each prompt, a row of what `insert_images` returns; the rest is as in `generate_mixed`."""
+        settings: dict[str, Any] = {"text_only": text_only, "generator": generator, "use_cache": use_cache}
+        return generate_mixed(self.language_model, self.config.vocabulary, prompts, sampling, **settings)
 
     # ── Published checkpoints ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -18,8 +18,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lessons.lesson_11_chameleon.model.vocabulary import ImageVocabulary, codes_of_token_ids
-from shared.transformer import Sampling
-from shared.transformer.sampling import per_prompt
+from shared.transformer import Decoder, Sampling, generate
+from shared.transformer.sampling import Generators, per_prompt
 
 States = Int[Tensor, "batch"]
 
@@ -120,6 +120,35 @@ class ImageSpans:
     def advance(self, token_ids: Int[Tensor, "batch"]) -> None:
         self.states = next_states(self.states, token_ids.to(self.states.device), *self.markers)
         self.room = self.room - 1
+
+
+@torch.no_grad()
+def generate_mixed(
+    decoder: Decoder,
+    vocabulary: ImageVocabulary,
+    prompts: Sequence[Tensor],
+    sampling: Sampling,
+    *,
+    text_only: bool = False,
+    generator: Generators | None = None,
+    use_cache: bool = True,
+) -> list[Int[Tensor, "new_tokens"]]:
+    """Continue each prompt by text and complete images; `split_spans` separates them.
+
+    prompts    token ids [length] each, of text and codes, of any lengths
+    text_only  exclude the codes at every step, as the published class does
+    generator  and `use_cache` are those of `shared.transformer.generate`
+
+    Raises ValueError for a prompt that does not fit the context with its new tokens, that has placeholders or token ids
+    out of range, or whose images are incomplete in its middle or cannot be completed in the new tokens.
+    """
+    check_prompts(prompts, sampling, vocabulary, decoder.config.max_positions)
+    constraint: ImageSpans | TextOnly
+    if text_only:
+        constraint = TextOnly(vocabulary, len(prompts))
+    else:
+        constraint = ImageSpans(vocabulary, prompts, sampling)
+    return generate(decoder, prompts, sampling, generator=generator, use_cache=use_cache, constraint=constraint)
 
 
 # ── Prompts and results ───────────────────────────────────────────────────────────────────────────────────────────────
