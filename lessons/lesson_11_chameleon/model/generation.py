@@ -37,11 +37,11 @@ def next_states(states: States, token_ids: States, begin: int, end: int) -> Stat
 
 
 def allowed_tokens(
-    states: States, room: States, is_code: Bool[Tensor, "vocab"], markers: tuple[int, int], image_tokens: int
+    states: States, tokens_left: States, is_code: Bool[Tensor, "vocab"], markers: tuple[int, int], image_tokens: int
 ) -> Bool[Tensor, "batch vocab"]:
     """Return whether each token may come next, given the state of each row.
 
-    room          number of tokens that each row may still have; an image that would not fit is not begun
+    tokens_left   number of tokens that each row may still have; an image that would not fit is not begun
     is_code       whether each token is that of a code
     markers       the begin and the end token
     image_tokens  number of codes of an image, without the two markers
@@ -54,7 +54,7 @@ def allowed_tokens(
     is_end[end] = True
     states = states[:, None]
     allowed = torch.where(states < 0, text, torch.where(states < image_tokens, is_code, is_end))
-    allowed[:, begin] &= room >= image_tokens + 2
+    allowed[:, begin] &= tokens_left >= image_tokens + 2
     return allowed
     # end exercise
 
@@ -87,13 +87,13 @@ class ImageSpans:
                 f"the stop tokens {codes} are codes, so that images would end early; stop at text or at end"
             )
         self.states = torch.tensor([self._state(prompt.tolist(), row) for row, prompt in enumerate(prompts)])
-        self.room = torch.tensor(per_prompt(sampling.max_new_tokens, len(prompts)))
+        self.tokens_left = torch.tensor(per_prompt(sampling.max_new_tokens, len(prompts)))
         missing = torch.where(self.states < 0, 0, vocabulary.image_tokens + 1 - self.states)
-        if (missing > self.room).any():
-            row = int((missing > self.room).nonzero()[0])
+        if (missing > self.tokens_left).any():
+            row = int((missing > self.tokens_left).nonzero()[0])
             raise ValueError(
                 f"prompt {row} ends within an image that lacks {int(missing[row])} tokens, its end token included; "
-                f"max_new_tokens is {int(self.room[row])}"
+                f"max_new_tokens is {int(self.tokens_left[row])}"
             )
 
     def _state(self, prompt: list[int], row: int) -> int:
@@ -112,14 +112,16 @@ class ImageSpans:
         return state
 
     def allowed(self) -> Bool[Tensor, "batch vocab"]:
-        allowed = allowed_tokens(self.states, self.room, self.is_code, self.markers, self.vocabulary.image_tokens)
+        allowed = allowed_tokens(
+            self.states, self.tokens_left, self.is_code, self.markers, self.vocabulary.image_tokens
+        )
         if self.vocabulary.placeholder is not None:
             allowed[:, self.vocabulary.placeholder] = False
         return allowed
 
     def advance(self, token_ids: Int[Tensor, "batch"]) -> None:
         self.states = next_states(self.states, token_ids.to(self.states.device), *self.markers)
-        self.room = self.room - 1
+        self.tokens_left = self.tokens_left - 1
 
 
 @torch.no_grad()

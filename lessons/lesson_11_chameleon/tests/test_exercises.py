@@ -188,8 +188,8 @@ def test_each_row_has_its_own_state(student):
 IS_CODE = torch.tensor([True, False, False, True, True, True, False, False])
 
 
-def allowed(student, states, room, image_tokens=3):
-    arguments = {"states": torch.tensor(states), "room": torch.tensor(room), "is_code": IS_CODE}
+def allowed(student, states, tokens_left, image_tokens=3):
+    arguments = {"states": torch.tensor(states), "tokens_left": torch.tensor(tokens_left), "is_code": IS_CODE}
     result = student(ALLOWED, **arguments, markers=(BEGIN, END), image_tokens=image_tokens)
     assert result.dtype == torch.bool
     return [row.nonzero().flatten().tolist() for row in result]
@@ -203,7 +203,7 @@ def test_exactly_n_codes_within_an_image_and_none_outside(student):
 
 
 @pytest.mark.exercise("11.9")
-def test_an_image_needs_room_for_its_codes_and_markers(student):
+def test_an_image_needs_space_for_its_codes_and_markers(student):
     with_image, without = [1, BEGIN, 7], [1, 7]
     assert allowed(student, [-1, -1, -1], [5, 4, 6]) == [with_image, without, with_image]
     assert allowed(student, [-1, -1], [3, 2], image_tokens=1) == [with_image, without]

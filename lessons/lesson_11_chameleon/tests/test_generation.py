@@ -177,7 +177,7 @@ def test_the_constraint_follows_each_row():
     assert allowed[0, [0, BEGIN]].all() and not allowed[0, [END, PLACEHOLDER, A]].any()
     assert torch.equal(allowed[1], VOCABULARY.is_code())
     spans.advance(torch.tensor([BEGIN, B]))
-    assert spans.states.tolist() == [0, 2] and spans.room.tolist() == [8, 8]
+    assert spans.states.tolist() == [0, 2] and spans.tokens_left.tolist() == [8, 8]
     for _ in range(2):
         spans.advance(torch.tensor([C, C]))
     assert spans.states.tolist() == [2, 4]
