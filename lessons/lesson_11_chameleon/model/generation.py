@@ -157,12 +157,14 @@ def generate_mixed(
 
 
 def check_prompts(prompts: Sequence[Tensor], sampling: Sampling, vocabulary: ImageVocabulary, context: int) -> None:
-    """Raise ValueError for a prompt that does not fit the context with its new tokens, or that has unusable token ids.
+    """Raise ValueError for a prompt that does not fit the context with its new tokens, or has unusable token ids.
 
     context  number of positions that the model was trained with
     """
     limits = per_prompt(sampling.max_new_tokens, len(prompts))
-    for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=False)):
+    if len(limits) != len(prompts):
+        raise ValueError(f"{len(limits)} values of max_new_tokens for {len(prompts)} prompts; give one per prompt")
+    for row, (prompt, limit) in enumerate(zip(prompts, limits, strict=True)):
         if len(prompt) + limit > context:
             raise ValueError(
                 f"prompt {row} has {len(prompt)} tokens and may get {limit} more; the context is {context} tokens. "

@@ -137,6 +137,16 @@ def test_wrong_prompts(row, message):
         model.generate([torch.tensor([1]), row], Sampling(max_new_tokens=4))
 
 
+def test_limits_per_prompt():
+    model = eager_model()
+    rows = model.generate(prompts([1, 2], [1, BEGIN]), Sampling(max_new_tokens=[3, 9]))
+    assert [len(row) for row in rows] == [3, 9]
+    with pytest.raises(ValueError, match="3 values of max_new_tokens for 2 prompts; give one per prompt"):
+        model.generate(prompts([1, 2], [1, BEGIN]), Sampling(max_new_tokens=[3, 9, 9]))
+    with pytest.raises(ValueError, match="expected at least one"):
+        model.generate([], Sampling(max_new_tokens=3))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
