@@ -1,5 +1,10 @@
 """Chameleon in PyTorch. Read the files in this order:
 
+quantizer.py          vector quantization: nearest codes, straight-through gradient, codebook learning, restarts
+fsq.py                finite scalar quantization, with the same interface
+image_tokenizer.py    encoder, quantizer and decoder: images ↔ codes
+perceptual_loss.py    distance of images in the features of a frozen encoder
+discriminator.py      patch discriminator, hinge loss, adaptive weight
 config.py             settings of the decoder and of the image tokenizer
 vq_encoder.py         the published image tokenizer: an image → a grid of codes
 vocabulary.py         codes as tokens of one vocabulary
