@@ -10,7 +10,7 @@ import argparse
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import repeat
 from operator import add
@@ -123,8 +123,9 @@ class Tokenizer(Module):
         """Return the decoder's patches [patches, 4] of vectors [patches, width]."""
         return self.decoder[1](gelu(self.decoder[0](vectors)))
 
-    def loss(self, patches: Tensor, random: Random, commitment: float = 0.25) -> Tensor:
+    def loss(self, images: Sequence[Sequence[int]], random: Random, commitment: float = 0.25) -> Tensor:
         """Return mean squared error + β · commitment loss (eq. 3), and update the codebook."""
+        patches = patches_to_tensor(images)
         vectors = self.encoder(patches)
         rows = rows_of(vectors.data, self.width)
         self.codebook.restart_dead_codes(rows, random)
@@ -237,37 +238,23 @@ def draw(model: EarlyFusion, labels: Sequence[int], random: Random, temperature:
 
 CODEBOOK_SIZE, CODE_WIDTH, MLP_DIM = 32, 4, 16
 WIDTH, HEADS = 24, 2
-TOKENIZER_STEPS, STEPS, QUICK_STEPS = 150, 600, 10
-IMAGES_PER_STEP, BATCH = 32, 4
-DRAWINGS, TEMPERATURE = 10, 0.7
+TOKENIZER_STEPS, STEPS, QUICK_STEPS = 150, 800, 10
+IMAGES_PER_STEP, BATCH, LEARNING_RATE = 32, 4, 1e-2
+DRAWINGS, TEMPERATURE = 10, 0.5
 
 
-def fit_tokenizer(tokenizer: Tokenizer, images: Sequence[Sequence[int]], steps: int, random: Random) -> list[float]:
-    """Train the tokenizer; return the loss at each step."""
-    batches = shuffled_batches(len(images), IMAGES_PER_STEP, steps, random)
-    optimizer = AdamW(tokenizer.parameters().values(), 1e-2, betas=(0.9, 0.99), weight_decay=0.0)
+def fit(module: Module, loss_of: Callable, items: Sequence, batch: int, steps: int, random: Random) -> list[float]:
+    """Train a module by `loss_of` batches of items; return the loss at each step."""
+    batches = shuffled_batches(len(items), batch, steps, random)
+    optimizer = AdamW(module.parameters().values(), LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.1)
     return train(
-        tokenizer,
-        lambda step: tokenizer.loss(patches_to_tensor([images[index] for index in batches[step]]), random),
-        optimizer,
-        steps,
-        schedule=partial(warmup_cosine, steps=steps, warmup_steps=steps // 10),
-        label="tokenizer",
-    )
-
-
-def fit_transformer(model: EarlyFusion, rows: Sequence[Sequence[int]], steps: int, random: Random) -> list[float]:
-    """Train the transformer on rows of tokens; return the loss at each step."""
-    batches = shuffled_batches(len(rows), BATCH, steps, random)
-    optimizer = AdamW(model.parameters().values(), 1e-2, betas=(0.9, 0.95), weight_decay=0.1)
-    return train(
-        model,
-        lambda step: next_token_loss(model, [rows[index] for index in batches[step]]),
+        module,
+        lambda step: loss_of([items[index] for index in batches[step]]),
         optimizer,
         steps,
         schedule=partial(warmup_cosine, steps=steps, warmup_steps=steps // 10),
         clip_norm=1.0,
-        label="transformer",
+        label=type(module).__name__,
     )
 
 
@@ -286,7 +273,7 @@ def table_loss(training: Sequence[Sequence[int]], rows: Sequence[Sequence[int]],
 
 
 def accuracy(reference: digits.Digits, images: list, labels: Sequence[int]) -> float:
-    """Return which fraction of images has its label's mean image, over the `reference` digits, as the nearest one."""
+    """Return which fraction of images is nearest to the mean of the `reference` digits of its label."""
     predictions = digits.classify_by_nearest_mean(reference, images)
     return fmean(prediction == label for prediction, label in zip(predictions, labels, strict=True))
 
@@ -307,14 +294,15 @@ def run(*, tokenizer_steps: int = TOKENIZER_STEPS, steps: int = STEPS, drawings:
     data, random = digits.load(), Random(seed)
     training, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
     tokenizer = Tokenizer(CODEBOOK_SIZE, CODE_WIDTH, MLP_DIM, random)
-    tokenizer_losses = fit_tokenizer(tokenizer, training.images, tokenizer_steps, random)
+    loss_of = partial(tokenizer.loss, random=random)
+    tokenizer_losses = fit(tokenizer, loss_of, training.images, IMAGES_PER_STEP, tokenizer_steps, random)
     codes = tokenizer.encode(held_out.images)
     reconstructions = tokenizer.decode(codes)
 
     model = EarlyFusion(CODEBOOK_SIZE, WIDTH, HEADS, random)
     rows = rows_of_tokens(training, tokenizer.encode(training.images), CODEBOOK_SIZE)
     held_out_rows = rows_of_tokens(held_out, codes, CODEBOOK_SIZE)
-    losses = fit_transformer(model, rows, steps, random)
+    losses = fit(model, partial(next_token_loss, model), rows, BATCH, steps, random)
     with no_grad():
         held_out_loss = next_token_loss(model, held_out_rows).item()
     labels = [label for label in range(digits.CLASSES) for _ in range(drawings)]
