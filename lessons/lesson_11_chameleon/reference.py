@@ -191,10 +191,7 @@ class Block(Module):
 
 
 class EarlyFusion(Module):
-    """Token ids [batch][tokens] of codes and labels → logits [batch · tokens, vocab] of the next token.
-
-    One vocabulary: codes first, then the ten labels.
-    """
+    """Token ids [batch][tokens], the codes and then the ten labels → logits [batch · tokens, vocab] of the next token."""
 
     def __init__(self, codebook_size: int, width: int, heads: int, random: Random):
         self.codebook_size, self.vocab = codebook_size, codebook_size + digits.CLASSES
@@ -259,10 +256,7 @@ def fit(module: Module, loss_of: Callable, items: Sequence, batch: int, steps: i
 
 
 def table_loss(training: Sequence[Sequence[int]], rows: Sequence[Sequence[int]], codebook_size: int) -> float:
-    """Return the mean cross-entropy of codes under their frequencies per label and position, in nats.
-
-    It is the best model without the earlier codes. One is added to each count, so that no code has probability 0.
-    """
+    """Return the mean cross-entropy of codes under their frequencies, plus 1, per label and position, in nats."""
     counts = Counter((row[0], place, code) for row in training for place, code in enumerate(row[1:]))
     totals = Counter(row[0] for row in training)
     return -fmean(
@@ -286,10 +280,7 @@ def unexplained_variance(images: list, reconstructions: list) -> float:
 
 
 def run(*, tokenizer_steps: int = TOKENIZER_STEPS, steps: int = STEPS, drawings: int = DRAWINGS, seed: int = 0) -> dict:
-    """Train on four fifths of the digits; print and return measurements on the other fifth.
-
-    drawings  of each digit
-    """
+    """Train on four fifths of the digits; print and return measurements on the other fifth, and draw each digit."""
     start = time.perf_counter()
     data, random = digits.load(), Random(seed)
     training, held_out = (data.subset(indices) for indices in digits.train_test_split(len(data.images), 0.2, seed))
@@ -338,8 +329,8 @@ def report(result: dict, images: list, reconstructions: list, drawn: list) -> No
     """Print the losses, the measurements and some digits."""
     for name, losses in (("tokenizer", result["tokenizer_losses"]), ("transformer", result["losses"])):
         print(f"loss of the {name:11}  {sparkline(losses, 40)}  {losses[0]:.3f} → {losses[-1]:.3f}")
-    print("\nfive held-out digits, and their reconstructions from 16 codes each:", side_by_side(images), sep="\n")
-    print("", side_by_side(reconstructions), sep="\n")
+    print("\nfive held-out digits, and their reconstructions from 16 codes each:")
+    print(side_by_side([*images, *reconstructions]))
     print(f"\ncodes that held-out digits use: {result['codebook_use']:.0%}; perplexity {result['perplexity']:.1f}")
     print(f"variance that the reconstructions leave unexplained: {result['unexplained_variance']:.0%}")
     print(f"\ndigits drawn from the labels 0 to 9, one code after another, at temperature {TEMPERATURE}:")

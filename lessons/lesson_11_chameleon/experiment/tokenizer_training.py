@@ -39,7 +39,7 @@ class TokenizerRecipe:
     config: TokenizerConfig = field(default_factory=TokenizerConfig)
     steps: int = 1000
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     scenes: int = 8000
     exponent: int = 2
     perceptual: float = 0.0

@@ -178,6 +178,10 @@ def test_codes_count_all_combinations_of_levels(student):
     combinations = [[(a - 2) / 2, float(b - 1), float(c - 1)] for c in range(2) for b in range(3) for a in range(4)]
     codes = student(CODES, quantized=torch.tensor(combinations), levels=levels)
     assert codes.dtype == torch.int64 and codes.tolist() == list(range(24))
+    # Vectors that were divided and passed straight through are exact up to rounding errors.
+    for error in (-1e-5, 1e-5):
+        codes = student(CODES, quantized=torch.tensor(combinations) + error, levels=levels)
+        assert codes.tolist() == list(range(24))
 
 
 # ── 11.19 and 11.20: the adversarial loss ─────────────────────────────────────────────────────────────────────────────
