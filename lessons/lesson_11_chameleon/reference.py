@@ -191,7 +191,7 @@ class Block(Module):
 
 
 class EarlyFusion(Module):
-    """Token ids [batch][tokens], the codes and then the ten labels → logits [batch · tokens, vocab] of the next token."""
+    """Token ids [batch][tokens], codes and then the ten labels → logits [batch · tokens, vocab] of the next token."""
 
     def __init__(self, codebook_size: int, width: int, heads: int, random: Random):
         self.codebook_size, self.vocab = codebook_size, codebook_size + digits.CLASSES

@@ -47,7 +47,7 @@ def bound(
 def round_to_levels(
     vectors: Float[Tensor, "vectors channels"], levels: Float[Tensor, "channels"]
 ) -> Float[Tensor, "vectors channels"]:
-    """Return each channel at one of its L levels, scaled to −1 … 1, with the gradient of `bound` (eq. 1)."""
+    """Return each channel at one of its L levels, scaled to −1 … 1, with the gradient of `bound` (section 3)."""
     bounded = bound(vectors, levels)
     return straight_through(bounded, bounded.round()) / (levels // 2)
 

@@ -60,6 +60,6 @@ class PerceptualLoss(nn.Module):
 
     def features(self, images: Images) -> list[Float[Tensor, "batch patches width"]]:
         """Return the patches' hidden states of the compared layers; pixels lie between 0 and 1."""
-        (encoder,) = self._vision_encoder
+        encoder = self._vision_encoder[0].to(images.device)
         states = encoder.hidden_states(255 * images / 64 - 3.25)
         return [states[layer][:, encoder.config.prefix_tokens :] for layer in self.layers]
