@@ -1,7 +1,7 @@
 """A perceptual loss: the distance of two images in the features of a frozen network (arXiv:1801.03924).
 
-A pixel loss is hardly larger when a thin stripe is blurred away, and much larger when the image moves by one pixel.
-Features of a trained network change with what the image shows. VQGAN (arXiv:2012.09841) uses LPIPS: features of a VGG
+A pixel loss compares pixels one by one, so that a thin stripe counts only as much as the area that it covers. Features
+of a trained network change with what the image shows. VQGAN (arXiv:2012.09841) uses LPIPS: features of a VGG
 network that was trained on photographs. Here the network is the image encoder of lesson 2's CLIP, which was trained on
 the toy world.
 
