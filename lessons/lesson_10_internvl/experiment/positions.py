@@ -30,7 +30,7 @@ NEXT_NUMBERS = 10**6
 class Recipe:
     """The settings of one arm.
 
-    steps_of_images  "drawn": δ is drawn anew for each batch; "one": δ = 1, which is ordinary rotary encoding
+    steps_of_images  "drawn": δ is drawn anew for each sequence; "one": δ = 1, which is ordinary rotary encoding
     trained          numbers of images of the training sequences, in turns
     sequences        training sequences per number of images
     """

@@ -45,7 +45,7 @@ class Recipe:
     texts: int = 2000
     objects: Sequence[int] = (1, 1)
     batch_size: int = 8
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     precision: str = "float32"
 
 
