@@ -30,9 +30,9 @@ READER: dict[str, dict[str, Any]] = {
     "gpu": {"steps": 4000, "tested": TESTED, "test_steps": TEST_STEPS, "precision": "bfloat16"} | LARGE_READER,
 }
 ROUTER: dict[str, dict[str, Any]] = {
-    "smoke": {"base_steps": 2, "consistency_steps": 2, "router_steps": 2, "images": 24, "held_out": 12},
-    "full": {"base_steps": 900, "consistency_steps": 300, "router_steps": 150, "images": 8000},
-    "gpu": {"base_steps": 6000, "consistency_steps": 2000, "router_steps": 600, "images": 60_000, "batch_size": 32},
+    "smoke": {"consistency_steps": 2, "router_steps": 2, "images": 16, "held_out": 12},
+    "full": {"consistency_steps": 60, "router_steps": 100},
+    "gpu": {"consistency_steps": 400, "router_steps": 400, "images": 40_000, "batch_size": 32, "objects": (1, 3)},
 }
 PAIRS: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 2, "pairs": 16, "held_out": 12, "documents": 4, "episodes": 3},
@@ -51,7 +51,7 @@ ARMS = (
     Arm("v2pe", POSITIONS, settings(READER, *PRESETS)),
     Arm("exact", f"{PACKAGE}.exact:check_mechanism", {preset: {} for preset in PRESETS}),
     Arm("fixed step", POSITIONS, settings(READER, *WITHOUT_CPU, steps_of_images="one")),
-    Arm("router", f"{PACKAGE}.routing:train_router", settings(ROUTER, *WITHOUT_CPU)),
+    Arm("router", f"{PACKAGE}.routing:train_router", settings(ROUTER, *WITHOUT_CPU), after=("mixed",)),
     Arm("mpo", PREFERENCES, settings(PAIRS, *WITHOUT_CPU), after=("mixed",)),
     Arm("fine-tuning", PREFERENCES, settings(PAIRS, *WITHOUT_CPU, weights=(0.0, 0.0, 1.0)), after=("mixed",)),
     # It starts when the trained arms have finished: it needs both cores for itself.

@@ -6,6 +6,7 @@ the answer of a request take about equally long.
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
@@ -29,50 +30,61 @@ QUESTION = 12
 """Text tokens per request, besides the image token."""
 
 
-def deployed_model(width: int, depth: int, side: int) -> InternVL:
-    """Return a model with random weights whose tiles have `side` × `side` patches."""
-    vision = VisionConfig(8 * side, 8, width=width, depth=depth, heads=width // 32, mlp_dim=4 * width)
-    language = DecoderConfig(VOCAB, width, depth, width // 32, width // 32, 3 * width)
-    return InternVL(InternVLConfig(vision, language, image_token_id=IMAGE)).eval()
+@dataclass(frozen=True)
+class Load:
+    """What is deployed and requested.
+
+    requests    number of requests; each has one image
+    tiles       tiles per image
+    new_tokens  tokens per answer
+    width       of the vision encoder and of the language model
+    depth       blocks of each
+    side        patches along one side of a tile
+    """
+
+    requests: int
+    tiles: int = 4
+    new_tokens: int = 12
+    width: int = 192
+    depth: int = 4
+    side: int = 16
+
+    def model(self) -> InternVL:
+        """Return a model with random weights."""
+        width, depth, heads = self.width, self.depth, self.width // 32
+        vision = VisionConfig(8 * self.side, 8, width=width, depth=depth, heads=heads, mlp_dim=4 * width)
+        language = DecoderConfig(VOCAB, width, depth, heads, heads, 3 * width)
+        return InternVL(InternVLConfig(vision, language, image_token_id=IMAGE)).eval()
 
 
-def random_requests(model: InternVL, count: int, tiles: int, seed: int) -> list[Request]:
-    """Return requests of one image with `tiles` tiles each."""
+def random_requests(load: Load, seed: int) -> list[Request]:
+    """Return requests with random texts and tiles."""
     generator = torch.Generator().manual_seed(seed)
-    side = model.config.vision.image_size
     requests = []
-    for _ in range(count):
+    for _ in range(load.requests):
         text = torch.randint(IMAGE, (QUESTION,), generator=generator)
-        pixels = torch.randn(tiles, 3, side, side, generator=generator)
-        requests.append(Request(torch.cat([torch.tensor([IMAGE]), text]), pixels, torch.tensor([tiles])))
+        pixels = torch.randn(load.tiles, 3, 8 * load.side, 8 * load.side, generator=generator)
+        requests.append(Request(torch.cat([torch.tensor([IMAGE]), text]), pixels, torch.tensor([load.tiles])))
     return requests
 
 
-def measure_throughput(
-    context: RunContext,
-    *,
-    requests: int,
-    rounds: int,
-    tiles: int = 4,
-    new_tokens: int = 12,
-    width: int = 192,
-    depth: int = 4,
-    side: int = 16,
-) -> dict[str, float]:
+def measure_throughput(context: RunContext, *, rounds: int, **load_values) -> dict[str, float]:
     """Measure requests per second in one process with one thread or two, and in two processes with one thread each.
 
-    rounds  each deployment answers all requests so many times, in turns; the medians count
+    rounds       each deployment answers all requests so many times, in turns; the medians count
+    load_values  fields of `Load`
 
     `speed_up` is against one process with as many threads in total, `speed_up_one_thread` against one thread. It is
     measured on the CPU, whatever the context's device; of the context only seed and folder are used.
     """
     torch.manual_seed(context.seed)
     threads = torch.get_num_threads()
-    model, sampling = deployed_model(width, depth, side), Sampling(new_tokens)
+    load = Load(**load_values)
+    model, sampling = load.model(), Sampling(load.new_tokens)
     folder = context.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    batch = random_requests(model, requests, tiles, context.seed)
+    batch = random_requests(load, context.seed)
     try:
         with vision_process(folder) as vision:
             tasks: dict[str, tuple[int, Callable[[], list[Tensor]]]] = {
@@ -87,7 +99,7 @@ def measure_throughput(
     expected = [answer.tolist() for answer in answers["one_thread"]]
     different = sum(one.tolist() != other for one, other in zip(answers["two_processes"], expected, strict=True))
     return {
-        **{f"{name}_per_second": requests / value for name, value in seconds.items()},
+        **{f"{name}_per_second": load.requests / value for name, value in seconds.items()},
         "speed_up": seconds["two_threads"] / seconds["two_processes"],
         "speed_up_one_thread": seconds["one_thread"] / seconds["two_processes"],
         "vision_fraction": vision_seconds / seconds["one_thread"],

@@ -76,7 +76,7 @@ def needle(split: str, seed: int, number: int, images: int) -> Needle:
     for fewer than two images.
     """
     if images < OBJECTS:
-        raise ValueError(f"{images} image(s) have no room for {OBJECTS} objects; expected at least {OBJECTS}")
+        raise ValueError(f"{images} image cannot show {OBJECTS} objects; expected at least {OBJECTS} images")
     rng = stream(seed, number, PURPOSE + SPLITS.index(split))
     pairs = sorted(HELD_OUT) if split == "test" else SEEN_PAIRS
     first = pick(rng, pairs)

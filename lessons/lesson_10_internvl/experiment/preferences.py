@@ -6,6 +6,7 @@ reference is the model before.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -105,34 +106,54 @@ class PairBatches:
         return collate([document for pair in self.pairs[chosen] for document in pair]), self.reference[chosen]
 
 
-def train_preferences(
-    context: RunContext,
-    *,
-    steps: int,
-    pairs: int,
-    weights: Sequence[float] = (0.8, 0.2, 1.0),
-    objects: Sequence[int] = (1, 1),
-    batch_size: int = 8,
-    learning_rate: float = 3e-4,
-    held_out: int = 480,
-    documents: int = 300,
-    episodes: int = 150,
-) -> dict:
-    """Continue the arm `START` on preference pairs; measure answers and text before and after.
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of the arm.
 
+    steps    of training
     pairs    training pairs
     weights  of the losses preference, quality and generation; (0, 0, 1) is supervised fine-tuning on the same answers
+    objects  least and greatest number of objects per image
+    """
+
+    steps: int
+    pairs: int
+    weights: Sequence[float] = (0.8, 0.2, 1.0)
+    objects: Sequence[int] = (1, 1)
+    batch_size: int = 8
+    learning_rate: float = 3e-4
+
+    def config(self, seed: int) -> TrainingConfig:
+        """Return the settings of the training loop: AdamW without weight decay, a tenth of the steps as warm-up."""
+        return TrainingConfig(
+            self.steps,
+            self.learning_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+            warmup_steps=self.steps // 10,
+            seed=seed,
+        )
+
+
+def train_preferences(
+    context: RunContext, *, held_out: int = 480, documents: int = 300, episodes: int = 150, **recipe_values
+) -> dict:
+    """Continue the arm `START` on preference pairs; measure answers and text before and after, on test.
+
+    held_out, documents, episodes  as in `train_corpora`
+    recipe_values                  fields of `Recipe`
 
     The context's data set is ignored.
     """
+    recipe = Recipe(**recipe_values)
     torch.manual_seed(context.seed)
     model, tokenizer = starting_model(context.device)
     load_weights(model, context.folder_of(START) / "stage-0")
-    setting = scene_setting(objects)
+    setting = scene_setting(recipe.objects)
     before = image_scores(model, tokenizer, "test", held_out, setting)
-    examples = answer_pairs(model, tokenizer, context.seed, pairs, objects)
-    batches = PairBatches(examples, copy.deepcopy(model).eval(), batch_size)
-    shift, (preference, quality, generation) = RewardShift(), weights
+    examples = answer_pairs(model, tokenizer, context.seed, recipe.pairs, recipe.objects)
+    batches = PairBatches(examples, copy.deepcopy(model).eval(), recipe.batch_size)
+    shift, (preference, quality, generation) = RewardShift(), recipe.weights
     settings = MPOSettings(preference=preference, quality=quality, generation=generation)
 
     def loss(model: InternVL, batch: tuple) -> tuple[LossSum, dict[str, Tensor]]:
@@ -143,10 +164,7 @@ def train_preferences(
         mean, parts = mpo_loss(compared, shift, settings)
         return LossSum.of_mean(mean, len(own)), parts
 
-    config = TrainingConfig(
-        steps, learning_rate, betas=(0.9, 0.98), weight_decay=0.0, warmup_steps=steps // 10, seed=context.seed
-    )
-    result = train(model, batches, loss, config, run=context.run_options())
+    result = train(model, batches, loss, recipe.config(context.seed), run=context.run_options())
     after = image_scores(model, tokenizer, "test", held_out, setting)
     return {
         **{f"before_{name}": value for name, value in before.items()},

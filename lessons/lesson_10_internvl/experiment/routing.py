@@ -1,7 +1,7 @@
 """ViR at our scale: consistency training, a router trained by its loss ratio, and accuracy by tokens saved.
 
-Every image is one tile: 16 visual tokens, or 4 where it is compressed. Images have one object or several, so that some
-need their tokens more than others.
+The arm continues the model that was trained on the mixture. Every image is one tile: 16 visual tokens, or 4 where it is
+compressed. Half of the images are empty, so that some images need their tokens and others do not.
 """
 
 import copy
@@ -13,23 +13,32 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from data.toybox.conversations import scene_setting
-from data.toybox.heldout import TEST_SEED
-from lessons.lesson_10_internvl.experiment.base_model import IMAGE_TOKENS, device_of, starting_model
+from data.toybox.heldout import SEEN_PAIRS, SPLITS, TEST_SEED
+from data.toybox.language import Description, phrase
+from data.toybox.questions import TEMPLATES
+from data.toybox.scene import BACKGROUNDS, Scene, pick, stream
+from lessons.lesson_05_llava.model import encode_interview
+from lessons.lesson_10_internvl.experiment.base_model import IMAGE_TOKENS, device_of, encode_scenes, starting_model
 from lessons.lesson_10_internvl.experiment.data import (
     Document,
     DocumentBatch,
-    DocumentBatches,
     collate,
     evaluation_images,
     image_corpus,
 )
 from lessons.lesson_10_internvl.experiment.evaluate import BATCH, batch_logits, exact_rows, to_device
-from lessons.lesson_10_internvl.experiment.train import document_loss
 from lessons.lesson_10_internvl.model import InternVL
 from lessons.lesson_10_internvl.model.router import RatioThreshold, consistency_losses, router_loss, router_targets
 from shared.course.context import RunContext
-from shared.training import LossSum, Stage, curve_from_history, muon_config, train
+from shared.tokenizers import Tokenizer
+from shared.training import LossSum, Stage, curve_from_history, load_weights, muon_config, train
 
+START = "mixed"
+"""The arm whose model is the start, and the frozen model of the consistency loss."""
+FIRST_SEED = 500
+"""Added to the seed for the scenes, so that they are other ones than those of the arm `START`."""
+PURPOSE = 245
+"""The first purpose of `stream` for questions about empty images; each split has its own."""
 COARSE_TOKENS = IMAGE_TOKENS // 4
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Fractions of images that are compressed, for the curve."""
@@ -39,21 +48,35 @@ FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 class Recipe:
     """The settings of the arm.
 
-    base_steps         of training at full resolution
     consistency_steps  of training with each image at a random resolution
     router_steps       of training the router
-    images             most training images
-    objects            least and greatest number of objects per image
+    images             most training images, empty ones included
+    objects            least and greatest number of objects per image that is not empty
     """
 
-    base_steps: int = 400
-    consistency_steps: int = 200
-    router_steps: int = 150
-    images: int = 6000
-    objects: Sequence[int] = (1, 3)
+    consistency_steps: int = 60
+    router_steps: int = 60
+    images: int = 4000
+    objects: Sequence[int] = (1, 1)
     batch_size: int = 8
     learning_rate: float = 4e-3
     router_rate: float = 5e-3
+
+
+def with_empty_images(
+    tokenizer: Tokenizer, documents: Sequence[Document], split: str, seed: int, device: str
+) -> list[Document]:
+    """Return the documents, each followed by one about an empty image: "is there a red star? no"."""
+    grids = encode_scenes([Scene((), background) for background in range(BACKGROUNDS)], device)
+    mixed = []
+    for number, document in enumerate(documents):
+        rng = stream(seed, number, PURPOSE + SPLITS.index(split))
+        color, shape = pick(rng, SEEN_PAIRS)
+        question = TEMPLATES["existence"].format(scene_object=phrase(Description(color=color, shape=shape)))
+        encoded = encode_interview(tokenizer, [(question, "no")], image_token_counts=[IMAGE_TOKENS])
+        grid = grids[int(rng.random() * BACKGROUNDS)]
+        mixed += [document, Document(encoded.token_ids, encoded.loss_mask, grid)]
+    return mixed
 
 
 def compress(document: Document, image_token_id: int) -> Document:
@@ -115,7 +138,7 @@ def consistency(
 
 
 def train_router(context: RunContext, *, held_out: int = 480, percentile: float = 50.0, **recipe_values) -> dict:
-    """Train a model at full resolution, then at random resolutions, then its router; measure accuracy by tokens.
+    """Train the arm `START` at random resolutions, then a router; measure accuracy by tokens.
 
     percentile     of the loss ratios that is the threshold of the router's targets
     held_out       test questions; validation questions are half as many
@@ -128,17 +151,12 @@ def train_router(context: RunContext, *, held_out: int = 480, percentile: float 
     recipe = Recipe(**recipe_values)
     torch.manual_seed(context.seed)
     model, tokenizer = starting_model(context.device, router=True)
-    count = (recipe.base_steps + recipe.consistency_steps + recipe.router_steps) * recipe.batch_size
-    documents = image_corpus(tokenizer, context.seed, min(count, recipe.images), recipe.objects, context.device)
+    base, _ = starting_model(context.device)
+    model.load_state_dict(load_weights(base, context.folder_of(START) / "stage-0").state_dict(), strict=False)
+    count = min((recipe.consistency_steps + recipe.router_steps) * recipe.batch_size, recipe.images)
+    objects = image_corpus(tokenizer, FIRST_SEED + context.seed, count // 2, recipe.objects, context.device)
+    documents = with_empty_images(tokenizer, objects, "train", context.seed, context.device)
     image = model.config.image_token_id
-    base = train(
-        model,
-        DocumentBatches(documents, recipe.batch_size),
-        document_loss,
-        muon_config(recipe.base_steps, recipe.learning_rate, seed=context.seed),
-        run=context.subfolder("base").run_options(label="router, base"),
-        stages=(stage_without(model, recipe.base_steps, ("router", "coarse")),),
-    )
     start_coarse_projector(model)
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     pairs = PairedBatches(documents, recipe.batch_size, image, context.seed)
@@ -183,13 +201,13 @@ def train_router(context: RunContext, *, held_out: int = 480, percentile: float 
         stages=(Stage(recipe.router_steps, ("tile_encoder.router.*",)),),
     )
     measured: dict = {
-        "base_loss_curve": curve_from_history(base.history, "loss"),
         "consistency_curve": curve_from_history(result.history, "loss"),
         "router_curve": curve_from_history(routed.history, "loss"),
     }
     setting = scene_setting(recipe.objects)
     for split, prefix, questions in (("test", "", held_out), ("validation", "validation_", held_out // 2)):
-        examples, _ = evaluation_images(tokenizer, split, TEST_SEED, questions, setting, context.device)
+        objects, _ = evaluation_images(tokenizer, split, TEST_SEED, questions // 2, setting, context.device)
+        examples = with_empty_images(tokenizer, objects, split, TEST_SEED, context.device)
         measured |= {f"{prefix}{name}": value for name, value in routing_scores(model, examples).items()}
     return measured
 

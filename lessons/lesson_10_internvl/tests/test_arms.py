@@ -130,7 +130,7 @@ def test_sequences_hold_held_out_combinations_in_test_only(split):
         combinations = [(each.color, each.shape) for each in objects]
         assert any(each in HELD_OUT for each in combinations) == (split == "test")
         assert 0 <= pair.places[0] < pair.places[1] < 8
-    with pytest.raises(ValueError, match="1 image"):
+    with pytest.raises(ValueError, match="1 image cannot show 2 objects"):
         haystack.needle(split, 0, 0, 1)
 
 
@@ -207,12 +207,30 @@ def test_a_model_is_consistent_with_itself(start, corpora):
     assert routing.consistency(model, model, full, coarse, ~everything).max() > 1e-3
 
 
-def test_the_router_trains_and_its_curve_ends_where_both_orders_agree(tmp_path):
-    sizes = {"base_steps": 2, "consistency_steps": 2, "router_steps": 2, "images": 16, "batch_size": 4}
-    measured = routing.train_router(RunContext(0, "toybox", "cpu", tmp_path), held_out=18, objects=(1, 2), **sizes)
+def test_half_of_the_images_for_the_router_are_empty(start, corpora):
+    _, tokenizer = start
+    documents = routing.with_empty_images(tokenizer, corpora[data.MULTIMODAL][:5], "train", 0, "cpu")
+    assert [id(each) for each in documents[::2]] == [id(each) for each in corpora[data.MULTIMODAL][:5]]
+    for document in documents[1::2]:
+        text = tokenizer.decode([token for token in document.token_ids if token != 525])
+        assert "is there a" in text and text.endswith("? no\n") and not mentions_held_out(text)
+
+
+# ── Arms that continue the mixed model ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_router_and_preferences_continue_the_mixed_model(tmp_path):
+    train.train_corpora(RunContext(0, "toybox", "cpu", tmp_path / "mixed"), order="mixed", **SMALL)
+    sizes = {"consistency_steps": 2, "router_steps": 2, "images": 16, "batch_size": 4}
+    measured = routing.train_router(RunContext(0, "toybox", "cpu", tmp_path / "router"), held_out=12, **sizes)
     assert measured["routed_0"] == measured["random_0"] == measured["full"]
     assert measured["routed_100"] == measured["random_100"] == measured["coarse"]
     assert 0 <= measured["saved"] <= 0.75
+    measured = preferences.train_preferences(
+        RunContext(0, "toybox", "cpu", tmp_path / "mpo"), steps=2, pairs=8, held_out=12, documents=3, episodes=2
+    )
+    assert measured["gain"] == measured["answers"] - measured["before_answers"]
+    assert "text_bits" in measured and len(measured["wins_curve"]) == 2
 
 
 # ── Preferences and deployment ────────────────────────────────────────────────────────────────────────────────────────
@@ -224,15 +242,6 @@ def test_pairs_differ_in_their_answer_only(start):
         right, wrong = (tokenizer.decode(document.token_ids).split("?") for document in pair)
         assert right[0] == wrong[0] and right[1] != wrong[1]
         assert torch.equal(pair.preferred.features, pair.rejected.features)
-
-
-def test_preferences_continue_the_mixed_model(tmp_path):
-    train.train_corpora(RunContext(0, "toybox", "cpu", tmp_path / "mixed"), order="mixed", **SMALL)
-    measured = preferences.train_preferences(
-        RunContext(0, "toybox", "cpu", tmp_path / "mpo"), steps=2, pairs=8, held_out=12, documents=3, episodes=2
-    )
-    assert measured["gain"] == measured["answers"] - measured["before_answers"]
-    assert "text_bits" in measured and len(measured["wins_curve"]) == 2
 
 
 def test_the_deployment_gives_the_same_answers(tmp_path):
