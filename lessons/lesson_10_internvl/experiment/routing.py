@@ -157,7 +157,6 @@ def train_router(context: RunContext, *, held_out: int = 480, percentile: float 
     objects = image_corpus(tokenizer, FIRST_SEED + context.seed, count // 2, recipe.objects, context.device)
     documents = with_empty_images(tokenizer, objects, "train", context.seed, context.device)
     image = model.config.image_token_id
-    start_coarse_projector(model)
     frozen = copy.deepcopy(model).eval().requires_grad_(False)
     pairs = PairedBatches(documents, recipe.batch_size, image, context.seed)
 
@@ -216,20 +215,6 @@ def stage_without(model: InternVL, steps: int, frozen: tuple[str, ...]) -> Stage
     """Return a stage that trains all weights but those of the tile encoder whose names begin with one of `frozen`."""
     excluded = tuple(f"tile_encoder.{name}" for name in frozen)
     return Stage(steps, tuple(name for name, _ in model.named_parameters() if not name.startswith(excluded)))
-
-
-@torch.no_grad()
-def start_coarse_projector(model: InternVL) -> None:
-    """Let the coarse projector begin as the fine one on the mean of four visual tokens, up to the LayerNorm."""
-    fine, coarse = model.tile_encoder.projector, model.tile_encoder.coarse_projector
-    assert coarse is not None
-    # Position (2a + i, 2b + j) of a square of 4 × 4 patches is position (i, j) of the square (a, b) of 2 × 2.
-    weight = fine.first.weight.unflatten(1, (2, 2, -1)).repeat(1, 2, 2, 1) / 4
-    coarse.first.weight.copy_(weight.flatten(1))
-    coarse.norm.weight.copy_(fine.norm.weight.unflatten(0, (2, 2, -1)).repeat(2, 2, 1).flatten())
-    coarse.norm.bias.copy_(fine.norm.bias.unflatten(0, (2, 2, -1)).repeat(2, 2, 1).flatten())
-    coarse.first.bias.copy_(fine.first.bias)
-    coarse.second.load_state_dict(fine.second.state_dict())
 
 
 # ── Evaluation ────────────────────────────────────────────────────────────────────────────────────────────────────────

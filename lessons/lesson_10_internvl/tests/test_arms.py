@@ -188,15 +188,6 @@ def test_compressed_documents_have_a_quarter_of_the_image_tokens(start, corpora)
     assert sum(small.loss_mask) == sum(document.loss_mask)
 
 
-def test_the_coarse_projector_starts_from_the_mean_of_four_tokens(start):
-    model, _ = start
-    routing.start_coarse_projector(model)
-    grid = torch.randn(2, 2, 2, 96).repeat(1, 4, 4, 1)  # equal squares: all four fine tokens are equal
-    fine, coarse = model.tile_encoder.projector(grid), model.tile_encoder.coarse_projector(grid)
-    assert fine.shape[1] == 4 * coarse.shape[1]
-    torch.testing.assert_close(coarse, fine[:, :4], atol=1e-4, rtol=1e-4)
-
-
 def test_a_model_is_consistent_with_itself(start, corpora):
     model, _ = start
     documents = corpora[data.MULTIMODAL][:4]
