@@ -142,13 +142,16 @@ def collate(documents: Sequence[Document], padding: int = 0) -> DocumentBatch:
 
 
 class DocumentBatches:
-    """Batches of a stream in its order; `batches(index)` is a pure function of the index."""
+    """Batches of a stream in its order; `batches(index)` is a pure function of the index.
+
+    Documents that do not fill the last batch are left out, unless there is no other batch.
+    """
 
     def __init__(self, documents: Sequence[Document], batch_size: int):
         self.documents, self.batch_size = documents, batch_size
 
     def __len__(self) -> int:
-        return len(self.documents) // self.batch_size
+        return max(1, len(self.documents) // self.batch_size)
 
     def __call__(self, index: int) -> DocumentBatch:
         first = index % len(self) * self.batch_size

@@ -87,6 +87,7 @@ def test_batches_are_the_stream_in_order(corpora):
     assert batch.token_ids[3, : lengths[3]].tolist() == documents[3].token_ids
     assert not batch.loss_mask[batch.segments < 0].any()
     assert torch.equal(batches(2).token_ids, batch.token_ids)
+    assert len(data.DocumentBatches(documents, 20)) == 1 and len(data.DocumentBatches(documents, 20)(0).token_ids) == 9
 
 
 def test_rows_do_not_depend_on_their_batch(start, corpora):
