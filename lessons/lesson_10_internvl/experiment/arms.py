@@ -21,10 +21,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"tokens": 480_000, "images": 8000, "texts": 2000},
     "gpu": {"tokens": 8_000_000, "images": 60_000, "texts": 30_000, "batch_size": 64, "objects": (1, 3)},
 }
-SMALL_READER = {"width": 32, "depth": 1, "heads": 2, "sequences": 12, "batch_size": 4, "held_out": 6}
+SMALL_READER = {"width": 32, "depth": 1, "heads": 2, "sequences": 12, "batch_size": 4, "held_out": 4}
 LARGE_READER = {"width": 256, "depth": 6, "heads": 8, "sequences": 20_000, "batch_size": 64, "held_out": 1000}
 READER: dict[str, dict[str, Any]] = {
-    "smoke": {"steps": 2, "tested": TESTED[:2], "test_steps": (1.0, 0.5)} | SMALL_READER,
+    "smoke": {"steps": 2, "tested": TESTED, "test_steps": TEST_STEPS} | SMALL_READER,
     "cpu": {"steps": 240, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 800, "held_out": 120},
     "full": {"steps": 900, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 3000},
     "gpu": {"steps": 4000, "tested": TESTED, "test_steps": TEST_STEPS, "precision": "bfloat16"} | LARGE_READER,
