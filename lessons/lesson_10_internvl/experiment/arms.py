@@ -17,7 +17,7 @@ TEST_STEPS = (1.0, 0.25, 0.0625, 0.015625)
 """Values of δ at which the longest sequences are tested."""
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"tokens": 900, "images": 24, "texts": 8, "held_out": 12, "documents": 4, "episodes": 3},
-    "cpu": {"tokens": 160_000, "images": 2800, "texts": 700, "held_out": 240, "documents": 100, "episodes": 80},
+    "cpu": {"tokens": 128_000, "images": 2400, "texts": 600, "held_out": 240, "documents": 100, "episodes": 60},
     "full": {"tokens": 480_000, "images": 8000, "texts": 2000},
     "gpu": {"tokens": 8_000_000, "images": 60_000, "texts": 30_000, "batch_size": 64, "objects": (1, 3)},
 }
@@ -25,7 +25,7 @@ SMALL_READER = {"width": 32, "depth": 1, "heads": 2, "sequences": 12, "batch_siz
 LARGE_READER = {"width": 256, "depth": 6, "heads": 8, "sequences": 20_000, "batch_size": 64, "held_out": 1000}
 READER: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 2, "tested": TESTED, "test_steps": TEST_STEPS} | SMALL_READER,
-    "cpu": {"steps": 240, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 800, "held_out": 120},
+    "cpu": {"steps": 220, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 800, "held_out": 120},
     "full": {"steps": 900, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 3000},
     "gpu": {"steps": 4000, "tested": TESTED, "test_steps": TEST_STEPS, "precision": "bfloat16"} | LARGE_READER,
 }
