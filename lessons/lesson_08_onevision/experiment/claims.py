@@ -210,6 +210,7 @@ RETENTION = question(
         after_mix,
         MARGIN,
         "points",
+        expected="inconclusive",
         presets=JUDGED,
         paper_value=CARDS,
     ),
