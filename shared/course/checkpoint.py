@@ -127,10 +127,11 @@ def is_stale(name: str) -> bool:
     return name in stale_list()["checkpoints"]
 
 
-def stale_version(number: int, part: str | None) -> str | None:
+def stale_version(number: int, part: str | None, preset: str | None = None) -> str | None:
     """Return the earlier version of the toy world that results were measured with; None for current results."""
     stale = stale_list()
-    return stale["toybox_version"] if {str(number), f"{number}/{part}"} & set(stale["results"]) else None
+    names = {str(number), f"{number}/{part}", f"{number}:{preset}"}
+    return stale["toybox_version"] if names & set(stale["results"]) else None
 
 
 def file_hashes(folder: Path) -> dict[str, str]:

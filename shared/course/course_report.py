@@ -65,11 +65,16 @@ def _counts_line(name: str, counts: Counter[str]) -> str:
 
 
 def _stale_parts(lesson: Lesson) -> tuple[str, list[str]] | None:
-    """Return the toy world's version of outdated results, and their parts ([] for all); None for current results."""
+    """Return the toy world's version of outdated results, and their parts or presets ([] for all).
+
+    None for current results.
+    """
     if version := stale_version(lesson.number, None):
         return version, []
-    parts = [part for part in lesson.parts if stale_version(lesson.number, part)]
-    return (str(stale_version(lesson.number, parts[0])), parts) if parts else None
+    parts = {part: stale_version(lesson.number, part) for part in lesson.parts}
+    presets = {f"preset {preset}": stale_version(lesson.number, None, preset) for preset in lesson.data_sets}
+    outdated = {name: version for name, version in (parts | presets).items() if version}
+    return (next(iter(outdated.values())), list(outdated)) if outdated else None
 
 
 def _stale_mark(lesson: Lesson) -> str:
@@ -96,7 +101,7 @@ def lesson_section(lesson: Lesson, entry: LessonEntry, rows: list[Row], page: st
     blocks = [f"## Lesson {lesson.number}: {entry.title}"]
     if stale := _stale_parts(lesson):
         version, parts = stale
-        subject = f"Parts {' and '.join(parts)}: measured" if parts else "Measured"
+        subject = f"{' and '.join(parts).capitalize()}: measured" if parts else "Measured"
         blocks.append(f"{subject} with version {version} of the toy world, to be measured again.")
     count = sum(not is_exact(row.verdict) for row in rows)
     blocks.append(f"<details><summary>{count} claims</summary>")

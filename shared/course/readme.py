@@ -106,7 +106,7 @@ def _command(lesson: Lesson, key: str, part: str | None) -> str:
 
 def run_summary(lesson: Lesson, key: str, result: dict, part: str | None) -> str:
     """Return one line: command, time per seed, peak memory per run, seeds, machine, versions, what ± covers."""
-    machine, seeds = result["machine"], result["seeds"]
+    machine, seeds, record = result["machine"], result["seeds"], RecordKey.parse(key)
     seconds = seconds_per_seed(lesson, result, part)
     duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
     arm_names = {arm.name for arm in lesson.arms if part in (None, arm.part)}
@@ -116,13 +116,13 @@ def run_summary(lesson: Lesson, key: str, result: dict, part: str | None) -> str
         f"*`{_command(lesson, key, part)}`*: about {duration} per seed, at most {memory:,} MB per run, "
         f"on {hardware} (data {result['data']}; Python {machine['python']}, PyTorch {machine['torch']}, "
         f"commit {machine['commit']}, {result['date']}). Means over {len(seeds)} seeds; ± is half of their 95 % "
-        f"interval.{'' if RecordKey.parse(key).data else stale_note(lesson.number, part)}"
+        f"interval.{'' if record.data else stale_note(lesson.number, part, record.preset)}"
     )
 
 
-def stale_note(number: int, part: str | None) -> str:
+def stale_note(number: int, part: str | None, preset: str | None = None) -> str:
     """Return a sentence for results that were measured with an earlier version of the toy world, else nothing."""
-    version = stale_version(number, part)
+    version = stale_version(number, part, preset)
     return f" Measured with version {version} of the toy world, to be measured again." if version else ""
 
 
