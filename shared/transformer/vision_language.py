@@ -84,7 +84,7 @@ class PromptedModel(VisionLanguageModel):
         segments: Int[Tensor, "#batch tokens"] | None,
         cache: KVCache | None,
     ) -> tuple[Int[Tensor, "#batch tokens"], Mask]:
-        """Return the places of new tokens and their causal mask, and reserve room for them in the cache.
+        """Return the places of new tokens and their causal mask, and reserve places for them in the cache.
 
         places  None counts on from the cached tokens
         """
