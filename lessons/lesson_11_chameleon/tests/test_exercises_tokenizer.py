@@ -122,6 +122,17 @@ def test_the_threshold_is_relative_to_the_mean_count(student):
     close(sums, torch.tensor([[0.5], [1.0]]))
 
 
+@pytest.mark.exercise("11.15")
+def test_any_dead_codes_start_again(student):
+    counts, sums, replacements = 2 * torch.rand(12), torch.randn(12, 3), torch.randn(12, 3)
+    arguments = {"counts": counts, "sums": sums, "replacements": replacements}
+    new_counts, new_sums = student(RESTART, **arguments, mean_count=1.5, threshold=0.5)
+    for code, count in enumerate(counts.tolist()):
+        dead = count < 0.75
+        close(new_counts[code], torch.tensor(1.5) if dead else counts[code])
+        close(new_sums[code], 1.5 * replacements[code] if dead else sums[code])
+
+
 # ── 11.16: perplexity of the codes ────────────────────────────────────────────────────────────────────────────────────
 
 PERPLEXITY = "model.quantizer:perplexity"
@@ -134,6 +145,14 @@ def test_perplexity_is_the_effective_number_of_codes(student):
     # A half, a quarter and two eighths.
     codes = torch.tensor([0, 0, 0, 0, 1, 1, 2, 3])
     close(student(PERPLEXITY, codes=codes, codebook_size=4), torch.tensor(2.0**1.75).double(), 1e-6)
+
+
+@pytest.mark.exercise("11.16")
+def test_perplexity_of_any_codes(student):
+    codes = torch.randint(0, 9, (5, 13)).square() // 10
+    fractions = [codes.flatten().tolist().count(code) / 65 for code in range(9)]
+    expected = math.exp(-sum(fraction * math.log(fraction) for fraction in fractions if fraction))
+    assert student(PERPLEXITY, codes=codes, codebook_size=9).item() == pytest.approx(expected, rel=1e-5)
 
 
 # ── 11.17 and 11.18: finite scalar quantization ───────────────────────────────────────────────────────────────────────
@@ -171,6 +190,15 @@ def test_the_bound_by_its_formula(student):
     close(result, torch.tensor([expected]).double(), 1e-6)
 
 
+@pytest.mark.exercise("11.17")
+def test_the_bound_of_any_vectors(student):
+    vectors, levels = torch.randn(6, 3).double(), torch.tensor([3.0, 4.0, 6.0]).double()
+    result = student(BOUND, vectors=vectors, levels=levels)
+    for channel, (half, offset) in enumerate(((1.001, 0.0), (1.5015, 0.5), (2.5025, 0.5))):
+        expected = [half * math.tanh(value + math.atanh(offset / half)) - offset for value in vectors[:, channel]]
+        close(result[:, channel], torch.tensor(expected).double())
+
+
 @pytest.mark.exercise("11.18")
 def test_codes_count_all_combinations_of_levels(student):
     """The first channel is the last digit: it changes with every code."""
@@ -182,6 +210,17 @@ def test_codes_count_all_combinations_of_levels(student):
     for error in (-1e-5, 1e-5):
         codes = student(CODES, quantized=torch.tensor(combinations) + error, levels=levels)
         assert codes.tolist() == list(range(24))
+
+
+@pytest.mark.exercise("11.18")
+def test_codes_of_any_levels(student):
+    counts = torch.randint(2, 6, (3,)).tolist()
+    digits = [[int(torch.randint(0, count, ())) for count in counts] for _ in range(10)]
+    quantized = [
+        [(digit - count // 2) / (count // 2) for digit, count in zip(row, counts, strict=True)] for row in digits
+    ]
+    codes = student(CODES, quantized=torch.tensor(quantized), levels=torch.tensor(counts).float())
+    assert codes.tolist() == [a + counts[0] * (b + counts[1] * c) for a, b, c in digits]
 
 
 # ── 11.19 and 11.20: the adversarial loss ─────────────────────────────────────────────────────────────────────────────
@@ -205,6 +244,17 @@ def test_the_two_sides_may_have_different_numbers_of_patches(student):
     close(result, torch.tensor(0.5 * 1 + 0.5 * 2))
 
 
+@pytest.mark.exercise("11.19")
+def test_the_loss_of_any_logits(student):
+    real, generated = 2 * torch.randn(2, 1, 3, 3), 2 * torch.randn(2, 1, 3, 3)
+    result = student(HINGE, real=real, generated=generated)
+    sides = [
+        sum(max(0.0, 1 - sign * value) for value in side.flatten().tolist())
+        for sign, side in ((1, real), (-1, generated))
+    ]
+    close(result, torch.tensor(sum(sides) / 36), 1e-5)
+
+
 @pytest.mark.exercise("11.20")
 def test_the_weight_is_the_ratio_of_the_gradient_norms(student):
     reconstruction, adversarial = torch.tensor([[3.0, 4.0]]).double(), torch.tensor([[0.0, 2.0]]).double()
@@ -221,3 +271,11 @@ def test_without_an_adversarial_gradient_the_weight_is_the_largest_one_and_a_con
     assert result == 1e4
     _, gradients = student(WEIGHT, **arguments, delta=1.0, upstream=torch.tensor(1.0))
     assert not any(gradient.any() for gradient in gradients.values())
+
+
+@pytest.mark.exercise("11.20")
+def test_the_weight_of_any_gradients(student):
+    reconstruction, adversarial = torch.randn(4, 5).double(), torch.randn(4, 5).double()
+    arguments = {"reconstruction_gradient": reconstruction, "adversarial_gradient": adversarial}
+    ratio = math.hypot(*reconstruction.flatten().tolist()) / (math.hypot(*adversarial.flatten().tolist()) + 0.25)
+    close(student(WEIGHT, **arguments, delta=0.25), torch.tensor(ratio).double())
