@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lessons.lesson_11_chameleon.model import config_mapping
 from lessons.lesson_11_chameleon.model.config import GROUPS, VQConfig
+from lessons.lesson_11_chameleon.model.quantizer import nearest_codes
 from lessons.lesson_11_chameleon.model.weight_names import vq_weight_names
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Attention
@@ -123,6 +124,7 @@ class VQEncoder(nn.Module):
             x = resolution(x)
         return self.before_codebook(self.last(F.silu(self.norm(self.middle(x)))))
 
+    @torch.no_grad()
     def forward(self, images: Float[Tensor, "images channels height width"]) -> Int[Tensor, "images tokens"]:
         """Return the codes of images in reading order. Raises ValueError as `latents` does."""
         latents = self.latents(images)
@@ -143,12 +145,3 @@ class VQEncoder(nn.Module):
     def save_pretrained(self, folder: Path | str) -> None:
         """Write the folder that `ChameleonVQVAE` of `transformers` reads."""
         save_pretrained(folder, self, vq_weight_names(), config_mapping.write_vq_config(self.config))
-
-
-@torch.no_grad()
-def nearest_codes(
-    vectors: Float[Tensor, "vectors code_dim"], codebook: Float[Tensor, "codes code_dim"]
-) -> Int[Tensor, "vectors"]:
-    """Return the index of the codebook vector at the smallest Euclidean distance; of equal distances, the first."""
-    distances = vectors.square().sum(dim=1, keepdim=True) + codebook.square().sum(dim=1) - 2 * vectors @ codebook.T
-    return distances.argmin(dim=1)
