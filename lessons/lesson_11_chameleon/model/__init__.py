@@ -2,6 +2,7 @@
 
 quantizer.py          vector quantization: nearest codes, straight-through gradient, codebook learning, restarts
 fsq.py                finite scalar quantization, with the same interface
+residual_block.py     the convolutional block of both image tokenizers
 image_tokenizer.py    encoder, quantizer and decoder: images ↔ codes
 perceptual_loss.py    distance of images in the features of a frozen encoder
 discriminator.py      patch discriminator, hinge loss, adaptive weight

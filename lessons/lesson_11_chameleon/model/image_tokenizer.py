@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lessons.lesson_11_chameleon.model.fsq import LEVELS, FiniteScalarQuantizer
 from lessons.lesson_11_chameleon.model.quantizer import Codes, Maps, VectorQuantizer
+from lessons.lesson_11_chameleon.model.residual_block import ResidualBlock, group_norm
 from shared.errors import CourseError
 from shared.pretrained import Rename, Setting, WeightNames, load_weights, read_config, read_settings, save_pretrained
 from shared.pretrained.config_mapping import build_config, write_settings
@@ -96,19 +97,6 @@ class Reconstruction(NamedTuple):
 # ── Encoder and decoder ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class ResidualBlock(nn.Module):
-    """Compute x + F(x), where F is norm, SiLU, convolution, twice; no norm mixes the images of a batch."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(GROUPS, channels), nn.GroupNorm(GROUPS, channels)
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, maps: Maps) -> Maps:
-        return maps + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(maps))))))
-
-
 class Encoder(nn.Module):
     """Halve the sides once per stage: images [batch, 3, size, size] → maps [batch, code_width, side, side]."""
 
@@ -118,9 +106,9 @@ class Encoder(nn.Module):
         previous = 3
         for width in config.widths:
             self.stages.append(nn.Conv2d(previous, width, 4, stride=2, padding=1))
-            self.stages.extend(ResidualBlock(width) for _ in range(config.blocks))
+            self.stages.extend(ResidualBlock(width, width, GROUPS) for _ in range(config.blocks))
             previous = width
-        self.norm = nn.GroupNorm(GROUPS, previous)
+        self.norm = group_norm(previous, GROUPS)
         self.output = nn.Conv2d(previous, code_width, 1)
 
     def forward(self, images: Images) -> Maps:
@@ -136,10 +124,10 @@ class Decoder(nn.Module):
         self.input = nn.Conv2d(code_width, widths[0], 3, padding=1)
         self.stages = nn.Sequential()
         for width, following in zip(widths, [*widths[1:], None], strict=True):
-            self.stages.extend(ResidualBlock(width) for _ in range(config.blocks))
+            self.stages.extend(ResidualBlock(width, width, GROUPS) for _ in range(config.blocks))
             if following is not None:
                 self.stages.extend([nn.Upsample(scale_factor=2), nn.Conv2d(width, following, 3, padding=1)])
-        self.norm = nn.GroupNorm(GROUPS, widths[-1])
+        self.norm = group_norm(widths[-1], GROUPS)
         # The last doubling: four pixels per position, from channels to neighbors (arXiv:1609.05158).
         self.output = nn.Conv2d(widths[-1], 4 * 3, 3, padding=1)
 

@@ -17,32 +17,10 @@ from torch.nn import functional as F
 from lessons.lesson_11_chameleon.model import config_mapping
 from lessons.lesson_11_chameleon.model.config import GROUPS, VQConfig
 from lessons.lesson_11_chameleon.model.quantizer import nearest_codes
+from lessons.lesson_11_chameleon.model.residual_block import ResidualBlock, group_norm
 from lessons.lesson_11_chameleon.model.weight_names import vq_weight_names
 from shared.pretrained import load_weights, save_pretrained
 from shared.transformer import Attention
-
-
-def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
-
-
-class ResidualBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); x passes a 1 × 1 convolution where the number of channels changes."""
-
-    def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
-        self.first_norm = _group_norm(in_channels)
-        self.first = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.second_norm = _group_norm(out_channels)
-        self.second = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(
-        self, x: Float[Tensor, "images in_channels height width"]
-    ) -> Float[Tensor, "images out_channels height width"]:
-        update = self.first(F.silu(self.first_norm(x)))
-        update = self.second(F.silu(self.second_norm(update)))
-        return self.shortcut(x) + update
 
 
 class SpatialAttention(nn.Module):
@@ -50,7 +28,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.norm = _group_norm(channels)
+        self.norm = group_norm(channels, GROUPS)
         self.attention = Attention(channels, 1)
 
     def forward(
@@ -69,7 +47,8 @@ class Resolution(nn.Module):
         in_channels, out_channels = widths[level], widths[level + 1]
         with_attention = config.attention and config.image_size // 2**level in config.attention_sizes
         self.blocks = nn.ModuleList(
-            ResidualBlock(in_channels if place == 0 else out_channels, out_channels) for place in range(config.blocks)
+            ResidualBlock(in_channels if place == 0 else out_channels, out_channels, GROUPS)
+            for place in range(config.blocks)
         )
         self.attentions = nn.ModuleList(
             SpatialAttention(out_channels) if with_attention else nn.Identity() for _ in range(config.blocks)
@@ -99,11 +78,11 @@ class VQEncoder(nn.Module):
         self.first = nn.Conv2d(config.channels, config.width, 3, padding=1)
         self.resolutions = nn.ModuleList(Resolution(config, level) for level in range(len(config.multipliers)))
         self.middle = nn.Sequential(
-            ResidualBlock(channels, channels),
+            ResidualBlock(channels, channels, GROUPS),
             SpatialAttention(channels) if config.attention else nn.Identity(),
-            ResidualBlock(channels, channels),
+            ResidualBlock(channels, channels, GROUPS),
         )
-        self.norm = _group_norm(channels)
+        self.norm = group_norm(channels, GROUPS)
         self.last = nn.Conv2d(channels, config.latent_channels, 3, padding=1)
         self.before_codebook = nn.Conv2d(config.latent_channels, config.code_dim, 1)
         self.codebook = nn.Embedding(config.codebook_size, config.code_dim)
