@@ -87,8 +87,8 @@ site-serve: site ## build the pages and serve them at http://127.0.0.1:8000 (POR
 
 ##@ For instructors
 
-assign-%: setup ## write lesson N's exercises as students get them, into dist/ (OWN=1: without earlier lessons)
-	@$(RUN) -m shared.teaching.assign $(NUMBER) $(call switch,OWN,own)
+assign-%: setup ## write lesson N's exercises as students get them, into dist/ (OWN=1: without earlier lessons; FORMAT=nbgrader)
+	@$(RUN) -m shared.teaching.assign $(NUMBER) $(call switch,OWN,own) $(call option,FORMAT,format)
 
 grade-%: setup ## grade lesson N: SUBMISSION=a folder, a zip, or a folder of many
 	@$(RUN) -m shared.teaching.grade $(NUMBER) $(call argument,SUBMISSION) --workers=$(call quoted,$(value WORKERS))

@@ -20,7 +20,7 @@ SUFFIXES = {".py", ".md", ".toml", ".json", ".gz", ".csv", ".png", ".svg", ".ipy
 NEVER_INCLUDED = {"__pycache__", "cache", ".ipynb_checkpoints", "equivalent_mutants.toml"}
 # Earlier lessons, apps and shared folders are included as code only; of the tools, what students run.
 EXCLUDED_FROM_DEPENDENCIES = {"tests", "figures", "site", "handout", "isolation"}
-TEACHING_FILES = {"__init__.py", "markers.py", "check.py", "exercise_result.py"}
+TEACHING_FILES = {"__init__.py", "markers.py", "check.py", "exercise_result.py", "notebook_exercises.py"}
 # Shared code that repeats what earlier exercises build → the first lesson that imports it.
 BUILT_EARLIER = {"shared/stdlib/decoder.py": 5}
 HANDOUT = Path(__file__).with_name("handout")

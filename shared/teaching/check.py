@@ -1,6 +1,6 @@
 """`make check`: tell which exercises of a lesson are solved, and give a hint for those that are not.
 
-python -m shared.teaching.check 1 [--exercise 1.3]
+python -m shared.teaching.check 1 [--exercise 1.3] [--seed 5]
 """
 
 import argparse
@@ -10,10 +10,11 @@ import hashlib
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 from rich.markup import escape
 
@@ -64,8 +65,25 @@ def exercise_number(item: pytest.Item) -> str:
     return marker.args[0] if marker else ""
 
 
-def check(lesson: int, only: str | None = None) -> dict[str, ExerciseResult]:
+@contextlib.contextmanager
+def fresh_inputs(seed: int | None) -> Iterator[None]:
+    """Let the tests draw other random inputs than those that students see: their seeds are combined with `seed`."""
+    original = torch.manual_seed
+    if seed is None:
+        yield
+        return
+    torch.manual_seed = lambda value: original(hash((seed, int(value))) % 2**63)  # type: ignore[assignment]
+    try:
+        torch.manual_seed(0)  # for inputs that are drawn while the tests are collected
+        yield
+    finally:
+        torch.manual_seed = original
+
+
+def check(lesson: int, only: str | None = None, seed: int | None = None) -> dict[str, ExerciseResult]:
     """Run the tests of a lesson's exercises, or of one, on the code in this folder. Return exercise → result.
+
+    seed  the tests draw other random inputs than with None
 
     Raises CourseError for an exercise that the lesson does not have, and when the tests cannot run.
     """
@@ -76,7 +94,7 @@ def check(lesson: int, only: str | None = None) -> dict[str, ExerciseResult]:
     tests = [str(path) for path in exercise_tests(exercise_folder(lesson))]
     arguments = ["-q", "--tb=no", "-pno:cacheprovider", "-pno:xdist", "-pno:nbval", f"--rootdir={ROOT}"]
     output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), fresh_inputs(seed):
         status = pytest.main([*arguments, "-c", str(ROOT / "pyproject.toml"), *tests], plugins=[plugin])
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise CourseError(f"the tests did not run ({status!r}):\n{output.getvalue()[-3000:]}")
@@ -133,8 +151,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check which exercises of a lesson are solved, with hints.")
     parser.add_argument("lesson", type=functools.partial(parse_whole_number, "lesson"), help="the lesson's number")
     parser.add_argument("--exercise", help="only this exercise, such as 1.3")
+    parser.add_argument("--seed", type=int, help="draw other random inputs for the tests")
     options = parser.parse_args()
-    results = check(options.lesson, options.exercise)
+    results = check(options.lesson, options.exercise, options.seed)
     save_record(options.lesson, results)
     exercises = {exercise.number: exercise for exercise in exercises_of(options.lesson)}
     show(results, exercises, exercise_table(exercise_folder(options.lesson)), Console())

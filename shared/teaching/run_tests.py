@@ -5,20 +5,19 @@ import contextlib
 import io
 import re
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from _pytest.fixtures import SubRequest
 
 from shared.course.exercises import Exercise
 from shared.course.lesson import ROOT
 from shared.errors import CourseError
-from shared.teaching.check import exercise_number
+from shared.teaching.check import exercise_number, fresh_inputs
 from shared.teaching.exercise_result import ExerciseResult
 from shared.teaching.grading_copy import write_grading_copy
 from shared.teaching.isolation.sandbox import Limits
@@ -165,21 +164,6 @@ def solution_lines(lesson: int) -> frozenset[str]:
 def printable(text: str) -> str:
     """Return a text with a question mark for each character that a terminal could interpret."""
     return "".join(character if character.isprintable() else "?" for character in text)
-
-
-@contextlib.contextmanager
-def fresh_inputs(seed: int | None) -> Iterator[None]:
-    """Let the tests draw other random inputs than those that students see: their seeds are combined with `seed`."""
-    original = torch.manual_seed
-    if seed is None:
-        yield
-        return
-    torch.manual_seed = lambda value: original(hash((seed, int(value))) % 2**63)  # type: ignore[assignment]
-    try:
-        torch.manual_seed(0)  # for inputs that are drawn while the tests are collected
-        yield
-    finally:
-        torch.manual_seed = original
 
 
 def run_tests(
