@@ -19,16 +19,22 @@ ROOT = Path(__file__).parent
 # waits for another one that has just begun such a file.
 LONG_FILES = (
     "tests/test_smoke.py",
-    "shared/attention/tests/test_triton_interpreter.py",
+    "apps/assistant/tests/test_checkpoint.py",
+    "tests/test_published_values.py",
     "tests/test_mutants.py",
+    "lessons/*/lesson.ipynb",
+    "shared/course/tests/test_new_lesson.py",
+    "shared/attention/tests/test_triton_interpreter.py",
+    "tests/test_published_settings.py",
+    "shared/training/tests/test_parallel.py",
+    "tests/test_repeatable.py",
     "shared/teaching/tests/test_mutation.py",
+    "apps/captioner/tests/test_captioner_learns.py",
+    "shared/teaching/tests/test_attacks.py",
+    "shared/training/tests/test_watchdog.py",
     "shared/teaching/tests/test_student_bugs.py",
     "benchmarks/tests/test_kill_sweep.py",
-    "lessons/*/lesson.ipynb",
-    "shared/teaching/tests/test_attacks.py",
     "shared/transformer/tests/test_compiled.py",
-    "tests/test_repeatable.py",
-    "shared/course/tests/test_new_lesson.py",
     "lessons/*/tests/test_reference.py",
 )
 
