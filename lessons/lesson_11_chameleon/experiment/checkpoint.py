@@ -22,10 +22,10 @@ from shared.devices import fastest_precision
 from shared.training import RunOptions
 
 TOKENIZER_RECIPE = TokenizerRecipe(steps=9000, scenes=20_000)
-RECIPE = Recipe(steps=8000, documents=120_000)
+RECIPE = Recipe(steps=6000, documents=60_000)
 RUN_FOLDER = ROOT / "runs" / "checkpoint_11"
 """Where an interrupted run continues; it is removed at the end."""
-HELD_OUT = 1000
+HELD_OUT = 500
 SPLITS = {"seen combinations": "validation", "unseen combinations": "test"}
 
 

@@ -30,6 +30,7 @@ QUESTIONS = 3
 """Most questions per training image."""
 ENCODING_BATCH = 500
 SPLIT_CONTENTS = {
+    "train": "documents of training scenes",
     "validation": "new scenes of seen combinations",
     "test": "scenes of one object, of an unseen combination",
 }
@@ -79,6 +80,13 @@ def training_documents(model: ToyChameleon, seed: int, count: int, mixture: Mixt
             rows.append(document(model, task, scenes, number, images[number], seed))
         first = last
     return pad(rows)
+
+
+def held_out_documents(model: ToyChameleon, task: str, split: str, seed: int, count: int) -> Documents:
+    """Return documents of one task about held-out scenes."""
+    scenes = sample_scenes(split, seed, count, OBJECTS)
+    images = encode_scenes(model, scenes)
+    return pad([document(model, task, scenes, number, images[number], seed) for number in range(count)])
 
 
 def document(

@@ -13,13 +13,17 @@ from data.toybox.scene import Scene
 from lessons.lesson_11_chameleon.experiment.data import (
     OBJECTS,
     SETTING,
+    TASKS,
     full_caption,
+    held_out_documents,
     held_out_questions,
     scene_images,
 )
+from lessons.lesson_11_chameleon.model import mixed_modal_loss
 from lessons.lesson_11_chameleon.model.toy_chameleon import ToyChameleon
 from shared.judge import load_judge, score_distance, score_images
 
+BATCH_SIZE = 50
 TEMPERATURE, TOP_P = 1.0, 0.9
 """How codes are sampled; chosen on validation scenes."""
 NEXT_SEED = 1
@@ -107,3 +111,18 @@ def measure_texts(model: ToyChameleon, split: str, seed: int, count: int) -> dic
         "captions": fmean(own == full_caption(scene) for own, scene in zip(captions, scenes, strict=True)),
         "captions_true": fmean(is_true(own, scene) for own, scene in zip(captions, scenes, strict=True)),
     }
+
+
+@torch.no_grad()
+def measure_losses(model: ToyChameleon, split: str, seed: int, count: int) -> dict[str, float]:
+    """Return the cross-entropy in nats per predicted token, per task: of codes, of captions, and of answers."""
+    losses = {}
+    for task in TASKS:
+        documents = held_out_documents(model, task, split, seed, count)
+        total, terms = 0.0, 0.0
+        for rows in torch.arange(count).split(BATCH_SIZE):
+            token_ids, segments, loss_mask = (part[rows] for part in documents)
+            loss, _ = mixed_modal_loss(model.decoder(token_ids), token_ids, segments, loss_mask=loss_mask, z_weight=0.0)
+            total, terms = total + float(loss.total), terms + float(loss.terms)
+        losses[f"{task}_loss"] = total / terms
+    return losses

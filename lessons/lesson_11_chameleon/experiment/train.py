@@ -9,14 +9,16 @@ from torch import Tensor, nn
 
 from data.toybox.heldout import TEST_SEED
 from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
-from lessons.lesson_11_chameleon.experiment.data import Mixture, training_documents
-from lessons.lesson_11_chameleon.experiment.evaluate import measure_drawings, measure_texts
+from lessons.lesson_11_chameleon.experiment.data import Mixture, chance, training_documents
+from lessons.lesson_11_chameleon.experiment.evaluate import measure_drawings, measure_losses, measure_texts
 from lessons.lesson_11_chameleon.model import Z_WEIGHT, BlockDesign, mixed_modal_loss
 from lessons.lesson_11_chameleon.model.image_tokenizer import ImageTokenizer
-from lessons.lesson_11_chameleon.model.toy_chameleon import ToyChameleon, load_image_tokenizer
+from lessons.lesson_11_chameleon.model.toy_chameleon import ToyChameleon, load_chameleon, load_image_tokenizer
 from shared.course.context import RunContext
 from shared.training import Batches, LossSum, RunOptions, curve_from_history, muon_config, train
 
+HELD_OUT_SEEDS = 10
+"""Distance between the seeds of the held-out scenes of two runs."""
 JOINT = {"draw": 0.5, "caption": 0.2, "answer": 0.3}
 """Fraction of the documents per task, for the model that learns all of them."""
 
@@ -84,8 +86,27 @@ def train_decoder(
     return model, {"loss_curve": curve_from_history(result.history, "cross_entropy"), "seconds": result.seconds}
 
 
-def train_tasks(context: RunContext, *, held_out: int = 240, **recipe_values: Any) -> dict[str, Any]:
-    """Train a decoder on the tasks of its mixture, from the shipped image tokenizer, and measure these tasks.
+def measure_shipped(context: RunContext, *, held_out: int = 240, shipped: bool = True) -> dict[str, Any]:
+    """Measure the shipped decoder and image tokenizer: drawings, captions and answers.
+
+    held_out  test scenes; validation scenes are half as many
+    shipped   False measures an untrained decoder in its place
+
+    Names begin with "validation_" for validation. Sampled codes depend on the seed; the context's data set is ignored.
+    """
+    model = load_chameleon()
+    if not shipped:
+        model = ToyChameleon.build(model.tokenizer, model.image_tokenizer, model.design)
+    measured: dict[str, Any] = {"parameters": count_parameters(model.decoder), "chance": chance()}
+    for split, prefix, count in (("test", "", held_out), ("validation", "validation_", held_out // 2)):
+        seed = TEST_SEED + HELD_OUT_SEEDS * context.seed
+        scores = measure_drawings(model, split, seed, count).scores | measure_texts(model, split, seed, count)
+        measured |= {f"{prefix}{name}": value for name, value in scores.items()}
+    return measured
+
+
+def train_tasks(context: RunContext, *, held_out: int = 300, **recipe_values: Any) -> dict[str, Any]:
+    """Train a decoder on the tasks of its mixture, from the shipped image tokenizer; measure its losses.
 
     held_out       test scenes; validation scenes are half as many
     recipe_values  fields of `Recipe` without the seed
@@ -96,12 +117,8 @@ def train_tasks(context: RunContext, *, held_out: int = 240, **recipe_values: An
     model, curve = train_decoder(load_image_tokenizer(), recipe, context.run_options())
     measured = curve | {"recipe": asdict(recipe), "parameters": count_parameters(model.decoder)}
     for split, prefix, count in (("test", "", held_out), ("validation", "validation_", held_out // 2)):
-        scores: dict[str, float] = {}
-        if recipe.mixture.get("draw"):
-            scores |= measure_drawings(model, split, TEST_SEED, count).scores
-        if recipe.mixture.get("answer"):
-            scores |= measure_texts(model, split, TEST_SEED, count)
-        measured |= {f"{prefix}{name}": value for name, value in scores.items()}
+        losses = measure_losses(model, split, TEST_SEED, count)
+        measured |= {f"{prefix}{name}": value for name, value in losses.items()}
     return measured
 
 
