@@ -96,6 +96,8 @@ def document(
 
     Raises ValueError for an unknown task.
     """
+    if task not in TASKS:
+        raise ValueError(f"no task {task!r}; choose one of {', '.join(TASKS)}")
     scene = scenes[number]
     if task == "draw":
         parts = [(model.text(f"{full_caption(scene)}{NEWLINE}", begin=True), False), (image, True)]
@@ -105,13 +107,11 @@ def document(
             (image, False),
             (model.text(f"{full_caption(scene)}{NEWLINE}"), True),
         ]
-    elif task == "answer":
+    else:
         turns = question_turns(scene, scenes[number - 1], QUESTIONS, SETTING, stream(seed, number, PURPOSE))
         parts = [(model.text("", begin=True), False), (image, False)]
         for question, answer in turns:
             parts += [(model.text(question), False), (model.text(f" {answer}{NEWLINE}"), True)]
-    else:
-        raise ValueError(f"no task {task!r}; choose one of {', '.join(TASKS)}")
     mask = [torch.full((len(part),), is_predicted) for part, is_predicted in parts]
     return torch.cat([part for part, _ in parts]), torch.cat(mask)
 
