@@ -61,9 +61,9 @@ def draw(run: Run) -> dict[str, plots.Figure]:
 
 def sheet_scenes() -> list[Scene]:
     """Return scenes of seen and of unseen combinations in turn, as different as possible."""
-    seen, unseen = (sample_scenes(split, TEST_SEED + 7, 400, OBJECTS) for split in ("validation", "test"))
+    trained, held_out = (sample_scenes(split, TEST_SEED + 7, 400, OBJECTS) for split in ("validation", "test"))
     chosen: list[Scene] = []
-    for candidates, count in ((unseen, COLUMNS * ROWS // 2), (seen, COLUMNS * ROWS // 2)):
+    for candidates, count in ((held_out, COLUMNS * ROWS // 2), (trained, COLUMNS * ROWS // 2)):
         chosen += most_different(candidates, count)
     half = len(chosen) // 2
     return [scene for pair in zip(chosen[half:], chosen[:half], strict=True) for scene in pair]

@@ -52,15 +52,22 @@ def round_to_levels(
     return straight_through(bounded, bounded.round()) / (levels // 2)
 
 
+def place_values(levels: Float[Tensor, "channels"]) -> Int[Tensor, "channels"]:
+    """Return what a digit of each channel counts in a code: L_1 · … · L_(i−1)."""
+    return torch.cat([levels.new_ones(1), levels[:-1]]).cumprod(dim=0).long()
+
+
 def codes_of_levels(
     quantized: Float[Tensor, "vectors channels"], levels: Float[Tensor, "channels"]
 ) -> Int[Tensor, "vectors"]:
-    """Return the code of each vector of levels: Σ digit_i · L_1 · … · L_(i−1), with digits from 0 to L − 1."""
+    """Return the code of each vector of levels: Σ digit_i · L_1 · … · L_(i−1), with digits from 0 to L − 1.
+
+    `place_values` gives the products.
+    """
     # exercise 11.18: levels to codes
     half = levels // 2
     digits = (quantized * half + half).round().long()
-    basis = torch.cat([levels.new_ones(1), levels[:-1]]).cumprod(dim=0).long()
-    return (digits * basis).sum(dim=1)
+    return (digits * place_values(levels)).sum(dim=1)
     # end exercise
 
 
@@ -68,8 +75,7 @@ def levels_of_codes(
     codes: Int[Tensor, "vectors"], levels: Float[Tensor, "channels"]
 ) -> Float[Tensor, "vectors channels"]:
     """Return the quantized vector of each code; the inverse of `codes_of_levels`."""
-    basis = torch.cat([levels.new_ones(1), levels[:-1]]).cumprod(dim=0).long()
-    digits = codes[:, None] // basis % levels.long()
+    digits = codes[:, None] // place_values(levels) % levels.long()
     half = levels // 2
     return (digits - half) / half
 
