@@ -1,7 +1,10 @@
 """Figures of lesson 11: drawings and codes of the shipped model, and measurements of a run."""
 
+import colorsys
+
 import torch
-from torch import Tensor
+from einops import rearrange
+from torch import Tensor, nn
 
 from data.toybox.heldout import HELD_OUT, TEST_SEED, sample_scenes
 from data.toybox.scene import Scene
@@ -15,6 +18,7 @@ from lessons.lesson_11_chameleon.model.toy_chameleon import load_chameleon
 from shared import plots
 from shared.course.lesson import Run
 from shared.judge import load_judge, predict_scenes
+from shared.plots.style import bare
 
 CAPTIONS = {
     "drawings": "Images drawn from captions by one decoder, 64 codes each. A star marks a combination of color and "
@@ -24,8 +28,8 @@ CAPTIONS = {
     "a perfect decoder can draw with this image tokenizer.",
     "attributes": "Accuracy per attribute by the judge, unseen combinations: drawings, reconstructions, real renders.",
     "answers": "Accuracy on questions about one object of an unseen combination, by question type.",
-    "atlas": "The 96 most frequent codes of the shipped image tokenizer, most frequent first. Each image has one code "
-    "at its center and the most frequent code elsewhere.",
+    "atlas": "All codes of the shipped image tokenizer. Each tile has one code at its center and the most frequent "
+    "code around it. Codes that draw parts of objects come first, by hue; others follow, by frequency.",
     "logits": "Largest attention logit of a training run against its learning rate, with and without QK-norm.",
     "codebooks": "PSNR of reconstructions against the size of the codebook.",
     "use": "Fraction of the codes in use on test images, by image tokenizer.",
@@ -33,9 +37,11 @@ CAPTIONS = {
     "losses": "Cross-entropy per token on unseen combinations, joint training beside separate models of equal size.",
 }
 COLUMNS, ROWS = 6, 4
-ATLAS_CODES, ATLAS_COLUMNS = 96, 16
-ATLAS_MARGIN = 1
-"""Neighboring positions on each side of a code that its image in the atlas shows."""
+ATLAS_COLUMNS = 32
+ATLAS_CONTRAST = 0.015
+"""Root mean square difference from the background, in units of the pixel range, above which a code draws an object."""
+ATLAS_MARGIN = 2
+"""Pixels on each side of a code's own that its tile in the atlas shows."""
 ATTRIBUTES = ("place", "shape", "color", "size", "texture", "object")
 VARIANTS = {"drawings": "draw", "reconstructions": "ceiling", "real renders": "real"}
 
@@ -61,9 +67,9 @@ def draw(run: Run) -> dict[str, plots.Figure]:
 
 def sheet_scenes() -> list[Scene]:
     """Return scenes of seen and of unseen combinations in turn, as different as possible."""
-    trained, held_out = (sample_scenes(split, TEST_SEED + 7, 400, OBJECTS) for split in ("validation", "test"))
+    validation, test = (sample_scenes(split, TEST_SEED + 7, 400, OBJECTS) for split in ("validation", "test"))
     chosen: list[Scene] = []
-    for candidates, count in ((held_out, COLUMNS * ROWS // 2), (trained, COLUMNS * ROWS // 2)):
+    for candidates, count in ((test, COLUMNS * ROWS // 2), (validation, COLUMNS * ROWS // 2)):
         chosen += most_different(candidates, count)
     half = len(chosen) // 2
     return [scene for pair in zip(chosen[half:], chosen[:half], strict=True) for scene in pair]
@@ -116,15 +122,37 @@ def pairs() -> plots.Figure:
 
 @torch.no_grad()
 def codebook_atlas() -> plots.Figure:
-    """Draw what each of the most frequent codes draws."""
-    model = load_chameleon()
+    """Draw what every code of the shipped image tokenizer draws, as one image of many tiles."""
+    tokenizer = load_chameleon().image_tokenizer
     scenes = sample_scenes("validation", TEST_SEED, 400, (1, 5))
-    size = model.image_tokenizer.config.image_size
-    codes = model.image_tokenizer.encode(scene_images(scenes, size))
-    order = code_frequencies(codes, model.image_tokenizer.codebook_size).argsort(descending=True, stable=True)
-    return plots.image_grid(
-        list(code_images(model.image_tokenizer, order[:ATLAS_CODES], int(order[0]))), columns=ATLAS_COLUMNS
-    )
+    codes = tokenizer.encode(scene_images(scenes, tokenizer.config.image_size))
+    frequencies = code_frequencies(codes, tokenizer.codebook_size)
+    tiles = code_images(tokenizer, torch.arange(tokenizer.codebook_size), int(frequencies.argmax()))
+    image = mosaic(tiles[atlas_order(tiles, frequencies)])
+    figure, axes = plots.subplots(height=3.9)
+    axes[0, 0].imshow(image.movedim(0, -1), interpolation="nearest")
+    bare(axes[0, 0])
+    return figure
+
+
+def atlas_order(tiles: Tensor, frequencies: Tensor) -> list[int]:
+    """Return all codes: those that draw a part of an object by hue, then those of the background by frequency."""
+    contrast = (tiles - tiles[frequencies.argmax()]).square().mean(dim=(1, 2, 3)).sqrt()
+    # The color of the pixels where a tile differs most from the background.
+    strongest = (tiles - tiles[frequencies.argmax()]).abs().sum(dim=1).flatten(1).topk(4).indices
+    colors = tiles.flatten(2).gather(2, strongest[:, None].expand(-1, 3, -1)).mean(dim=2)
+    hues = [colorsys.rgb_to_hsv(*color)[0] for color in colors.tolist()]
+    objects = [code for code in range(len(tiles)) if contrast[code] > ATLAS_CONTRAST]
+    others = [code for code in range(len(tiles)) if contrast[code] <= ATLAS_CONTRAST]
+    return sorted(objects, key=hues.__getitem__) + sorted(others, key=lambda code: -float(frequencies[code]))
+
+
+def mosaic(tiles: Tensor) -> Tensor:
+    """Return tiles [tiles, 3, size, size] as one image of `ATLAS_COLUMNS` columns, with white lines between them."""
+    padded = nn.functional.pad(tiles, (0, 1, 0, 1), value=1.0)
+    missing = -len(padded) % ATLAS_COLUMNS
+    padded = torch.cat([padded, torch.ones(missing, *padded.shape[1:])])
+    return rearrange(padded, "(r c) n h w -> n (r h) (c w)", c=ATLAS_COLUMNS)
 
 
 def code_images(tokenizer: ImageTokenizer, codes: Tensor, background: int) -> Tensor:
@@ -133,7 +161,7 @@ def code_images(tokenizer: ImageTokenizer, codes: Tensor, background: int) -> Te
     middle, pixels = side // 2, tokenizer.config.image_size // side
     grids = torch.full((len(codes), side, side), background)
     grids[:, middle, middle] = codes
-    first, last = (middle - ATLAS_MARGIN) * pixels, (middle + 1 + ATLAS_MARGIN) * pixels
+    first, last = middle * pixels - ATLAS_MARGIN, (middle + 1) * pixels + ATLAS_MARGIN
     return tokenizer.decode(grids)[:, :, first:last, first:last]
 
 

@@ -15,6 +15,7 @@ losses.py             cross-entropy and z-loss
 stability.py          the largest attention logits, output logits and hidden states
 chameleon.py          the whole model
 generation.py         text and complete images: constrained decoding
+toy_chameleon.py      the small model of this lesson: text tokens, codes, and both tokenizers
 config_mapping.py, weight_names.py   settings and weights as published
 """
 

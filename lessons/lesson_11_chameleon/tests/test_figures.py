@@ -69,5 +69,18 @@ def test_an_image_of_the_atlas_has_its_code_in_the_middle(model):
     images = figures.code_images(tokenizer, codes, 5)
     grid = torch.full((1, 8, 8), 5)
     grid[0, 4, 4] = codes[1]
-    assert images.shape == (3, 3, 12, 12)
-    assert torch.allclose(images[1], tokenizer.decode(grid)[0, :, 12:24, 12:24], atol=1e-6)
+    assert images.shape == (3, 3, 8, 8)
+    assert torch.allclose(images[1], tokenizer.decode(grid)[0, :, 14:22, 14:22], atol=1e-6)
+
+
+def test_the_atlas_has_every_code_once_with_objects_first():
+    tiles = torch.full((6, 3, 12, 12), 0.9) + 0.001 * torch.rand(6, 1, 1, 1)
+    for code, channel in ((4, 0), (1, 2)):  # a red and a blue patch
+        tiles[code, :, 4:8, 4:8] = 0.0
+        tiles[code, channel, 4:8, 4:8] = 0.5 + 0.5 * torch.rand(())
+    frequencies = torch.tensor([0.1, 0.1, 0.4, 0.2, 0.05, 0.15])
+    order = figures.atlas_order(tiles, frequencies)
+    assert order == [4, 1, 2, 3, 5, 0]
+    image = figures.mosaic(tiles)
+    assert image.shape == (3, 13, 13 * figures.ATLAS_COLUMNS)
+    assert torch.equal(image[:, :12, 13:25], tiles[1]) and (image[:, 12] == 1).all()
