@@ -23,12 +23,17 @@ def redraw_weights(model: nn.Module, *, gain: float = 0.5, buffers: bool = False
     saturate.
 
     gain     mean of vectors, most of which are gains of norms
-    buffers  redraw saved buffers too
+    buffers  redraw saved buffers too; whole numbers are counts, and a variance is positive
     """
-    tensors = model.state_dict(keep_vars=True).values() if buffers else model.parameters()
+    tensors = model.state_dict(keep_vars=True) if buffers else dict(model.named_parameters())
     with torch.no_grad():
-        for tensor in tensors:
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point():
+                tensor.copy_(torch.randint(1, 100, tensor.shape))
+                continue
             tensor.copy_(torch.randn_like(tensor) * 0.3 + (gain if tensor.ndim == 1 else 0.0))
+            if name.endswith("running_var"):
+                tensor.abs_().add_(0.1)
     return model.eval()
 
 
