@@ -51,8 +51,8 @@ class VisionTokenizerConfig:
         if self.latent_channels != self.code_dim:
             # The temporal layers of the decoder take both latents and codebook vectors.
             raise ValueError(
-                f"latent_channels is {self.latent_channels} and code_dim (embed_dim) is {self.code_dim}; expected equal "
-                "numbers"
+                f"latent_channels is {self.latent_channels} and code_dim (embed_dim) is {self.code_dim}; expected "
+                "equal numbers"
             )
         if self.temporal_factor < 1 or self.temporal_factor & (self.temporal_factor - 1):
             raise ValueError(f"temporal_factor is {self.temporal_factor}; expected a power of 2, such as 1, 2 or 4")
@@ -110,6 +110,4 @@ class Emu3Config:
     @cached_property
     def vocabulary(self) -> VisionVocabulary:
         """The token ids of codes and markers."""
-        return VisionVocabulary.from_names(
-            self.vocabulary_map, self.tokenizer.codebook_size, self.language.vocab_size
-        )
+        return VisionVocabulary.from_names(self.vocabulary_map, self.tokenizer.codebook_size, self.language.vocab_size)

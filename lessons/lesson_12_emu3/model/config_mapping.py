@@ -13,7 +13,6 @@ from lessons.lesson_12_emu3.model.vocabulary import END_OF_LINE, MARKERS, PADDIN
 from shared import pretrained
 from shared.errors import CourseError
 from shared.pretrained import (
-    Derived,
     Fixed,
     Row,
     Setting,
@@ -146,7 +145,8 @@ def _parse_tokenizer(config: Mapping[str, Any], source: Path | str) -> VisionTok
     if attention_width != parsed.attention_width:
         raise CourseError(
             f"hidden_size is {attention_width} in the vq_config of {source}, and attention acts on "
-            f"{parsed.attention_width} channels (base_channels times the last channel_multiplier); expected equal numbers"
+            f"{parsed.attention_width} channels (base_channels times the last channel_multiplier); expected equal "
+            "numbers"
         )
     return parsed
 

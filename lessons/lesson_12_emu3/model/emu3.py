@@ -111,7 +111,7 @@ class Emu3(nn.Module):
         prompts: Sequence[Tensor],
         unconditional: Sequence[Tensor],
         grid: FrameGrid,
-        sampling: VisionSampling = VisionSampling(),
+        sampling: VisionSampling,
         generator: Generators | None = None,
     ) -> Int[Tensor, "batch tokens"]:
         """Continue each prompt by an image or a video; arguments and errors are those of `generate_frames`."""

@@ -99,7 +99,7 @@ def generate_frames(
     prompts: Sequence[Tensor],
     unconditional: Sequence[Tensor],
     grid: FrameGrid,
-    sampling: VisionSampling = VisionSampling(),
+    sampling: VisionSampling,
     generator: Generators | None = None,
 ) -> Int[Tensor, "batch tokens"]:
     """Continue each prompt, which ends with [SOT], by the frames of a grid; return the new tokens up to [EOS].
@@ -110,10 +110,11 @@ def generate_frames(
     Raises ValueError for a prompt that is empty, has token ids out of range, does not end with [SOT], or does not fit
     the context with its frames, and for another number of unconditional prompts.
     """
+    choose: Choose
     guided = sampling.guidance != 1
     _check(vocabulary, prompts, unconditional if guided else prompts, decoder.config.max_positions - grid.tokens)
-    options = {"temperature": sampling.temperature, "top_k": sampling.top_k, "generator": generator}
-    choose = constrained(partial(sample, **options), FrameConstraint(vocabulary, grid, len(prompts)))
+    choose = partial(sample, temperature=sampling.temperature, top_k=sampling.top_k, generator=generator)
+    choose = constrained(choose, FrameConstraint(vocabulary, grid, len(prompts)))
     was_training = decoder.training
     decoder.train(False)
     try:

@@ -5,6 +5,7 @@ functions of the codebook vector at that place. GroupNorm alone would remove wha
 modulation restores differences between places that share a code.
 """
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -84,9 +85,7 @@ class FrameBlock(nn.Module):
         self.second = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.shortcut = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
 
-    def forward(
-        self, x: Maps, entries: Entries | None = None
-    ) -> Float[Tensor, "frames out_channels height width"]:
+    def forward(self, x: Maps, entries: Entries | None = None) -> Float[Tensor, "frames out_channels height width"]:
         update = self.first(F.silu(self.first_norm(x, entries)))
         update = self.second(F.silu(self.second_norm(update, entries)))
         return self.shortcut(x) + update
@@ -137,9 +136,7 @@ class Resolution(nn.Module):
     ):
         super().__init__()
         widths = [channels[0], *[channels[1]] * blocks]
-        self.blocks = nn.ModuleList(
-            FrameBlock(before, after, code_dim) for before, after in zip(widths, widths[1:], strict=False)
-        )
+        self.blocks = nn.ModuleList(FrameBlock(before, after, code_dim) for before, after in pairwise(widths))
         with_attention = level in config.attention_levels
         self.attentions = nn.ModuleList(FrameAttention(config, code_dim) for _ in range(blocks * with_attention))
         self.resize = resize

@@ -31,7 +31,6 @@ from lessons.lesson_12_emu3.model.convolution3d import (
 )
 from lessons.lesson_12_emu3.model.spatial import (
     DoubleSides,
-    FrameBlock,
     HalveSides,
     Middle,
     ModulatedNorm,
@@ -130,7 +129,7 @@ class Decoder(nn.Module):
 class VisionTokenizer(nn.Module):
     """Encode videos and images as codes, and decode codes; published as `Emu3VQVAE`."""
 
-    def __init__(self, config: VisionTokenizerConfig = VisionTokenizerConfig()):
+    def __init__(self, config: VisionTokenizerConfig):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)

@@ -1,4 +1,4 @@
-"""Equality with `Emu3ForConditionalGeneration` and `Emu3VQVAE`, both ways: all weights and buffers are redrawn first."""
+"""Equality with `Emu3ForConditionalGeneration` and `Emu3VQVAE`, both ways: weights and buffers are redrawn first."""
 
 from dataclasses import fields, replace
 
@@ -71,9 +71,7 @@ def tokenizer_round_trip(published, folder):
 def test_code_for_code(changes, tmp_path):
     published = published_tokenizer(**changes)
     model, again = tokenizer_round_trip(published, tmp_path)
-    factor, channels, side = (
-        getattr(model.config, name) for name in ("temporal_factor", "channels", "spatial_factor")
-    )
+    factor, channels, side = (getattr(model.config, name) for name in ("temporal_factor", "channels", "spatial_factor"))
     videos, images = random_videos(2, 3 * factor, 12, 8, channels), random_images(5, 12, 8, channels)
     codes, grids = model.encode_videos(videos), torch.stack(model.encode_images(images))
     assert codes.shape == (2, 3, 12 // side, 8 // side) and len(codes.unique()) > 1
@@ -363,14 +361,14 @@ def refused_config():
     return config
 
 
-@pytest.mark.parametrize(("change", "message"), REFUSED, ids=[f"{n} {next(iter(c))}" for n, (c, _) in enumerate(REFUSED)])
+@pytest.mark.parametrize(
+    ("change", "message"), REFUSED, ids=[f"{n} {next(iter(c))}" for n, (c, _) in enumerate(REFUSED)]
+)
 def test_unsupported_settings_are_refused_by_name(change, message, refused_config):
     def merged(name, value):
         return refused_config[name] | value if name.endswith("_config") and isinstance(value, dict) else value
 
-    parts = {
-        name: merged(name, value) if name in refused_config else value for name, value in change.items()
-    }
+    parts = {name: merged(name, value) if name in refused_config else value for name, value in change.items()}
     with pytest.raises(CourseError, match=message):
         config_mapping.parse_emu3_config(refused_config | parts, "a folder")
 
