@@ -257,7 +257,9 @@ def run(*, steps: int = STEPS, seed: int = 0) -> dict:
     reference, rewards = distribution(learned, 0, 1.0), [float(sum(image)) for image in IMAGES]
     preferred = optimize_preferences(reference, rewards, BETA, DPO_STEPS)
     result = {
-        **{"seed": seed, "losses": losses, "guidance": guidance},
+        "seed": seed,
+        "losses": losses,
+        "guidance": guidance,
         "reward_before": sum(map(float.__mul__, reference, rewards)),
         "reward_after": sum(map(float.__mul__, preferred, rewards)),
         "dpo_distance": distance(preferred, closed_form(reference, rewards, BETA)),
@@ -283,8 +285,7 @@ def report(result: dict) -> None:
         print("{:<9g} {:.3f}  {:.3f}     {:5.1f}  {:5.1f}       {:.3f}".format(row["scale"], *values, row["distance"]))
     print(f"\nDPO for images of label {LABELS[0]} with many ones, β = {BETA}:")
     print(f"  ones per image {result['reward_before']:.2f} → {result['reward_after']:.2f}")
-    print(f"  distance from the closed form {result['dpo_distance']:.4f}")
-    print(f"{result['seconds']:.0f} s")
+    print(f"  distance from the closed form {result['dpo_distance']:.4f}\n{result['seconds']:.0f} s")
 
 
 def main() -> None:
