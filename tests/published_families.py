@@ -24,6 +24,7 @@ from lessons.lesson_07_recipes.model.mixtral import Mixtral
 from lessons.lesson_07_recipes.model.paligemma import PaliGemma
 from lessons.lesson_08_onevision.model import LlavaOneVision
 from lessons.lesson_11_chameleon.model import Chameleon, VQEncoder, add_image_names
+from lessons.lesson_12_emu3.model import Emu3, VisionTokenizer, vision_names
 
 Outputs = list[Tensor]
 
@@ -254,6 +255,29 @@ def codes(published: Any, model: Any) -> tuple[Outputs, Outputs]:
     return [latents, expected.image_tokens], [model.latents(images), model(images).flatten()]
 
 
+def emu3(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    images, sizes = torch.randn(2, published.config.vq_config.in_channels, 6, 4), torch.tensor([[6, 4], [4, 4]])
+    filled = torch.full((1, len(model.image_token_ids(images, sizes))), model.config.vocabulary.placeholder)
+    # Token ids below 5 are not drawn, and the placeholder is one of them.
+    prompt = torch.cat([filled, tokens_for(published.config.text_config, 1)], dim=1)
+    expected = published(input_ids=prompt, pixel_values=images, image_sizes=sizes, return_dict=True).logits
+    return [expected], [model(prompt, images, sizes)]
+
+
+def emu3_codes(published: Any, model: Any) -> tuple[Outputs, Outputs]:
+    config = published.config
+    videos = torch.randn(2, 2 * config.temporal_downsample_factor, config.in_channels, 6, 4)
+    # Of a video, the published class crops frames and rows.
+    expected = published.encode(videos, torch.full((2, 2), 1000), return_dict=True)
+    latents = published.quant_conv(expected.last_hidden_state.transpose(1, 2))
+    codes = torch.randint(config.codebook_size, (2, 2, 3, 2))
+    scale = latents.abs().max()  # up to several tens
+    decoded = published.decode(codes)
+    outputs = [latents / scale, torch.stack(expected.image_tokens), decoded / decoded.abs().max()]
+    own = [model.latents(videos) / scale, model.encode_videos(videos), model.decode_videos(codes)]
+    return outputs, [*own[:2], own[2] / decoded.abs().max()]
+
+
 # ── Small configs, with sizes that all differ ─────────────────────────────────────────────────────────────────────────
 
 BLOCKS = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 10}
@@ -288,6 +312,13 @@ ONEVISION |= {"image_grid_pinpoints": [[12, 24], [24, 12], [36, 36]]}
 VQ = {"resolution": 6, "base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1, "latent_channels": 7}
 VQ |= {"embed_dim": 5, "num_embeddings": 13}
 CHAMELEON = LLAMA | {"vq_config": VQ, "vocabulary_map": add_image_names({}, 13) | {"text": 20}}
+
+EMU3_VQ = {"base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1, "hidden_size": 64}
+EMU3_VQ |= {"embed_dim": 5, "latent_channels": 5, "codebook_size": 13, "temporal_downsample_factor": 2}
+EMU3_VQ |= {"attn_resolutions": [1]}
+EMU3_NAMES = {name: place for place, name in enumerate(vision_names(13))}
+EMU3_TEXT = LLAMA | {"pad_token_id": 3, "max_position_embeddings": 32}
+EMU3 = {"vq_config": EMU3_VQ, "text_config": EMU3_TEXT, "vocabulary_map": EMU3_NAMES}
 
 
 def over(language_model: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -411,6 +442,15 @@ FAMILIES = {
         (None, "vq_config"),
     ),
     "chameleon codes": Family("ChameleonVQVAEConfig", "ChameleonVQVAE", VQ, VQEncoder.from_pretrained, codes),
+    "emu3": Family(
+        "Emu3Config",
+        "Emu3ForConditionalGeneration",
+        EMU3,
+        Emu3.from_pretrained,
+        emu3,
+        (None, "text_config", "vq_config"),
+    ),
+    "emu3 codes": Family("Emu3VQVAEConfig", "Emu3VQVAE", EMU3_VQ, VisionTokenizer.from_pretrained, emu3_codes),
     "gemma": Family("GemmaConfig", "GemmaForCausalLM", GEMMA, Gemma.from_pretrained, language),
     "gemma2": Family("Gemma2Config", "Gemma2ForCausalLM", GEMMA2, Gemma.from_pretrained, language),
     "paligemma over gemma": Family(

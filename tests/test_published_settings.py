@@ -151,6 +151,9 @@ OTHERS = {
     "attn_type": "none",
     "latent_channels": 6,
     "num_embeddings": 11,
+    "codebook_size": 11,
+    "out_channels": 2,
+    "temporal_downsample_factor": [{"temporal_downsample_factor": 4}, {"temporal_downsample_factor": 3}],
 }
 # Legal other values of the settings without an effect; they are changed all at once.
 WITHOUT_EFFECT = {

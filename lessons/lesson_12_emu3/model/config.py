@@ -55,7 +55,10 @@ class VisionTokenizerConfig:
                 "equal numbers"
             )
         if self.temporal_factor < 1 or self.temporal_factor & (self.temporal_factor - 1):
-            raise ValueError(f"temporal_factor is {self.temporal_factor}; expected a power of 2, such as 1, 2 or 4")
+            raise ValueError(
+                f"temporal_factor (temporal_downsample_factor) is {self.temporal_factor}; expected a power of 2, such "
+                "as 1, 2 or 4"
+            )
         levels = [level for level in self.attention_levels if level < len(self.multipliers)]
         if any(self.multipliers[level] != self.multipliers[-1] for level in levels):
             raise ValueError(
@@ -63,7 +66,10 @@ class VisionTokenizerConfig:
                 "the channels of the last resolution"
             )
         if self.attention_width % self.attention_heads:
-            raise ValueError(f"{self.attention_width} channels do not divide into {self.attention_heads} heads")
+            raise ValueError(
+                f"{self.attention_width} channels do not divide into {self.attention_heads} heads of attention "
+                "(num_attention_heads)"
+            )
 
     @property
     def attention_width(self) -> int:

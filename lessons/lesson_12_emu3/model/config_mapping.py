@@ -92,7 +92,7 @@ BIASES: list[Row] = [
     Setting("attention_bias", "attention_bias", False, accept=flag),
     Setting("mlp_bias", "mlp_bias", False, accept=flag),
 ]
-WHOLE: list[Row] = [
+MODEL: list[Row] = [
     Setting("tie_word_embeddings", "tied", False),
     Setting("vocabulary_map", "vocabulary_map", accept=_names),
 ]
@@ -112,7 +112,7 @@ def parse_emu3_config(config: Mapping[str, Any], folder: Path | str) -> Emu3Conf
     require_model_type(text, f"the text_config of {folder}", TEXT_TYPE)
     tokenizer = {"model_type": TOKENIZER_TYPE} | (read_part(config, "vq_config") or {})
     language = read_settings(LANGUAGE, text, "text_config")
-    whole = read_settings(WHOLE, config)
+    of_model = read_settings(MODEL, config)
     width, heads, kv_heads = language["width"], language["heads"], language["kv_heads"]
     head_dim = width // heads if language["head_dim"] is None else language["head_dim"]
     if (language["head_dim"] is None and width % heads) or head_dim % 2 or heads % kv_heads:
@@ -122,12 +122,12 @@ def parse_emu3_config(config: Mapping[str, Any], folder: Path | str) -> Emu3Conf
             "dimension per head, and a divisor of the query heads"
         )
     rotary = read_rotary(text, language["max_positions"], ROTARY_BASE)
-    fields = language | rotary | {"head_dim": head_dim, "tied": whole["tied"]}
+    fields = language | rotary | {"head_dim": head_dim, "tied": of_model["tied"]}
     return build_config(
         Emu3Config,
         language=build_config(DecoderConfig, **fields),
         tokenizer=_parse_tokenizer(tokenizer, f"the vq_config of {folder}"),
-        vocabulary_map=whole["vocabulary_map"],
+        vocabulary_map=of_model["vocabulary_map"],
         **read_settings(BIASES, text, "text_config"),
     )
 

@@ -310,7 +310,7 @@ def test_the_tables_have_a_row_for_every_setting_of_the_published_classes():
     own = {row.published for row in (*config_mapping.LANGUAGE, *config_mapping.BIASES)}
     assert names(Emu3TextConfig) | {"head_dim", "attention_bias", "mlp_bias"} == own
     assert names(Emu3VQVAEConfig) == {row.published for row in config_mapping.TOKENIZER}
-    assert names(PublishedConfig) == {row.published for row in config_mapping.WHOLE} | set(config_mapping.PARTS)
+    assert names(PublishedConfig) == {row.published for row in config_mapping.MODEL} | set(config_mapping.PARTS)
 
 
 def without(name):
@@ -347,7 +347,7 @@ REFUSED = [
     ({"vq_config": {"attn_resolutions": None}}, "attn_resolutions is null, expected a list of whole numbers"),
     ({"vq_config": {"attn_resolutions": [0]}}, "all attention has the channels of the last resolution"),
     ({"vq_config": {"latent_channels": 6}}, r"latent_channels is 6 and code_dim \(embed_dim\) is 5"),
-    ({"vq_config": {"temporal_downsample_factor": 3}}, "temporal_factor is 3; expected a power of 2"),
+    ({"vq_config": {"temporal_downsample_factor": 3}}, "is 3; expected a power of 2"),
     ({"vq_config": {"num_attention_heads": 3}}, "64 channels do not divide into 3 heads"),
     ({"vq_config": {"model_type": "chameleon_vqgan"}}, "'chameleon_vqgan'; expected emu3_vqgan"),
 ]
