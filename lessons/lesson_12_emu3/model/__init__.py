@@ -11,6 +11,8 @@ emu3.py                the whole model
 generation.py          constrained decoding with classifier-free guidance
 preference.py          the loss of vision tokens, and DPO on generated images
 clip_tokenizer.py      a small 3-D tokenizer, to be trained on clips of the toy world
+rectified_flow.py      noise → data along straight lines
+video_transformer.py   an asymmetric diffusion transformer over the latents of videos
 image_processing.py    photographs → padded batches
 config_mapping.py, weight_names.py   settings and weights as published
 """

@@ -276,3 +276,40 @@ def test_every_frame_but_the_first_stands_twice(student, frames):
         assert torch.equal(result[:, :, place], x[:, :, (place + 1) // 2])
         expected[:, :, (place + 1) // 2] += upstream[:, :, place]
     close(gradients["x"], expected)
+
+
+# ── 12.10 and 12.11: rectified flow ───────────────────────────────────────────────────────────────────────────────────
+
+LINE, STEP = (f"model.rectified_flow:{name}" for name in ("interpolate", "euler_step"))
+
+
+@pytest.mark.exercise("12.10")
+@pytest.mark.parametrize("shape", [(4,), (4, 3), (4, 2, 3, 5)])
+def test_the_line_from_data_to_noise(student, shape):
+    data, noise, times = torch.randn(shape), torch.randn(shape), torch.rand(4)
+    times[:2] = torch.tensor([0.0, 1.0])
+    x, velocity = student(LINE, data=data, noise=noise, times=times)
+    close(x[:2], torch.stack([data[0], noise[1]]))
+    for row, t in enumerate(times.tolist()):
+        close(x[row], data[row] + t * (noise[row] - data[row]))
+    close(velocity, noise - data)
+
+
+@pytest.mark.exercise("12.10")
+def test_data_and_noise_have_gradients(student):
+    data, noise, times, upstream = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0.25, 0.75]), torch.randn(2, 3)
+    _, gradients = student(LINE, data=data, noise=noise, times=times, upstream=upstream)
+    close(gradients["data"], upstream * torch.tensor([[0.75], [0.25]]))
+    close(gradients["noise"], upstream * torch.tensor([[0.25], [0.75]]))
+    close(gradients["times"], ((noise - data) * upstream).sum(dim=1))
+
+
+@pytest.mark.exercise("12.11")
+@pytest.mark.parametrize(("start", "end"), [(1.0, 0.75), (0.25, 0.0), (0.0, 0.5)])
+def test_a_step_along_the_velocity(student, start, end):
+    data, noise, upstream = torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    x = (1 - start) * data + start * noise
+    result, gradients = student(STEP, x=x, velocity=noise - data, start=start, end=end, upstream=upstream)
+    close(result, (1 - end) * data + end * noise)
+    close(gradients["x"], upstream)
+    close(gradients["velocity"], (end - start) * upstream)
