@@ -114,8 +114,8 @@ class JointBlock(nn.Module):
         query, key, value = self.vision.heads_of(vision, of_vision[0])
         query, key = rotate(query, angles), rotate(key, angles)
         others = self.text.heads_of(text, of_text[0])
-        joint = [torch.cat(pair, dim=2) for pair in zip((query, key, value), others, strict=True)]
-        gathered = attention(*joint, mask)
+        query, key, value = (torch.cat(pair, dim=2) for pair in zip((query, key, value), others, strict=True))
+        gathered = attention(query, key, value, mask)
         assert isinstance(gathered, Tensor)
         places = vision.shape[1]
         vision = self.vision.add(vision, gathered[:, :, :places], of_vision)
