@@ -8,17 +8,21 @@ from shared.course.lesson import Arm
 PACKAGE = "lessons.lesson_07_recipes.experiment"
 PRESETS = ("smoke", "cpu", "full", "gpu")
 PREDICTED = "predicted recipe"
-EASY = ("color", "shape", "existence")
-"""The question types of presets with little compute: the fewer types, the more training questions per type."""
+EASY = ("color", "size", "texture")
+"""The question types of presets with little compute.
+
+Chosen on validation scenes: with this compute, accuracy on shapes, places and existence stays near chance.
+"""
 LAB: dict[str, dict[str, Any]] = {
     "smoke": {"runs": 8, "budget": 1e9, "encoder_budget": 1e9, "scenes": 24, "held_out": 12, "batch_size": 4},
     "cpu": {
         "runs": 8,
-        "budget": 1.5e11,
-        "encoder_budget": 1.4e11,
+        "budget": 2.5e11,
+        "encoder_budget": 3e11,
         "scenes": 2000,
-        "held_out": 240,
+        "held_out": 480,
         "batch_size": 8,
+        "learning_rate": 4e-3,
         "question_types": EASY,
     },
     "full": {"runs": 16, "budget": 6.5e11, "encoder_budget": 9e11, "scenes": 6000, "held_out": 480},
@@ -27,11 +31,11 @@ LAB: dict[str, dict[str, Any]] = {
 """The settings of `LabSettings` in each preset."""
 TEXT: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 3, "documents": 60, "held_out": 20, "batch_size": 4},
-    "cpu": {"steps": 80, "documents": 1500, "held_out": 120},
+    "cpu": {"steps": 150, "documents": 1500, "held_out": 120},
     "full": {"steps": 500},
     "gpu": {"steps": 4000, "documents": 40_000, "held_out": 400, "batch_size": 64},
 }
-TUNING_STEPS = {"smoke": 1, "cpu": 8, "full": 50, "gpu": 400}
+TUNING_STEPS = {"smoke": 1, "cpu": 15, "full": 50, "gpu": 400}
 """Steps on long windows: a tenth of the others."""
 
 
@@ -55,7 +59,7 @@ ARMS = (
     DENSE,
     text_arm("latent"),
     text_arm("grouped", ("smoke", "full", "gpu")),
-    text_arm("sparse", ("smoke", "full", "gpu")),
+    text_arm("sparse"),
     text_arm("sparse latent", ("full", "gpu")),
     text_arm("large", ("full", "gpu")),
     text_arm("sparse without balance loss", ("smoke", "full", "gpu"), "sparse", balance_weight=0.0),

@@ -1,11 +1,11 @@
 """The claims of lesson 7: identities, effects of the lab, predicted recipe; each reads measurements of arms.py."""
 
-from dataclasses import replace
+from typing import Any
 
 from lessons.lesson_07_recipes.experiment.arms import PREDICTED
-from lessons.lesson_07_recipes.experiment.language_model_claims import EXPERTS, LATENTS, LONG
 from lessons.lesson_07_recipes.experiment.levels import ENCODER_ARMS
 from lessons.lesson_07_recipes.experiment.scores import FACTORS, largest_interaction, main_effect, mean_score
+from lessons.lesson_07_recipes.experiment.text.claims import EXPERTS, JUDGED, LATENTS, LONG
 from shared.course.claims import number
 from shared.course.lesson import Arms, Claim, question
 from shared.course.splits import on_splits
@@ -72,46 +72,40 @@ EXACT = (
 )
 
 
-def effect_claim(factor: str, comparison: str, source: str, paper_value: str) -> Claim:
-    """Return a claim that measures the main effect of one axis and is not judged."""
+def effect_claim(
+    factor: str, comparison: str, source: str, paper_value: str, *, threshold: float | None = None, **values: Any
+) -> Claim:
+    """Return a claim about the main effect of one axis; without a threshold it is measured and not judged.
+
+    values  further fields of the claim
+    """
     sentence = f"Main effect on the accuracy on questions about unseen combinations, {comparison}."
-    values = (f"effect-{factor.replace(' ', '-')}", "paper", sentence, source, RUNS, main_effect(factor), 0.0, "points")
-    return Claim(*values, presets=(), paper_value=paper_value)
+    name = f"effect-{factor.replace(' ', '-')}"
+    fields = (name, "paper", sentence, source, RUNS, main_effect(factor), threshold or 0.0, "points")
+    return Claim(*fields, presets=() if threshold is None else JUDGED, paper_value=paper_value, **values)
 
 
 EFFECTS = question(
     "Which axis moves the score most?",
-    replace(
-        effect_claim(
-            "data", "captions and questions − captions alone", "arXiv:2403.09611, section 3.3", "data mix matters"
-        ),
+    effect_claim(
+        *("data", "captions and questions − captions alone", "arXiv:2403.09611, section 3.3", "data mix matters"),
         threshold=0.05,
-        presets=("full",),
     ),
     effect_claim(
-        "resolution",
-        "64 image tokens − 16",
-        "arXiv:2403.09611, section 3.2",
+        *("language model", "four experts, two per token − dense", "arXiv:2405.05949, section 3", ""),
+        threshold=0.0,
+    ),
+    effect_claim(
+        *("encoder", "contrastive and captioning loss − contrastive loss alone", "arXiv:2502.14786, section 2.2"),
+        "",
+        threshold=0.0,
+    ),
+    effect_claim(
+        *("resolution", "64 image tokens − 16", "arXiv:2403.09611, section 3.2"),
         "MM1: more tokens help; Idefics2: not beyond 64",
+        threshold=0.0,
     ),
-    effect_claim(
-        "connector",
-        "Q-Former − MLP",
-        "arXiv:2403.09611, section 3.2",
-        "MM1: little effect",
-    ),
-    effect_claim(
-        "encoder",
-        "contrastive and captioning loss − contrastive loss alone",
-        "arXiv:2502.14786, section 2.2",
-        "",
-    ),
-    effect_claim(
-        "language model",
-        "four experts, two per token − dense",
-        "arXiv:2405.05949, section 3",
-        "",
-    ),
+    effect_claim("connector", "Q-Former − MLP", "arXiv:2403.09611, section 3.2", "MM1: little effect"),
     Claim(
         "main-effects-dominate",
         "learns",
@@ -137,7 +131,7 @@ PREDICTION = question(
         0.5,
         baseline=mean_score,
         baseline_name="mean of all runs",
-        presets=("full",),
+        presets=JUDGED,
     ),
     Claim(
         "prediction-error",
@@ -149,7 +143,7 @@ PREDICTION = question(
         0.15,
         "points",
         at_least=False,
-        presets=("full",),
+        presets=JUDGED,
     ),
     Claim(
         "best-run-loses",

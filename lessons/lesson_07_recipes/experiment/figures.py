@@ -3,16 +3,16 @@
 from collections.abc import Mapping
 
 from lessons.lesson_07_recipes.experiment.arms import PREDICTED
-from lessons.lesson_07_recipes.experiment.factorial_figures import draw_half_normal, draw_main_effects
+from lessons.lesson_07_recipes.experiment.factorial_figures import draw_effects, draw_half_normal
 from lessons.lesson_07_recipes.experiment.levels import LEVEL_NAMES
 from lessons.lesson_07_recipes.experiment.scores import design_of, scores_by_seed
 from shared import plots
 from shared.course.lesson import Run
 
 CAPTIONS = {
-    "half_normal": "Sizes of all effects on the accuracy on unseen combinations against half-normal quantiles. Effects "
-    "above the lower dashed line are named.",
-    "main_effects": "Main effects on the accuracy on unseen combinations (one dot per seed).",
+    "half_normal": "Sizes of all effects on the accuracy on unseen combinations, averaged over seeds, against "
+    "half-normal quantiles. Effects above the dashed line exceed Lenth's margin of one effect.",
+    "effects": "Main effects and two-factor interactions on the accuracy on unseen combinations (one dot per seed).",
     "prediction": "Accuracy on new scenes of seen combinations: random answers, runs of the design, and the predicted "
     "recipe as predicted and as trained.",
     "lengths": "Cross-entropy of new text by multiple of the trained length, for one set of weights under several "
@@ -38,7 +38,7 @@ def draw(run: Run) -> Mapping[str, plots.Figure]:
         design, scores = design_of(run.arms[run.seeds[0]]), scores_by_seed(run, "unseen")
         drawn |= {"half_normal": draw_half_normal(design, scores), "prediction": prediction(run)}
         if len(run.seeds) > 1:
-            drawn["main_effects"] = draw_main_effects(design, scores, LEVEL_NAMES)
+            drawn["effects"] = draw_effects(design, scores, LEVEL_NAMES)
     if "dense" in arms:
         drawn |= {"lengths": lengths(run), "losses": losses(run, arms)}
     if "sparse" in arms:

@@ -20,7 +20,7 @@ from lessons.lesson_07_recipes.experiment.factorial import (
     half_fraction,
     quarter_fraction,
 )
-from lessons.lesson_07_recipes.experiment.factorial_figures import draw_half_normal, draw_main_effects
+from lessons.lesson_07_recipes.experiment.factorial_figures import draw_effects, draw_half_normal
 from shared import plots
 
 LETTERS = ("A", "B", "C", "D", "E")
@@ -250,15 +250,16 @@ def test_without_interactions_the_prediction_is_the_best_score():
 # ── Figures ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_figures_show_every_factor_and_name_real_effects(tmp_path):
+def test_figures_show_every_effect_and_name_real_ones(tmp_path):
     design = half_fraction(LETTERS)
     scores = scores_of(design, {"A": 0.2, "B": -0.1, "CD": 0.15}, noise=0.01)
-    figure = draw_main_effects(design, scores, dict.fromkeys(LETTERS, ("low", "high")))
+    figure = draw_effects(design, scores, dict.fromkeys(LETTERS, ("low", "high")))
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert names[:2] == ["A\nhigh − low", "B\nhigh − low"] and len(names) == 5
+    assert names[:3] == ["A\nhigh − low", "C × D", "B\nhigh − low"] and len(names) == len(design.effects)
     plots.save(figure, tmp_path / "main.png")
     figure = draw_half_normal(design, scores)
     texts = {text.get_text() for text in figure.axes[0].texts}
-    assert {"A +", "B −", "C × D +", "one effect", "any effect"} <= texts
+    assert {"A +", "B −", "C × D +", "margin of one effect", "margin of any effect"} <= texts
+    assert not {"A × B +", "A × B −"} & texts
     plots.save(figure, tmp_path / "half_normal.png")
     assert (tmp_path / "half_normal.png").stat().st_size > 1000

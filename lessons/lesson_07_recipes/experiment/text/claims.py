@@ -3,6 +3,9 @@
 from shared.course.claims import Measure, difference, ratio
 from shared.course.lesson import Arms, Claim, question
 
+JUDGED = ("cpu", "full")
+"""The presets for which thresholds were set beforehand, on validation scenes and other seeds."""
+
 
 def length_difference(first: tuple[str, int], second: tuple[str, int]) -> Measure:
     """Return a measure of the cross-entropy of `first` minus that of `second`.
@@ -28,7 +31,7 @@ EXPERTS = question(
         difference("dense", "sparse", "loss"),
         0.0,
         "number",
-        presets=("full",),
+        presets=JUDGED,
         paper_value="Mixtral (13 B active) matches or beats Llama 2 70B",
     ),
     Claim(
@@ -66,7 +69,7 @@ LATENTS = question(
         ratio("latent", "dense", "measured_cache_bytes"),
         0.25,
         at_least=False,
-        presets=("cpu", "full"),
+        presets=JUDGED,
         paper_value="6.7 % (DeepSeek-V2 / DeepSeek 67B)",
     ),
     Claim(
@@ -79,7 +82,7 @@ LATENTS = question(
         0.1,
         "number",
         at_least=False,
-        presets=("full",),
+        presets=JUDGED,
     ),
     Claim(
         "grouped-loss",
@@ -106,7 +109,7 @@ LONG = question(
         length_difference(("none", 4), ("none", 1)),
         0.3,
         "number",
-        presets=("full",),
+        presets=JUDGED,
     ),
     Claim(
         "yarn-helps",
@@ -117,7 +120,7 @@ LONG = question(
         length_difference(("none", 4), ("YaRN", 4)),
         0.1,
         "number",
-        presets=("full",),
+        presets=JUDGED,
     ),
     Claim(
         "yarn-tuned-holds",
@@ -129,7 +132,7 @@ LONG = question(
         0.1,
         "number",
         at_least=False,
-        presets=("full",),
+        presets=JUDGED,
     ),
     Claim(
         "yarn-against-tuning-alone",
