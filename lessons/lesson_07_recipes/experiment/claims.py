@@ -94,16 +94,23 @@ EFFECTS = question(
     effect_claim(
         *("language model", "four experts, two per token − dense", "arXiv:2405.05949, section 3", ""),
         threshold=0.0,
+        expected="not reproduced",
+        hypothesis="a step with experts costs more, so an equal budget pays for fewer steps (53 to 185, dense 90 to "
+        "314); runs with equally many steps would separate both",
     ),
     effect_claim(
         *("encoder", "contrastive and captioning loss − contrastive loss alone", "arXiv:2502.14786, section 2.2"),
         "",
         threshold=0.0,
+        expected="inconclusive",
     ),
     effect_claim(
         *("resolution", "64 image tokens − 16", "arXiv:2403.09611, section 3.2"),
         "MM1: more tokens help; Idefics2: not beyond 64",
         threshold=0.0,
+        expected="not reproduced",
+        hypothesis="64 tokens come from the same pixels and cost more per step, so a budget pays for fewer steps; "
+        "larger images and equally many steps would separate both",
     ),
     effect_claim("connector", "Q-Former − MLP", "arXiv:2403.09611, section 3.2", "MM1: little effect"),
     Claim(

@@ -32,6 +32,7 @@ EXPERTS = question(
         0.0,
         "number",
         presets=JUDGED,
+        expected="inconclusive",
         paper_value="Mixtral (13 B active) matches or beats Llama 2 70B",
     ),
     Claim(
@@ -110,6 +111,7 @@ LONG = question(
         0.3,
         "number",
         presets=JUDGED,
+        expected="inconclusive",
     ),
     Claim(
         "yarn-helps",
@@ -121,6 +123,7 @@ LONG = question(
         0.1,
         "number",
         presets=JUDGED,
+        expected="inconclusive",
     ),
     Claim(
         "yarn-tuned-holds",
