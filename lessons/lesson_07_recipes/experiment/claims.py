@@ -95,8 +95,8 @@ EFFECTS = question(
         *("language model", "four experts, two per token − dense", "arXiv:2405.05949, section 3", ""),
         threshold=0.0,
         expected="not reproduced",
-        hypothesis="a step with experts costs more, so an equal budget pays for fewer steps (53 to 185, dense 90 to "
-        "314); runs with equally many steps would separate both",
+        hypothesis="a step with experts costs more, so an equal budget pays for fewer steps (in seed 0: 53 to 185, and "
+        "90 to 314 for dense LMs). Test: runs with equally many steps.",
     ),
     effect_claim(
         *("encoder", "contrastive and captioning loss − contrastive loss alone", "arXiv:2502.14786, section 2.2"),
@@ -109,8 +109,8 @@ EFFECTS = question(
         "MM1: more tokens help; Idefics2: not beyond 64",
         threshold=0.0,
         expected="not reproduced",
-        hypothesis="64 tokens come from the same pixels and cost more per step, so a budget pays for fewer steps; "
-        "larger images and equally many steps would separate both",
+        hypothesis="64 tokens come from the same pixels and cost more per step, so an equal budget pays for fewer "
+        "steps. Test: larger images, and runs with equally many steps.",
     ),
     effect_claim("connector", "Q-Former − MLP", "arXiv:2403.09611, section 3.2", "MM1: little effect"),
     Claim(
