@@ -5,7 +5,7 @@ make checkpoint-5
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -28,6 +28,8 @@ from shared.devices import fastest_precision
 NAME = "lesson_05_llava"
 FOLDER = CHECKPOINTS_FOLDER / NAME
 QUESTIONS_PER_TYPE = 100
+SPLITS = {"seen": "validation", "unseen": "test"}
+"""The splits whose combinations of color and shape were seen and not seen in training."""
 PARENTS = ("lesson_00_decoder", "lesson_02_clip")
 
 
@@ -52,29 +54,35 @@ def measure(assistant: Assistant, toy_world: Path, per_type: int) -> dict[str, f
     return {name: round(score, 4) for name, score in (scores | answer_accuracies(assistant, per_type=per_type)).items()}
 
 
-def answer_accuracies(assistant: Assistant, *, per_type: int, seed: int = 0) -> dict[str, float]:
+def answer_accuracies(
+    assistant: Assistant, *, per_type: int, seed: int = 0, combinations: Collection[str] = tuple(SPLITS)
+) -> dict[str, float]:
     """Return the accuracy per question type on seen and on unseen combinations, and means over the twelve types.
 
     Every answer of a type is right equally often. Means are also given for scenes of one and two objects, and of three.
+
+    combinations  names of `SPLITS`: which combinations are measured
     """
     measured: dict[str, float] = {}
-    for split, name in (("validation", "seen"), ("test", "unseen")):
+    for name in combinations:
+        items = {
+            question_type: [toy_question(SPLITS[name], seed, number, question_type) for number in range(per_type)]
+            for question_type in TEST_TYPES
+        }
+        pairs = [pair for rows in items.values() for pair in rows]
+        images = [Image.fromarray(render_image(scene, assistant.preprocessing.size)) for scene, _ in pairs]
+        answers = iter(assistant.answer_question(images, [question.text for _, question in pairs]))
         correct: dict[str, list[bool]] = {}
         sizes: dict[str, list[int]] = {}
-        for question_type in TEST_TYPES:
-            items = [toy_question(split, seed, number, question_type) for number in range(per_type)]
-            images = [Image.fromarray(render_image(scene, assistant.preprocessing.size)) for scene, _ in items]
-            answers = assistant.answer_question(images, [question.text for _, question in items])
-            correct[question_type] = [
-                text == question.answer for text, (_, question) in zip(answers, items, strict=True)
-            ]
-            sizes[question_type] = [len(scene.objects) for scene, _ in items]
+        for question_type, rows in items.items():
+            correct[question_type] = [next(answers) == question.answer for _, question in rows]
+            sizes[question_type] = [len(scene.objects) for scene, _ in rows]
             measured[f"{name} combinations, {question_type}"] = fmean(correct[question_type])
         for label, least, most in (("1 to 3 objects", 1, 3), ("1 or 2 objects", 1, 2), ("3 objects", 3, 3)):
             means = []
             for question_type in QUESTION_TYPES:
-                pairs = zip(correct[question_type], sizes[question_type], strict=True)
-                if chosen := [is_correct for is_correct, size in pairs if least <= size <= most]:
+                results = zip(correct[question_type], sizes[question_type], strict=True)
+                if chosen := [is_correct for is_correct, size in results if least <= size <= most]:
                     means.append(fmean(chosen))
             if means:
                 measured[f"{name} combinations, {label}"] = fmean(means)
