@@ -1,5 +1,6 @@
 """The arms of lesson 9: position ids on longer clips and at another frame rate, boxes as JSON, and frame sampling."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from shared.course.lesson import Arm
@@ -17,22 +18,23 @@ SECONDS_FRAMES = 6
 LOW_FREQUENCIES, HIGH_FREQUENCIES = (4, 2, 2), (2, 3, 3)
 """Rotary pairs for time, row and column. With two pairs, as few in proportion as in Qwen2-VL, time has the two highest
 frequencies only; with four it also has two lower ones."""
-SMOKE: dict[str, Any] = {"steps": 2, "clips": 24, "batch_size": 4, "held_out": 8, "width": 32, "depth": 1, "heads": 2}
-# On a GPU: more clips and a wider model.
+SMOKE: dict[str, Any] = {"steps": 2, "clips": 24, "batch_size": 4, "held_out": 8}
+# On a GPU: more clips and steps.
 LARGE: dict[str, Any] = {
     "steps": 4000,
     "clips": 20_000,
     "batch_size": 64,
     "held_out": 1000,
-    "width": 256,
-    "depth": 6,
-    "heads": 16,
     "precision": "bfloat16",
 }
+SCRATCH: dict[str, Any] = {"sizes": {"width": 64, "depth": 3, "heads": 4}}
+"""A language model from scratch: it has no text in which it could have seen the ids of longer clips."""
 
 
-def lengths(positions: str, sections: tuple[int, int, int] = LOW_FREQUENCIES) -> dict[str, dict]:
-    """Return the settings of a reader that is trained on short clips and tested on longer ones."""
+def lengths(
+    positions: str, sections: tuple[int, int, int] = LOW_FREQUENCIES, changes: Mapping[str, Any] | None = None
+) -> dict[str, dict]:
+    """Return the settings of a reader that is trained on short clips and tested on longer ones, with some changes."""
     common = {
         "positions": positions,
         "sections": sections,
@@ -41,11 +43,16 @@ def lengths(positions: str, sections: tuple[int, int, int] = LOW_FREQUENCIES) ->
     }
     sizes = {
         "smoke": SMOKE,
-        "cpu": {"steps": 200, "clips": 400, "held_out": 200, "types": ("direction", "first color", "last color")},
-        "full": {"steps": 1200, "clips": 2000, "held_out": 800},
+        "cpu": {"steps": 300, "clips": 400, "held_out": 200, "types": ("direction", "first color", "last color")},
+        "full": {"steps": 600, "clips": 2000, "held_out": 800},
         "gpu": LARGE,
     }
-    return {preset: values | common for preset, values in sizes.items()}
+    return {preset: values | common | dict(changes or {}) for preset, values in sizes.items()}
+
+
+def without_cpu(settings: Mapping[str, dict]) -> dict[str, dict]:
+    """Return settings without those of the preset `cpu`."""
+    return {preset: values for preset, values in settings.items() if preset != "cpu"}
 
 
 def seconds(positions: str) -> dict[str, dict]:
@@ -59,7 +66,7 @@ def seconds(positions: str) -> dict[str, dict]:
     }
     sizes = {
         "smoke": SMOKE,
-        "full": {"steps": 1200, "clips": 3000, "held_out": 800},
+        "full": {"steps": 600, "clips": 3000, "held_out": 800},
         "gpu": LARGE,
     }
     return {preset: values | common for preset, values in sizes.items()}
@@ -69,8 +76,8 @@ def box_settings(*objects: int) -> dict[str, dict]:
     """Return the settings of a reader that writes boxes of images with these numbers of objects, in this order."""
     sizes = {
         "smoke": SMOKE,
-        "cpu": {"steps": 300, "clips": 2500},
-        "full": {"steps": 1000 * len(objects), "clips": 6000, "held_out": 400},
+        "cpu": {"steps": 240, "clips": 2500},
+        "full": {"steps": 500 * len(objects), "clips": 6000, "held_out": 400},
         "gpu": LARGE,
     }
     return {preset: {"objects": objects} | values for preset, values in sizes.items()}
@@ -88,14 +95,8 @@ ARMS = (
     Arm("exact", f"{PACKAGE}.exact:check_mechanism", {preset: {} for preset in PRESETS}),
     Arm("absolute time", READER, seconds("absolute")),
     Arm("frame ids", READER, seconds("frames")),
-    Arm(
-        "m-rope, high frequencies",
-        READER,
-        {name: values for name, values in lengths("m-rope", HIGH_FREQUENCIES).items() if name != "cpu"},
-    ),
-    Arm(
-        "boxes, two objects",
-        BOXES,
-        {preset: values for preset, values in box_settings(1, 2).items() if preset != "cpu"},
-    ),
+    Arm("m-rope, high frequencies", READER, without_cpu(lengths("m-rope", HIGH_FREQUENCIES))),
+    Arm("m-rope, from scratch", READER, without_cpu(lengths("m-rope", changes=SCRATCH))),
+    Arm("1-d, from scratch", READER, without_cpu(lengths("1-d", changes=SCRATCH))),
+    Arm("boxes, two objects", BOXES, without_cpu(box_settings(1, 2))),
 )

@@ -1,39 +1,11 @@
-"""The claims of lesson 9; each reads measurements of arms.py."""
+"""The claims of lesson 9; each reads measurements of arms.py. Those on readers of clips are in clip_claims.py."""
 
-from lessons.lesson_09_qwen_vl.experiment.arms import LENGTHS, RATES, SECONDS_FRAMES
-from shared.course.claims import Measure, difference, number
-from shared.course.lesson import Arms, Claim, question
+from lessons.lesson_09_qwen_vl.experiment.clip_claims import CAUSES, LONGER, MROPE, SECONDS
+from shared.course.claims import Measure, number
+from shared.course.lesson import Claim, question
 from shared.course.splits import on_splits
 
-MROPE, EXTRAPOLATION = "arXiv:2409.12191, section 2.1", "arXiv:2409.12191, section 3.3.2"
-DYNAMIC, ABSOLUTE = "arXiv:2502.13923, section 2.1.2", "arXiv:2502.13923, section 2.1.3"
-GROUNDING = "arXiv:2502.13923, section 2.2"
-UNSEEN_RATE = RATES[2]
-QWEN2_LENGTHS = "no loss: 70 % at 16,000 tokens (the longest in training) and 71 % at 80,000 (72B, Video-MME, M-RoPE)"
-
-
-def at_frames(frames: int, name: str = "all") -> str:
-    """Return the name of a measurement on clips of some frames, one second apart."""
-    return f"{frames}x1000_{name}"
-
-
-def at_gap(gap: int, name: str) -> str:
-    """Return the name of a measurement on clips at a frame rate."""
-    return f"{SECONDS_FRAMES}x{gap}_{name}"
-
-
-def lost(arm: str, frames: int) -> Measure:
-    """Return a measure of the accuracy at the trained number of frames minus that at another."""
-
-    def read(arms: Arms) -> float:
-        return arms[arm][at_frames(LENGTHS[0])] - arms[arm][at_frames(frames)]
-
-    return read
-
-
-def less_lost(frames: int) -> Measure:
-    """Return a measure of what one-dimensional positions lose at a number of frames, minus what M-RoPE loses."""
-    return lambda arms: lost("1-d", frames)(arms) - lost("m-rope", frames)(arms)
+DYNAMIC, GROUNDING = "arXiv:2502.13923, section 2.1.2", "arXiv:2502.13923, section 2.2"
 
 
 def recall_difference(rate: str, prefix: str = "") -> Measure:
@@ -89,115 +61,6 @@ EXACT = tuple(
     )
 )
 
-LONGER = question(
-    "Does M-RoPE read longer clips than it was trained on?",
-    Claim(
-        "trained-length",
-        "learns",
-        "Accuracy on new clips of five frames, the longest of training, M-RoPE.",
-        MROPE,
-        ("m-rope",),
-        number("m-rope", at_frames(LENGTHS[0])),
-        0.8,
-    ),
-    *(
-        Claim(
-            f"longer-clips-{factor}x",
-            "paper",
-            f"Accuracy on clips {factor} times as long as the longest of training, M-RoPE − one-dimensional positions.",
-            EXTRAPOLATION,
-            ("m-rope", "1-d"),
-            difference("m-rope", "1-d", at_frames(factor * LENGTHS[0])),
-            0.0,
-            "points",
-        )
-        for factor in (2, 4)
-    ),
-    *(
-        Claim(
-            f"mrope-loss-{factor}x",
-            "paper",
-            f"Accuracy of M-RoPE on the longest clips of training − on clips {factor} times as long.",
-            EXTRAPOLATION,
-            ("m-rope",),
-            lost("m-rope", factor * LENGTHS[0]),
-            0.1,
-            "points",
-            at_least=False,
-            presets=(),
-            paper_value=QWEN2_LENGTHS if factor == 4 else "",
-        )
-        for factor in (2, 4)
-    ),
-    Claim(
-        "low-frequencies-4x",
-        "paper",
-        "Accuracy on clips 4 times as long as the longest of training, M-RoPE with low time frequencies − without.",
-        "arXiv:2511.21631, section 2.1",
-        ("m-rope", "m-rope, high frequencies"),
-        difference("m-rope", "m-rope, high frequencies", at_frames(LENGTHS[-1])),
-        0.0,
-        "points",
-        presets=("full",),
-    ),
-    Claim(
-        "less-lost-4x",
-        "paper",
-        "Accuracy lost from the longest clips of training to 4 times as long ones, one-dimensional positions − M-RoPE.",
-        EXTRAPOLATION,
-        ("m-rope", "1-d"),
-        less_lost(LENGTHS[-1]),
-        0.0,
-        "points",
-        presets=(),
-    ),
-)
-
-SECONDS = question(
-    "Which ids report seconds at a new frame rate?",
-    Claim(
-        "seconds-at-unseen-rate",
-        "paper",
-        "Seconds of a motion named exactly at an unseen frame rate, ids of absolute time − ids of frames.",
-        ABSOLUTE,
-        ("absolute time", "frame ids"),
-        difference("absolute time", "frame ids", at_gap(UNSEEN_RATE, "second")),
-        0.0,
-        "points",
-        presets=("full",),
-    ),
-    Claim(
-        "absolute-time-seconds",
-        "learns",
-        "Seconds of a motion named exactly at an unseen frame rate, ids of absolute time.",
-        ABSOLUTE,
-        ("absolute time", "frame ids"),
-        number("absolute time", at_gap(UNSEEN_RATE, "second")),
-        0.5,
-        baseline=number("frame ids", at_gap(UNSEEN_RATE, "second")),
-        baseline_name="ids of frames",
-        presets=("full",),
-    ),
-    *(
-        Claim(
-            f"seconds-error-{name}",
-            "learns",
-            f"Mean error of the reported second at an unseen frame rate, {sentence} (seconds).",
-            ABSOLUTE,
-            (arm,),
-            number(arm, at_gap(UNSEEN_RATE, "error")),
-            1.0,
-            "number",
-            at_least=False,
-            presets=(),
-        )
-        for name, arm, sentence in (
-            ("absolute", "absolute time", "ids of absolute time"),
-            ("frames", "frame ids", "ids of frames"),
-        )
-    ),
-)
-
 SAMPLING = question(
     "Does dynamic sampling find more events per token?",
     Claim(
@@ -223,6 +86,16 @@ SAMPLING = question(
         0.0,
         "points",
         expected="inconclusive",
+    ),
+    Claim(
+        "recall-dynamic",
+        "learns",
+        "Events told apart from sampled frames, dynamic sampling at one frame per second.",
+        DYNAMIC,
+        ("sampling",),
+        number("sampling", "dynamic_1"),
+        0.4,
+        presets=(),
     ),
     *(
         Claim(
@@ -277,6 +150,16 @@ BOXES = question(
         presets=(),
     ),
     Claim(
+        "boxes-half",
+        "learns",
+        "Generated boxes with an IoU of at least 0.5, one object, unseen color–shape combinations.",
+        GROUNDING,
+        ("boxes",),
+        number("boxes", "iou_half"),
+        0.5,
+        presets=(),
+    ),
+    Claim(
         "boxes-two-objects",
         "learns",
         "Mean IoU of generated boxes with the true ones, two objects per image, unseen combinations.",
@@ -290,4 +173,4 @@ BOXES = question(
     ),
 )
 
-CLAIMS = on_splits((*EXACT, *LONGER, *SECONDS, *SAMPLING, *BOXES))
+CLAIMS = on_splits((*EXACT, *LONGER, *CAUSES, *SECONDS, *SAMPLING, *BOXES))

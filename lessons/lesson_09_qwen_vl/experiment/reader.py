@@ -1,18 +1,19 @@
 """The model of the experiment: `QwenVL` with lesson 2's image encoder, frozen, in place of its own vision encoder.
 
-Its merger and its language model are trained from scratch. Lesson 0's decoder could take M-RoPE too, because text has
-three equal ids. But it was trained on texts of up to 224 tokens, so it has seen the positions that this lesson leaves
-out in training.
+The language model is lesson 0's decoder. It takes M-RoPE unchanged, because text has three equal ids. It was trained on
+texts of up to about 170 tokens, in rows of 224. So it has computed attention over ids as distant as the M-RoPE ids of
+every clip here, as Qwen2 had before it was trained on videos. One-dimensional positions of 10 and 20 frames lie beyond
+these texts. A language model from scratch, the control, has computed attention at the ids of its training clips only.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from lessons.lesson_00_foundations.decoder.model.toy_decoder import load_language_model
 from lessons.lesson_09_qwen_vl.model import QwenVL, QwenVLConfig, VisionConfig, VisualInput
 from lessons.lesson_09_qwen_vl.model.merger import Merger
 from lessons.lesson_09_qwen_vl.model.positions import TEXT, VIDEO, TokenGrid, mrope_ids, sequential_ids
@@ -24,16 +25,17 @@ FEATURE_WIDTH, PATCH_SIDE, MERGE_SIZE = 96, 8, 2
 """Lesson 2's encoder: 8 × 8 patches of 96 features per frame."""
 TOKEN_SIDE = PATCH_SIDE // MERGE_SIZE
 TOKENS_PER_FRAME = TOKEN_SIDE**2
+Sections = tuple[int, int, int]
+"""Rotary pairs of a head for time, row and column."""
 
 
 @dataclass(frozen=True)
 class ReaderSizes:
-    """Sizes of the language model; `sections` are pairs of a head for time, row and column."""
+    """Sizes of a language model from scratch."""
 
     width: int = 64
     depth: int = 3
     heads: int = 4
-    sections: tuple[int, int, int] = (2, 3, 3)
     rotary_base: float = 100.0
 
 
@@ -49,12 +51,21 @@ class FrozenFeatures(nn.Module):
         return VisualFeatures(self.merger(visual.patches), [])
 
 
-def build_reader(vocab_size: int, sizes: ReaderSizes) -> QwenVL:
-    """Return an untrained reader. The last two of its `vocab_size` token ids stand for images and videos."""
-    vision = VisionConfig(1, FEATURE_WIDTH, 6, FEATURE_WIDTH, sizes.width, merge_size=MERGE_SIZE)
+def pretrained_reader(sections: Sections) -> QwenVL:
+    """Return a reader with the weights of lesson 0's decoder and an untrained merger."""
+    pretrained = load_language_model()[0]
+    model = build_reader(replace(pretrained.config, vocab_size=pretrained.config.vocab_size + 2), sections)
+    weights = pretrained.state_dict()
+    table = torch.cat([weights["embedding.weight"], model.embedding.weight[-2:].detach()])
+    model.language_model.load_state_dict(weights | {"embedding.weight": table, "output.weight": table})
+    return model
+
+
+def untrained_reader(vocab_size: int, sizes: ReaderSizes, sections: Sections) -> QwenVL:
+    """Return a reader without any trained weights; two token ids are added to the `vocab_size` of the tokenizer."""
     # Qwen2's biases of queries, keys and values let attention depend on positions alone.
     language = DecoderConfig(
-        vocab_size,
+        vocab_size + 2,
         sizes.width,
         sizes.depth,
         sizes.heads,
@@ -64,9 +75,17 @@ def build_reader(vocab_size: int, sizes: ReaderSizes) -> QwenVL:
         qkv_bias=True,
         tied=True,
     )
-    config = QwenVLConfig(
-        "2", vision, language, sizes.sections, image_token_id=vocab_size - 2, video_token_id=vocab_size - 1
-    )
+    return build_reader(language, sections)
+
+
+def build_reader(language: DecoderConfig, sections: Sections) -> QwenVL:
+    """Return an untrained reader. The last two token ids of its language model stand for images and videos.
+
+    sections  pairs of a head for time, row and column
+    """
+    vision = VisionConfig(1, FEATURE_WIDTH, 6, FEATURE_WIDTH, language.width, merge_size=MERGE_SIZE)
+    image_token_id, video_token_id = language.vocab_size - 2, language.vocab_size - 1
+    config = QwenVLConfig("2", vision, language, sections, image_token_id=image_token_id, video_token_id=video_token_id)
     model = QwenVL(config)
     model.vision_encoder = FrozenFeatures(vision)  # type: ignore[assignment]
     return model
@@ -114,8 +133,3 @@ def text_logits(model: QwenVL, prompt: Prompt, text: int) -> Float[Tensor, "batc
 
 def _grids(features: Tensor) -> Tensor:
     return torch.tensor([[features.shape[1], PATCH_SIDE, PATCH_SIDE]] * len(features))
-
-
-def parameter_count(modules: Sequence[nn.Module]) -> int:
-    """Return the number of trained weights."""
-    return sum(parameter.numel() for module in modules for parameter in module.parameters())

@@ -1,8 +1,8 @@
 """The arms that are trained: readers of clips with different position ids, and a reader that writes boxes as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,9 +15,10 @@ from lessons.lesson_09_qwen_vl.experiment import boxes
 from lessons.lesson_09_qwen_vl.experiment.clips import Timing
 from lessons.lesson_09_qwen_vl.experiment.data import QUESTIONS, ClipQuestions, clip_questions
 from lessons.lesson_09_qwen_vl.experiment.evaluate import answer_accuracy, question_logits
-from lessons.lesson_09_qwen_vl.experiment.reader import ReaderSizes, build_reader
+from lessons.lesson_09_qwen_vl.experiment.reader import ReaderSizes, pretrained_reader, untrained_reader
 from lessons.lesson_09_qwen_vl.model import QwenVL
 from shared.course.context import RunContext
+from shared.tokenizers import Tokenizer
 from shared.tokenizers.special_tokens import BEGIN_TOKEN
 from shared.training import Batches, LossSum, TrainingConfig, curve_from_history, muon_config, train
 
@@ -35,23 +36,24 @@ class Recipe:
     positions  "m-rope" and "frames": time ids count frames; "absolute": they count parts of a second; "1-d": one
                position per token, without axes
     clips      training clips, or scenes with boxes, per timing
+    sections   rotary pairs of a head for time, row and column
+    sizes      sizes of a language model from scratch; None: lesson 0's decoder
     """
 
     positions: Positions = "m-rope"
     clips: int = 1500
     batch_size: int = 16
     learning_rate: float = 5e-3
-    width: int = 64
-    depth: int = 3
-    heads: int = 4
-    sections: Sequence[int] = (2, 3, 3)
-    rotary_base: float = 100.0
+    sections: Sequence[int] = (4, 2, 2)
+    sizes: Mapping[str, Any] | None = None
     precision: str = "float32"
 
-    def sizes(self) -> ReaderSizes:
-        """Return the sizes of the model."""
+    def build(self, tokenizer: Tokenizer) -> QwenVL:
+        """Build the reader."""
         time, row, column = self.sections
-        return ReaderSizes(self.width, self.depth, self.heads, (time, row, column), self.rotary_base)
+        if self.sizes is None:
+            return pretrained_reader((time, row, column))
+        return untrained_reader(tokenizer.vocab_size, ReaderSizes(**self.sizes), (time, row, column))
 
     def config(self, steps: int, seed: int) -> TrainingConfig:
         """Return the settings of the training loop."""
@@ -153,7 +155,7 @@ def train_reader(
         return answer_loss(logits, batch.token_ids, batch.answer_mask)
 
     result = train(
-        build_reader(tokenizer.vocab_size + 2, recipe.sizes()),
+        recipe.build(tokenizer),
         ClipBatches(groups, recipe, context.seed),
         loss,
         recipe.config(steps, context.seed),
@@ -188,7 +190,7 @@ def train_boxes(
     torch.manual_seed(context.seed)
     tokenizer = load_language_model()[1]
     begin = tokenizer.special_tokens[BEGIN_TOKEN]
-    model = build_reader(tokenizer.vocab_size + 2, recipe.sizes())
+    model = recipe.build(tokenizer)
 
     def loss(model: QwenVL, batch: tuple[Tensor, ...]) -> LossSum:
         features, token_ids, mask = batch

@@ -15,9 +15,12 @@ from lessons.lesson_09_qwen_vl.experiment import boxes, clips, data, evaluate, e
 from lessons.lesson_09_qwen_vl.experiment.arms import ARMS, LENGTHS
 from lessons.lesson_09_qwen_vl.experiment.lesson import LESSON
 from lessons.lesson_09_qwen_vl.model.grounding import Box
+from lessons.lesson_09_qwen_vl.model.positions import TEXT, mrope_ids
+from lessons.lesson_09_qwen_vl.model.prompt import Prompt
 from shared.course.context import RunContext
 
-SMALL = {"width": 32, "depth": 1, "heads": 2, "steps": 2, "clips": 8, "batch_size": 4, "held_out": 6}
+SIZES = {"width": 32, "depth": 1, "heads": 2}
+SMALL = {"sizes": SIZES, "steps": 2, "clips": 8, "batch_size": 4, "held_out": 6}
 FOUR = clips.Timing(4)
 
 
@@ -134,8 +137,8 @@ def test_an_arm_trains_and_measures(positions, tmp_path):
 
 def test_a_reader_learns_a_few_clips_by_heart(tokenizer):
     torch.manual_seed(0)
-    recipe = train.Recipe(width=32, depth=1, heads=2, batch_size=4)
-    model = reader.build_reader(tokenizer.vocab_size + 2, recipe.sizes())
+    recipe = train.Recipe(sizes=SIZES, batch_size=4)
+    model = recipe.build(tokenizer)
     group = data.clip_questions(tokenizer, "train", 0, range(4), FOUR, ("direction", "last color"), "cpu")
     batch = train.ClipBatches([group], recipe, 0)(0)
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
@@ -153,6 +156,22 @@ def test_a_reader_learns_a_few_clips_by_heart(tokenizer):
 def test_errors_of_seconds_are_bounded():
     assert evaluate.seconds_error("3", "5") == 2.0 and evaluate.seconds_error("4", "4") == 0.0
     assert evaluate.seconds_error("red", "4") == evaluate.seconds_error("99", "4") == evaluate.WORST_ERROR
+
+
+def test_a_pretrained_reader_continues_text_as_lesson_0s_decoder(tokenizer):
+    """Text has three equal ids, so M-RoPE changes nothing in the decoder's logits."""
+    decoder, model = load_language_model()[0].eval(), train.Recipe().build(tokenizer).eval()
+    token_ids = torch.randint(0, 522, (2, 40))
+    ids = mrope_ids([TEXT] * 40, {}).expand(2, -1, -1)
+    embeddings = model.embedding(token_ids)
+    prompt = Prompt(embeddings, ids, torch.tensor([40, 40]), embeddings.new_zeros(0, *embeddings.shape))
+    logits = model.output(model.hidden_states(embeddings=embeddings, prompt=prompt))
+    torch.testing.assert_close(logits[..., :526], decoder(token_ids), rtol=1e-4, atol=1e-4)
+
+
+def test_ids_of_the_longest_clips_fit_a_row_of_pretraining_only_with_mrope():
+    longest, row = LENGTHS[-1], 224  # tokens per row in the training of lesson 0's decoder
+    assert int(reader.sequence_ids(longest, 40, 1.0).max()) < row < int(reader.sequence_ids(longest, 0, None).max())
 
 
 # ── Boxes ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
