@@ -62,8 +62,7 @@ EXACT = tuple(
         ),
         (
             "mixture-of-tokens",
-            "Documents drawn with the mixer's probabilities have the requested fractions of tokens (largest "
-            "difference).",
+            "Expected token fractions equal the requested ones (largest difference).",
             NATIVE,
             "exact",
             "mixture_difference",
@@ -138,18 +137,19 @@ ORDER = question(
     Claim(
         "order-text",
         "paper",
-        "Cross-entropy of text, the same images first and then the same texts − mixed from the start (bits per token).",
+        "Cross-entropy of text, images then text − mixed (bits per token).",
         NATIVE,
         ("mixed", "post-hoc"),
         difference("post-hoc", "mixed", "text_bits"),
-        0.0,
+        0.1,
         "number",
-        presets=(),
+        at_least=False,
+        presets=("cpu",),
     ),
 )
 
 LONGER = question(
-    "Does δ below 1 read longer sequences than in training?",
+    "Does δ < 1 raise accuracy beyond the training length?",
     Claim(
         "trained-length",
         "learns",

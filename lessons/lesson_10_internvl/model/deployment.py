@@ -1,8 +1,8 @@
 """DvD: the vision part in one process, the language model in another (arXiv:2508.18265).
 
 Encoding tiles and generating text have nothing in common but the visual tokens. In one process they alternate; in two
-they overlap: while the language model answers a request, the vision process encodes the tiles of the next ones. Only
-visual tokens travel between the processes, far fewer numbers than a tile's pixels and weights.
+they overlap: while the language model answers a request, the vision process encodes the tiles of the next ones. Pixels
+travel to the vision process, and visual tokens travel back.
 """
 
 from collections.abc import Iterator, Sequence

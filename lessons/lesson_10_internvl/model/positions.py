@@ -6,7 +6,7 @@ positions that the language model was trained on. δ is one value for all tokens
 anew for each image from {1, 1/2, 1/4, …, 1/256}, and at inference it may be chosen by the length of the sequence.
 
 All steps are powers of two, so that sums of them are exact in floating point. The authors' code continues after an
-image at a whole number, rounded up; the paper's rule, used here, gives the same for the 256 tokens of a tile.
+image at a whole number, rounded up; the paper's rule, used here, gives the same for an uncompressed tile.
 """
 
 from collections.abc import Sequence
