@@ -58,7 +58,11 @@ def v2pe_positions(is_visual: Sequence[bool], image_steps: Sequence[float]) -> l
 def rotate(x: Tensor, positions: Sequence[float], base: float = 10_000.0) -> Tensor:
     """Rotate the pairs of every head: x [batch, heads, tokens, head_dim], one position per token, also a fraction.
 
-    Pair i holds the elements i and i + head_dim/2, and rotates by position · base^(−2i / head_dim).
+    Pair i holds the elements a = x[…, i] and b = x[…, i + head_dim/2], and θ = position · base^(−2i / head_dim) is its
+    angle. The rotation is (a, b) → (a cos θ − b sin θ, b cos θ + a sin θ). The result has the shape of x.
+
+    `Tensor(data, shape)` makes a constant from a flat list of numbers; axes of size 1 broadcast in products. A tensor
+    is cut with slices on each axis, and `concatenate(parts, axis)` joins tensors.
     """
     # exercise 10.10: rotate at fractional positions
     pairs = x.shape[-1] // 2
@@ -74,7 +78,7 @@ def rotate(x: Tensor, positions: Sequence[float], base: float = 10_000.0) -> Ten
 
 
 def token_weights(loss_mask: Sequence[Sequence[bool]], exponent: float = 0.5) -> list[list[float]]:
-    """Return the weight 1 / x^exponent of each response token, where x is their number in its sample, one per row."""
+    """Return the weight 1 / n^exponent of each response token, where n is their number in its sample, one per row."""
     weights = []
     for row in loss_mask:
         weight = sum(row) ** -exponent if any(row) else 0.0

@@ -1,5 +1,6 @@
 """The claims of lesson 10; each reads measurements of arms.py."""
 
+from data.toybox.scene import SHAPES
 from lessons.lesson_10_internvl.experiment.arms import TESTED
 from shared.course.claims import Measure, difference, number
 from shared.course.lesson import Arms, Claim, question
@@ -7,6 +8,8 @@ from shared.course.splits import on_splits
 
 NATIVE, V2PE, MPO = "arXiv:2504.10479, section 2.2", "arXiv:2412.09616", "arXiv:2411.10442"
 ROUTER, DEPLOYMENT = "arXiv:2510.12793", "arXiv:2508.18265"
+CHANCE = 1 / len(SHAPES)
+"""Expected accuracy of a random shape, on sequences of images."""
 FACTORS = {images: images // TESTED[0] for images in TESTED[1:]}
 
 
@@ -18,6 +21,11 @@ def step_gain(images: int) -> Measure:
 def against_fixed(arms: Arms) -> float:
     """Return the accuracy of V2PE at the chosen δ minus that of the model trained and tested with δ = 1."""
     return arms["v2pe"][f"{TESTED[-1]}_chosen"] - arms["fixed step"][f"{TESTED[-1]}x1_all"]
+
+
+def lost_when_longer(arms: Arms) -> float:
+    """Return the accuracy of V2PE on the longest sequences at the chosen δ minus that at training length with δ = 1."""
+    return arms["v2pe"][f"{TESTED[-1]}_chosen"] - arms["v2pe"][f"{TESTED[0]}x1_all"]
 
 
 def measure_within(arm: str, one: str, other: str) -> Measure:
@@ -158,6 +166,8 @@ LONGER = question(
         ("v2pe",),
         number("v2pe", f"{TESTED[0]}x1_all"),
         0.7,
+        baseline=lambda arms: CHANCE,
+        baseline_name="chance",
     ),
     *(
         Claim(
@@ -174,6 +184,17 @@ LONGER = question(
         for images, factor in FACTORS.items()
     ),
     Claim(
+        "longest-against-trained",
+        "paper",
+        f"Accuracy on sequences of {TESTED[-1]} images at the chosen δ − on {TESTED[0]} images with δ = 1, one model.",
+        V2PE,
+        ("v2pe",),
+        lost_when_longer,
+        0.0,
+        "points",
+        presets=(),
+    ),
+    Claim(
         "against-fixed-step",
         "paper",
         f"Accuracy on sequences of {TESTED[-1]} images, δ drawn in training and chosen at test − δ = 1 in both.",
@@ -187,7 +208,7 @@ LONGER = question(
 )
 
 ROUTING = question(
-    "Does the router know which images need their tokens?",
+    "Does the router compress the right images?",
     Claim(
         "router-beats-chance",
         "paper",
@@ -210,6 +231,33 @@ ROUTING = question(
         "points",
         presets=("full",),
     ),
+    Claim(
+        "router-saves",
+        "paper",
+        "Fraction of the visual tokens that the router's own decisions save.",
+        ROUTER,
+        ("router",),
+        number("router", "saved"),
+        0.0,
+        paper_value="up to 50 % (abstract)",
+        presets=(),
+    ),
+)
+
+PREFERENCES = question(
+    "Does MPO gain more than fine-tuning on the same answers?",
+    Claim(
+        "mpo-gains",
+        "paper",
+        "Accuracy on images with unseen combinations, MPO − fine-tuning on the preferred answers, equal optimizer "
+        "steps.",
+        MPO,
+        ("mpo", "fine-tuning"),
+        difference("mpo", "fine-tuning", "answers"),
+        0.0,
+        "points",
+        presets=("full",),
+    ),
 )
 
 SPEED = question(
@@ -228,6 +276,6 @@ SPEED = question(
 )
 
 CLAIMS = on_splits(
-    (*EXACT, *MIXING, *ORDER, *LONGER, *ROUTING, *SPEED),
+    (*EXACT, *MIXING, *ORDER, *LONGER, *ROUTING, *PREFERENCES, *SPEED),
     others={"deployment-speed-up": ""},
 )

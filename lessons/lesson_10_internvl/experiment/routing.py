@@ -254,13 +254,13 @@ def routing_scores(model: InternVL, documents: Sequence[Document]) -> dict:
     scores = router_scores(model, documents)
     order = scores.argsort()
     compressed = (scores < 0).double()
-    share = compressed.mean().item()
+    compressed_fraction = compressed.mean().item()
     measured = {
         "full": fine.mean().item(),
         "coarse": coarse.mean().item(),
-        "saved": 0.75 * share,
+        "saved": 0.75 * compressed_fraction,
         "routed": (compressed * coarse + (1 - compressed) * fine).mean().item(),
-        "random": share * coarse.mean().item() + (1 - share) * fine.mean().item(),
+        "random": compressed_fraction * coarse.mean().item() + (1 - compressed_fraction) * fine.mean().item(),
     }
     for fraction in FRACTIONS:
         chosen = torch.zeros(len(documents), dtype=torch.float64)

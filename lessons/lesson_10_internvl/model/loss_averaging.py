@@ -1,11 +1,11 @@
 """Average a next-token loss over samples of unequal lengths (arXiv:2412.05271; arXiv:2504.10479, section 2.2).
 
-A sample with x response tokens gives each of them the weight w = 1 / x^p, and the loss is Σ w · loss / Σ w over all
-tokens of the batch. In all, a sample weighs x^(1−p):
+A sample with n response tokens gives each of them the weight w = 1 / n^p, and the loss is Σ w · loss / Σ w over all
+response tokens of the batch. In all, a sample weighs n^(1−p):
 
     p = 0    token averaging: a sample weighs as much as it has tokens, so that long responses decide
     p = 1    sample averaging: all samples weigh the same, and each token of a short one weighs much
-    p = 0.5  square averaging, in between: a sample weighs √x
+    p = 0.5  square averaging, in between: a sample weighs √n
 """
 
 import torch
@@ -33,7 +33,13 @@ def response_lengths(
 
 
 def token_weights(lengths: Int[Tensor, "*shape"], exponent: float) -> Float[Tensor, "*shape"]:
-    """Return 1 / length^exponent for tokens of samples with these numbers of response tokens; 0 for a length of 0."""
+    """Return the weight of each token, 1 / length^exponent; 0 for a length of 0.
+
+    lengths   number of response tokens of each token's sample: [batch, tokens] or any other shape
+    exponent  p of the module's docstring, any number of at least 0; with 0, a length of 0 has the weight 0 as well
+
+    The result is float32 and has the shape of `lengths`, without NaN or infinity.
+    """
     # exercise 10.5: weights of tokens
     return torch.where(lengths > 0, lengths.clamp(min=1).float() ** -exponent, 0.0)
     # end exercise

@@ -22,10 +22,13 @@ STEPS = tuple(2.0**-exponent for exponent in range(9))
 def token_steps(
     is_visual: Bool[Tensor, "batch tokens"], image_steps: Float[Tensor, "images"]
 ) -> Float[Tensor, "batch tokens"]:
-    """Return by how much each token moves the position on: 1 for text, and for a visual token its image's δ.
+    """Return the position increment of each token: 1 for text, and for a visual token its image's δ.
 
     An image is a run of visual tokens; text (such as its end token) separates it from the next one. Images are in
-    reading order over the rows of the batch. Raises ValueError unless there is one step per image.
+    reading order over the rows of the batch; a row that begins with a visual token begins a new image. The result has
+    the dtype of `image_steps` and passes gradients to it. Raises ValueError unless there is one step per image.
+
+    The code above the exercise computes `begins` [batch, tokens]: which tokens are the first of an image.
     """
     begins = is_visual.clone()
     begins[:, 1:] &= ~is_visual[:, :-1]
@@ -40,7 +43,10 @@ def token_steps(
 
 
 def v2pe_positions(steps: Float[Tensor, "batch tokens"]) -> Float[Tensor, "batch tokens"]:
-    """Return the position of each token: the first token has 0, and each later one adds its own step."""
+    """Return the position of each token: the first token has 0, and each later one adds its own step.
+
+    The first token of each row has 0 also if it is visual, whatever its step is.
+    """
     # exercise 10.3: positions from steps
     return steps.cumsum(dim=1) - steps[:, :1]
     # end exercise

@@ -1,10 +1,10 @@
 """MPO: mixed preference optimization, a weighted sum of three losses (arXiv:2411.10442).
 
 preference  DPO: the preferred response gets a higher reward than the rejected one (lesson 5)
-quality     BCO: each response by itself is good, with a reward above the shift δ, or bad, with one below it
+quality     BCO: each response by itself is good, with a reward above the shift ρ̄, or bad, with one below it
 generation  the cross-entropy of the preferred response
 
-The reward of a response is β · (log p − log p of the reference), and δ is the mean of the rewards so far.
+The reward of a response is ρ = β · (log p − log p of the reference), and ρ̄ is the mean of the rewards so far.
 """
 
 from dataclasses import dataclass
@@ -56,9 +56,12 @@ class PreferencePairs:
 def quality_losses(
     preferred_rewards: Float[Tensor, "pairs"], rejected_rewards: Float[Tensor, "pairs"], shift: float
 ) -> Float[Tensor, "pairs"]:
-    """Return −log σ(reward − δ) of the preferred response plus −log σ(−(reward − δ)) of the rejected one.
+    """Return for each pair the sum of two losses, one per response: −log σ of the logit of its correct class.
 
-    shift  δ, a constant
+    The preferred response should be classified as good, with the logit reward − ρ̄; the rejected one as bad, with the
+    opposite logit ρ̄ − reward. σ is the logistic function. Large rewards of either sign give a finite loss.
+
+    shift  ρ̄, a constant: it gets no gradient
     """
     # exercise 10.7: the quality loss
     return -F.logsigmoid(preferred_rewards - shift) - F.logsigmoid(shift - rejected_rewards)
@@ -66,7 +69,7 @@ def quality_losses(
 
 
 class RewardShift:
-    """Hold the mean δ of all rewards so far, of preferred and rejected responses; 0 before the first."""
+    """Hold the mean ρ̄ of all rewards so far, of preferred and rejected responses; 0 before the first."""
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0

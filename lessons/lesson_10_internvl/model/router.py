@@ -45,7 +45,10 @@ def consistency_losses(
 
     logits       of the model with compressed tiles
     full_logits  of the frozen model at full resolution, at the same tokens; they get no gradient
-    loss_mask    which logits predict a token of the response
+    loss_mask    which logits predict a token of the response; the others do not count
+
+    Both logits are converted with `.float()` first, so that half precision is computed in single. The distributions
+    are those of the softmax over the last axis, and large logits give a finite loss.
 
     Raises ValueError for a row without response tokens.
     """

@@ -25,9 +25,14 @@ def tile_grids(min_tiles: int, max_tiles: int) -> tuple[Size, ...]:
 def select_grid(size: Size, tile_size: int, min_tiles: int = 1, max_tiles: int = 12) -> Size:
     """Return the (rows, columns) of tiles for an image of (height, width) pixels.
 
-    The grid has the aspect ratio, width / height, that is closest to the image's. If two grids are equally close,
-    such as 1 × 1 and 2 × 2, the later one with more tiles is chosen if the image has more than half as many pixels as
-    that grid, so that a small image is not enlarged much. Raises ValueError for an image without area.
+    The grid has the aspect ratio, width / height, whose absolute difference from the image's is smallest. Differences
+    are compared as they are, without a tolerance. Grids are tried in the order of `tile_grids`. A later grid with an
+    equal difference, such as 2 × 2 after 1 × 1, replaces the earlier one if the image has more than half of that grid's
+    tile_size² · rows · columns pixels, so that a small image is not enlarged much.
+
+    With tiles of 448 pixels, an image of 448 × 448 has the grid (1, 1): it has a quarter of the pixels of 2 × 2 tiles.
+    One of 900 × 900 has (2, 2): it has more than half of the pixels of 2 × 2 tiles, but less than half of those of
+    3 × 3. Raises ValueError for an image without area.
     """
     height, width = size
     if height < 1 or width < 1:
