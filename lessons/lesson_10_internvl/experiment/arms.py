@@ -25,7 +25,7 @@ SMALL_READER = {"width": 32, "depth": 1, "heads": 2, "sequences": 12, "batch_siz
 LARGE_READER = {"width": 256, "depth": 6, "heads": 8, "sequences": 20_000, "batch_size": 64, "held_out": 1000}
 READER: dict[str, dict[str, Any]] = {
     "smoke": {"steps": 2, "tested": TESTED, "test_steps": TEST_STEPS} | SMALL_READER,
-    "cpu": {"steps": 220, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 800, "held_out": 120},
+    "cpu": {"steps": 500, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 800, "held_out": 120},
     "full": {"steps": 900, "tested": TESTED, "test_steps": TEST_STEPS, "sequences": 3000},
     "gpu": {"steps": 4000, "tested": TESTED, "test_steps": TEST_STEPS, "precision": "bfloat16"} | LARGE_READER,
 }
@@ -60,7 +60,6 @@ ARMS = (
         f"{PACKAGE}.deployment:measure_throughput",
         {
             "smoke": {"requests": 2, "rounds": 1, "width": 32, "depth": 1, "side": 4, "new_tokens": 3},
-            "cpu": {"requests": 6, "rounds": 2},
             "full": {"requests": 24, "rounds": 5},
             "gpu": {"requests": 24, "rounds": 5},
         },

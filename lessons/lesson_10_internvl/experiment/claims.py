@@ -126,6 +126,7 @@ MIXING = question(
         difference("mixed", "multimodal only", "answers"),
         -0.05,
         "points",
+        expected="inconclusive",
     ),
 )
 
@@ -271,7 +272,7 @@ SPEED = question(
         number("deployment", "speed_up"),
         1.1,
         "number",
-        presets=("cpu",),
+        presets=("full",),
     ),
 )
 

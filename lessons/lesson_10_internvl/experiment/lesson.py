@@ -1,8 +1,8 @@
 """Lesson 10's experiment, as `make lesson-10` runs it.
 
 `cpu` trains a model on text and images from the start, on images alone, and on images first and text afterwards; trains
-a reader of image sequences with V2PE, and measures the decoupled deployment. `full` adds δ = 1 in training, the router
-and mixed preference optimization.
+a reader of image sequences with V2PE. `full` adds δ = 1 in training, the router, mixed preference optimization and the
+decoupled deployment.
 """
 
 from lessons.lesson_10_internvl.experiment.arms import ARMS, PRESETS
