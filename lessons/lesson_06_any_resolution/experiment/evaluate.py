@@ -14,6 +14,8 @@ ASPECT_BINS = 6
 def reading_accuracy(model: nn.Module, source: PageSource, count: int, device: str) -> dict:
     """Return the accuracy of printed digits on the first `count` pages of a source, and the tokens per page.
 
+    `count` is rounded up to a multiple of the batch size.
+
     `by_aspect` holds the mean of height / width in `ASPECT_BINS` groups of pages, and the accuracy of digits in each.
     """
     model.eval()

@@ -18,8 +18,9 @@ from shared.course.context import RunContext
 from shared.training import LossSum, curve_from_history, muon_config, train
 
 FREQUENCIES = (1, 2, 4)
-GRID_SIZES = {"learned": 16}
-OTHER_GRID_SIZE = 80
+GRID_SIZES = {"factorized-absolute": 80}
+"""Absolute positions need an entry for every patch row of the longest page."""
+OTHER_GRID_SIZE = 16
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ def assign_rows(lengths: Sequence[int], row_length: int, strategy: str = "first-
     row_length  tokens that fit into one row
     strategy    "first-fit": each image, in the given order, goes into the first row with enough space (NaViT);
                 "first-fit-decreasing": the same, longest images first;
-                "best-fit-decreasing": longest first, each into the row that it fills best, the first among equals.
+                "best-fit-decreasing": longest first, each into the row with the least remaining space that is
+                enough, the first among equals.
                 Images of equal length keep their order. An image that fits into no row starts a new one.
 
     Raises ValueError for an image without tokens, or one that is longer than a row.

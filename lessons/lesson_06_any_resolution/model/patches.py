@@ -67,7 +67,8 @@ class ImagePatches:
 def kept_indices(noise: Float[Tensor, "tokens"], rate: float) -> Int[Tensor, "kept"]:
     """Return the indices of the tokens that stay when the fraction `rate` is dropped, in ascending order.
 
-    The ⌊tokens · rate⌋ tokens with the highest noise are dropped; at least one stays.
+    The ⌊tokens · rate⌋ tokens with the highest noise are dropped; at least one stays. The
+    product has a tolerance of 1e-6: 28.999… counts as 29.
     Raises ValueError for a rate outside [0, 1).
     """
     if not 0.0 <= rate < 1.0:

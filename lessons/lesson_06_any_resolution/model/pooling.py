@@ -17,6 +17,8 @@ def mean_per_image(
     """Return the mean of each image's tokens.
 
     image_index  index of each token's image, from 0 to count − 1; −1 for padding, which belongs to no mean
+
+    The sum is computed in float32; the result has the dtype of `tokens`.
     """
     # exercise 6.10: the mean per image
     inside = image_index >= 0

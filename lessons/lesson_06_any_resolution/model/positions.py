@@ -18,7 +18,7 @@ def resize_matrix(old: int, new: int) -> Float[Tensor, "new old"]:
     """Return the weights of antialiased linear interpolation from `old` points to `new` points; each row sums to 1.
 
     Old point j lies at j + 1/2 and new point i at (i + 1/2) · old / new. The weight falls linearly from the new point
-    to zero at a distance of `old / new`, but at least 1: a smaller grid averages over all old points.
+    to zero at distance max(old / new, 1): a smaller grid averages over all old points. The result is float64.
     """
     # exercise 6.8: antialiased linear interpolation
     scale = old / new
@@ -50,7 +50,7 @@ class LearnedGrid(nn.Module):
 
     def __init__(self, size: int, width: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(size**2, width) * width**-0.5)
+        self.weight = nn.Parameter(torch.randn(size**2, width) * 0.02)
 
     def forward(self, batch: PatchBatch) -> Float[Tensor, "rows tokens width"]:
         """Return the vector of every token. Each grid that occurs in the batch is computed once."""
@@ -77,6 +77,7 @@ def axis_positions(
     fractional  absolute positions read entry `index`. Fractional positions depend on r = index / side in [0, 1): the
                 table covers that interval in equal steps, and between two entries the vector is interpolated linearly.
                 With as many patches as entries, both are the same.
+                Places beyond the last entry read the last entry. The result has the table's dtype.
 
     Raises ValueError for an absolute index beyond the table.
     """

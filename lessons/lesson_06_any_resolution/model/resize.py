@@ -19,7 +19,8 @@ PRECISION = 1e-5
 def budget_grid(height: int, width: int, patch_size: int, max_patches: int) -> tuple[int, int]:
     """Return the rows and columns of patches of an image that is resized to at most `max_patches` patches.
 
-    The scale is the largest one that fits, found by bisection. The published image processor searches in the same way,
+    The scale is the largest one that fits: [SMALLEST_SCALE, LARGEST_SCALE] is bisected until it is narrower than
+    PRECISION, and its lower end is used. The published image processor searches in the same way,
     and its steps and limits decide on images that lie between two grids.
 
     height, width  of the image in pixels
