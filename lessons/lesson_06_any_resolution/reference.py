@@ -130,7 +130,8 @@ def pack(images: Sequence[Tensor], patch_size: int, row_length: int) -> Rows:
 def block_diagonal_mask(image_index: Sequence[Sequence[int]]) -> Tensor:
     """Return the mask [rows, 1, tokens, tokens]: 0 between tokens of one image, −∞ between those of different images.
 
-    Padding tokens form a group of their own: a row without any visible key would have no softmax.
+    Padding tokens form a group of their own: a row without any visible key would have no softmax. The result is
+    `Tensor(values, shape)` with a flat list of values in row-major order.
     """
     # exercise 6.1: the block-diagonal mask
     tokens = len(image_index[0])
@@ -140,7 +141,10 @@ def block_diagonal_mask(image_index: Sequence[Sequence[int]]) -> Tensor:
 
 
 def mean_per_image(x: Tensor, image_index: Sequence[Sequence[int]], count: int) -> Tensor:
-    """Return the mean of each image's tokens: x [rows, tokens, width] → [count, width]; padding belongs to no image."""
+    """Return the mean of each image's tokens: x [rows, tokens, width] → [count, width]; padding belongs to no image.
+
+    `Tensor(values, shape)` makes a tensor from a flat list in row-major order. The result passes gradients on to x.
+    """
     # exercise 6.2: the mean per image, pure Python
     flat = [image for row in image_index for image in row]
     sizes = [flat.count(image) for image in range(count)]

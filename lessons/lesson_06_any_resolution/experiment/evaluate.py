@@ -14,25 +14,27 @@ ASPECT_BINS = 6
 def reading_accuracy(model: nn.Module, source: PageSource, count: int, device: str) -> dict:
     """Return the accuracy of printed digits on the first `count` pages of a source, and the tokens per page.
 
-    `count` is rounded up to a multiple of the batch size.
+    Tokens are the mean over whole batches, so over up to one batch more than `count` pages.
 
     `by_aspect` holds the mean of height / width in `ASPECT_BINS` groups of pages, and the accuracy of digits in each.
     """
     model.eval()
     pages, tokens, correct = [], 0, []
-    for index in range(-(-count // source.batch_size)):
+    batches = -(-count // source.batch_size)
+    for index in range(batches):
         batch = source(index).to(device)
         tokens += int((batch.patches.segments >= 0).sum())
         hits = model(batch).argmax(dim=-1) == batch.classes
         pages.append(index * source.batch_size + batch.pages.cpu())
         correct.append(torch.stack([hits, batch.is_digit]).cpu())
     page, (hits, is_digit) = torch.cat(pages), torch.cat(correct, dim=1)
-    number = int(page.max()) + 1
+    first = page < count  # the last batch may be longer than needed
+    page, hits, is_digit = page[first], hits[first], is_digit[first]
     return {
         "digits": hits[is_digit].float().mean().item(),
         "characters": hits.float().mean().item(),
-        "tokens": tokens / number,
-        "by_aspect": accuracy_by_aspect(source, page[is_digit], hits[is_digit].float(), number),
+        "tokens": tokens / (batches * source.batch_size),
+        "by_aspect": accuracy_by_aspect(source, page[is_digit], hits[is_digit].float(), count),
     }
 
 

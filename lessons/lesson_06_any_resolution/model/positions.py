@@ -74,9 +74,9 @@ def axis_positions(
 
     index       row (or column) of each patch, counted from 0
     side        rows (or columns) of the patch's image
-    fractional  absolute positions read entry `index`. Fractional positions depend on r = index / side in [0, 1): the
-                table covers that interval in equal steps, and between two entries the vector is interpolated linearly.
-                With as many patches as entries, both are the same.
+    fractional  absolute positions read entry `index`. Fractional positions read the table at the place
+                index / side · entries, and between two entries the vector is interpolated linearly. With as many
+                patches as entries, both are the same.
                 Places beyond the last entry read the last entry. The result has the table's dtype.
 
     Raises ValueError for an absolute index beyond the table.

@@ -175,6 +175,23 @@ def test_accuracy_counts_digits_and_groups_pages_by_aspect_ratio():
     assert min(accuracies) < 1 and measured["tokens"] <= 128
 
 
+def test_pages_beyond_the_requested_count_are_not_measured():
+    """A model that is wrong from page 10 on is perfect on the first 10 of 16 pages."""
+
+    class FirstPages(torch.nn.Module):
+        batches = 0
+
+        def forward(self, batch):
+            wrong = 8 * self.batches + batch.pages >= 10
+            self.batches += 1
+            classes = torch.where(wrong, (batch.classes + 1) % len(CHARACTERS), batch.classes)
+            return torch.nn.functional.one_hot(classes, len(CHARACTERS)).float()
+
+    measured = [evaluate.reading_accuracy(FirstPages(), source(batch_size=8), count, "cpu") for count in (10, 11)]
+    assert measured[0]["characters"] == measured[0]["digits"] == 1 and measured[1]["characters"] < 1
+    assert len(measured[0]["by_aspect"][0]) == evaluate.ASPECT_BINS
+
+
 # ── Packing and identities ────────────────────────────────────────────────────────────────────────────────────────────
 
 
