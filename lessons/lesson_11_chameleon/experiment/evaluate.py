@@ -25,7 +25,7 @@ from shared.judge import load_judge, score_distance, score_images
 
 BATCH_SIZE = 50
 TEMPERATURE, TOP_P = 1.0, 0.9
-"""How codes are sampled; chosen on validation scenes."""
+"""How codes are sampled: defaults, not chosen on any scenes."""
 NEXT_SEED = 1
 """Added to the seed of the scenes for the reference scenes of the Fréchet distance."""
 

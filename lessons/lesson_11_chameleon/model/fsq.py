@@ -33,8 +33,8 @@ def bound(
 ) -> Float[Tensor, "vectors channels"]:
     """Squash each channel so that rounding gives exactly L whole numbers: −⌊L/2⌋ to ⌈L/2⌉ − 1 (appendix A.1).
 
-    With h slightly above (L − 1) / 2, it is h · tanh(z + s) − o. For an even L the levels are not symmetric, so the
-    offset o is 1/2; s = artanh(o / h) gives 0 at z = 0. For an odd L both are 0.
+    With h = (1 + EPS) · (L − 1) / 2, it is h · tanh(z + s) − o. For an even L the levels are not symmetric, so the
+    offset o is 1/2; s = artanh(o / h) gives 0 at z = 0. For an odd L both are 0. `levels` holds L for each channel.
     """
     # exercise 11.17: bound the channels
     half = (levels - 1) * (1 + EPS) / 2
@@ -62,7 +62,9 @@ def codes_of_levels(
 ) -> Int[Tensor, "vectors"]:
     """Return the code of each vector of levels: Σ digit_i · L_1 · … · L_(i−1), with digits from 0 to L − 1.
 
-    `place_values` gives the products.
+    quantized  what `round_to_levels` returns: rounded numbers from −⌊L/2⌋ to ⌈L/2⌉ − 1, each divided by ⌊L/2⌋
+
+    The lowest level is digit 0. `place_values` gives the products. Floating-point errors must not change a code.
     """
     # exercise 11.18: levels to codes
     half = levels // 2

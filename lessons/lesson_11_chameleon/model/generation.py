@@ -28,7 +28,12 @@ States = Int[Tensor, "batch"]
 
 
 def next_states(states: States, token_ids: States, begin: int, end: int) -> States:
-    """Return the states of rows after one more token each."""
+    """Return the states of rows after one more token each, as the table at the top of this file defines them.
+
+    begin   the state becomes 0, whatever it was
+    end     the state becomes −1
+    others  the state grows by 1 inside an image, and stays −1 outside
+    """
     # exercise 11.8: the state after a token
     inside = torch.where(token_ids == end, -1, states + 1)
     after = torch.where(states < 0, -1, inside)
@@ -39,9 +44,11 @@ def next_states(states: States, token_ids: States, begin: int, end: int) -> Stat
 def allowed_tokens(
     states: States, tokens_left: States, is_code: Bool[Tensor, "vocab"], markers: tuple[int, int], image_tokens: int
 ) -> Bool[Tensor, "batch vocab"]:
-    """Return whether each token may come next, given the state of each row.
+    """Return whether each token may come next, given the state of each row (the table at the top of this file).
 
-    tokens_left   number of tokens that each row may still have; an image that would not fit is not begun
+    Outside of images these are all tokens but codes and `end`; `begin` only if the image and both markers still fit.
+
+    tokens_left   number of tokens that each row may still have, the next one included
     is_code       whether each token is that of a code
     markers       the begin and the end token
     image_tokens  number of codes of an image, without the two markers

@@ -19,7 +19,10 @@ HeadParameters = Float[Tensor, "heads head_dim"]
 def normalize_heads(
     x: Float[Tensor, "batch heads tokens head_dim"], gain: HeadParameters, bias: HeadParameters, eps: float = EPS
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """Return LayerNorm over the dimensions of each head, with a gain and a bias per head."""
+    """Return LayerNorm over the dimensions of each head, with a gain and a bias per head.
+
+    gain · (x − mean) / √(variance + eps) + bias; mean and variance are those of one token's head_dim values.
+    """
     # exercise 11.4: QK-norm
     normalized = F.layer_norm(x, x.shape[-1:], eps=eps)
     return normalized * gain[:, None] + bias[:, None]
@@ -56,8 +59,9 @@ def logit_bounds(
 ) -> Float[Tensor, "heads"]:
     """Return for each head what its attention logits q · k / √d cannot exceed, whatever the input is.
 
-    A normalized vector of d values has a norm of at most √d, so that |q| ≤ √d · max|gain| + |bias|, and rotary
-    positions do not change a norm. Consecutive query heads share a key head.
+    A normalized vector of d values has a norm of at most √d, so that ‖q‖ ≤ √d · max|gain| + ‖bias‖; the same holds for
+    k. Rotary encoding does not change a norm, and q · k ≤ ‖q‖ · ‖k‖. Consecutive query heads share a key head: with 4
+    query heads and 2 key heads, query heads 0 and 1 use key head 0.
     """
     # exercise 11.5: the bound of attention logits
     head_dim = query_gain.shape[1]

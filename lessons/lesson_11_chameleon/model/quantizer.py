@@ -84,6 +84,9 @@ def update_averages(
     """Return the moving averages of how many vectors each code was assigned per batch, and of their sum.
 
     new = decay · old + (1 − decay) · batch (arXiv:1711.00937, appendix A.1). An entry of the codebook is sum / count.
+
+    counts, sums  the old averages; the new ones are returned in this order
+    codes         the code of each vector of the batch; a code without vectors has the batch values 0
     """
     # exercise 11.14: moving averages of the codebook
     assigned = F.one_hot(codes, len(counts)).to(vectors.dtype).T  # [codes, vectors]
