@@ -110,8 +110,13 @@ DRAWINGS = question(
             SHIPPED,
             number("shipped", f"draw_{attribute}"),
             threshold,
+            expected=expected,
         )
-        for attribute, threshold in (("color", 0.9), ("shape", 0.8), ("place", 0.8))
+        for attribute, threshold, expected in (
+            ("color", 0.9, "inconclusive"),
+            ("shape", 0.8, "reproduced"),
+            ("place", 0.8, "reproduced"),
+        )
     ),
     Claim(
         "draws-object",
