@@ -85,7 +85,6 @@ SAMPLING = question(
         recall_difference("1", "steady "),
         0.0,
         "points",
-        expected="inconclusive",
     ),
     Claim(
         "recall-dynamic",
