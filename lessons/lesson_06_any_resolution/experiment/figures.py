@@ -22,7 +22,7 @@ CAPTIONS = {
     "aspect": "Accuracy of digits by the aspect ratio of the receipt, at most 128 tokens per page.",
     "resized": "One receipt as the encoder receives it, at most 128 tokens: native, square and AnyRes, which adds the "
     "whole page at low resolution.",
-    "packing": "Rows of 256 tokens with the same photographs, padded and packed. Neighboring images differ in shade; "
+    "packing": "Rows of 256 tokens with the same images, padded and packed. Neighboring images differ in shade; "
     "white is padding.",
     "budgets": "Accuracy of digits on receipts by token budget, one model per way of resizing.",
     "charts": "Accuracy of digits on charts by token budget, the same models.",
