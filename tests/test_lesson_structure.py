@@ -113,9 +113,12 @@ def test_claims_of_all_three_kinds_are_recorded(number):
         preset, _, *data = key.split("/")
         names = [claim.name for claim in lesson.claims_of(preset, data[0] if data else lesson.data_sets[preset])]
         measured = [claim["name"] for claim in result["claims"]]
-        if stale_version(number, None, preset):  # claims that were added since are measured with the rest
+        stale = stale_version(number, None, preset)
+        if stale:  # claims that were added since are measured with the rest
             names = [name for name in names if name in measured]
         assert measured == names, f"{key}: run make results-{number} again"
+        if stale:  # the expected verdicts are those of the present version
+            continue
         for verdict in recorded_verdicts(lesson, key, result):
             assert verdict.label in (verdict.claim.expected, claims.MEASURED), (key, verdict.claim.name, verdict.label)
 

@@ -237,7 +237,6 @@ PROMPTS = question(
         0.02,
         "points",
         paper_value="+3.5 points (ImageNet, 80 prompts)",
-        expected="inconclusive",
     ),
     Claim(
         "ensemble-and-short-prompt",
