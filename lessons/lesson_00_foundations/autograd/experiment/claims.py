@@ -77,7 +77,6 @@ CLAIMS = (
             0.95,
             "number",
             at_least=False,
-            expected="inconclusive",
         ),
         Claim(
             "adam-lowers-loss",
